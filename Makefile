@@ -1,0 +1,31 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each needs python3 (3.10 or newer) alone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench compile-gate clean
+
+demo: .venv/.ready
+	$(BIN)/python examples/demo.py
+
+test: .venv/.ready lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.ready
+	$(BIN)/python -m bench.run
+
+compile-gate: .venv/.ready
+	$(BIN)/python -m bench.compile_gate
+
+# Installed once; again when what it installs has changed.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench,lint]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,256 @@
+"""Compile every kernel for GPUs that need not be here, and read what each one takes.
+
+    python -m bench.compile_gate [--op assign ...] [--target sm_90 ...]
+
+Each launcher runs on tensors without memory (the samples of its op, and the sizes of `production`) under a driver
+that names a GPU and has none: triton then specialises and compiles what a launch there would, and launches nothing.
+A new op is picked up by itself. The exit status is 1 when a kernel does not compile, keeps values on the stack, or
+asks for more shared memory than the GPU has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from gpuzip.ops import OPS
+
+
+@dataclass(frozen=True)
+class Target:
+    """A GPU to compile for, and the shared memory that one program may have there, in bytes."""
+
+    gpu: GPUTarget
+    shared: int
+
+
+TARGETS = {
+    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 * 1024),
+    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 * 1024),
+    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 * 1024),
+    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 * 1024),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel at one specialisation on one target; None where nothing could be read."""
+
+    kernel: str
+    target: str
+    registers: int | None = None
+    stack: int | None = None  # bytes a thread
+    shared: int | None = None  # bytes a program
+    instructions: int | None = None
+    problem: str = ""
+
+
+@dataclass
+class _Driver:
+    """What triton asks its active driver before it compiles; the device's name keeps caches of targets apart."""
+
+    device: str
+    target: GPUTarget
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        return self.device
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+@dataclass
+class _Recorder:
+    """Stands in for JITFunction.run: compiles each distinct specialisation once and keeps a row of it."""
+
+    name: str
+    target: Target
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def compile(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
+        label = _label(function, args, kwargs)
+        try:
+            kernel = run(function, *args, **{**kwargs, "warmup": True})
+        except Exception as error:  # whatever the compiler raised becomes a row, and the others still run
+            problem = f"{type(error).__name__}: {error}".strip().splitlines()[0][:120]
+            self.rows.setdefault(label + problem, Row(label, self.name, problem=problem))
+            return
+        if kernel.hash not in self.rows:
+            self.rows[kernel.hash] = _read(label, self.name, self.target, kernel)
+
+
+def _label(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """`_decode fp32 NBITS=8 BN=8 BD=128`: the kernel, the dtypes of its tensors, its constants."""
+    values = dict(zip(function.arg_names, args, strict=False)) | kwargs
+    dtypes = [str(v.dtype).removeprefix("torch.") for v in values.values() if isinstance(v, Tensor)]
+    constants = [f"{p.name}={values[p.name]}" for p in function.params if p.is_constexpr]
+    return " ".join([function.__name__, ",".join(dtypes), *constants])
+
+
+def _read(label: str, name: str, target: Target, kernel: Any) -> Row:
+    """The row of a compiled kernel, with the first thing that is wrong with it."""
+    shared = kernel.metadata.shared
+    problem = f"{shared} bytes of shared memory, {target.shared} exist" if shared > target.shared else ""
+    try:
+        registers, stack, instructions = (_read_amd if target.gpu.backend == "hip" else _read_nvidia)(kernel)
+    except (RuntimeError, OSError) as error:  # no disassembler
+        return Row(label, name, shared=shared, problem=problem or f"not read: {error}")
+    return Row(label, name, registers, stack, shared, instructions, problem or ("spills" if stack else ""))
+
+
+def _read_nvidia(kernel: Any) -> tuple[int, int, int]:
+    """Registers, stack bytes and instructions, from the disassembler that triton ships."""
+    tool = triton.knobs.nvidia.cuobjdump.path
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage, sass = (
+            subprocess.run([tool, option, file.name], capture_output=True, text=True, check=False).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if not found:
+        raise RuntimeError("cuobjdump names no registers")
+    instructions = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+\S", sass, re.MULTILINE))
+    return int(found[1]), int(found[2]), instructions
+
+
+def _read_amd(kernel: Any) -> tuple[int, int, int]:
+    """Vector registers, scratch bytes and instructions, from the assembly."""
+    text = kernel.asm["amdgcn"]
+    registers = re.search(r"\.vgpr_count:\s*(\d+)", text)
+    scratch = re.search(r"\.private_segment_fixed_size:\s*(\d+)", text)
+    if not (registers and scratch):
+        raise RuntimeError("the assembly names no registers")
+    instructions = len(re.findall(r"^\s+(?:[vs]_|ds_|global_|flat_|buffer_|scratch_)\w+", text, re.MULTILINE))
+    return int(registers[1]), int(scratch[1]), instructions
+
+
+def _without_memory(value: Any) -> Any:
+    """A tensor of the same shape and strides on the meta device; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def production(op: str) -> Iterator[tuple[Any, ...]]:
+    """Arguments of sizes in use, too large to be samples, with row counts past 2**31 among them."""
+
+    def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    N, huge, u8 = 1_000_000, 2**32, torch.uint8
+    if op == "assign":
+        yield t(N, 384), t(48, 256, 8)
+        yield t(huge, 384), t(96, 16, 4)
+        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024)
+    elif op == "centroid_sums":
+        yield t(N, 384), t(N, 48, dtype=u8), 256
+        yield t(huge, 384), t(huge, 96, dtype=u8), 16
+        yield t(N, 1024), t(N, 1, dtype=torch.int32), 65536
+    elif op == "pack_bits":
+        yield t(huge, 96, dtype=u8), 4
+        yield t(N, 1024, dtype=torch.int32), 10
+    elif op == "unpack_bits":
+        yield t(huge, 48, dtype=u8), 96, 4
+        yield t(N, 1280, dtype=u8), 1024, 10
+    elif op == "decode":
+        yield t(N, 48, dtype=u8), t(48, 256, 8)
+        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16)
+    elif op == "adc_scan":
+        for Q, group in ((1, 1024), (64, 32), (64, 1)):
+            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
+        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, 1024
+    elif op == "adc_gather":
+        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), t(64, 3200, dtype=torch.int64)
+    elif op == "topk":
+        for columns, k in ((10_000, 10), (N // 10, 10), (N, 100), (N, 10), (100 * N, 10), (huge // 2, 100)):
+            yield t(2, columns), k
+
+
+@contextmanager
+def _compiling_for(recorder: _Recorder) -> Iterator[None]:
+    """Launches inside compile for the target of the recorder, and do not run."""
+    run = JITFunction.run
+
+    def compile_only(function: Any, *args: Any, **kwargs: Any) -> None:
+        recorder.compile(run, function, *args, **kwargs)
+
+    absent = _Driver(recorder.name, recorder.target.gpu)
+    with mock.patch.object(driver, "_active", absent), mock.patch.object(JITFunction, "run", compile_only):
+        yield
+
+
+def compile_all(ops: Iterable[str] = (), targets: Iterable[str] = ()) -> list[Row]:
+    """A row for each specialisation of each kernel that the launchers of `ops` (all) reach, on `targets` (all)."""
+    rows: list[Row] = []
+    for name in targets or TARGETS:
+        recorder = _Recorder(name, TARGETS[name])
+        with _compiling_for(recorder):
+            for op in map(OPS.__getitem__, ops or OPS):
+                module, _, launcher = op.kernel.partition(":")
+                launch = getattr(importlib.import_module(module), launcher)
+                for args in [*op.samples("cpu"), *production(op.name)]:
+                    launch(*map(_without_memory, args))
+        rows += recorder.rows.values()
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text, a kernel's targets together."""
+    heads = ["kernel", "target", "registers", "stack", "shared", "instructions", "status"]
+    lines = [heads]
+    for row in sorted(rows, key=lambda row: (row.kernel, list(TARGETS).index(row.target))):
+        numbers = (row.registers, row.stack, row.shared, row.instructions)
+        cells = ["-" if n is None else str(n) for n in numbers]
+        lines.append([row.kernel, row.target, *cells, row.problem or "ok"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = {0, 1, 6}  # words to the left, numbers to the right
+    return "\n".join(
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compile_gate", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--op", nargs="+", choices=sorted(OPS), default=(), help="only these ops")
+    parser.add_argument("--target", nargs="+", choices=list(TARGETS), default=(), help="only these targets")
+    chosen = parser.parse_args()
+    if triton.knobs.runtime.interpret:
+        parser.error("TRITON_INTERPRET is set, and the interpreter compiles nothing. Unset it.")
+    start = time.perf_counter()
+    rows = compile_all(chosen.op, chosen.target)
+    print(table(rows))
+    bad = [row for row in rows if row.problem]
+    seconds = time.perf_counter() - start
+    print(f"triton {triton.__version__}: {len(rows)} compiled, {len(bad)} with a problem, {seconds:.0f} s")
+    return 1 if bad or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

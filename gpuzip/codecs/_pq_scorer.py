@@ -1,0 +1,138 @@
+"""Two ways to score PQ codes: look-up tables for few queries, decoded rows and a matrix product for many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops import adc_gather, adc_scan, decode
+from gpuzip.parallel import map_blocks
+
+if TYPE_CHECKING:
+    from gpuzip.codes import Codes
+
+# From this many queries on, decoding a row once costs less than a table look-up per query.
+_MANY_QUERIES = {"cpu": 64, "cuda": 16}
+_BLOCK_ROWS = {"cpu": 2048, "cuda": 65536}
+
+
+class LutScorer:
+    """Sums of look-up tables; the final word on every score.
+
+    lut: (Q, M, K), so that the key of a row is scale * sum_m lut[q, m, code[m]].
+    """
+
+    slack: Tensor | None = None
+
+    def __init__(self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> None:
+        M, _, S = centroids.shape
+        self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
+        self.N, self.Q = len(codes), len(queries)
+        sub = queries.view(-1, M, S).transpose(0, 1)  # [M, Q, S]
+        lut = _minus_squared_distance(sub, centroids) if metric == "l2" else torch.bmm(sub, centroids.mT)
+        self._lut = lut.transpose(0, 1).contiguous()  # [Q, M, K]
+        self._scale = _inverse(codes.norms) if metric == "cosine" else None
+
+    def group_max(self, group: int) -> Tensor:
+        return adc_scan(self._codes.data, self._lut, self._scale, group)
+
+    def gather(self, ids: Tensor) -> Tensor:
+        return adc_gather(self._codes.data, self._lut, self._scale, ids)
+
+    def exact(self, queries: Tensor) -> LutScorer:
+        queries = queries.to(self._queries.device)
+        return LutScorer(self._codes, self._centroids, self._queries[queries], self._metric)
+
+
+class ProductScorer(LutScorer):
+    """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's."""
+
+    def __init__(self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> None:
+        super().__init__(codes, centroids, queries, metric)
+        self._dtype = _product_dtype(queries.device)
+        self._table = centroids.to(self._dtype)
+        self._columns = queries.T.to(self._dtype).contiguous()  # [D, Q]
+        self._square = queries.square().sum(1, keepdim=True)  # [Q, 1]
+        self.slack = self._bound()
+
+    def _bound(self) -> Tensor:
+        """How far a product of rounded factors, itself rounded, may be from the sum it stands for.
+
+        |q.x - fl(q.x)| <= (3u + D * 2^-22) |q| |x| with u the unit roundoff of the dtype.
+        """
+        D = len(self._columns)
+        relative = 3 * torch.finfo(self._dtype).eps / 2 + D * 2.0**-22
+        norm = self._square.sqrt()
+        if self._metric == "cosine":
+            return relative * norm
+        reach = self._codes.norms.max()
+        bound = relative * norm * reach
+        return bound if self._metric == "ip" else 2 * bound + 2.0**-18 * (norm + reach).square()
+
+    def group_max(self, group: int) -> Tensor:
+        best = torch.empty((self.Q, -(-self.N // group)), device=self._columns.device)
+        block = max(_BLOCK_ROWS[self._columns.device.type], group)
+
+        def one_block(start: int, stop: int) -> None:
+            keys = self._keys(start, stop)  # [n, Q]
+            whole = (stop - start) // group * group
+            out = best[:, start // group : -(-stop // group)]
+            out[:, : whole // group] = _max_of_groups(keys[:whole].view(-1, group, self.Q)).T
+            if whole < stop - start:
+                out[:, -1] = keys[whole:].amax(0)
+
+        if self._columns.is_cuda:
+            for start in range(0, self.N, block):
+                one_block(start, min(start + block, self.N))
+        else:
+            map_blocks(one_block, self.N, block)
+        return best.sub_(self._square) if self._metric == "l2" else best
+
+    def _keys(self, start: int, stop: int) -> Tensor:
+        rows = decode(self._codes.data[start:stop], self._table)
+        keys = rows @ self._columns
+        if self._metric == "ip":
+            return keys
+        if self._metric == "cosine":
+            assert self._scale is not None
+            return keys.float().mul_(self._scale[start:stop, None])
+        return keys.float().mul_(2).sub_(self._codes.norms[start:stop, None].square())
+
+
+def pq_scorer(codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> LutScorer:
+    """The scorer that is faster for this many queries. queries: (Q, M*S) float32."""
+    if metric == "cosine":
+        queries = queries * _inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
+    many = len(queries) >= _MANY_QUERIES[queries.device.type] and len(codes) >= 4096
+    return (ProductScorer if many else LutScorer)(codes, centroids, queries, metric)
+
+
+def _minus_squared_distance(sub: Tensor, centroids: Tensor) -> Tensor:
+    """(M, Q, S), (M, K, S) -> (M, Q, K), by differences, so that near distances keep their digits."""
+    out = sub.new_zeros((len(sub), sub.shape[1], centroids.shape[1]))
+    for s in range(sub.shape[2]):
+        out -= (sub[:, :, None, s] - centroids[:, None, :, s]).square()
+    return out
+
+
+def _inverse(norms: Tensor) -> Tensor:
+    return torch.where(norms > 0, 1 / norms, 0)
+
+
+def _max_of_groups(keys: Tensor) -> Tensor:
+    """(groups, group, Q) -> (groups, Q) by halving: amax over a middle dimension is slow in bfloat16."""
+    while keys.shape[1] > 1:
+        half = keys.shape[1] // 2
+        keys = torch.maximum(keys[:, :half], keys[:, half:])
+    return keys[:, 0]
+
+
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the matrix unit has it; elsewhere it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return torch.bfloat16 if has_amx or has_bf16 else torch.float32

@@ -1,0 +1,122 @@
+"""What every codec is: fitted once, then frozen; rows to bytes and back; a way to score bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from gpuzip.codes import Codes
+from gpuzip.errors import GpuzipError, NotFittedError
+from gpuzip.rows import Matrix, Rows
+from gpuzip.search import Scorer
+
+
+class Codec(ABC):
+    """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
+
+    id: the codec's name in files; never renamed, never reused.
+    """
+
+    id: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def d(self) -> int:
+        """Columns of the rows it was fitted on."""
+
+    @property
+    @abstractmethod
+    def code_size(self) -> int:
+        """Bytes a row (FAISS's name)."""
+
+    @property
+    @abstractmethod
+    def is_fitted(self) -> bool: ...
+
+    @abstractmethod
+    def fit(self, x: Matrix, *, seed: int = 0) -> Self:
+        """A fitted codec of the same settings."""
+
+    @abstractmethod
+    def encode_block(self, x: Tensor) -> Tensor:
+        """(n, D) float32 -> (n, code_size) uint8."""
+
+    @abstractmethod
+    def decode_block(self, data: Tensor) -> Tensor:
+        """(n, code_size) uint8 -> (n, D) float32."""
+
+    @abstractmethod
+    def scorer(self, codes: Codes, queries: Tensor, metric: str) -> Scorer:
+        """Keys of every row for (Q, D) float32 queries; see search.Scorer."""
+
+    @property
+    @abstractmethod
+    def scorer_bytes(self) -> int:
+        """Workspace that a scorer keeps for one query."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Settings as JSON; with `state` it is all there is to a codec."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Fitted tensors, as they are stored."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
+        """The codec that gave this config and state. Raises FormatError when they don't fit together."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state as stored."""
+        return sum(t.nbytes for t in self.state().values())
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.state().values())).device
+
+    def to(self, device: torch.device | str) -> Self:
+        return self.restore(self.config(), {name: t.to(device) for name, t in self.state().items()})
+
+    def same_as(self, other: Codec) -> bool:
+        """Whether both make the same codes: the same settings and the same state."""
+        if self is other:
+            return True
+        mine, theirs = self.state(), other.state()
+        return (
+            type(self) is type(other)
+            and self.config() == other.config()
+            and all(torch.equal(mine[name], theirs[name].to(mine[name].device)) for name in mine)
+        )
+
+    def check_fitted(self, who: str) -> None:
+        if not self.is_fitted:
+            raise NotFittedError(
+                f"{who}: this {type(self).__name__} is not fitted. Call .fit(x) and use what it returns."
+            )
+
+    def norms(self, data: Tensor) -> Tensor:
+        """(N,) float32 L2 norms of decoded rows."""
+        step = max(1, (32 << 20) // (4 * self.d))
+        norms = [torch.linalg.vector_norm(self.decode_block(part), dim=1) for part in data.split(step)]
+        return torch.cat(norms) if norms else data.new_empty(0, dtype=torch.float32)
+
+    def encode(self, x: Matrix) -> Codes:
+        """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.
+
+        A tensor must be on the codec's device. An array is read block by block onto that device.
+        """
+        who = f"{type(self).__name__}.encode"
+        self.check_fitted(who)
+        rows = Rows(who, x, self.d)
+        if isinstance(x, Tensor) and x.device != self.device:
+            raise GpuzipError(f"{who}: x is on {x.device}, the codec on {self.device}. Move one with .to().")
+        data = torch.empty((rows.n, self.code_size), dtype=torch.uint8, device=self.device)
+        for start, block in rows.blocks():
+            data[start : start + len(block)] = self.encode_block(block.to(self.device))
+        return Codes(self, data, rows.dtype)

@@ -1,0 +1,214 @@
+"""Product quantization: each of m sub-vectors is stored as the number of its nearest centroid."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip.codecs.base import Codec
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.kmeans import Progress, kmeans
+from gpuzip.ops import assign, code_bytes, decode, pack_bits
+from gpuzip.rows import Matrix, Rows
+from gpuzip.search import Scorer
+
+_FEW_POINTS = 39  # per centroid; FAISS's threshold for the same warning
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """What `fit` learns. centroids: (M, K, S) float32; d: columns of the rows; seed: None if not known."""
+
+    centroids: Tensor
+    d: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantizer(Codec):
+    """Product quantizer of m sub-spaces with 2**nbits centroids each.
+
+    m: sub-spaces, a divisor of d; by default the divisor nearest d // 16.
+    nbits: bits a code, 1 to 16; a row takes ceil(m * nbits / 8) bytes.
+    pad: when m does not divide d, append zero columns (they are never given back).
+
+    `fit` gives it a codebook, rounded to values that float16 can hold wherever that costs no
+    accuracy, so that the file is half the size and the codec in memory is the codec in the file.
+    Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
+    """
+
+    id = "pq"
+
+    m: int | None = None
+    nbits: int = 8
+    pad: bool = False
+    codebook: Codebook | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not _is_int(self.nbits) or not 1 <= self.nbits <= 16:
+            raise GpuzipError(
+                f"ProductQuantizer: nbits is {self.nbits!r}, a whole number from 1 to 16 is needed."
+            )
+        if self.m is not None and (not _is_int(self.m) or self.m < 1):
+            raise GpuzipError(f"ProductQuantizer: m is {self.m!r}, a whole number of at least 1 is needed.")
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.codebook is not None
+
+    @property
+    def d(self) -> int:
+        return self._fitted("d").d
+
+    @property
+    def centroids(self) -> Tensor:
+        """(m, 2**nbits, S) float32."""
+        return self._fitted("centroids").centroids
+
+    @property
+    def code_size(self) -> int:
+        return code_bytes(len(self.centroids), self.nbits)
+
+    def _fitted(self, name: str) -> Codebook:
+        self.check_fitted(f"ProductQuantizer.{name}")
+        assert self.codebook is not None
+        return self.codebook
+
+    def fit(
+        self,
+        x: Matrix,
+        *,
+        seed: int = 0,
+        n_iter: int = 25,
+        n_init: int = 1,
+        tol: float = 0.0,
+        max_points_per_centroid: int = 256,
+        init: str | Tensor = "random",
+        progress: Progress | None = None,
+        device: torch.device | str | None = None,
+    ) -> ProductQuantizer:
+        """Train on at most max_points_per_centroid * 2**nbits rows of x; see `kmeans` for the rest.
+
+        device: where to train, and where the codec will live; by default where x is.
+        Raises GpuzipError when m does not divide d (unless pad) or there are fewer rows than centroids.
+        """
+        rows, K = Rows("ProductQuantizer.fit", x), 1 << self.nbits
+        _check_training_set(rows.n, K, self.nbits)
+        m = default_m(rows.d) if self.m is None else self.m
+        if rows.d % m and not self.pad:
+            raise GpuzipError(
+                f"ProductQuantizer.fit: m={m} does not divide d={rows.d}; nearest that do: "
+                f"{', '.join(map(str, nearest_divisors(rows.d, m)))}. Use one of them, or pad=True."
+            )
+        sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device)
+        if len(sample) < _FEW_POINTS * K:
+            warnings.warn(
+                f"ProductQuantizer.fit: {len(sample)} rows train 2**{self.nbits} centroids; "
+                f"at least {_FEW_POINTS * K} are recommended for codes that fit other rows as well.",
+                stacklevel=2,
+            )
+        found = kmeans(
+            _padded(sample, m),
+            m,
+            K,
+            seed=seed,
+            n_iter=n_iter,
+            n_init=n_init,
+            tol=tol,
+            init=init,
+            progress=progress,
+        )
+        return replace(self, m=m, codebook=Codebook(_rounded(found.centroids), rows.d, seed))
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        return pack_bits(assign(_padded(x, len(self.centroids)), self.centroids), self.nbits)
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        return decode(data, self.centroids)[:, : self.d]
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str) -> Scorer:
+        return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric)
+
+    @property
+    def scorer_bytes(self) -> int:
+        M, K, _ = self.centroids.shape
+        return 3 * 4 * M * max(256, K)
+
+    def config(self) -> dict[str, Any]:
+        seed = None if self.codebook is None else self.codebook.seed
+        return {"m": self.m, "nbits": self.nbits, "pad": self.pad, "d": self.d, "seed": seed}
+
+    def state(self) -> dict[str, Tensor]:
+        """centroids, in float16 when that loses nothing."""
+        half = self.centroids.half()
+        return {"centroids": half if torch.equal(half.float(), self.centroids) else self.centroids}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ProductQuantizer:
+        if set(config) != {"m", "nbits", "pad", "d", "seed"} or set(state) != {"centroids"}:
+            raise FormatError(
+                f"pq: settings {sorted(config)} with tensors {sorted(state)} are not those of a pq."
+            )
+        m, nbits, pad, d, seed = (config[name] for name in ("m", "nbits", "pad", "d", "seed"))
+        centroids = state["centroids"]
+        plausible = (
+            all(_is_int(value) for value in (m, nbits, d))
+            and isinstance(pad, bool)
+            and (seed is None or _is_int(seed))
+            and 1 <= nbits <= 16
+            and d >= 1
+            and centroids.ndim == 3
+            and centroids.shape[:2] == (m, 1 << nbits)
+            and 0 <= m * centroids.shape[2] - d < (m if pad else 1)
+            and centroids.dtype in (torch.float16, torch.float32)
+        )
+        if not plausible:
+            raise FormatError(
+                f"pq: centroids {tuple(centroids.shape)} {centroids.dtype} do not fit the settings "
+                f"m={m!r}, nbits={nbits!r}, d={d!r}, pad={pad!r}."
+            )
+        return cls(m, nbits, pad, Codebook(centroids.float().contiguous(), d, seed))
+
+
+def default_m(d: int) -> int:
+    """The divisor of d nearest d // 16; of two as near, the larger."""
+    return nearest_divisors(d, max(1, d // 16))[0]
+
+
+def nearest_divisors(d: int, m: int, count: int = 3) -> list[int]:
+    """Divisors of d by their distance from m, the larger first of two as near."""
+    divisors = [i for i in range(1, d + 1) if d % i == 0]
+    return sorted(divisors, key=lambda i: (abs(i - m), -i))[:count]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_training_set(n: int, K: int, nbits: int) -> None:
+    if n >= K:
+        return
+    if n < 2:
+        raise GpuzipError(f"ProductQuantizer.fit: x has {n} rows, nbits={nbits} needs at least {K}.")
+    raise GpuzipError(
+        f"ProductQuantizer.fit: nbits={nbits} needs at least {K} training rows, got {n}. "
+        f"Use nbits<={n.bit_length() - 1}, or more rows."
+    )
+
+
+def _padded(x: Tensor, m: int) -> Tensor:
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % m)) if x.shape[1] % m else x
+
+
+def _rounded(centroids: Tensor) -> Tensor:
+    """To float16 precision, unless a sub-space's values are too large or small for float16's range."""
+    half = centroids.half().float()
+    reach = centroids.abs().amax((1, 2), keepdim=True)
+    faithful = ((half - centroids).abs() <= reach / 1024).all()  # inf and subnormal losses fail this
+    return half if bool(faithful) else centroids

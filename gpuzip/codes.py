@@ -1,0 +1,171 @@
+"""Codes: a codec and the packed bytes it made, as one value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpuzip.errors import GpuzipError
+from gpuzip.quality import Quality, QualityMeter
+from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.search import WORKSPACE, best, check_k, check_metric, query_bytes
+from gpuzip.storage import FileInfo, write_codes
+
+if TYPE_CHECKING:
+    from gpuzip.codecs.base import Codec
+
+Index = int | slice | Sequence[int] | Tensor
+
+
+class Codes:
+    """N compressed rows: in memory, on a GPU, or mapped from a file. A value: methods return new ones.
+
+    codec: the fitted codec that made them. data: (N, B) uint8. dtype: of the source, and of what
+    `decode` gives back.
+    """
+
+    def __init__(self, codec: Codec, data: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        if data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != codec.code_size:
+            raise GpuzipError(
+                f"Codes: data is {tuple(data.shape)} {str(data.dtype).removeprefix('torch.')}, "
+                f"(N, {codec.code_size}) uint8 is what this codec makes."
+            )
+        self.codec, self.data, self.dtype = codec, data, dtype
+        self._norms: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.data.shape[0])
+
+    def __repr__(self) -> str:
+        ratio = f", {self.ratio:.1f}x smaller" if len(self) else ""
+        return (
+            f"Codes({len(self)} x {self.codec.d}, {self.codec!r}, {self.nbytes} bytes{ratio}, {self.device})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D) of the rows these codes stand for."""
+        return len(self), self.codec.d
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and of the codec's state, counted from the tensors."""
+        return self.data.nbytes + self.codec.nbytes
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the source rows over `nbytes`."""
+        return len(self) * self.codec.d * self.dtype.itemsize / self.nbytes
+
+    @property
+    def norms(self) -> Tensor:
+        """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes a row."""
+        if self._norms is None:
+            self._norms = self.codec.norms(self.data)
+        return self._norms
+
+    def __getitem__(self, index: Index) -> Codes:
+        """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"Codes: row {index} of {len(self)}")
+            index %= len(self)
+            index = slice(index, index + 1)
+        elif not isinstance(index, slice | Tensor):
+            index = torch.as_tensor(index, dtype=torch.int64 if len(index) == 0 else None)
+        if isinstance(index, Tensor):
+            index = index.to(self.device)
+        return Codes(self.codec, self.data[index], self.dtype)
+
+    def to(self, device: torch.device | str) -> Codes:
+        moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
+        moved._norms = None if self._norms is None else self._norms.to(device)
+        return moved
+
+    def decode(self, dtype: torch.dtype | None = None) -> Tensor:
+        """(N, D) rows, in the source's dtype unless another is named."""
+        dtype = dtype or self.dtype
+        out = torch.empty(self.shape, dtype=dtype, device=self.device)
+        step = max(1, BLOCK_BYTES // (4 * self.codec.d))
+        for start in range(0, len(self), step):
+            out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
+        return out
+
+    def search(self, queries: Matrix, k: int = 10, metric: str = "cosine") -> tuple[Tensor, Tensor]:
+        """The k nearest rows of every query, exactly, without unpacking them.
+
+        queries: (Q, D) or (D,) float. metric: "l2" gives squared distances, ascending; "ip" and
+        "cosine" give similarities, descending. Scores are those of the decoded rows, in float32;
+        a row or query of norm 0 has cosine 0. Of equal scores the lowest id comes first.
+        Returns (values, ids): (Q, k) float32 and int64, or (k,) for one query; k is clamped to N.
+        Memory beside codes and results: search.WORKSPACE bytes, and 4 a row for cosine.
+        """
+        check_metric("Codes.search", metric)
+        self.codec.check_fitted("Codes.search")
+        k = check_k("Codes.search", k, len(self))
+        one = queries.ndim == 1
+        rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d)
+        if isinstance(queries, Tensor) and queries.device != self.device:
+            raise GpuzipError(
+                f"Codes.search: queries are on {queries.device}, codes on {self.device}. Move one with .to()."
+            )
+        values = torch.empty((rows.n, k), device=self.device)
+        ids = torch.empty((rows.n, k), dtype=torch.int64, device=self.device)
+        if k:
+            step = max(1, WORKSPACE // (query_bytes(len(self), k) + self.codec.scorer_bytes))
+            for start in range(0, rows.n, step):
+                block = rows.block(start, start + step).to(self.device)
+                scorer = self.codec.scorer(self, block, metric)
+                values[start : start + step], ids[start : start + step] = best(scorer, k)
+        if metric == "l2":
+            values = values.neg_().clamp_(min=0)
+        return (values[0], ids[0]) if one else (values, ids)
+
+    def quality(self, x: Matrix) -> Quality | None:
+        """Error of these codes against the rows they were made from; None when there are none."""
+        rows = Rows("Codes.quality", x, self.codec.d)
+        if rows.n != len(self):
+            raise GpuzipError(f"Codes.quality: x has {rows.n} rows, there are {len(self)} codes.")
+        meter = QualityMeter()
+        for start, block in rows.blocks():
+            decoded = self.codec.decode_block(self.data[start : start + len(block)])
+            meter.add(block.to(self.device), decoded.to(self.dtype).float())
+        return meter.result()
+
+    def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:
+        """Write one .ezip file, atomically; parent folders are made. See `gpuzip.save`.
+
+        x: the source rows; when given, the quality measured against them is stamped in the file.
+        """
+        self.codec.check_fitted("Codes.save")
+        return write_codes(
+            path,
+            data=self.data,
+            codec_id=self.codec.id,
+            config=self.codec.config(),
+            state=self.codec.state(),
+            d=self.codec.d,
+            dtype=self.dtype,
+            quality=None if x is None else self.quality(x),
+        )
+
+
+def cat(parts: Sequence[Codes]) -> Codes:
+    """Concatenate codes of one codec, in order, as torch.cat does."""
+    if not parts:
+        raise GpuzipError("cat: no codes were given, at least one is needed.")
+    first = parts[0]
+    for part in parts[1:]:
+        if not first.codec.same_as(part.codec):
+            raise GpuzipError("cat: the codes come from different codecs. Encode the rows with one of them.")
+        if part.device != first.device:
+            raise GpuzipError(f"cat: codes are on {first.device} and {part.device}. Move them with .to().")
+    return Codes(first.codec, torch.cat([part.data for part in parts]), first.dtype)

@@ -1,0 +1,139 @@
+"""Lloyd's k-means over all sub-spaces at once, with FAISS's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.errors import GpuzipError
+from gpuzip.ops import assign, centroid_sums
+
+Progress = Callable[[int, int, float], None]
+
+_SPLIT = 1 / 1024  # how far the halves of a split cluster are moved apart, as in FAISS
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """centroids (M, K, S) float32; objective (M,) float64, the squared error of the last assignment."""
+
+    centroids: Tensor
+    objective: Tensor
+    n_iter: int
+
+
+def kmeans(
+    x: Tensor,
+    M: int,
+    K: int,
+    *,
+    seed: int = 0,
+    n_iter: int = 25,
+    n_init: int = 1,
+    tol: float = 0.0,
+    init: str | Tensor = "random",
+    progress: Progress | None = None,
+) -> KMeans:
+    """Cluster every sub-space of x into K cells.
+
+    x: (N, M*S) float32, N >= K. Runs n_iter Lloyd iterations, fewer when no sub-space's objective
+    moves by more than tol of itself. n_init restarts keep the best of each sub-space.
+    init: "random" (K rows), "kmeans++", or (M, K, S) centroids to start from.
+    progress(iteration, n_iter, objective) is called after every iteration.
+    The same seed gives the same bytes on the same kind of device, for any number of threads.
+    Source: FAISS Clustering (25 iterations, K rows of a permutation to start, empty cells split a
+    large one); k-means++: Arthur & Vassilvitskii 2007.
+    """
+    runs = [_lloyd(x, _start(x, M, K, init, seed + r), n_iter, tol, progress) for r in range(n_init)]
+    objective = torch.stack([run.objective for run in runs])  # [n_init, M]
+    best = objective.argmin(0)
+    centroids = torch.stack([run.centroids for run in runs])[
+        best.to(x.device), torch.arange(M, device=x.device)
+    ]
+    return KMeans(centroids, objective.amin(0), max(run.n_iter for run in runs))
+
+
+def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Progress | None) -> KMeans:
+    M, K, _ = centroids.shape
+    square = _square(x, M)
+    rng = np.random.default_rng(1234)
+    objective, done = torch.full((M,), float("inf"), dtype=torch.float64), 0
+    for done in range(1, n_iter + 1):
+        sums, counts = centroid_sums(x, assign(x, centroids), K)
+        previous, objective = objective, _objective(square, sums, counts, centroids)
+        centroids = _means(sums, counts, centroids, len(x), rng)
+        if progress is not None:
+            progress(done, n_iter, float(objective.sum()))
+        if bool(((previous - objective).abs() <= tol * previous).all()):
+            break
+    return KMeans(centroids, objective, done)
+
+
+def _square(x: Tensor, M: int) -> Tensor:
+    """Sum of squares of each sub-space, (M,) float64, in blocks so as not to copy x in float64."""
+    blocks = [b.double().square().sum(0).view(M, -1).sum(1) for b in x.split(4096)]
+    return torch.stack(blocks).sum(0).cpu()
+
+
+def _objective(square: Tensor, sums: Tensor, counts: Tensor, centroids: Tensor) -> Tensor:
+    """Squared error of an assignment, from its sums alone: |x|^2 - 2 s.c + n |c|^2."""
+    sums, counts, centroids = sums.double(), counts.double(), centroids.double()
+    cross = (counts[:, :, None] * centroids - 2 * sums).mul(centroids).sum((1, 2))
+    return square + cross.cpu()
+
+
+def _means(sums: Tensor, counts: Tensor, centroids: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    empty = (counts == 0).cpu()
+    means = sums / counts.clamp(min=1)[:, :, None]
+    for m in empty.any(1).nonzero().view(-1).tolist():
+        means[m] = _split_large(means[m].cpu(), counts[m].cpu().numpy(), n, rng).to(means.device)
+    return means
+
+
+def _split_large(
+    means: Tensor, counts: np.ndarray[tuple[int], np.dtype[np.int32]], n: int, rng: np.random.Generator
+) -> Tensor:
+    """Give every empty cell half of a large one, chosen with odds that grow with its size."""
+    K, S = means.shape
+    size = counts.astype(np.float64)
+    sign = torch.where(torch.arange(S) % 2 == 0, _SPLIT, -_SPLIT)
+    for empty in np.flatnonzero(counts == 0):
+        odds = np.maximum(size - 1, 0)
+        donor = int(rng.choice(K, p=odds / odds.sum())) if odds.sum() > 0 else int(size.argmax())
+        means[empty], means[donor] = means[donor] * (1 + sign), means[donor] * (1 - sign)
+        size[empty] = size[donor] // 2
+        size[donor] -= size[empty]
+    return means
+
+
+def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:
+    S = x.shape[1] // M
+    if isinstance(init, Tensor):
+        if init.shape != (M, K, S):
+            raise GpuzipError(f"kmeans: init has shape {tuple(init.shape)}, ({M}, {K}, {S}) is needed.")
+        return init.to(x.device, torch.float32, copy=True)
+    if init == "random":
+        rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:K]
+        return x[rows.to(x.device)].view(K, M, S).transpose(0, 1).contiguous()
+    if init == "kmeans++":
+        return _plus_plus(x.view(-1, M, S).transpose(0, 1), K, torch.Generator().manual_seed(seed))
+    raise GpuzipError(f"kmeans: init is {init!r}; 'random', 'kmeans++' or a tensor of centroids is needed.")
+
+
+def _plus_plus(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
+    """x: (M, N, S). Each next centroid is a row drawn with odds of its squared distance to the nearest."""
+    M, N, S = x.shape
+    every, centroids = torch.arange(M, device=x.device), x.new_empty((M, K, S))
+    nearest = x.new_full((M, N), 1.0)
+    for k in range(K):
+        reach = nearest.double().cumsum(1)
+        draw = torch.rand((M, 1), generator=generator, dtype=torch.float64).to(x.device) * reach[:, -1:]
+        row = torch.searchsorted(reach, draw, right=True).clamp(max=N - 1)[:, 0]
+        centroids[:, k] = x[every, row]
+        distance = (x - centroids[:, k, None]).square().sum(-1)
+        nearest = distance if k == 0 else torch.minimum(nearest, distance)
+    return centroids

@@ -1,0 +1,188 @@
+"""Asymmetric distances: a look-up table per query, summed over the codes of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import generator, random_codes
+from gpuzip.ops.bits import pack_bits, unpack_bits
+from gpuzip.parallel import map_blocks
+
+_ROWS = 2048
+_QUERIES = 32  # tables of 32 queries, side by side, stay in L2
+
+
+def _scores(codes: Tensor, lut: Tensor) -> Tensor:
+    """(N, M) codes, (Q, M, K) -> (Q, N), added in the order of m."""
+    scores = lut.new_zeros((lut.shape[0], codes.shape[0]))
+    for m in range(codes.shape[1]):
+        scores += lut[:, m, :][:, codes[:, m].long()]
+    return scores
+
+
+def _group_max(scores: Tensor, group: int) -> Tensor:
+    """(Q, N) -> (Q, ceil(N / group)), the last group over the rows that exist."""
+    Q, N = scores.shape
+    padded = torch.nn.functional.pad(scores, (0, -N % group), value=float("-inf"))
+    return padded.view(Q, -1, group).amax(-1)
+
+
+def _scan_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+    M, K = lut.shape[1:]
+    scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
+    return _group_max(scores if scale is None else scores * scale, group)
+
+
+def _gather_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+    M, K = lut.shape[1:]
+    rows = [
+        _scores(unpack_bits(packed[i], M, K.bit_length() - 1), t[None])[0]
+        for i, t in zip(ids, lut, strict=True)
+    ]
+    scores = torch.stack(rows) if rows else lut.new_empty(ids.shape)
+    return scores if scale is None else scores * scale[ids]
+
+
+def _byte_tables(lut: Tensor) -> Tensor:
+    """One table a byte where a byte holds whole codes, so that 4-bit codes cost half the look-ups."""
+    Q, M, K = lut.shape
+    nbits = K.bit_length() - 1
+    if nbits >= 8 or 8 % nbits:
+        return lut.contiguous()
+    lut = torch.nn.functional.pad(lut, (0, 0, 0, -M % (8 // nbits)))
+    while K < 256:  # pair neighbours: entry (high, low) is the sum of both
+        pairs = lut.view(Q, -1, 2, K)
+        lut = (pairs[:, :, 0, None, :] + pairs[:, :, 1, :, None]).reshape(Q, -1, K * K)
+        K *= K
+    return lut.contiguous()
+
+
+def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
+    """(N, B) packed -> (N * tables,) int32 rows of a (tables * K)-row table."""
+    _, M, K = lut.shape
+    codes = packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)
+    return (codes.int() + torch.arange(M, dtype=torch.int32) * K).view(-1)
+
+
+def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
+    """Sum `per_row` consecutive indexed rows of a table: an embedding bag, in order."""
+    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32)
+    return torch.embedding_bag(table, index, offsets)[0]
+
+
+def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+    lut = _byte_tables(lut)
+    Q, M, K = lut.shape
+    N = len(packed)
+    best = torch.empty((Q, -(-N // group)))
+    tables = [torch.empty((M * K, len(t))).copy_(t.view(len(t), M * K).T) for t in lut.split(_QUERIES)]
+
+    def one_block(start: int, stop: int) -> None:
+        index = _lookup_indices(packed[start:stop], lut)
+        for t, table in enumerate(tables):
+            scores = _sum_rows(table, index, M)  # [n, q]
+            if scale is not None:
+                scores *= scale[start:stop, None]
+            out = best[t * _QUERIES : (t + 1) * _QUERIES, start // group : -(-stop // group)]
+            whole = (stop - start) // group * group
+            out[:, : whole // group] = scores[:whole].view(-1, group, scores.shape[1]).amax(1).T
+            if whole < stop - start:
+                out[:, -1] = scores[whole:].amax(0)
+
+    map_blocks(one_block, N, _ROWS)
+    return best
+
+
+def _gather_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+    lut = _byte_tables(lut)
+    Q, M, _ = lut.shape
+    scores = torch.empty(ids.shape)
+
+    def one_block(start: int, stop: int) -> None:
+        for q in range(start, stop):
+            index = _lookup_indices(packed[ids[q]], lut)
+            scores[q] = _sum_rows(lut[q].view(-1).unsqueeze(1), index, M)[:, 0]
+
+    map_blocks(one_block, Q, 1)
+    return scores if scale is None else scores * scale[ids]
+
+
+def _scan_shapes(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+    return lut.new_empty((lut.shape[0], (packed.shape[0] + group - 1) // group))
+
+
+def _gather_shapes(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+    return lut.new_empty(ids.shape)
+
+
+def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    sizes = [
+        (1, 1, 1, 1),
+        (3, 37, 5, 3),
+        (2, 1031, 6, 4),
+        (5, 2053, 7, 4),
+        (33, 67, 3, 8),
+        (1, 4099, 2, 8),
+        (2, 19, 3, 9),
+    ]
+    for Q, N, M, nbits in sizes:
+        g = generator(N)
+        packed = pack_bits(random_codes(N, M, 1 << nbits), nbits).to(device)
+        lut = torch.randn(Q, M, 1 << nbits, generator=g).to(device)
+        yield packed, lut, None
+        yield packed, lut, torch.rand(N, generator=g).to(device)
+
+
+def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
+    for packed, lut, scale in _inputs(device):
+        for group in (1, 16, 1024):
+            yield packed, lut, scale, group
+
+
+def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+    for packed, lut, scale in _inputs(device):
+        ids = torch.randint(0, len(packed), (len(lut), 13), generator=generator(1))
+        yield packed, lut, scale, ids.to(device)
+
+
+_scan = define_op(
+    "adc_scan(Tensor packed, Tensor lut, Tensor? scale, int group) -> Tensor",
+    reference=_scan_reference,
+    cpu=_scan_cpu,
+    shapes=_scan_shapes,
+    kernel="gpuzip.kernels.adc:adc_scan",
+    samples=_scan_samples,
+    agreement="close",
+)
+_gather = define_op(
+    "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor ids) -> Tensor",
+    reference=_gather_reference,
+    cpu=_gather_cpu,
+    shapes=_gather_shapes,
+    kernel="gpuzip.kernels.adc:adc_gather",
+    samples=_gather_samples,
+    agreement="close",
+)
+
+
+def adc_scan(packed: Tensor, lut: Tensor, scale: Tensor | None = None, group: int = 1) -> Tensor:
+    """Score every row for every query and keep the best of each `group` consecutive rows.
+
+    (N, B) uint8, (Q, M, K) float32 with K = 2**nbits, (N,) float32 or None ->
+    (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]].
+    group is a power of two, 1 to 1024; 1 gives every score. Sums are float32 and may round
+    differently from one device to another, never from one call to the next.
+    Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
+    """
+    best: Tensor = _scan(packed, lut, scale, group)
+    return best
+
+
+def adc_gather(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+    """The scores of `adc_scan`, bit for bit, of the rows ids[q] only: (Q, R) int64 -> (Q, R) float32."""
+    scores: Tensor = _gather(packed, lut, scale, ids)
+    return scores

@@ -1,0 +1,123 @@
+"""Codes of 1 to 16 bits packed into bytes, in FAISS's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import random_codes
+
+
+def code_bytes(M: int, nbits: int) -> int:
+    """Bytes that M codes of nbits bits take."""
+    return (M * nbits + 7) // 8
+
+
+def _pack_reference(values: Tensor, nbits: int) -> Tensor:
+    N, M = values.shape
+    bits = (values.int()[:, :, None] >> torch.arange(nbits, device=values.device)) & 1  # [N, M, nbits]
+    padded = torch.zeros((N, code_bytes(M, nbits) * 8), dtype=torch.int32, device=values.device)
+    padded[:, : M * nbits] = bits.reshape(N, M * nbits)
+    weights = 1 << torch.arange(8, device=values.device)
+    return (padded.view(N, code_bytes(M, nbits), 8) * weights).sum(-1).to(torch.uint8)
+
+
+def _unpack_reference(packed: Tensor, M: int, nbits: int) -> Tensor:
+    N, B = packed.shape
+    bits = (packed.int()[:, :, None] >> torch.arange(8, device=packed.device)) & 1  # [N, B, 8]
+    bits = bits.view(N, B * 8)[:, : M * nbits].view(N, M, nbits)
+    weights = 1 << torch.arange(nbits, device=packed.device)
+    return (bits * weights).sum(-1).to(torch.uint8 if nbits <= 8 else torch.int32)
+
+
+def _pack_cpu(values: Tensor, nbits: int) -> Tensor:
+    """Whole bytes of codes at a time: a group of codes that starts and ends on a byte is one integer."""
+    N, M = values.shape
+    packed = torch.zeros((N, code_bytes(M, nbits)), dtype=torch.uint8)
+    for m in range(M):
+        first, shift = divmod(m * nbits, 8)
+        word = values[:, m].int() << shift
+        for byte in range(first, (m * nbits + nbits - 1) // 8 + 1):
+            packed[:, byte] |= ((word >> (8 * (byte - first))) & 255).to(torch.uint8)
+    return packed
+
+
+def _unpack_cpu(packed: Tensor, M: int, nbits: int) -> Tensor:
+    if 8 % nbits == 0:
+        per_byte = 8 // nbits
+        shifts = torch.arange(0, 8, nbits, dtype=torch.uint8)
+        values = (packed[:, :, None] >> shifts) & ((1 << nbits) - 1)  # [N, B, per_byte]
+        return values.view(len(packed), packed.shape[1] * per_byte)[:, :M].contiguous()
+    values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32)
+    for m in range(M):
+        first, shift = divmod(m * nbits, 8)
+        word = torch.zeros(len(packed), dtype=torch.int32)
+        for byte in range(first, (m * nbits + nbits - 1) // 8 + 1):
+            word |= packed[:, byte].int() << (8 * (byte - first))
+        values[:, m] = (word >> shift) & ((1 << nbits) - 1)
+    return values
+
+
+def _pack_shapes(values: Tensor, nbits: int) -> Tensor:
+    return values.new_empty((values.shape[0], code_bytes(values.shape[1], nbits)), dtype=torch.uint8)
+
+
+def _unpack_shapes(packed: Tensor, M: int, nbits: int) -> Tensor:
+    return packed.new_empty((packed.shape[0], M), dtype=torch.uint8 if nbits <= 8 else torch.int32)
+
+
+_SIZES = [(0, 3, 4), (1, 1, 1), (37, 13, 1), (5, 7, 2), (19, 9, 3), (131, 31, 4), (33, 12, 5), (17, 11, 7)]
+_WIDE = [(23, 5, 8), (29, 3, 9), (41, 7, 11), (13, 9, 12), (11, 4, 15), (31, 5, 16)]
+
+
+def _pack_samples(device: str) -> Iterator[tuple[Tensor, int]]:
+    for N, M, nbits in _SIZES + _WIDE:
+        yield random_codes(N, M, 1 << nbits).to(device), nbits
+
+
+def _unpack_samples(device: str) -> Iterator[tuple[Tensor, int, int]]:
+    for values, nbits in _pack_samples("cpu"):
+        yield _pack_reference(values, nbits).to(device), values.shape[1], nbits
+
+
+_pack = define_op(
+    "pack_bits(Tensor values, int nbits) -> Tensor",
+    reference=_pack_reference,
+    cpu=_pack_cpu,
+    shapes=_pack_shapes,
+    kernel="gpuzip.kernels.bits:pack_bits",
+    samples=_pack_samples,
+    agreement="exact",
+)
+_unpack = define_op(
+    "unpack_bits(Tensor packed, int M, int nbits) -> Tensor",
+    reference=_unpack_reference,
+    cpu=_unpack_cpu,
+    shapes=_unpack_shapes,
+    kernel="gpuzip.kernels.bits:unpack_bits",
+    samples=_unpack_samples,
+    agreement="exact",
+)
+
+
+def pack_bits(values: Tensor, nbits: int) -> Tensor:
+    """Pack codes below 2**nbits, least significant bit first, rows padded with zero bits to a byte.
+
+    (N, M) uint8 or int32 -> (N, ceil(M * nbits / 8)) uint8. Exact. With 8 bits the codes are their
+    own packing and come back as they are. Layout: FAISS PQEncoderGeneric.
+    """
+    if nbits == 8:
+        return values
+    packed: Tensor = _pack(values, nbits)
+    return packed
+
+
+def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
+    """Undo `pack_bits`: (N, B) uint8 -> (N, M), uint8 when nbits <= 8, else int32. Exact."""
+    if nbits == 8:
+        return packed
+    values: Tensor = _unpack(packed, M, nbits)
+    return values

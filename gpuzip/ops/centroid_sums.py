@@ -1,0 +1,68 @@
+"""Sum and count of the rows that each centroid was given: the other half of a k-means step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import anisotropic, random_codes
+from gpuzip.parallel import map_blocks
+
+
+def _reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    M = labels.shape[1]
+    S = x.shape[1] // M
+    sub = x.view(-1, M, S)
+    sums, counts = x.new_zeros((M, K, S)), torch.zeros((M, K), dtype=torch.int32, device=x.device)
+    for m in range(M):
+        index = labels[:, m].long()
+        sums[m].index_add_(0, index, sub[:, m])
+        counts[m] = torch.bincount(index, minlength=K)
+    return sums, counts
+
+
+def _cpu(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    M = labels.shape[1]
+    S = x.shape[1] // M
+
+    def some_subspaces(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return _reference(x[:, start * S : stop * S].contiguous(), labels[:, start:stop], K)
+
+    sums, counts = zip(*map_blocks(some_subspaces, M, 8), strict=True)
+    return torch.cat(sums), torch.cat(counts)
+
+
+def _shapes(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    M = labels.shape[1]
+    return x.new_empty((M, K, x.shape[1] // M)), x.new_empty((M, K), dtype=torch.int32)
+
+
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, int]]:
+    sizes = [(0, 2, 4, 3), (1, 1, 2, 1), (37, 3, 16, 4), (1031, 11, 17, 3), (301, 2, 256, 8), (29, 1, 300, 5)]
+    for N, M, K, S in sizes:
+        yield anisotropic(N, M * S).to(device), random_codes(N, M, K).to(device), K
+
+
+_op = define_op(
+    "centroid_sums(Tensor x, Tensor labels, int K) -> (Tensor, Tensor)",
+    reference=_reference,
+    cpu=_cpu,
+    shapes=_shapes,
+    kernel="gpuzip.kernels.centroid_sums:centroid_sums",
+    samples=_samples,
+    agreement="close",
+)
+
+
+def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    """Sum and count the sub-vectors of every label.
+
+    (N, M*S) float32, (N, M) uint8 or int32 below K -> sums (M, K, S) float32, counts (M, K) int32.
+    Counts are exact. Sums add in an order that depends on N and the device alone, never on timing,
+    so they repeat bit for bit; another device may round differently.
+    """
+    sums, counts = _op(x, labels, K)
+    return sums, counts

@@ -1,0 +1,89 @@
+"""Rows of a caller's matrix, read a block at a time as float32: tensor, array or memory map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.errors import DtypeError, GpuzipError
+
+Matrix = Tensor | np.ndarray[Any, Any]
+
+#: Bytes of float32 rows that are in memory at a time when a matrix is read in blocks.
+BLOCK_BYTES = 32 << 20
+
+
+class Rows:
+    """A checked view of (N, D) floats. Nothing is copied until a block is asked for.
+
+    who names the caller in messages. Raises DtypeError for integers and GpuzipError for a wrong
+    rank or width here, and for NaN or inf when the block that holds them is read.
+    """
+
+    def __init__(self, who: str, x: Matrix, d: int | None = None) -> None:
+        if not isinstance(x, Tensor | np.ndarray):
+            raise DtypeError(
+                f"{who}: x is a {type(x).__name__}, a torch tensor or numpy array is needed. "
+                "Wrap it in torch.as_tensor."
+            )
+        self.who, self.dtype = who, _float_dtype(who, x)
+        if x.ndim != 2:
+            raise GpuzipError(
+                f"{who}: x has {x.ndim} dimensions {tuple(x.shape)}, rows and columns (N, D) are needed. "
+                "Reshape it to two."
+            )
+        if x.shape[1] == 0:
+            raise GpuzipError(f"{who}: x has no columns, shape {tuple(x.shape)}. Give at least one.")
+        if d is not None and x.shape[1] != d:
+            raise GpuzipError(
+                f"{who}: x has {x.shape[1]} columns, this codec was fitted on {d}. "
+                f"Fit one on {x.shape[1]}, or pass the matching vectors."
+            )
+        self._x = x.detach() if isinstance(x, Tensor) else x
+        self.n, self.d = int(x.shape[0]), int(x.shape[1])
+        self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """(first row, float32 block) over all rows, at most BLOCK_BYTES each."""
+        step = max(1, BLOCK_BYTES // (4 * self.d))
+        for start in range(0, self.n, step):
+            yield start, self.block(start, start + step)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        return self._checked(self._x[start:stop], range(start, min(stop, self.n)))
+
+    def sample(self, limit: int, seed: int) -> Tensor:
+        """All rows when there are at most `limit`, else that many drawn without repetition."""
+        if self.n <= limit:
+            return self.block(0, self.n)
+        ids = np.sort(np.random.default_rng(seed).choice(self.n, limit, replace=False, shuffle=False))
+        index = torch.from_numpy(ids).to(self.device) if isinstance(self._x, Tensor) else ids
+        return self._checked(self._x[index], ids)
+
+    def _checked(self, part: Matrix, ids: Any) -> Tensor:
+        if isinstance(part, np.ndarray):
+            part = torch.from_numpy(np.require(part, np.float32, ["C", "W"]))  # copies a read-only map
+        x = part.to(torch.float32).contiguous()
+        if not bool(torch.isfinite(x.sum())):  # one cheap pass; the sum of finite rows can overflow
+            bad = (~torch.isfinite(x)).any(1).nonzero().view(-1)
+            if len(bad):
+                raise GpuzipError(
+                    f"{self.who}: row {ids[int(bad[0])]} holds NaN or inf ({len(bad)} such rows in this "
+                    "block). Drop those rows or replace the values."
+                )
+        return x
+
+
+def _float_dtype(who: str, x: Matrix) -> torch.dtype:
+    name = str(x.dtype).removeprefix("torch.")
+    if name not in ("float16", "bfloat16", "float32", "float64"):
+        raise DtypeError(
+            f"{who}: x is {name}, float16, bfloat16, float32 or float64 is needed. "
+            "Convert it, for example with x.float()."
+        )
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

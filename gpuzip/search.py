@@ -1,0 +1,113 @@
+"""Exact top-k over anything that can score rows: best of each group, then the best groups' members.
+
+Scores are keys: greater is better. Fewer than k groups hold a key above the k-th best, so the k
+best groups (lowest first among equals) hold the k best rows, and of equal rows the lowest ids.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from gpuzip.errors import GpuzipError
+from gpuzip.ops import topk
+
+Metric = Literal["l2", "ip", "cosine"]
+METRICS: tuple[str, ...] = get_args(Metric)
+
+#: Bytes that a search may use beside the codes and its results. Queries are taken in chunks that
+#: fit; one query alone uses what it needs, about 8 bytes for every group of rows.
+WORKSPACE = 128 << 20
+
+_MAX_GROUP = 1024
+
+
+class Scorer(Protocol):
+    """Keys of N rows for Q queries, of which only small parts ever exist at a time."""
+
+    N: int
+    Q: int
+    slack: Tensor | None
+    """(Q, 1) bound on how far `group_max` may be from `gather`, or None when they agree to the bit."""
+
+    def group_max(self, group: int) -> Tensor:
+        """(Q, ceil(N / group)): the best key of each `group` consecutive rows."""
+
+    def gather(self, ids: Tensor) -> Tensor:
+        """The final keys of rows ids: (Q, R) int64 -> (Q, R)."""
+
+    def exact(self, queries: Tensor) -> Scorer:
+        """A scorer without slack of some of the queries, named by index."""
+
+
+def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
+    """The k best rows of every query: keys (Q, k), ids (Q, k); the lowest id first among equals."""
+    group = group_size(scorer.N, k)
+    if scorer.slack is None:
+        return _best_exact(scorer, k, group)
+    if group == 1:
+        return _best_exact(scorer.exact(torch.arange(scorer.Q)), k, group)
+    keys, ids, certain = _best_within_slack(scorer, k, group)
+    unsure = (~certain).nonzero().view(-1)
+    if len(unsure):
+        keys[unsure], ids[unsure] = _best_exact(scorer.exact(unsure), k, group)
+    return keys, ids
+
+
+def group_size(N: int, k: int) -> int:
+    """Rows a group: a power of two that balances N / group first keys against k * group second ones."""
+    group = 1 << max(0, round(math.log2(math.sqrt(N / k) / 4))) if k < N else 1
+    return 1 if 4 * k * group >= N else min(group, _MAX_GROUP)
+
+
+def query_bytes(N: int, k: int) -> int:
+    """Workspace that one query takes in `best`, for a caller that cuts queries into chunks."""
+    group = group_size(N, k)
+    candidates = N if group == 1 else _candidate_groups(k) * group
+    return 8 * (N // group) + 40 * candidates
+
+
+def _candidate_groups(k: int) -> int:
+    return 2 * k + 16
+
+
+def _best_exact(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor]:
+    first = scorer.group_max(group)
+    if group == 1:
+        return topk(first, k)
+    return _best_of_groups(scorer, topk(first, k)[1], k, group)
+
+
+def _best_within_slack(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_best_exact` over more groups, and for which queries no other group can hold a better row."""
+    assert scorer.slack is not None
+    first = scorer.group_max(group)
+    taken = min(_candidate_groups(k), first.shape[1] - 1)
+    reach, groups = topk(first, taken + 1)
+    keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
+    certain = keys[:, -1:] > reach[:, -1:] + scorer.slack
+    return keys, ids, certain[:, 0]
+
+
+def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
+    first_ids = groups.sort(1).values * group  # ascending, so that position breaks ties as id does
+    ids = (first_ids[:, :, None] + torch.arange(group, device=groups.device)).view(len(groups), -1)
+    outside = ids >= scorer.N
+    keys = scorer.gather(ids.clamp(max=scorer.N - 1)).masked_fill_(outside, float("-inf"))
+    keys, at = topk(keys, k)
+    return keys, torch.gather(ids, 1, at)
+
+
+def check_metric(who: str, metric: str) -> None:
+    if metric not in METRICS:
+        raise GpuzipError(f"{who}: metric is {metric!r}, one of {', '.join(METRICS)} is needed.")
+
+
+def check_k(who: str, k: int, n: int) -> int:
+    """k clamped to n rows; k below 1 is an error."""
+    if not isinstance(k, int) or k < 1:
+        raise GpuzipError(f"{who}: k is {k!r}, a whole number of at least 1 is needed.")
+    return min(k, n)

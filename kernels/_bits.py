@@ -1,0 +1,25 @@
+"""Reading one code out of packed rows: the helper that every kernel over packed bytes shares.
+
+A row is a little-endian bit string: code m of nbits bits is bits [m*nbits, (m+1)*nbits), lowest bit first, so
+for nbits=4 code 2j is the low nibble of byte j. Source: FAISS BitstringReader (utils/hamming.h), whose bytes
+these are.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_code(rows, m, mask, NBITS: tl.constexpr):
+    """Code m of each row, int32: pointers to first bytes, indices and mask broadcast; 0 where masked.
+
+    Only bytes that hold a bit of the code are read, so the last code never reads past its row.
+    """
+    step: tl.constexpr = (NBITS | 8) & -(NBITS | 8)  # codes start at multiples of 1, 2, 4 or 8 bits
+    span: tl.constexpr = (8 - step + NBITS + 7) // 8  # bytes that the worst placed code meets: 1 to 3
+    first = m * NBITS // 8
+    last = (m * NBITS + NBITS - 1) // 8
+    word = tl.load(rows + first, mask=mask, other=0).to(tl.int32)
+    for i in tl.static_range(1, span):  # a byte past the last is the last again, and falls above the code
+        word |= tl.load(rows + tl.minimum(first + i, last), mask=mask, other=0).to(tl.int32) << (8 * i)
+    return (word >> (m * NBITS % 8)) & ((1 << NBITS) - 1)

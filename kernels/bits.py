@@ -1,0 +1,77 @@
+"""Packing codes of 1 to 16 bits into bytes, and back.
+
+A row of M codes is one little-endian bit string: code m is bits [m*nbits, (m+1)*nbits), lowest bit first, and
+bits after the last code are zero. Byte b is the union of the codes that meet bits [8b, 8b+8), each shifted
+into place.
+Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B = ceil(M*nbits/8); rows
+contiguous.
+Bytes moved: N*M*(1 or 4) + N*B; the overlapping reads of a row come from L1.
+Source: FAISS BitstringWriter (utils/hamming.h), whose bytes these are.
+Ladder: 1. a lane a byte to pack, a lane a code to unpack (here): no lane writes into the byte of another.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._bits import load_code
+
+
+def _tile(columns: int) -> tuple[int, int]:
+    """(BN, BC): 1024 elements, as wide as the rows allow."""
+    BC = min(max(16, triton.next_power_of_2(columns)), 128)
+    return 1024 // BC, BC
+
+
+@triton.jit(do_not_specialize=["N"])
+def _pack_bits(values_ptr, out_ptr, N, M, B, NBITS: tl.constexpr, BN: tl.constexpr, BB: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
+    b = tl.program_id(1) * BB + tl.arange(0, BB)[None, :]
+    mask = (n < N) & (b < B)
+    byte = tl.zeros([BN, BB], tl.int32)
+    meet: tl.constexpr = 8 // NBITS if 8 % NBITS == 0 else 2 + 6 // NBITS  # most codes that meet one byte
+    for i in tl.static_range(meet):
+        m = b * 8 // NBITS + i
+        value = tl.load(values_ptr + n * M + m, mask=mask & (m < M), other=0).to(tl.int32)
+        shift = m * NBITS - b * 8  # of its lowest bit in this byte; below 0 when it began in an earlier one
+        byte |= tl.where(shift >= 0, value << tl.maximum(shift, 0), value >> tl.maximum(-shift, 0))
+    tl.store(out_ptr + n * B + b, (byte & 255).to(tl.uint8), mask=mask)
+
+
+@triton.jit(do_not_specialize=["N"])
+def _unpack_bits(packed_ptr, out_ptr, N, M, B, NBITS: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
+    m = tl.program_id(1) * BM + tl.arange(0, BM)[None, :]
+    mask = (n < N) & (m < M)
+    code = load_code(packed_ptr + n * B, m, mask, NBITS)
+    tl.store(out_ptr + n * M + m, code.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def pack_bits(values: Tensor, nbits: int) -> Tensor:
+    """Launch: (N, M) uint8|int32, each < 2**nbits -> (N, B) uint8, B = ceil(M*nbits/8)."""
+    N, M = values.shape
+    B = triton.cdiv(M * nbits, 8)
+    out = torch.empty((N, B), dtype=torch.uint8, device=values.device)
+    if out.numel() == 0:
+        return out
+    BN, BB = _tile(B)
+    grid = (triton.cdiv(N, BN), triton.cdiv(B, BB))
+    _pack_bits[grid](
+        values.contiguous(), out, N, M, B, NBITS=nbits, BN=BN, BB=BB, num_warps=4, enable_fp_fusion=False
+    )
+    return out
+
+
+def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
+    """Launch: (N, B) uint8 -> (N, M) uint8, or int32 when nbits > 8."""
+    N, B = packed.shape
+    out = torch.empty((N, M), dtype=torch.uint8 if nbits <= 8 else torch.int32, device=packed.device)
+    if out.numel() == 0:
+        return out
+    BN, BM = _tile(M)
+    grid = (triton.cdiv(N, BN), triton.cdiv(M, BM))
+    _unpack_bits[grid](
+        packed.contiguous(), out, N, M, B, NBITS=nbits, BN=BN, BM=BM, num_warps=4, enable_fp_fusion=False
+    )
+    return out
