@@ -18,11 +18,11 @@ def compress(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = Fal
     """Train a product quantizer on x and encode x with it.
 
     x: (N, D) float tensor, array or memory map. m: sub-quantizers, by default the divisor of D
-    nearest D // 16. nbits: bits for each, 1 to 16; with fewer than 2**nbits rows the largest nbits
-    that the rows can train is an error's advice, not a silent choice. pad: allow m that does not
-    divide D. The same seed gives the same bytes.
+    nearest D // 16. nbits: bits for each, 1 to 16; there must be 2**nbits rows. pad: allow m that
+    does not divide D. The same seed gives the same bytes.
     """
-    return ProductQuantizer(m=m, nbits=nbits, pad=pad).fit(x, seed=seed).encode(x)
+    codec = ProductQuantizer(m=m, nbits=nbits, pad=pad)
+    return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:

@@ -68,7 +68,7 @@ def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Prog
         centroids = _means(sums, counts, centroids, len(x), rng)
         if progress is not None:
             progress(done, n_iter, float(objective.sum()))
-        if bool(((previous - objective).abs() <= tol * previous).all()):
+        if done > 1 and bool(((previous - objective).abs() <= tol * previous).all()):
             break
     return KMeans(centroids, objective, done)
 

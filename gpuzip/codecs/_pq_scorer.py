@@ -31,8 +31,7 @@ class LutScorer:
         self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
         self.N, self.Q = len(codes), len(queries)
         sub = queries.view(-1, M, S).transpose(0, 1)  # [M, Q, S]
-        lut = _minus_squared_distance(sub, centroids) if metric == "l2" else torch.bmm(sub, centroids.mT)
-        self._lut = lut.transpose(0, 1).contiguous()  # [Q, M, K]
+        self._lut = _tables(sub, centroids, metric).transpose(0, 1).contiguous()  # [Q, M, K]
         self._scale = _inverse(codes.norms) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
@@ -109,12 +108,20 @@ def pq_scorer(codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> 
     return (ProductScorer if many else LutScorer)(codes, centroids, queries, metric)
 
 
-def _minus_squared_distance(sub: Tensor, centroids: Tensor) -> Tensor:
-    """(M, Q, S), (M, K, S) -> (M, Q, K), by differences, so that near distances keep their digits."""
-    out = sub.new_zeros((len(sub), sub.shape[1], centroids.shape[1]))
+def _tables(sub: Tensor, centroids: Tensor, metric: str) -> Tensor:
+    """(M, Q, S), (M, K, S) -> (M, Q, K): dot products, or minus squared distances.
+
+    Added up one dimension at a time: a matrix product would round a query's table differently
+    beside other queries, and near distances would lose their digits.
+    """
+    tables = sub.new_zeros((len(sub), sub.shape[1], centroids.shape[1]))
     for s in range(sub.shape[2]):
-        out -= (sub[:, :, None, s] - centroids[:, None, :, s]).square()
-    return out
+        query, centroid = sub[:, :, None, s], centroids[:, None, :, s]
+        if metric == "l2":
+            tables -= (query - centroid).square_()
+        else:
+            tables.addcmul_(query, centroid)
+    return tables
 
 
 def _inverse(norms: Tensor) -> Tensor:

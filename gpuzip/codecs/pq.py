@@ -18,8 +18,6 @@ from gpuzip.ops import assign, code_bytes, decode, pack_bits
 from gpuzip.rows import Matrix, Rows
 from gpuzip.search import Scorer
 
-_FEW_POINTS = 39  # per centroid; FAISS's threshold for the same warning
-
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
@@ -88,6 +86,7 @@ class ProductQuantizer(Codec):
         n_iter: int = 25,
         n_init: int = 1,
         tol: float = 0.0,
+        min_points_per_centroid: int = 39,
         max_points_per_centroid: int = 256,
         init: str | Tensor = "random",
         progress: Progress | None = None,
@@ -95,6 +94,8 @@ class ProductQuantizer(Codec):
     ) -> ProductQuantizer:
         """Train on at most max_points_per_centroid * 2**nbits rows of x; see `kmeans` for the rest.
 
+        Fewer than min_points_per_centroid * 2**nbits rows give one warning, as a codec learns too
+        little from them for other rows than these.
         device: where to train, and where the codec will live; by default where x is.
         Raises GpuzipError when m does not divide d (unless pad) or there are fewer rows than centroids.
         """
@@ -107,10 +108,10 @@ class ProductQuantizer(Codec):
                 f"{', '.join(map(str, nearest_divisors(rows.d, m)))}. Use one of them, or pad=True."
             )
         sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device)
-        if len(sample) < _FEW_POINTS * K:
+        if len(sample) < min_points_per_centroid * K:
             warnings.warn(
-                f"ProductQuantizer.fit: {len(sample)} rows train 2**{self.nbits} centroids; "
-                f"at least {_FEW_POINTS * K} are recommended for codes that fit other rows as well.",
+                f"ProductQuantizer.fit: {len(sample)} rows train 2**{self.nbits} centroids; at least "
+                f"{min_points_per_centroid * K} are recommended for codes that fit other rows as well.",
                 stacklevel=2,
             )
         found = kmeans(

@@ -110,7 +110,7 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
     own packing and come back as they are. Layout: FAISS PQEncoderGeneric.
     """
     if nbits == 8:
-        return values
+        return values.to(torch.uint8)
     packed: Tensor = _pack(values, nbits)
     return packed
 

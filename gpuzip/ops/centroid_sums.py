@@ -15,13 +15,10 @@ from gpuzip.parallel import map_blocks
 def _reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     M = labels.shape[1]
     S = x.shape[1] // M
-    sub = x.view(-1, M, S)
-    sums, counts = x.new_zeros((M, K, S)), torch.zeros((M, K), dtype=torch.int32, device=x.device)
-    for m in range(M):
-        index = labels[:, m].long()
-        sums[m].index_add_(0, index, sub[:, m])
-        counts[m] = torch.bincount(index, minlength=K)
-    return sums, counts
+    cell = (labels + torch.arange(0, M * K, K, device=x.device)).view(-1)  # [N*M] of M*K cells
+    sums = x.new_zeros((M * K, S)).index_add_(0, cell, x.reshape(-1, S))
+    counts = torch.bincount(cell, minlength=M * K).int()
+    return sums.view(M, K, S), counts.view(M, K)
 
 
 def _cpu(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:

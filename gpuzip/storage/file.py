@@ -143,7 +143,7 @@ def _parse(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise FormatError(f"{path}: its header has no format number; the file is damaged.")
     if header["format"] > FORMAT:
         raise FormatError(
-            f"{path}: format {header['format']} is newer than {FORMAT}, the newest this version reads. Upgrade gpuzip."
+            f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
         )
     if set(header) != _FIELDS or header["digest"] != _digest(header):
         raise FormatError(f"{path}: its header does not match its checksum; the file is damaged.")

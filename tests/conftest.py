@@ -1,0 +1,25 @@
+"""Without a GPU, Triton's interpreter runs the kernels; it must be chosen before they are imported."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
+from torch import Tensor
+
+from examples.sample import load_sample
+
+
+@pytest.fixture(scope="session")
+def real() -> Tensor:
+    """(8000, 384) float32 sentence embeddings of real text, unit norm."""
+    return load_sample().embeddings
+
+
+@pytest.fixture(scope="session")
+def real_queries() -> Tensor:
+    """(500, 384) float32, of texts that are not in `real`."""
+    return load_sample().queries

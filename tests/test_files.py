@@ -1,0 +1,400 @@
+"""save, load, open and info: what is written, what is read back, and what an accident leaves behind."""
+
+import errno
+import json
+import math
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import gpuzip
+from gpuzip.codecs.pq import Codebook
+from gpuzip.storage import atomic, file
+
+ROOT = Path(__file__).parents[1]
+N, D, M, NBITS = 640, 32, 8, 4
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+posix = pytest.mark.skipif(os.name != "posix", reason="modes and users are posix")
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.ezip"
+
+
+def grid_codec(m: int = M) -> gpuzip.ProductQuantizer:
+    """A codec that no training is needed for."""
+    centroids = torch.arange(m * 16 * 2).remainder(61).sub(30).view(m, 16, 2) / 8
+    return gpuzip.ProductQuantizer(m=m, nbits=4, codebook=Codebook(centroids, m * 2))
+
+
+def codes_of(fill: int, n: int = 50) -> gpuzip.Codes:
+    return gpuzip.Codes(grid_codec(), torch.full((n, M // 2), fill, dtype=torch.uint8))
+
+
+def header_of(path: Path) -> dict:
+    with safetensors.safe_open(path, "pt") as opened:
+        return json.loads(opened.metadata()["gpuzip"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_come_back_in_their_shape_and_dtype(x: Tensor, path: Path, dtype: torch.dtype, device: str):
+    source = x.to(device, dtype)
+    info = gpuzip.save(source, path, m=M)
+    y = gpuzip.load(path, device)
+    assert (y.shape, y.dtype, y.device.type) == (x.shape, dtype, device)
+    assert gpuzip.open(path).dtype == info.dtype == dtype
+    assert info.source_nbytes == source.nbytes
+    assert not torch.equal(y, source)
+    assert 0.5 < torch.cosine_similarity(y.flatten().double(), source.flatten().double(), 0) < 1
+
+
+def test_load_gives_what_quantize_gives(x: Tensor, path: Path):
+    gpuzip.save(x, path, m=M, seed=3)
+    assert torch.equal(gpuzip.load(path), gpuzip.quantize(x, m=M, seed=3))
+
+
+def test_a_numpy_array_and_a_tensor_make_the_same_file(x: Tensor, tmp_path: Path):
+    gpuzip.save(x, tmp_path / "tensor", m=M)
+    gpuzip.save(x.numpy(), tmp_path / "array", m=M)
+    assert (tmp_path / "tensor").read_bytes() == (tmp_path / "array").read_bytes()
+
+
+def test_parent_folders_are_made(tmp_path: Path):
+    deep = tmp_path / "not" / "yet" / "there" / "a.ezip"
+    codes_of(1).save(str(deep))
+    assert len(gpuzip.open(str(deep))) == 50
+
+
+def test_info_says_what_save_said(x: Tensor, path: Path):
+    saved = gpuzip.save(x, path, m=M, seed=5)
+    assert gpuzip.info(path) == gpuzip.info(str(path)) == saved
+    assert (saved.path, saved.n, saved.d, saved.codec, saved.format) == (path, N, D, "pq", 1)
+    assert saved.config == {"m": M, "nbits": NBITS, "pad": False, "d": D, "seed": 5}
+    assert saved.library == gpuzip.__version__
+    assert saved.nbytes == os.path.getsize(path)
+    assert saved.ratio == N * D * 4 / saved.nbytes
+
+
+def test_info_prints_the_benchmark_block_of_embzip(x: Tensor, path: Path):
+    info = gpuzip.save(x, path, m=M)
+    size = os.path.getsize(path)
+    rule, title, original, compressed, ratio, cosine, end = str(info).split("\n")
+    assert rule == end == "=" * 100
+    assert title.startswith(f"File: a.ezip | n: {N} | m: {M}")
+    assert original == f"Original size: {N * D * 4} bytes"
+    assert compressed == f"Compressed size: {size} bytes"
+    assert ratio == f"Compression ratio: {N * D * 4 / size:.2f}"
+    assert cosine == f"Cosine similarity: {info.cosine}"
+
+
+def test_the_stamped_quality_is_the_measured_one(x: Tensor, path: Path):
+    quality = gpuzip.save(x, path, m=M).quality
+    y = gpuzip.load(path)
+    assert quality is not None
+    cosine = torch.cosine_similarity(x.flatten().double(), y.flatten().double(), dim=0)
+    assert quality.cosine == pytest.approx(float(cosine), rel=1e-5)
+    assert quality.row_cosine == pytest.approx(float(torch.cosine_similarity(x, y).mean()), rel=1e-5)
+    assert quality.mse == pytest.approx(float((x - y).square().mean()), rel=1e-5)
+
+
+def test_codes_saved_without_their_source_stamp_no_quality(path: Path):
+    info = codes_of(1).save(path)
+    assert info.quality is None
+    assert math.isnan(info.cosine)
+    assert str(info).split("\n")[-2] == "Cosine similarity: not measured"
+
+
+def test_the_same_seed_gives_the_same_bytes(x: Tensor, tmp_path: Path):
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        gpuzip.save(x, tmp_path / name, m=M, seed=seed)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_a_file_read_and_written_again_is_the_same_file(x: Tensor, path: Path):
+    gpuzip.save(x, path, m=M)
+    gpuzip.open(path).save(path.with_name("b"), x)
+    assert path.read_bytes() == path.with_name("b").read_bytes()
+
+
+def test_the_file_is_safetensors_with_the_documented_tensors_and_nothing_else(x: Tensor, path: Path):
+    gpuzip.save(x, path, m=M)
+    tensors = safetensors.torch.load_file(path)
+    assert {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} == {
+        "codes": (torch.uint8, (N, M * NBITS // 8)),
+        "state.centroids": (torch.float16, (M, 1 << NBITS, D // M)),
+    }
+    with safetensors.safe_open(path, "pt") as opened:
+        assert set(opened.metadata()) == {"gpuzip"}
+
+
+def test_the_header_has_the_documented_fields(x: Tensor, path: Path):
+    gpuzip.save(x, path, m=M)
+    header = header_of(path)
+    assert file.__doc__ is not None
+    assert all(re.search(rf"\b{name}\b", file.__doc__) for name in header)
+    assert set(header) == {
+        *("format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest")
+    }
+    assert set(header["checksums"]) == {"codes", "state.centroids"}
+
+
+@pytest.mark.parametrize(("m", "nbits"), [(4, 4), (8, 4), (32, 4), (8, 1), (3, 4)])
+def test_a_file_holds_one_copy_of_codes_and_codebook_and_less_than_1000_bytes_more(
+    x: Tensor, path: Path, m: int, nbits: int
+):
+    info = gpuzip.save(x, path, m=m, nbits=nbits, pad=True)
+    sub = -(-D // m)
+    assert info.nbytes <= N * -(-m * nbits // 8) + 2 * m * (1 << nbits) * sub + 1000
+
+
+def test_no_rows_make_a_file_too(path: Path):
+    info = codes_of(1, n=0).save(path, torch.empty(0, 2 * M))
+    assert (info.n, info.quality) == (0, None)
+    assert gpuzip.load(path).shape == (0, 2 * M)
+
+
+def test_a_codebook_beyond_float16_is_kept_in_float32(path: Path):
+    codec = gpuzip.ProductQuantizer(m=1, nbits=1, codebook=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
+    codec.encode(torch.tensor([[1e6], [0.3]])).save(path)
+    assert gpuzip.load(path).tolist() == [[1e6], [pytest.approx(1 / 3, rel=1e-7)]]
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    sizes, ours = [], False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            sizes.append(int(line.split()[1]) * 1024)
+    assert sizes, f"{path} is not mapped"
+    return sum(sizes)
+
+
+def anonymous() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+@linux
+def test_open_reads_only_the_rows_that_are_touched(path: Path):
+    codes_of(7, n=16 << 20).save(path)  # 64 MB of codes
+    gpuzip.open(path)[:1].decode()  # whatever the first call imports is not counted
+    before = anonymous()
+    codes = gpuzip.open(path)
+    assert resident(path) < 1 << 20
+    assert codes[[0, 5_000_000, 16_000_000]].decode().unique(dim=0).shape == (1, 2 * M)
+    assert resident(path) < 1 << 20
+    assert anonymous() - before < 4 << 20
+
+
+def test_a_file_that_is_open_may_be_replaced(x: Tensor, path: Path):
+    gpuzip.save(x, path, m=M)
+    opened, before = gpuzip.open(path), gpuzip.load(path)
+    gpuzip.save(x[:630] + 1, path, m=M)
+    assert torch.equal(opened.decode(), before)
+    assert gpuzip.load(path).shape == (630, D)
+
+
+def test_a_file_may_be_replaced_by_codes_that_are_mapped_from_it(path: Path):
+    codes_of(7).save(path)
+    gpuzip.open(path)[:20].save(path)
+    assert torch.equal(gpuzip.load(path), codes_of(7, n=20).decode())
+
+
+def torn_save_file(tensors: dict[str, Tensor], filename: Path, metadata: dict[str, str]) -> None:
+    """Half a file, then the accident."""
+    Path(filename).write_bytes(b"\0" * 100)
+    raise Accident.error
+
+
+class Accident:
+    error: BaseException = OSError(errno.ENOSPC, "No space left on device")
+
+
+def accident(*args: object) -> None:
+    raise Accident.error
+
+
+PLACES: list[tuple[object, str, Callable[..., None]]] = [
+    (file, "save_file", torn_save_file),
+    (atomic.os, "fsync", accident),
+    (atomic.os, "replace", accident),
+]
+
+
+@pytest.mark.parametrize("error", [Accident.error, KeyboardInterrupt()], ids=["disk-full", "interrupt"])
+@pytest.mark.parametrize("place", PLACES, ids=[name for _, name, _ in PLACES])
+@pytest.mark.parametrize("old", [True, False], ids=["over-a-file", "new"])
+def test_a_save_that_fails_leaves_the_folder_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, place, error: BaseException, old: bool
+):
+    if old:
+        codes_of(1).save(path)
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    monkeypatch.setattr(Accident, "error", error)
+    monkeypatch.setattr(*place)
+    with pytest.raises(type(error)):
+        codes_of(2).save(path)
+    monkeypatch.undo()
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_synced_fails_no_save(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Network and container file systems refuse fsync of a folder; by then the new file is in place."""
+    real = os.fsync
+
+    def only_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    codes_of(2).save(path)
+    assert torch.equal(gpuzip.load(path), codes_of(2).decode())
+
+
+KILLED = """
+    import os, signal, sys, time, torch, gpuzip
+    from gpuzip.codecs.pq import Codebook
+    torch.set_num_threads(1)
+    path = sys.argv[1]
+    codec = gpuzip.ProductQuantizer(m=2, nbits=8, codebook=Codebook(torch.arange(512.).view(2, 256, 1), 2))
+    both = [gpuzip.Codes(codec, torch.full((1 << 18, 2), fill, dtype=torch.uint8)) for fill in (1, 2)]
+    rows = [codes.decode() for codes in both]
+    both[0].save(path)
+    seen = set()
+    for turn in range(25):
+        child = os.fork()
+        if not child:
+            while True:
+                both[1].save(path)
+                both[0].save(path)
+        time.sleep(0.005 + 0.0017 * turn)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        loaded = gpuzip.load(path)
+        seen.add([torch.equal(loaded, row) for row in rows].index(True))
+    print(sorted(seen))
+"""
+
+
+@posix
+def test_a_killed_save_leaves_the_old_file_or_the_new_one(path: Path):
+    script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(path)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[0, 1]\n"  # else no save was ever cut short
+
+
+def test_saves_to_one_path_at_once_leave_one_whole_file(path: Path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda fill: codes_of(fill % 16, n=5000).save(path), range(32)))
+    rows = gpuzip.load(path)
+    assert any(torch.equal(rows, codes_of(fill, n=5000).decode()) for fill in range(16))
+    assert list(path.parent.iterdir()) == [path]
+
+
+READERS = [gpuzip.load, gpuzip.open, gpuzip.info]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_missing_file_is_named(path: Path, read: Callable):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        read(path)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_folder_is_not_a_file(tmp_path: Path, read: Callable):
+    with pytest.raises(IsADirectoryError, match=f"{re.escape(str(tmp_path))} is a folder"):
+        read(tmp_path)
+
+
+def test_a_folder_is_not_replaced_by_a_file(x: Tensor, tmp_path: Path):
+    with pytest.raises(IsADirectoryError, match=r"save: .* is a folder.*such as .*\.ezip"):
+        gpuzip.save(x, tmp_path, m=M)
+    assert tmp_path.is_dir()
+
+
+def test_a_folder_is_refused_before_hours_of_training(
+    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def train(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained for a path that cannot be written")
+
+    monkeypatch.setattr(gpuzip.ProductQuantizer, "fit", train)
+    with pytest.raises(IsADirectoryError):
+        gpuzip.save(x, tmp_path, m=M)
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A folder that anyone may enter, and no root's rights while inside."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        root = os.geteuid() == 0
+        if root:
+            try:
+                os.seteuid(65534)
+            except OSError:
+                pytest.skip("root cannot become nobody here")
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(name, 0o777)
+
+
+@posix
+def test_a_folder_that_may_not_be_written_to_is_a_permission_error():
+    with as_nobody() as folder:
+        os.chmod(folder, 0o555)
+        with pytest.raises(PermissionError):
+            codes_of(1).save(folder / "a.ezip")
+        assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_that_may_not_be_read_is_a_permission_error_not_a_damaged_file(read: Callable):
+    with as_nobody() as folder:
+        codes_of(1).save(folder / "a.ezip")
+        os.chmod(folder / "a.ezip", 0)
+        with pytest.raises(PermissionError):
+            read(folder / "a.ezip")
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+def test_the_mode_of_a_new_file_is_that_of_any_new_file(path: Path, umask: int):
+    old = os.umask(umask)
+    try:
+        codes_of(1).save(path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask

@@ -1,0 +1,230 @@
+"""Search is exact: whatever road it takes, values and ids are those of scoring every decoded row."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpuzip
+from gpuzip import search
+from gpuzip.codecs import _pq_scorer
+from gpuzip.codecs.pq import Codebook
+from gpuzip.ops import OPS
+
+METRICS = ["l2", "ip", "cosine"]
+
+
+def brute_force(codes, queries, k, metric):
+    """All scores in float64, best first, the lowest id first among equals."""
+    rows, queries = codes.decode(torch.float64), queries.double()
+    if metric == "cosine":
+        rows, queries = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-300) for x in (rows, queries))
+    scores = queries @ rows.T
+    if metric == "l2":
+        scores = (queries[:, None] - rows).square().sum(-1)
+    order = scores.sort(dim=1, descending=metric != "l2", stable=True)
+    return order.values[:, :k], order.indices[:, :k]
+
+
+def check(codes, queries, k, metric):
+    values, ids = codes.search(queries, k, metric)
+    want, want_ids = brute_force(codes, queries, k, metric)
+    torch.testing.assert_close(values.double(), want, rtol=1e-5, atol=2e-6)
+    assert all(len(set(row)) == len(row) for row in ids.tolist())
+    differ = ids != want_ids  # allowed where float32 cannot tell two scores apart
+    assert float(differ.double().mean()) <= 0.02
+    return values, ids
+
+
+@pytest.fixture(scope="module")
+def codes(real):
+    return gpuzip.ProductQuantizer(48, 8).fit(real[:3000], n_iter=4, min_points_per_centroid=1).encode(real)
+
+
+@pytest.fixture(scope="module")
+def small_codes(real):
+    """4 bits, 30 rows of which repeat: many ties."""
+    return gpuzip.compress(torch.cat([real[:700], real[:30]]), 48)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("Q", [1, 5, 100])
+@pytest.mark.parametrize("k", [1, 10, 400])
+def test_against_scoring_every_row(codes, real_queries, metric, Q, k):
+    check(codes, real_queries[:Q], k, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_row_can_be_asked_for(small_codes, real_queries, metric):
+    values, ids = small_codes.search(real_queries[:3], 730, metric)
+    assert ids.sort(1).values.tolist() == [list(range(730))] * 3
+    assert torch.equal(values, values.sort(1, descending=metric != "l2").values)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_lowest_id_wins_a_tie(small_codes, metric):
+    """Row 700 + i is row i again."""
+    _, ids = small_codes.search(small_codes.decode()[:30], 730, metric)
+    place = torch.empty_like(ids).scatter_(1, ids, torch.arange(730).expand(30, -1).contiguous())
+    assert bool((place[:, :30] + 1 == place[:, 700:]).all())
+
+
+@pytest.mark.parametrize("Q", [3, 90])
+@pytest.mark.parametrize("metric", METRICS)
+def test_nothing_but_ties(codes, real_queries, metric, Q):
+    same = codes[torch.zeros(9000, dtype=torch.int64)]
+    values, ids = same.search(real_queries[:Q], 7, metric)
+    assert ids.tolist() == [list(range(7))] * Q
+    assert bool((values == values[:, :1]).all())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
+    values, ids = codes.search(real_queries, 10, metric)
+    assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.ProductScorer
+    monkeypatch.setitem(_pq_scorer._MANY_QUERIES, "cpu", 10**9)
+    assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.LutScorer
+    by_tables = codes.search(real_queries, 10, metric)
+    assert torch.equal(values, by_tables[0])
+    assert torch.equal(ids, by_tables[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_slack_is_a_bound(codes, real_queries, metric, dtype, monkeypatch):
+    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
+    fast = codes.codec.scorer(codes, real_queries[:100], metric)
+    exact = fast.exact(torch.arange(100))
+    error = (fast.group_max(1) - exact.group_max(1)).abs().amax(1, keepdim=True)
+    assert bool((error <= fast.slack).all())
+    assert float(error.max()) > 0  # the two roads do differ
+
+
+def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
+    """With a slack that no candidate can beat, every query takes the exact road and nothing changes."""
+    want = codes.search(real_queries, 10, "ip")
+    again = []
+    plain = _pq_scorer.ProductScorer.exact
+    monkeypatch.setattr(_pq_scorer.ProductScorer, "_bound", lambda self: torch.full((self.Q, 1), 1e9))
+    monkeypatch.setattr(
+        _pq_scorer.ProductScorer, "exact", lambda self, q: again.append(len(q)) or plain(self, q)
+    )
+    values, ids = codes.search(real_queries, 10, "ip")
+    assert sum(again) == len(real_queries)
+    assert torch.equal(values, want[0])
+    assert torch.equal(ids, want[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("workspace", [1, 1 << 23])
+def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, workspace, metric, monkeypatch):
+    """A small workspace cuts the queries into other chunks, down to one at a time."""
+    want = codes.search(real_queries[:99], 10, metric)
+    monkeypatch.setattr("gpuzip.codes.WORKSPACE", workspace)
+    got = codes.search(real_queries[:99], 10, metric)
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+def test_no_call_makes_a_score_for_every_row_and_query(codes, real_queries, monkeypatch):
+    """Scans give group extrema; the largest thing they return is far smaller than Q x N."""
+    largest = []
+    for name in ("adc_scan", "adc_gather"):
+        plain = getattr(_pq_scorer, name)
+        monkeypatch.setattr(
+            _pq_scorer, name, lambda *a, plain=plain: largest.append((r := plain(*a)).numel()) or r
+        )
+    codes.search(real_queries[:50], 10, "ip")
+    assert len(largest) == 2
+    assert max(largest) < 0.25 * 50 * len(codes)
+
+
+def test_one_query_gives_one_row_of_results(codes, real_queries):
+    values, ids = codes.search(real_queries[0], 5)
+    assert values.shape == ids.shape == (5,)
+    assert torch.equal(ids, codes.search(real_queries[:1], 5)[1][0])
+
+
+def test_numpy_and_half_queries(codes, real_queries):
+    want = codes.search(real_queries[:4], 5)
+    assert torch.equal(codes.search(real_queries[:4].numpy(), 5)[1], want[1])
+    torch.testing.assert_close(codes.search(real_queries[:4].half(), 5)[0], want[0], rtol=0, atol=1e-3)
+
+
+def test_no_queries(codes):
+    values, ids = codes.search(torch.zeros(0, 384), 5)
+    assert values.shape == ids.shape == (0, 5)
+
+
+def test_zero_vectors_have_cosine_zero():
+    codec = gpuzip.ProductQuantizer(
+        2, 1, codebook=Codebook(torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]), 2)
+    )
+    codes = codec.encode(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+    assert codes.search(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 2, "cosine")[0].tolist() == [[0, 0], [1, 0]]
+
+
+def test_a_row_finds_itself_at_distance_zero(codes):
+    values, ids = codes.search(codes.decode()[:50], 1, "l2")
+    torch.testing.assert_close(values, torch.zeros(50, 1), rtol=0, atol=1e-12)
+    assert torch.equal(codes.data[ids[:, 0]], codes.data[:50])
+
+
+def test_defaults_are_ten_by_cosine(codes, real_queries):
+    values, ids = codes.search(real_queries[:3])
+    want = codes.search(real_queries[:3], 10, "cosine")
+    assert torch.equal(values, want[0])
+    assert torch.equal(ids, want[1])
+
+
+def test_recall_on_real_text_is_that_of_float_search_on_decoded_rows(codes, real, real_queries):
+    truth = (real_queries @ real.T).topk(10).indices
+    ids = codes.search(real_queries, 10, "ip")[1]
+    decoded = (real_queries @ codes.decode().T).topk(10).indices
+    assert gpuzip.recall(ids, truth) == pytest.approx(gpuzip.recall(decoded, truth), abs=0.002)
+    assert gpuzip.recall(ids, truth) > 0.65
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    N=st.integers(1, 3000),
+    Q=st.integers(1, 4),
+    nbits=st.integers(1, 9),
+    M=st.integers(1, 6),
+    k=st.integers(1, 40),
+    metric=st.sampled_from(METRICS),
+    seed=st.integers(0, 99),
+)
+def test_any_shape(N, Q, nbits, M, k, metric, seed):
+    """Centroids on a coarse grid: sums are exact in float32, so ties are true ties and ids must be equal."""
+    g = torch.Generator().manual_seed(seed)
+    centroids = torch.randint(-4, 5, (M, 1 << nbits, 2), generator=g).float()
+    data = torch.randint(0, 256, (N, (M * nbits + 7) // 8), generator=g).byte()
+    codes = gpuzip.Codes(gpuzip.ProductQuantizer(M, nbits, codebook=Codebook(centroids, 2 * M)), data)
+    queries = torch.randint(-3, 4, (Q, 2 * M), generator=g).float()
+    values, ids = codes.search(queries, k, metric)
+    want, want_ids = brute_force(codes, queries, k, metric)
+    torch.testing.assert_close(values.double(), want, rtol=1e-5, atol=1e-6)
+    if metric != "cosine":
+        assert torch.equal(ids, want_ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    N=st.integers(1, 9000),
+    k=st.integers(1, 300),
+    seed=st.integers(0, 99),
+    levels=st.sampled_from([1, 2, 50, 10**6]),
+)
+def test_topk_of_any_shape(N, k, seed, levels):
+    scores = torch.randint(-levels, levels + 1, (2, N), generator=torch.Generator().manual_seed(seed)).float()
+    k = min(k, N)
+    for got, want in zip(OPS["topk"].cpu(scores, k), OPS["topk"].reference(scores, k), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("N", "k", "group"), [(10, 1, 1), (1000, 1, 8), (10**6, 10, 64), (10**9, 10, 1024), (50, 50, 1)]
+)
+def test_group_size(N, k, group):
+    assert search.group_size(N, k) == group
