@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test lint bench compile-gate clean
 
 demo: .venv/.ready
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 test: .venv/.ready lint
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """Make the real embeddings: first paragraphs of docstrings, embedded with all-MiniLM-L6-v2.
 
-    python examples/make_sample.py            the shipped set, into examples/data
-    python examples/make_sample.py --large    the large set, into $GPUZIP_CACHE or ~/.cache/gpuzip
-    python examples/make_sample.py --check    compare a set's files with its manifest
+    python -m examples.make_sample            the shipped set, into examples/data
+    python -m examples.make_sample --large    the large set, into $GPUZIP_CACHE or ~/.cache/gpuzip
+    python -m examples.make_sample --check    compare a set's files with its manifest
 
 The versions below are part of the data. With others the script stops rather than change it silently.
 """
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
-from sample import SAMPLE_DIR, large_dir
+
+from examples.sample import SAMPLE_DIR, large_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,11 +87,11 @@ class Plan:
 
 
 def small_plan() -> Plan:
-    return Plan("python examples/make_sample.py", SAMPLE_DIR, SMALL_SOURCES, 8_000, 500)
+    return Plan("python -m examples.make_sample", SAMPLE_DIR, SMALL_SOURCES, 8_000, 500)
 
 
 def large_plan() -> Plan:
-    return Plan("python examples/make_sample.py --large", large_dir(), LARGE_SOURCES, 40_000, 1_000)
+    return Plan("python -m examples.make_sample --large", large_dir(), LARGE_SOURCES, 40_000, 1_000)
 
 
 def installed(package: str) -> str | None:

@@ -33,12 +33,12 @@ def large_dir() -> Path:
 
 def load_sample(dtype: torch.dtype = torch.float32) -> Sample:
     """The shipped set: 8,000 rows and 500 queries of 384 dimensions."""
-    return _load(SAMPLE_DIR, "python examples/make_sample.py", dtype)
+    return _load(SAMPLE_DIR, "python -m examples.make_sample", dtype)
 
 
 def load_large(dtype: torch.dtype = torch.float32) -> Sample:
     """The large set: 40,000 rows and 1,000 queries of 384 dimensions, made once into the cache folder."""
-    return _load(large_dir(), "python examples/make_sample.py --large", dtype)
+    return _load(large_dir(), "python -m examples.make_sample --large", dtype)
 
 
 def _load(folder: Path, command: str, dtype: torch.dtype) -> Sample:

@@ -82,6 +82,7 @@ def test_norms_are_those_of_the_decoded_rows(codes):
 def test_quality_is_measured_against_the_source(codes, real):
     x, y = real[:1000].double(), codes.decode().double()
     quality = codes.quality(x)
+    assert quality is not None
     assert quality.cosine == pytest.approx(
         float(torch.cosine_similarity(x.flatten(), y.flatten(), 0)), abs=1e-6
     )
@@ -94,6 +95,7 @@ def test_quality_is_measured_against_the_source(codes, real):
 def test_quality_of_zeros():
     zeros = torch.zeros(50, 8)
     quality = gpuzip.compress(zeros, 2, nbits=1).quality(zeros)
+    assert quality is not None
     assert (quality.cosine, quality.row_cosine, quality.mse) == (1, 1, 0)
 
 

@@ -14,6 +14,12 @@ faiss = pytest.importorskip("faiss")
 SHAPES = [(48, 8), (96, 4), (24, 6), (32, 5), (128, 3), (16, 9), (12, 10)]
 
 
+def codec_of(pq) -> gpuzip.ProductQuantizer:
+    codec = gpuzip.from_faiss(pq)
+    assert isinstance(codec, gpuzip.ProductQuantizer)
+    return codec
+
+
 def trained(x, m, nbits):
     pq = faiss.ProductQuantizer(x.shape[1], m, nbits)
     pq.cp.niter, pq.cp.min_points_per_centroid = 4, 1
@@ -24,7 +30,7 @@ def trained(x, m, nbits):
 @pytest.mark.parametrize(("m", "nbits"), SHAPES)
 def test_the_same_codebook_gives_the_same_bytes(real, m, nbits):
     pq = trained(real[:2048], m, nbits)
-    ours, theirs = gpuzip.from_faiss(pq).encode(real).data, torch.from_numpy(pq.compute_codes(real.numpy()))
+    ours, theirs = codec_of(pq).encode(real).data, torch.from_numpy(pq.compute_codes(real.numpy()))
     assert ours.shape == theirs.shape
     differ = (ours != theirs).any(1).nonzero().view(-1)
     assert len(differ) <= 5e-6 * len(real) * m
@@ -47,7 +53,7 @@ def check_ties(pq, x, ours, theirs):
 @pytest.mark.parametrize(("m", "nbits"), SHAPES)
 def test_decoded_rows_are_equal(real, m, nbits):
     pq = trained(real[:2048], m, nbits)
-    codes = gpuzip.from_faiss(pq).encode(real[:500])
+    codes = codec_of(pq).encode(real[:500])
     assert np.array_equal(codes.decode().numpy(), pq.decode(codes.data.numpy()))
 
 
@@ -55,8 +61,7 @@ def test_decoded_rows_are_equal(real, m, nbits):
 @pytest.mark.parametrize(("m", "nbits"), SHAPES)
 def test_search_is_index_pq_search(real, real_queries, m, nbits, metric):
     pq = trained(real[:2048], m, nbits)
-    codes = gpuzip.from_faiss(pq).encode(real)
-    assert isinstance(codes, gpuzip.Codes)
+    codes = codec_of(pq).encode(real)
     index = gpuzip.to_faiss(codes, metric)
     for queries in (real_queries[:3], real_queries[:80]):
         want, want_ids = index.search(queries.numpy(), 10)
@@ -75,7 +80,7 @@ def exact_scores(codes, queries, ids, metric):
 
 def test_adc_table_sums_are_faiss_distances(real):
     pq = trained(real[:2048], 48, 8)
-    codes = gpuzip.from_faiss(pq).encode(real[:1000])
+    codes = codec_of(pq).encode(real[:1000])
     table = np.empty((48, 256), np.float32)
     pq.compute_distance_table(faiss.swig_ptr(real[7:8].numpy()), faiss.swig_ptr(table))
     scores = adc_scan(codes.data, torch.from_numpy(table)[None])[0]

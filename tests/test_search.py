@@ -103,12 +103,14 @@ def test_the_slack_is_a_bound(codes, real_queries, metric, dtype, monkeypatch):
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
     """With a slack that no candidate can beat, every query takes the exact road and nothing changes."""
     want = codes.search(real_queries, 10, "ip")
-    again = []
-    plain = _pq_scorer.ProductScorer.exact
+    again, plain = [], _pq_scorer.ProductScorer.exact
+
+    def counted(self, queries):
+        again.append(len(queries))
+        return plain(self, queries)
+
     monkeypatch.setattr(_pq_scorer.ProductScorer, "_bound", lambda self: torch.full((self.Q, 1), 1e9))
-    monkeypatch.setattr(
-        _pq_scorer.ProductScorer, "exact", lambda self, q: again.append(len(q)) or plain(self, q)
-    )
+    monkeypatch.setattr(_pq_scorer.ProductScorer, "exact", counted)
     values, ids = codes.search(real_queries, 10, "ip")
     assert sum(again) == len(real_queries)
     assert torch.equal(values, want[0])
@@ -128,15 +130,20 @@ def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, wor
 
 def test_no_call_makes_a_score_for_every_row_and_query(codes, real_queries, monkeypatch):
     """Scans give group extrema; the largest thing they return is far smaller than Q x N."""
-    largest = []
+    sizes = []
+
+    def measured(op):
+        def call(*args):
+            sizes.append((result := op(*args)).numel())
+            return result
+
+        return call
+
     for name in ("adc_scan", "adc_gather"):
-        plain = getattr(_pq_scorer, name)
-        monkeypatch.setattr(
-            _pq_scorer, name, lambda *a, plain=plain: largest.append((r := plain(*a)).numel()) or r
-        )
+        monkeypatch.setattr(_pq_scorer, name, measured(getattr(_pq_scorer, name)))
     codes.search(real_queries[:50], 10, "ip")
-    assert len(largest) == 2
-    assert max(largest) < 0.25 * 50 * len(codes)
+    assert len(sizes) == 2
+    assert max(sizes) < 0.25 * 50 * len(codes)
 
 
 def test_one_query_gives_one_row_of_results(codes, real_queries):

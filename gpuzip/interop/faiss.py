@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpuzip.codecs.pq import Codebook, ProductQuantizer
+from gpuzip.codecs import Codec, ProductQuantizer
+from gpuzip.codecs.pq import Codebook
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
 
 
-def to_faiss(source: ProductQuantizer | Codes, metric: str = "l2") -> Any:
+def to_faiss(source: Codec | Codes, metric: str = "l2") -> Any:
     """A codec as faiss.ProductQuantizer, codes as faiss.IndexPQ with the same code bytes.
 
     metric: "l2" or "ip", of the index. Raises GpuzipError for a padded codec, which FAISS has not.
@@ -28,7 +29,7 @@ def to_faiss(source: ProductQuantizer | Codes, metric: str = "l2") -> Any:
             f"to_faiss: the codec pads d={codec.d} to a multiple of m={M}, FAISS cannot. Fit one without pad."
         )
     centroids = codec.centroids.cpu().numpy().ravel()
-    if isinstance(source, ProductQuantizer):
+    if not isinstance(source, Codes):
         pq = faiss.ProductQuantizer(codec.d, M, codec.nbits)
         faiss.copy_array_to_vector(centroids, pq.centroids)
         return pq

@@ -1,0 +1,133 @@
+"""What holds for every codec in the registry, whatever it does inside."""
+
+import json
+
+import pytest
+import torch
+
+from gpuzip import Codes
+from gpuzip import open as open_codes
+from gpuzip.codecs import CODECS, ProductQuantizer, codec_class
+from gpuzip.errors import FormatError, NotFittedError, UnknownCodecError
+
+# One small setting a codec; a codec that is not here fails `test_every_codec_is_tested`.
+SETTINGS = {"pq": ProductQuantizer(m=48, nbits=4)}
+
+
+@pytest.fixture(scope="module", params=sorted(SETTINGS))
+def codec(request, real):
+    return SETTINGS[request.param].fit(real[:1000], seed=0)
+
+
+def test_every_codec_is_tested():
+    assert set(SETTINGS) == set(CODECS)
+    assert all(CODECS[id].id == id and isinstance(SETTINGS[id], CODECS[id]) for id in CODECS)
+
+
+def test_unknown_ids_are_refused():
+    with pytest.raises(UnknownCodecError, match="codec 'zip' is not one of pq"):
+        codec_class("zip")
+
+
+def test_round_trip(codec, real):
+    x = real[:1000]
+    y = codec.encode(x).decode()
+    assert y.shape == x.shape
+    assert float(torch.cosine_similarity(x, y).mean()) > 0.5
+
+
+def test_encoding_is_idempotent(codec, real):
+    """A decoded row is its own nearest code, so encoding it again changes no decoded row."""
+    y = codec.encode(real[:1000]).decode()
+    torch.testing.assert_close(codec.encode(y).decode(), y)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_few_rows(codec, real, n):
+    codes = codec.encode(real[:n])
+    assert codes.data.shape == (n, codec.code_size)
+    assert codes.decode().shape == (n, 384)
+    assert torch.equal(codes.data, codec.encode(real[:64]).data[:n])
+
+
+def test_strides_do_not_matter(codec, real):
+    wide = torch.zeros(200, 768)
+    wide[::2, ::2] = real[:100]
+    assert torch.equal(codec.encode(wide[::2, ::2]).data, codec.encode(real[:100]).data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types(codec, real, dtype):
+    codes = codec.encode(real[:100].to(dtype))
+    assert torch.equal(codes.data, codec.encode(real[:100].to(dtype).float()).data)
+    assert codes.decode().dtype == dtype
+
+
+def test_config_and_state_are_all_there_is(codec, real):
+    config = json.loads(json.dumps(codec.config()))
+    again = type(codec).restore(config, codec.state())
+    assert again.same_as(codec)
+    assert again.config() == codec.config()
+    assert torch.equal(again.encode(real[:100]).data, codec.encode(real[:100]).data)
+
+
+def test_state_is_counted(codec):
+    assert codec.nbytes == sum(t.nbytes for t in codec.state().values())
+
+
+def test_file(codec, real, tmp_path):
+    codes = codec.encode(real[:100])
+    codes.save(tmp_path / "x.ezip")
+    back = open_codes(tmp_path / "x.ezip", verify=True)
+    assert back.codec.same_as(codec)
+    assert torch.equal(back.data, codes.data)
+
+
+def test_nonsense_is_refused(codec):
+    with pytest.raises(FormatError):
+        type(codec).restore({**codec.config(), "surprise": 1}, codec.state())
+    with pytest.raises(FormatError):
+        type(codec).restore(codec.config(), {})
+    for name, tensor in codec.state().items():
+        with pytest.raises(FormatError):
+            type(codec).restore(codec.config(), {**codec.state(), name: tensor[..., :0]})
+
+
+def test_unfitted_codecs_say_so(codec, real):
+    plain = SETTINGS[codec.id]
+    for use in (
+        lambda: plain.encode(real[:5]),
+        lambda: plain.d,
+        lambda: plain.code_size,
+        plain.state,
+        plain.config,
+    ):
+        with pytest.raises(NotFittedError, match=r"not fitted\. Call \.fit\(x\)"):
+            use()
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("Q", [1, 100])
+def test_scores_are_those_of_the_decoded_rows(codec, real, real_queries, metric, Q):
+    codes, queries = codec.encode(real), real_queries[:Q]
+    values, ids = codes.search(queries, 5, metric)
+    rows = codes.decode()[ids]
+    want = {
+        "l2": lambda: (rows - queries[:, None]).square().sum(-1),
+        "ip": lambda: (rows * queries[:, None]).sum(-1),
+        "cosine": lambda: torch.cosine_similarity(rows, queries[:, None], dim=-1),
+    }[metric]()
+    torch.testing.assert_close(values, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_codes_up_to_ties(codec, real, real_queries):
+    there = codec.to("cuda")
+    ours, theirs = codec.encode(real), there.encode(real.cuda()).to("cpu")
+    assert float((ours.data != theirs.data).double().mean()) < 1e-5
+    values, _ = there.encode(real.cuda()).search(real_queries.cuda(), 10)
+    torch.testing.assert_close(values.cpu(), ours.search(real_queries, 10)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_codes_of_a_codec_are_codes(codec, real):
+    assert isinstance(codec.encode(real[:3]), Codes)
