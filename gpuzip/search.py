@@ -30,30 +30,33 @@ class Scorer(Protocol):
 
     N: int
     Q: int
-    slack: Tensor | None
-    """(Q, 1) bound on how far `group_max` may be from `gather`, or None when they agree to the bit."""
+    is_exact: bool
+    """Whether `group_max` gives the very keys of `gather`, to the bit."""
 
     def group_max(self, group: int) -> Tensor:
-        """(Q, ceil(N / group)): the best key of each `group` consecutive rows."""
+        """(Q, ceil(N / group)): the best key of each `group` consecutive rows, or an estimate of it."""
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        """The greatest key that a group with this `group_max` can hold: (Q, 1) -> (Q, 1)."""
 
     def gather(self, ids: Tensor) -> Tensor:
         """The final keys of rows ids: (Q, R) int64 -> (Q, R)."""
 
     def exact(self, queries: Tensor) -> Scorer:
-        """A scorer without slack of some of the queries, named by index."""
+        """An exact scorer of some of the queries, named by index."""
 
 
 def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     """The k best rows of every query: keys (Q, k), ids (Q, k); the lowest id first among equals."""
-    group = group_size(scorer.N, k)
-    if scorer.slack is None:
-        return _best_exact(scorer, k, group)
+    if scorer.is_exact:
+        return _best_exact(scorer, k)
+    group = group_size(scorer.N, _candidate_groups(k))
     if group == 1:
-        return _best_exact(scorer.exact(torch.arange(scorer.Q)), k, group)
-    keys, ids, certain = _best_within_slack(scorer, k, group)
+        return _best_exact(scorer.exact(torch.arange(scorer.Q)), k)
+    keys, ids, certain = _best_of_estimates(scorer, k, group)
     unsure = (~certain).nonzero().view(-1)
     if len(unsure):
-        keys[unsure], ids[unsure] = _best_exact(scorer.exact(unsure), k, group)
+        keys[unsure], ids[unsure] = _best_exact(scorer.exact(unsure), k)
     return keys, ids
 
 
@@ -65,30 +68,30 @@ def group_size(N: int, k: int) -> int:
 
 def query_bytes(N: int, k: int) -> int:
     """Workspace that one query takes in `best`, for a caller that cuts queries into chunks."""
-    group = group_size(N, k)
-    candidates = N if group == 1 else _candidate_groups(k) * group
-    return 8 * (N // group) + 40 * candidates
+    groups = _candidate_groups(k)
+    group = group_size(N, groups)
+    return 40 * N if group == 1 else 8 * (N // group) + 40 * groups * group
 
 
 def _candidate_groups(k: int) -> int:
     return 2 * k + 16
 
 
-def _best_exact(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor]:
+def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
+    group = group_size(scorer.N, k)
     first = scorer.group_max(group)
     if group == 1:
         return topk(first, k)
     return _best_of_groups(scorer, topk(first, k)[1], k, group)
 
 
-def _best_within_slack(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best_of_estimates(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `_best_exact` over more groups, and for which queries no other group can hold a better row."""
-    assert scorer.slack is not None
     first = scorer.group_max(group)
-    taken = min(_candidate_groups(k), first.shape[1] - 1)
-    reach, groups = topk(first, taken + 1)
+    taken = _candidate_groups(k)
+    estimates, groups = topk(first, taken + 1)
     keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
-    certain = keys[:, -1:] > reach[:, -1:] + scorer.slack
+    certain = keys[:, -1:] > scorer.ceiling(estimates[:, -1:])
     return keys, ids, certain[:, 0]
 
 

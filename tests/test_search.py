@@ -91,17 +91,16 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_slack_is_a_bound(codes, real_queries, metric, dtype, monkeypatch):
+def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
     fast = codes.codec.scorer(codes, real_queries[:100], metric)
-    exact = fast.exact(torch.arange(100))
-    error = (fast.group_max(1) - exact.group_max(1)).abs().amax(1, keepdim=True)
-    assert bool((error <= fast.slack).all())
-    assert float(error.max()) > 0  # the two roads do differ
+    estimate, exact = fast.group_max(1), fast.exact(torch.arange(100)).group_max(1)
+    assert bool((exact <= fast.ceiling(estimate)).all())
+    assert bool((exact > estimate).any())  # the estimate alone is no ceiling
 
 
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
-    """With a slack that no candidate can beat, every query takes the exact road and nothing changes."""
+    """With a ceiling that no candidate can beat, every query takes the exact road and nothing changes."""
     want = codes.search(real_queries, 10, "ip")
     again, plain = [], _pq_scorer.ProductScorer.exact
 
@@ -109,7 +108,7 @@ def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
         again.append(len(queries))
         return plain(self, queries)
 
-    monkeypatch.setattr(_pq_scorer.ProductScorer, "_bound", lambda self: torch.full((self.Q, 1), 1e9))
+    monkeypatch.setattr(_pq_scorer.ProductScorer, "ceiling", lambda self, estimate: estimate + 1e9)
     monkeypatch.setattr(_pq_scorer.ProductScorer, "exact", counted)
     values, ids = codes.search(real_queries, 10, "ip")
     assert sum(again) == len(real_queries)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # From this many queries on, decoding a row once costs less than a table look-up per query.
 _MANY_QUERIES = {"cpu": 64, "cuda": 16}
 _BLOCK_ROWS = {"cpu": 2048, "cuda": 65536}
+_TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
 class LutScorer:
@@ -24,18 +25,22 @@ class LutScorer:
     lut: (Q, M, K), so that the key of a row is scale * sum_m lut[q, m, code[m]].
     """
 
-    slack: Tensor | None = None
+    is_exact = True
 
     def __init__(self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> None:
         M, _, S = centroids.shape
         self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
         self.N, self.Q = len(codes), len(queries)
-        sub = queries.view(-1, M, S).transpose(0, 1)  # [M, Q, S]
-        self._lut = _tables(sub, centroids, metric).transpose(0, 1).contiguous()  # [Q, M, K]
+        sub = queries.view(-1, M, S).permute(1, 2, 0).contiguous()  # [M, S, Q]
+        tables = _tables(sub, centroids.mT.contiguous(), metric)
+        self._lut = tables.transpose(0, 1).contiguous()  # [Q, M, K]
         self._scale = _inverse(codes.norms) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
         return adc_scan(self._codes.data, self._lut, self._scale, group)
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        return estimate
 
     def gather(self, ids: Tensor) -> Tensor:
         return adc_gather(self._codes.data, self._lut, self._scale, ids)
@@ -48,27 +53,32 @@ class LutScorer:
 class ProductScorer(LutScorer):
     """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's."""
 
+    is_exact = False
+
     def __init__(self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> None:
         super().__init__(codes, centroids, queries, metric)
         self._dtype = _product_dtype(queries.device)
         self._table = centroids.to(self._dtype)
         self._columns = queries.T.to(self._dtype).contiguous()  # [D, Q]
         self._square = queries.square().sum(1, keepdim=True)  # [Q, 1]
-        self.slack = self._bound()
 
-    def _bound(self) -> Tensor:
-        """How far a product of rounded factors, itself rounded, may be from the sum it stands for.
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        """What rounding can hide: of the query, of the row, of sums in float32, and of the product itself.
 
-        |q.x - fl(q.x)| <= (3u + D * 2^-22) |q| |x| with u the unit roundoff of the dtype.
+        With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, and both
+        differences are known. The product is rounded by at most u of itself.
         """
-        D = len(self._columns)
-        relative = 3 * torch.finfo(self._dtype).eps / 2 + D * 2.0**-22
+        D, u = len(self._columns), torch.finfo(self._dtype).eps / 2
         norm = self._square.sqrt()
+        rounded = self._columns.float().T
+        query_error = torch.linalg.vector_norm(self._queries - rounded, dim=1, keepdim=True)
+        per_reach = query_error + 1.01 * norm * (_relative_error(self._centroids, self._table) + D * 2.0**-22)
         if self._metric == "cosine":
-            return relative * norm
+            return estimate + per_reach + 1.01 * u * estimate.abs()
         reach = self._codes.norms.max()
-        bound = relative * norm * reach
-        return bound if self._metric == "ip" else 2 * bound + 2.0**-18 * (norm + reach).square()
+        if self._metric == "ip":
+            return estimate + per_reach * reach + 1.01 * u * estimate.abs()
+        return estimate + 2 * (per_reach + 1.01 * u * norm) * reach + 2.0**-18 * (norm + reach).square()
 
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._columns.device)
@@ -109,19 +119,31 @@ def pq_scorer(codes: Codes, centroids: Tensor, queries: Tensor, metric: str) -> 
 
 
 def _tables(sub: Tensor, centroids: Tensor, metric: str) -> Tensor:
-    """(M, Q, S), (M, K, S) -> (M, Q, K): dot products, or minus squared distances.
+    """(M, S, Q), (M, S, K) -> (M, Q, K): dot products, or minus squared distances.
 
     Added up one dimension at a time: a matrix product would round a query's table differently
     beside other queries, and near distances would lose their digits.
     """
-    tables = sub.new_zeros((len(sub), sub.shape[1], centroids.shape[1]))
-    for s in range(sub.shape[2]):
-        query, centroid = sub[:, :, None, s], centroids[:, None, :, s]
-        if metric == "l2":
-            tables -= (query - centroid).square_()
-        else:
-            tables.addcmul_(query, centroid)
+    M, S, Q = sub.shape
+    K = centroids.shape[2]
+    tables = sub.new_zeros((M, Q, K))
+    step = max(1, _TILE // (Q * K)) if sub.device.type == "cpu" else M
+    for m in range(0, M, step):
+        tile = tables[m : m + step]
+        for s in range(S):
+            query, centroid = sub[m : m + step, s, :, None], centroids[m : m + step, s, None, :]
+            if metric == "l2":
+                tile -= (query - centroid).square_()
+            else:
+                tile.addcmul_(query, centroid)
     return tables
+
+
+def _relative_error(centroids: Tensor, rounded: Tensor) -> Tensor:
+    """r such that |x - x'| <= r |x| for any row of centroids x and the same row of rounded ones x'."""
+    error = torch.linalg.vector_norm(centroids - rounded.float(), dim=2)
+    norms = torch.linalg.vector_norm(centroids, dim=2)
+    return torch.where(norms > 0, error / norms, 0).max()
 
 
 def _inverse(norms: Tensor) -> Tensor:

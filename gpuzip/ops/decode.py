@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def _cpu(packed: Tensor, centroids: Tensor) -> Tensor:
 
     def one_block(start: int, stop: int) -> None:
         index = unpack_bits(packed[start:stop], M, K.bit_length() - 1) + first  # [n, M] int64
-        torch.index_select(table, 0, index.view(-1), out=rows[start * M : stop * M])
+        _gather(table, index.view(-1), rows[start * M : stop * M])
 
     map_blocks(one_block, len(packed), 2048)
     return out
@@ -40,6 +41,13 @@ def _widen(table: Tensor) -> Tensor:
     dtype = _WIDE.get(table.shape[1] * table.element_size())
     aligned = dtype is not None and table.data_ptr() % dtype.itemsize == 0
     return table.view(dtype).view(-1) if dtype is not None and aligned else table
+
+
+def _gather(table: Tensor, index: Tensor, out: Tensor) -> None:
+    if table.ndim == 1:  # scalars: numpy's take is twice as fast as torch's index_select
+        np.take(table.numpy(), index.numpy(), out=out.numpy(), mode="clip")
+    else:
+        torch.index_select(table, 0, index, out=out)
 
 
 def _shapes(packed: Tensor, centroids: Tensor) -> Tensor:
