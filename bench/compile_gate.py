@@ -2,22 +2,27 @@
 
     python -m bench.compile_gate [--op assign ...] [--target sm_90 ...]
 
-Each launcher runs on tensors without memory (the samples of its op, and the sizes of `production`) under a driver
-that names a GPU and has none: triton then specialises and compiles what a launch there would, and launches nothing.
-A new op is picked up by itself. The exit status is 1 when a kernel does not compile, keeps values on the stack, or
-asks for more shared memory than the GPU has.
+Each launcher runs on tensors without memory (the samples of its op, and the sizes of `production`) under a
+driver that names a GPU and has none: triton specialises and compiles just what a launch there would, and
+nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel does not compile,
+keeps values on the stack, or asks for more shared memory than the GPU has.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
+import multiprocessing
+import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +69,7 @@ class Row:
 
 @dataclass
 class _Driver:
-    """What triton asks its active driver before it compiles; the device's name keeps caches of targets apart."""
+    """What triton asks its active driver before it compiles; the name keeps the targets' caches apart."""
 
     device: str
     target: GPUTarget
@@ -92,7 +97,8 @@ class _Recorder:
         try:
             kernel = run(function, *args, **{**kwargs, "warmup": True})
         except Exception as error:  # whatever the compiler raised becomes a row, and the others still run
-            problem = f"{type(error).__name__}: {error}".strip().splitlines()[0][:120]
+            lines = f"{type(error).__name__}: {error}".strip().splitlines()
+            problem = " ... ".join(dict.fromkeys((lines[0], lines[-1])))[:160]
             self.rows.setdefault(label + problem, Row(label, self.name, problem=problem))
             return
         if kernel.hash not in self.rows:
@@ -100,11 +106,20 @@ class _Recorder:
 
 
 def _label(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """`_decode fp32 NBITS=8 BN=8 BD=128`: the kernel, the dtypes of its tensors, its constants."""
+    """`_decode uint8,float32,float32 D%16 BN=8`: the tensors' dtypes, then what is known of the rest."""
     values = dict(zip(function.arg_names, args, strict=False)) | kwargs
-    dtypes = [str(v.dtype).removeprefix("torch.") for v in values.values() if isinstance(v, Tensor)]
-    constants = [f"{p.name}={values[p.name]}" for p in function.params if p.is_constexpr]
-    return " ".join([function.__name__, ",".join(dtypes), *constants])
+    dtypes, facts = [], []
+    for param in function.params:
+        value = values[param.name]
+        if isinstance(value, Tensor):
+            dtypes.append(str(value.dtype).removeprefix("torch."))
+        elif param.is_constexpr or value is None:
+            facts.append(f"{param.name}={value}")
+        elif value >= 2**31:
+            facts.append(f"{param.name}:i64")
+        elif not param.do_not_specialize and (value == 1 or value % 16 == 0):
+            facts.append(f"{param.name}=1" if value == 1 else f"{param.name}%16")
+    return " ".join([function.__name__, ",".join(dtypes), *facts])
 
 
 def _read(label: str, name: str, target: Target, kernel: Any) -> Row:
@@ -113,26 +128,31 @@ def _read(label: str, name: str, target: Target, kernel: Any) -> Row:
     problem = f"{shared} bytes of shared memory, {target.shared} exist" if shared > target.shared else ""
     try:
         registers, stack, instructions = (_read_amd if target.gpu.backend == "hip" else _read_nvidia)(kernel)
-    except (RuntimeError, OSError) as error:  # no disassembler
+    except (RuntimeError, OSError) as error:  # no cuobjdump
         return Row(label, name, shared=shared, problem=problem or f"not read: {error}")
     return Row(label, name, registers, stack, shared, instructions, problem or ("spills" if stack else ""))
 
 
 def _read_nvidia(kernel: Any) -> tuple[int, int, int]:
-    """Registers, stack bytes and instructions, from the disassembler that triton ships."""
-    tool = triton.knobs.nvidia.cuobjdump.path
+    """Registers and stack bytes, by cuobjdump; instructions, by the size of the code."""
+    cubin = kernel.asm["cubin"]
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(cubin)
         file.flush()
-        usage, sass = (
-            subprocess.run([tool, option, file.name], capture_output=True, text=True, check=False).stdout
-            for option in ("-res-usage", "-sass")
-        )
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if not found:
         raise RuntimeError("cuobjdump names no registers")
-    instructions = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+\S", sass, re.MULTILINE))
-    return int(found[1]), int(found[2]), instructions
+    return int(found[1]), int(found[2]), _code_bytes(cubin) // 16
+
+
+def _code_bytes(elf: bytes) -> int:
+    """The size of the executable sections of a 64-bit ELF file: sh_size where sh_flags has SHF_EXECINSTR."""
+    (start,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count = struct.unpack_from("<2H", elf, 0x3A)
+    sections = [struct.unpack_from("<2I4Q", elf, start + i * size) for i in range(count)]
+    return sum(section[5] for section in sections if section[2] & 4)
 
 
 def _read_amd(kernel: Any) -> tuple[int, int, int]:
@@ -201,19 +221,16 @@ def _compiling_for(recorder: _Recorder) -> Iterator[None]:
         yield
 
 
-def compile_all(ops: Iterable[str] = (), targets: Iterable[str] = ()) -> list[Row]:
-    """A row for each specialisation of each kernel that the launchers of `ops` (all) reach, on `targets` (all)."""
-    rows: list[Row] = []
-    for name in targets or TARGETS:
-        recorder = _Recorder(name, TARGETS[name])
-        with _compiling_for(recorder):
-            for op in map(OPS.__getitem__, ops or OPS):
-                module, _, launcher = op.kernel.partition(":")
-                launch = getattr(importlib.import_module(module), launcher)
-                for args in [*op.samples("cpu"), *production(op.name)]:
-                    launch(*map(_without_memory, args))
-        rows += recorder.rows.values()
-    return rows
+def compile_for(name: str, ops: Iterable[str] = ()) -> list[Row]:
+    """A row for each specialisation of each kernel that `ops` (all, when empty) launch on a target."""
+    recorder = _Recorder(name, TARGETS[name])
+    with _compiling_for(recorder):
+        for op in map(OPS.__getitem__, ops or OPS):
+            module, _, launcher = op.kernel.partition(":")
+            launch = getattr(importlib.import_module(module), launcher)
+            for args in [*op.samples("cpu"), *production(op.name)]:
+                launch(*map(_without_memory, args))
+    return list(recorder.rows.values())
 
 
 def table(rows: list[Row]) -> str:
@@ -225,30 +242,27 @@ def table(rows: list[Row]) -> str:
         cells = ["-" if n is None else str(n) for n in numbers]
         lines.append([row.kernel, row.target, *cells, row.problem or "ok"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = {0, 1, 6}  # words to the left, numbers to the right
-    return "\n".join(
-        "  ".join(
-            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    form = "  ".join(f"{{:{'<' if i in (0, 1, 6) else '>'}{width}}}" for i, width in enumerate(widths))
+    return "\n".join(form.format(*line).rstrip() for line in lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.compile_gate", description=__doc__.partition("\n")[0]
-    )
+    summary = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m bench.compile_gate", description=summary)
     parser.add_argument("--op", nargs="+", choices=sorted(OPS), default=(), help="only these ops")
     parser.add_argument("--target", nargs="+", choices=list(TARGETS), default=(), help="only these targets")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, len(TARGETS)), help="processes")
     chosen = parser.parse_args()
     if triton.knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, and the interpreter compiles nothing. Unset it.")
     start = time.perf_counter()
-    rows = compile_all(chosen.op, chosen.target)
+    with ProcessPoolExecutor(chosen.jobs, multiprocessing.get_context("spawn")) as pool:
+        found = pool.map(functools.partial(compile_for, ops=chosen.op), chosen.target or TARGETS)
+        rows = [row for rows in found for row in rows]
     print(table(rows))
     bad = [row for row in rows if row.problem]
     seconds = time.perf_counter() - start
-    print(f"triton {triton.__version__}: {len(rows)} compiled, {len(bad)} with a problem, {seconds:.0f} s")
+    print(f"triton {triton.__version__}: {len(rows)} kernels, {len(bad)} with a problem, {seconds:.0f} s")
     return 1 if bad or not rows else 0
 
 

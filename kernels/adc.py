@@ -21,9 +21,9 @@ from ._bits import load_code
 
 
 def _tile(Q: int, group: int) -> tuple[int, int]:
-    """(BQ, BN): 1024 scores, whole groups of rows, and up to four queries that share a read code."""
+    """(BQ, BN): up to 1024 scores, whole groups of rows, and up to four queries that share a read code."""
     BN = max(256, group)
-    return min(triton.next_power_of_2(Q), 1024 // BN), BN
+    return (1 if Q == 1 else 1024 // BN), BN
 
 
 @triton.jit
@@ -57,12 +57,12 @@ def _adc_scan(
     tl.store(out_ptr + q * groups + g, best, mask=(q < Q) & (g < groups))
 
 
-@triton.jit(do_not_specialize=["N", "R", "M", "B"])
+@triton.jit(do_not_specialize=["N", "R", "M", "B", "tiles"])
 def _adc_gather(
-    packed_ptr, lut_ptr, scale_ptr, ids_ptr, out_ptr, N, R, M, B, NBITS: tl.constexpr, BR: tl.constexpr
+    packed_ptr, lut_ptr, scale_ptr, ids_ptr, out_ptr, N, R, M, B, tiles, NBITS: tl.constexpr, BR: tl.constexpr
 ):
-    q = tl.program_id(0).to(tl.int64)
-    r = tl.program_id(1) * BR + tl.arange(0, BR)[None, :]  # [1, BR]
+    q = (tl.program_id(0) // tiles).to(tl.int64)
+    r = (tl.program_id(0) % tiles) * BR + tl.arange(0, BR)[None, :]  # [1, BR]
     n = tl.load(ids_ptr + q * R + r, mask=r < R, other=-1)
     tables = lut_ptr + q * M * (1 << NBITS)
     score = _scores(packed_ptr, tables, scale_ptr, n, (n >= 0) & (n < N), r < R, M, B, NBITS, 1, BR)
@@ -94,8 +94,9 @@ def adc_gather(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -
         return out
     scale = None if scale is None else scale.contiguous()
     BR = 128
-    _adc_gather[(Q, triton.cdiv(R, BR))](
-        packed.contiguous(), lut.contiguous(), scale, ids.contiguous(), out, N, R, M, B,
+    tiles = triton.cdiv(R, BR)
+    _adc_gather[(Q * tiles,)](
+        packed.contiguous(), lut.contiguous(), scale, ids.contiguous(), out, N, R, M, B, tiles,
         NBITS=K.bit_length() - 1, BR=BR, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return out

@@ -3,8 +3,7 @@
 A row of M codes is one little-endian bit string: code m is bits [m*nbits, (m+1)*nbits), lowest bit first, and
 bits after the last code are zero. Byte b is the union of the codes that meet bits [8b, 8b+8), each shifted
 into place.
-Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B = ceil(M*nbits/8); rows
-contiguous.
+Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B = ceil(M*nbits/8), by rows.
 Bytes moved: N*M*(1 or 4) + N*B; the overlapping reads of a row come from L1.
 Source: FAISS BitstringWriter (utils/hamming.h), whose bytes these are.
 Ladder: 1. a lane a byte to pack, a lane a code to unpack (here): no lane writes into the byte of another.

@@ -1,12 +1,10 @@
 """Vectors back from packed codes: each code is replaced by its centroid.
 
 out[n, m*S + s] = centroids[m, code[n, m], s], copied bit for bit.
-Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, centroids (M, K, S) -> out (N, M*S), rows
-contiguous.
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, centroids (M, K, S) -> out (N, M*S), by rows.
 Bytes moved: N*B in, N*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
 Source: FAISS ProductQuantizer::decode.
-Ladder: 1. a lane an output element, its code read from L1 (here): the traffic is the store, and it is
-coalesced.
+Ladder: 1. a lane an output element, its code read from L1 (here): the store is the traffic, in whole lines.
 """
 
 import torch

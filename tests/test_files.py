@@ -303,14 +303,15 @@ KILLED = """
     both = [gpuzip.Codes(codec, torch.full((1 << 18, 2), fill, dtype=torch.uint8)) for fill in (1, 2)]
     rows = [codes.decode() for codes in both]
     both[0].save(path)
-    seen = set()
-    for turn in range(25):
+    seen, turn, pause = set(), 0, 0.004
+    while turn < 20 or len(seen) < 2 and turn < 100:
+        turn, pause = turn + 1, pause * 1.1
         child = os.fork()
         if not child:
             while True:
                 both[1].save(path)
                 both[0].save(path)
-        time.sleep(0.005 + 0.0017 * turn)
+        time.sleep(min(pause, 1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         loaded = gpuzip.load(path)

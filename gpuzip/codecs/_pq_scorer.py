@@ -69,15 +69,18 @@ class ProductScorer(LutScorer):
         differences are known. The product is rounded by at most u of itself.
         """
         D, u = len(self._columns), torch.finfo(self._dtype).eps / 2
-        norm = self._square.sqrt()
+        norm: Tensor = self._square.sqrt()
+        own_rounding = 1.01 * u * estimate.abs()
         rounded = self._columns.float().T
         query_error = torch.linalg.vector_norm(self._queries - rounded, dim=1, keepdim=True)
-        per_reach = query_error + 1.01 * norm * (_relative_error(self._centroids, self._table) + D * 2.0**-22)
+        per_reach: Tensor = query_error + 1.01 * norm * (
+            _relative_error(self._centroids, self._table) + D * 2.0**-22
+        )
         if self._metric == "cosine":
-            return estimate + per_reach + 1.01 * u * estimate.abs()
+            return estimate + per_reach + own_rounding
         reach = self._codes.norms.max()
         if self._metric == "ip":
-            return estimate + per_reach * reach + 1.01 * u * estimate.abs()
+            return estimate + per_reach * reach + own_rounding
         return estimate + 2 * (per_reach + 1.01 * u * norm) * reach + 2.0**-18 * (norm + reach).square()
 
     def group_max(self, group: int) -> Tensor:

@@ -62,7 +62,8 @@ def define_op(
                 f"{name}: the tensors are on a GPU and triton is not installed. "
                 "pip install triton, or move the tensors to the CPU."
             ) from error
-        return launch(*args)
+        with torch.cuda.device(args[0].device):  # triton launches on the current device
+            return launch(*args)
 
     _LIB.define(schema)
     _LIB.impl(name, cpu or reference, "CPU")

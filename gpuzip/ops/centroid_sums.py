@@ -11,6 +11,8 @@ from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, random_codes
 from gpuzip.parallel import map_blocks
 
+_ROWS = 1 << 17  # sub-vectors that make a thread worth its start
+
 
 def _reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     M = labels.shape[1]
@@ -28,7 +30,8 @@ def _cpu(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     def some_subspaces(start: int, stop: int) -> tuple[Tensor, Tensor]:
         return _reference(x[:, start * S : stop * S].contiguous(), labels[:, start:stop], K)
 
-    sums, counts = zip(*map_blocks(some_subspaces, M, 8), strict=True)
+    at_a_time = max(8, _ROWS // max(1, len(x)))
+    sums, counts = zip(*map_blocks(some_subspaces, M, at_a_time), strict=True)
     return torch.cat(sums), torch.cat(counts)
 
 

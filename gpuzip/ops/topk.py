@@ -52,7 +52,8 @@ def _shapes(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _samples(device: str) -> Iterator[tuple[Tensor, int]]:
-    for Q, N, k in [(1, 1, 1), (3, 37, 5), (2, 37, 37), (5, 1031, 10), (1, 4099, 3), (2, 2500, 100)]:
+    sizes = [(1, 1, 1), (3, 37, 5), (2, 37, 37), (5, 1031, 10), (1, 4099, 3), (2, 2500, 100), (2, 70_001, 4)]
+    for Q, N, k in sizes:
         scores = torch.randn(Q, N, generator=generator(N))
         yield scores.to(device), k
         yield scores.mul(2).round().div(2).to(device), k  # many ties, both zeros
