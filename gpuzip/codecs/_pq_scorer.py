@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.ops import adc_gather, adc_scan, decode
+from gpuzip.ops import adc_gather, adc_scan, decode, max_of_groups
 from gpuzip.parallel import map_blocks
 
 if TYPE_CHECKING:
@@ -88,12 +88,8 @@ class ProductScorer(LutScorer):
         block = max(_BLOCK_ROWS[self._columns.device.type], group)
 
         def one_block(start: int, stop: int) -> None:
-            keys = self._keys(start, stop)  # [n, Q]
-            whole = (stop - start) // group * group
-            out = best[:, start // group : -(-stop // group)]
-            out[:, : whole // group] = _max_of_groups(keys[:whole].view(-1, group, self.Q)).T
-            if whole < stop - start:
-                out[:, -1] = keys[whole:].amax(0)
+            groups = slice(start // group, -(-stop // group))
+            best[:, groups] = max_of_groups(self._keys(start, stop), group)
 
         if self._columns.is_cuda:
             for start in range(0, self.N, block):
@@ -103,6 +99,7 @@ class ProductScorer(LutScorer):
         return best.sub_(self._square) if self._metric == "l2" else best
 
     def _keys(self, start: int, stop: int) -> Tensor:
+        """(n, Q) estimates for rows start to stop."""
         rows = decode(self._codes.data[start:stop], self._table)
         keys = rows @ self._columns
         if self._metric == "ip":
@@ -151,14 +148,6 @@ def _relative_error(centroids: Tensor, rounded: Tensor) -> Tensor:
 
 def _inverse(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, 1 / norms, 0)
-
-
-def _max_of_groups(keys: Tensor) -> Tensor:
-    """(groups, group, Q) -> (groups, Q) by halving: amax over a middle dimension is slow in bfloat16."""
-    while keys.shape[1] > 1:
-        half = keys.shape[1] // 2
-        keys = torch.maximum(keys[:, :half], keys[:, half:])
-    return keys[:, 0]
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:

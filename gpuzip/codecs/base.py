@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, NotFittedError
 from gpuzip.rows import Matrix, Rows
 from gpuzip.search import Scorer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Codec(ABC):

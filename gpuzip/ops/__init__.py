@@ -6,6 +6,7 @@ from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
+from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "centroid_sums",
     "code_bytes",
     "decode",
+    "max_of_groups",
     "pack_bits",
     "topk",
     "unpack_bits",

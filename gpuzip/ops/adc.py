@@ -10,6 +10,7 @@ from torch import Tensor
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
+from gpuzip.ops.groups import max_of_groups
 from gpuzip.parallel import map_blocks
 
 _ROWS = 2048
@@ -24,17 +25,10 @@ def _scores(codes: Tensor, lut: Tensor) -> Tensor:
     return scores
 
 
-def _group_max(scores: Tensor, group: int) -> Tensor:
-    """(Q, N) -> (Q, ceil(N / group)), the last group over the rows that exist."""
-    Q, N = scores.shape
-    padded = torch.nn.functional.pad(scores, (0, -N % group), value=float("-inf"))
-    return padded.view(Q, -1, group).amax(-1)
-
-
 def _scan_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
     M, K = lut.shape[1:]
     scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
-    return _group_max(scores if scale is None else scores * scale, group)
+    return max_of_groups((scores if scale is None else scores * scale).T.contiguous(), group).contiguous()
 
 
 def _gather_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
@@ -87,11 +81,8 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> 
             scores = _sum_rows(table, index, M)  # [n, q]
             if scale is not None:
                 scores *= scale[start:stop, None]
-            out = best[t * _QUERIES : (t + 1) * _QUERIES, start // group : -(-stop // group)]
-            whole = (stop - start) // group * group
-            out[:, : whole // group] = scores[:whole].view(-1, group, scores.shape[1]).amax(1).T
-            if whole < stop - start:
-                out[:, -1] = scores[whole:].amax(0)
+            queries = slice(t * _QUERIES, (t + 1) * _QUERIES)
+            best[queries, start // group : -(-stop // group)] = max_of_groups(scores, group)
 
     map_blocks(one_block, N, _ROWS)
     return best
