@@ -11,7 +11,7 @@ from gpuzip.codecs import ProductQuantizer, codec_class
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError
 from gpuzip.rows import Matrix
-from gpuzip.storage import FileInfo, read_codes, read_info
+from gpuzip.storage import FileInfo, check_target, read_codes, read_info
 
 
 def compress(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Codes:
@@ -48,6 +48,7 @@ def save(
     Parent folders are made; an older file at `path` is replaced whole or, on any error, kept.
     print() of the result shows sizes, ratio and cosine. Arguments as in `compress`.
     """
+    check_target(path)  # before a long training, not after it
     return compress(x, m, nbits, pad=pad, seed=seed).save(path, x)
 
 
@@ -71,7 +72,10 @@ def info(path: str | os.PathLike[str]) -> FileInfo:
 
 def _open(path: str | os.PathLike[str], *, verify: bool) -> Codes:
     contents = read_codes(path, verify=verify)
-    codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
+    try:
+        codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
+    except FormatError as error:
+        raise type(error)(f"{contents.info.path}: {error}") from error
     if codec.d != contents.info.d or codec.code_size != contents.codes.shape[1]:
         raise FormatError(
             f"{contents.info.path}: {contents.codes.shape[1]} bytes a row of {contents.info.d} columns; "

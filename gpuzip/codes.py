@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,10 @@ class Codes:
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
+        if isinstance(index, np.integer) or (
+            isinstance(index, Tensor) and index.ndim == 0 and index.dtype != torch.bool
+        ):
+            index = int(index)
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Codes: row {index} of {len(self)}")
@@ -111,7 +116,7 @@ class Codes:
         check_metric("Codes.search", metric)
         self.codec.check_fitted("Codes.search")
         k = check_k("Codes.search", k, len(self))
-        one = queries.ndim == 1
+        one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
         rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d)
         if isinstance(queries, Tensor) and queries.device != self.device:
             raise GpuzipError(
@@ -126,7 +131,7 @@ class Codes:
                 scorer = self.codec.scorer(self, block, metric)
                 values[start : start + step], ids[start : start + step] = best(scorer, k)
         if metric == "l2":
-            values = values.neg_().clamp_(min=0)
+            values = values.neg_().clamp_(min=0).add_(0.0)  # no -0.0
         return (values[0], ids[0]) if one else (values, ids)
 
     def quality(self, x: Matrix) -> Quality | None:

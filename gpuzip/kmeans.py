@@ -113,15 +113,27 @@ def _split_large(
 def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:
     S = x.shape[1] // M
     if isinstance(init, Tensor):
-        if init.shape != (M, K, S):
-            raise GpuzipError(f"kmeans: init has shape {tuple(init.shape)}, ({M}, {K}, {S}) is needed.")
-        return init.to(x.device, torch.float32, copy=True)
-    if init == "random":
-        rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:K]
-        return x[rows.to(x.device)].view(K, M, S).transpose(0, 1).contiguous()
-    if init == "kmeans++":
-        return _plus_plus(x.view(-1, M, S).transpose(0, 1), K, torch.Generator().manual_seed(seed))
-    raise GpuzipError(f"kmeans: init is {init!r}; 'random', 'kmeans++' or a tensor of centroids is needed.")
+        return _given(init, (M, K, S)).to(x.device, torch.float32, copy=True)
+    starts = {"random": _random, "kmeans++": _plus_plus}
+    if not isinstance(init, str) or init not in starts:
+        came = repr(init) if isinstance(init, str | None) else f"a {type(init).__name__}"
+        raise GpuzipError(f"kmeans: init is {came}; 'random', 'kmeans++' or a tensor of centroids is needed.")
+    by_subspace = x.view(-1, M, S).transpose(0, 1)
+    return starts[init](by_subspace, K, torch.Generator().manual_seed(seed))
+
+
+def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    if init.shape != shape:
+        raise GpuzipError(f"kmeans: init has shape {tuple(init.shape)}, {shape} is needed.")
+    if not bool(init.isfinite().all()):
+        raise GpuzipError("kmeans: init holds NaN or inf, centroids to start from are needed.")
+    return init
+
+
+def _random(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
+    """x: (M, N, S). K rows, the same in every sub-space."""
+    rows = torch.randperm(x.shape[1], generator=generator)[:K]
+    return x[:, rows.to(x.device)].contiguous()
 
 
 def _plus_plus(x: Tensor, K: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.errors import FormatError
+from gpuzip.errors import GpuzipError
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Quality:
     def to_json(self) -> dict[str, float]:
         return {name: float(f"{value:.6g}") for name, value in asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, fields: Any) -> Quality:
-        try:
-            return cls(*(float(fields[name]) for name in ("cosine", "row_cosine", "mse")))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(
-                f"quality record is {fields!r}, cosine, row_cosine and mse are needed."
-            ) from error
+    @staticmethod
+    def is_json(fields: Any) -> bool:
+        """Whether `to_json` can have given this."""
+        names = {"cosine", "row_cosine", "mse"}
+        return (
+            isinstance(fields, dict)
+            and set(fields) == names
+            and all(type(v) is float for v in fields.values())
+        )
 
 
 class QualityMeter:
@@ -44,15 +45,14 @@ class QualityMeter:
         self._dot = self._source = self._decoded = self._error = self._row_cosines = 0.0
 
     def add(self, source: Tensor, decoded: Tensor) -> None:
-        dot, xx, yy = (
-            (a * b).sum(1).double() for a, b in ((source, decoded), (source, source), (decoded, decoded))
-        )
+        x, y = source.double(), decoded.double()
+        dot, xx, yy = ((a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
         self._rows += len(source)
         self._values += source.numel()
         self._dot += float(dot.sum())
         self._source += float(xx.sum())
         self._decoded += float(yy.sum())
-        self._error += float((source - decoded).square().sum(dtype=torch.float64))
+        self._error += float((x - y).square().sum())
         norms = (xx * yy).sqrt()
         self._row_cosines += float(
             torch.where(norms > 0, dot / norms.clamp(min=1e-300), (xx == yy).double()).sum()
@@ -69,5 +69,7 @@ class QualityMeter:
 
 def recall(ids: Tensor, truth: Tensor) -> float:
     """Share of the true neighbours found: mean over queries of |ids & truth| / |truth|; (Q, k) each."""
+    if ids.shape[0] != truth.shape[0]:
+        raise GpuzipError(f"recall: ids are of {len(ids)} queries, truth of {len(truth)}.")
     found = (ids[:, :, None] == truth[:, None, :]).any(1)
     return float(found.double().mean())

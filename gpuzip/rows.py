@@ -16,6 +16,9 @@ Matrix = Tensor | np.ndarray[Any, Any]
 #: Bytes of float32 rows that are in memory at a time when a matrix is read in blocks.
 BLOCK_BYTES = 32 << 20
 
+#: Rows below this have distances from one another whose squares fit in float32.
+LARGEST_NORM = 2.0**62
+
 
 class Rows:
     """A checked view of (N, D) floats. Nothing is copied until a block is asked for.
@@ -66,16 +69,33 @@ class Rows:
 
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         if isinstance(part, np.ndarray):
-            part = torch.from_numpy(np.require(part, np.float32, ["C", "W"]))  # copies a read-only map
+            dtype = None if part.dtype.kind == "f" else np.float32  # bfloat16 of ml_dtypes is no "f"
+            part = torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # copies a read-only map
         x = part.to(torch.float32).contiguous()
-        if not bool(torch.isfinite(x.sum())):  # one cheap pass; the sum of finite rows can overflow
-            bad = (~torch.isfinite(x)).any(1).nonzero().view(-1)
-            if len(bad):
-                raise GpuzipError(
-                    f"{self.who}: row {ids[int(bad[0])]} holds NaN or inf ({len(bad)} such rows in this "
-                    "block). Drop those rows or replace the values."
-                )
+        if not bool(torch.linalg.vector_norm(x) < LARGEST_NORM):  # one cheap pass, over all rows at once
+            self._refuse_rows(part, x, ids)
         return x
+
+    def _refuse_rows(self, part: Tensor, x: Tensor, ids: Any) -> None:
+        bad = (~(torch.linalg.vector_norm(x, dim=1) < LARGEST_NORM)).nonzero().view(-1)
+        if len(bad) == 0:
+            return
+        first = int(bad[0])
+        finite = bool(torch.isfinite(part[first]).all())
+        what = "a value too large: squares of rows must fit in float32" if finite else "NaN or inf"
+        advice = "Scale the rows down" if finite else "Drop those rows or replace the values"
+        raise GpuzipError(
+            f"{self.who}: row {ids[first]} holds {what} ({len(bad)} such rows in this block). {advice}."
+        )
+
+
+def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number, numpy's too, as an int; raises GpuzipError."""
+    fits = isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value
+    if not fits or (most is not None and value > most):
+        needed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise GpuzipError(f"{who}: {name} is {value!r}, a whole number {needed} is needed.")
+    return int(value)
 
 
 def _float_dtype(who: str, x: Matrix) -> torch.dtype:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import topk
+from gpuzip.rows import whole
 
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
@@ -111,6 +112,4 @@ def check_metric(who: str, metric: str) -> None:
 
 def check_k(who: str, k: int, n: int) -> int:
     """k clamped to n rows; k below 1 is an error."""
-    if not isinstance(k, int) or k < 1:
-        raise GpuzipError(f"{who}: k is {k!r}, a whole number of at least 1 is needed.")
-    return min(k, n)
+    return min(whole(who, "k", k), n)

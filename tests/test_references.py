@@ -99,3 +99,17 @@ def test_gathered_scores_are_the_scanned_ones_to_the_bit(Q, M, K):
     for s in (None, scale):
         scan = OPS["adc_scan"].call(packed, lut, s, 1)
         assert torch.equal(OPS["adc_gather"].call(packed, lut, s, ids), scan.gather(1, ids))
+
+
+@pytest.mark.parametrize("K", [16, 256])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 4096.0])
+def test_an_offset_costs_the_fast_path_no_accuracy(K, offset):
+    """|x|^2 - 2x.c loses the digits of near distances when rows are far from 0; the error must not show."""
+    g = torch.Generator().manual_seed(0)
+    x, centroids = torch.randn(3000, 12, generator=g) + offset, torch.randn(2, K, 6, generator=g) + offset
+    sub = x.view(-1, 2, 6).double()
+    fast, exact = (
+        (sub - centroids[torch.arange(2), labels.long()]).square().sum()
+        for labels in (OPS["assign"].cpu(x, centroids), OPS["assign"].reference(x, centroids))
+    )
+    assert float(fast) <= float(exact) * (1 + 1e-6)

@@ -87,8 +87,8 @@ class Codec(ABC):
 
     def same_as(self, other: Codec) -> bool:
         """Whether both make the same codes: the same settings and the same state."""
-        if self is other:
-            return True
+        if self is other or not (self.is_fitted and other.is_fitted):
+            return self is other
         mine, theirs = self.state(), other.state()
         return (
             type(self) is type(other)

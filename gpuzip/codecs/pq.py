@@ -15,7 +15,7 @@ from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.kmeans import Progress, kmeans
 from gpuzip.ops import assign, code_bytes, decode, pack_bits
-from gpuzip.rows import Matrix, Rows
+from gpuzip.rows import Matrix, Rows, whole
 from gpuzip.search import Scorer
 
 
@@ -49,12 +49,9 @@ class ProductQuantizer(Codec):
     codebook: Codebook | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not _is_int(self.nbits) or not 1 <= self.nbits <= 16:
-            raise GpuzipError(
-                f"ProductQuantizer: nbits is {self.nbits!r}, a whole number from 1 to 16 is needed."
-            )
-        if self.m is not None and (not _is_int(self.m) or self.m < 1):
-            raise GpuzipError(f"ProductQuantizer: m is {self.m!r}, a whole number of at least 1 is needed.")
+        who = "ProductQuantizer"
+        object.__setattr__(self, "nbits", whole(who, "nbits", self.nbits, 1, 16))
+        object.__setattr__(self, "m", None if self.m is None else whole(who, "m", self.m))
 
     @property
     def is_fitted(self) -> bool:
@@ -99,18 +96,25 @@ class ProductQuantizer(Codec):
         device: where to train, and where the codec will live; by default where x is.
         Raises GpuzipError when m does not divide d (unless pad) or there are fewer rows than centroids.
         """
-        rows, K = Rows("ProductQuantizer.fit", x), 1 << self.nbits
+        who = "ProductQuantizer.fit"
+        rows, K = Rows(who, x), 1 << self.nbits
+        seed, n_iter, n_init = (
+            whole(who, "seed", seed, 0),
+            whole(who, "n_iter", n_iter, 0),
+            whole(who, "n_init", n_init),
+        )
+        max_points_per_centroid = whole(who, "max_points_per_centroid", max_points_per_centroid)
         _check_training_set(rows.n, K, self.nbits)
         m = default_m(rows.d) if self.m is None else self.m
         if rows.d % m and not self.pad:
             raise GpuzipError(
-                f"ProductQuantizer.fit: m={m} does not divide d={rows.d}; nearest that do: "
+                f"{who}: m={m} does not divide d={rows.d}; nearest that do: "
                 f"{', '.join(map(str, nearest_divisors(rows.d, m)))}. Use one of them, or pad=True."
             )
         sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device)
         if len(sample) < min_points_per_centroid * K:
             warnings.warn(
-                f"ProductQuantizer.fit: {len(sample)} rows train 2**{self.nbits} centroids; at least "
+                f"{who}: {len(sample)} rows train 2**{self.nbits} centroids; at least "
                 f"{min_points_per_centroid * K} are recommended for codes that fit other rows as well.",
                 stacklevel=2,
             )

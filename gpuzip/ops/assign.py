@@ -31,12 +31,14 @@ def _cpu(x: Tensor, centroids: Tensor) -> Tensor:
     """The product [x, 1] . [-2c, |c|^2] in cache-sized tiles, then the first least entry of each row."""
     M, K, S = centroids.shape
     labels = torch.empty((x.shape[0], M), dtype=label_dtype(K))
-    table = torch.cat([-2 * centroids, centroids.square().sum(-1, keepdim=True)], -1)  # [M, K, S+1]
+    shift = centroids.mean(1, keepdim=True)  # a common offset would take the digits of near distances
+    centered = centroids - shift
+    table = torch.cat([-2 * centered, centered.square().sum(-1, keepdim=True)], -1)  # [M, K, S+1]
     least = _least_of_few if K <= 64 else _least_of_many
 
     def one_block(start: int, stop: int) -> None:
         sub = torch.ones((M, stop - start, S + 1))
-        sub[:, :, :S] = x[start:stop].view(-1, M, S).transpose(0, 1)
+        torch.sub(x[start:stop].view(-1, M, S).transpose(0, 1), shift, out=sub[:, :, :S])
         least(sub, table, labels[start:stop])
 
     map_blocks(one_block, len(x), max(16, min(_ROWS, _TILE // K)))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new name beside `path` to write to; on success it is flushed to disk and takes path's place.
+    """An empty file beside `path` to write to; on success it is flushed to disk and takes path's place.
 
-    On an error or an interrupt the new file is removed and `path` is as it was.
+    On an error or an interrupt the new file is removed and `path` is as it was. The mode is that of
+    any new file, also when the writer puts a private one in its place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    fresh.touch(exist_ok=False)
     try:
+        mode = fresh.stat().st_mode
         yield fresh
+        fresh.chmod(mode)
         with open(fresh, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
@@ -31,8 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":  # a folder cannot be opened elsewhere
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # not every file system syncs folders, and the file is in its place
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

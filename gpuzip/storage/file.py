@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from gpuzip.errors import FormatError
 from gpuzip.quality import Quality
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.info import FileInfo
+from gpuzip.storage.tensors import read_tensors
 
 FORMAT = 1
 
@@ -48,6 +49,16 @@ class Contents:
     state: dict[str, Tensor]
 
 
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """The path to write to; raises IsADirectoryError for a folder."""
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"save: {target} is a folder, a file name is needed. Add one, such as {target / 'x.ezip'}."
+        )
+    return target
+
+
 def write_codes(
     path: str | os.PathLike[str],
     *,
@@ -60,11 +71,7 @@ def write_codes(
     quality: Quality | None,
 ) -> FileInfo:
     """Write one file atomically, parent folders made; raises IsADirectoryError for a folder."""
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(
-            f"save: {target} is a folder, a file name is needed. Add one, such as {target / 'x.ezip'}."
-        )
+    target = check_target(path)
     tensors = {"codes": data} | {f"state.{name}": t for name, t in state.items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header: dict[str, Any] = {
@@ -80,7 +87,10 @@ def write_codes(
     }
     header["digest"] = _digest(header)
     with replacing(target) as fresh:
-        save_file(tensors, fresh, {_KEY: _canonical(header)})
+        try:
+            save_file(tensors, fresh, {_KEY: _canonical(header)})
+        except SafetensorError as error:
+            raise OSError(f"save: {target} could not be written: {error}") from error
     return _info(target, header)
 
 
@@ -101,6 +111,8 @@ def read_codes(path: str | os.PathLike[str], *, verify: bool) -> Contents:
             raise FormatError(
                 f"{info.path}: {name} does not match its checksum; the file is damaged. Restore or remake it."
             )
+        if name != "codes" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise FormatError(f"{info.path}: {name} holds NaN or inf; gpuzip did not write it.")
     codes = tensors.pop("codes")
     return Contents(info, codes, {name.removeprefix("state."): t for name, t in tensors.items()})
 
@@ -111,19 +123,17 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
         raise IsADirectoryError(f"open: {source} is a folder, a file is needed.")
     if not source.exists():
         raise FileNotFoundError(f"open: there is no file {source}.")
-    try:
-        with safe_open(source, "pt") as file:
-            header = _parse(source, file.metadata() or {})
-            names = set(file.keys())
-            if names != set(header["checksums"]) or "codes" not in names:
-                raise FormatError(f"{source}: holds tensors {sorted(names)}, not those its header lists.")
-            tensors = {name: file.get_tensor(name) for name in sorted(names)}
-    except (SafetensorError, RuntimeError, OSError, EOFError) as error:
-        raise FormatError(
-            f"{source}: not a readable safetensors file ({error}); it is damaged or not ours."
-        ) from error
+    if not source.is_file():
+        raise FormatError(f"{source}: a device or pipe, a file is needed.")
+    tensors, metadata = read_tensors(source)
+    header = _parse(source, metadata)
+    names = set(tensors)
+    if names != set(header["checksums"]) or "codes" not in names:
+        raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}, not those its header lists.")
+    if not all(name == "codes" or name.startswith("state.") for name in names):
+        raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}; gpuzip did not write it.")
     codes = tensors["codes"]
-    if codes.dtype != torch.uint8 or codes.ndim != 2 or len(codes) != header["n"]:
+    if codes.dtype != torch.uint8 or codes.ndim != 2 or len(codes) != header["n"] or not codes.shape[1]:
         raise FormatError(
             f"{source}: codes are {tuple(codes.shape)} {codes.dtype}, ({header['n']}, B) uint8 was announced."
         )
@@ -137,15 +147,20 @@ def _parse(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         )
     try:
         header = json.loads(metadata[_KEY])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: its header is not JSON; the file is damaged.") from error
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+    if not isinstance(header, dict) or type(header.get("format")) is not int or header["format"] < 1:
         raise FormatError(f"{path}: its header has no format number; the file is damaged.")
     if header["format"] > FORMAT:
         raise FormatError(
             f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
         )
-    if set(header) != _FIELDS or header["digest"] != _digest(header):
+    try:
+        sealed = set(header) == _FIELDS and header["digest"] == _digest(header)
+        sealed = sealed and metadata[_KEY] == _canonical(header)
+    except (ValueError, RecursionError):  # numbers that are none, or too deep
+        sealed = False
+    if not sealed:
         raise FormatError(f"{path}: its header does not match its checksum; the file is damaged.")
     if not _plausible(header):
         raise FormatError(f"{path}: its header holds values of the wrong kind; gpuzip did not write it.")
@@ -157,7 +172,9 @@ def _plausible(header: dict[str, Any]) -> bool:
     return (
         all(type(header[name]) is int and header[name] >= 0 for name in ("n", "d"))
         and all(isinstance(header[name], str) for name in ("library", "codec"))
+        and isinstance(header["dtype"], str)
         and header["dtype"] in _DTYPES
+        and (header["quality"] is None or Quality.is_json(header["quality"]))
         and isinstance(header["config"], dict)
         and isinstance(checksums, dict)
         and all(isinstance(value, str) for value in checksums.values())
@@ -174,7 +191,7 @@ def _info(path: Path, header: dict[str, Any]) -> FileInfo:
         dtype=getattr(torch, header["dtype"]),
         codec=header["codec"],
         config=header["config"],
-        quality=None if quality is None else Quality.from_json(quality),
+        quality=None if quality is None else Quality(**quality),
         library=header["library"],
         format=header["format"],
     )

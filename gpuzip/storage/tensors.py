@@ -1,0 +1,79 @@
+"""The tensors of a safetensors file, mapped: bytes are read when they are touched.
+
+safetensors reads and checks the header. The mapping is ours because its own reserves memory for
+the whole file, so that a file larger than memory could not be opened.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gpuzip.errors import FormatError
+
+#: Bytes of a header beyond which a file is refused; ours have about 600.
+HEADER_LIMIT = 1 << 20
+
+_DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on Linux, for Python 3.10
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Mapped tensors by name, and the metadata. Raises OSError and FormatError."""
+    while True:
+        with open(path, "rb") as file:
+            first, length = 8, _header_length(path, file)
+            kinds, metadata = _header(path)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                continue  # another took its place between the two looks
+            mapped, start = _map(file), first + length
+        tensors = {}
+        for name, like in kinds.items():
+            stop = start + like.nbytes
+            part = mapped[start:stop]
+            if part.data_ptr() % like.itemsize:
+                raise _unreadable(path, f"{name} is not aligned")
+            tensors[name], start = part.view(like.dtype).view(like.shape), stop
+        return tensors, metadata
+
+
+def _header_length(path: Path, file: BinaryIO) -> int:
+    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, HEADER_LIMIT):
+        raise _unreadable(path, "its first 8 bytes are no header's length")
+    return length
+
+
+def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors without memory, in the order of their bytes, which leave no gaps; and the metadata."""
+    try:
+        with safe_open(path, "np") as file:
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            kinds = {
+                name: torch.empty(s.get_shape(), dtype=_DTYPES[s.get_dtype()], device="meta")
+                for name, s in slices.items()
+            }
+            return kinds, file.metadata() or {}
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _map(file: BinaryIO) -> Tensor:
+    """The whole file as bytes: private, so that no write reaches it, and without reserving memory."""
+    if sys.platform == "linux":
+        flags, protection = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
+    else:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(mapped, dtype=torch.uint8)
+
+
+def _unreadable(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path}: not a readable safetensors file ({why}); it is damaged or not ours.")
