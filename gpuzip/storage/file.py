@@ -1,21 +1,11 @@
-"""One file of codes: a safetensors file whose metadata says what it holds, how good it is, and its checksums.
+"""One file of codes: a safetensors file whose header says what it holds and how good it is.
 
-Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec. The metadata has
-one entry, "gpuzip", a JSON object:
-
-    format    1; a reader refuses a greater one
-    library   version that wrote the file
-    codec     the codec's id, and `config`, its settings
-    n, d      rows and columns of the source, and `dtype`, its type
-    quality   measured against the source, or null
-    checksums BLAKE2b-128 of every tensor's dtype, shape and bytes
-    digest    BLAKE2b-128 of this object without `digest`, keys sorted, no spaces
+Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +20,9 @@ from gpuzip._version import __version__
 from gpuzip.errors import FormatError
 from gpuzip.quality import Quality
 from gpuzip.storage.atomic import replacing
+from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo
 from gpuzip.storage.tensors import read_tensors
-
-FORMAT = 1
-
-_KEY = "gpuzip"
-_FIELDS = {"format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest"}
-_DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +59,7 @@ def write_codes(
     target = check_target(path)
     tensors = {"codes": data} | {f"state.{name}": t for name, t in state.items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    header: dict[str, Any] = {
-        "format": FORMAT,
+    header = {
         "library": __version__,
         "codec": codec_id,
         "config": config,
@@ -85,13 +69,13 @@ def write_codes(
         "quality": None if quality is None else quality.to_json(),
         "checksums": {name: _checksum(t) for name, t in tensors.items()},
     }
-    header["digest"] = _digest(header)
+    metadata = sealed(header)
     with replacing(target) as fresh:
         try:
-            save_file(tensors, fresh, {_KEY: _canonical(header)})
+            save_file(tensors, fresh, metadata)
         except SafetensorError as error:
             raise OSError(f"save: {target} could not be written: {error}") from error
-    return _info(target, header)
+    return _info(target, unsealed(target, metadata))
 
 
 def read_info(path: str | os.PathLike[str]) -> FileInfo:
@@ -126,7 +110,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
     if not source.is_file():
         raise FormatError(f"{source}: a device or pipe, a file is needed.")
     tensors, metadata = read_tensors(source)
-    header = _parse(source, metadata)
+    header = unsealed(source, metadata)
     names = set(tensors)
     if names != set(header["checksums"]) or "codes" not in names:
         raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}, not those its header lists.")
@@ -138,47 +122,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
             f"{source}: codes are {tuple(codes.shape)} {codes.dtype}, ({header['n']}, B) uint8 was announced."
         )
     return _info(source, header), tensors, header["checksums"]
-
-
-def _parse(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    if _KEY not in metadata:
-        raise FormatError(
-            f"{path}: a safetensors file that gpuzip did not write. Compress it with gpuzip.save."
-        )
-    try:
-        header = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: its header is not JSON; the file is damaged.") from error
-    if not isinstance(header, dict) or type(header.get("format")) is not int or header["format"] < 1:
-        raise FormatError(f"{path}: its header has no format number; the file is damaged.")
-    if header["format"] > FORMAT:
-        raise FormatError(
-            f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
-        )
-    try:
-        sealed = set(header) == _FIELDS and header["digest"] == _digest(header)
-        sealed = sealed and metadata[_KEY] == _canonical(header)
-    except (ValueError, RecursionError):  # numbers that are none, or too deep
-        sealed = False
-    if not sealed:
-        raise FormatError(f"{path}: its header does not match its checksum; the file is damaged.")
-    if not _plausible(header):
-        raise FormatError(f"{path}: its header holds values of the wrong kind; gpuzip did not write it.")
-    return header
-
-
-def _plausible(header: dict[str, Any]) -> bool:
-    checksums = header["checksums"]
-    return (
-        all(type(header[name]) is int and header[name] >= 0 for name in ("n", "d"))
-        and all(isinstance(header[name], str) for name in ("library", "codec"))
-        and isinstance(header["dtype"], str)
-        and header["dtype"] in _DTYPES
-        and (header["quality"] is None or Quality.is_json(header["quality"]))
-        and isinstance(header["config"], dict)
-        and isinstance(checksums, dict)
-        and all(isinstance(value, str) for value in checksums.values())
-    )
 
 
 def _info(path: Path, header: dict[str, Any]) -> FileInfo:
@@ -195,15 +138,6 @@ def _info(path: Path, header: dict[str, Any]) -> FileInfo:
         library=header["library"],
         format=header["format"],
     )
-
-
-def _canonical(header: dict[str, Any]) -> str:
-    return json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _digest(header: dict[str, Any]) -> str:
-    bare = {name: value for name, value in header.items() if name != "digest"}
-    return hashlib.blake2b(_canonical(bare).encode(), digest_size=16).hexdigest()
 
 
 def _checksum(tensor: Tensor) -> str:
