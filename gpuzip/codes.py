@@ -98,8 +98,10 @@ class Codes:
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
         """(N, D) rows, in the source's dtype unless another is named."""
         dtype = dtype or self.dtype
-        out = torch.empty(self.shape, dtype=dtype, device=self.device)
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
+        if len(self) <= step:
+            return self.codec.decode_block(self.data).to(dtype).contiguous()
+        out = torch.empty(self.shape, dtype=dtype, device=self.device)
         for start in range(0, len(self), step):
             out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
         return out

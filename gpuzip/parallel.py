@@ -55,6 +55,7 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 
 
 def _start_worker() -> None:
+    torch.get_num_threads()  # a thread's first use of torch's threads sets their number to the default
     torch.set_num_threads(1)
     _in_worker.yes = True
 

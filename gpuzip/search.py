@@ -75,7 +75,7 @@ def query_bytes(N: int, k: int) -> int:
 
 
 def _candidate_groups(k: int) -> int:
-    return 2 * k + 16
+    return 4 * k + 16
 
 
 def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,7 @@ def test_unfitted_codecs_say_so(codec, real):
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-@pytest.mark.parametrize("Q", [1, 100])
+@pytest.mark.parametrize("Q", [1, 150])
 def test_scores_are_those_of_the_decoded_rows(codec, real, real_queries, metric, Q):
     codes, queries = codec.encode(real), real_queries[:Q]
     values, ids = codes.search(queries, 5, metric)

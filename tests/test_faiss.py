@@ -63,7 +63,7 @@ def test_search_is_index_pq_search(real, real_queries, m, nbits, metric):
     pq = trained(real[:2048], m, nbits)
     codes = codec_of(pq).encode(real)
     index = gpuzip.to_faiss(codes, metric)
-    for queries in (real_queries[:3], real_queries[:80]):
+    for queries in (real_queries[:3], real_queries[:150]):
         want, want_ids = index.search(queries.numpy(), 10)
         values, ids = codes.search(queries, 10, metric)
         np.testing.assert_allclose(values.numpy(), want, rtol=2e-5, atol=2e-6)

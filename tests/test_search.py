@@ -48,7 +48,7 @@ def small_codes(real):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("Q", [1, 5, 100])
+@pytest.mark.parametrize("Q", [1, 5, 150])
 @pytest.mark.parametrize("k", [1, 10, 400])
 def test_against_scoring_every_row(codes, real_queries, metric, Q, k):
     check(codes, real_queries[:Q], k, metric)
@@ -69,7 +69,7 @@ def test_the_lowest_id_wins_a_tie(small_codes, metric):
     assert bool((place[:, :30] + 1 == place[:, 700:]).all())
 
 
-@pytest.mark.parametrize("Q", [3, 90])
+@pytest.mark.parametrize("Q", [3, 150])
 @pytest.mark.parametrize("metric", METRICS)
 def test_nothing_but_ties(codes, real_queries, metric, Q):
     same = codes[torch.zeros(9000, dtype=torch.int64)]
@@ -93,8 +93,8 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
-    fast = codes.codec.scorer(codes, real_queries[:100], metric)
-    estimate, exact = fast.group_max(1), fast.exact(torch.arange(100)).group_max(1)
+    fast = codes.codec.scorer(codes, real_queries[:200], metric)
+    estimate, exact = fast.group_max(1), fast.exact(torch.arange(200)).group_max(1)
     assert bool((exact <= fast.ceiling(estimate)).all())
     assert bool((exact > estimate).any())  # the estimate alone is no ceiling
 
@@ -120,9 +120,9 @@ def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
 @pytest.mark.parametrize("workspace", [1, 1 << 23])
 def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, workspace, metric, monkeypatch):
     """A small workspace cuts the queries into other chunks, down to one at a time."""
-    want = codes.search(real_queries[:99], 10, metric)
+    want = codes.search(real_queries[:199], 10, metric)
     monkeypatch.setattr("gpuzip.codes.WORKSPACE", workspace)
-    got = codes.search(real_queries[:99], 10, metric)
+    got = codes.search(real_queries[:199], 10, metric)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
 

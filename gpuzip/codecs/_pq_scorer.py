@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
 # From this many queries on, decoding a row once costs less than a table look-up per query.
-_MANY_QUERIES = {"cpu": 64, "cuda": 16}
-_BLOCK_ROWS = {"cpu": 2048, "cuda": 65536}
+_MANY_QUERIES = {"cpu": 128, "cuda": 16}
+_BLOCK_ROWS = {"cpu": 8192, "cuda": 65536}
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 

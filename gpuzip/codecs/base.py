@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, NotFittedError
-from gpuzip.rows import Matrix, Rows
+from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import Scorer
 
 if TYPE_CHECKING:
@@ -104,9 +104,12 @@ class Codec(ABC):
 
     def norms(self, data: Tensor) -> Tensor:
         """(N,) float32 L2 norms of decoded rows."""
-        step = max(1, (32 << 20) // (4 * self.d))
-        norms = [torch.linalg.vector_norm(self.decode_block(part), dim=1) for part in data.split(step)]
-        return torch.cat(norms) if norms else data.new_empty(0, dtype=torch.float32)
+        norms = torch.empty(len(data), device=data.device)
+        step = max(1, BLOCK_BYTES // (4 * self.d))
+        for start in range(0, len(data), step):
+            part = slice(start, start + step)
+            norms[part] = torch.linalg.vector_norm(self.decode_block(data[part]), dim=1)
+        return norms
 
     def encode(self, x: Matrix) -> Codes:
         """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.

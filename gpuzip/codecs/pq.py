@@ -14,7 +14,7 @@ from gpuzip.codecs.base import Codec
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.kmeans import Progress, kmeans
-from gpuzip.ops import assign, code_bytes, decode, pack_bits
+from gpuzip.ops import adc_scan, assign, code_bytes, decode, pack_bits
 from gpuzip.rows import Matrix, Rows, whole
 from gpuzip.search import Scorer
 
@@ -136,6 +136,10 @@ class ProductQuantizer(Codec):
 
     def decode_block(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.d]
+
+    def norms(self, data: Tensor) -> Tensor:
+        squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other
+        return adc_scan(data, squares[None])[0].sqrt_()
 
     def scorer(self, codes: Codes, queries: Tensor, metric: str) -> Scorer:
         return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric)

@@ -13,8 +13,9 @@ from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.parallel import map_blocks
 
-_ROWS = 2048
+_ROWS = 8192
 _QUERIES = 32  # tables of 32 queries, side by side, stay in L2
+_LOOKUPS = 1 << 19  # indices of look-ups made at a time: 2 MB
 
 
 def _scores(codes: Tensor, lut: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
     """(N, B) packed -> (N * tables,) int32 rows of a (tables * K)-row table."""
     _, M, K = lut.shape
     codes = packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)
-    return (codes.int() + torch.arange(M, dtype=torch.int32) * K).view(-1)
+    return (codes + torch.arange(0, M * K, K, dtype=torch.int32)).view(-1)
 
 
 def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
@@ -90,15 +91,19 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> 
 
 def _gather_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
     lut = _byte_tables(lut)
-    Q, M, _ = lut.shape
+    Q, M, K = lut.shape
+    R = ids.shape[1]
     scores = torch.empty(ids.shape)
 
-    def one_block(start: int, stop: int) -> None:
-        for q in range(start, stop):
-            index = _lookup_indices(packed[ids[q]], lut)
-            scores[q] = _sum_rows(lut[q].view(-1).unsqueeze(1), index, M)[:, 0]
+    def some_queries(start: int, stop: int) -> None:
+        index = _lookup_indices(packed[ids[start:stop].reshape(-1)], lut).view(stop - start, R * M)
+        index += torch.arange(0, (stop - start) * M * K, M * K, dtype=torch.int32)[
+            :, None
+        ]  # each its own tables
+        sums = _sum_rows(lut[start:stop].view(-1, 1), index.view(-1), M)
+        scores[start:stop] = sums.view(stop - start, R)
 
-    map_blocks(one_block, Q, 1)
+    map_blocks(some_queries, Q, max(1, _LOOKUPS // max(1, R * M)))
     return scores if scale is None else scores * scale[ids]
 
 

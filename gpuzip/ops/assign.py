@@ -12,7 +12,8 @@ from gpuzip.ops._samples import anisotropic, generator, label_dtype
 from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 18  # distances in one tile: 1 MB of float32, half of a core's L2
-_ROWS = 1024
+_ROWS = 512
+_FEW = 64  # centroids up to which whole-array passes beat an argmin a row
 
 
 def _reference(x: Tensor, centroids: Tensor) -> Tensor:
@@ -34,14 +35,14 @@ def _cpu(x: Tensor, centroids: Tensor) -> Tensor:
     shift = centroids.mean(1, keepdim=True)  # a common offset would take the digits of near distances
     centered = centroids - shift
     table = torch.cat([-2 * centered, centered.square().sum(-1, keepdim=True)], -1)  # [M, K, S+1]
-    least = _least_of_few if K <= 64 else _least_of_many
+    least = _least_of_few if K <= _FEW else _least_of_many
 
     def one_block(start: int, stop: int) -> None:
         sub = torch.ones((M, stop - start, S + 1))
         torch.sub(x[start:stop].view(-1, M, S).transpose(0, 1), shift, out=sub[:, :, :S])
         least(sub, table, labels[start:stop])
 
-    map_blocks(one_block, len(x), max(16, min(_ROWS, _TILE // K)))
+    map_blocks(one_block, len(x), _ROWS if K <= _FEW else max(16, _TILE // K))
     return labels
 
 

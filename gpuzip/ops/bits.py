@@ -34,8 +34,14 @@ def _unpack_reference(packed: Tensor, M: int, nbits: int) -> Tensor:
 
 
 def _pack_cpu(values: Tensor, nbits: int) -> Tensor:
-    """Whole bytes of codes at a time: a group of codes that starts and ends on a byte is one integer."""
     N, M = values.shape
+    if 8 % nbits == 0:
+        per_byte = 8 // nbits
+        values = torch.nn.functional.pad(values.to(torch.uint8), (0, -M % per_byte))
+        packed = values[:, ::per_byte].clone(memory_format=torch.contiguous_format)
+        for i in range(1, per_byte):
+            packed |= values[:, i::per_byte] << (i * nbits)
+        return packed
     packed = torch.zeros((N, code_bytes(M, nbits)), dtype=torch.uint8)
     for m in range(M):
         first, shift = divmod(m * nbits, 8)

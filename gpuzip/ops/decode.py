@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,6 @@ from gpuzip.ops._samples import anisotropic, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.parallel import map_blocks
 
-_WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
-
 
 def _reference(packed: Tensor, centroids: Tensor) -> Tensor:
     M, K, _ = centroids.shape
@@ -23,31 +22,37 @@ def _reference(packed: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _cpu(packed: Tensor, centroids: Tensor) -> Tensor:
+    """numpy's take moves a row of bytes at a time; torch's index_select moves its elements one by one."""
+    if len(packed) >= 256:
+        centroids = _by_byte(centroids)
     M, K, S = centroids.shape
     out = torch.empty((len(packed), M * S), dtype=centroids.dtype)
-    table, rows = _widen(centroids.reshape(M * K, S)), _widen(out.view(-1, S))
-    first = torch.arange(M) * K
+    table, rows = _as_bytes(centroids.contiguous().view(M * K, S)), _as_bytes(out.view(-1, S))
+    first = torch.arange(0, M * K, K)
 
     def one_block(start: int, stop: int) -> None:
         index = unpack_bits(packed[start:stop], M, K.bit_length() - 1) + first  # [n, M] int64
-        _gather(table, index.view(-1), rows[start * M : stop * M])
+        np.take(table, index.view(-1).numpy(), axis=0, out=rows[start * M : stop * M], mode="clip")
 
-    map_blocks(one_block, len(packed), 2048)
+    map_blocks(one_block, len(packed), 1024)
     return out
 
 
-def _widen(table: Tensor) -> Tensor:
-    """See a row of 2 to 16 bytes as one scalar, which is gathered in one move."""
-    dtype = _WIDE.get(table.shape[1] * table.element_size())
-    aligned = dtype is not None and table.data_ptr() % dtype.itemsize == 0
-    return table.view(dtype).view(-1) if dtype is not None and aligned else table
+def _by_byte(centroids: Tensor) -> Tensor:
+    """The codebook of wider codes that are the same bytes: where two codes share one, side by side."""
+    M, K, _ = centroids.shape
+    while K in (2, 4, 16) and M % 2 == 0:
+        low, high = (
+            centroids[0::2, None].expand(-1, K, -1, -1),
+            centroids[1::2, :, None].expand(-1, -1, K, -1),
+        )
+        M, K = M // 2, K * K
+        centroids = torch.cat([low, high], -1).view(M, K, -1)
+    return centroids
 
 
-def _gather(table: Tensor, index: Tensor, out: Tensor) -> None:
-    if table.ndim == 1:  # scalars: numpy's take is twice as fast as torch's index_select
-        np.take(table.numpy(), index.numpy(), out=out.numpy(), mode="clip")
-    else:
-        torch.index_select(table, 0, index, out=out)
+def _as_bytes(rows: Tensor) -> np.ndarray[Any, Any]:
+    return rows.view(torch.uint8).numpy()
 
 
 def _shapes(packed: Tensor, centroids: Tensor) -> Tensor:

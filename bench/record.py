@@ -1,0 +1,90 @@
+"""Rows of results as CSV files, each row with what it was measured on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import faiss
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.tables import RESULTS, ROOT
+
+# What a number depends on. Results and README change while the benchmarks run.
+_SOURCES = ["gpuzip", "kernels", "bench", "examples", ":!bench/results", ":!bench/README.md"]
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """Replace bench/results/<name>.csv; git keeps the older ones."""
+    stamped = [{column: _text(value) for column, value in (row | stamp()).items()} for row in rows]
+    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(stamped[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(stamped)
+
+
+def stamp() -> dict[str, Any]:
+    """When, of which source, on which machine and with which libraries. Names no host and no path."""
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit(),
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "faiss": faiss.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """Short hash of the checkout, "+dirty" when the sources differ from it; "unknown" outside git."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        return head + ("+dirty" if _git("status", "--porcelain", "--", *_SOURCES) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def show(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    table = Table(*heads, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def passed(ok: bool) -> str:
+    return "[green]pass[/]" if ok else "[red]FAIL[/]"
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def _text(value: Any) -> str:
+    """Six digits of a float, nothing for None."""
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,105 @@
+"""Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
+
+    python -m bench.run [pq] [quality] [memory]
+
+Without names all of them run. The exit status is 1 when a benchmark fails or misses a target; README is then
+left as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import tables
+from bench.record import show, write
+
+
+def pq() -> int:
+    """The pytest benchmarks; pq.csv when all passed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pq.json")
+        command = [sys.executable, "-m", "pytest", "bench", "-q", "--benchmark-only"]
+        command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
+        failed = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
+        if failed:
+            return 1
+        rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
+    write("pq", rows)
+    heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "note"]
+    show("Speed", heads, map(_cells, rows))
+    return 0
+
+
+def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row of pq.csv for each peer of a benchmark, in its JSON form."""
+    extra, stats = case["extra_info"], case["stats"]
+    about = {"group": case["group"]} | {"queries": None} | extra["case"]
+    ours = {"rounds": stats["rounds"], "seconds": stats["median"], "least_seconds": stats["min"]}
+    return [
+        about
+        | {"peer": name}
+        | ours
+        | {"peer_seconds": peer.get("median"), "peer_least_seconds": peer.get("min")}
+        | {column: peer.get(column) for column in ("ratio", "least_ratio")}
+        | {"peak_bytes": extra["peak_bytes"], "peer_peak_bytes": peer.get("peak_bytes")}
+        | {"recall": peer.get("recall"), "note": peer.get("note")}
+        for name, peer in sorted(extra["peers"].items())
+    ]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    case = f"{row['group']} {row['rows']:,} m={row['m']} nbits={row['nbits']}"
+    queries = f" Q={row['queries']}" if row["queries"] else ""
+    times = ["" if row[side] is None else f"{row[side] * 1e3:,.2f}" for side in ("seconds", "peer_seconds")]
+    if row["ratio"] is None:
+        return [case + queries, row["peer"], *times, "", "", row["note"] or ""]
+    return [case + queries, row["peer"], *times, *tables.verdict(row["ratio"], row["peer"]), _noise(row)]
+
+
+def _noise(row: dict[str, Any]) -> str:
+    """Medians and minima that tell different stories mean that something else was running."""
+    low, high = sorted((row["ratio"], row["least_ratio"]))
+    return f"noisy: {row['least_ratio']:.2f}x by the minima" if high > 1.25 * low else ""
+
+
+def _warn_of_load() -> None:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(f"{load:.1f} processes were running in the last minute; speeds are for a quiet machine")
+
+
+def _module(name: str) -> int:
+    return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
+
+
+KINDS = {"pq": pq, "quality": lambda: _module("quality"), "memory": lambda: _module("memory")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("kinds", nargs="*", metavar="|".join(KINDS), help="only these")
+    chosen = parser.parse_args().kinds or list(KINDS)
+    unknown = sorted(set(chosen) - set(KINDS))
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: one of {', '.join(KINDS)} is needed")
+    _warn_of_load()
+    start = time.perf_counter()
+    failed = [name for name in chosen if KINDS[name]()]
+    print(f"{', '.join(chosen)}: {time.perf_counter() - start:.0f} s")
+    if failed:
+        print(f"failed or missed a target: {', '.join(failed)}; README.md was left as it was")
+        return 1
+    tables.README.write_text(tables.render(tables.README.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

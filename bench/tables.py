@@ -1,0 +1,160 @@
+"""Write the tables of README.md from bench/results/*.csv.
+
+    python -m bench.tables [--check]
+
+Replaces what stands between <!-- table:NAME --> and <!-- /table -->. With --check nothing is written, and the
+exit status is 1 when README.md is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+README = ROOT / "README.md"
+
+Row = dict[str, str]
+
+_BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def read(name: str) -> list[Row]:
+    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def quality() -> list[str]:
+    rows = read("quality")
+    heads = ["1,000 x 384, nbits=4", "gpuzip", "embzip", "fewer bytes", "embzip's README"]
+    heads += ["cosine, gpuzip", "cosine, embzip"]
+    files = [_file(rows, row["m"]) for row in rows if row["measure"] == "cosine"]
+    codes = [row for row in rows if row["peer"] == "FAISS"]
+    title = f"{int(codes[0]['rows']):,} x 384, mean of {codes[0]['seeds']} seeds"
+    parts = [_table(heads, files), _table([title, "gpuzip", "FAISS"], map(_code, codes))]
+    return [*parts[0], "", *parts[1], "", _measured(rows[0])]
+
+
+def _file(rows: list[Row], m: str) -> list[str]:
+    """A line of the files of one m: sizes here, by embzip's README, and cosines."""
+    found = {(row["measure"], row["peer"]): row for row in rows if row["m"] == m}
+    size, cosine = found["file bytes", "embzip"], found["cosine", "embzip"]
+    sizes = [size["gpuzip"], size["theirs"], found["file bytes", "embzip's README"]["theirs"]]
+    ours, theirs, stated = (f"{int(bytes_):,}" for bytes_ in sizes)
+    fewer = f"{-float(size['change']):.1f} %"
+    return [f"m={m}", ours, theirs, fewer, stated, *(f"{float(cosine[c]):.4f}" for c in ("gpuzip", "theirs"))]
+
+
+def _code(row: Row) -> list[str]:
+    numbers = [_number(row[side]) for side in ("gpuzip", "theirs")]
+    return [f"{row['measure']}, m={row['m']}, nbits={row['nbits']}", *numbers]
+
+
+def speed() -> list[str]:
+    rows = read("pq")
+    heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster", "memory, gpuzip", "memory, theirs"]
+    return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
+
+
+def _race(row: Row) -> list[str]:
+    """A line of one case and one peer; a peer that was not timed has a note of why."""
+    peer = row["peer"] + (f", recall {float(row['recall']):.3f}" if row["recall"] else "")
+    memory = [_bytes(row["peak_bytes"]), _bytes(row["peer_peak_bytes"])]
+    if not row["ratio"]:
+        return [_case(row), peer, _seconds(row["seconds"]), row["note"], "", "", *memory]
+    times = [_seconds(row["seconds"]), _seconds(row["peer_seconds"])]
+    return [_case(row), peer, *times, *verdict(float(row["ratio"]), row["peer"]), *memory]
+
+
+def memory() -> list[str]:
+    rows = read("memory")
+    title = f"{int(rows[0]['rows']):,} x {rows[0]['d']} float32, m={rows[0]['m']}, nbits={rows[0]['nbits']}"
+    body = [[_task(row), _bytes(row["peak_bytes"]), _seconds(row["seconds"])] for row in rows]
+    return [*_table([title, "peak memory", "time"], body), "", _measured(rows[0])]
+
+
+TABLES = {"quality": quality, "speed": speed, "memory": memory}
+
+
+def verdict(ratio: float, peer: str) -> tuple[str, str]:
+    """The peer's time over ours, as "1.4x", and which side is the faster one."""
+    digits = 0 if ratio >= 9.95 else 1 if ratio >= 0.95 else 2
+    who = "neither" if 0.95 <= ratio < 1.05 else "gpuzip" if ratio > 1 else peer.split(",")[0].split(" ")[0]
+    return f"{ratio:.{digits}f}x", who
+
+
+def render(text: str) -> str:
+    """README's text with its tables made anew. Raises SystemExit for a block missing or unknown."""
+    found = [name for _, name, _ in _BLOCK.findall(text)]
+    if sorted(found) != sorted(TABLES):
+        sys.exit(f"README.md has blocks for the tables {found}; {sorted(TABLES)} are needed, once each.")
+    return _BLOCK.sub(lambda block: "\n".join([block[1], *TABLES[block[2]](), "", block[3]]), text)
+
+
+def _table(heads: list[str], body: Iterable[list[str]]) -> list[str]:
+    rules = [" --- ", *[" ---: "] * (len(heads) - 1)]
+    return [_line(heads), "|" + "|".join(rules) + "|", *map(_line, body)]
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _case(row: Row) -> str:
+    queries = (
+        f", {row['queries']} {'query' if row['queries'] == '1' else 'queries'}" if row["queries"] else ""
+    )
+    return f"{row['group']}, {int(row['rows']):,} rows, m={row['m']}, nbits={row['nbits']}{queries}"
+
+
+def _task(row: Row) -> str:
+    return f"{row['task']}, {row['queries']} queries" if row["queries"] else row["task"]
+
+
+def _measured(row: Row) -> str:
+    cpu = re.sub(r"\((R|TM)\)", "", row["cpu"])
+    return (
+        f"Measured {row['date']} on {cpu}, {row['threads']} threads, torch {row['torch']}, "
+        f"faiss {row['faiss']}, Python {row['python']}, commit {row['commit']}."
+    )
+
+
+def _number(text: str) -> str:
+    return f"{float(text):,.3f}" if float(text) < 10 else f"{float(text):,.1f}"
+
+
+def _seconds(text: str) -> str:
+    value = float(text)
+    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def _bytes(text: str) -> str:
+    if not text:
+        return "-"
+    value = float(text) / 1e6
+    return f"{value:.1f} MB" if value < 9.95 else f"{value:,.0f} MB"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, fail when README is out of date"
+    )
+    check = parser.parse_args().check
+    old = README.read_text(encoding="utf-8")
+    new = render(old)
+    if check:
+        if new != old:
+            print("README.md is out of date: python -m bench.tables")
+        return int(new != old)
+    README.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
