@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from gpuzip.storage import FileInfo, write_codes
 if TYPE_CHECKING:
     from gpuzip.codecs.base import Codec
 
-Index = int | slice | Sequence[int] | Tensor
+Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 
 
 class Codes:
@@ -75,20 +76,7 @@ class Codes:
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
-        if isinstance(index, np.integer) or (
-            isinstance(index, Tensor) and index.ndim == 0 and index.dtype != torch.bool
-        ):
-            index = int(index)
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"Codes: row {index} of {len(self)}")
-            index %= len(self)
-            index = slice(index, index + 1)
-        elif not isinstance(index, slice | Tensor):
-            index = torch.as_tensor(index, dtype=torch.int64 if len(index) == 0 else None)
-        if isinstance(index, Tensor):
-            index = index.to(self.device)
-        return Codes(self.codec, self.data[index], self.dtype)
+        return Codes(self.codec, self.data[_as_index(index, len(self), self.device)], self.dtype)
 
     def to(self, device: torch.device | str) -> Codes:
         moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
@@ -119,11 +107,7 @@ class Codes:
         self.codec.check_fitted("Codes.search")
         k = check_k("Codes.search", k, len(self))
         one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
-        rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d)
-        if isinstance(queries, Tensor) and queries.device != self.device:
-            raise GpuzipError(
-                f"Codes.search: queries are on {queries.device}, codes on {self.device}. Move one with .to()."
-            )
+        rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d, self.device, "queries")
         values = torch.empty((rows.n, k), device=self.device)
         ids = torch.empty((rows.n, k), dtype=torch.int64, device=self.device)
         if k:
@@ -138,7 +122,7 @@ class Codes:
 
     def quality(self, x: Matrix) -> Quality | None:
         """Error of these codes against the rows they were made from; None when there are none."""
-        rows = Rows("Codes.quality", x, self.codec.d)
+        rows = Rows("Codes.quality", x, self.codec.d, self.device)
         if rows.n != len(self):
             raise GpuzipError(f"Codes.quality: x has {rows.n} rows, there are {len(self)} codes.")
         meter = QualityMeter()
@@ -163,6 +147,21 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x),
         )
+
+
+def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
+    if isinstance(index, slice):
+        return index
+    if isinstance(index, int | np.integer) or (isinstance(index, Tensor | np.ndarray) and index.ndim == 0):
+        row = operator.index(index)
+        if not -n <= row < n:
+            raise IndexError(f"Codes: row {row} of {n}")
+        return slice(row % n, row % n + 1)
+    try:
+        rows = torch.as_tensor(index, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"Codes: index is {index!r}; an int, a slice, ids or a mask is needed.") from error
+    return rows.long() if rows.numel() == 0 else rows
 
 
 def cat(parts: Sequence[Codes]) -> Codes:

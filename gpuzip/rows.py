@@ -23,28 +23,38 @@ LARGEST_NORM = 2.0**62
 class Rows:
     """A checked view of (N, D) floats. Nothing is copied until a block is asked for.
 
-    who names the caller in messages. Raises DtypeError for integers and GpuzipError for a wrong
-    rank or width here, and for NaN or inf when the block that holds them is read.
+    who and name are the caller and the argument in messages. d and device are what is required of
+    x, if anything; an array has no device and is read onto the one it is needed on.
+    Raises DtypeError for what is not floats and GpuzipError for a wrong rank, width or device
+    here, and for NaN, inf or huge values when the block that holds them is read.
     """
 
-    def __init__(self, who: str, x: Matrix, d: int | None = None) -> None:
+    def __init__(
+        self, who: str, x: Matrix, d: int | None = None, device: torch.device | None = None, name: str = "x"
+    ) -> None:
         if not isinstance(x, Tensor | np.ndarray):
             raise DtypeError(
-                f"{who}: x is a {type(x).__name__}, a torch tensor or numpy array is needed. "
+                f"{who}: {name} came as {type(x).__name__}, a torch tensor or numpy array is needed. "
                 "Wrap it in torch.as_tensor."
             )
-        self.who, self.dtype = who, _float_dtype(who, x)
+        self.who, self.dtype = who, _float_dtype(f"{who}: {name}", x)
         if x.ndim != 2:
             raise GpuzipError(
-                f"{who}: x has {x.ndim} dimensions {tuple(x.shape)}, rows and columns (N, D) are needed. "
-                "Reshape it to two."
+                f"{who}: {name} came with {x.ndim} dimensions {tuple(x.shape)}, rows and columns (N, D) "
+                "are needed. Reshape it to two."
             )
         if x.shape[1] == 0:
-            raise GpuzipError(f"{who}: x has no columns, shape {tuple(x.shape)}. Give at least one.")
+            raise GpuzipError(
+                f"{who}: {name} came without columns, shape {tuple(x.shape)}. Give at least one."
+            )
         if d is not None and x.shape[1] != d:
             raise GpuzipError(
-                f"{who}: x has {x.shape[1]} columns, this codec was fitted on {d}. "
+                f"{who}: {name} came with {x.shape[1]} columns, this codec was fitted on {d}. "
                 f"Fit one on {x.shape[1]}, or pass the matching vectors."
+            )
+        if device is not None and isinstance(x, Tensor) and x.device != device:
+            raise GpuzipError(
+                f"{who}: {name} came on {x.device}, the codec is on {device}. Move one with .to()."
             )
         self._x = x.detach() if isinstance(x, Tensor) else x
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
@@ -69,7 +79,8 @@ class Rows:
 
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         if isinstance(part, np.ndarray):
-            dtype = None if part.dtype.kind == "f" else np.float32  # bfloat16 of ml_dtypes is no "f"
+            # ml_dtypes' bfloat16 is no "f"; another byte order is made native
+            dtype = part.dtype.newbyteorder("=") if part.dtype.kind == "f" else np.dtype(np.float32)
             part = torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # copies a read-only map
         x = part.to(torch.float32).contiguous()
         if not bool(torch.linalg.vector_norm(x) < LARGEST_NORM):  # one cheap pass, over all rows at once
@@ -98,11 +109,11 @@ def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = No
     return int(value)
 
 
-def _float_dtype(who: str, x: Matrix) -> torch.dtype:
-    name = str(x.dtype).removeprefix("torch.")
+def _float_dtype(what: str, x: Matrix) -> torch.dtype:
+    name = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else x.dtype.name
     if name not in ("float16", "bfloat16", "float32", "float64"):
         raise DtypeError(
-            f"{who}: x is {name}, float16, bfloat16, float32 or float64 is needed. "
+            f"{what} came as {name}, float16, bfloat16, float32 or float64 is needed. "
             "Convert it, for example with x.float()."
         )
     dtype: torch.dtype = getattr(torch, name)

@@ -1,5 +1,6 @@
 """Codes as a value."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,19 @@ def test_data_of_another_width_is_refused(codes):
 
 def test_recall_counts_shared_ids():
     assert gpuzip.recall(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[2, 9], [4, 3]])) == 0.75
+
+
+@pytest.mark.parametrize("row", [np.int64(3), torch.tensor(3), np.array(3)])
+def test_ids_from_a_search_are_indices(codes, row):
+    assert torch.equal(codes[row].data, codes[3].data)
+
+
+def test_numpy_ids_and_masks_are_indices(codes):
+    assert torch.equal(codes[np.array([5, 2])].data, codes[[5, 2]].data)
+    assert torch.equal(codes[np.arange(1000) < 4].data, codes[:4].data)
+
+
+@pytest.mark.parametrize("index", [None, "7", 1.5, [0.5]])
+def test_what_is_no_index_is_refused(codes, index):
+    with pytest.raises((TypeError, IndexError)):
+        codes[index]

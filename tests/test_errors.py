@@ -67,28 +67,30 @@ TAKERS = ["fit", "compress", "quantize", "save", "encode", "search", "quality", 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (1, 2, 3, 4), ()])
 def test_rows_of_the_wrong_rank_are_refused_with_their_shape(codec, codes, taker: str, shape: tuple):
     call = takers(codec, codes, torch.zeros(shape))[taker]
-    check_refused(call, f"has {len(shape)} dimensions {re.escape(str(shape))}.*\\(N, D\\) are needed")
+    check_refused(call, f"with {len(shape)} dimensions {re.escape(str(shape))}.*\\(N, D\\) are needed")
 
 
 @pytest.mark.parametrize("taker", [name for name in TAKERS if name != "search"])
 def test_one_row_alone_is_no_matrix(codec, codes, taker: str):
-    check_refused(takers(codec, codes, torch.zeros(D))[taker], r"has 1 dimensions \(32,\)")
+    check_refused(takers(codec, codes, torch.zeros(D))[taker], r"with 1 dimensions \(32,\)")
 
 
 @pytest.mark.parametrize("taker", ["encode", "search", "quality", "Codes.save"])
 @pytest.mark.parametrize("d", [1, D - 1, D + 1])
 def test_rows_of_another_width_are_refused_with_both(codec, codes, taker: str, d: int):
     call = takers(codec, codes, torch.zeros(3, d))[taker]
-    check_refused(call, f"has {d} columns, this codec was fitted on {D}. Fit one on {d}, or")
+    check_refused(call, f"with {d} columns, this codec was fitted on {D}. Fit one on {d}, or")
 
 
 def test_one_query_of_another_width_is_refused(codes: gpuzip.Codes):
-    check_refused(lambda: codes.search(torch.zeros(7)), "has 7 columns, this codec was fitted on 32")
+    check_refused(
+        lambda: codes.search(torch.zeros(7)), "queries came with 7 columns, this codec was fitted on 32"
+    )
 
 
 @pytest.mark.parametrize("taker", TAKERS)
 def test_rows_without_columns_are_refused(codec, codes, taker: str):
-    check_refused(takers(codec, codes, torch.zeros(700, 0))[taker], r"no columns, shape \(700, 0\)")
+    check_refused(takers(codec, codes, torch.zeros(700, 0))[taker], r"without columns, shape \(700, 0\)")
 
 
 DTYPES = [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn]
@@ -100,14 +102,14 @@ NUMPY = [np.int64, np.uint16, np.bool_, np.complex128, np.str_, np.object_, "dat
 def test_a_tensor_that_is_not_of_floats_is_refused(codec, codes, taker: str, dtype: torch.dtype):
     name = str(dtype).removeprefix("torch.")
     call = takers(codec, codes, torch.zeros(3, D, dtype=dtype))[taker]
-    check_refused(call, rf"is {name}, float16.*x\.float\(\)", gpuzip.DtypeError)
+    check_refused(call, rf"came as {name}, float16.*x\.float\(\)", gpuzip.DtypeError)
 
 
 @pytest.mark.parametrize("dtype", NUMPY, ids=str)
 def test_an_array_that_is_not_of_floats_is_refused(codec, codes, dtype: Any):
     array = np.zeros((3, D), dtype)
     for call in takers(codec, codes, array).values():
-        check_refused(call, re.escape(f"is {array.dtype}, float16"), gpuzip.DtypeError)
+        check_refused(call, re.escape(f"came as {array.dtype.name}, float16"), gpuzip.DtypeError)
 
 
 NO_MATRICES: list[Any] = [[[0.0] * D], ((0.0,) * D,), None, 3.0, "rows"]
@@ -119,7 +121,7 @@ STRANGE = [
 @pytest.mark.parametrize(("taker", "bad"), STRANGE, ids=lambda v: v if v in TAKERS else type(v).__name__)
 def test_what_is_neither_tensor_nor_array_is_refused(codec, codes, taker: str, bad: object):
     kind = type(bad).__name__
-    check_refused(takers(codec, codes, bad)[taker], rf"is a {kind}, a torch tensor or", gpuzip.DtypeError)
+    check_refused(takers(codec, codes, bad)[taker], rf"came as {kind}, a torch tensor or", gpuzip.DtypeError)
 
 
 def test_a_dtype_error_is_a_value_error_and_a_type_error():
@@ -295,9 +297,11 @@ def test_codes_of_two_codecs_are_not_concatenated(x: Tensor, codes: gpuzip.Codes
 
 def test_devices_are_never_mixed_in_silence(codec, codes, x: Tensor):
     away = x.to("meta")
-    check_refused(lambda: codes.search(away), r"queries are on meta, codes on cpu. Move one with \.to\(\)")
-    check_refused(lambda: codes.search(away[0]), r"queries are on meta, codes on cpu")
-    check_refused(lambda: codec.encode(away), r"x is on meta, the codec on cpu. Move one with \.to\(\)")
+    check_refused(
+        lambda: codes.search(away), r"queries came on meta, the codec is on cpu. Move one with \.to\(\)"
+    )
+    check_refused(lambda: codes.search(away[0]), r"queries came on meta, the codec is on cpu")
+    check_refused(lambda: codec.encode(away), r"x came on meta, the codec is on cpu. Move one with \.to\(\)")
     elsewhere = gpuzip.Codes(codec, codes.data.to("meta"))
     check_refused(lambda: gpuzip.cat([codes, elsewhere]), r"cat: .*cpu and meta. Move them with \.to\(\)")
 

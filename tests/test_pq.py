@@ -200,3 +200,8 @@ def test_training_takes_a_sample_of_many_rows(real):
     seen = gpuzip.ProductQuantizer(24, 2).fit(real, max_points_per_centroid=50)
     assert not seen.same_as(gpuzip.ProductQuantizer(24, 2).fit(real))
     assert cosine(real, seen.encode(real).decode()) > 0.4
+
+
+def test_another_byte_order_is_read(real):
+    x = real[:600].numpy()
+    assert torch.equal(gpuzip.compress(x.astype(">f4"), 48).data, gpuzip.compress(x, 48).data)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.codes import Codes
-from gpuzip.errors import GpuzipError, NotFittedError
+from gpuzip.errors import NotFittedError
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import Scorer
 
@@ -118,9 +118,7 @@ class Codec(ABC):
         """
         who = f"{type(self).__name__}.encode"
         self.check_fitted(who)
-        rows = Rows(who, x, self.d)
-        if isinstance(x, Tensor) and x.device != self.device:
-            raise GpuzipError(f"{who}: x is on {x.device}, the codec on {self.device}. Move one with .to().")
+        rows = Rows(who, x, self.d, self.device)
         data = torch.empty((rows.n, self.code_size), dtype=torch.uint8, device=self.device)
         for start, block in rows.blocks():
             data[start : start + len(block)] = self.encode_block(block.to(self.device))
