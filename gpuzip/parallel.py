@@ -18,8 +18,7 @@ import torch
 T = TypeVar("T")
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+_pools: dict[int, ThreadPoolExecutor] = {}  # by size; callers may have set different numbers of threads
 _in_worker = threading.local()
 
 
@@ -39,19 +38,21 @@ def _without_grad(inference: bool, fn: Callable[[int, int], T], bounds: tuple[in
 
 
 def _workers(threads: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
     with _lock:
-        if _pool is None or _pool_size != threads:
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            _pool, _pool_size = ThreadPoolExecutor(threads, "gpuzip", _start_worker), threads
-            ready = threading.Barrier(threads + 1)
-            for _ in range(threads):
-                _pool.submit(ready.wait)
-            ready.wait()
-            # A worker's set_num_threads(1) also sets the default of threads yet to start: put it back.
-            torch.set_num_threads(threads)
-        return _pool
+        if threads not in _pools:
+            _pools[threads] = _started(threads)
+        return _pools[threads]
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    pool = ThreadPoolExecutor(threads, "gpuzip", _start_worker)
+    ready = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(ready.wait)
+    ready.wait()
+    # A worker's set_num_threads(1) also sets the default of threads yet to start: put it back.
+    torch.set_num_threads(threads)
+    return pool
 
 
 def _start_worker() -> None:
@@ -60,10 +61,11 @@ def _start_worker() -> None:
     _in_worker.yes = True
 
 
-def _forget_pool() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+def _forget_pools() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_pools)

@@ -1,5 +1,8 @@
 """Blocks of rows over threads."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -48,3 +51,37 @@ def test_gradients_are_off_inside(threads):
     x = torch.ones(3, requires_grad=True)
     with torch.no_grad():
         assert not any(map_blocks(lambda a, b: (x * 2).requires_grad, 4, 1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_workers_of_its_own():
+    """Threads do not survive a fork; a child that waited for its parent's would wait for ever."""
+    script = """
+import os, warnings, torch
+from gpuzip.parallel import map_blocks
+warnings.simplefilter("ignore")
+torch.set_num_threads(2)
+assert map_blocks(lambda a, b: a, 4, 1) == [0, 1, 2, 3]
+child = os.fork()
+if child == 0:
+    os._exit(0 if map_blocks(lambda a, b: a, 4, 1) == [0, 1, 2, 3] else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_callers_with_different_numbers_of_threads_do_not_disturb_each_other():
+    def call(threads: int) -> None:
+        torch.set_num_threads(threads)
+        for _ in range(50):
+            results.append(map_blocks(lambda a, b: torch.get_num_threads(), 6, 1))
+
+    before = torch.get_num_threads()
+    results: list[list[int]] = []
+    callers = [threading.Thread(target=call, args=(threads,)) for threads in (1, 2, 3, 4, 2, 3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    torch.set_num_threads(before)
+    assert results == [[1] * 6] * 300

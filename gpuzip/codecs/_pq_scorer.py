@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # From this many queries on, decoding a row once costs less than a table look-up per query.
 _MANY_QUERIES = {"cpu": 128, "cuda": 16}
-_BLOCK_ROWS = {"cpu": 8192, "cuda": 65536}
+_BLOCK_ROWS = {"cpu": 4096, "cuda": 65536}
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
