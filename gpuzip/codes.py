@@ -101,7 +101,8 @@ class Codes:
         "cosine" give similarities, descending. Scores are those of the decoded rows, in float32;
         a row or query of norm 0 has cosine 0. Of equal scores the lowest id comes first.
         Returns (values, ids): (Q, k) float32 and int64, or (k,) for one query; k is clamped to N.
-        Memory beside codes and results: search.WORKSPACE bytes, and 4 a row for cosine.
+        Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, and
+        4 bytes a row for norms, kept, where the metric or the number of queries needs them.
         """
         check_metric("Codes.search", metric)
         self.codec.check_fitted("Codes.search")

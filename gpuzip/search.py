@@ -19,8 +19,9 @@ from gpuzip.rows import whole
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
-#: Bytes that a search may use beside the codes and its results. Queries are taken in chunks that
-#: fit; one query alone uses what it needs, about 8 bytes for every group of rows.
+#: Bytes that tables, group extrema and candidates of the queries searched at a time may take: queries
+#: are cut into chunks that fit. One query alone uses what it needs, about 8 bytes for every group of
+#: rows. The tiles of each thread, some 20 MB, come on top.
 WORKSPACE = 128 << 20
 
 _MAX_GROUP = 1024
