@@ -1,0 +1,174 @@
+"""Files that are not ours, cut short, or changed by a bit: each is refused, by name."""
+
+import io
+import os
+import pickle
+import random
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gpuzip
+from tests.attacks.forge import (
+    READERS,
+    ROWS,
+    Forgery,
+    N,
+    check_all_refuse,
+    check_refused,
+    joined,
+    outcomes,
+    peak_growth,
+)
+
+
+def test_a_forgery_that_changes_nothing_is_read(original: bytes, path: Path):
+    path.write_bytes(Forgery.of(original).bytes())
+    assert gpuzip.load(path).tolist() == ROWS
+    assert gpuzip.info(path).n == N
+
+
+def torch_file() -> bytes:
+    out = io.BytesIO()
+    torch.save({"codes": torch.zeros(3)}, out)
+    return out.getvalue()
+
+
+def zip_file() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("codes", b"x" * 500)
+    return out.getvalue()
+
+
+STRANGERS = {
+    "empty": b"",
+    "7 bytes": b"\1\0\0\0\0\0\0",
+    "8 zeros": bytes(8),
+    "zeros": bytes(4096),
+    "random": random.Random(0).randbytes(4096),
+    "text": "Zürich is not an .ezip file.\n".encode() * 50,
+    "JSON": b'{"gpuzip": 1}',
+    "pickle": pickle.dumps({"codes": [0] * 100}),
+    "torch.save": torch_file(),
+    "zip": zip_file(),
+    "npy": np.lib.format.magic(1, 0) + bytes(100),
+    "no header": joined(""),
+    "a list": joined("[]"),
+    "deep": joined('{"a":' * 100_000),
+    "deep list": joined("[" * 100_000),
+    "header of 2**64 - 1": b"\xff" * 8 + b"{}",
+    "header of 2**62": struct.pack("<Q", 1 << 62) + b"{}",
+    "header of 99 MB": struct.pack("<Q", 99_000_000) + b'{"a"',
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_is_no_safetensors_file_is_refused(path: Path, name: str):
+    check_all_refuse(path, STRANGERS[name], "not a readable safetensors file")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"GPUZIP": "{}"}])
+def test_a_safetensors_file_of_someone_else_is_refused(path: Path, metadata: dict[str, str] | None):
+    save_file({"codes": torch.zeros(3, 2, dtype=torch.uint8)}, path, metadata)
+    check_all_refuse(path, path.read_bytes(), "gpuzip did not write")
+
+
+class Touches:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+def test_no_pickle_is_ever_loaded(path: Path, tmp_path: Path):
+    marker, saved = tmp_path / "marker", io.BytesIO()
+    torch.save({"codes": Touches(marker)}, saved)
+    pickle.loads(pickle.dumps(Touches(marker)))
+    assert marker.exists()  # it is a live one
+    marker.unlink()
+    for data in (pickle.dumps(Touches(marker)), pickle.dumps(Touches(marker), 0), saved.getvalue()):
+        check_all_refuse(path, data)
+    assert not marker.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_refused_and_not_waited_for(path: Path):
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR)  # else a reader that opens it would hang, and this test with it
+    try:
+        for read in READERS:
+            check_refused(path, read, "a file is needed")
+    finally:
+        os.close(end)
+
+
+def test_a_file_cut_short_anywhere_is_refused(original: bytes, path: Path):
+    sizes = [*range(0, len(original), 97), *range(len(original) - 12, len(original))]
+    for size in sizes:
+        check_all_refuse(path, original[:size], "not a readable safetensors file")
+
+
+def test_a_file_with_more_at_its_end_is_refused(original: bytes, path: Path):
+    for more in (b"\0", original):
+        check_all_refuse(path, original + more)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    out = bytearray(data)
+    out[bit // 8] ^= 1 << bit % 8
+    return bytes(out)
+
+
+def test_every_flipped_bit_is_found(original: bytes, path: Path):
+    variants = [flipped(original, bit) for bit in range(8 * len(original))]
+    assert outcomes(path, variants) == {"FormatError"}
+
+
+def test_open_finds_every_flipped_bit_but_those_of_the_codes(original: bytes, path: Path):
+    codes = 8 * N
+    variants = [flipped(original, bit) for bit in range(0, 8 * len(original) - codes, 5)]
+    assert outcomes(path, variants, gpuzip.open) == {"FormatError"}
+    in_codes = [flipped(original, bit) for bit in range(8 * len(original) - codes, 8 * len(original))]
+    assert outcomes(path, in_codes, lambda p: gpuzip.open(p, verify=True)) == {"FormatError"}
+
+
+def test_pieces_moved_doubled_or_lost_are_found(original: bytes, path: Path):
+    rng, variants = random.Random(0), []
+    for _ in range(400):
+        a, b, c = sorted(rng.randrange(len(original) + 1) for _ in range(3))
+        first, second, third, last = original[:a], original[a:b], original[b:c], original[c:]
+        parts = rng.choice(
+            [
+                (first, third, second, last),
+                (first, third, last),
+                (first, second, second, third, last),
+                (first, rng.randbytes(len(second)), third, last),
+            ]
+        )
+        variants.append(b"".join(parts))
+    assert outcomes(path, [v for v in variants if v != original]) == {"FormatError"}
+
+
+def test_the_limits_of_these_tests_are_not_empty(tmp_path: Path):
+    """The gauge sees 100 MB, and a file that is fine is not taken for a refused one."""
+    if Path("/proc/self/clear_refs").exists():
+        assert peak_growth(lambda: np.ones(100 << 20, np.uint8)) > 64 << 20
+    with pytest.raises(pytest.fail.Exception):
+        check_refused(tmp_path, lambda _: None)
+
+    def nameless(path: Path) -> None:
+        raise gpuzip.FormatError("some file is damaged")
+
+    with pytest.raises(AssertionError, match=re.escape(str(tmp_path))):
+        check_refused(tmp_path, nameless)

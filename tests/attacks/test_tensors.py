@@ -1,0 +1,202 @@
+"""Tensors that do not fit their header, the file or memory."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpuzip
+from tests.attacks.forge import (
+    ROWS,
+    Forgery,
+    blake,
+    canonical,
+    check_all_refuse,
+    check_codec_refused,
+    outcomes,
+    peak_growth,
+)
+
+CODES = [
+    ("I8", [6, 1]),
+    ("BOOL", [6, 1]),
+    ("I16", [3, 1]),
+    ("F16", [3, 1]),
+    ("U8", [6]),
+    ("U8", [6, 1, 1]),
+    ("U8", [3, 2]),
+    ("U8", [2, 3]),
+    ("U8", [1, 6]),
+    ("U8", []),
+]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), CODES)
+def test_sealed_codes_of_another_dtype_or_width_are_refused(
+    original: bytes, path: Path, dtype: str, shape: list[int]
+):
+    forgery = Forgery.of(original)
+    raw = forgery.tensors["codes"][2][: 6 if shape else 1]
+    forgery.tensors["codes"] = (dtype, shape, raw)
+    forgery.header["n"] = shape[0] if shape else 1
+    check_codec_refused(path, forgery.bytes())
+
+
+@pytest.mark.parametrize("n", [0, 6, 2**40, 2**62, 2**63, 2**64 - 1])
+def test_codes_of_no_bytes_a_row_are_refused(original: bytes, path: Path, n: int):
+    """No size of the file limits how many of them it can claim."""
+    forgery = Forgery.of(original)
+    forgery.tensors["codes"] = ("U8", [n, 0], b"")
+    forgery.header["n"] = n
+    check_all_refuse(path, forgery.bytes())
+
+
+CENTROIDS = [
+    ("I16", [2, 2, 2]),
+    ("BF16", [2, 2, 2]),
+    ("U8", [2, 2, 4]),
+    ("F32", [2, 2, 1]),
+    ("F64", [2, 1, 1]),
+    ("F16", [8]),
+    ("F16", [2, 4]),
+    ("F16", [2, 2, 2, 1]),
+    ("F16", [1, 2, 4]),
+    ("F16", [4, 2, 1]),
+    ("F16", [2, 4, 1]),
+    ("F16", [2, 1, 4]),
+]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), CENTROIDS)
+def test_a_sealed_codebook_of_another_dtype_or_shape_is_refused(
+    original: bytes, path: Path, dtype: str, shape: list[int]
+):
+    forgery = Forgery.of(original)
+    forgery.tensors["state.centroids"] = (dtype, shape, forgery.tensors["state.centroids"][2])
+    check_codec_refused(path, forgery.bytes())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["F16", "F32"])
+def test_a_sealed_codebook_that_holds_no_numbers_is_refused(
+    original: bytes, path: Path, value: float, dtype: str
+):
+    forgery = Forgery.of(original)
+    centroids = np.ones(8, np.float16 if dtype == "F16" else np.float32)
+    centroids[5] = value
+    forgery.tensors["state.centroids"] = (dtype, [2, 2, 2], centroids.tobytes())
+    check_codec_refused(path, forgery.bytes(), "NaN|inf|finite")
+
+
+def test_tensors_that_the_header_does_not_list_are_refused(original: bytes, path: Path):
+    unlisted, absent, renamed = (Forgery.of(original) for _ in range(3))
+    listed = set(unlisted.header["checksums"])
+    unlisted.tensors["extra"] = ("U8", [3], b"abc")
+
+    def unlist(text: str) -> str:
+        header = json.loads(text)
+        header["checksums"] = {name: header["checksums"][name] for name in listed}
+        header["digest"] = blake(canonical({k: v for k, v in header.items() if k != "digest"}).encode())
+        return canonical(header)
+
+    absent.header["checksums"]["state.more"] = "0" * 32
+    renamed.tensors["Codes"] = renamed.tensors.pop("codes")
+    for data in (unlisted.bytes(edit=unlist), absent.bytes(), renamed.bytes()):
+        check_all_refuse(path, data, "not those its header lists")
+
+
+@pytest.mark.parametrize("name", ["extra", "state.extra", "centroids", "state.", ""])
+def test_a_tensor_too_many_is_refused_though_it_is_listed(original: bytes, path: Path, name: str):
+    forgery = Forgery.of(original)
+    forgery.tensors[name] = ("F16", [2, 2, 2], bytes(16))
+    check_codec_refused(path, forgery.bytes())
+
+
+@pytest.mark.parametrize("name", ["centroids", "State.centroids", "state.state.centroids"])
+def test_a_codebook_under_another_name_is_refused(original: bytes, path: Path, name: str):
+    forgery = Forgery.of(original)
+    forgery.tensors[name] = forgery.tensors.pop("state.centroids")
+    forgery.header["checksums"].pop("state.centroids")
+    check_codec_refused(path, forgery.bytes())
+
+
+def test_a_tensor_given_twice_never_gives_wrong_rows(original: bytes, path: Path):
+    def again(text: str) -> list[str]:
+        codes = text.rpartition('"codes": ')[2].rpartition("}")[0]
+        shapes = [codes, codes.replace("[6, 1]", "[3, 2]"), codes.replace("U8", "I8")]
+        return [text[:-1] + f', "codes": {shape}}}' for shape in shapes] + [
+            text.replace('"codes":', f'"codes": {shape}, "codes":') for shape in shapes
+        ]
+
+    forgery = Forgery.of(original)
+    variants = [forgery.bytes(edit_outer=lambda text, i=i: again(text)[i]) for i in range(6)]  # type: ignore[misc]
+    assert outcomes(path, variants) <= {"FormatError", "rows"}
+
+
+SHAPES = ["[-1, 6]", "[4611686018427387904, 4]", "[18446744073709551616, 1]", "[1e1, 1]", "[6.0, 1]", "6"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_that_is_none_is_refused(original: bytes, path: Path, shape: str):
+    data = Forgery.of(original).bytes(edit_outer=lambda text: text.replace("[6, 1]", shape))
+    check_all_refuse(path, data, "not a readable safetensors file")
+
+
+@pytest.mark.parametrize("offsets", ["[16, 10]", "[0, 6]", "[16, 21]", "[17, 23]", "[16, 1125899906842624]"])
+def test_offsets_that_do_not_tile_the_file_are_refused(original: bytes, path: Path, offsets: str):
+    text = json.dumps(Forgery.of(original).tensors["codes"][1])
+    data = Forgery.of(original).bytes(edit_outer=lambda outer: outer.replace("[16, 22]", offsets))
+    assert text == "[6, 1]"
+    assert offsets.encode() in data
+    check_all_refuse(path, data, "not a readable safetensors file")
+
+
+def test_a_header_that_claims_a_petabyte_is_refused(original: bytes, path: Path):
+    forgery = Forgery.of(original)
+    forgery.header["n"] = 1 << 50
+    claim = {"[6, 1]": f"[{1 << 50}, 1]", "[16, 22]": f"[16, {16 + (1 << 50)}]"}
+
+    def edit(text: str) -> str:
+        for old, new in claim.items():
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    check_all_refuse(path, forgery.bytes(edit_outer=edit))
+
+
+def test_a_header_of_millions_of_values_is_refused_before_they_are_made(original: bytes, path: Path):
+    """9 MB of text would be 200 MB of lists."""
+    data = Forgery.of(original).bytes(edit=lambda _: '{"format":1,"config":[' + "[]," * 3_000_000 + "0]}")
+    check_all_refuse(path, data)
+
+
+def test_thirty_thousand_tensors_are_refused_before_they_are_made(original: bytes, path: Path):
+    forgery = Forgery.of(original)
+    forgery.tensors |= {f"state.{i}": ("U8", [0], b"") for i in range(30_000)}
+    check_all_refuse(path, forgery.bytes())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes, and /proc")
+def test_a_file_larger_than_memory_is_opened_and_read_in_little_of_it(original: bytes, path: Path):
+    total = int(Path("/proc/meminfo").read_text().partition("SwapTotal:")[0].split()[1]) * 1024
+    n = 2 * total
+    forgery = Forgery.of(original)
+    forgery.header["n"] = n
+    forgery.tensors["codes"] = ("U8", [n, 1], b"")
+    data = forgery.bytes(edit_outer=lambda text: text.replace("[16, 16]", f"[16, {16 + n}]"))
+    path.write_bytes(data)
+    try:
+        os.truncate(path, len(data) + n)
+    except OSError as error:
+        pytest.skip(f"no file of {n} bytes here: {error}")
+    decoded = []
+
+    def read() -> None:
+        decoded.extend(gpuzip.open(path)[[0, n // 2, n - 1]].decode().tolist())
+
+    assert peak_growth(read) < 64 << 20
+    assert decoded == [ROWS[1]] * 3
