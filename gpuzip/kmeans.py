@@ -65,7 +65,7 @@ def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Prog
     for done in range(1, n_iter + 1):
         sums, counts = centroid_sums(x, assign(x, centroids), K)
         previous, objective = objective, _objective(square, sums, counts, centroids)
-        centroids = _means(sums, counts, centroids, len(x), rng)
+        centroids = _means(sums, counts, rng)
         if progress is not None:
             progress(done, n_iter, float(objective.sum()))
         if done > 1 and bool(((previous - objective).abs() <= tol * previous).all()):
@@ -86,16 +86,16 @@ def _objective(square: Tensor, sums: Tensor, counts: Tensor, centroids: Tensor) 
     return square + cross.cpu()
 
 
-def _means(sums: Tensor, counts: Tensor, centroids: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+def _means(sums: Tensor, counts: Tensor, rng: np.random.Generator) -> Tensor:
     empty = (counts == 0).cpu()
     means = sums / counts.clamp(min=1)[:, :, None]
     for m in empty.any(1).nonzero().view(-1).tolist():
-        means[m] = _split_large(means[m].cpu(), counts[m].cpu().numpy(), n, rng).to(means.device)
+        means[m] = _split_large(means[m].cpu(), counts[m].cpu().numpy(), rng).to(means.device)
     return means
 
 
 def _split_large(
-    means: Tensor, counts: np.ndarray[tuple[int], np.dtype[np.int32]], n: int, rng: np.random.Generator
+    means: Tensor, counts: np.ndarray[tuple[int], np.dtype[np.int32]], rng: np.random.Generator
 ) -> Tensor:
     """Give every empty cell half of a large one, chosen with odds that grow with its size."""
     K, S = means.shape

@@ -30,7 +30,7 @@ def test_every_snippet_runs(tmp_path, monkeypatch):
     assert "Quality(cosine=0.89" in printed.getvalue()
 
 
-def test_the_first_commands_are_the_two(tmp_path):
+def test_the_first_commands_are_the_two():
     commands = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[0]
     assert [line.split("#")[0].strip() for line in commands.strip().splitlines()] == [
         "make demo",

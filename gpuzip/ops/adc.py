@@ -16,6 +16,7 @@ from gpuzip.parallel import map_blocks
 _ROWS = 8192
 _QUERIES = 32  # tables of 32 queries, side by side, stay in L2
 _LOOKUPS = 1 << 19  # indices of look-ups made at a time: 2 MB
+_INT32 = (1 << 31) - 1
 
 
 def _scores(codes: Tensor, lut: Tensor) -> Tensor:
@@ -97,13 +98,12 @@ def _gather_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) 
 
     def some_queries(start: int, stop: int) -> None:
         index = _lookup_indices(packed[ids[start:stop].reshape(-1)], lut).view(stop - start, R * M)
-        index += torch.arange(0, (stop - start) * M * K, M * K, dtype=torch.int32)[
-            :, None
-        ]  # each its own tables
+        index += torch.arange(stop - start, dtype=torch.int32)[:, None] * (M * K)  # each its own tables
         sums = _sum_rows(lut[start:stop].view(-1, 1), index.view(-1), M)
         scores[start:stop] = sums.view(stop - start, R)
 
-    map_blocks(some_queries, Q, max(1, _LOOKUPS // max(1, R * M)))
+    at_a_time = min(_LOOKUPS // max(1, R * M), _INT32 // (M * K))
+    map_blocks(some_queries, Q, max(1, at_a_time))
     return scores if scale is None else scores * scale[ids]
 
 
@@ -124,6 +124,7 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         (33, 67, 3, 8),
         (1, 4099, 2, 8),
         (2, 19, 3, 9),
+        (2, 9001, 3, 8),
     ]
     for Q, N, M, nbits in sizes:
         g = generator(N)

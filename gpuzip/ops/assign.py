@@ -71,7 +71,7 @@ def _shapes(x: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _samples(device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    sizes = [(0, 2, 4, 3), (1, 1, 1, 1), (37, 3, 16, 4), (131, 5, 17, 3), (67, 2, 256, 8), (29, 1, 257, 5)]
+    sizes = [(0, 2, 4, 3), (1, 1, 1, 1), (37, 3, 16, 4), (1031, 5, 17, 3), (1031, 2, 256, 8), (29, 1, 257, 5)]
     for N, M, K, S in sizes:
         x = anisotropic(N, M * S)
         centroids = anisotropic(K, M * S, seed=1).view(K, M, S).transpose(0, 1).contiguous()

@@ -69,6 +69,9 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor]]:
         (67, 3, 8, 8),
         (9, 3, 9, 5),
         (5, 2, 16, 1),
+        (301, 16, 1, 3),
+        (299, 12, 2, 2),
+        (1031, 6, 4, 3),
     ]
     for N, M, nbits, S in sizes:
         packed = pack_bits(random_codes(N, M, 1 << nbits), nbits).to(device)
