@@ -7,12 +7,23 @@ import torch
 from torch import Tensor
 
 from gpuzip.ops import OPS, Op
+from gpuzip.ops._lanes import use_loops
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CASES = [
     pytest.param(op, i, id=f"{op.name}-{i}")
     for op in OPS.values()
     for i in range(len(list(op.samples("cpu"))))
+]
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+CPU_LANES = [
+    pytest.param(*case.values, lane, id=f"{case.id}-{lane}")
+    for case in CASES
+    for lane in ("torch", "loops")
+    if lane == "torch" or (HAS_NUMBA and case.values[0].loops)
+]
+ROADS = [pytest.param(*case.values, "cpu", id=case.id) for case in CPU_LANES] + [
+    pytest.param(*case.values, "", "cuda", id=f"{case.id}-cuda") for case in CASES if len(DEVICES) > 1
 ]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -46,12 +57,12 @@ def check_nearest(x: Tensor, centroids: Tensor, got: Tensor, want: Tensor) -> No
     assert bool((chosen - nearest <= 1e-5 * (nearest + sub.square().sum(-1))).all())
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("op", "i"), CASES)
-def test_matches_its_reference(op, i, device):
+@pytest.mark.parametrize(("op", "i", "lane", "device"), ROADS)
+def test_matches_its_reference(op, i, lane, device):
     args = sample(op, i, device)
     want = op.reference(*[a.cpu() if isinstance(a, Tensor) else a for a in args])
-    check_agreement(op, args, op.call(*args), want)
+    with use_loops(lane == "loops"):
+        check_agreement(op, args, op.call(*args), want)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -71,23 +82,24 @@ def test_compiles_without_a_graph_break(op):
     check_agreement(op, args, tuple(compiled(*args)), op.call(*args))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("op", "i"), CASES)
-def test_two_runs_are_the_same_bytes(op, i, device):
+@pytest.mark.parametrize(("op", "i", "lane", "device"), ROADS)
+def test_two_runs_are_the_same_bytes(op, i, lane, device):
     args = sample(op, i, device)
-    for a, b in zip(outputs(op.call(*args)), outputs(op.call(*args)), strict=True):
-        assert torch.equal(a, b)
+    with use_loops(lane == "loops"):
+        for a, b in zip(outputs(op.call(*args)), outputs(op.call(*args)), strict=True):
+            assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("op", "i"), CASES)
-def test_any_number_of_threads_gives_the_same_bytes(op, i):
+@pytest.mark.parametrize(("op", "i", "lane"), CPU_LANES)
+def test_any_number_of_threads_gives_the_same_bytes(op, i, lane):
     args, threads = sample(op, i, "cpu"), torch.get_num_threads()
-    want = outputs(op.call(*args))
     try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            for a, b in zip(outputs(op.call(*args)), want, strict=True):
-                assert torch.equal(a, b)
+        with use_loops(lane == "loops"):
+            want = outputs(op.call(*args))
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                for a, b in zip(outputs(op.call(*args)), want, strict=True):
+                    assert torch.equal(a, b)
     finally:
         torch.set_num_threads(threads)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from gpuzip.errors import MissingDependencyError
+from gpuzip.ops._lanes import loops_or
 
 Agreement = Literal["exact", "nearest", "close"]
 
@@ -18,7 +19,10 @@ _LIB = torch.library.Library("gpuzip", "DEF")
 
 @dataclass(frozen=True)
 class Op:
-    """A gpuzip operator: `reference` is the truth, `cpu` and `kernel` are faster roads to it.
+    """A gpuzip operator: `reference` is the truth, `cpu`, `loops` and `kernel` are faster roads to it.
+
+    cpu: plain torch and numpy. loops: "<module>:<function>" compiled by numba, taken instead of `cpu`
+    where numba is installed; None where there is none. kernel: "<module>:<launcher>" of Triton.
 
     agreement: how a faster road may differ from the reference. "exact": not at all. "nearest":
     an index may name another entry that is as near, within 1e-5 of the distances involved.
@@ -29,6 +33,7 @@ class Op:
     name: str
     reference: Callable[..., Any]
     cpu: Callable[..., Any]
+    loops: str | None
     kernel: str
     samples: Callable[[str], Iterator[tuple[Any, ...]]]
     agreement: Agreement
@@ -47,8 +52,9 @@ def define_op(
     samples: Callable[[str], Iterator[tuple[Any, ...]]],
     agreement: Agreement,
     cpu: Callable[..., Any] | None = None,
+    loops: str | None = None,
 ) -> Callable[..., Any]:
-    """Register `gpuzip::<schema>`: the CPU runs `cpu` or `reference`, CUDA runs `<module>:<launcher>`."""
+    """Register `gpuzip::<schema>`: the CPU runs `loops`, `cpu` or `reference`, CUDA runs `kernel`."""
     name = schema.partition("(")[0]
     module, _, launcher = kernel.partition(":")
 
@@ -66,9 +72,10 @@ def define_op(
             return launch(*args)
 
     _LIB.define(schema)
-    _LIB.impl(name, cpu or reference, "CPU")
+    plain = cpu or reference
+    _LIB.impl(name, plain if loops is None else loops_or(plain, loops), "CPU")
     _LIB.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"gpuzip::{name}", shapes, lib=_LIB)
     call: Callable[..., Any] = getattr(torch.ops.gpuzip, name).default
-    OPS[name] = Op(name, reference, cpu or reference, kernel, samples, agreement, call)
+    OPS[name] = Op(name, reference, plain, loops, kernel, samples, agreement, call)
     return call
