@@ -114,7 +114,7 @@ class Codes:
         if k:
             step = max(1, WORKSPACE // (query_bytes(len(self), k) + self.codec.scorer_bytes))
             for start in range(0, rows.n, step):
-                block = rows.block(start, start + step).to(self.device)
+                block = rows.block(start, start + step).to(self.device, torch.float32)
                 scorer = self.codec.scorer(self, block, metric)
                 values[start : start + step], ids[start : start + step] = best(scorer, k)
         if metric == "l2":
@@ -129,7 +129,7 @@ class Codes:
         meter = QualityMeter()
         for start, block in rows.blocks():
             decoded = self.codec.decode_block(self.data[start : start + len(block)])
-            meter.add(block.to(self.device), decoded.to(self.dtype).float())
+            meter.add(block.to(self.device, torch.float32), decoded.to(self.dtype).float())
         return meter.result()
 
     def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:

@@ -1,4 +1,4 @@
-"""Rows of a caller's matrix, read a block at a time as float32: tensor, array or memory map."""
+"""Rows of a caller's matrix, checked and read a block at a time: tensor, array or memory map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_capturing
 from gpuzip.errors import DtypeError, GpuzipError
 
 Matrix = Tensor | np.ndarray[Any, Any]
 
-#: Bytes of float32 rows that are in memory at a time when a matrix is read in blocks.
+#: Bytes of float32 rows that are in memory at a time when a matrix is read in blocks. On a GPU a block is
+#: a view of the matrix in place, unless it is float64, and a large one keeps the GPU busy.
 BLOCK_BYTES = 32 << 20
+_GPU_BLOCK_BYTES = 1 << 30
 
 #: Rows below this have distances from one another whose squares fit in float32.
 LARGEST_NORM = 2.0**62
@@ -26,7 +29,8 @@ class Rows:
     who and name are the caller and the argument in messages. d and device are what is required of
     x, if anything; an array has no device and is read onto the one it is needed on.
     Raises DtypeError for what is not floats and GpuzipError for a wrong rank, width or device
-    here, and for NaN, inf or huge values when the block that holds them is read.
+    here, and for NaN, inf or huge values when the block that holds them is read: on a GPU after the
+    last one, so that the CPU waits once, and never while a CUDA graph is captured.
     """
 
     def __init__(
@@ -61,12 +65,21 @@ class Rows:
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """(first row, float32 block) over all rows, at most BLOCK_BYTES each."""
-        step = max(1, BLOCK_BYTES // (4 * self.d))
+        """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or the halves that came."""
+        step = max(1, (_GPU_BLOCK_BYTES if self.device.type == "cuda" else BLOCK_BYTES) // (4 * self.d))
+        waiting = []
         for start in range(0, self.n, step):
-            yield start, self.block(start, start + step)
+            part, ids = self._x[start : start + step], range(start, min(start + step, self.n))
+            block = _readable(part)
+            waiting.append((part, _is_sound(block), ids))
+            if self.device.type != "cuda":
+                self._check(*waiting.pop())
+            yield start, block
+        for check in waiting:
+            self._check(*check)
 
     def block(self, start: int, stop: int) -> Tensor:
+        """float32, or the halves that came."""
         return self._checked(self._x[start:stop], range(start, min(stop, self.n)))
 
     def sample(self, limit: int, seed: int) -> Tensor:
@@ -78,17 +91,18 @@ class Rows:
         return self._checked(self._x[index], ids)
 
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
-        if isinstance(part, np.ndarray):
-            # ml_dtypes' bfloat16 is no "f"; another byte order is made native
-            dtype = part.dtype.newbyteorder("=") if part.dtype.kind == "f" else np.dtype(np.float32)
-            part = torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # copies a read-only map
-        x = part.to(torch.float32).contiguous()
-        if not bool(torch.linalg.vector_norm(x) < LARGEST_NORM):  # one cheap pass, over all rows at once
-            self._refuse_rows(part, x, ids)
+        x = _readable(part)
+        self._check(part, _is_sound(x), ids)
         return x
 
-    def _refuse_rows(self, part: Tensor, x: Tensor, ids: Any) -> None:
-        bad = (~(torch.linalg.vector_norm(x, dim=1) < LARGEST_NORM)).nonzero().view(-1)
+    def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
+        """sound: of all rows at once; one that is not is looked for only where that says no."""
+        if not is_capturing(self.device) and not bool(sound):
+            self._refuse_rows(_tensor(part), ids)
+
+    def _refuse_rows(self, part: Tensor, ids: Any) -> None:
+        norms = torch.linalg.vector_norm(_readable(part), dim=1, dtype=torch.float32)
+        bad = (~(norms < LARGEST_NORM)).nonzero().view(-1)
         if len(bad) == 0:
             return
         first = int(bad[0])
@@ -98,6 +112,26 @@ class Rows:
         raise GpuzipError(
             f"{self.who}: row {ids[first]} holds {what} ({len(bad)} such rows in this block). {advice}."
         )
+
+
+def _tensor(part: Matrix) -> Tensor:
+    if isinstance(part, Tensor):
+        return part
+    # ml_dtypes' bfloat16 is no "f"; another byte order is made native
+    dtype = part.dtype.newbyteorder("=") if part.dtype.kind == "f" else np.dtype(np.float32)
+    return torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # copies a read-only map
+
+
+def _readable(part: Matrix) -> Tensor:
+    """A contiguous tensor of float32, float16 or bfloat16."""
+    x = _tensor(part)
+    return (x if x.dtype in (torch.float16, torch.bfloat16) else x.to(torch.float32)).contiguous()
+
+
+def _is_sound(x: Tensor) -> Tensor:
+    """One cheap pass over all rows at once: no NaN, no inf, nothing huge."""
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
+    return norm < LARGEST_NORM
 
 
 def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:

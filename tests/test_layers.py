@@ -20,7 +20,7 @@ LAYERS = [
     ["gpuzip.quality", "gpuzip.rows"],
     ["gpuzip.ops"],
     ["gpuzip.loops"],
-    ["gpuzip.parallel"],
+    ["gpuzip.bytewise", "gpuzip.capture", "gpuzip.parallel"],
     ["gpuzip._version", "gpuzip.errors"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -17,10 +17,10 @@ CASES = [
 ]
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 CPU_LANES = [
-    pytest.param(*case.values, lane, id=f"{case.id}-{lane}")
-    for case in CASES
-    for lane in ("torch", "loops")
-    if lane == "torch" or (HAS_NUMBA and case.values[0].loops)
+    pytest.param(op, i, lane, id=f"{op.name}-{i}-{lane}")
+    for op in OPS.values()
+    for i in range(len(list(op.samples("cpu"))))
+    for lane in ("torch", *(["loops"] if HAS_NUMBA and op.loops else []))
 ]
 ROADS = [pytest.param(*case.values, "cpu", id=case.id) for case in CPU_LANES] + [
     pytest.param(*case.values, "", "cuda", id=f"{case.id}-cuda") for case in CASES if len(DEVICES) > 1

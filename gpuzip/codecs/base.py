@@ -45,7 +45,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode_block(self, x: Tensor) -> Tensor:
-        """(n, D) float32 -> (n, code_size) uint8."""
+        """(n, D) float32, float16 or bfloat16 -> (n, code_size) uint8."""
 
     @abstractmethod
     def decode_block(self, data: Tensor) -> Tensor:

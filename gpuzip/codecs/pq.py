@@ -111,7 +111,7 @@ class ProductQuantizer(Codec):
                 f"{who}: m={m} does not divide d={rows.d}; nearest that do: "
                 f"{', '.join(map(str, nearest_divisors(rows.d, m)))}. Use one of them, or pad=True."
             )
-        sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device)
+        sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device, torch.float32)
         if len(sample) < min_points_per_centroid * K:
             warnings.warn(
                 f"{who}: {len(sample)} rows train 2**{self.nbits} centroids; at least "

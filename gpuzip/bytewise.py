@@ -1,0 +1,23 @@
+"""Codes of 1, 2 or 4 bits read a byte at a time: tables and centroids of whole bytes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def byte_tables(lut: Tensor) -> Tensor:
+    """(Q, M, K) -> one table a byte where a byte holds whole codes: 4-bit codes cost half the look-ups.
+
+    Neighbours are paired: entry (high, low) is the sum of both. Codes past the last add 0. Where K is 256,
+    or codes cross bytes, the tables come back as they are.
+    """
+    K = lut.shape[2]
+    if K not in (2, 4, 16):
+        return lut.contiguous()
+    lut = torch.nn.functional.pad(lut, (0, 0, 0, -lut.shape[1] % (8 // (K.bit_length() - 1))))
+    while K < 256:
+        pairs = lut.view(len(lut), -1, 2, K)
+        lut = (pairs[:, :, 0, None, :] + pairs[:, :, 1, :, None]).reshape(len(lut), -1, K * K)
+        K *= K
+    return lut.contiguous()

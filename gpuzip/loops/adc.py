@@ -1,0 +1,155 @@
+"""Asymmetric distances: table entries added up in order of m, a query at a time or sixteen side by side."""
+
+import numpy as np
+import torch
+
+from gpuzip.bytewise import byte_tables
+from gpuzip.loops._jit import jit
+from gpuzip.loops._vector import max_into, sum_of_entries
+from gpuzip.loops.bits import unpack_bits
+from gpuzip.parallel import map_blocks
+
+_ROWS = 16384
+_FEW = 3  # queries below which tables apart are faster than tables side by side
+_WIDE = 16  # queries side by side: a look-up reads a cache line of scores
+_AT_ONCE = 4  # rows whose sums are in registers together
+_NONE = {np.float32: np.empty(0, np.float32), np.bool_: np.empty(0, np.bool_)}
+
+_sums_of_some = sum_of_entries(_WIDE, _AT_ONCE)
+_sums_of_one = sum_of_entries(_WIDE, 1)
+_max_into = max_into(_WIDE)
+
+
+def adc_scan(packed, lut, scale, mask, group):
+    """As the operator: (N, B) uint8, (Q, M, K), (N,) float32 or None, (N,) bool or None -> (Q, groups)."""
+    tables = byte_tables(lut).numpy()
+    N, (Q, M, K), shift = len(packed), tables.shape, group.bit_length() - 1
+    best = np.full((Q, -(-N // group)), -np.inf, np.float32)
+    few = Q < _FEW
+    if not few:
+        wide = np.empty((-(-Q // _WIDE), M * K * _WIDE), np.float32)
+        _side_by_side(tables.reshape(Q, M * K), wide)
+        tables = wide
+
+    def some_rows(start, stop):
+        codes = _codes(packed[start:stop], M, K)
+        extras = _part(scale, start, stop, np.float32), _part(mask, start, stop, np.bool_)
+        part = best[:, start >> shift : -(-stop // group)]
+        if few:
+            for q in range(Q):
+                _scan_one(codes, tables[q], *extras, shift, part[q])
+        else:
+            for t, table in enumerate(tables):
+                _scan_wide(codes.reshape(-1), M, K, table, *extras, shift, part[t * _WIDE : (t + 1) * _WIDE])
+
+    if best.size:
+        map_blocks(some_rows, N, _ROWS)
+    return torch.from_numpy(best)
+
+
+def adc_gather(packed, lut, scale, mask, ids):
+    """As the operator: the scores of `adc_scan`, bit for bit, of rows ids (Q, R); -inf for none."""
+    tables = byte_tables(lut).numpy()
+    N, (_, M, K) = len(packed), tables.shape
+    extras = _part(scale, 0, N, np.float32), _part(mask, 0, N, np.bool_)
+    packed, ids = packed.contiguous().numpy(), ids.contiguous().numpy()
+    scores = np.empty(ids.shape, np.float32)
+
+    def some_queries(start, stop):
+        for q in range(start, stop):
+            rows = packed[np.clip(ids[q], 0, N - 1)]
+            _gather(_codes(torch.from_numpy(rows), M, K), tables[q], *extras, N, ids[q], scores[q])
+
+    if scores.size and N:
+        map_blocks(some_queries, len(tables), max(1, 4096 // ids.shape[1]))
+    return torch.from_numpy(scores) if N else torch.full(ids.shape, float("-inf"))
+
+
+def _codes(packed, M, K):
+    """(n, B) bytes -> (n, M) codes."""
+    return (packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)).contiguous().numpy()
+
+
+def _part(values, start, stop, dtype):
+    """Some of an optional column, as an array; an empty one where there is none."""
+    return _NONE[dtype] if values is None else values[start:stop].contiguous().numpy()
+
+
+@jit()
+def _side_by_side(tables, wide):
+    """(Q, E) -> (ceil(Q / 16), E * 16): the entries of sixteen queries in one cache line."""
+    Q, E = tables.shape
+    for q in range(len(wide) * _WIDE):
+        t, w = q // _WIDE, q % _WIDE
+        for e in range(E):
+            wide[t, e * _WIDE + w] = tables[q, e] if q < Q else np.float32(0)
+
+
+@jit()
+def _scan_one(codes, table, scale, mask, shift, best):
+    n, M = codes.shape
+    scores = np.empty(64, np.float32)
+    for first in range(0, n, 64):
+        last = min(first + 64, n)
+        fours = (last - first) // 4
+        for i in range(fours):  # four sums at a time do not wait for one another
+            r = first + 4 * i
+            code0, code1, code2, code3 = codes[r], codes[r + 1], codes[r + 2], codes[r + 3]
+            sum0 = sum1 = sum2 = sum3 = np.float32(0)
+            for m in range(M):
+                entries = table[m]
+                sum0 += entries[code0[m]]
+                sum1 += entries[code1[m]]
+                sum2 += entries[code2[m]]
+                sum3 += entries[code3[m]]
+            scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3] = sum0, sum1, sum2, sum3
+        for r in range(first + 4 * fours, last):
+            scores[r - first] = _sum(codes[r], table)
+        for r in range(first, last):
+            score = scores[r - first]
+            if len(scale):
+                score *= scale[r]
+            if score > best[r >> shift] and (len(mask) == 0 or mask[r]):
+                best[r >> shift] = score
+
+
+@jit()
+def _scan_wide(codes, M, K, table, scale, mask, shift, best):
+    """codes (n * M,), table (M * K * 16,) -> best (up to 16, groups)."""
+    scores = np.empty(_AT_ONCE * _WIDE, np.float32)
+    Q, groups = best.shape
+    tops = np.full(groups * _WIDE, -np.inf, np.float32)
+    n = len(codes) // M
+    for first in range(0, n, _AT_ONCE):
+        last = min(first + _AT_ONCE, n)
+        if last - first == _AT_ONCE:
+            _sums_of_some(scores, 0, table, K, codes, first * M, M)
+        else:
+            for r in range(first, last):
+                _sums_of_one(scores, (r - first) * _WIDE, table, K, codes, r * M, M)
+        for r in range(first, last):
+            if len(mask) == 0 or mask[r]:
+                factor = scale[r] if len(scale) else np.float32(1)
+                _max_into(tops, (r >> shift) * _WIDE, scores, (r - first) * _WIDE, factor)
+    for q in range(Q):
+        for g in range(groups):
+            best[q, g] = tops[g * _WIDE + q]
+
+
+@jit()
+def _gather(codes, table, scale, mask, N, ids, scores):
+    for r in range(len(ids)):
+        n = ids[r]
+        scores[r] = -np.inf
+        if 0 <= n < N and (len(mask) == 0 or mask[n]):
+            scores[r] = _sum(codes[r], table)
+            if len(scale):
+                scores[r] *= scale[n]
+
+
+@jit()
+def _sum(codes, table):
+    total = np.float32(0)
+    for m in range(len(codes)):
+        total += table[m, codes[m]]
+    return total

@@ -1,0 +1,116 @@
+"""Hamming distances by words of 64 bits: row by row for few queries, by columns of words for many."""
+
+import numpy as np
+import torch
+
+from gpuzip.loops._jit import jit
+from gpuzip.loops._words import popcount
+from gpuzip.parallel import map_blocks
+
+_ROWS = 16384
+_FEW = 4  # queries below which turning rows into columns does not pay
+_TILE = 512  # rows whose columns stay in L1
+_NOWHERE = np.int32(2**31 - 1)  # the distance of a row that is not there or not allowed
+_ALL = np.empty(0, np.bool_)
+
+
+def hamming_scan(queries, codes, mask, group):
+    """As the operator: (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32."""
+    N, Q = len(codes), len(queries)
+    least = np.full((Q, -(-N // group)), _NOWHERE, np.int32)
+    words, shift = _words(queries), group.bit_length() - 1
+    scan = _scan_rows if Q < _FEW else _scan_columns
+
+    def some_rows(start, stop):
+        allowed = _ALL if mask is None else mask[start:stop].contiguous().numpy()
+        scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
+
+    if least.size:
+        map_blocks(some_rows, N, _ROWS)
+    return torch.from_numpy(least)
+
+
+def hamming_gather(queries, codes, mask, ids):
+    """As the operator: the distances of rows ids (Q, R) int64; 2**31 - 1 where there is none."""
+    N, words = len(codes), _words(queries)
+    allowed = _ALL if mask is None else mask.contiguous().numpy()
+    codes, ids = codes.contiguous().numpy(), ids.contiguous().numpy()
+    distances = np.full(ids.shape, _NOWHERE, np.int32)
+
+    def some_queries(start, stop):
+        for q in range(start, stop):
+            rows = torch.from_numpy(codes[np.clip(ids[q], 0, N - 1)])
+            _gather(words[q], _words(rows), allowed, N, ids[q], distances[q])
+
+    if distances.size and N:
+        map_blocks(some_queries, len(ids), max(1, 4096 // ids.shape[1]))
+    return torch.from_numpy(distances)
+
+
+def _words(rows):
+    """(n, B) uint8 -> (n, ceil(B / 8)) uint64; bytes past the last are zero."""
+    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 8)).contiguous().numpy()
+    return rows.view(np.uint64) if len(rows) else np.empty((0, rows.shape[1] // 8), np.uint64)
+
+
+@jit()
+def _scan_rows(queries, words, mask, shift, least):
+    for q in range(len(queries)):
+        query, mine = queries[q], least[q]
+        for r in range(len(words)):
+            distance = _distance(query, words[r])
+            if distance < mine[r >> shift] and (len(mask) == 0 or mask[r]):
+                mine[r >> shift] = distance
+
+
+@jit()
+def _scan_columns(queries, words, mask, shift, least):
+    n, W = words.shape
+    columns = np.empty((W + W % 2, _TILE), np.uint64)
+    columns[W:] = 0
+    distances = np.empty(_TILE, np.uint64)
+    for first in range(0, n, _TILE):
+        rows = min(_TILE, n - first)
+        for r in range(rows):
+            for w in range(W):
+                columns[w, r] = words[first + r, w]
+        for q in range(len(queries)):
+            distances[:rows] = 0
+            for w in range(0, W, 2):
+                low, high = columns[w], columns[w + 1]
+                a = queries[q, w]
+                b = queries[q, w + 1] if w + 1 < W else np.uint64(0)
+                for r in range(rows):
+                    distances[r] += popcount(low[r] ^ a) + popcount(high[r] ^ b)
+            if len(mask):
+                for r in range(rows):
+                    if not mask[first + r]:
+                        distances[r] = np.uint64(_NOWHERE)
+            _least_of_groups(distances[:rows], first, shift, least[q])
+
+
+@jit()
+def _least_of_groups(distances, first, shift, least):
+    """distances of rows from `first`, a multiple of the tile: min into least[row >> shift]."""
+    group = 1 << shift
+    for start in range(0, len(distances), group):
+        lowest = np.uint64(_NOWHERE)
+        for distance in distances[start : start + group]:
+            lowest = min(lowest, distance)
+        g = (first + start) >> shift
+        least[g] = min(least[g], np.int32(lowest))
+
+
+@jit()
+def _gather(query, words, mask, N, ids, distances):
+    for r in range(len(ids)):
+        if 0 <= ids[r] < N and (len(mask) == 0 or mask[ids[r]]):
+            distances[r] = _distance(query, words[r])
+
+
+@jit()
+def _distance(a, b):
+    total = np.uint64(0)
+    for w in range(len(a)):
+        total += popcount(a[w] ^ b[w])
+    return np.int32(total)

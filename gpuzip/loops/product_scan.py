@@ -1,0 +1,58 @@
+"""Decoded rows times queries, a tile at a time: torch's product between two loops, decoding and reducing."""
+
+import numpy as np
+import torch
+
+from gpuzip.loops._jit import jit
+from gpuzip.loops._words import as_float
+from gpuzip.loops.decode import decode
+from gpuzip.parallel import map_blocks
+
+_ROWS = 1024
+_NO_FACTOR, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
+
+
+def product_scan(packed, table, queries, scale, bias, mask, group):
+    """As the operator: estimates (Q, ceil(N / group)) of the best key of each group of rows."""
+    N, Q = len(packed), len(queries)
+    columns = queries.T.contiguous()
+    best = np.empty((Q, -(-N // group)), np.float32)
+    bits = table.view(torch.int16) if table.itemsize == 2 else table
+
+    def some_rows(start, stop):
+        rows = decode(packed[start:stop], bits).view(table.dtype)
+        scores = _readable(torch.mm(rows, columns))
+        factors = _part(scale, start, stop, _NO_FACTOR), _part(bias, start, stop, _NO_FACTOR)
+        groups = slice(start // group, -(-stop // group))
+        _best_of_groups(scores, *factors, _part(mask, start, stop, _NO_MASK), group, best[:, groups])
+
+    if best.size:
+        map_blocks(some_rows, N, max(_ROWS, group))
+    return torch.from_numpy(best)
+
+
+def _readable(scores):
+    """An array of the scores; bfloat16, which numpy has not, as its bits."""
+    return (scores.view(torch.uint16) if scores.dtype == torch.bfloat16 else scores.float()).numpy()
+
+
+def _part(values, start, stop, nothing):
+    return nothing if values is None else values[start:stop].contiguous().numpy()
+
+
+@jit()
+def _best_of_groups(scores, scale, bias, mask, group, best):
+    n, Q = scores.shape
+    tops = np.empty(Q, np.float32)
+    for g in range(best.shape[1]):
+        tops[:] = -np.inf
+        for r in range(g * group, min(n, (g + 1) * group)):
+            if len(mask) == 0 or mask[r]:
+                factor = scale[r] if len(scale) else np.float32(1)
+                offset = bias[r] if len(bias) else np.float32(0)
+                row = scores[r]
+                for q in range(Q):
+                    key = as_float(row[q]) * factor + offset
+                    tops[q] = key if key > tops[q] else tops[q]
+        for q in range(Q):
+            best[q, g] = tops[q]
