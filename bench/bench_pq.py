@@ -5,7 +5,6 @@ Every case first asserts that both sides give the same answer, then times them i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,30 +18,15 @@ from torch import Tensor
 import gpuzip
 from bench import agree
 from bench.data import made, made_blocks, sample
-from bench.measure import Call, in_turns, seconds
-from bench.peers import embzip_load, embzip_save, faiss_pq, same_threads
+from bench.conftest import Compare
+from bench.measure import Call, seconds
+from bench.peers import embzip_load, embzip_save, faiss_pq
 from gpuzip import Codes, ProductQuantizer
 
 _ROWS = 20_000
 _MOST_ROWS = 1_000_000
 _LONGEST = 10.0  # seconds a call of a peer may take
 _FEW_QUERIES = 16
-
-Compare = Callable[..., None]
-
-
-@pytest.fixture
-def compare(benchmark: Any) -> Compare:
-    """Times ours beside peers; `case` says what ran, `about` has more to record of a peer."""
-    threads = same_threads()
-
-    def run(ours: Call, peers: dict[str, Call], about: dict[str, dict[str, Any]], **case: Any) -> None:
-        found = in_turns(benchmark, ours, peers)
-        for name, extra in about.items():
-            found.setdefault(name, {}).update(extra)
-        benchmark.extra_info.update(case=case, threads=threads, peers=found)
-
-    return run
 
 
 @cache
@@ -111,7 +95,7 @@ def test_decode(compare: Compare, m: int, nbits: int) -> None:
 
 
 @pytest.mark.benchmark(group="search")
-@pytest.mark.parametrize("q", [1, 16, 256])
+@pytest.mark.parametrize("q", [1, 16, 64, 256])
 @pytest.mark.parametrize("n", [100_000, _MOST_ROWS])
 @pytest.mark.parametrize(("m", "nbits"), [(48, 8), (96, 4)])
 def test_search(compare: Compare, m: int, nbits: int, n: int, q: int) -> None:

@@ -33,7 +33,7 @@ def pq() -> int:
             return 1
         rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
     write("pq", rows)
-    heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "note"]
+    heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "without numba", "note"]
     show("Speed", heads, map(_cells, rows))
     return 0
 
@@ -41,6 +41,7 @@ def pq() -> int:
 def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
     """One row of pq.csv for each peer of a benchmark, in its JSON form."""
     extra, stats = case["extra_info"], case["stats"]
+    plain = extra["plain"]["median"]
     about = {"group": case["group"]} | {"queries": None} | extra["case"]
     ours = {"rounds": stats["rounds"], "seconds": stats["median"], "least_seconds": stats["min"]}
     return [
@@ -49,6 +50,7 @@ def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
         | ours
         | {"peer_seconds": peer.get("median"), "peer_least_seconds": peer.get("min")}
         | {column: peer.get(column) for column in ("ratio", "least_ratio")}
+        | {"plain_seconds": plain, "plain_ratio": peer["median"] / plain if "median" in peer else None}
         | {"peak_bytes": extra["peak_bytes"], "peer_peak_bytes": peer.get("peak_bytes")}
         | {"recall": peer.get("recall"), "note": peer.get("note")}
         for name, peer in sorted(extra["peers"].items())
@@ -56,12 +58,20 @@ def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    case = f"{row['group']} {row['rows']:,} m={row['m']} nbits={row['nbits']}"
+    case = f"{row['group']} {row['rows']:,} {tables.setting(row)}"
     queries = f" Q={row['queries']}" if row["queries"] else ""
     times = ["" if row[side] is None else f"{row[side] * 1e3:,.2f}" for side in ("seconds", "peer_seconds")]
     if row["ratio"] is None:
-        return [case + queries, row["peer"], *times, "", "", row["note"] or ""]
-    return [case + queries, row["peer"], *times, *tables.verdict(row["ratio"], row["peer"]), _noise(row)]
+        return [case + queries, row["peer"], *times, "", "", "", row["note"] or ""]
+    plain = tables.verdict(row["plain_ratio"], row["peer"])[0]
+    return [
+        case + queries,
+        row["peer"],
+        *times,
+        *tables.verdict(row["ratio"], row["peer"]),
+        plain,
+        _noise(row),
+    ]
 
 
 def _noise(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -57,7 +58,8 @@ def _code(row: Row) -> list[str]:
 
 def speed() -> list[str]:
     rows = read("pq")
-    heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster", "memory, gpuzip", "memory, theirs"]
+    heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster", "ratio without numba"]
+    heads += ["memory, gpuzip", "memory, theirs"]
     return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
 
 
@@ -66,9 +68,10 @@ def _race(row: Row) -> list[str]:
     peer = row["peer"] + (f", recall {float(row['recall']):.3f}" if row["recall"] else "")
     memory = [_bytes(row["peak_bytes"]), _bytes(row["peer_peak_bytes"])]
     if not row["ratio"]:
-        return [_case(row), peer, _seconds(row["seconds"]), row["note"], "", "", *memory]
+        return [_case(row), peer, _seconds(row["seconds"]), row["note"], "", "", "", *memory]
     times = [_seconds(row["seconds"]), _seconds(row["peer_seconds"])]
-    return [_case(row), peer, *times, *verdict(float(row["ratio"]), row["peer"]), *memory]
+    plain = verdict(float(row["plain_ratio"]), row["peer"])[0]
+    return [_case(row), peer, *times, *verdict(float(row["ratio"]), row["peer"]), plain, *memory]
 
 
 def memory() -> list[str]:
@@ -109,7 +112,12 @@ def _case(row: Row) -> str:
     queries = (
         f", {row['queries']} {'query' if row['queries'] == '1' else 'queries'}" if row["queries"] else ""
     )
-    return f"{row['group']}, {int(row['rows']):,} rows, m={row['m']}, nbits={row['nbits']}{queries}"
+    return f"{row['group']}, {int(row['rows']):,} rows, {setting(row)}{queries}"
+
+
+def setting(row: dict[str, Any]) -> str:
+    """`m=48, nbits=8` of product quantization, `384 bits` of binary codes."""
+    return f"m={row['m']}, nbits={row['nbits']}" if row["m"] else f"{row['nbits']} bits"
 
 
 def _task(row: Row) -> str:

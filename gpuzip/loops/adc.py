@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip.bytewise import byte_tables
+from gpuzip.loops._filtered import best_of_groups, can_filter, exact_sum, rounded
 from gpuzip.loops._jit import jit
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
@@ -11,6 +12,7 @@ from gpuzip.parallel import map_blocks
 
 _ROWS = 16384
 _FEW = 3  # queries below which tables apart are faster than tables side by side
+_FEW_FILTERED = 8  # the same where tables fit in registers
 _WIDE = 16  # queries side by side: a look-up reads a cache line of scores
 _AT_ONCE = 4  # rows whose sums are in registers together
 _NONE = {np.float32: np.empty(0, np.float32), np.bool_: np.empty(0, np.bool_)}
@@ -25,7 +27,8 @@ def adc_scan(packed, lut, scale, mask, group):
     tables = byte_tables(lut).numpy()
     N, (Q, M, K), shift = len(packed), tables.shape, group.bit_length() - 1
     best = np.full((Q, -(-N // group)), -np.inf, np.float32)
-    few = Q < _FEW
+    filters = [rounded(table) for table in tables] if Q < _FEW_FILTERED and can_filter(M, K, group) else []
+    few = Q < _FEW or bool(filters)
     if not few:
         wide = np.empty((-(-Q // _WIDE), M * K * _WIDE), np.float32)
         _side_by_side(tables.reshape(Q, M * K), wide)
@@ -37,7 +40,10 @@ def adc_scan(packed, lut, scale, mask, group):
         part = best[:, start >> shift : -(-stop // group)]
         if few:
             for q in range(Q):
-                _scan_one(codes, tables[q], *extras, shift, part[q])
+                if filters:
+                    best_of_groups(codes, tables[q], *filters[q], *extras, shift, part[q])
+                else:
+                    _scan_one(codes, tables[q], *extras, shift, part[q])
         else:
             for t, table in enumerate(tables):
                 _scan_wide(codes.reshape(-1), M, K, table, *extras, shift, part[t * _WIDE : (t + 1) * _WIDE])
@@ -104,7 +110,7 @@ def _scan_one(codes, table, scale, mask, shift, best):
                 sum3 += entries[code3[m]]
             scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3] = sum0, sum1, sum2, sum3
         for r in range(first + 4 * fours, last):
-            scores[r - first] = _sum(codes[r], table)
+            scores[r - first] = exact_sum(codes[r], table)
         for r in range(first, last):
             score = scores[r - first]
             if len(scale):
@@ -142,14 +148,6 @@ def _gather(codes, table, scale, mask, N, ids, scores):
         n = ids[r]
         scores[r] = -np.inf
         if 0 <= n < N and (len(mask) == 0 or mask[n]):
-            scores[r] = _sum(codes[r], table)
+            scores[r] = exact_sum(codes[r], table)
             if len(scale):
                 scores[r] *= scale[n]
-
-
-@jit()
-def _sum(codes, table):
-    total = np.float32(0)
-    for m in range(len(codes)):
-        total += table[m, codes[m]]
-    return total

@@ -1,6 +1,7 @@
 """The operators, one file each: schema, reference, shape rule, samples and the name of the kernel."""
 
 from gpuzip.ops._define import OPS, Op
+from gpuzip.ops._lanes import loops_are_used, use_loops
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
@@ -18,8 +19,10 @@ __all__ = [
     "centroid_sums",
     "code_bytes",
     "decode",
+    "loops_are_used",
     "max_of_groups",
     "pack_bits",
     "topk",
     "unpack_bits",
+    "use_loops",
 ]

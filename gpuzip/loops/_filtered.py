@@ -1,0 +1,121 @@
+"""The exact best score of each group of rows, of which only the rows that may be the best are summed exactly.
+
+Tables rounded to bytes are summed in registers for every row (`_shuffle`). How far such a sum can be from
+the exact one is known, so a row whose rounded sum is further below the best of its group cannot win it.
+"""
+
+import numpy as np
+
+from gpuzip.loops._jit import jit
+from gpuzip.loops._shuffle import ROWS, is_here, sums_of_bytes
+
+_TILE = 1024  # rows whose rounded sums are kept at a time: a multiple of every group
+_MOST_TABLES = 256  # so many bytes add up to 16 bits
+_LEAST_GROUP = 16  # in smaller ones too many rows are summed twice
+
+
+def can_filter(M, K, group):
+    """Whether `best_of_groups` runs on this CPU, for such tables and groups."""
+    return K == 256 and M <= _MOST_TABLES and group >= _LEAST_GROUP and is_here()
+
+
+@jit()
+def rounded(table):
+    """(M, 256) float32 -> bytes of whole chunks of eight tables, flat; low, step, margin.
+
+    The sum of the exact entries is within step * margin of low + step * (sum of bytes), in float32 as well.
+    """
+    M = len(table)
+    low, reach, size = 0.0, 0.0, 0.0
+    for m in range(M):
+        least, most = table[m].min(), table[m].max()
+        low += least
+        reach = max(reach, np.float64(most) - np.float64(least))
+        size += max(abs(least), abs(most))
+    step = reach / 255 if reach > 0 else 1.0
+    bytes_ = np.zeros((M + 7) // 8 * 8 * 256, np.uint8)
+    for m in range(M):
+        least = np.float64(table[m].min())
+        for k in range(256):
+            bytes_[m * 256 + k] = np.uint8(min(255.0, (table[m, k] - least) / step + 0.5))
+    # Half a step an entry, and float32 sums of M entries that round M times each.
+    margin = 0.5001 * M + 2.0**-22 * M * size / step + 1
+    return bytes_, low, step, margin
+
+
+@jit()
+def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, shift, best):
+    """codes (n, M) uint8 -> best (groups,), at first -inf: max of each 2**shift rows, as `_scan_one` finds it."""
+    n, M = codes.shape
+    chunks = (M + 7) // 8
+    sums = np.empty(_TILE, np.uint16)
+    tail = np.zeros(ROWS * M + 8, np.uint8)
+    flat = codes.reshape(n * M)
+    group = 1 << shift
+    for first in range(0, n, _TILE):
+        last = min(first + _TILE, n)
+        for r in range(first, last, ROWS):
+            if r + ROWS < n:
+                sums_of_bytes(sums, r - first, bytes_, flat, r * M, M, chunks)
+            else:  # the last rows, padded: a chunk may reach past the end of the codes
+                tail[: (n - r) * M] = flat[r * M :]
+                sums_of_bytes(sums, r - first, bytes_, tail, 0, M, chunks)
+        for start in range(first, last, group):
+            stop = min(start + group, last)
+            if len(scale) == 0 and len(mask) == 0:
+                _settle(codes, table, sums, first, start, stop, margin, best, start >> shift)
+            else:
+                _settle_scaled(
+                    codes,
+                    table,
+                    sums,
+                    first,
+                    start,
+                    stop,
+                    low,
+                    step,
+                    margin,
+                    scale,
+                    mask,
+                    best,
+                    start >> shift,
+                )
+
+
+@jit()
+def _settle(codes, table, sums, first, start, stop, margin, best, g):
+    """best[g] over rows start to stop."""
+    some = sums[start - first : stop - first]
+    highest = np.uint16(0)
+    for total in some:
+        highest = max(highest, total)
+    least = np.uint16(max(0.0, highest - np.ceil(2 * margin)))
+    for r in range(len(some)):
+        if some[r] >= least:
+            best[g] = max(best[g], exact_sum(codes[start + r], table))
+
+
+@jit()
+def _settle_scaled(codes, table, sums, first, start, stop, low, step, margin, scale, mask, best, g):
+    surely = -np.inf  # the best row scores this at least
+    for r in range(start, stop):
+        if len(mask) == 0 or mask[r]:
+            factor = np.float64(scale[r]) if len(scale) else 1.0
+            surely = max(surely, factor * (low + step * sums[r - first]) - abs(factor) * step * margin)
+    for r in range(start, stop):
+        if len(mask) == 0 or mask[r]:
+            factor = np.float64(scale[r]) if len(scale) else 1.0
+            if factor * (low + step * sums[r - first]) + abs(factor) * step * margin >= surely:
+                score = exact_sum(codes[r], table)
+                if len(scale):
+                    score *= scale[r]
+                best[g] = max(best[g], score)
+
+
+@jit()
+def exact_sum(codes, table):
+    """sum over m, in order, of table[m, codes[m]], in float32."""
+    total = np.float32(0)
+    for m in range(len(codes)):
+        total += table[m, codes[m]]
+    return total
