@@ -87,6 +87,7 @@ _op = define_op(
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
+    loops="gpuzip.loops.assign:assign",
     kernel="gpuzip.kernels.assign:assign",
     samples=_samples,
     agreement="nearest",

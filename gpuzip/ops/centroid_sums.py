@@ -51,6 +51,7 @@ _op = define_op(
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
+    loops="gpuzip.loops.centroid_sums:centroid_sums",
     kernel="gpuzip.kernels.centroid_sums:centroid_sums",
     samples=_samples,
     agreement="close",

@@ -85,6 +85,7 @@ _op = define_op(
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
+    loops="gpuzip.loops.decode:decode",
     kernel="gpuzip.kernels.decode:decode",
     samples=_samples,
     agreement="exact",

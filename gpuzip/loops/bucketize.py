@@ -1,0 +1,55 @@
+"""How many boundaries are below each value: one comparison a boundary where they are few, else halving."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.loops._jit import jit
+from gpuzip.parallel import map_blocks
+
+_BLOCK = 1 << 18  # values of a block
+_FEW = 31
+
+
+def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
+    N, D = x.shape
+    out = torch.empty((N, D), dtype=torch.uint8)
+    steps = boundaries.float().expand(D, -1).T.contiguous().numpy()  # [L, D]: columns are lanes
+    count = _count_of_few if len(steps) <= _FEW else _count_of_many
+
+    def one_block(start: int, stop: int) -> None:
+        count(x[start:stop].float().contiguous().numpy(), steps, out[start:stop].numpy())
+
+    map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)))
+    return out
+
+
+@jit()
+def _count_of_few(x, boundaries, out):
+    """Not (x <= b) rather than b < x: NaN is above every boundary, as in torch."""
+    N, D = x.shape
+    L = len(boundaries)
+    for n in range(N):
+        for d in range(D):
+            out[n, d] = 0
+        for i in range(L):
+            for d in range(D):
+                out[n, d] += np.uint8(not (x[n, d] <= boundaries[i, d]))
+
+
+@jit()
+def _count_of_many(x, boundaries, out):
+    N, D = x.shape
+    L = len(boundaries)
+    half = 1
+    while half <= L // 2:
+        half *= 2
+    for n in range(N):
+        for d in range(D):
+            value, below, step = x[n, d], 0, half
+            while step:
+                at = below + step - 1
+                if at < L and not (value <= boundaries[at, d]):
+                    below += step
+                step //= 2
+            out[n, d] = below

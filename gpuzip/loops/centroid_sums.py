@@ -1,0 +1,74 @@
+"""Sum and count of the rows that each centroid was given; a thread has sub-spaces of its own.
+
+Rows add in their order, in float64: the same bytes for any number of threads. Rows pass in blocks that stay
+in the cache while each sub-space of the thread takes its columns from them.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.loops._jit import UNROLLED, jit, unrolled
+from gpuzip.parallel import map_blocks
+
+_ROWS = 256
+_WORK = 1 << 18  # values that make a group of sub-spaces worth a thread
+_LINE = 16  # values in a line of the cache, which two threads need not both read
+
+
+def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    M = labels.shape[1]
+    S = x.shape[1] // M
+    _check(labels, K)
+    sums, counts = new_sums(M, K, S)
+    rows = x.float().contiguous()
+
+    def some_subspaces(start: int, stop: int) -> None:
+        own = labels[:, start:stop].int().contiguous().numpy()
+        add_rows(rows, start, own, sums[start:stop], counts[start:stop])
+
+    map_blocks(some_subspaces, M, subspaces_of_a_group(len(x) * S, S, _WORK))
+    return sums, counts
+
+
+def new_sums(M: int, K: int, S: int) -> tuple[Tensor, Tensor]:
+    return torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
+
+
+def subspaces_of_a_group(work: int, S: int, least: int) -> int:
+    """How many sub-spaces, each with this much work, one thread takes at a time."""
+    return max(1, _LINE // max(S, 1), least // max(work, 1))
+
+
+def add_rows(rows: Tensor, first: int, labels: np.ndarray, sums: Tensor, counts: Tensor) -> None:
+    """Write sums (m, K, S) and counts (m, K) of rows (N, D) whose labels (N, m) are those from `first` on."""
+    S = sums.shape[2]
+    width = unrolled(S if S <= UNROLLED else 0)
+    _add(rows.numpy(), first, S, width, labels, sums.numpy(), counts.numpy())
+
+
+def _check(labels: Tensor, K: int) -> None:
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < K:
+        raise IndexError(f"centroid_sums: a label is not below {K}.")
+
+
+@jit()
+def _add(x, first, S, width, labels, sums, counts):
+    if len(width) > 0:
+        S = len(width)
+    M, K, _ = sums.shape
+    total = np.zeros((M, K, S), np.float64)
+    counts[:] = 0
+    for start in range(0, len(x), _ROWS):
+        stop = min(start + _ROWS, len(x))
+        for m in range(M):
+            column = (first + m) * S
+            for n in range(start, stop):
+                k = labels[n, m]
+                counts[m, k] += 1
+                for s in range(S):
+                    total[m, k, s] += x[n, column + s]
+    for m in range(M):
+        for k in range(K):
+            for s in range(S):
+                sums[m, k, s] = total[m, k, s]

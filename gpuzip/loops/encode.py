@@ -1,0 +1,21 @@
+"""Nearest centroids and their packing, a block at a time: labels stay in the cache between the two."""
+
+import torch
+from torch import Tensor
+
+from gpuzip.loops.assign import Codebook
+from gpuzip.loops.bits import pack_rows
+from gpuzip.parallel import map_blocks
+
+
+def encode(x: Tensor, centroids: Tensor) -> Tensor:
+    M, K, _ = centroids.shape
+    nbits = K.bit_length() - 1
+    packed = torch.empty((len(x), (M * nbits + 7) // 8), dtype=torch.uint8)
+    codebook = Codebook(centroids)
+
+    def one_block(start: int, stop: int) -> None:
+        pack_rows(codebook.nearest(x[start:stop]), nbits, packed[start:stop])
+
+    map_blocks(one_block, len(x), codebook.block)
+    return packed

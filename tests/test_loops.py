@@ -1,0 +1,249 @@
+"""Compiled loops beside plain torch, on shapes that nobody would think of."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import gpuzip
+from gpuzip.ops import OPS, code_bytes
+from gpuzip.ops._samples import anisotropic, generator, random_codes
+
+pytest.importorskip("numba")
+
+# Loops are reached by name, as operators reach them.
+LOOPS = {
+    name: getattr(importlib.import_module(f"gpuzip.loops.{module}"), name)
+    for name, module in {
+        "assign": "assign",
+        "encode": "encode",
+        "kmeans_step": "kmeans_step",
+        "centroid_sums": "centroid_sums",
+        "decode": "decode",
+        "pack_bits": "bits",
+        "unpack_bits": "bits",
+        "bucketize": "bucketize",
+    }.items()
+}
+FEW = settings(deadline=None, max_examples=25)
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
+ROWS, SUBSPACES = st.integers(0, 300), st.integers(1, 5)
+LENGTHS = st.sampled_from([1, 2, 3, 6, 8, 16, 17, 33])  # each compiles loops of its own, up to 16
+
+
+def same(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def spread(t: Tensor) -> Tensor:
+    """The same values, two apart in memory in every dimension."""
+    wide = torch.zeros([2 * n for n in t.shape], dtype=t.dtype)
+    return wide[tuple(slice(None, None, 2) for _ in t.shape)].copy_(t)
+
+
+def codebook(M: int, K: int, S: int, seed: int = 1) -> Tensor:
+    return anisotropic(K, M * S, seed).view(K, M, S).transpose(0, 1).contiguous()
+
+
+def distances(x: Tensor, centroids: Tensor) -> Tensor:
+    """(N, M, K) float64 of direct differences."""
+    M, _, S = centroids.shape
+    sub = x.double().view(-1, M, 1, S)
+    return (sub - centroids.double()).square().sum(-1)
+
+
+def check_labels(x: Tensor, centroids: Tensor, labels: Tensor) -> None:
+    """As near as float32 differences can tell: no products, which lose the digits of distant rows."""
+    every = distances(x, centroids)
+    least = every.amin(2)
+    chosen = every.gather(2, labels.long()[:, :, None])[:, :, 0]
+    torch.testing.assert_close(chosen, least, rtol=1e-5, atol=1e-30)
+
+
+@FEW
+@given(ROWS, SUBSPACES, st.integers(1, 300), LENGTHS, DTYPES, st.booleans())
+def test_assign_finds_the_nearest(N, M, K, S, dtype, strided):
+    x, centroids = anisotropic(N, M * S).to(dtype), codebook(M, K, S)
+    labels = LOOPS["assign"](*((spread(x), spread(centroids)) if strided else (x, centroids)))
+    assert labels.dtype == (torch.uint8 if K <= 256 else torch.int32)
+    check_labels(x, centroids, labels)
+
+
+@FEW
+@given(ROWS, SUBSPACES, st.integers(1, 300), LENGTHS)
+def test_assign_gives_the_lowest_index_of_a_tie(N, M, K, S):
+    values = torch.randint(0, 2, (N + K, M * S), generator=generator(N + K)).float()
+    x, centroids = values[:N], values[N:].view(K, M, S).transpose(0, 1)
+    same(LOOPS["assign"](x, centroids), OPS["assign"].reference(x, centroids))
+
+
+@pytest.mark.parametrize("S", [5, 20])
+def test_assign_far_from_the_origin(S):
+    x, centroids = anisotropic(200, 2 * S) + 1000, codebook(2, 37, S) + 1000
+    check_labels(x, centroids, LOOPS["assign"](x, centroids))
+
+
+@pytest.mark.parametrize("S", [3, 17])
+def test_assign_of_values_that_are_no_numbers(S):
+    x = torch.full((3, S), float("nan"))
+    x[1], x[2] = float("inf"), 3e38
+    centroids = torch.randn(1, 6, S, generator=generator())
+    same(LOOPS["assign"](x, centroids), torch.zeros((3, 1), dtype=torch.uint8))
+
+
+@FEW
+@given(ROWS, st.integers(1, 20), st.integers(1, 10), LENGTHS, DTYPES)
+def test_encode_is_assign_and_pack(N, M, nbits, S, dtype):
+    x, centroids = anisotropic(N, M * S).to(dtype), codebook(M, 1 << nbits, S)
+    labels = LOOPS["assign"](x, centroids)
+    same(LOOPS["encode"](x, centroids), OPS["pack_bits"].reference(labels, nbits))
+
+
+@FEW
+@given(st.integers(0, 600), st.integers(1, 40), st.integers(1, 300), LENGTHS)
+def test_kmeans_step_is_assign_and_sums(N, M, K, S):
+    x, centroids = anisotropic(N, M * S), codebook(M, K, S)
+    want = OPS["centroid_sums"].reference(x, LOOPS["assign"](x, centroids), K)
+    for got, expected in zip(LOOPS["kmeans_step"](x, centroids), want, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@FEW
+@given(st.integers(0, 600), st.integers(1, 40), st.integers(1, 300), LENGTHS, st.booleans())
+def test_centroid_sums(N, M, K, S, strided):
+    x, labels = anisotropic(N, M * S), random_codes(N, M, K)
+    want = OPS["centroid_sums"].reference(x, labels, K)
+    found = LOOPS["centroid_sums"](*((spread(x), spread(labels)) if strided else (x, labels)), K)
+    for got, expected in zip(found, want, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_centroid_sums_refuses_labels_that_would_be_written_elsewhere():
+    for label in (-1, 3):
+        with pytest.raises(IndexError, match="label"):
+            LOOPS["centroid_sums"](torch.ones(2, 4), torch.full((2, 2), label, dtype=torch.int32), 3)
+
+
+@pytest.mark.parametrize("name", ["kmeans_step", "centroid_sums", "encode", "assign"])
+def test_the_same_bytes_for_any_number_of_threads(name):
+    x, centroids, threads = anisotropic(5000, 60), codebook(12, 16, 5), torch.get_num_threads()
+    args = (x, random_codes(5000, 12, 16), 16) if name == "centroid_sums" else (x, centroids)
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found = LOOPS[name](*args)
+            results.append(found if isinstance(found, tuple) else (found,))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@FEW
+@given(ROWS, st.integers(1, 40), st.integers(1, 16), st.booleans())
+def test_bits(N, M, nbits, strided):
+    values = random_codes(N, M, 1 << nbits)
+    packed = LOOPS["pack_bits"](spread(values) if strided else values, nbits)
+    same(packed, OPS["pack_bits"].reference(values, nbits))
+    same(LOOPS["unpack_bits"](spread(packed) if strided else packed, M, nbits), values)
+
+
+@FEW
+@given(
+    st.integers(1, 300), st.integers(1, 9), st.integers(1, 10), LENGTHS, DTYPES, st.booleans(), st.booleans()
+)
+def test_decode(N, M, nbits, S, dtype, strided, chosen):
+    codes, centroids = random_codes(N, M, 1 << nbits), codebook(M, 1 << nbits, S).to(dtype)
+    packed = OPS["pack_bits"].reference(codes, nbits)
+    ids = torch.randint(0, N, (N // 2,), generator=generator(N)) if chosen else None
+    want = OPS["decode"].reference(packed if ids is None else packed[ids], centroids)
+    same(
+        LOOPS["decode"](*((spread(packed), spread(centroids)) if strided else (packed, centroids)), ids), want
+    )
+
+
+def test_decode_of_no_rows_and_of_rows_that_are_not_there():
+    packed, centroids = torch.zeros((4, 2), dtype=torch.uint8), codebook(2, 256, 3)
+    assert LOOPS["decode"](packed[:0], centroids).shape == (0, 6)
+    assert LOOPS["decode"](packed, centroids, torch.tensor([], dtype=torch.int64)).shape == (0, 6)
+    same(
+        LOOPS["decode"](packed, centroids, torch.tensor([3, 3], dtype=torch.int32)),
+        centroids[:, :1].reshape(1, 6).expand(2, 6),
+    )
+    for row in (-1, 4):
+        with pytest.raises(IndexError, match="ids"):
+            LOOPS["decode"](packed, centroids, torch.tensor([row]))
+
+
+@FEW
+@given(ROWS, st.integers(1, 40), st.integers(1, 255), DTYPES, st.booleans())
+def test_bucketize(N, D, L, dtype, shared):
+    x = anisotropic(N, D).to(dtype)
+    boundaries = anisotropic(L, 1 if shared else D, seed=2).to(dtype).float().T.sort(1).values
+    if N:
+        x[0, 0] = float("nan")
+        x[-1, -1] = boundaries[-1, 0].item()
+    columns = boundaries.expand(D, L).contiguous()
+    want = torch.stack([torch.bucketize(x[:, d].float().contiguous(), columns[d]) for d in range(D)], 1)
+    same(LOOPS["bucketize"](spread(x), spread(boundaries)), want.to(torch.uint8))
+
+
+PROGRAM = """
+import sys, torch
+from gpuzip.loops.encode import encode
+from gpuzip.loops.assign import _nearest
+packed = encode(torch.eye(8), torch.eye(8).view(8, 4, 2).transpose(0, 1)[:, :4].contiguous())
+print(packed.flatten().tolist(), sum(_nearest.stats.cache_hits.values()))
+"""
+
+
+def run(folder: Path, **environment: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA")} | environment
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package with no compiled code beside it."""
+    root = Path(gpuzip.__file__).parents[1]
+    shutil.copytree(
+        root / "gpuzip", tmp_path / "gpuzip", ignore=shutil.ignore_patterns("__pycache__", "kernels")
+    )
+    return tmp_path
+
+
+def test_a_second_process_loads_what_the_first_compiled(package: Path):
+    first, second = run(package).split("] "), run(package).split("] ")
+    assert (first[1].strip(), second[1].strip()) == ("0", "1")
+    assert first[0] == second[0]
+
+
+def test_loops_run_where_no_folder_can_be_written(package: Path):
+    """A plain file stands where each cache folder would be made: no user can write there, not even root."""
+    (package / "gpuzip" / "loops" / "__pycache__").write_text("")
+    (package / "home").write_text("")
+    home = str(package / "home")
+    out = run(package, HOME=home, XDG_CACHE_HOME=home, PYTHONDONTWRITEBYTECODE="1", LOCALAPPDATA=home)
+    assert out.endswith(" 0\n")
+    assert not list(package.rglob("*.nb?"))
+
+
+def test_code_bytes_is_what_encode_writes():
+    x, centroids = anisotropic(2, 9), codebook(3, 8, 3)
+    assert LOOPS["encode"](x, centroids).shape == (2, code_bytes(3, 3))
