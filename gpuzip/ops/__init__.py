@@ -7,6 +7,7 @@ from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "centroid_sums",
     "code_bytes",
     "decode",
+    "hamming_gather",
+    "hamming_scan",
     "max_of_groups",
     "pack_bits",
     "topk",
