@@ -8,6 +8,7 @@ from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
+from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "hamming_scan",
     "max_of_groups",
     "pack_bits",
+    "scalar_scan",
     "topk",
     "unpack_bits",
 ]
