@@ -203,6 +203,33 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, 1024
     elif op == "adc_gather":
         yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), t(64, 3200, dtype=torch.int64)
+    elif op == "hamming_scan":
+        for Q, B, group in ((1, 48, 1024), (10, 96, 32), (64, 128, 64), (1000, 48, 1024), (1000, 38, 32)):
+            yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
+        yield t(4, 48, dtype=u8), t(huge, 48, dtype=u8), t(huge, dtype=torch.bool), 1024
+        yield t(1000, 96, dtype=u8), t(huge, 96, dtype=u8), t(huge, dtype=torch.bool), 1
+    elif op == "hamming_gather":
+        yield (
+            t(64, 48, dtype=u8),
+            t(huge, 48, dtype=u8),
+            t(huge, dtype=torch.bool),
+            t(64, 3200, dtype=torch.int64),
+        )
+    elif op == "scalar_scan":
+        for Q, B, nbits, group in ((1, 384, 8, 1024), (4, 192, 4, 64), (64, 768, 8, 64), (1000, 192, 4, 1)):
+            yield (
+                t(N, B, dtype=u8),
+                t(Q, B * 8 // nbits, dtype=torch.int8),
+                t(Q),
+                t(N),
+                t(N),
+                None,
+                nbits,
+                group,
+            )
+        for nbits in (4, 8):
+            queries, mask = t(1000, 1536, dtype=torch.int8), t(huge, dtype=torch.bool)
+            yield t(huge, 192 * nbits, dtype=u8), queries, t(1000), t(huge), t(huge), mask, nbits, 1024
     elif op == "topk":
         for columns, k in ((10_000, 10), (N // 10, 10), (N, 100), (N, 10), (100 * N, 10), (huge // 2, 100)):
             yield t(2, columns), k

@@ -8,6 +8,8 @@ from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.hamming import hamming_gather, hamming_scan
+from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -19,9 +21,12 @@ __all__ = [
     "centroid_sums",
     "code_bytes",
     "decode",
+    "hamming_gather",
+    "hamming_scan",
     "loops_are_used",
     "max_of_groups",
     "pack_bits",
+    "scalar_scan",
     "topk",
     "unpack_bits",
     "use_loops",

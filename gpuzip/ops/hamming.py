@@ -1,0 +1,200 @@
+"""Hamming distances between bit strings, in a scan and for chosen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import generator
+from gpuzip.parallel import map_blocks
+
+_ABSENT = (1 << 31) - 1  # the distance of a masked row, and of a group or an id that has none
+_ROWS = 8192
+_MANY = 12  # queries from which a matrix product beats counting on a CPU
+_PRODUCT_ROWS = 2048
+_GATHERED = 1 << 20  # bytes of codes gathered at a time
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+
+
+def _bits(packed: Tensor) -> Tensor:
+    """(..., B) uint8 -> (..., 8 * B) uint8 of 0 and 1, lowest bit first."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> shifts) & 1).flatten(-2)
+
+
+def _least_of_groups(distance: Tensor, group: int) -> Tensor:
+    """(Q, N) -> (Q, ceil(N / group)): the least of each `group` consecutive columns."""
+    Q, N = distance.shape
+    groups = -(-N // group)
+    padded = torch.nn.functional.pad(distance, (0, groups * group - N), value=_ABSENT)
+    return padded.view(Q, groups, group).amin(2)
+
+
+def _scan_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:
+    differs = _bits(queries)[:, None, :] != _bits(codes)[None, :, :]  # [Q, N, 8B]
+    distance = differs.sum(-1, dtype=torch.int32)
+    if mask is not None:
+        distance = distance.masked_fill(~mask, _ABSENT)
+    return _least_of_groups(distance, group)
+
+
+def _gather_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
+    distance = _scan_reference(queries, codes, mask, 1)
+    nowhere = (ids < 0) | (ids >= len(codes))
+    if distance.shape[1] == 0:
+        return torch.full_like(ids, _ABSENT, dtype=torch.int32)
+    return distance.gather(1, ids.masked_fill(nowhere, 0)).masked_fill(nowhere, _ABSENT)
+
+
+def _words(packed: Tensor) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """(..., B) uint8 -> (..., ceil(B / 8)) words, the last padded with zero bits."""
+    return torch.nn.functional.pad(packed, (0, -packed.shape[-1] % 8)).contiguous().numpy().view(np.uint64)
+
+
+def _count(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Set bits of each word."""
+    if hasattr(np, "bitwise_count"):
+        counts: np.ndarray[Any, np.dtype[np.uint8]] = np.bitwise_count(words)
+        return counts
+    by_bytes = _BITS[np.ascontiguousarray(words).view(np.uint8)]
+    return by_bytes.reshape(*words.shape, 8).sum(-1, dtype=np.uint8)
+
+
+def _by_counting(queries: Tensor, codes: Tensor) -> Tensor:
+    """(Q, B), (n, B) -> (Q, n) int32, a column of words at a time."""
+    columns = np.ascontiguousarray(_words(codes).T)
+    distance = np.zeros((len(queries), len(codes)), dtype=np.int32)
+    for row, query in zip(distance, _words(queries), strict=True):
+        for column, word in zip(columns, query, strict=True):
+            row += _count(column ^ word)
+    return torch.from_numpy(distance)
+
+
+def _scan_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:
+    Q, N, D = len(queries), len(codes), 8 * codes.shape[1]
+    best = torch.empty((Q, -(-N // group)), dtype=torch.int32)
+    many = Q >= _MANY
+    signs = 1.0 - 2.0 * _bits(queries) if many else torch.empty(0)  # [Q, D]
+
+    def one_block(start: int, stop: int) -> None:
+        rows = codes[start:stop]
+        if many:  # agreements minus differences; whole numbers below 2**24 are exact in float32
+            distance = ((D - signs @ (1.0 - 2.0 * _bits(rows)).T) / 2).int()
+        else:
+            distance = _by_counting(queries, rows)
+        if mask is not None:
+            distance.masked_fill_(~mask[start:stop], _ABSENT)
+        best[:, start // group : -(-stop // group)] = _least_of_groups(distance, group)
+
+    map_blocks(one_block, N, _PRODUCT_ROWS if many else _ROWS)
+    return best
+
+
+def _gather_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
+    N, B = codes.shape
+    if N == 0:
+        return torch.full_like(ids, _ABSENT, dtype=torch.int32)
+    absent = (ids < 0) | (ids >= N)
+    rows = ids.masked_fill(absent, 0)
+    if mask is not None:
+        absent = absent | ~mask[rows]
+    distance = torch.empty(ids.shape, dtype=torch.int32)
+
+    def some_queries(start: int, stop: int) -> None:
+        differs = codes[rows[start:stop]] ^ queries[start:stop, None, :]
+        distance[start:stop] = torch.from_numpy(_count(_words(differs)).sum(-1, dtype=np.int32))
+
+    map_blocks(some_queries, len(queries), max(1, _GATHERED // max(1, ids.shape[1] * B)))
+    return distance.masked_fill_(absent, _ABSENT)
+
+
+def _scan_shapes(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:
+    groups = (codes.shape[0] + group - 1) // group
+    return queries.new_empty((queries.shape[0], groups), dtype=torch.int32)
+
+
+def _gather_shapes(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
+    return queries.new_empty(ids.shape, dtype=torch.int32)
+
+
+def _random_bytes(rows: int, B: int, seed: int) -> Tensor:
+    return torch.randint(0, 256, (rows, B), generator=generator(seed)).to(torch.uint8)
+
+
+# (Q, N, B): one and eight queries, and more than eight, on rows of bytes, of words and of sixteen bytes
+_SIZES = [(1, 1, 1), (1, 277, 16), (3, 521, 4), (7, 67, 13), (2, 0, 8), (0, 5, 4), (8, 1031, 48)]
+_MANY_QUERIES = [(11, 131, 16), (13, 1, 1), (67, 257, 20), (17, 1031, 7), (129, 83, 48), (12, 0, 4)]
+
+
+def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
+    for Q, N, B in _SIZES + _MANY_QUERIES:
+        queries, codes = _random_bytes(Q, B, 1).to(device), _random_bytes(N, B, 2).to(device)
+        codes[N // 2 :] = codes[: N - N // 2].clone()  # ties
+        queries[: min(Q, N)] = codes[: min(Q, N)]  # distance 0
+        mask = (torch.rand(N, generator=generator(3)) < 0.7).to(device)
+        mask[:32] = False  # a group with nothing
+        yield queries, codes, None, 1
+        yield queries, codes, mask, 16
+        yield queries, codes, mask if N % 2 else None, 1024
+    extremes = torch.tensor([0, 255, 128, 1, 127], dtype=torch.uint8)[:, None].expand(5, 128).to(device)
+    yield extremes, extremes, None, 2
+    yield extremes.repeat(4, 1), extremes, None, 1
+
+
+def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+    for queries, codes, mask, group in _scan_samples("cpu"):
+        if group != 16:
+            N = len(codes)
+            ids = torch.randint(-2, N + 2, (len(queries), N % 11), generator=generator(4))
+            yield (
+                queries.to(device),
+                codes.to(device),
+                None if mask is None else mask.to(device),
+                ids.to(device),
+            )
+
+
+_scan = define_op(
+    "hamming_scan(Tensor queries, Tensor codes, Tensor? mask, int group) -> Tensor",
+    reference=_scan_reference,
+    cpu=_scan_cpu,
+    shapes=_scan_shapes,
+    kernel="gpuzip.kernels.hamming:hamming_scan",
+    samples=_scan_samples,
+    agreement="exact",
+)
+_gather = define_op(
+    "hamming_gather(Tensor queries, Tensor codes, Tensor? mask, Tensor ids) -> Tensor",
+    reference=_gather_reference,
+    cpu=_gather_cpu,
+    shapes=_gather_shapes,
+    kernel="gpuzip.kernels.hamming:hamming_gather",
+    samples=_gather_samples,
+    agreement="exact",
+)
+
+
+def hamming_scan(queries: Tensor, codes: Tensor, mask: Tensor | None = None, group: int = 1) -> Tensor:
+    """Count the bits in which every row differs from every query, and keep the least of each group of rows.
+
+    (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32: the least number of
+    differing bits over each `group` consecutive rows whose mask is True; 2**31 - 1 where a group has
+    none. group is a power of two, 1 to 1024; 1 gives every distance. Exact. Bits beyond the last
+    dimension of a row must be equal in queries and codes, as zero padding is.
+    """
+    least: Tensor = _scan(queries, codes, mask, group)
+    return least
+
+
+def hamming_gather(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
+    """The distances of `hamming_scan` of the rows ids[q] only: (Q, R) int64 -> (Q, R) int32.
+
+    2**31 - 1 for rows whose mask is False and for ids outside [0, N). Exact.
+    """
+    distance: Tensor = _gather(queries, codes, mask, ids)
+    return distance

@@ -1,0 +1,172 @@
+"""Inner products of int8 queries with rows of 8-bit or 4-bit scalar codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import generator, random_codes
+from gpuzip.ops.bits import pack_bits, unpack_bits
+from gpuzip.parallel import map_blocks
+
+_ROWS = 2048
+_DIMS = 1024  # products of -128..127 with -128..127 over so many dims stay within 2**24: exact in float32
+
+
+def _greatest_of_groups(scores: Tensor, group: int) -> Tensor:
+    """(Q, N) -> (Q, ceil(N / group)): the greatest of each `group` consecutive columns."""
+    Q, N = scores.shape
+    groups = -(-N // group)
+    padded = torch.nn.functional.pad(scores, (0, groups * group - N), value=float("-inf"))
+    return padded.view(Q, groups, group).amax(2)
+
+
+def _scores(dots: Tensor, query_scale: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """(Q, N) int32 -> (Q, N) float32, a rounding a step, in this order."""
+    scores = query_scale[:, None] * dots.float()
+    if scale is not None:
+        scores = scores * scale
+    return scores if bias is None else scores + bias
+
+
+def _reference(
+    codes: Tensor,
+    queries: Tensor,
+    query_scale: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    nbits: int,
+    group: int,
+) -> Tensor:
+    values = unpack_bits(codes, queries.shape[1], nbits)
+    dots = (queries.long() @ values.long().T).int()
+    scores = _scores(dots, query_scale, scale, bias)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return _greatest_of_groups(scores, group)
+
+
+def _exact_dots(queries: Tensor, values: Tensor) -> Tensor:
+    """(Q, D) float32 whole numbers, (n, D) uint8 -> (Q, n) int32, by products whose sums float32 holds."""
+    rows = values.float() - 128
+    dots = (128 * queries).sum(1, dtype=torch.float64).int()[:, None]
+    for first in range(0, queries.shape[1], _DIMS):
+        some = slice(first, first + _DIMS)
+        dots = dots + (queries[:, some] @ rows[:, some].T).int()
+    return dots
+
+
+def _cpu(
+    codes: Tensor,
+    queries: Tensor,
+    query_scale: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    nbits: int,
+    group: int,
+) -> Tensor:
+    N, (Q, D) = len(codes), queries.shape
+    best = torch.empty((Q, -(-N // group)))
+    whole = queries.float()
+
+    def one_block(start: int, stop: int) -> None:
+        dots = _exact_dots(whole, unpack_bits(codes[start:stop], D, nbits))
+        scale_here, bias_here = (None if row is None else row[start:stop] for row in (scale, bias))
+        scores = _scores(dots, query_scale, scale_here, bias_here)
+        if mask is not None:
+            scores.masked_fill_(~mask[start:stop], float("-inf"))
+        best[:, start // group : -(-stop // group)] = _greatest_of_groups(scores, group)
+
+    map_blocks(one_block, N, _ROWS)
+    return best
+
+
+def _shapes(
+    codes: Tensor,
+    queries: Tensor,
+    query_scale: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    nbits: int,
+    group: int,
+) -> Tensor:
+    return query_scale.new_empty((queries.shape[0], (codes.shape[0] + group - 1) // group))
+
+
+_Sample = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, int, int]
+
+
+def _samples(device: str) -> Iterator[_Sample]:
+    # (Q, N, D, nbits, group): plain products up to four queries, more than one tile, rows of odd bytes
+    sizes = [(1, 1, 1, 8, 1), (1, 1, 1, 4, 1), (3, 277, 48, 8, 16), (4, 67, 33, 4, 1), (2, 1031, 31, 8, 1024)]
+    sizes += [(5, 131, 64, 8, 1), (7, 197, 63, 4, 32), (67, 139, 130, 4, 4), (65, 1031, 16, 8, 1024)]
+    sizes += [
+        (1, 2053, 12, 4, 512),
+        (2, 0, 5, 8, 16),
+        (0, 7, 5, 4, 2),
+        (9, 17, 1100, 8, 2),
+        (6, 2049, 7, 4, 1024),
+    ]
+    for Q, N, D, nbits, group in sizes:
+        g = generator(N + D)
+        codes = pack_bits(random_codes(N, D, 1 << nbits, seed=D), nbits)
+        codes[N // 2 :] = codes[: N - N // 2].clone()  # ties
+        queries = torch.randint(-128, 128, (Q, D), generator=g).to(torch.int8)
+        scale, bias = torch.rand(N, generator=g) - 0.3, torch.randn(N, generator=g)
+        mask = torch.rand(N, generator=g) < 0.7
+        mask[:32] = False  # a group with nothing
+        floats = torch.rand(Q, generator=g).to(device), scale.to(device), bias.to(device)
+        yield codes.to(device), queries.to(device), *floats, mask.to(device), nbits, group
+        if N % 2:
+            yield codes.to(device), queries.to(device), floats[0], None, None, None, nbits, group
+    for nbits, Q in ((8, 2), (8, 5), (4, 2), (4, 5)):  # the extremes of both sides
+        codes = torch.tensor([0, 255, 127, 128, 15, 240], dtype=torch.uint8)[:, None].expand(
+            6, 2048 * nbits // 8
+        )
+        queries = torch.tensor([-128, 127, 1, -1, 0], dtype=torch.int8)[:Q, None].expand(Q, 2048)
+        yield codes.to(device), queries.to(device), torch.ones(Q, device=device), None, None, None, nbits, 1
+
+
+_op = define_op(
+    "scalar_scan(Tensor codes, Tensor queries, Tensor query_scale, Tensor? scale, Tensor? bias, "
+    "Tensor? mask, int nbits, int group) -> Tensor",
+    reference=_reference,
+    cpu=_cpu,
+    shapes=_shapes,
+    kernel="gpuzip.kernels.scalar_scan:scalar_scan",
+    samples=_samples,
+    agreement="exact",
+)
+
+
+def scalar_scan(
+    codes: Tensor,
+    queries: Tensor,
+    query_scale: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    nbits: int = 8,
+    group: int = 1,
+) -> Tensor:
+    """Score every row of scalar codes for every query, and keep the greatest of each group of rows.
+
+    codes (N, B) uint8: with nbits 8 one code of 0..255 a byte, B = D; with nbits 4 two codes of 0..15
+    a byte, dim 2j in the low half of byte j, B = ceil(D / 2), as `pack_bits` lays them out.
+    queries (Q, D) int8, query_scale (Q,) float32, scale and bias (N,) float32 or None, mask (N,) bool
+    or None -> (Q, ceil(N / group)) float32: the greatest, over each `group` consecutive rows whose mask
+    is True, of query_scale[q] * float(sum_d queries[q, d] * code[n, d]) * scale[n] + bias[n]; -inf where
+    a group has none. group is a power of two, 1 to 1024; 1 gives every score. D is at most 65536.
+
+    The sum is exact, in int32; each float32 step rounds once, in the order written, on every device, so
+    that scores of finite scales and biases are the same everywhere.
+    Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
+    """
+    best: Tensor = _op(codes, queries, query_scale, scale, bias, mask, nbits, group)
+    return best
