@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -159,7 +160,9 @@ def main() -> int:
         "--target", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="only these"
     )
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, len(TARGETS)), help="processes")
-    parser.add_argument("--write", action="store_true", help=f"write {FILE.name}; needs every op and target")
+    parser.add_argument(
+        "--write", nargs="?", const=FILE, type=Path, help="write the table, for every op and target"
+    )
     chosen = parser.parse_args()
     if triton.knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, and the interpreter compiles nothing. Unset it.")
@@ -178,7 +181,7 @@ def main() -> int:
         f"{fallen} fall back, {seconds:.0f} s"
     )
     if chosen.write:
-        FILE.write_text(table.written(lines), encoding="utf-8")
+        chosen.write.write_text(table.written(lines), encoding="utf-8")
     return 1 if problems or not rows else 0
 
 

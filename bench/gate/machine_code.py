@@ -27,8 +27,8 @@ CLASSES = {
     "sts": r"STS(M|\b)|ds_(write|store)",
     "sts8": r"STS\.U8|ds_(write|store)_b8",
     "async": r"LDGSTS|UBLKCP|UTMALDG|(global|buffer)_load_lds",
-    "ldg128": r"LDG\S*\.128|(global|buffer|flat)_load_(dwordx4|b128)",
-    "stg128": r"STG\S*\.128|(global|buffer|flat)_store_(dwordx4|b128)",
+    "ldg128": r"LDG\.\S*128|(global|buffer|flat)_load_(dwordx4|b128)",
+    "stg128": r"STG\.\S*128|(global|buffer|flat)_store_(dwordx4|b128)",
     "spill": r"LDL|STL|scratch_",
     "float_atomic": r"(ATOM[GS]?|REDG?)\.\S*F(16|32|64)|\w+_atomic_\w*_b?f(16|32|64)",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import triton
 
+from bench.columns import aligned
 from bench.gate.rows import TARGETS, Row
 
 _COUNTS = ["tensor", "wgmma", "popc", "lds", "sts", "sts8", "async", "ldg128", "stg128"]
@@ -38,12 +39,7 @@ def _most(values: Iterable[int | None]) -> str:
 
 
 def text(lines: list[list[str]]) -> str:
-    """The lines in columns, numbers to the right."""
-    cells = [HEADS, *([cell or "-" for cell in line] for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = ["<" if head in ("kernel", "tile", "target", "status") else ">" for head in HEADS]
-    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
-    return "\n".join(form.format(*line).rstrip() for line in cells)
+    return aligned(HEADS, lines, left={"kernel", "tile", "target", "status"})
 
 
 def written(lines: list[list[str]]) -> str:

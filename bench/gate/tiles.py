@@ -1,6 +1,6 @@
 """Is every tile that a launcher can choose among the compiled ones?
 
-The `_tile...` functions of the kernels are plain arithmetic on sizes, so they can be asked about many more
+The `_..tile..` functions of the kernels are plain arithmetic on sizes, so they can be asked about many more
 sizes than anything is compiled at. What they answer there has to be an answer that a sample or a production
 size got too.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -87,10 +88,21 @@ class Tiles:
                     yield f"{name}({asked}) is {answer!r}, and neither samples nor production sizes get it"
 
 
+def answers(function: Callable[..., Any]) -> list[Any]:
+    """What a tile function answers for any sizes; nothing where it asks for more than sizes."""
+    if not set(inspect.signature(function).parameters) <= set(SIZES):
+        return []
+    found: dict[Any, None] = {}
+    for sizes in _combinations(function, {}):
+        with suppress(ArithmeticError, ValueError):  # no such sizes
+            found.setdefault(function(**sizes))
+    return list(found)
+
+
 def _tile_functions(module: ModuleType) -> list[tuple[str, Callable[..., Any]]]:
-    """Those that the module defines; names begin with _tile."""
+    """Those that the module defines: `_tile`, `_plain_tile`, `_tile_of_...`."""
     found = inspect.getmembers(module, inspect.isfunction)
-    return [(n, f) for n, f in found if n.startswith("_tile") and f.__module__ == module.__name__]
+    return [(n, f) for n, f in found if re.match("_.*tile", n) and f.__module__ == module.__name__]
 
 
 def _name(function: Callable[..., Any]) -> str:
