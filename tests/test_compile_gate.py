@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "bench" / "results" / "compile_gate.csv"
+pytest.importorskip("triton")
 
-triton = pytest.importorskip("triton")
+import triton
 
 from bench.gate import machine_code, meant, table
 from bench.gate.rows import TARGETS, Row
 from bench.gate.tiles import Tiles, answers
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "bench" / "results" / "compile_gate.csv"
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
