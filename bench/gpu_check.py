@@ -151,7 +151,7 @@ def two_runs_are_the_same_bytes() -> None:
 
 
 def replays_repeat_the_eager_answer() -> None:
-    """Encoding, scan with selection, and every operator: the replay has to overwrite what was spoilt between."""
+    """Encoding, scan with selection, and every operator; replays have to overwrite what was spoilt."""
     codec, x = _codec(48, 256), floats("cuda", 100_000, _D)
     packed, lut = integers("cuda", 256, _N, 48), floats("cuda", 3, 48, 256)
 
