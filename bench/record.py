@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -17,10 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.tables import RESULTS, ROOT
-
-# What a number depends on. Results and README change while the benchmarks run.
-_SOURCES = ["gpuzip", "kernels", "bench", "examples", ":!bench/results", ":!bench/README.md"]
+from bench.checkout import commit
+from bench.tables import RESULTS
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
@@ -46,15 +43,6 @@ def stamp() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """Short hash of the checkout, "+dirty" when the sources differ from it; "unknown" outside git."""
-    try:
-        head = _git("rev-parse", "--short", "HEAD")
-        return head + ("+dirty" if _git("status", "--porcelain", "--", *_SOURCES) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -78,11 +66,6 @@ def show(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Non
 
 def passed(ok: bool) -> str:
     return "[green]pass[/]" if ok else "[red]FAIL[/]"
-
-
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
-    return run.stdout.strip()
 
 
 def _text(value: Any) -> str:

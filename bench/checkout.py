@@ -1,0 +1,24 @@
+"""Which source a number was measured with."""
+
+from __future__ import annotations
+
+import subprocess
+
+from bench.tables import ROOT
+
+# What a number depends on. Results and README change while the benchmarks run.
+_SOURCES = ["gpuzip", "kernels", "bench", "examples", ":!bench/results", ":!bench/README.md"]
+
+
+def commit() -> str:
+    """Short hash of the checkout, "+dirty" when the sources differ from it; "unknown" outside git."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        return head + ("+dirty" if _git("status", "--porcelain", "--", *_SOURCES) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return run.stdout.strip()

@@ -1,0 +1,174 @@
+"""Run launchers where no GPU is: triton specialises and compiles what they would launch there."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.errors import OutOfResources
+from triton.runtime.jit import JITFunction
+
+from bench.gate import machine_code
+from bench.gate.rows import TARGETS, Row
+
+_TENSOR_MEMORY = 512  # columns that sm_100 has
+
+
+@dataclass(frozen=True)
+class Built:
+    """A row that waits for its instructions to be counted; code is empty where nothing compiled."""
+
+    row: Row
+    code: bytes = b""
+
+
+@dataclass
+class _Driver:
+    """What triton asks its active driver before it compiles; the name keeps the targets' caches apart."""
+
+    device: str
+    target: GPUTarget
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        return self.device
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+@dataclass
+class _Recorder:
+    """Stands in for JITFunction.run: compiles each distinct specialisation once and keeps it.
+
+    failed: what did not compile in this launch, by label. The error goes on to the launcher, which may
+    have a simpler form to fall back to.
+    """
+
+    name: str
+    built: dict[str, Built] = field(default_factory=dict)
+    failed: dict[str, Row] = field(default_factory=dict)
+
+    def compile(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
+        row = _row(self.name, function, args, kwargs)
+        try:
+            kernel = run(function, *args, **{**kwargs, "warmup": True})
+            _fit(self.name, kernel)
+        except Exception as error:
+            self.failed[str(row)] = replace(row, fallback=_words(error))
+            raise
+        if kernel.hash not in self.built:
+            self.built[kernel.hash] = _read(row, kernel)
+
+    def end_launch(self, launcher: str, error: Exception | None) -> None:
+        """Failures of a launch that ended well are fallbacks; others are problems."""
+        if error is not None and not self.failed:
+            self._keep(Row(launcher, self.name, problem=f"the launcher fails: {_words(error)}"))
+        last = len(self.failed) - 1
+        for i, row in enumerate(self.failed.values()):
+            uncaught = error is not None and i == last
+            self._keep(replace(row, fallback="", problem=row.fallback) if uncaught else row)
+        self.failed.clear()
+
+    def _keep(self, row: Row) -> None:
+        self.built.setdefault(str(row), Built(row))
+
+
+def _row(target: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row:
+    """`uint8,float32,float32 D%16` are the arguments, `NBITS=8 BN=8 BD=128 warps=4` is the tile."""
+    values = dict(zip(function.arg_names, args, strict=False)) | kwargs
+    dtypes, facts, tile = [], [], []
+    for param in function.params:
+        value = values.get(param.name, param.default)
+        if isinstance(value, Tensor):
+            dtypes.append(str(value.dtype).removeprefix("torch."))
+        elif param.is_constexpr:
+            tile.append(f"{param.name}={value}")
+        elif value is None or isinstance(value, bool | float):
+            facts.append(f"{param.name}={value}")
+        elif value >= 2**31:
+            facts.append(f"{param.name}:i64")
+        elif not param.do_not_specialize and (value == 1 or value % 16 == 0):
+            facts.append(f"{param.name}=1" if value == 1 else f"{param.name}%16")
+    tile += [f"{name[4:]}={kwargs[name]}" for name in ("num_warps", "num_stages") if name in kwargs]
+    return Row(function.__name__, target, " ".join([",".join(dtypes), *facts]), " ".join(tile))
+
+
+def _fit(target: str, kernel: Any) -> None:
+    """Raise what a launch there would, where the kernel asks for more than the GPU has."""
+    needs = kernel.metadata
+    if needs.shared > TARGETS[target].shared:
+        raise OutOfResources(needs.shared, TARGETS[target].shared, "shared memory")
+    if (getattr(needs, "tmem_size", None) or 0) > _TENSOR_MEMORY:
+        raise OutOfResources(needs.tmem_size, _TENSOR_MEMORY, "tensor memory")
+
+
+def _read(row: Row, kernel: Any) -> Built:
+    row = replace(row, shared=kernel.metadata.shared)
+    try:
+        registers, stack, code = machine_code.usage(TARGETS[row.target], kernel)
+    except (RuntimeError, OSError) as error:  # no cuobjdump
+        return Built(replace(row, problem=f"not read: {error}"))
+    return Built(replace(row, registers=registers, stack=stack), code)
+
+
+def _words(error: Exception) -> str:
+    """First and last line of an error, without the paths and addresses that differ between machines."""
+    lines = f"{type(error).__name__}: {error}".strip().splitlines()
+    text = " ... ".join(dict.fromkeys((lines[0].strip(), lines[-1].strip())))
+    return re.sub(r"0x[0-9a-f]{6,}", "0x..", re.sub(r"(/[\w.+-]+){2,}", "..", text))[:160]
+
+
+def _without_memory(value: Any) -> Any:
+    """A tensor of the same shape and strides on the meta device; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+@contextmanager
+def _compiling_for(recorder: _Recorder) -> Iterator[None]:
+    """Launches inside compile for the target of the recorder, and do not run; fallbacks say nothing."""
+    run = JITFunction.run
+
+    def compile_only(function: Any, *args: Any, **kwargs: Any) -> None:
+        recorder.compile(run, function, *args, **kwargs)
+
+    absent = _Driver(recorder.name, TARGETS[recorder.name].gpu)
+    with (
+        mock.patch.object(driver, "_active", absent),
+        mock.patch.object(JITFunction, "run", compile_only),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "gpuzip: the kernel .* does not compile")
+        yield
+
+
+def build(
+    target: str, launcher: str, launch: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]
+) -> list[Built]:
+    """Every specialisation that the launcher reaches on a target. No launch knows of another's fallbacks."""
+    from gpuzip.kernels._launch import FALLEN
+
+    recorder = _Recorder(target)
+    with _compiling_for(recorder):
+        for args in arguments:
+            FALLEN.clear()
+            error = None
+            try:
+                launch(*map(_without_memory, args))
+            except Exception as raised:  # it becomes a row, and the other launches still run
+                error = raised
+            recorder.end_launch(launcher, error)
+    return list(recorder.built.values())

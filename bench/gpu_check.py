@@ -1,0 +1,224 @@
+"""Are the answers right on the GPU at hand, at sizes that tests do not reach?
+
+    python -m bench.gpu_check
+
+Against torch on the same GPU, in float64 where rounding matters: codes of a million rows are nearest, scans
+and decoding agree, searches find what sorting all scores finds, two runs are the same bytes, and replays of a
+captured graph repeat the eager answer. Stops at the first wrong answer, with exit status 1.
+`tests/test_ops.py` holds every operator to its reference; run it first.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.roof.cases import bound, cases, floats, integers, present
+from gpuzip import Codes, ProductQuantizer
+from gpuzip.codecs.pq import Codebook
+from gpuzip.kmeans import kmeans
+from gpuzip.ops import OPS, adc_scan, assign, decode, pack_bits, topk, unpack_bits
+
+_N, _D = 1_000_000, 384
+_PQ = ((48, 256), (96, 16), (64, 64))
+
+
+class WrongAnswerError(Exception):
+    pass
+
+
+def require(right: bool, what: str) -> None:
+    if not right:
+        raise WrongAnswerError(what)
+
+
+def codes_are_nearest() -> None:
+    for M, K in _PQ:
+        codec, x = _codec(M, K), floats("cuda", _N, _D)
+        x[:1000] *= 1e3
+        x[1000:2000] *= 1e-3
+        encoded = unpack_bits(codec.encode_block(x), M, codec.nbits)
+        for name, labels in (("assign", assign(x, codec.centroids)), ("encoding", encoded)):
+            blocks = zip(x.split(20_000), labels.long().split(20_000), strict=True)
+            worst = max(_excess(rows, codec.centroids, codes) for rows, codes in blocks)
+            require(worst <= 1e-5, f"{name} M={M} K={K}: a code is {worst:.1e} farther than the nearest")
+
+
+def _excess(x: Tensor, centroids: Tensor, labels: Tensor) -> float:
+    """The most by which a chosen centroid is farther than the nearest, relative to |x|^2 and the distance."""
+    M, _, S = centroids.shape
+    sub, table = x.view(-1, M, S).transpose(0, 1).double(), centroids.double()  # [M, n, S], [M, K, S]
+    square = sub.square().sum(2)
+    distance = table.square().sum(2)[:, None, :] - 2 * sub @ table.transpose(1, 2)  # less |x|^2
+    nearest = distance.amin(2)
+    chosen = distance.gather(2, labels.T[:, :, None])[:, :, 0]
+    return float(((chosen - nearest) / (nearest + 2 * square).clamp(min=1e-30)).max())
+
+
+def rows_come_back() -> None:
+    for M, K in _PQ:
+        labels, centroids = integers("cuda", K, _N, M), floats("cuda", M, K, _D // M)
+        packed = pack_bits(labels, K.bit_length() - 1)
+        require(torch.equal(unpack_bits(packed, M, K.bit_length() - 1), labels), f"unpack_bits M={M} K={K}")
+        rows = _decoded(labels, centroids)
+        require(torch.equal(decode(packed, centroids), rows), f"decode M={M} K={K}")
+
+
+def _decoded(labels: Tensor, centroids: Tensor) -> Tensor:
+    return torch.cat([centroids[m][labels[:, m].long()] for m in range(len(centroids))], 1)
+
+
+def scans_agree() -> None:
+    for M, K in _PQ:
+        labels = integers("cuda", K, _N, M)
+        packed = pack_bits(labels, K.bit_length() - 1)
+        for Q in (1, 3, 33):
+            lut = floats("cuda", Q, M, K)
+            want = torch.stack([_looked_up(labels, table) for table in lut])
+            worst = float((adc_scan(packed, lut) - want).abs().max())
+            require(worst <= 1e-5 * M, f"adc_scan M={M} K={K} Q={Q}: a score is off by {worst:.1e}")
+
+
+def _looked_up(labels: Tensor, table: Tensor) -> Tensor:
+    every = torch.arange(len(table), device="cuda")
+    return table.double()[every, labels.long()].sum(1)
+
+
+def the_best_are_found() -> None:
+    for Q, N, k in ((1, 10_000_019, 100), (33, 1_000_003, 10), (1000, 4_099, 1000)):
+        scores = floats("cuda", Q, N).mul(1000).round()  # ties
+        values, ids = topk(scores, k)
+        want, at = torch.sort(scores, dim=1, descending=True, stable=True)
+        right = torch.equal(values, want[:, :k]) and torch.equal(ids, at[:, :k])
+        require(right, f"topk Q={Q} N={N} k={k}")
+
+
+def searches_find_the_nearest() -> None:
+    for M, K in _PQ:
+        codec = _codec(M, K)
+        codes = Codes(codec, integers("cuda", 256, _N, codec.code_size))
+        rows = codes.decode()
+        for Q in (1, 7, 300):
+            queries = floats("cuda", Q, _D)
+            for metric, scores in _exact(rows, queries).items():
+                values, ids = codes.search(queries, k=100, metric=metric)
+                want = scores.gather(1, ids)
+                last = torch.topk(scores, 100).values
+                slack = 1e-5 * scores.abs().amax(1, keepdim=True)
+                sign = -1 if metric == "l2" else 1
+                right = bool(
+                    ((want - last).abs() <= slack).all() and ((sign * values - want).abs() <= slack).all()
+                )
+                require(right, f"search M={M} K={K} Q={Q} {metric}")
+
+
+def _exact(rows: Tensor, queries: Tensor) -> dict[str, Tensor]:
+    """Keys of all rows in float64, greater is better."""
+    rows, queries = rows.double(), queries.double()
+    products = queries @ rows.T
+    squares = rows.square().sum(1)
+    return {
+        "ip": products,
+        "l2": 2 * products - squares - queries.square().sum(1, keepdim=True),
+        "cosine": products / squares.sqrt() / queries.norm(dim=1, keepdim=True),
+    }
+
+
+def _codec(M: int, K: int) -> ProductQuantizer:
+    centroids = floats("cuda", M, K, _D // M)
+    return ProductQuantizer(M, K.bit_length() - 1, codebook=Codebook(centroids, _D))
+
+
+def training_lowers_the_error_and_repeats() -> None:
+    x = floats("cuda", 65_536, _D)
+    errors: list[float] = []
+    first = kmeans(x, 48, 256, n_iter=10, progress=lambda i, n, error: errors.append(error))
+    rises = [b / a for a, b in pairwise(errors) if b > a * (1 + 1e-6)]
+    require(not rises, f"k-means: the error rises from one iteration to the next: {errors}")
+    require(torch.equal(first.centroids, kmeans(x, 48, 256, n_iter=10).centroids), "k-means: two runs differ")
+
+
+def two_runs_are_the_same_bytes() -> None:
+    for name, call in _each_op():
+        require(_equal(call(), call()), f"{name}: two runs differ")
+
+
+def replays_repeat_the_eager_answer() -> None:
+    """Encoding, scan with selection, and every operator; replays have to overwrite what was spoilt."""
+    codec, x = _codec(48, 256), floats("cuda", 100_000, _D)
+    packed, lut = integers("cuda", 256, _N, 48), floats("cuda", 3, 48, 256)
+
+    def encoding() -> Tensor:
+        return codec.encode_block(x)
+
+    def best_groups() -> tuple[Tensor, Tensor]:
+        return topk(adc_scan(packed, lut, group=1024), 10)
+
+    for name, call in [("encoding", encoding), ("scan and topk", best_groups), *_each_op()]:
+        want = _tensors(call())
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = _tensors(call())
+        for tensor in captured:
+            tensor.zero_()
+        graph.replay()
+        require(_equal(captured, want), f"{name}: the replay of a graph differs")
+
+
+def _each_op() -> list[tuple[str, Callable[[], Any]]]:
+    """One case of each operator."""
+    first = {case.op: case for case in reversed(list(present(cases(_N))))}
+    return [
+        (f"{op} {case.name}", partial(OPS[op].call, *bound(OPS[op], case.make("cuda"))))
+        for op, case in first.items()
+    ]
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    pairs = zip(_tensors(ours), _tensors(theirs), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+CHECKS = [
+    codes_are_nearest,
+    rows_come_back,
+    scans_agree,
+    the_best_are_found,
+    searches_find_the_nearest,
+    training_lowers_the_error_and_repeats,
+    two_runs_are_the_same_bytes,
+    replays_repeat_the_eager_answer,
+]
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("bench.gpu_check needs an NVIDIA GPU, and torch sees none here. Nothing was checked.")
+        return 2
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for check in CHECKS:
+        start = time.perf_counter()
+        try:
+            check()
+        except WrongAnswerError as wrong:
+            print(f"WRONG  {wrong}")
+            return 1
+        torch.cuda.empty_cache()
+        print(f"right  {check.__name__.replace('_', ' ')}, {time.perf_counter() - start:.1f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

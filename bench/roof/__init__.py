@@ -1,0 +1,1 @@
+"""What `python -m bench.roofline` is made of, one idea a file."""

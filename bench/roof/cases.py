@@ -1,0 +1,262 @@
+"""What is timed: operators at the sizes in use, and whole tasks through the public functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.roof import floors
+from bench.roof.floors import Roofs, moved
+from gpuzip import Codes, ProductQuantizer
+from gpuzip.codecs.pq import Codebook
+from gpuzip.kmeans import kmeans
+from gpuzip.ops import OPS, Op
+
+Arguments = dict[str, Any]
+Floor = Callable[[Roofs], float]
+
+_D = 384
+_BYTES = 48  # of a code: 48 of 8 bits, 96 of 4, or 384 signs
+_PQ = ((48, 256), (96, 16))  # M, K
+_GROUP = 1024  # rows whose best score a scan keeps
+_CANDIDATES = 3200  # of a query: as many as the groups that an exact search for 10 of a million looks into
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator at one size.
+
+    make: arguments on a device, by the names of the op's schema; on "meta" without memory. floor: seconds.
+    vectors: rows that are worked on; in a scan, rows times queries.
+    """
+
+    op: str
+    name: str
+    make: Callable[[str], Arguments]
+    floor: Floor
+    vectors: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A public function at work.
+
+    make: the call, its tensors on a device. memory: bytes that it takes in all. queries: of a search.
+    """
+
+    kind: str
+    name: str
+    make: Callable[[str], Callable[[], Any]]
+    floor: Floor
+    vectors: int
+    memory: float
+    queries: int | None = None
+
+
+def cases(N: int) -> Iterator[Case]:
+    """Scans of N rows of codes; what works on rows of floats, 1,536 bytes each, takes at most a million."""
+    n = min(N, 1_000_000)
+    for M, K in _PQ:
+        for dtype in (torch.float32, torch.float16):
+            yield from _codes(n, M, K, dtype)
+        yield from _training(65_536 if K == 256 else 4_096, M, K)
+        yield from _pq_scans(N, M, K)
+        yield _gathering("adc_gather", N, f"M={M} K={K}", partial(_packed_and_tables, N, M, K, 1024))
+    for Q in (1, 16, 1024):
+        floor = partial(floors.hamming_scan, N=N, Q=Q, B=_BYTES)
+        yield Case("hamming_scan", f"{_sizes(N, Q)} 384 bit", partial(_bits, N, Q), floor, N * Q)
+    yield _gathering("hamming_gather", N, "384 bit", partial(_bits, N, 1024))
+    for Q, columns in ((1, N), (1024, max(100, N // 1024))):
+        read = partial(moved, count=4 * Q * columns)
+        name = f"Q={Q} N={columns:.0e} k=100"
+        yield Case("topk", name, partial(_scores, Q, columns, 100), read, Q * columns)
+    both = partial(moved, count=10 * n * (96 + _BYTES))
+    name = f"N={10 * n:.0e} M=96 nbits=4"
+    yield Case("pack_bits", name, partial(_values, 10 * n, 96, 4), both, 10 * n)
+    yield Case("unpack_bits", name, partial(_packed, 10 * n, 96, 4), both, 10 * n)
+
+
+def _codes(N: int, M: int, K: int, dtype: torch.dtype) -> Iterator[Case]:
+    """Into codes and back."""
+    name, size = f"N={N:.0e} M={M} K={K} {str(dtype)[6:]}", dtype.itemsize
+    make = partial(_points, N, M, K, dtype)
+    for op, out in (("assign", M), ("encode", _BYTES)):
+        yield Case(op, name, make, partial(floors.assign, N=N, D=_D, M=M, K=K, itemsize=size, out=out), N)
+    make = partial(_packed_and_centroids, N, M, K, dtype)
+    yield Case("decode", name, make, partial(moved, count=N * (_BYTES + _D * size)), N)
+    if dtype == torch.float32:
+        turned = partial(floors.rotated, N=N, D=_D, B=_BYTES, itemsize=size)
+        yield Case("decode_rotated", name, partial(_and_rotation, make), turned, N)
+
+
+def _training(N: int, M: int, K: int) -> Iterator[Case]:
+    name = f"N={N} M={M} K={K}"
+    out = 4 * K * (_D + M)
+    yield Case(
+        "centroid_sums", name, partial(_labelled, N, M, K), partial(moved, count=N * (4 * _D + M) + out), N
+    )
+    step = partial(floors.kmeans_step, N=N, D=_D, M=M, K=K)
+    yield Case("kmeans_step", name, partial(_points, N, M, K, torch.float32), step, N)
+
+
+def _pq_scans(N: int, M: int, K: int) -> Iterator[Case]:
+    for Q in (1, 16):
+        make = partial(_and_group, partial(_packed_and_tables, N, M, K, Q))
+        floor = partial(floors.table_scan, N=N, M=M, K=K, Q=Q, B=_BYTES)
+        yield Case("adc_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
+    for Q in (16, 128, 1024):
+        make = partial(_and_group, partial(_packed_and_queries, N, M, K, Q))
+        floor = partial(floors.product_scan, N=N, D=_D, Q=Q, B=_BYTES)
+        yield Case("product_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
+
+
+def _gathering(op: str, N: int, name: str, make: Callable[[str], Arguments]) -> Case:
+    """Scores of chosen rows for 1,024 queries: an id, the row's sectors and a score for each."""
+    count = 1024 * _CANDIDATES
+    floor = partial(moved, count=count * (8 + floors.sectors(_BYTES) + 4))
+    name = f"{_sizes(N, 1024)} R={_CANDIDATES} {name}"
+    return Case(op, name, partial(_and_ids, make, N), floor, count)
+
+
+def _sizes(N: int, Q: int) -> str:
+    return f"N={N:.0e} Q={Q}"
+
+
+def floats(device: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, dtype=dtype, device=device, generator=_generator(device))
+
+
+def integers(device: str, high: int, *shape: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    return torch.randint(high, shape, dtype=dtype, device=device, generator=_generator(device))
+
+
+def _generator(device: str) -> torch.Generator | None:
+    return None if device == "meta" else torch.Generator(device).manual_seed(1)
+
+
+def _points(N: int, M: int, K: int, dtype: torch.dtype, device: str) -> Arguments:
+    return {"x": floats(device, N, _D, dtype=dtype), "centroids": floats(device, M, K, _D // M)}
+
+
+def _labelled(N: int, M: int, K: int, device: str) -> Arguments:
+    return {"x": floats(device, N, _D), "labels": integers(device, K, N, M), "K": K}
+
+
+def _packed_and_centroids(N: int, M: int, K: int, dtype: torch.dtype, device: str) -> Arguments:
+    return {
+        "packed": integers(device, 256, N, _BYTES),
+        "centroids": floats(device, M, K, _D // M, dtype=dtype),
+    }
+
+
+def _packed_and_queries(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
+    return _packed_and_centroids(N, M, K, torch.float32, device) | {"queries": floats(device, Q, _D)}
+
+
+def _packed_and_tables(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
+    return {"packed": integers(device, 256, N, _BYTES), "lut": floats(device, Q, M, K)}
+
+
+def _bits(N: int, Q: int, device: str) -> Arguments:
+    queries = integers(device, 256, Q, _BYTES)
+    return {"queries": queries, "codes": integers(device, 256, N, _BYTES), "group": _GROUP}
+
+
+def _scores(Q: int, N: int, k: int, device: str) -> Arguments:
+    return {"scores": floats(device, Q, N), "k": k}
+
+
+def _values(N: int, M: int, nbits: int, device: str) -> Arguments:
+    return {"values": integers(device, 1 << nbits, N, M), "nbits": nbits}
+
+
+def _packed(N: int, M: int, nbits: int, device: str) -> Arguments:
+    return {"packed": integers(device, 256, N, M * nbits // 8), "M": M, "nbits": nbits}
+
+
+def _and_group(make: Callable[[str], Arguments], device: str) -> Arguments:
+    return make(device) | {"group": _GROUP}
+
+
+def _and_rotation(make: Callable[[str], Arguments], device: str) -> Arguments:
+    return make(device) | {"rotation": floats(device, _D, _D)}
+
+
+def _and_ids(make: Callable[[str], Arguments], N: int, device: str) -> Arguments:
+    given = {name: value for name, value in make(device).items() if name != "group"}
+    return given | {"ids": integers(device, N, 1024, _CANDIDATES, dtype=torch.int64)}
+
+
+def tasks(N: int) -> Iterator[Task]:
+    """Training, and exhaustive search with the 100 best of every query."""
+    for M, K, n in ((48, 256, 65_536), (96, 16, 4_096)):
+        step = partial(_iterations, partial(floors.kmeans_step, N=n, D=_D, M=M, K=K))
+        name = f"N={n} M={M} K={K} 25 iterations"
+        yield Task("k-means", name, partial(_trained, n, M, K), step, n, 64 * n * _D)
+    for Q in (1, 1024):
+        name, floor = f"{_sizes(N, Q)} M=48 K=256 k=100", partial(_search, N, Q)
+        yield Task("PQ search", name, partial(_searched, N, Q), floor, N * Q, 64 * N + 4e9, Q)
+
+
+def _iterations(step: Floor, roofs: Roofs) -> float:
+    return 25 * step(roofs)
+
+
+def _search(N: int, Q: int, roofs: Roofs) -> float:
+    """By tables or by products, whichever is the sooner."""
+    tables = floors.table_scan(roofs, N, 48, 256, Q, _BYTES)
+    return min(tables, floors.product_scan(roofs, N, _D, Q, _BYTES))
+
+
+def _trained(N: int, M: int, K: int, device: str) -> Callable[[], Any]:
+    x = floats(device, N, _D)
+    return lambda: kmeans(x, M, K, n_iter=25)
+
+
+def _searched(N: int, Q: int, device: str) -> Callable[[], Any]:
+    codec = ProductQuantizer(48, 8, codebook=Codebook(floats(device, 48, 256, 8), _D))
+    codes, queries = Codes(codec, integers(device, 256, N, _BYTES)), floats(device, Q, _D)
+    return lambda: codes.search(queries, k=100, metric="ip")
+
+
+def present(table: Iterator[Case]) -> Iterator[Case]:
+    """The cases of operators that exist."""
+    return (case for case in table if case.op in OPS)
+
+
+def bound(op: Op, arguments: Arguments) -> list[Any]:
+    """In the order of the op's schema, with None or False for the options that a case leaves out."""
+    parameters = op.call._schema.arguments  # type: ignore[attr-defined]
+    unknown = set(arguments) - {parameter.name for parameter in parameters}
+    if unknown:
+        raise TypeError(f"{op.name} has no argument {', '.join(sorted(unknown))}")
+    return [
+        arguments[parameter.name] if parameter.name in arguments else _absent(op, parameter)
+        for parameter in parameters
+    ]
+
+
+def _absent(op: Op, parameter: Any) -> Any:
+    if parameter.has_default_value():
+        return parameter.default_value
+    if str(parameter.type).startswith("Optional"):
+        return None
+    if str(parameter.type) == "bool":
+        return False
+    raise TypeError(f"{op.name} needs {parameter.name}, which its case does not give")
+
+
+def traffic(op: Op, arguments: list[Any]) -> int:
+    """Bytes of the tensors that go in and, by the op's shape rule, of those that come out."""
+    meta = [torch.empty_like(a, device="meta") if isinstance(a, Tensor) else a for a in arguments]
+    out = op.call(*meta)
+    return tensor_bytes(arguments) + tensor_bytes(out if isinstance(out, tuple | list) else [out])
+
+
+def tensor_bytes(values: Any) -> int:
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))

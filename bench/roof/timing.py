@@ -1,0 +1,154 @@
+"""Times on a GPU, by its own events: caches cold, medians, and the roofs of the same run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from itertools import cycle, islice
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.roof.cases import tensor_bytes
+from bench.roof.floors import Roofs
+
+_BUDGET = 1.0  # seconds for the rounds of one case
+_ROUNDS = 5, 50  # least and most
+_CALLS = 20  # at least, in one round of a graph
+
+
+class Time(NamedTuple):
+    """Seconds of a call. how: "graph" when calls were replayed, "calls" when the CPU launched each."""
+
+    median: float
+    least: float
+    peak_bytes: int
+    how: str
+
+
+def time_op(call: Callable[..., Any], arguments: list[Any]) -> Time:
+    """Each call reads inputs that the cache does not hold, copies in turns when one set would fit there.
+
+    The calls are captured once and replayed, so that launches of small kernels are not what is timed;
+    where an op cannot be captured they are launched one by one.
+    """
+    sets = _sets(arguments)
+    peak = _peak(lambda: call(*arguments))
+    calls = list(islice(cycle(sets), max(len(sets), 1 if _seconds(call, sets) > 0.01 else _CALLS)))
+
+    def one_round() -> None:
+        for each in calls:
+            call(*each)
+
+    try:
+        replay, how = _captured(one_round).replay, "graph"
+    except RuntimeError:
+        replay, how = one_round, "calls"
+    took = [t / len(calls) for t in rounds(replay)]
+    return Time(median(took), min(took), peak, how)
+
+
+def time_task(call: Callable[[], Any]) -> Time:
+    """A whole task with its launches and waits, its inputs as they are."""
+    peak = _peak(call)
+    took = rounds(call)
+    return Time(median(took), min(took), peak, "calls")
+
+
+def rounds(call: Callable[[], Any]) -> list[float]:
+    """Seconds of each of as many calls as fit in about a second, after one that is not counted."""
+    first = _event_seconds(call)
+    first = min(first, _event_seconds(call))
+    count = max(_ROUNDS[0], min(_ROUNDS[1], int(_BUDGET / max(first, 1e-9))))
+    return [_event_seconds(call) for _ in range(count)]
+
+
+def _event_seconds(call: Callable[[], Any]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
+
+
+def _seconds(call: Callable[..., Any], sets: list[list[Any]]) -> float:
+    call(*sets[0])
+    return _event_seconds(lambda: call(*sets[0]))
+
+
+def _sets(arguments: list[Any]) -> list[list[Any]]:
+    """The arguments and copies of them, twice the cache together."""
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    copies = -(-2 * cache // max(1, tensor_bytes(arguments)))
+    copies = min(copies, 64)
+    return [arguments, *(_copied(arguments) for _ in range(copies - 1))]
+
+
+def _copied(arguments: list[Any]) -> list[Any]:
+    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+
+
+def _peak(call: Callable[[], Any]) -> int:
+    """Bytes above those held before; the result counts."""
+    call()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _captured(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
+def measure_roofs() -> Roofs:
+    """Copies of a gigabyte, products of random matrices, and the clock that the products ran at."""
+    n = 8192
+    a, b = (torch.randn((n, n), device="cuda", dtype=torch.float16) for _ in range(2))
+    c, d = (torch.randint(-128, 128, (n, n), device="cuda", dtype=torch.int8) for _ in range(2))
+    return Roofs(
+        copy=_copied_a_second(1 << 30),
+        half=2 * n**3 / median(rounds(lambda: a @ b)),
+        int8=2 * n**3 / median(rounds(lambda: torch._int_mm(c, d.T))),
+        sms=torch.cuda.get_device_properties(0).multi_processor_count,
+        clock=_clock(lambda: a @ b),
+    )
+
+
+def _copied_a_second(size: int) -> float:
+    """Bytes read and bytes written."""
+    source = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    copy = torch.empty_like(source)
+    return 2 * size / median(rounds(lambda: copy.copy_(source)))
+
+
+def _clock(work: Callable[[], Any]) -> float:
+    """Hz of the multiprocessors while they work, half a second into it."""
+    each = max(_event_seconds(work), 1e-5)
+    for _ in range(int(1.5 / each)):
+        work()
+    try:
+        megahertz = float(query_gpu("clocks.sm"))
+    finally:
+        torch.cuda.synchronize()
+    return megahertz * 1e6
+
+
+def query_gpu(what: str) -> str:
+    """One answer of nvidia-smi about the current GPU, by its UUID, as it may have another number there."""
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", f"--id={uuid}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
