@@ -64,6 +64,7 @@ _op = define_op(
     "topk(Tensor scores, int k) -> (Tensor, Tensor)",
     reference=_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.topk:topk",
     shapes=_shapes,
     kernel="gpuzip.kernels.topk:topk",
     samples=_samples,
