@@ -195,8 +195,16 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 48, dtype=u8), 96, 4
         yield t(N, 1280, dtype=u8), 1024, 10
     elif op == "decode":
-        yield t(N, 48, dtype=u8), t(48, 256, 8)
-        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16)
+        yield t(N, 48, dtype=u8), t(48, 256, 8), None
+        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16), t(huge, dtype=torch.int64)
+        yield t(N, 96, dtype=u8), t(96, 256, 8, dtype=torch.float16), None
+        yield t(N, 64, dtype=u8), t(64, 256, 6), t(N, dtype=torch.int64)
+        yield t(N, 384, dtype=u8), t(384, 256, 1), None
+    elif op == "decode_rotated":
+        yield t(N, 48, dtype=u8), t(48, 256, 8), t(384, 384), None
+        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16), t(384, 384), t(huge, dtype=torch.int64)
+        yield t(N, 64, dtype=u8), t(64, 256, 6), t(384, 384), t(100, dtype=torch.int64)
+        yield t(N, 96, dtype=u8), t(96, 256, 8), t(768, 768), None
     elif op == "adc_scan":
         for Q, group in ((1, 1024), (64, 32), (64, 1)):
             yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
