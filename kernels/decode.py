@@ -107,7 +107,9 @@ def _decode_rotated(
     tl.store(out_ptr + r * E + e, acc, mask=(r < R) & (e < E))
 
 
-def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: Tile | None = None) -> Tensor:
+def decode(
+    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: Tile | None = None
+) -> Tensor:
     """Launch: (N, B) uint8, (M, K, S) float32|float16, (R,) int64 or None -> (R, M*S) as the centroids."""
     (N, _), (M, K, S) = packed.shape, centroids.shape
     R = N if ids is None else len(ids)

@@ -4,9 +4,11 @@ from gpuzip.ops._define import OPS, Op
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
+from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode, decode_rotated
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -15,12 +17,16 @@ __all__ = [
     "adc_gather",
     "adc_scan",
     "assign",
+    "bucketize",
+    "bucketize_packed",
     "centroid_sums",
     "code_bytes",
     "decode",
     "decode_rotated",
     "max_of_groups",
     "pack_bits",
+    "rescore",
+    "rescore_codes",
     "topk",
     "unpack_bits",
 ]

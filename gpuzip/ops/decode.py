@@ -84,7 +84,11 @@ def _rotated_cpu(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tenso
     out = torch.empty((R, rotation.shape[1]))
 
     def one_block(start: int, stop: int) -> None:
-        rows = decode(packed[start:stop], centroids) if ids is None else decode(packed, centroids, ids[start:stop])
+        rows = (
+            decode(packed[start:stop], centroids)
+            if ids is None
+            else decode(packed, centroids, ids[start:stop])
+        )
         torch.mm(rows.float(), rotation, out=out[start:stop])
 
     map_blocks(one_block, R, 1024)
