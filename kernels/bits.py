@@ -7,8 +7,8 @@ Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B =
 Bytes moved: N*M*(1 or 4) + N*B; the overlapping reads of a row come from L1.
 Source: FAISS BitstringWriter (utils/hamming.h), whose bytes these are.
 Ladder: 1. a lane a byte to pack, a lane a code to unpack: no lane writes into the byte of another. Kept for
-nbits that do not divide 8 and rows that end within a byte. 2. where rows end with a byte the whole matrix is one
-string: a lane a word of up to 4 bytes, its codes, up to 32, in accesses of up to 16 bytes (_pack_words,
+nbits that do not divide 8 and rows that end within a byte. 2. where rows end with a byte the whole matrix is
+one string: a lane a word of up to 4 bytes, its codes, up to 32, in accesses of up to 16 bytes (_pack_words,
 _unpack_words).
 """
 
@@ -18,7 +18,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ._bits import load_code
-
 
 _CODES = 4096  # of a program over words
 

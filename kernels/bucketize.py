@@ -1,14 +1,14 @@
 """Which interval of a small ascending table every value is in, packed as it is stored.
 
 out[n, d] = number of boundaries b of d with not (b >= x[n, d]): those strictly below x, and all for NaN.
-Layouts: x (N, D) float32|float16|bfloat16 with any row stride, boundaries (C, L) float32, C in {1, D} -> (N, B)
-uint8 of nbits bits a count, B = ceil(D*nbits/8), lowest bits first, bits after the last count zero.
-Bytes moved: N*D*itemsize in, N*B out; the boundaries stay in L1. Counts stored as bytes and packed by pack_bits
-would move 2*N*D more: for 4 bits of fp32 4.5 bytes a value here, 6.5 there.
+Layouts: x (N, D) float32|float16|bfloat16 with any row stride, boundaries (C, L) float32, C in {1, D} -> (N,
+B) uint8 of nbits bits a count, B = ceil(D*nbits/8), lowest bits first, bits after the last count zero.
+Bytes moved: N*D*itemsize in, N*B out; the boundaries stay in L1. Counts stored as bytes and packed by
+pack_bits would move 2*N*D more: for 4 bits of fp32 4.5 bytes a value here, 6.5 there.
 Source: Lloyd 1982, Max 1960; the counts are those of torch.bucketize(right=False).
-Ladder: 1. a lane the values of one stored word of up to 4 bytes (here). Up to 15 boundaries of all columns and 31
-of each are compared one by one, 2 instructions each, the boundary shared by the rows of a lane; more are searched
-by halves, an L1 read and 4 instructions a step, without a branch.
+Ladder: 1. a lane the values of one stored word of up to 4 bytes (here). Up to 15 boundaries of all columns
+and 31 of each are compared one by one, 2 instructions each, the boundary shared by the rows of a lane; more
+are searched by halves, an L1 read and 4 instructions a step, without a branch.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def _tile(D: int, nbits: int) -> Tile:
 
 def _steps(L: int, per_column: bool) -> int:
     """Halvings of a search over L boundaries, or 0 where each is compared."""
-    return 0 if L <= (31 if per_column else 15) else L.bit_length()
+    return 0 if (31 if per_column else 15) >= L else L.bit_length()
 
 
 @triton.jit(do_not_specialize=["N", "L"])
@@ -53,15 +53,16 @@ def _bucketize(
     i = tl.arange(0, PER_WORD)
     d = (w * PER_WORD)[:, :, None] + i
     inside = (n < N) & (w < words)
-    mask, column = inside[:, :, None], (w < words)[:, :, None]
+    mask = inside[:, :, None]
     if PARTIAL:  # the last word of a row holds less than it could
-        mask, column = mask & (d < D), column & (d < D)
+        mask = mask & (d < D)
     x = tl.load(x_ptr + (n * stride_n)[:, :, None] + d, mask=mask, other=0.0).to(tl.float32)
     count = tl.zeros([BN, BW, PER_WORD], tl.int32)
     if STEPS == 0:
+        column = ((tl.program_id(1) * BW + tl.arange(0, BW)) * PER_WORD)[:, None] + i  # [BW, PER_WORD]
         for k in range(L):
             if PER_COLUMN:  # boundaries are (L, D)
-                b = tl.load(b_ptr + k * D + d, mask=column, other=0.0)
+                b = tl.load(b_ptr + k * D + column, mask=column < D, other=0.0)[None, :, :]
             else:
                 b = tl.load(b_ptr + k)
             count += tl.where(b >= x, 0, 1)

@@ -10,10 +10,10 @@ int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S
 Bytes moved: R*B (and R*8 of ids) in, R*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
 _decode_rotated: R*B*ceil(E/BE) in, R*E*4 out; 2*R*D*E*(3, or 2 for fp16 centroids) operations on fp16.
 Source: FAISS ProductQuantizer::decode.
-Ladder: 1. a lane an output element, its code read from L1: a 4-byte gather, a 4-byte store and a code for each.
-2. a lane a chunk of 16 bytes of a sub-vector (here): one code, one gather and one store a chunk, lanes side by
-side in a row, so that whole lines are stored. A program takes as many columns as have 128 KB of centroids, and
-programs of the same columns follow each other, so that this part of the table stays in L1.
+Ladder: 1. a lane an output element, its code read from L1: a 4-byte gather, a 4-byte store and a code for
+each. 2. a lane a chunk of 16 bytes of a sub-vector (here): one code, one gather and one store a chunk, lanes
+side by side in a row, so that whole lines are stored. A program takes as many columns as have 128 KB of
+centroids, and programs of the same columns follow each other, so that this part of the table stays in L1.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 
 def _tile(D: int, K: int, S: int, itemsize: int) -> Tile:
-    """16 KB or 2048 chunks a program; columns whose centroids fit L1, a line or more, none to spare if D allows."""
+    """16 KB or 2048 chunks; columns whose centroids fit L1, at least a line, none to spare where D allows."""
     widest = min(max(_LINE, min(_WIDEST, _TABLE // K)) // itemsize, triton.next_power_of_2(D))
     BD = max(widest, 16)
     while D % BD and BD * itemsize > _LINE:
@@ -75,8 +75,8 @@ def _rows(ids_ptr, r, R, N):
 def _decode_rotated(
     packed_ptr, hi_ptr, lo_ptr, rotation_hi_ptr, rotation_lo_ptr, unscale_ptr, ids_ptr, out_ptr,
     R, N, M, E, stride_d, stride_n,
-    S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr, BE: tl.constexpr,
-    SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
+    BE: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     columns = tl.cdiv(E, BE)
     r = (tl.program_id(0) // columns).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
@@ -137,9 +137,12 @@ class RotatedTile(NamedTuple):
     stages: int
 
 
-def _rotated_tile(R: int, E: int) -> RotatedTile:
+def _rotated_tile(R: int, E: int, W: int) -> RotatedTile:
+    """Fewer rows where chunks of less than 4 elements take more registers for their addresses."""
     BE = max(16, triton.next_power_of_2(E))
-    return RotatedTile(128, min(BE, 128), 32, 8, 2) if R > 64 else RotatedTile(32, min(BE, 64), 32, 4, 2)
+    if R <= 64:
+        return RotatedTile(32, min(BE, 64), 32, 4, 2)
+    return RotatedTile(128 if W >= 4 else 64, min(BE, 128), 32, 8, 2)
 
 
 def decode_rotated(
@@ -155,7 +158,14 @@ def decode_rotated(
     ids = None if ids is None else ids.contiguous()
     launch_or(
         "_decode_rotated[fp16 parts]",
-        lambda: _rotate_parts(packed, centroids, rotation, ids, out, tile or _rotated_tile(R, E)),
+        lambda: _rotate_parts(
+            packed,
+            centroids,
+            rotation,
+            ids,
+            out,
+            tile or _rotated_tile(R, E, chunk_width(centroids.shape[2], 2)),
+        ),
         lambda: _rotate_float32(packed, centroids, rotation, ids, out),
     )
     return out
@@ -180,14 +190,15 @@ def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
     M, K, S = hi.shape
     W = min(chunk_width(S, hi.element_size()), tile.BD)
     _decode_rotated[(triton.cdiv(R, tile.BN) * triton.cdiv(E, tile.BE),)](
-        packed, hi, lo, *rotation, unscale, ids, out, R, len(packed), M, E, rotation[0].stride(0), packed.stride(0),
-        S=S, NBITS=K.bit_length() - 1, BN=tile.BN, BC=tile.BD // W, W=W, BE=tile.BE, SPLIT=split, STAGES=tile.stages,
-        num_warps=tile.num_warps, enable_fp_fusion=True,
+        packed, hi, lo, *rotation, unscale, ids, out,
+        R, len(packed), M, E, rotation[0].stride(0), packed.stride(0),
+        S=S, NBITS=K.bit_length() - 1, BN=tile.BN, BC=tile.BD // W, W=W, BE=tile.BE,
+        SPLIT=split, STAGES=tile.stages, num_warps=tile.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
 
 
 def _parts(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """x * 2**p as fp16 hi + lo with the largest just below 2**15, and 2**-p as a tensor: no wait for the GPU."""
+    """x * 2**p as fp16 hi + lo, its maximum just below 2**15, and 2**-p on the device: nothing waits for it."""
     x = x.float().contiguous()
     _, exponent = torch.frexp(x.abs().amax())
     power = (15 - exponent).clamp(-64, 64).float()

@@ -1,12 +1,14 @@
 """Keys of chosen rows for each query, from floats or from packed codes decoded on the way.
 
-key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there is none.
-Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16 or packed (N, B) uint8, both with any row
-stride, ids (Q, R) int64 -> keys (Q, R) float32.
+key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there
+is none.
+Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16 or packed (N, B) uint8, both with any
+row stride, ids (Q, R) int64 -> keys (Q, R) float32.
 Bytes moved: Q*R*(D*itemsize + 12) of floats; Q*R*(B + 12) of codes, the centroids from cache.
 Source: the refinement of FAISS IndexRefine.
-Ladder: 1. a program a query and BR candidates (here): whole rows are read in accesses of 16 bytes, products are
-added up lane by lane over the dims and once across lanes, so nothing but the row decides how its sum is rounded.
+Ladder: 1. a program a query and BR candidates (here): whole rows are read in accesses of 16 bytes, products
+are added up lane by lane over the dims and once across lanes, so nothing but the row decides how its sum is
+rounded.
 """
 
 import torch
@@ -79,7 +81,8 @@ def _rescore(
 @triton.jit(do_not_specialize=["R", "N", "blocks"])
 def _rescore_codes(
     q_ptr, packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, stride_n, blocks,
-    METRIC: tl.constexpr, S: tl.constexpr, NBITS: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
+    METRIC: tl.constexpr, S: tl.constexpr, NBITS: tl.constexpr,
+    BR: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     q = (tl.program_id(0) // blocks).to(tl.int64)
     r, inside, n, known = _candidates(ids_ptr, q, R, N, blocks, BR)

@@ -1,17 +1,19 @@
 """The k highest scores of every row of a matrix, exactly, by the extrema of groups.
 
 _group_keys emits the highest score of each G columns and the group's number as one int64 key: the float as an
-int32 of the same order (-0.0 as +0.0) above, and 0xFFFFFFFF - group below. torch.topk takes the k best groups,
-_member_keys emits the keys of their columns, made in the same way with the column's number, and torch.topk takes
-the k best of those. Keys are distinct, so torch.topk has no choice among ties, and the lower number wins them.
+int32 of the same order (-0.0 as +0.0) above, and 0xFFFFFFFF - group below. torch.topk takes the k best
+groups, _member_keys emits the keys of their columns, made in the same way with the column's number, and
+torch.topk takes the k best of those. Keys are distinct, so torch.topk has no choice among ties, and the lower
+number wins them.
 Exact: were one of the k highest columns in a group not taken, each of the k groups taken would have a greater
 maximum, or an equal one and lower columns, and so hold a column above it; then k columns would be above it.
 Columns past N read as -inf and come after every real column, so their keys are below every real key.
 Layouts: scores (Q, N) float32 with any row stride -> values (Q, k) float32, ids (Q, k) int64.
 Bytes moved: Q*N*4 in, Q*(N/G)*8 out and in, Q*k*G*(4 in, 8 out and in); least near G = sqrt(N/k).
 Source: the first pass is the PartialReduce of TPU-KNN (arXiv 2206.14286); the second makes it exact.
-Ladder: 1. a key a column, torch.topk over all (kept for small N, and for k near N). 2. two passes, the maxima over
-keys of columns: some 12 instructions a score. 3. maxima over the floats themselves, a key a group (here).
+Ladder: 1. a key a column, torch.topk over all (kept for small N, and for k near N). 2. two passes, the maxima
+over keys of columns: some 12 instructions a score. 3. maxima over the floats themselves, a key a group
+(here).
 """
 
 import math

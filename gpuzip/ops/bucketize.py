@@ -130,8 +130,8 @@ def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
     """How many boundaries are strictly below each value: `torch.bucketize(x, b)` by columns. Exact.
 
     (N, D) float32, float16 or bfloat16, compared as float32; boundaries (C, L) float32, ascending and without
-    NaN, one row for all columns (C = 1) or one each (C = D), 1 <= L <= 255 -> (N, D) uint8. Equal is not below,
-    -0.0 equals 0.0, and NaN counts as above every boundary: L.
+    NaN, one row for all columns (C = 1) or one each (C = D), 1 <= L <= 255 -> (N, D) uint8. Equal is not
+    below, -0.0 equals 0.0, and NaN counts as above every boundary: L.
     """
     counts: Tensor = _bucketize(x, boundaries)
     return counts

@@ -57,10 +57,7 @@ def _by_blocks(
         at = ((rows >= 0) & (rows < N)).nonzero().view(-1)
         q = (at + start) // R
         x, y = gather(rows[at]), queries[q]
-        if metric == "l2":
-            found = -_square(x.sub_(y))
-        else:
-            found = (y * x).sum(1)
+        found = -_square(x - y) if metric == "l2" else (y * x).sum(1)
         if own is not None:
             norms = own[q] * _square(x).sqrt_()
             found = torch.where(norms > 0, found / norms, 0.0)
