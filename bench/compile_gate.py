@@ -78,8 +78,21 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 48, dtype=u8), 96, 4
         yield t(N, 1280, dtype=u8), 1024, 10
     elif op == "decode":
-        yield t(N, 48, dtype=u8), t(48, 256, 8)
-        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16)
+        yield t(N, 48, dtype=u8), t(48, 256, 8), None
+        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16), t(huge, dtype=torch.int64)
+        yield t(N, 96, dtype=u8), t(96, 256, 8, dtype=torch.float16), None
+        yield t(N, 64, dtype=u8), t(64, 256, 6), t(N, dtype=torch.int64)
+        yield t(N, 384, dtype=u8), t(384, 256, 1), None
+    elif op == "decode_rotated":
+        yield t(N, 48, dtype=u8), t(48, 256, 8), t(384, 384), None
+        yield (
+            t(huge, 48, dtype=u8),
+            t(96, 16, 4, dtype=torch.float16),
+            t(384, 384),
+            t(huge, dtype=torch.int64),
+        )
+        yield t(N, 64, dtype=u8), t(64, 256, 6), t(384, 384), t(100, dtype=torch.int64)
+        yield t(N, 96, dtype=u8), t(96, 256, 8), t(768, 768), None
     elif op == "adc_scan":
         for Q, group in ((1, 1024), (64, 32), (64, 1), (1, 512), (64, 512)):
             yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
@@ -113,6 +126,23 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         for nbits in (4, 8):
             queries, mask = t(1000, 1536, dtype=torch.int8), t(huge, dtype=torch.bool)
             yield t(huge, 192 * nbits, dtype=u8), queries, t(1000), t(huge), t(huge), mask, nbits, 1024
+    elif op == "rescore":
+        yield t(64, 384), t(N, 384), t(64, 3200, dtype=torch.int64), "ip"
+        yield t(64, 1024), t(huge, 1024, dtype=torch.bfloat16), t(64, 3200, dtype=torch.int64), "cosine"
+        yield t(64, 384), t(N, 384, dtype=torch.float16), t(64, 3200, dtype=torch.int64), "l2"
+    elif op == "rescore_codes":
+        yield t(64, 384), t(N, 48, dtype=u8), t(48, 256, 8), t(64, 3200, dtype=torch.int64), "cosine"
+        half = t(96, 16, 4, dtype=torch.float16)
+        yield t(64, 384), t(huge, 48, dtype=u8), half, t(64, 3200, dtype=torch.int64), "l2"
+    elif op == "bucketize":
+        yield t(huge, 384), t(1, 255)
+        yield t(N, 384, dtype=torch.float16), t(384, 15)
+        yield t(N, 384), t(384, 255)
+    elif op == "bucketize_packed":
+        yield t(huge, 384), t(1, 15), 4
+        yield t(N, 384), t(384, 15), 4
+        yield t(N, 1024, dtype=torch.float16), t(1024, 3), 2
+        yield t(N, 1024), t(1024, 1), 1
     elif op == "topk":
         for columns, k in (
             (10_000, 10),

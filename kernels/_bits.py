@@ -1,4 +1,4 @@
-"""Reading one code out of packed rows: the helper that every kernel over packed bytes shares.
+"""Codes and decoded values out of packed rows: the helpers that every kernel over packed bytes shares.
 
 A row is a little-endian bit string: code m of nbits bits is bits [m*nbits, (m+1)*nbits), lowest bit first, so
 for nbits=4 code 2j is the low nibble of byte j. Source: FAISS BitstringReader (utils/hamming.h), whose bytes
@@ -23,3 +23,23 @@ def load_code(rows, m, mask, NBITS: tl.constexpr):
     for i in tl.static_range(1, span):  # a byte past the last is the last again, and falls above the code
         word |= tl.load(rows + tl.minimum(first + i, last), mask=mask, other=0).to(tl.int32) << (8 * i)
     return (word >> (m * NBITS % 8)) & ((1 << NBITS) - 1)
+
+
+@triton.jit
+def load_chunks(rows, table_ptr, c, mask, S: tl.constexpr, W: tl.constexpr, NBITS: tl.constexpr):
+    """Elements [c*W, (c+1)*W) of each decoded row, [BN, BC, W] in the table's dtype; 0 where masked.
+
+    rows: [BN, 1] pointers to first bytes; table: (M, 2**NBITS, S); c: [1, BC]; mask: [BN, BC]. W divides S,
+    so a chunk is one code's, read once, and W neighbours of its centroid, one access of W elements.
+    """
+    m = c // (S // W)
+    code = load_code(rows, m, mask, NBITS)
+    # a row of the table as (M * 2**NBITS, S), in int64 only where the table may have 2**31 elements
+    entry = ((m.to(tl.int64) if NBITS > 8 else m) << NBITS) + code
+    first = entry * S + c % (S // W) * W
+    return tl.load(table_ptr + first[:, :, None] + tl.arange(0, W), mask=mask[:, :, None], other=0.0)
+
+
+def chunk_width(S: int, itemsize: int) -> int:
+    """W: the most elements, a power of two that divides S, that one access of 16 bytes takes."""
+    return min(S & -S, 16 // itemsize)

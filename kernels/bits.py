@@ -6,7 +6,10 @@ into place.
 Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B = ceil(M*nbits/8), by rows.
 Bytes moved: N*M*(1 or 4) + N*B; the overlapping reads of a row come from L1.
 Source: FAISS BitstringWriter (utils/hamming.h), whose bytes these are.
-Ladder: 1. a lane a byte to pack, a lane a code to unpack (here): no lane writes into the byte of another.
+Ladder: 1. a lane a byte to pack, a lane a code to unpack: no lane writes into the byte of another. Kept for
+nbits that do not divide 8 and rows that end within a byte. 2. where rows end with a byte the whole matrix is
+one string: a lane a word of up to 4 bytes, its codes, up to 32, in accesses of up to 16 bytes (_pack_words,
+_unpack_words).
 """
 
 import torch
@@ -16,11 +19,41 @@ from torch import Tensor
 
 from ._bits import load_code
 
+_CODES = 4096  # of a program over words
+
 
 def _tile(columns: int) -> tuple[int, int]:
     """(BN, BC): 1024 elements, as wide as the rows allow."""
     BC = min(max(16, triton.next_power_of_2(columns)), 128)
     return 1024 // BC, BC
+
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+def _unit(codes: int, M: int, nbits: int, offset: int) -> int:
+    """Bytes a word of the string of all codes that starts `offset` bytes into memory; 0 where it has gaps."""
+    if 8 % nbits or M * nbits % 8:
+        return 0
+    return next((u for u in (4, 2) if codes * nbits % (8 * u) == 0 and offset % u == 0), 1)
+
+
+@triton.jit(do_not_specialize=["words"])
+def _pack_words(values_ptr, out_ptr, words, NBITS: tl.constexpr, PER_WORD: tl.constexpr, BW: tl.constexpr):
+    w = tl.program_id(0).to(tl.int64) * BW + tl.arange(0, BW)
+    i = tl.arange(0, PER_WORD)
+    value = tl.load(values_ptr + (w * PER_WORD)[:, None] + i, mask=(w < words)[:, None], other=0)
+    word = tl.sum(value.to(tl.int32) << (i * NBITS), axis=1)
+    tl.store(out_ptr + w, word.to(out_ptr.dtype.element_ty), mask=w < words)
+
+
+@triton.jit(do_not_specialize=["words"])
+def _unpack_words(packed_ptr, out_ptr, words, NBITS: tl.constexpr, PER_WORD: tl.constexpr, BW: tl.constexpr):
+    w = tl.program_id(0).to(tl.int64) * BW + tl.arange(0, BW)
+    i = tl.arange(0, PER_WORD)
+    word = tl.load(packed_ptr + w, mask=w < words, other=0).to(tl.int32)
+    code = (word[:, None] >> (i * NBITS)) & ((1 << NBITS) - 1)
+    tl.store(out_ptr + (w * PER_WORD)[:, None] + i, code.to(tl.uint8), mask=(w < words)[:, None])
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -54,6 +87,15 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
     out = torch.empty((N, B), dtype=torch.uint8, device=values.device)
     if out.numel() == 0:
         return out
+    unit = _unit(N * M, M, nbits, 0)
+    if unit:
+        words, PER_WORD = out.view(-1).view(_WORDS[unit]), 8 * unit // nbits
+        BW = _CODES // PER_WORD
+        _pack_words[(triton.cdiv(words.numel(), BW),)](
+            values.contiguous(), words, words.numel(), NBITS=nbits, PER_WORD=PER_WORD, BW=BW,
+            num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+        return out
     BN, BB = _tile(B)
     grid = (triton.cdiv(N, BN), triton.cdiv(B, BB))
     _pack_bits[grid](
@@ -68,9 +110,23 @@ def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
     out = torch.empty((N, M), dtype=torch.uint8 if nbits <= 8 else torch.int32, device=packed.device)
     if out.numel() == 0:
         return out
+    packed = packed.contiguous()
+    unit = _unit(N * M, M, nbits, packed.storage_offset())
+    if unit:
+        words, PER_WORD = packed.view(-1).view(_WORDS[unit]), 8 * unit // nbits
+        BW = _CODES // PER_WORD
+        _unpack_words[(triton.cdiv(words.numel(), BW),)](
+            words,
+            out,
+            words.numel(),
+            NBITS=nbits,
+            PER_WORD=PER_WORD,
+            BW=BW,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+        return out
     BN, BM = _tile(M)
     grid = (triton.cdiv(N, BN), triton.cdiv(M, BM))
-    _unpack_bits[grid](
-        packed.contiguous(), out, N, M, B, NBITS=nbits, BN=BN, BM=BM, num_warps=4, enable_fp_fusion=False
-    )
+    _unpack_bits[grid](packed, out, N, M, B, NBITS=nbits, BN=BN, BM=BM, num_warps=4, enable_fp_fusion=False)
     return out

@@ -1,49 +1,207 @@
-"""Vectors back from packed codes: each code is replaced by its centroid.
+"""Vectors back from packed codes: each code is replaced by its centroid, and the rows may be rotated.
 
-out[n, m*S + s] = centroids[m, code[n, m], s], copied bit for bit.
-Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, centroids (M, K, S) -> out (N, M*S), by rows.
-Bytes moved: N*B in, N*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
+_decode: out[r, m*S + s] = centroids[m, code[ids[r], m], s], copied bit for bit; zeros where ids[r] is no row.
+_decode_rotated: out = decoded rows @ rotation, decoded rows of BD dims at a time in registers and never in
+memory. Float32 accuracy on fp16 tensor cores: table and rotation are scaled by a power of two that brings
+their maximum to 2**14..2**15 and split as hi + lo, 22 bits; hi@hi + hi@lo + lo@hi are summed in float32, and
+lo@lo, below 2**-22 of the product, is left out.
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code with any row stride, centroids (M, K, S), ids (R,)
+int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
+Bytes moved: R*B (and R*8 of ids) in, R*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
+_decode_rotated: R*B*ceil(E/BE) in, R*E*4 out; 2*R*D*E*(3, or 2 for fp16 centroids) operations on fp16.
 Source: FAISS ProductQuantizer::decode.
-Ladder: 1. a lane an output element, its code read from L1 (here): the store is the traffic, in whole lines.
+Ladder: 1. a lane an output element, its code read from L1: a 4-byte gather, a 4-byte store and a code for
+each. 2. a lane a chunk of 16 bytes of a sub-vector (here): one code, one gather and one store a chunk, lanes
+side by side in a row, so that whole lines are stored. A program takes as many columns as have 128 KB of
+centroids, and programs of the same columns follow each other, so that this part of the table stays in L1.
 """
+
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._bits import load_code
+from ._bits import chunk_width, load_chunks
+from ._launch import launch_or
+
+_LINE, _WIDEST, _PROGRAM, _TABLE = 128, 1024, 16384, 1 << 17  # bytes: of a row least and most, in all, of L1
+_CHUNKS = 2048  # of a program: 16 a lane
 
 
-def _tile(D: int) -> tuple[int, int]:
-    """(BN, BD): 1024 elements, as wide as the rows allow."""
-    BD = min(max(16, triton.next_power_of_2(D)), 128)
-    return 1024 // BD, BD
+class Tile(NamedTuple):
+    """BN rows of BC chunks of W elements."""
+
+    BN: int
+    BC: int
+    W: int
 
 
-@triton.jit(do_not_specialize=["N", "B"])
-def _decode(packed_ptr, c_ptr, out_ptr, N, D, B, S, NBITS: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
-    d = tl.program_id(1) * BD + tl.arange(0, BD)[None, :]
-    m = d // S  # [1, BD]
-    mask = (n < N) & (d < D)
-    code = load_code(packed_ptr + n * B, m, mask, NBITS)
-    row = m.to(tl.int64) * (1 << NBITS) + code  # of the centroids, as (M*K, S)
-    value = tl.load(c_ptr + row * S + d % S, mask=mask, other=0.0)
-    tl.store(out_ptr + n * D + d, value, mask=mask)
+def _tile(D: int, K: int, S: int, itemsize: int) -> Tile:
+    """16 KB or 2048 chunks; columns whose centroids fit L1, at least a line, none to spare where D allows."""
+    widest = min(max(_LINE, min(_WIDEST, _TABLE // K)) // itemsize, triton.next_power_of_2(D))
+    BD = max(widest, 16)
+    while D % BD and BD * itemsize > _LINE:
+        BD //= 2
+    W = chunk_width(S, itemsize)
+    return Tile(min(_PROGRAM // itemsize, _CHUNKS * W) // BD, BD // W, W)
 
 
-def decode(packed: Tensor, centroids: Tensor) -> Tensor:
-    """Launch: (N, B) uint8, (M, K, S) float32|float16 -> (N, M*S) in the dtype of the centroids."""
-    (N, B), (M, K, S) = packed.shape, centroids.shape
-    D = M * S
-    out = torch.empty((N, D), dtype=centroids.dtype, device=packed.device)
-    if N == 0:
+@triton.jit(do_not_specialize=["R", "N"])
+def _decode(
+    packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, stride_n,
+    S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
+    c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
+    inside = (r < R) & (c < M * (S // W))
+    n, known = _rows(ids_ptr, r, R, N)
+    value = load_chunks(packed_ptr + n * stride_n, table_ptr, c, inside & known, S, W, NBITS)
+    at = (r * M * S + c * W)[:, :, None] + tl.arange(0, W)
+    tl.store(out_ptr + at, value, mask=inside[:, :, None])
+
+
+@triton.jit
+def _rows(ids_ptr, r, R, N):
+    """Packed rows of output rows r, and whether there is one."""
+    n = r
+    if ids_ptr is not None:
+        n = tl.load(ids_ptr + r, mask=r < R, other=-1)
+    return n, (n >= 0) & (n < N)
+
+
+@triton.jit(do_not_specialize=["R", "N"])
+def _decode_rotated(
+    packed_ptr, hi_ptr, lo_ptr, rotation_hi_ptr, rotation_lo_ptr, unscale_ptr, ids_ptr, out_ptr,
+    R, N, M, E, stride_d, stride_n,
+    S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
+    BE: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    columns = tl.cdiv(E, BE)
+    r = (tl.program_id(0) // columns).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
+    e = tl.program_id(0) % columns * BE + tl.arange(0, BE)[None, :]
+    n, known = _rows(ids_ptr, r, R, N)
+    rows = packed_ptr + n * stride_n
+    known = known & (r < R)
+    acc = tl.zeros([BN, BE], tl.float32)
+    chunks = M * (S // W)
+    for first in tl.range(0, chunks, BC, num_stages=STAGES):
+        c = first + tl.arange(0, BC)[None, :]
+        mask = known & (c < chunks)
+        d = first * W + tl.arange(0, BC * W)[:, None]
+        at, there = d.to(tl.int64) * stride_d + e, (d < M * S) & (e < stride_d)
+        hi = tl.reshape(load_chunks(rows, hi_ptr, c, mask, S, W, NBITS), [BN, BC * W])
+        rotation_hi = tl.load(rotation_hi_ptr + at, mask=there, other=0.0)
+        if SPLIT:
+            rotation_lo = tl.load(rotation_lo_ptr + at, mask=there, other=0.0)
+            acc = tl.dot(hi, rotation_lo, acc)
+            if lo_ptr is not None:
+                lo = tl.reshape(load_chunks(rows, lo_ptr, c, mask, S, W, NBITS), [BN, BC * W])
+                acc = tl.dot(lo, rotation_hi, acc)
+            acc = tl.dot(hi, rotation_hi, acc)
+        else:
+            acc = tl.dot(hi.to(tl.float32), rotation_hi, acc, input_precision="ieee")
+    if SPLIT:
+        acc = acc * tl.load(unscale_ptr) * tl.load(unscale_ptr + 1)
+    tl.store(out_ptr + r * E + e, acc, mask=(r < R) & (e < E))
+
+
+def decode(
+    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: Tile | None = None
+) -> Tensor:
+    """Launch: (N, B) uint8, (M, K, S) float32|float16, (R,) int64 or None -> (R, M*S) as the centroids."""
+    (N, _), (M, K, S) = packed.shape, centroids.shape
+    R = N if ids is None else len(ids)
+    out = torch.empty((R, M * S), dtype=centroids.dtype, device=packed.device)
+    if R == 0:
         return out
-    BN, BD = _tile(D)
-    grid = (triton.cdiv(N, BN), triton.cdiv(D, BD))
+    packed = packed if packed.stride(1) == 1 else packed.contiguous()
+    BN, BC, W = tile or _tile(M * S, K, S, centroids.element_size())
+    grid = (triton.cdiv(R, BN), triton.cdiv(M * S, BC * W))
     _decode[grid](
-        packed.contiguous(), centroids.contiguous(), out, N, D, B, S,
-        NBITS=K.bit_length() - 1, BN=BN, BD=BD, num_warps=4, enable_fp_fusion=False,
+        packed, centroids.contiguous(), None if ids is None else ids.contiguous(), out,
+        R, N, M, packed.stride(0), S=S, NBITS=K.bit_length() - 1, BN=BN, BC=BC, W=W,
+        num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return out
+
+
+class RotatedTile(NamedTuple):
+    """BN rows by BE columns, BD dims of the decoded rows at a time."""
+
+    BN: int
+    BE: int
+    BD: int
+    num_warps: int
+    stages: int
+
+
+def _rotated_tile(R: int, E: int, W: int) -> RotatedTile:
+    """Fewer rows where chunks of less than 4 elements take more registers for their addresses."""
+    BE = max(16, triton.next_power_of_2(E))
+    if R <= 64:
+        return RotatedTile(32, min(BE, 64), 32, 4, 2)
+    return RotatedTile(128 if W >= 4 else 64, min(BE, 128), 32, 8, 2)
+
+
+def decode_rotated(
+    packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None = None, *,
+    tile: RotatedTile | None = None,
+) -> Tensor:  # fmt: skip
+    """Launch: as decode, and (D, E) float32 -> (R, E) float32."""
+    R, E = len(packed) if ids is None else len(ids), rotation.shape[1]
+    out = torch.empty((R, E), dtype=torch.float32, device=packed.device)
+    if out.numel() == 0:
+        return out
+    packed = packed if packed.stride(1) == 1 else packed.contiguous()
+    ids = None if ids is None else ids.contiguous()
+    launch_or(
+        "_decode_rotated[fp16 parts]",
+        lambda: _rotate_parts(
+            packed,
+            centroids,
+            rotation,
+            ids,
+            out,
+            tile or _rotated_tile(R, E, chunk_width(centroids.shape[2], 2)),
+        ),
+        lambda: _rotate_float32(packed, centroids, rotation, ids, out),
+    )
+    return out
+
+
+def _rotate_parts(packed, centroids, rotation, ids, out, tile):
+    (hi, lo), u = _parts(centroids)
+    (rotation_hi, rotation_lo), v = _parts(torch.nn.functional.pad(rotation, (0, -rotation.shape[1] % 16)))
+    lo = None if centroids.dtype == torch.float16 else lo
+    _rotate(packed, (hi, lo), (rotation_hi, rotation_lo), torch.stack([u, v]), ids, out, tile, split=True)
+
+
+def _rotate_float32(packed, centroids, rotation, ids, out):
+    """The simpler form: no tensor cores, products of float32."""
+    tile = RotatedTile(32, min(max(16, triton.next_power_of_2(rotation.shape[1])), 32), 32, 4, 1)
+    parts = (centroids.contiguous(), None), (rotation.contiguous(), None)
+    _rotate(packed, *parts, None, ids, out, tile, split=False)
+
+
+def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
+    (hi, lo), (R, E) = table, out.shape
+    M, K, S = hi.shape
+    W = min(chunk_width(S, hi.element_size()), tile.BD)
+    _decode_rotated[(triton.cdiv(R, tile.BN) * triton.cdiv(E, tile.BE),)](
+        packed, hi, lo, *rotation, unscale, ids, out,
+        R, len(packed), M, E, rotation[0].stride(0), packed.stride(0),
+        S=S, NBITS=K.bit_length() - 1, BN=tile.BN, BC=tile.BD // W, W=W, BE=tile.BE,
+        SPLIT=split, STAGES=tile.stages, num_warps=tile.num_warps, enable_fp_fusion=True,
+    )  # fmt: skip
+
+
+def _parts(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """x * 2**p as fp16 hi + lo, its maximum just below 2**15, and 2**-p on the device: nothing waits for it."""
+    x = x.float().contiguous()
+    _, exponent = torch.frexp(x.abs().amax())
+    power = (15 - exponent).clamp(-64, 64).float()
+    x = x * torch.exp2(power)
+    hi = x.half()
+    return (hi, (x - hi.float()).half()), torch.exp2(-power)

@@ -5,10 +5,12 @@ from gpuzip.ops._lanes import loops_are_used, use_loops
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
+from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
-from gpuzip.ops.decode import decode
+from gpuzip.ops.decode import decode, decode_rotated
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
+from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
@@ -18,14 +20,19 @@ __all__ = [
     "adc_gather",
     "adc_scan",
     "assign",
+    "bucketize",
+    "bucketize_packed",
     "centroid_sums",
     "code_bytes",
     "decode",
+    "decode_rotated",
     "hamming_gather",
     "hamming_scan",
     "loops_are_used",
     "max_of_groups",
     "pack_bits",
+    "rescore",
+    "rescore_codes",
     "scalar_scan",
     "topk",
     "unpack_bits",

@@ -76,11 +76,12 @@ def _unpack_shapes(packed: Tensor, M: int, nbits: int) -> Tensor:
 
 
 _SIZES = [(0, 3, 4), (1, 1, 1), (37, 13, 1), (5, 7, 2), (19, 9, 3), (131, 31, 4), (33, 12, 5), (17, 11, 7)]
+_WHOLE = [(67, 8, 4), (35, 16, 1), (65, 4, 2), (6, 2, 4), (1037, 16, 4), (9, 8, 1), (300, 32, 2)]  # no gaps
 _WIDE = [(23, 5, 8), (29, 3, 9), (41, 7, 11), (13, 9, 12), (11, 4, 15), (31, 5, 16)]
 
 
 def _pack_samples(device: str) -> Iterator[tuple[Tensor, int]]:
-    for N, M, nbits in _SIZES + _WIDE:
+    for N, M, nbits in _SIZES + _WHOLE + _WIDE:
         yield random_codes(N, M, 1 << nbits).to(device), nbits
 
 

@@ -10,32 +10,52 @@ import torch
 from torch import Tensor
 
 from gpuzip.ops._define import define_op
-from gpuzip.ops._samples import anisotropic, random_codes
+from gpuzip.ops._samples import anisotropic, generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.parallel import map_blocks
 
 
-def _reference(packed: Tensor, centroids: Tensor) -> Tensor:
-    M, K, _ = centroids.shape
+def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
+    M, K, S = centroids.shape
+    if ids is not None:
+        known = (ids >= 0) & (ids < len(packed))
+        rows = centroids.new_zeros((len(ids), M * S))
+        rows[known] = _reference(packed[ids[known]], centroids, None)
+        return rows
     codes = unpack_bits(packed, M, K.bit_length() - 1).long()
     return torch.cat([centroids[m][codes[:, m]] for m in range(M)], 1)
 
 
-def _cpu(packed: Tensor, centroids: Tensor) -> Tensor:
+def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
     """numpy's take moves a row of bytes at a time; torch's index_select moves its elements one by one."""
-    if len(packed) >= 256:
+    R = len(packed) if ids is None else len(ids)
+    if R >= 256:
         centroids = _by_byte(centroids)
     M, K, S = centroids.shape
-    out = torch.empty((len(packed), M * S), dtype=centroids.dtype)
+    out = torch.empty((R, M * S), dtype=centroids.dtype)
     table, rows = _as_bytes(centroids.contiguous().view(M * K, S)), _as_bytes(out.view(-1, S))
     first = torch.arange(0, M * K, K)
 
     def one_block(start: int, stop: int) -> None:
-        index = unpack_bits(packed[start:stop], M, K.bit_length() - 1) + first  # [n, M] int64
+        chosen, unknown = _rows(packed, ids, start, stop)
+        index = unpack_bits(chosen, M, K.bit_length() - 1) + first  # [n, M] int64
         np.take(table, index.view(-1).numpy(), axis=0, out=rows[start * M : stop * M], mode="clip")
+        if unknown is not None:
+            out[start:stop][unknown] = 0
 
-    map_blocks(one_block, len(packed), 1024)
+    map_blocks(one_block, R, 1024)
     return out
+
+
+def _rows(packed: Tensor, ids: Tensor | None, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+    """Packed rows start to stop, or those of ids, and which of them are no rows: those hold anything."""
+    if ids is None:
+        return packed[start:stop], None
+    ids = ids[start:stop]
+    unknown = (ids < 0) | (ids >= len(packed))
+    if len(packed) == 0:
+        return packed.new_zeros((stop - start, packed.shape[1])), unknown
+    return packed[ids.masked_fill(unknown, 0)], unknown
 
 
 def _by_byte(centroids: Tensor) -> Tensor:
@@ -55,33 +75,85 @@ def _as_bytes(rows: Tensor) -> np.ndarray[Any, Any]:
     return rows.view(torch.uint8).numpy()
 
 
-def _shapes(packed: Tensor, centroids: Tensor) -> Tensor:
+def _rotated_reference(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
+    return (_reference(packed, centroids, ids).double() @ rotation.double()).float()
+
+
+def _rotated_cpu(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
+    R = len(packed) if ids is None else len(ids)
+    out = torch.empty((R, rotation.shape[1]))
+
+    def one_block(start: int, stop: int) -> None:
+        rows = (
+            decode(packed[start:stop], centroids)
+            if ids is None
+            else decode(packed, centroids, ids[start:stop])
+        )
+        torch.mm(rows.float(), rotation, out=out[start:stop])
+
+    map_blocks(one_block, R, 1024)
+    return out
+
+
+def _shapes(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
     M, _, S = centroids.shape
-    return centroids.new_empty((packed.shape[0], M * S))
+    return centroids.new_empty(((packed if ids is None else ids).shape[0], M * S))
 
 
-def _samples(device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    sizes = [
-        (0, 2, 2, 3),
-        (1, 1, 4, 1),
-        (37, 5, 3, 4),
-        (131, 3, 4, 2),
-        (67, 3, 8, 8),
-        (9, 3, 9, 5),
-        (5, 2, 16, 1),
-        (301, 16, 1, 3),
-        (299, 12, 2, 2),
-        (1031, 6, 4, 3),
-    ]
-    for N, M, nbits, S in sizes:
+def _rotated_shapes(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
+    rows = packed if ids is None else ids
+    return rotation.new_empty((rows.shape[0], rotation.shape[1]))
+
+
+_SIZES = [
+    (0, 2, 2, 3),
+    (1, 1, 4, 1),
+    (37, 5, 3, 4),
+    (131, 3, 4, 2),
+    (67, 3, 8, 8),
+    (9, 3, 9, 5),
+    (5, 2, 16, 1),
+    (301, 16, 1, 3),
+    (299, 12, 2, 2),
+    (1031, 6, 4, 3),
+    (70, 20, 4, 16),
+]
+
+
+def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    for N, M, nbits, S in _SIZES:
         packed = pack_bits(random_codes(N, M, 1 << nbits), nbits).to(device)
         centroids = anisotropic(1 << nbits, M * S).view(M, 1 << nbits, S).to(device)
         yield packed, centroids
         yield packed, centroids.half()
 
 
-_op = define_op(
-    "decode(Tensor packed, Tensor centroids) -> Tensor",
+def some_ids(N: int, R: int) -> Tensor:
+    """(R,) int64: rows of N in no order, some twice, and some that are no rows."""
+    ids = torch.randint(0, max(1, N), (R,), generator=generator(R))
+    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77])
+    ids[:: max(1, R // 5)] = wrong.repeat(6)[: len(ids[:: max(1, R // 5)])]
+    return ids
+
+
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    for packed, centroids in _inputs(device):
+        yield packed, centroids, None
+        yield packed, centroids, some_ids(len(packed), 41).to(device)
+    yield packed, centroids, some_ids(len(packed), 300).to(device)
+
+
+def _rotated_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    for i, (packed, centroids, ids) in enumerate(_samples(device)):
+        if 4 <= i < 24 and i % 4 > 1:  # every size, and each dtype, with and without ids
+            continue
+        D = centroids.shape[0] * centroids.shape[2]
+        E = 1 if i == 3 else 17 if len(packed) < 300 else 150
+        yield packed, centroids, (torch.randn(D, E, generator=generator(i)) / D**0.5).to(device), ids
+
+
+_decode = define_op(
+    "decode(Tensor packed, Tensor centroids, Tensor? ids) -> Tensor",
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
@@ -90,12 +162,32 @@ _op = define_op(
     samples=_samples,
     agreement="exact",
 )
+_decode_rotated = define_op(
+    "decode_rotated(Tensor packed, Tensor centroids, Tensor rotation, Tensor? ids) -> Tensor",
+    reference=_rotated_reference,
+    cpu=_rotated_cpu,
+    shapes=_rotated_shapes,
+    kernel="gpuzip.kernels.decode:decode_rotated",
+    samples=_rotated_samples,
+    agreement="close",
+)
 
 
-def decode(packed: Tensor, centroids: Tensor) -> Tensor:
+def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tensor:
     """Look up every code's centroid and lay the sub-vectors side by side.
 
-    (N, B) uint8 of packed codes, (M, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype. Exact.
+    (N, B) uint8 of packed codes, (M, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype; with ids
+    (R,) int64 the rows of those ids alone, (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
     """
-    vectors: Tensor = _op(packed, centroids)
+    vectors: Tensor = _decode(packed, centroids, ids)
+    return vectors
+
+
+def decode_rotated(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None = None) -> Tensor:
+    """`decode(packed, centroids, ids) @ rotation` in float32, without the decoded rows in memory on a GPU.
+
+    rotation: (D, E) float32 with D = M*S -> (R, E) float32, R = N without ids. All finite. Rounded as a
+    product of float32 is; the last bits of a row may depend on the device, never on the call.
+    """
+    vectors: Tensor = _decode_rotated(packed, centroids, rotation, ids)
     return vectors

@@ -1,0 +1,159 @@
+"""Exact keys of a few candidates of every query, from floats or from codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import generator, random_codes
+from gpuzip.ops.bits import pack_bits
+from gpuzip.ops.decode import decode, some_ids
+from gpuzip.parallel import map_blocks
+
+_TILE = 1 << 17  # floats of candidates gathered at a time: 512 KB, which stay in L2
+
+
+def _reference(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+    known = (ids >= 0) & (ids < len(store))
+    q, n = known.nonzero(as_tuple=True)
+    y, x = queries.double()[q], store.double()[ids[q, n]]
+    product = (y * x).sum(1)
+    if metric == "l2":
+        product = -(y - x).square().sum(1)
+    elif metric == "cosine":
+        norms = y.norm(dim=1) * x.norm(dim=1)
+        product = torch.where(norms > 0, product / norms, 0.0)
+    keys = torch.full(ids.shape, float("-inf"), device=queries.device)
+    keys[q, n] = product.float()
+    return keys
+
+
+def _codes_reference(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
+    return _reference(queries, decode(packed, centroids), ids, metric)
+
+
+def _cpu(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+    return _by_blocks(queries, ids, len(store), metric, lambda rows: store[rows].float())
+
+
+def _codes_cpu(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
+    return _by_blocks(queries, ids, len(packed), metric, lambda rows: decode(packed, centroids, rows).float())
+
+
+def _by_blocks(
+    queries: Tensor, ids: Tensor, N: int, metric: str, gather: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Keys of candidates in the order of ids, some at a time; each sum is over the dims of its own pair."""
+    keys = torch.full(ids.shape, float("-inf"))
+    D, R = queries.shape[1], ids.shape[1]
+    own = _square(queries).sqrt() if metric == "cosine" else None
+    wanted, flat = ids.reshape(-1), keys.view(-1)
+
+    def one_block(start: int, stop: int) -> None:
+        rows = wanted[start:stop]
+        at = ((rows >= 0) & (rows < N)).nonzero().view(-1)
+        q = (at + start) // R
+        x, y = gather(rows[at]), queries[q]
+        found = -_square(x - y) if metric == "l2" else (y * x).sum(1)
+        if own is not None:
+            norms = own[q] * _square(x).sqrt_()
+            found = torch.where(norms > 0, found / norms, 0.0)
+        flat[start:stop][at] = found
+
+    if N > 0:
+        map_blocks(one_block, len(wanted), max(1, _TILE // D))
+    return keys
+
+
+def _square(x: Tensor) -> Tensor:
+    return (x * x).sum(1)
+
+
+def _shapes(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+    return queries.new_empty(ids.shape)
+
+
+def _codes_shapes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
+    return queries.new_empty(ids.shape)
+
+
+_METRICS = ("ip", "cosine", "l2")
+
+
+def _ids(Q: int, N: int, R: int) -> Tensor:
+    return some_ids(N, Q * R).view(Q, R)
+
+
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
+    sizes = [(0, 7, 3, 5), (1, 1, 1, 1), (2, 0, 3, 5), (3, 37, 13, 17), (2, 300, 131, 37), (5, 67, 128, 16)]
+    dtypes = (torch.float32, torch.float16, torch.bfloat16)
+    for i, (Q, N, D, R) in enumerate(sizes):
+        g = generator(D)
+        queries, store = torch.randn(Q, D, generator=g), torch.randn(N, D, generator=g)
+        queries[1:2], store[2:3] = 0.0, 0.0  # norms of 0
+        for j, metric in enumerate(_METRICS):
+            values = store.to(dtypes[(i + j) % 3]).to(device)
+            yield queries.to(device), values, _ids(Q, N, R).to(device), metric
+
+
+def _codes_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, str]]:
+    sizes = [
+        (0, 5, 2, 4, 3, 5),
+        (1, 1, 1, 1, 1, 1),
+        (2, 0, 3, 4, 2, 5),
+        (3, 37, 5, 3, 4, 17),
+        (2, 67, 17, 8, 8, 9),
+    ]
+    for i, (Q, N, M, nbits, S, R) in enumerate([*sizes, (2, 300, 3, 9, 5, 37)]):
+        g = generator(M)
+        packed = pack_bits(random_codes(N, M, 1 << nbits), nbits).to(device)
+        centroids = torch.randn(M, 1 << nbits, S, generator=g).to(device)
+        queries = torch.randn(Q, M * S, generator=g)
+        queries[1:2] = 0.0
+        for j, metric in enumerate(_METRICS):
+            table = centroids.half() if (i + j) % 2 else centroids
+            yield queries.to(device), packed, table, _ids(Q, N, R).to(device), metric
+
+
+_rescore = define_op(
+    "rescore(Tensor queries, Tensor store, Tensor ids, str metric) -> Tensor",
+    reference=_reference,
+    cpu=_cpu,
+    shapes=_shapes,
+    kernel="gpuzip.kernels.rescore:rescore",
+    samples=_samples,
+    agreement="close",
+)
+_rescore_codes = define_op(
+    "rescore_codes(Tensor queries, Tensor packed, Tensor centroids, Tensor ids, str metric) -> Tensor",
+    reference=_codes_reference,
+    cpu=_codes_cpu,
+    shapes=_codes_shapes,
+    kernel="gpuzip.kernels.rescore:rescore_codes",
+    samples=_codes_samples,
+    agreement="close",
+)
+
+
+def rescore(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+    """Keys of the rows ids[q] of the store for query q; greater is better.
+
+    (Q, D) float32, (N, D) float32, float16 or bfloat16 with any row stride, (Q, R) int64 -> (Q, R) float32:
+    "ip" q.x, "cosine" q.x / (|q| |x|) and 0 where a norm is 0, "l2" -|q - x|^2, and -inf for an id outside
+    [0, N). Sums are float32 in one order: a key is the same to the bit in every call on a device, whatever
+    the other candidates and queries are.
+    """
+    keys: Tensor = _rescore(queries, store, ids, metric)
+    return keys
+
+
+def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
+    """As `rescore`, of rows that are packed codes: (N, B) uint8 and (M, K, S) centroids, D = M*S.
+
+    On a GPU candidates are decoded in registers; on a CPU a block at a time.
+    """
+    keys: Tensor = _rescore_codes(queries, packed, centroids, ids, metric)
+    return keys

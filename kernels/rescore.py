@@ -1,0 +1,140 @@
+"""Keys of chosen rows for each query, from floats or from packed codes decoded on the way.
+
+key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there
+is none.
+Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16 or packed (N, B) uint8, both with any
+row stride, ids (Q, R) int64 -> keys (Q, R) float32.
+Bytes moved: Q*R*(D*itemsize + 12) of floats; Q*R*(B + 12) of codes, the centroids from cache.
+Source: the refinement of FAISS IndexRefine.
+Ladder: 1. a program a query and BR candidates (here): whole rows are read in accesses of 16 bytes, products
+are added up lane by lane over the dims and once across lanes, so nothing but the row decides how its sum is
+rounded.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._bits import chunk_width, load_chunks
+
+
+def _tile(D: int) -> tuple[int, int]:
+    """(BR, BD): 2048 elements; of D alone, since it decides the order of sums."""
+    BD = min(max(16, triton.next_power_of_2(D)), 128)
+    return 2048 // BD, BD
+
+
+@triton.jit
+def _add(product, square, own, x, y, METRIC: tl.constexpr):
+    """Terms of the key of rows x and query y onto their sums."""
+    if METRIC == "l2":
+        product += (y - x) * (y - x)
+    else:
+        product += y * x
+    if METRIC == "cosine":
+        square += x * x
+        own += y * y
+    return product, square, own
+
+
+@triton.jit
+def _store_keys(out_ptr, at, product, square, own, known, inside, METRIC: tl.constexpr):
+    """Keys of the sums over all dims."""
+    key = product
+    if METRIC == "l2":
+        key = -product
+    if METRIC == "cosine":
+        norms = tl.sqrt(square) * tl.sqrt(own)
+        key = tl.where(norms > 0, product / tl.where(norms > 0, norms, 1.0), 0.0)
+    tl.store(out_ptr + at, tl.where(known, key, float("-inf")), mask=inside)
+
+
+@triton.jit
+def _candidates(ids_ptr, q, R, N, blocks, BR: tl.constexpr):
+    """Of this program: places in the row of ids, which exist, the ids, and which are rows."""
+    r = tl.program_id(0) % blocks * BR + tl.arange(0, BR)
+    inside = r < R
+    n = tl.load(ids_ptr + q * R + r, mask=inside, other=-1)
+    return r, inside, n, (n >= 0) & (n < N)
+
+
+@triton.jit(do_not_specialize=["R", "N", "blocks"])
+def _rescore(
+    q_ptr, store_ptr, ids_ptr, out_ptr, R, N, D, stride_n, blocks,
+    METRIC: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    q = (tl.program_id(0) // blocks).to(tl.int64)
+    r, inside, n, known = _candidates(ids_ptr, q, R, N, blocks, BR)
+    product, square = tl.zeros([BR, BD], tl.float32), tl.zeros([BR, BD], tl.float32)
+    own = tl.zeros([1, BD], tl.float32)
+    for first in range(0, D, BD):
+        d = first + tl.arange(0, BD)[None, :]
+        y = tl.load(q_ptr + q * D + d, mask=d < D, other=0.0)
+        at = n[:, None] * stride_n + d
+        x = tl.load(store_ptr + at, mask=known[:, None] & (d < D), other=0.0).to(tl.float32)
+        product, square, own = _add(product, square, own, x, y, METRIC)
+    product, square, own = tl.sum(product, 1), tl.sum(square, 1), tl.sum(own, 1)
+    _store_keys(out_ptr, q * R + r, product, square, own, known, inside, METRIC)
+
+
+@triton.jit(do_not_specialize=["R", "N", "blocks"])
+def _rescore_codes(
+    q_ptr, packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, stride_n, blocks,
+    METRIC: tl.constexpr, S: tl.constexpr, NBITS: tl.constexpr,
+    BR: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    q = (tl.program_id(0) // blocks).to(tl.int64)
+    r, inside, n, known = _candidates(ids_ptr, q, R, N, blocks, BR)
+    rows = packed_ptr + n[:, None] * stride_n
+    product, square = tl.zeros([BR, BC, W], tl.float32), tl.zeros([BR, BC, W], tl.float32)
+    own = tl.zeros([1, BC, W], tl.float32)
+    chunks = M * (S // W)
+    for first in range(0, chunks, BC):
+        c = first + tl.arange(0, BC)[None, :]
+        at = (q * M * S + c * W)[:, :, None] + tl.arange(0, W)
+        y = tl.load(q_ptr + at, mask=(c < chunks)[:, :, None], other=0.0)
+        x = load_chunks(rows, table_ptr, c, known[:, None] & (c < chunks), S, W, NBITS).to(tl.float32)
+        product, square, own = _add(product, square, own, x, y, METRIC)
+    product, square, own = tl.sum(product, 2), tl.sum(square, 2), tl.sum(own, 2)
+    product, square, own = tl.sum(product, 1), tl.sum(square, 1), tl.sum(own, 1)
+    _store_keys(out_ptr, q * R + r, product, square, own, known, inside, METRIC)
+
+
+def rescore(
+    queries: Tensor, store: Tensor, ids: Tensor, metric: str, *, tile: tuple[int, int] | None = None
+) -> Tensor:
+    """Launch: (Q, D) float32, (N, D) float32|float16|bfloat16, (Q, R) int64 -> (Q, R) float32."""
+    (Q, R), (N, D) = ids.shape, store.shape
+    out = torch.empty((Q, R), dtype=torch.float32, device=queries.device)
+    if out.numel() == 0:
+        return out
+    store = store if store.stride(1) == 1 else store.contiguous()
+    BR, BD = tile or _tile(D)
+    blocks = triton.cdiv(R, BR)
+    _rescore[(Q * blocks,)](
+        queries.contiguous(), store, ids.contiguous(), out, R, N, D, store.stride(0), blocks,
+        METRIC=metric, BR=BR, BD=BD, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
+
+
+def rescore_codes(
+    queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str, *,
+    tile: tuple[int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    """Launch: (Q, M*S) float32, (N, B) uint8, (M, K, S) float32|float16, (Q, R) int64 -> (Q, R) float32."""
+    (Q, R), (M, K, S) = ids.shape, centroids.shape
+    out = torch.empty((Q, R), dtype=torch.float32, device=queries.device)
+    if out.numel() == 0:
+        return out
+    packed = packed if packed.stride(1) == 1 else packed.contiguous()
+    (BR, BD), W = tile or _tile(M * S), chunk_width(S, centroids.element_size())
+    blocks = triton.cdiv(R, BR)
+    _rescore_codes[(Q * blocks,)](
+        queries.contiguous(), packed, centroids.contiguous(), ids.contiguous(), out,
+        R, len(packed), M, packed.stride(0), blocks,
+        METRIC=metric, S=S, NBITS=K.bit_length() - 1, BR=BR, BC=BD // W, W=W,
+        num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
