@@ -110,6 +110,7 @@ _bucketize = define_op(
     "bucketize(Tensor x, Tensor boundaries) -> Tensor",
     reference=_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.bucketize:bucketize",
     shapes=_shapes,
     kernel="gpuzip.kernels.bucketize:bucketize",
     samples=_samples,
