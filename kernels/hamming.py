@@ -151,7 +151,9 @@ def _scan_dot(
     B = units * UNIT
     weights = weights_ptr + q[:, None] * (tl.cdiv(B, CB) * CB * 8)
     b = tl.arange(0, CB)[None, :]
-    best = tl.full([BQ, BN], 1 << 30, tl.int32)  # of 64 * (distance - popcount(query)); 2**30: nothing there
+    best = tl.full(
+        [BQ, GROUPS], 1 << 30, tl.int32
+    )  # of 64 * (distance - popcount(query)); 2**30: nothing there
     for step in range(steps):
         n = (tile * steps + step) * BN + tl.arange(0, BN)
         row_ok = (n < N)[:, None]
@@ -172,10 +174,10 @@ def _scan_dot(
             W = units * (UNIT // 4)
             word = tl.load(words_ptr + n[:, None] * W + w, mask=row_ok & (w < W), other=0)
             count += tl.sum(_popcount(word), axis=1)
-        best = tl.minimum(best, acc + tl.where(_is_there(mask_ptr, n, N), count * 64, 1 << 30)[None, :])
-    least = tl.min(tl.reshape(best, [BQ, GROUPS, BN // GROUPS]), axis=2)
+        key = acc + tl.where(_is_there(mask_ptr, n, N), count * 64, 1 << 30)[None, :]
+        best = tl.minimum(best, tl.min(tl.reshape(key, [BQ, GROUPS, BN // GROUPS]), axis=2))
     popcount = tl.load(popcounts_ptr + q, mask=q < Q, other=0)[:, None]
-    least = tl.where(least >= 1 << 29, 2147483647, popcount + (least >> 6))
+    least = tl.where(best >= 1 << 29, 2147483647, popcount + (best >> 6))
     g = tile * GROUPS + tl.arange(0, GROUPS)
     tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=(q < Q)[:, None] & (g < groups)[None, :])
 

@@ -29,7 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import launch_or
+from ._launch import _target, launch_or
 
 _FEW = 4  # queries up to which plain products keep up with memory
 
@@ -48,11 +48,17 @@ def _plain_tile(Q: int) -> Tile:
     return Tile(min(triton.next_power_of_2(Q), 4), 128, 16, False, 4)
 
 
-def _tile(Q: int, nbits: int) -> Tile:
-    """Plain products for few queries; two accumulators, for 4 bits, leave room for half the tile."""
+def _tile(Q: int, B: int, nbits: int, target: str) -> Tile:
+    """Plain products for few queries; else the widest tile that spills nowhere.
+
+    4 bits have two accumulators, rows of odd bytes many pointers, and a thread of sm_100 all columns of a row.
+    """
     if Q <= _FEW:
         return _plain_tile(Q)
-    return Tile(64, 128 if nbits == 8 else 64, 64, True, 4)
+    BN = 128 if nbits == 8 and B % 16 == 0 else 64
+    if nbits == 4 and target.startswith("cuda 10"):
+        BN = 32
+    return Tile(64, BN, 64 if B % 4 == 0 else 32, True, 4)
 
 
 @triton.jit
@@ -122,7 +128,7 @@ def _scalar_scan(
     q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
     query_scale = tl.load(query_scale_ptr + q, mask=q < Q, other=0.0)
     B = units * UNIT
-    best = tl.full([BQ, BN], float("-inf"), tl.float32)
+    best = tl.full([BQ, GROUPS], float("-inf"), tl.float32)
     for step in range(steps):
         n = (tile * steps + step) * BN + tl.arange(0, BN)
         there = n < N
@@ -138,12 +144,11 @@ def _scalar_scan(
             score = score + tl.load(bias_ptr + n, mask=there, other=0.0)[None, :]
         if mask_ptr is not None:
             there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
-        best = tl.maximum(best, tl.where(there[None, :], score, float("-inf")))
-    greatest = tl.max(tl.reshape(best, [BQ, GROUPS, BN // GROUPS]), axis=2)
+        score = tl.where(there[None, :], score, float("-inf"))
+        best = tl.maximum(best, tl.max(tl.reshape(score, [BQ, GROUPS, BN // GROUPS]), axis=2))
     g = tile * GROUPS + tl.arange(0, GROUPS)
-    tl.store(
-        out_ptr + q[:, None] * groups + g[None, :], greatest, mask=(q < Q)[:, None] & (g < groups)[None, :]
-    )
+    ok = (q < Q)[:, None] & (g < groups)[None, :]
+    tl.store(out_ptr + q[:, None] * groups + g[None, :], best, mask=ok)
 
 
 def _parts(queries: Tensor, nbits: int, CB: int) -> tuple[Tensor, Tensor]:
@@ -179,7 +184,7 @@ def scalar_scan(
             num_warps=tile.num_warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
-    tile = tile or _tile(Q, nbits)
+    tile = tile or _tile(Q, B, nbits, _target())
     if tile.on_tensor_cores:
         launch_or("_scalar_scan[int8 tensor cores]", lambda: launch(tile), lambda: launch(_plain_tile(Q)))
     else:

@@ -126,37 +126,31 @@ def _random_bytes(rows: int, B: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (rows, B), generator=generator(seed)).to(torch.uint8)
 
 
-# (Q, N, B): one and eight queries, and more than eight, on rows of bytes, of words and of sixteen bytes
-_SIZES = [(1, 1, 1), (1, 277, 16), (3, 521, 4), (7, 67, 13), (2, 0, 8), (0, 5, 4), (8, 1031, 48)]
-_MANY_QUERIES = [(11, 131, 16), (13, 1, 1), (67, 257, 20), (17, 1031, 7), (129, 83, 48), (12, 0, 4)]
+# (Q, N, B, group, masked): up to eight, ten and more queries, on rows of bytes, of words and of sixteen bytes
+_SIZES = [(1, 1, 1, 1, False), (1, 277, 16, 16, True), (3, 521, 4, 1024, True), (7, 67, 13, 1, False)]
+_SIZES += [(2, 0, 8, 16, True), (0, 5, 4, 2, False), (8, 1031, 48, 1024, True), (10, 131, 48, 1, True)]
+_SIZES += [(11, 131, 16, 1, True), (13, 1, 1, 1, False), (67, 257, 20, 16, True), (17, 1031, 7, 1024, True)]
+_SIZES += [(129, 83, 48, 1, False), (12, 0, 4, 16, False), (12, 1031, 32, 1024, False)]
 
 
 def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
-    for Q, N, B in _SIZES + _MANY_QUERIES:
-        queries, codes = _random_bytes(Q, B, 1).to(device), _random_bytes(N, B, 2).to(device)
+    for Q, N, B, group, masked in _SIZES:
+        queries, codes = _random_bytes(Q, B, 1), _random_bytes(N, B, 2)
         codes[N // 2 :] = codes[: N - N // 2].clone()  # ties
         queries[: min(Q, N)] = codes[: min(Q, N)]  # distance 0
-        mask = (torch.rand(N, generator=generator(3)) < 0.7).to(device)
+        mask = torch.rand(N, generator=generator(3)) < 0.7
         mask[:32] = False  # a group with nothing
-        yield queries, codes, None, 1
-        yield queries, codes, mask, 16
-        yield queries, codes, mask if N % 2 else None, 1024
+        yield queries.to(device), codes.to(device), mask.to(device) if masked else None, group
     extremes = torch.tensor([0, 255, 128, 1, 127], dtype=torch.uint8)[:, None].expand(5, 128).to(device)
     yield extremes, extremes, None, 2
     yield extremes.repeat(4, 1), extremes, None, 1
 
 
 def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
-    for queries, codes, mask, group in _scan_samples("cpu"):
-        if group != 16:
-            N = len(codes)
-            ids = torch.randint(-2, N + 2, (len(queries), N % 11), generator=generator(4))
-            yield (
-                queries.to(device),
-                codes.to(device),
-                None if mask is None else mask.to(device),
-                ids.to(device),
-            )
+    for queries, codes, mask, _ in _scan_samples(device):
+        N = len(codes)
+        ids = torch.randint(-2, N + 2, (len(queries), N % 11), generator=generator(4))
+        yield queries, codes, mask, ids.to(device)
 
 
 _scan = define_op(
