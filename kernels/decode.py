@@ -103,7 +103,7 @@ def _decode_rotated(
         else:
             acc = tl.dot(hi.to(tl.float32), rotation_hi, acc, input_precision="ieee")
     if SPLIT:
-        acc = acc * tl.load(unscale_ptr) * tl.load(unscale_ptr + 1)
+        acc = acc * tl.load(unscale_ptr)
     tl.store(out_ptr + r * E + e, acc, mask=(r < R) & (e < E))
 
 
@@ -175,7 +175,7 @@ def _rotate_parts(packed, centroids, rotation, ids, out, tile):
     (hi, lo), u = _parts(centroids)
     (rotation_hi, rotation_lo), v = _parts(torch.nn.functional.pad(rotation, (0, -rotation.shape[1] % 16)))
     lo = None if centroids.dtype == torch.float16 else lo
-    _rotate(packed, (hi, lo), (rotation_hi, rotation_lo), torch.stack([u, v]), ids, out, tile, split=True)
+    _rotate(packed, (hi, lo), (rotation_hi, rotation_lo), u * v, ids, out, tile, split=True)
 
 
 def _rotate_float32(packed, centroids, rotation, ids, out):
@@ -198,10 +198,10 @@ def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
 
 
 def _parts(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """x * 2**p as fp16 hi + lo, its maximum just below 2**15, and 2**-p on the device: nothing waits for it."""
+    """x * 2**p as fp16 hi + lo, its maximum below 2**15, and 2**-p on the device: nothing waits for it."""
     x = x.float().contiguous()
     _, exponent = torch.frexp(x.abs().amax())
-    power = (15 - exponent).clamp(-64, 64).float()
+    power = (15 - exponent).clamp(-126, 126).float()
     x = x * torch.exp2(power)
     hi = x.half()
     return (hi, (x - hi.float()).half()), torch.exp2(-power)

@@ -83,9 +83,9 @@ def test_the_tile_stores_whole_lines_and_keeps_its_centroids_in_cache(K, S, item
 
 
 @pytest.mark.parametrize(("M", "nbits", "S"), [(48, 8, 8), (20, 4, 3)])
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e20])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e35])
 def test_rotated_rows_are_float32_products_at_any_scale(M, nbits, S, scale):
-    packed, centroids = inputs(150, M, nbits, S)
+    packed, centroids = inputs(70, M, nbits, S)
     centroids *= scale
     rotation = orthogonal(M * S)
     want = (decode(packed, centroids).double() @ rotation).float()
