@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench compile-gate clean
+.PHONY: demo test lint bench compile-gate roofline gpu clean
 
 demo: .venv/.ready
 	$(BIN)/python -m examples.demo
@@ -20,6 +20,13 @@ bench: .venv/.ready
 
 compile-gate: .venv/.ready
 	$(BIN)/python -m bench.compile_gate
+
+# These two need an NVIDIA GPU.
+roofline: .venv/.ready
+	$(BIN)/python -m bench.roofline
+
+gpu: .venv/.ready
+	PYTHON=$(BIN)/python bench/gpu.sh
 
 # Installed once; again when what it installs has changed.
 .venv/.ready: pyproject.toml constraints.txt

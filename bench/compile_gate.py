@@ -184,7 +184,7 @@ def gate(ops: list[str], targets: list[str], jobs: int) -> Found:
         rows += _rows(target, [built for result in results for built in result.built])
     problems = [str(row) for row in rows if row.problem]
     if set(ops) == set(OPS):
-        problems += meant.never_built({row.kernel for row in rows})
+        problems += meant.never_built({row.kernel for row in rows}, OPS)
         problems += _unreached([d.result.tiles for d in done if d.result is not None])
     return Found(rows, problems)
 

@@ -53,8 +53,12 @@ PYTHON
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,memory.total --format=csv,noheader || true
 
 # A kernel that falls back to its simpler form warns; that is no wrong answer.
-stage ops 150 "$python" -m pytest tests/test_ops.py -q -x -k cuda -W default::UserWarning -p no:cacheprovider
+# Compiling takes most of its time, so several processes share it where pytest-xdist is there.
+workers=()
+if "$python" -c 'import xdist' 2>/dev/null; then workers=(-n 8); fi
+stage ops 240 "$python" -m pytest tests/test_ops.py -q -x -k cuda ${workers[@]+"${workers[@]}"} \
+  -W default::UserWarning -p no:cacheprovider
 stage check 100 "$python" -m bench.gpu_check
-stage roofline 240 "$python" -m bench.roofline || test $? -eq 124  # rows up to there are written
-stage peers 100 "$python" -m bench.gpu_peers || test $? -eq 124
+stage roofline 180 "$python" -m bench.roofline || test $? -eq 124  # rows up to there are written
+stage peers 60 "$python" -m bench.gpu_peers || test $? -eq 124
 echo "== done in $SECONDS s"

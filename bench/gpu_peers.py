@@ -2,10 +2,10 @@
 
     python -m bench.gpu_peers [--no-write]
 
-Peers are what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are named as not
-installed. Both sides run in turns on data that is on the GPU already where the peer takes it there. `ratio` is
-the peer's median over gpuzip's: above 1 gpuzip is faster. Rows are appended to bench/results/gpu_peers.csv.
-The exit status is 1 where answers differ by more than the comparison allows.
+Peers are what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are named as
+not installed. Both sides run in turns, on data that is on the GPU already where the peer takes it there.
+`ratio` is the peer's median over gpuzip's: above 1 gpuzip is faster. Rows are appended to
+bench/results/gpu_peers.csv. The exit status is 1 where answers differ by more than the comparison allows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Race:
-    """case: what both sides do. differ(ours, theirs): what is wrong with our answer, empty where it agrees."""
+    """case: what both sides do. differ(ours, theirs): what is wrong with our answer, empty if nothing is."""
 
     case: str
     ours: Call

@@ -168,6 +168,7 @@ def main() -> int:
     if chosen.sweep:
         _print_sweep(table, roofs)
         return 0
+    where = stamp()
     rows: list[Row] = []
     whole: list[Case | Task] = [*table, *(task for task in tasks(N) if task.kind in chosen.kernel)]
     for case in whole:
@@ -175,7 +176,7 @@ def main() -> int:
         if row is None:
             print(f"left out, too large for this GPU: {case.name}", flush=True)
             continue
-        rows.append(row | stamp())
+        rows.append(row | where)
         print(f"{row['kernel']} {row['case']}: {text(row['seconds'])} s, {row['share']:.0%}", flush=True)
         if not chosen.no_write:
             append(FILE, rows[-1:])

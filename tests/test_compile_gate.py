@@ -87,7 +87,7 @@ def more_shared_memory_than_there_is_is_a_problem():
     assert found and all("OutOfResources" in row.problem for row in found), found
 
 def a_missing_instruction_is_a_problem():
-    with mock.patch.dict(meant.MEANT, _decode=("tensor", "")):
+    with mock.patch.dict(meant.MEANT, _decode=meant.Meant("tensor", "decode")):
         found = rows()
     assert found and all(row.problem == "no tensor instruction" for row in found), found
 
@@ -163,11 +163,13 @@ ROW = Row("_k", "sm_90", "float32", "BN=64 warps=4", 10, 0, 0, 100)
 @pytest.mark.parametrize(
     ("need", "counts", "said"),
     [
-        (("tensor", "BN"), {"tensor": 4, "wgmma": 4}, ""),
-        (("tensor", "BN"), {"tensor": 4, "wgmma": 0}, "no wgmma instruction"),
-        (("tensor", ""), {"tensor": 4, "wgmma": 0}, ""),
-        (("tensor", ""), {"tensor": 0}, "no tensor instruction"),
-        (("popc", ""), {"popc": 0}, "no popc instruction"),
+        (meant.Meant("tensor", "op", rows="BN"), {"tensor": 4, "wgmma": 4}, ""),
+        (meant.Meant("tensor", "op", rows="BN"), {"tensor": 4, "wgmma": 0}, "no wgmma instruction"),
+        (meant.Meant("tensor", "op"), {"tensor": 4, "wgmma": 0}, ""),
+        (meant.Meant("tensor", "op"), {"tensor": 0}, "no tensor instruction"),
+        (meant.Meant("tensor", "op", where="warps=4"), {"tensor": 0}, "no tensor instruction"),
+        (meant.Meant("tensor", "op", where="warps=8"), {"tensor": 0}, ""),
+        (meant.Meant("popc", "op"), {"popc": 0}, "no popc instruction"),
         (None, {"popc": 0}, ""),
         (None, {"spill": 2}, "spills: 0 bytes of stack"),
         (None, {"float_atomic": 1}, "adds floats atomically, in no fixed order"),
@@ -179,8 +181,10 @@ def test_what_is_meant_to_be_there_is_missed(monkeypatch, need, counts, said):
 
 
 def test_a_kernel_that_nothing_compiles_is_missed(monkeypatch):
-    monkeypatch.setattr(meant, "MEANT", {"_k": ("popc", ""), "_gone": ("popc", "")})
-    assert [text.partition(":")[0] for text in meant.never_built({"_k"})] == ["_gone"]
+    monkeypatch.setattr(
+        meant, "MEANT", {k: meant.Meant("popc", op) for k, op in (("_k", "a"), ("_l", "a"), ("_m", "b"))}
+    )
+    assert [text.partition(":")[0] for text in meant.never_built({"_k"}, {"a"})] == ["_l"]
 
 
 def test_the_table_has_the_worst_of_each_tile():

@@ -75,6 +75,15 @@ def cases(N: int) -> Iterator[Case]:
         read = partial(moved, count=4 * Q * columns)
         name = f"Q={Q} N={columns:.0e} k=100"
         yield Case("topk", name, partial(_scores, Q, columns, 100), read, Q * columns)
+    for Q in (1, 16, 1024):
+        for nbits in (8, 4):
+            floor = partial(floors.scalar_scan, N=N // 4, D=_D, Q=Q, B=_D * nbits // 8)
+            name = f"{_sizes(N // 4, Q)} D={_D} nbits={nbits}"
+            yield Case("scalar_scan", name, partial(_scalars, N // 4, Q, nbits), floor, N // 4 * Q)
+    yield from _rescoring(n)
+    for op, nbits in (("bucketize", 8), ("bucketize_packed", 4)):
+        floor = partial(moved, count=n * (4 * _D + _D * nbits // 8))
+        yield Case(op, f"N={n:.0e} D={_D} nbits={nbits}", partial(_boundaries, n, nbits, op), floor, n)
     both = partial(moved, count=10 * n * (96 + _BYTES))
     name = f"N={10 * n:.0e} M=96 nbits=4"
     yield Case("pack_bits", name, partial(_values, 10 * n, 96, 4), both, 10 * n)
@@ -101,7 +110,9 @@ def _training(N: int, M: int, K: int) -> Iterator[Case]:
         "centroid_sums", name, partial(_labelled, N, M, K), partial(moved, count=N * (4 * _D + M) + out), N
     )
     step = partial(floors.kmeans_step, N=N, D=_D, M=M, K=K)
-    yield Case("kmeans_step", name, partial(_points, N, M, K, torch.float32), step, N)
+    make = partial(_points, N, M, K, torch.float32)
+    yield Case("kmeans_step", name, make, step, N)
+    yield Case("lloyd", f"{name} 25 iterations", partial(_and_steps, make), partial(_iterations, step), N)
 
 
 def _pq_scans(N: int, M: int, K: int) -> Iterator[Case]:
@@ -121,6 +132,14 @@ def _gathering(op: str, N: int, name: str, make: Callable[[str], Arguments]) -> 
     floor = partial(moved, count=count * (8 + floors.sectors(_BYTES) + 4))
     name = f"{_sizes(N, 1024)} R={_CANDIDATES} {name}"
     return Case(op, name, partial(_and_ids, make, N), floor, count)
+
+
+def _rescoring(N: int) -> Iterator[Case]:
+    """Keys of chosen rows, from the rows themselves and from their codes."""
+    count = 1024 * 100
+    for op, width, make in (("rescore", 4 * _D, _stored), ("rescore_codes", _BYTES, _coded)):
+        floor = partial(moved, count=count * (8 + floors.sectors(width) + 4))
+        yield Case(op, f"{_sizes(N, 1024)} R=100", partial(make, N, 1024, 100), floor, count)
 
 
 def _sizes(N: int, Q: int) -> str:
@@ -155,7 +174,12 @@ def _packed_and_centroids(N: int, M: int, K: int, dtype: torch.dtype, device: st
 
 
 def _packed_and_queries(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
-    return _packed_and_centroids(N, M, K, torch.float32, device) | {"queries": floats(device, Q, _D)}
+    half = torch.float16
+    return {
+        "packed": integers(device, 256, N, _BYTES),
+        "table": floats(device, M, K, _D // M, dtype=half),
+        "queries": floats(device, Q, _D, dtype=half),
+    }
 
 
 def _packed_and_tables(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
@@ -179,8 +203,39 @@ def _packed(N: int, M: int, nbits: int, device: str) -> Arguments:
     return {"packed": integers(device, 256, N, M * nbits // 8), "M": M, "nbits": nbits}
 
 
+def _scalars(N: int, Q: int, nbits: int, device: str) -> Arguments:
+    return {
+        "codes": integers(device, 256, N, _D * nbits // 8),
+        "queries": integers(device, 127, Q, _D, dtype=torch.int8),
+        "query_scale": floats(device, Q),
+        "nbits": nbits,
+        "group": _GROUP,
+    }
+
+
+def _boundaries(N: int, nbits: int, op: str, device: str) -> Arguments:
+    steps = floats(device, _D, (1 << nbits) - 1).sort(1).values
+    given = {"x": floats(device, N, _D), "boundaries": steps}
+    return given | ({"nbits": nbits} if op == "bucketize_packed" else {})
+
+
+def _stored(N: int, Q: int, R: int, device: str) -> Arguments:
+    ids = integers(device, N, Q, R, dtype=torch.int64)
+    return {"queries": floats(device, Q, _D), "store": floats(device, N, _D), "ids": ids, "metric": "ip"}
+
+
+def _coded(N: int, Q: int, R: int, device: str) -> Arguments:
+    ids = integers(device, N, Q, R, dtype=torch.int64)
+    given = _packed_and_centroids(N, 48, 256, torch.float32, device)
+    return given | {"queries": floats(device, Q, _D), "ids": ids, "metric": "ip"}
+
+
 def _and_group(make: Callable[[str], Arguments], device: str) -> Arguments:
     return make(device) | {"group": _GROUP}
+
+
+def _and_steps(make: Callable[[str], Arguments], device: str) -> Arguments:
+    return make(device) | {"n_iter": 25, "seed": 1}
 
 
 def _and_rotation(make: Callable[[str], Arguments], device: str) -> Arguments:
