@@ -5,6 +5,8 @@ or it would go on running that file's old code after an edit.
 """
 
 import numba
+from numba.core import types
+from numba.extending import intrinsic
 
 UNROLLED = 16  # the longest size that loops are compiled for one by one
 
@@ -25,3 +27,16 @@ def jit(**options):
 def unrolled(size: int) -> tuple[int, ...]:
     """A tuple of this length: compiled code knows it as a constant, and is compiled once for each."""
     return (0,) * size
+
+
+@intrinsic
+def wide_vectors(typing):
+    """Called in a loop's function, it asks for the widest vectors there are; x86 would use half of them."""
+
+    def generate(context, builder, signature, arguments):
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):  # its own add() knows no attribute of this kind
+            set.add(attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.loops._jit import UNROLLED, jit, unrolled
+from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 from gpuzip.parallel import map_blocks
 
 _ROWS = 64
@@ -40,10 +40,10 @@ class Codebook:
     """
 
     def __init__(self, centroids: Tensor):
-        _, K, self.S = centroids.shape
+        _, self.K, self.S = centroids.shape
         values = centroids.float()
-        if K % _TOGETHER:
-            values = torch.nn.functional.pad(values, (0, 0, 0, -K % _TOGETHER), value=float("inf"))
+        if self.K % _TOGETHER:
+            values = torch.nn.functional.pad(values, (0, 0, 0, -self.K % _TOGETHER), value=float("inf"))
         if self.S > UNROLLED and self.S % _PART:
             values = torch.nn.functional.pad(values, (0, -self.S % _PART))
         self.values = values.contiguous().numpy()
@@ -54,20 +54,39 @@ class Codebook:
         rows = _WORK // self.values.size // _ROWS * _ROWS
         return min(max(rows, _ROWS), _BLOCK)
 
-    def nearest(self, x: Tensor, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Labels of rows (n, D) in sub-spaces `first` to `last`: (n, last - first) int32."""
-        values = self.values[first:last]
-        labels = np.empty((len(x), len(values)), np.int32)
+    def nearest(self, x: Tensor) -> np.ndarray:
+        """Labels (n, M) int32 of rows (n, D)."""
+        labels = np.empty((len(x), len(self.values)), np.int32)
+        self._run(x, 0, self.values, labels, np.empty((0, 0, 0)), np.empty((0, 0), np.int32))
+        return labels
+
+    def add_to_nearest(self, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Sums (m, K, S) float64 and counts (m, K) int32 of rows (n, D), in sub-spaces start to stop."""
+        sums = np.zeros((stop - start, self.K, self.S))
+        counts = np.zeros((stop - start, self.K), np.int32)
+        self._run(x, start, self.values[start:stop], np.empty((0, 0), np.int32), sums, counts)
+        return torch.from_numpy(sums), torch.from_numpy(counts)
+
+    def _run(
+        self,
+        x: Tensor,
+        first: int,
+        values: np.ndarray,
+        labels: np.ndarray,
+        sums: np.ndarray,
+        counts: np.ndarray,
+    ) -> None:
         rows = x.float().contiguous().numpy()
         if self.S <= UNROLLED:
-            _nearest(rows, first, values, unrolled(self.S), labels)
+            _nearest(rows, first, values, unrolled(self.S), labels, sums, counts)
         else:
-            _nearest_of_long(rows, first, self.S, values, labels)
-        return labels
+            _nearest_of_long(rows, first, self.S, values, labels, sums, counts)
 
 
 @jit(fastmath={"contract"})
-def _nearest(x, first, centroids, width, labels):
+def _nearest(x, first, centroids, width, labels, sums, counts):
+    """Write labels (N, m) unless it is empty; add to sums (m, K, S) and counts (m, K) unless they are."""
+    wide_vectors()
     S = len(width)
     M, K, _ = centroids.shape
     tile = np.zeros((S + 2) * _ROWS, np.float32)  # one array: its parts are known not to overlap
@@ -93,40 +112,58 @@ def _nearest(x, first, centroids, width, labels):
                         nearest = np.float32(k + i) if d < best else nearest
                         best = d if d < best else best
                     tile[least + r], tile[index + r] = best, nearest
-            for r in range(rows):
-                labels[start + r, m] = np.int32(tile[index + r])
+            if len(labels) > 0:
+                for r in range(rows):
+                    labels[start + r, m] = np.int32(tile[index + r])
+            if len(sums) > 0:
+                for r in range(rows):
+                    k = np.int32(tile[index + r])
+                    counts[m, k] += 1
+                    for s in range(S):
+                        sums[m, k, s] += tile[s * _ROWS + r]
 
 
 @jit(fastmath={"contract"})
-def _nearest_of_long(x, first, S, centroids, labels):
+def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
     """As _nearest where S is too long to unroll: the sums of four centroids wait in memory between parts."""
+    wide_vectors()
     M, K, padded = centroids.shape
-    tile = np.zeros(padded * _ROWS, np.float32)
-    sums = np.empty((6, _ROWS), np.float32)  # of _TOGETHER centroids; the least, and its index
+    tile = np.zeros((padded, _ROWS), np.float32)
+    part = np.empty((4, _ROWS), np.float32)
+    least = np.empty((2, _ROWS), np.float32)  # and its index
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
         for m in range(M):
             column = (first + m) * S
             for r in range(rows):
                 for s in range(S):
-                    tile[s * _ROWS + r] = x[start + r, column + s]
-            sums[4], sums[5] = np.inf, 0
-            for k in range(0, K, _TOGETHER):
-                sums[:4] = 0
+                    tile[s, r] = x[start + r, column + s]
+            for r in range(_ROWS):
+                least[0, r], least[1, r] = np.inf, 0
+            for k in range(0, K, 4):
+                for r in range(_ROWS):
+                    part[0, r], part[1, r], part[2, r], part[3, r] = 0, 0, 0, 0
                 for s in range(0, padded, _PART):
                     for r in range(_ROWS):
-                        a, b, c, d = sums[0, r], sums[1, r], sums[2, r], sums[3, r]
-                        for i in range(s, s + _PART):
-                            value = tile[i * _ROWS + r]
-                            a += (value - centroids[m, k, i]) ** 2
-                            b += (value - centroids[m, k + 1, i]) ** 2
-                            c += (value - centroids[m, k + 2, i]) ** 2
-                            d += (value - centroids[m, k + 3, i]) ** 2
-                        sums[0, r], sums[1, r], sums[2, r], sums[3, r] = a, b, c, d
-                for i in range(_TOGETHER):
+                        a, b, c, d = part[0, r], part[1, r], part[2, r], part[3, r]
+                        for i in range(_PART):
+                            value = tile[s + i, r]
+                            a += (value - centroids[m, k, s + i]) ** 2
+                            b += (value - centroids[m, k + 1, s + i]) ** 2
+                            c += (value - centroids[m, k + 2, s + i]) ** 2
+                            d += (value - centroids[m, k + 3, s + i]) ** 2
+                        part[0, r], part[1, r], part[2, r], part[3, r] = a, b, c, d
+                for i in range(4):
                     for r in range(_ROWS):
-                        nearer = sums[i, r] < sums[4, r]
-                        sums[5, r] = np.float32(k + i) if nearer else sums[5, r]
-                        sums[4, r] = sums[i, r] if nearer else sums[4, r]
-            for r in range(rows):
-                labels[start + r, m] = np.int32(sums[5, r])
+                        d, best = part[i, r], least[0, r]
+                        least[1, r] = np.float32(k + i) if d < best else least[1, r]
+                        least[0, r] = d if d < best else best
+            if len(labels) > 0:
+                for r in range(rows):
+                    labels[start + r, m] = np.int32(least[1, r])
+            if len(sums) > 0:
+                for r in range(rows):
+                    k = np.int32(least[1, r])
+                    counts[m, k] += 1
+                    for s in range(S):
+                        sums[m, k, s] += tile[s, r]

@@ -13,38 +13,28 @@ from gpuzip.parallel import map_blocks
 
 _ROWS = 256
 _WORK = 1 << 18  # values that make a group of sub-spaces worth a thread
-_LINE = 16  # values in a line of the cache, which two threads need not both read
+_LINE = 32  # values in two lines of the cache, which two threads need not both read
 
 
 def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     M = labels.shape[1]
     S = x.shape[1] // M
     _check(labels, K)
-    sums, counts = new_sums(M, K, S)
-    rows = x.float().contiguous()
+    sums, counts = torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
+    rows = x.float().contiguous().numpy()
+    width = unrolled(S if S <= UNROLLED else 0)
 
     def some_subspaces(start: int, stop: int) -> None:
         own = labels[:, start:stop].int().contiguous().numpy()
-        add_rows(rows, start, own, sums[start:stop], counts[start:stop])
+        _add(rows, start, S, width, own, sums[start:stop].numpy(), counts[start:stop].numpy())
 
     map_blocks(some_subspaces, M, subspaces_of_a_group(len(x) * S, S, _WORK))
     return sums, counts
 
 
-def new_sums(M: int, K: int, S: int) -> tuple[Tensor, Tensor]:
-    return torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
-
-
 def subspaces_of_a_group(work: int, S: int, least: int) -> int:
     """How many sub-spaces, each with this much work, one thread takes at a time."""
     return max(1, _LINE // max(S, 1), least // max(work, 1))
-
-
-def add_rows(rows: Tensor, first: int, labels: np.ndarray, sums: Tensor, counts: Tensor) -> None:
-    """Write sums (m, K, S) and counts (m, K) of rows (N, D) whose labels (N, m) are those from `first` on."""
-    S = sums.shape[2]
-    width = unrolled(S if S <= UNROLLED else 0)
-    _add(rows.numpy(), first, S, width, labels, sums.numpy(), counts.numpy())
 
 
 def _check(labels: Tensor, K: int) -> None:

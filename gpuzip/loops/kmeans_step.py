@@ -1,9 +1,10 @@
-"""One step of Lloyd's k-means: labels and sums of some sub-spaces in one thread, labels never leave it."""
+"""One step of Lloyd's k-means: a thread finds the nearest and adds to it while the row is in registers."""
 
+import torch
 from torch import Tensor
 
 from gpuzip.loops.assign import Codebook
-from gpuzip.loops.centroid_sums import add_rows, new_sums, subspaces_of_a_group
+from gpuzip.loops.centroid_sums import subspaces_of_a_group
 from gpuzip.parallel import map_blocks
 
 _WORK = 1 << 21  # products that make a group of sub-spaces worth a thread
@@ -11,12 +12,11 @@ _WORK = 1 << 21  # products that make a group of sub-spaces worth a thread
 
 def kmeans_step(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     M, K, S = centroids.shape
-    sums, counts = new_sums(M, K, S)
+    sums, counts = torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
     rows, codebook = x.float().contiguous(), Codebook(centroids)
 
     def some_subspaces(start: int, stop: int) -> None:
-        labels = codebook.nearest(rows, start, stop)
-        add_rows(rows, start, labels, sums[start:stop], counts[start:stop])
+        sums[start:stop], counts[start:stop] = codebook.add_to_nearest(rows, start, stop)
 
     map_blocks(some_subspaces, M, subspaces_of_a_group(len(x) * K * S, S, _WORK))
     return sums, counts
