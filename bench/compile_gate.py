@@ -199,10 +199,16 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16)
     elif op == "adc_scan":
         for Q, group in ((1, 1024), (64, 32), (64, 1)):
-            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
-        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, 1024
+            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), t(N, dtype=torch.bool), group
+        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, None, 1024
+        yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
+        yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
+        yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
     elif op == "adc_gather":
-        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), t(64, 3200, dtype=torch.int64)
+        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), None, t(64, 3200, dtype=torch.int64)
+        rows, allowed = t(64, 1 << 17, dtype=torch.int64), t(huge, dtype=torch.bool)
+        for lut in (t(64, 48, 256), t(64, 96, 16)):
+            yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows
     elif op == "topk":
         for columns, k in ((10_000, 10), (N // 10, 10), (N, 100), (N, 10), (100 * N, 10), (huge // 2, 100)):
             yield t(2, columns), k
