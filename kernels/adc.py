@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ._bits import load_code
 
+
 class Tile(NamedTuple):
     """BN rows a program; SHARED: table rows in shared memory; VW: words a load, 0 for codes one by one."""
 

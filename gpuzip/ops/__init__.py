@@ -7,6 +7,7 @@ from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "decode",
     "max_of_groups",
     "pack_bits",
+    "product_scan",
     "topk",
     "unpack_bits",
 ]
