@@ -143,6 +143,43 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(N, 384), t(384, 15), 4
         yield t(N, 1024, dtype=torch.float16), t(1024, 3), 2
         yield t(N, 1024), t(1024, 1), 1
+        for Q, group in ((1, 1024), (64, 32), (64, 1)):
+            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), t(N, dtype=torch.bool), group
+        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, None, 1024
+        yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
+        yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
+        yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
+    elif op == "adc_gather":
+        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), None, t(64, 3200, dtype=torch.int64)
+        rows, allowed = t(64, 1 << 17, dtype=torch.int64), t(huge, dtype=torch.bool)
+        for lut in (t(64, 48, 256), t(64, 96, 16)):
+            yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows
+    elif op == "product_scan":
+        half, allowed = torch.float16, t(N, dtype=torch.bool)
+        for Q, group in ((16, 32), (32, 32), (64, 32), (64, 1), (1000, 32), (1000, 1024)):
+            yield (
+                t(N, 48, dtype=u8),
+                t(48, 256, 8, dtype=half),
+                t(Q, 384, dtype=half),
+                t(N),
+                t(N),
+                allowed,
+                group,
+            )
+        for M, K, S in (
+            (96, 16, 4),
+            (24, 256, 16),
+            (6, 256, 64),
+            (32, 256, 12),
+            (65, 16, 6),
+            (24, 65536, 16),
+        ):
+            table, queries = t(M, K, S, dtype=half), t(1000, M * S, dtype=half)
+            packed = t(huge, (M * (K.bit_length() - 1) + 7) // 8, dtype=u8)
+            yield packed, table, queries, None, t(huge), None, 256
+        table, queries = t(48, 256, 8, dtype=torch.bfloat16), t(1000, 384, dtype=torch.bfloat16)
+        yield t(N, 48, dtype=u8), table, queries, None, None, None, 64
+        yield t(N, 48, dtype=u8), t(48, 256, 8), t(1000, 384), t(N), t(N), allowed, 64
     elif op == "topk":
         for columns, k in (
             (10_000, 10),

@@ -14,7 +14,7 @@ from torch import Tensor
 from gpuzip.errors import GpuzipError
 from gpuzip.quality import Quality, QualityMeter
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.search import WORKSPACE, best, check_k, check_metric, query_bytes
+from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, is_capturing, query_bytes
 from gpuzip.storage import FileInfo, write_codes
 
 if TYPE_CHECKING:
@@ -70,9 +70,12 @@ class Codes:
     @property
     def norms(self) -> Tensor:
         """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes a row."""
-        if self._norms is None:
-            self._norms = self.codec.norms(self.data)
-        return self._norms
+        if self._norms is not None:
+            return self._norms
+        norms = self.codec.norms(self.data)
+        if not is_capturing(self.device):  # else they are the graph's, and there after a replay only
+            self._norms = norms
+        return norms
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
@@ -94,19 +97,33 @@ class Codes:
             out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
         return out
 
-    def search(self, queries: Matrix, k: int = 10, metric: str = "cosine") -> tuple[Tensor, Tensor]:
+    def search(
+        self,
+        queries: Matrix,
+        k: int = 10,
+        metric: str = "cosine",
+        mask: Tensor | np.ndarray[Any, Any] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The k nearest rows of every query, exactly, without unpacking them.
 
         queries: (Q, D) or (D,) float. metric: "l2" gives squared distances, ascending; "ip" and
         "cosine" give similarities, descending. Scores are those of the decoded rows, in float32;
         a row or query of norm 0 has cosine 0. Of equal scores the lowest id comes first.
-        Returns (values, ids): (Q, k) float32 and int64, or (k,) for one query; k is clamped to N.
+        mask: (N,) bool, True for the rows that may be found, on the codes' device; None allows all.
+        Returns (values, ids): (Q, k) float32 and int64, or (k,) for one query; k is clamped to N, or to
+        the number of rows that mask allows, which on a GPU waits for that number.
+        A CUDA graph can record a search: call it once before, so that kernels are compiled and norms
+        are there. Under capture queries are not checked, nor k clamped to a mask: places that no allowed
+        row takes then have the id -1 and the worst value, -inf, or inf for "l2".
         Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, and
         4 bytes a row for norms, kept, where the metric or the number of queries needs them.
         """
         check_metric("Codes.search", metric)
         self.codec.check_fitted("Codes.search")
         k = check_k("Codes.search", k, len(self))
+        if mask is not None:
+            mask = check_mask("Codes.search", mask, len(self), self.device)
+            k = k if is_capturing(self.device) else min(k, int(mask.sum()))
         one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
         rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d, self.device, "queries")
         values = torch.empty((rows.n, k), device=self.device)
@@ -116,7 +133,11 @@ class Codes:
             for start in range(0, rows.n, step):
                 block = rows.block(start, start + step).to(self.device, torch.float32)
                 scorer = self.codec.scorer(self, block, metric)
+                block = rows.block(start, start + step).to(self.device)
+                scorer = self.codec.scorer(self, block, metric, mask)
                 values[start : start + step], ids[start : start + step] = best(scorer, k)
+        if mask is not None and is_capturing(self.device):
+            ids.masked_fill_(values.isneginf(), -1)
         if metric == "l2":
             values = values.neg_().clamp_(min=0).add_(0.0)  # no -0.0
         return (values[0], ids[0]) if one else (values, ids)

@@ -1,18 +1,20 @@
 """Exact top-k over anything that can score rows: best of each group, then the best groups' members.
 
 Scores are keys: greater is better. Fewer than k groups hold a key above the k-th best, so the k
-best groups (lowest first among equals) hold the k best rows, and of equal rows the lowest ids.
+best groups (lowest first among equals) hold the k best rows, and of equal rows the lowest ids. A
+forbidden row has the key -inf, so with k allowed rows or more none is among the k best.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.ops import topk
 from gpuzip.rows import whole
 
@@ -21,14 +23,18 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 #: Bytes that tables, group extrema and candidates of the queries searched at a time may take: queries
 #: are cut into chunks that fit. One query alone uses what it needs, about 8 bytes for every group of
-#: rows. The tiles of each thread, some 20 MB, come on top.
+#: rows. On top come the tiles of each thread of a CPU, some 20 MB, and 4 bytes a row while many
+#: queries are searched by "l2". What one chunk takes is free again before the next.
 WORKSPACE = 128 << 20
 
 _MAX_GROUP = 1024
 
 
 class Scorer(Protocol):
-    """Keys of N rows for Q queries, of which only small parts ever exist at a time."""
+    """Keys of N rows for Q queries, of which only small parts ever exist at a time.
+
+    Finite, or -inf for a row that a mask forbids.
+    """
 
     N: int
     Q: int
@@ -49,7 +55,10 @@ class Scorer(Protocol):
 
 
 def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
-    """The k best rows of every query: keys (Q, k), ids (Q, k); the lowest id first among equals."""
+    """The k best rows of every query: keys (Q, k), ids (Q, k); the lowest id first among equals.
+
+    With fewer than k allowed rows, the last places hold -inf and any id.
+    """
     if scorer.is_exact:
         return _best_exact(scorer, k)
     group = group_size(scorer.N, _candidate_groups(k))
@@ -104,6 +113,34 @@ def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple
     keys = scorer.gather(ids.clamp(max=scorer.N - 1)).masked_fill_(outside, float("-inf"))
     keys, at = topk(keys, k)
     return keys, torch.gather(ids, 1, at)
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether work on this device is recorded for a CUDA graph, so that nothing may wait for a result."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
+    """A mask of n rows on `device`; an array has no device and is moved there."""
+    if not isinstance(mask, Tensor | np.ndarray):
+        raise DtypeError(
+            f"{who}: mask came as {type(mask).__name__}, a torch tensor or numpy array is needed. "
+            "Wrap it in torch.as_tensor."
+        )
+    if str(mask.dtype).removeprefix("torch.") != "bool":
+        raise DtypeError(
+            f"{who}: mask came as {str(mask.dtype).removeprefix('torch.')}, bool is needed, True for the "
+            "rows that may be found. Compare it, for example mask != 0."
+        )
+    if tuple(mask.shape) != (n,):
+        raise GpuzipError(f"{who}: mask came with shape {tuple(mask.shape)}, ({n},) is needed, one a row.")
+    if isinstance(mask, Tensor):
+        if mask.device != device:
+            raise GpuzipError(
+                f"{who}: mask came on {mask.device}, the codes are on {device}. Move it with .to()."
+            )
+        return mask
+    return torch.from_numpy(np.ascontiguousarray(mask).copy()).to(device)
 
 
 def check_metric(who: str, metric: str) -> None:

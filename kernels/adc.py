@@ -1,16 +1,23 @@
 """Asymmetric distances: scores of packed codes from tables of the queries, in a scan and for chosen rows.
 
-score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n], fp32, in order of m: one
-helper sums for both kernels, so adc_gather repeats the bits of adc_scan. adc_scan keeps the maximum of each
-`group` rows.
-Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, lut (Q, M, K), scale (N,) or None, ids (Q, R) ->
-adc_scan (Q, ceil(N/group)), adc_gather (Q, R), where an id outside [0, N) scores -inf.
-Bytes moved: adc_scan N*(B + 4) in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out; adc_gather
-Q*R*(B + 16). The tables, Q*M*K*4, are read through L1.
+score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n], fp32, in order of m, and -inf
+where mask[n] is False. adc_scan keeps the maximum of each `group` rows. One helper sums for both kernels, so
+adc_gather repeats the bits of adc_scan.
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, lut (Q, M, K), scale (N,) or None, mask (N,) or
+None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R), where an id outside [0, N) scores -inf.
+Bytes moved: adc_scan N*(B + 4) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out;
+adc_gather Q*R*(B + 16). A table, M*K*4, comes from L2 once for every BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
-Ladder: 1. a lane a (query, row), table entries gathered through L1 (here). 2. a table in shared memory; for
-many queries, decode and dot on tensor cores: to do.
+Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program (its gather
+is kept where a row of the table has more entries than rows of codes would look up). 2. a row of the table in shared memory, by a
+gather of one dimension, which is one load from there a look-up; a gather of two dimensions would be warp
+shuffles, hundreds of them, and is never used (here). Codes of 4 and 8 bits come as words, up to four in one
+load: bytes at a stride of B would each cost a sector of 32. Two queries a program would share the loads and
+shifts of codes, a third of the instructions, but the look-ups in shared memory, 3.15 cycles for 32 of them in
+a row of 256, are what takes the time.
 """
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -20,83 +27,173 @@ from torch import Tensor
 from ._bits import load_code
 
 
-def _tile(Q: int, group: int) -> tuple[int, int]:
-    """(BQ, BN): up to 1024 scores, whole groups of rows, and up to four queries that share a read code."""
-    BN = max(256, group)
-    return (1 if Q == 1 else 1024 // BN), BN
+class Tile(NamedTuple):
+    """BN rows a program; SHARED: table rows in shared memory; VW: words a load, 0 for codes one by one."""
+
+    BN: int
+    SHARED: bool
+    VW: int
+
+    @property
+    def warps(self) -> int:
+        return 8 if self.BN >= 512 else 4  # four rows a thread: with more, values do not fit in registers
+
+
+def _tile(rows: int, words: int, K: int, group: int = 1) -> Tile:
+    """1024 rows share each row of the table, 256 where there are few, and whole groups of them."""
+    BN = max(group, 1024 if rows >= 1 << 16 else 256)
+    VW = min({256: 4, 16: 2}.get(K, 0), words & -words)  # 16 codes: twice that spills on sm_100
+    return Tile(BN, K <= BN, VW)
+
+
+@triton.jit
+def _entries(table_ptr, m, M, code, NBITS: tl.constexpr, SHARED: tl.constexpr):
+    """table[m, code] for codes [BN]; 0 where m is past the last sub-space."""
+    first, end = m * (1 << NBITS), M * (1 << NBITS)
+    if SHARED:
+        k = first + tl.arange(0, 1 << NBITS)
+        return tl.gather(tl.load(table_ptr + k, mask=k < end, other=0.0), code, 0)
+    else:
+        return tl.load(table_ptr + first + code, mask=first + code < end, other=0.0)
+
+
+@triton.jit
+def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr, SHARED: tl.constexpr):
+    """score [BN] and the entries of the codes in word [BN], the lowest of them code m."""
+    for j in tl.static_range(32 // NBITS):
+        code = (word >> (j * NBITS)) & ((1 << NBITS) - 1)
+        score += _entries(table_ptr, m + j, M, code, NBITS, SHARED)
+    return score
 
 
 @triton.jit
 def _scores(
-    packed_ptr, tables, scale_ptr, n, row_ok, table_ok, M, B,
-    NBITS: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+    packed_ptr, table_ptr, scale_ptr, mask_ptr, n, row_ok, M, loads,
+    NBITS: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
-    """Rows n [1, BN] against tables [BQ, 1] or one, by pointer -> [BQ, BN]."""
-    rows = packed_ptr + n * B
-    score = tl.zeros([BQ, BN], tl.float32)
-    for m in range(M):
-        code = load_code(rows, m, row_ok, NBITS)
-        score += tl.load(tables + m * (1 << NBITS) + code, mask=table_ok & row_ok, other=0.0)
+    """Rows n [BN] int64 against one query's table -> [BN]. packed: rows of `loads` times VW words, or 1 byte."""
+    PER: tl.constexpr = 32 // NBITS  # codes a word
+    score = tl.zeros([BN], tl.float32)
+    if VW == 0:
+        for m in range(M):
+            code = load_code(packed_ptr + n * loads, m, row_ok, NBITS)
+            score += _entries(table_ptr, m, M, code, NBITS, SHARED)
+    else:
+        for i in range(loads):
+            w = i * VW + tl.arange(0, VW)[None, :]
+            words = tl.load(packed_ptr + n[:, None] * (loads * VW) + w, mask=row_ok[:, None], other=0)
+            m = i * VW * PER
+            if VW == 1:
+                score = _add_word(score, tl.reshape(words, [BN]), table_ptr, m, M, NBITS, SHARED)
+            elif VW == 2:
+                w0, w1 = tl.split(words)
+                score = _add_word(score, w0, table_ptr, m, M, NBITS, SHARED)
+                score = _add_word(score, w1, table_ptr, m + PER, M, NBITS, SHARED)
+            else:
+                even, odd = tl.split(tl.reshape(words, [BN, 2, 2]))
+                w0, w2 = tl.split(even)
+                w1, w3 = tl.split(odd)
+                score = _add_word(score, w0, table_ptr, m, M, NBITS, SHARED)
+                score = _add_word(score, w1, table_ptr, m + PER, M, NBITS, SHARED)
+                score = _add_word(score, w2, table_ptr, m + 2 * PER, M, NBITS, SHARED)
+                score = _add_word(score, w3, table_ptr, m + 3 * PER, M, NBITS, SHARED)
     if scale_ptr is not None:
         score *= tl.load(scale_ptr + n, mask=row_ok, other=1.0)
+    if mask_ptr is not None:
+        row_ok &= tl.load(mask_ptr + n, mask=row_ok, other=0) != 0
     return tl.where(row_ok, score, float("-inf"))
 
 
-@triton.jit(do_not_specialize=["N", "Q", "M", "B", "q_tiles", "groups"])
+@triton.jit(do_not_specialize=["N", "Q", "M", "loads", "groups"])
 def _adc_scan(
-    packed_ptr, lut_ptr, scale_ptr, out_ptr, N, Q, M, B, q_tiles, groups,
-    NBITS: tl.constexpr, G: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+    packed_ptr, lut_ptr, scale_ptr, mask_ptr, out_ptr, N, Q, M, loads, groups,
+    NBITS: tl.constexpr, G: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
-    tile = (tl.program_id(0) // q_tiles).to(tl.int64)
-    q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)[:, None]  # [BQ, 1]
-    n = tile * BN + tl.arange(0, BN)[None, :]  # [1, BN]
-    tables = lut_ptr + q * M * (1 << NBITS)
-    score = _scores(packed_ptr, tables, scale_ptr, n, n < N, q < Q, M, B, NBITS, BQ, BN)
-    best = tl.max(tl.reshape(score, [BQ, BN // G, G]), axis=2)
-    g = tile * (BN // G) + tl.arange(0, BN // G)[None, :]
-    tl.store(out_ptr + q * groups + g, best, mask=(q < Q) & (g < groups))
+    tile = (tl.program_id(0) // Q).to(tl.int64)
+    q = (tl.program_id(0) % Q).to(tl.int64)
+    n = tile * BN + tl.arange(0, BN)
+    table_ptr = lut_ptr + q * M * (1 << NBITS)
+    score = _scores(packed_ptr, table_ptr, scale_ptr, mask_ptr, n, n < N, M, loads, NBITS, BN, SHARED, VW)
+    best = tl.max(tl.reshape(score, [BN // G, G]), axis=1)
+    g = tile * (BN // G) + tl.arange(0, BN // G)
+    tl.store(out_ptr + q * groups + g, best, mask=g < groups)
 
 
-@triton.jit(do_not_specialize=["N", "R", "M", "B", "tiles"])
+@triton.jit(do_not_specialize=["N", "R", "M", "loads", "tiles"])
 def _adc_gather(
-    packed_ptr, lut_ptr, scale_ptr, ids_ptr, out_ptr, N, R, M, B, tiles, NBITS: tl.constexpr, BR: tl.constexpr
-):
+    packed_ptr, lut_ptr, scale_ptr, mask_ptr, ids_ptr, out_ptr, N, R, M, loads, tiles,
+    NBITS: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
+):  # fmt: skip
     q = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BR + tl.arange(0, BR)[None, :]  # [1, BR]
+    r = (tl.program_id(0) % tiles) * BN + tl.arange(0, BN)
     n = tl.load(ids_ptr + q * R + r, mask=r < R, other=-1)
-    tables = lut_ptr + q * M * (1 << NBITS)
-    score = _scores(packed_ptr, tables, scale_ptr, n, (n >= 0) & (n < N), r < R, M, B, NBITS, 1, BR)
+    table_ptr = lut_ptr + q * M * (1 << NBITS)
+    row_ok = (n >= 0) & (n < N)
+    score = _scores(packed_ptr, table_ptr, scale_ptr, mask_ptr, n, row_ok, M, loads, NBITS, BN, SHARED, VW)
     tl.store(out_ptr + q * R + r, score, mask=r < R)
 
 
-def adc_scan(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
-    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32 or None -> (Q, ceil(N/group)) float32."""
-    (N, B), (Q, M, K) = packed.shape, lut.shape
+def _operands(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, tile: Tile
+) -> tuple[tuple[Tensor | None, ...], int, int]:
+    """What both kernels take first, then how many loads a row of codes is, and the bits of a code."""
+    loads = packed.shape[1]
+    if tile.VW:
+        packed, loads = packed.view(torch.int32), loads // (4 * tile.VW)
+    scale = None if scale is None else scale.contiguous()
+    mask = None if mask is None else mask.contiguous().view(torch.uint8)
+    return (packed, lut.contiguous(), scale, mask), loads, lut.shape[2].bit_length() - 1
+
+
+def _words(packed: Tensor) -> int:
+    """Words of 4 bytes in a row; 0 where rows do not start at words, as those of a slice of bytes need not."""
+    at_a_word = packed.data_ptr() % 4 == 0 and packed.storage_offset() % 4 == 0
+    return packed.shape[1] // 4 if at_a_word and packed.shape[1] % 4 == 0 else 0
+
+
+def adc_scan(
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    group: int,
+    tile: Tile | None = None,
+) -> Tensor:
+    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32 or None, (N,) bool or None -> (Q, ceil(N/group))."""
+    packed, N, (Q, M, K) = packed.contiguous(), packed.shape[0], lut.shape
     groups = triton.cdiv(N, group)
     out = torch.empty((Q, groups), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
         return out
-    BQ, BN = _tile(Q, group)
-    q_tiles = triton.cdiv(Q, BQ)
-    scale = None if scale is None else scale.contiguous()
-    _adc_scan[(triton.cdiv(N, BN) * q_tiles,)](
-        packed.contiguous(), lut.contiguous(), scale, out, N, Q, M, B, q_tiles, groups,
-        NBITS=K.bit_length() - 1, G=group, BQ=BQ, BN=BN, num_warps=4, enable_fp_fusion=False,
+    tile = tile or _tile(N, _words(packed), K, group)
+    operands, loads, nbits = _operands(packed, lut, scale, mask, tile)
+    _adc_scan[(triton.cdiv(N, tile.BN) * Q,)](
+        *operands, out, N, Q, M, loads, groups,
+        NBITS=nbits, G=group, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
+        num_warps=tile.warps, enable_fp_fusion=False,
     )  # fmt: skip
     return out
 
 
-def adc_gather(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
-    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32 or None, (Q, R) int64 -> (Q, R) float32."""
-    (N, B), (Q, M, K), R = packed.shape, lut.shape, ids.shape[1]
+def adc_gather(
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    ids: Tensor,
+    tile: Tile | None = None,
+) -> Tensor:
+    """Launch: as adc_scan, with ids (Q, R) int64 in place of a group -> (Q, R) float32."""
+    packed, N, (Q, M, K), R = packed.contiguous(), packed.shape[0], lut.shape, ids.shape[1]
     out = torch.empty((Q, R), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
         return out
-    scale = None if scale is None else scale.contiguous()
-    BR = 128
-    tiles = triton.cdiv(R, BR)
+    tile = tile or _tile(R, _words(packed), K)
+    operands, loads, nbits = _operands(packed, lut, scale, mask, tile)
+    tiles = triton.cdiv(R, tile.BN)
     _adc_gather[(Q * tiles,)](
-        packed.contiguous(), lut.contiguous(), scale, ids.contiguous(), out, N, R, M, B, tiles,
-        NBITS=K.bit_length() - 1, BR=BR, num_warps=4, enable_fp_fusion=False,
+        *operands, ids.contiguous(), out, N, R, M, loads, tiles,
+        NBITS=nbits, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
+        num_warps=tile.warps, enable_fp_fusion=False,
     )  # fmt: skip
     return out

@@ -73,11 +73,11 @@ def test_adc_by_loops():
         [float(scale[n]) * sum(float(lut[q, m, int(codes[n, m])]) for m in range(3)) for n in range(11)]
         for q in range(2)
     ]
-    groups = ref("adc_scan")(packed, lut, scale, 4)
+    groups = ref("adc_scan")(packed, lut, scale, None, 4)
     for q in range(2):
         assert groups[q].tolist() == pytest.approx([max(score[q][a : a + 4]) for a in (0, 4, 8)], abs=1e-5)
     ids = torch.tensor([[10, 0, 3], [3, 3, 7]])
-    gathered = ref("adc_gather")(packed, lut, scale, ids)
+    gathered = ref("adc_gather")(packed, lut, scale, None, ids)
     assert gathered.tolist() == [pytest.approx([score[q][i] for i in ids[q]], abs=1e-5) for q in range(2)]
 
 
@@ -97,8 +97,8 @@ def test_gathered_scores_are_the_scanned_ones_to_the_bit(Q, M, K):
     packed = OPS["pack_bits"].call(torch.randint(0, K, (5000, M), generator=g).byte(), K.bit_length() - 1)
     scale, ids = torch.rand(5000, generator=g), torch.randint(0, 5000, (Q, 400), generator=g)
     for s in (None, scale):
-        scan = OPS["adc_scan"].call(packed, lut, s, 1)
-        assert torch.equal(OPS["adc_gather"].call(packed, lut, s, ids), scan.gather(1, ids))
+        scan = OPS["adc_scan"].call(packed, lut, s, None, 1)
+        assert torch.equal(OPS["adc_gather"].call(packed, lut, s, None, ids), scan.gather(1, ids))
 
 
 @pytest.mark.parametrize("K", [16, 256])

@@ -52,8 +52,11 @@ class Codec(ABC):
         """(n, code_size) uint8 -> (n, D) float32."""
 
     @abstractmethod
-    def scorer(self, codes: Codes, queries: Tensor, metric: str) -> Scorer:
-        """Keys of every row for (Q, D) float32 queries; see search.Scorer."""
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        """Keys of every row for (Q, D) float32 queries; see search.Scorer.
+
+        mask: (N,) bool or None; the key of a row where it is False is -inf.
+        """
 
     @property
     @abstractmethod

@@ -141,8 +141,8 @@ class ProductQuantizer(Codec):
         squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str) -> Scorer:
-        return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric)
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

@@ -12,6 +12,7 @@ from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_scan import scalar_scan
+from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "rescore",
     "rescore_codes",
     "scalar_scan",
+    "product_scan",
     "topk",
     "unpack_bits",
     "use_loops",

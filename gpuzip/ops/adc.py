@@ -27,20 +27,27 @@ def _scores(codes: Tensor, lut: Tensor) -> Tensor:
     return scores
 
 
-def _scan_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+def _scan_reference(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int
+) -> Tensor:
+    return max_of_groups(_all_scores(packed, lut, scale, mask).T.contiguous(), group).contiguous()
+
+
+def _gather_reference(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+) -> Tensor:
+    scores = _all_scores(packed, lut, scale, mask)
+    outside = (ids < 0) | (ids >= len(packed))
+    padded = torch.nn.functional.pad(scores, (0, 1), value=float("-inf"))
+    return padded.gather(1, ids.masked_fill(outside, len(packed)))
+
+
+def _all_scores(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None) -> Tensor:
+    """(Q, N): -inf where a row is not allowed."""
     M, K = lut.shape[1:]
     scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
-    return max_of_groups((scores if scale is None else scores * scale).T.contiguous(), group).contiguous()
-
-
-def _gather_reference(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
-    M, K = lut.shape[1:]
-    rows = [
-        _scores(unpack_bits(packed[i], M, K.bit_length() - 1), t[None])[0]
-        for i, t in zip(ids, lut, strict=True)
-    ]
-    scores = torch.stack(rows) if rows else lut.new_empty(ids.shape)
-    return scores if scale is None else scores * scale[ids]
+    scores = scores if scale is None else scores * scale
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
 def _byte_tables(lut: Tensor) -> Tensor:
@@ -70,7 +77,7 @@ def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
     return torch.embedding_bag(table, index, offsets)[0]
 
 
-def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int) -> Tensor:
     lut = _byte_tables(lut)
     Q, M, K = lut.shape
     N = len(packed)
@@ -78,22 +85,34 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> 
     tables = [torch.empty((M * K, len(t))).copy_(t.view(len(t), M * K).T) for t in lut.split(_QUERIES)]
 
     def one_block(start: int, stop: int) -> None:
+        forbidden = None if mask is None else ~mask[start:stop, None]
+        groups = slice(start // group, -(-stop // group))
+        if forbidden is not None and bool(forbidden.all()):
+            best[:, groups] = float("-inf")
+            return
         index = _lookup_indices(packed[start:stop], lut)
         for t, table in enumerate(tables):
             scores = _sum_rows(table, index, M)  # [n, q]
             if scale is not None:
                 scores *= scale[start:stop, None]
-            queries = slice(t * _QUERIES, (t + 1) * _QUERIES)
-            best[queries, start // group : -(-stop // group)] = max_of_groups(scores, group)
+            if forbidden is not None:
+                scores.masked_fill_(forbidden, float("-inf"))
+            best[t * _QUERIES : (t + 1) * _QUERIES, groups] = max_of_groups(scores, group)
 
     map_blocks(one_block, N, _ROWS)
     return best
 
 
-def _gather_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+def _gather_cpu(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+) -> Tensor:
     lut = _byte_tables(lut)
     Q, M, K = lut.shape
-    R = ids.shape[1]
+    N, R = len(packed), ids.shape[1]
+    forbidden = (ids < 0) | (ids >= N)
+    if N == 0 or ids.numel() == 0:
+        return torch.full(ids.shape, float("-inf"))
+    ids = ids.clamp(0, N - 1)
     scores = torch.empty(ids.shape)
 
     def some_queries(start: int, stop: int) -> None:
@@ -104,50 +123,68 @@ def _gather_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) 
 
     at_a_time = min(_LOOKUPS // max(1, R * M), _INT32 // (M * K))
     map_blocks(some_queries, Q, max(1, at_a_time))
-    return scores if scale is None else scores * scale[ids]
+    if scale is not None:
+        scores *= scale[ids]
+    if mask is not None:
+        forbidden |= ~mask[ids]
+    return scores.masked_fill_(forbidden, float("-inf"))
 
 
-def _scan_shapes(packed: Tensor, lut: Tensor, scale: Tensor | None, group: int) -> Tensor:
+def _scan_shapes(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int
+) -> Tensor:
     return lut.new_empty((lut.shape[0], (packed.shape[0] + group - 1) // group))
 
 
-def _gather_shapes(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
+def _gather_shapes(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+) -> Tensor:
     return lut.new_empty(ids.shape)
 
 
-def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
     sizes = [
         (1, 1, 1, 1),
         (3, 37, 5, 3),
         (2, 1031, 6, 4),
-        (5, 2053, 7, 4),
+        (3, 1103, 7, 4),  # the last nibble is nobody's
+        (2, 67, 16, 8),
         (33, 67, 3, 8),
-        (1, 4099, 2, 8),
+        (1, 1201, 8, 8),
         (2, 19, 3, 9),
-        (2, 9001, 3, 8),
+        (2, 300, 33, 4),
+        (2, 8209, 2, 8),
     ]
     for Q, N, M, nbits in sizes:
         g = generator(N)
         packed = pack_bits(random_codes(N, M, 1 << nbits), nbits).to(device)
         lut = torch.randn(Q, M, 1 << nbits, generator=g).to(device)
-        yield packed, lut, None
-        yield packed, lut, torch.rand(N, generator=g).to(device)
+        scale, mask = torch.rand(N, generator=g), torch.rand(N, generator=g) < 0.5
+        mask[64:1090] = False  # whole groups of 16 and of 1024
+        yield packed, lut, None, None
+        yield packed, lut, scale.to(device), mask.to(device)
+    yield packed, lut, None, torch.zeros_like(mask).to(device)
+    yield packed.view(-1)[2:402].view(-1, 4), lut.repeat(1, 2, 1), None, None  # rows not at a word
+    yield packed[:0], lut, scale[:0].to(device), mask[:0].to(device)
 
 
-def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
-    for packed, lut, scale in _inputs(device):
+def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None, int]]:
+    for packed, lut, scale, mask in _inputs(device):
         for group in (1, 16, 1024):
-            yield packed, lut, scale, group
+            yield packed, lut, scale, mask, group
+    packed = random_codes(66_000, 1, 256).to(device)  # a large tile
+    yield packed, torch.randn(1, 1, 256, generator=generator()).to(device), None, None, 64
 
 
-def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
-    for packed, lut, scale in _inputs(device):
-        ids = torch.randint(0, len(packed), (len(lut), 13), generator=generator(1))
-        yield packed, lut, scale, ids.to(device)
+def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]]:
+    for packed, lut, scale, mask in _inputs(device):
+        ids = torch.randint(-2, len(packed) + 2, (len(lut), 13), generator=generator(1))
+        yield packed, lut, scale, mask, ids.to(device)
+    yield packed, lut[:0], None, None, ids[:0].to(device)
 
 
 _scan = define_op(
-    "adc_scan(Tensor packed, Tensor lut, Tensor? scale, int group) -> Tensor",
+    "adc_scan(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, int group) -> Tensor",
     reference=_scan_reference,
     cpu=_scan_cpu,
     shapes=_scan_shapes,
@@ -156,7 +193,7 @@ _scan = define_op(
     agreement="close",
 )
 _gather = define_op(
-    "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor ids) -> Tensor",
+    "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, Tensor ids) -> Tensor",
     reference=_gather_reference,
     cpu=_gather_cpu,
     shapes=_gather_shapes,
@@ -166,20 +203,27 @@ _gather = define_op(
 )
 
 
-def adc_scan(packed: Tensor, lut: Tensor, scale: Tensor | None = None, group: int = 1) -> Tensor:
+def adc_scan(
+    packed: Tensor, lut: Tensor, scale: Tensor | None = None, group: int = 1, mask: Tensor | None = None
+) -> Tensor:
     """Score every row for every query and keep the best of each `group` consecutive rows.
 
-    (N, B) uint8, (Q, M, K) float32 with K = 2**nbits, (N,) float32 or None ->
-    (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]].
-    group is a power of two, 1 to 1024; 1 gives every score. Sums are float32 and may round
-    differently from one device to another, never from one call to the next.
+    (N, B) uint8, (Q, M, K) float32 with K = 2**nbits, (N,) float32 or None, (N,) bool or None ->
+    (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]], and
+    -inf for rows where mask is False. group is a power of two, 1 to 1024; 1 gives every score. Sums
+    are float32 and may round differently from one device to another, never from one call to the next.
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
     """
-    best: Tensor = _scan(packed, lut, scale, group)
+    best: Tensor = _scan(packed, lut, scale, mask, group)
     return best
 
 
-def adc_gather(packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor) -> Tensor:
-    """The scores of `adc_scan`, bit for bit, of the rows ids[q] only: (Q, R) int64 -> (Q, R) float32."""
-    scores: Tensor = _gather(packed, lut, scale, ids)
+def adc_gather(
+    packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The scores of `adc_scan`, bit for bit, of the rows ids[q] only: (Q, R) int64 -> (Q, R) float32.
+
+    An id outside [0, N) and a row where mask is False score -inf.
+    """
+    scores: Tensor = _gather(packed, lut, scale, mask, ids)
     return scores

@@ -7,7 +7,7 @@ from torch import Tensor
 def max_of_groups(scores: Tensor, group: int) -> Tensor:
     """(N, Q) -> (Q, ceil(N / group)): max over each `group` consecutive rows, the last over what is left."""
     whole = len(scores) // group * group
-    best = scores[:whole].view(-1, group, scores.shape[1]).amax(1)
+    best = scores[:whole].view(whole // group, group, scores.shape[1]).amax(1)
     if whole < len(scores):
         best = torch.cat([best, scores[whole:].amax(0, keepdim=True)])
     return best.T

@@ -1,0 +1,180 @@
+"""Scores of packed codes by a matrix product: rows are decoded into a tile that never leaves the chip.
+
+out[q, g] = max over the rows n of group g of (decode(packed[n], table) . queries[q]) * scale[n] + bias[n],
+products and sums in fp32, -inf where mask[n] is False.
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, table (M, K, S) and queries (Q, D) of one dtype,
+scale, bias (N,) fp32 or None, mask (N,) or None -> (Q, ceil(N/group)) fp32. A program takes BN rows (all of
+a larger group, BN at a time) and BQ queries; a step of it gathers [BN, BM sub-spaces * BS columns] of the
+table through L1 and multiplies it by as many rows of the transposed queries. Both are padded with zeros to
+whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of neighbours are
+joined into one of 256 rows, so that a gather is as long as for 8 bits.
+Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
+N*D*itemsize for each BQ queries.
+Source: Jegou, Douze, Schmid (2011), section III, as a product: q.x is linear in the decoded x.
+Ladder: 1. torch, blocks of rows decoded to memory and multiplied: 2*N*D*itemsize moved more. 2. decode and dot
+in one kernel, the rows as the left operand (here). The queries on the left would leave a group's rows in one
+thread, and Triton 3.6 cannot compile their form for S = 4. num_stages = 1: gathers pass through L1, where the
+table stays; with 2 they become asynchronous copies, which read L2.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._bits import load_code
+from ._launch import launch_or
+
+
+class Tile(NamedTuple):
+    """BN rows by BQ queries a program, BM sub-spaces by BS of their columns a step; BM is 1 where BS < S.
+
+    HALF: multiply in the dtype of the table, on the matrix units; else in fp32, on the plain ones.
+    """
+
+    BN: int
+    BQ: int
+    BM: int
+    BS: int
+    HALF: bool
+
+    @property
+    def warps(self) -> int:
+        return 8 if self.BQ >= 64 else 4
+
+
+def _tile(Q: int, S: int, half: bool) -> Tile:
+    """As many queries as there are, up to 128; 16 to 64 columns a step, 32 of fp32. S: a power of two.
+
+    More columns, or more gathers of a few bytes each, would not fit in the registers of 128 rows.
+    """
+    BQ = min(128 if half else 32, max(16, triton.next_power_of_2(Q)))
+    BS = min(S, 32)
+    BM = 1 if BS < S else min(64 if half else 32, 16 * S) // S
+    return Tile(128, BQ, BM, BS, half)
+
+
+@triton.jit
+def _estimates(
+    packed_ptr, table_ptr, queries_ptr, scale_ptr, bias_ptr, mask_ptr, n, q, N, B, QP, steps,
+    NBITS: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr,
+    BM: tl.constexpr, BS: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    """Rows n [BN] int64 against queries q [BQ] -> [BN, BQ] fp32."""
+    row_ok = n < N
+    acc = tl.zeros([BN, BQ], tl.float32)
+    for step in tl.range(0, steps, num_stages=1):
+        m = step * BS // S * BM + tl.arange(0, BM)  # [BM]
+        s = step * BS % S + tl.arange(0, BS)  # [BS]
+        code = load_code(packed_ptr + n[:, None] * B, m[None, :], row_ok[:, None], NBITS)
+        rows = table_ptr + m.to(tl.int64)[None, :] * ((1 << NBITS) * S) + code * S  # [BN, BM]
+        x = tl.reshape(tl.load(rows[:, :, None] + s[None, None, :]), [BN, BM * BS])
+        d = step * (BM * BS) + tl.arange(0, BM * BS)[:, None]
+        y = tl.load(queries_ptr + d * QP + q[None, :])
+        if not HALF:
+            x, y = x.to(tl.float32), y.to(tl.float32)
+        acc = tl.dot(x, y, acc, input_precision="ieee")
+    if scale_ptr is not None:
+        acc *= tl.load(scale_ptr + n, mask=row_ok, other=0.0)[:, None]
+    if bias_ptr is not None:
+        acc += tl.load(bias_ptr + n, mask=row_ok, other=0.0)[:, None]
+    if mask_ptr is not None:
+        row_ok &= tl.load(mask_ptr + n, mask=row_ok, other=0) != 0
+    return tl.where(row_ok[:, None], acc, float("-inf"))
+
+
+@triton.jit(do_not_specialize=["N", "Q", "B", "q_tiles", "groups", "steps"])
+def _product_scan(
+    packed_ptr, table_ptr, queries_ptr, scale_ptr, bias_ptr, mask_ptr, out_ptr,
+    N, Q, B, QP, q_tiles, groups, steps,
+    NBITS: tl.constexpr, S: tl.constexpr, G: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr,
+    BM: tl.constexpr, BS: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    tile = (tl.program_id(0) // q_tiles).to(tl.int64)
+    q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
+    GROUPS: tl.constexpr = max(BN // G, 1)  # that end in this program
+    best = tl.full([GROUPS, BQ], float("-inf"), tl.float32)
+    for part in range(max(G // BN, 1)):
+        n = tile * (GROUPS * G) + part * BN + tl.arange(0, BN)
+        key = _estimates(
+            packed_ptr, table_ptr, queries_ptr, scale_ptr, bias_ptr, mask_ptr, n, q, N, B, QP, steps,
+            NBITS, S, BN, BQ, BM, BS, HALF,
+        )  # fmt: skip
+        best = tl.maximum(best, tl.max(tl.reshape(key, [GROUPS, BN // GROUPS, BQ]), axis=1))
+    g = tile * GROUPS + tl.arange(0, GROUPS)[:, None]
+    to = out_ptr + q.to(tl.int64)[None, :] * groups + g
+    tl.store(to, best, mask=(q[None, :] < Q) & (g < groups))
+
+
+def _is_for_matrix_units(dtype: torch.dtype) -> bool:
+    """The interpreter would multiply the integers that stand for bfloat16 there."""
+    return dtype == torch.float16 or (dtype == torch.bfloat16 and not triton.knobs.runtime.interpret)
+
+
+def _joined(table: Tensor) -> Tensor:
+    """The table of wider codes that are the same bytes: where two codes share one, side by side."""
+    M, K, _ = table.shape
+    while K in (2, 4, 16) and M % 2 == 0:
+        low, high = table[0::2, None].expand(-1, K, -1, -1), table[1::2, :, None].expand(-1, -1, K, -1)
+        M, K = M // 2, K * K
+        table = torch.cat([low, high], -1).view(M, K, -1)
+    return table
+
+
+def _padded_queries(queries: Tensor, M: int, S: int, tile: Tile) -> Tensor:
+    """(Q, M*s) -> [columns of whole steps, whole tiles of queries], zeros between."""
+    Q = len(queries)
+    columns = queries.reshape(Q, M, -1).permute(1, 2, 0)  # [M, s, Q]
+    pad = (0, -Q % tile.BQ, 0, S - columns.shape[1], 0, -M % tile.BM)
+    padded = torch.nn.functional.pad(columns, pad)  # [M', S, Q']
+    return padded.reshape(-1, padded.shape[2]).contiguous()
+
+
+def _padded_table(table: Tensor, S: int, tile: Tile) -> Tensor:
+    """(M, K, s) -> (sub-spaces of whole steps, K, S), zeros at the ends."""
+    M, _, s = table.shape
+    pad = (0, S - s, 0, 0, 0, -M % tile.BM)
+    return (torch.nn.functional.pad(table, pad) if any(pad) else table).contiguous()
+
+
+def product_scan(
+    packed: Tensor,
+    table: Tensor,
+    queries: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    group: int,
+    tile: Tile | None = None,
+) -> Tensor:
+    """Launch: (N, B) uint8, (M, K, S), (Q, M*S), three of (N,) or None -> (Q, ceil(N/group)) float32."""
+    (N, B), Q = packed.shape, len(queries)
+    groups = triton.cdiv(N, group)
+    out = torch.empty((Q, groups), dtype=torch.float32, device=packed.device)
+    if out.numel() == 0:
+        return out
+    table = _joined(table)
+    S = triton.next_power_of_2(table.shape[2])
+    tile = tile or _tile(Q, S, _is_for_matrix_units(table.dtype))
+    rows = tuple(None if t is None else t.contiguous() for t in (scale, bias))
+    mask = None if mask is None else mask.contiguous().view(torch.uint8)
+
+    def launch(tile: Tile) -> None:
+        columns, padded = _padded_queries(queries, table.shape[0], S, tile), _padded_table(table, S, tile)
+        q_tiles = columns.shape[1] // tile.BQ
+        _product_scan[(triton.cdiv(N, max(tile.BN, group)) * q_tiles,)](
+            packed.contiguous(), padded, columns, *rows, mask, out,
+            N, Q, B, columns.shape[1], q_tiles, groups, len(columns) // (tile.BM * tile.BS),
+            NBITS=table.shape[1].bit_length() - 1, S=S, G=group, BN=tile.BN, BQ=tile.BQ,
+            BM=tile.BM, BS=tile.BS, HALF=tile.HALF,
+            num_warps=tile.warps, num_stages=1, enable_fp_fusion=False,
+        )  # fmt: skip
+
+    if tile.HALF:
+        plain = _tile(Q, S, half=False)
+        launch_or("_product_scan[matrix units]", lambda: launch(tile), lambda: launch(plain))
+    else:
+        launch(tile)
+    return out
