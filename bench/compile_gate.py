@@ -181,9 +181,17 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
 
     N, huge, u8 = 1_000_000, 2**32, torch.uint8
     if op == "assign":
-        yield t(N, 384), t(48, 256, 8)
-        yield t(huge, 384), t(96, 16, 4)
-        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024)
+        for exact in (False, True):
+            yield t(N, 384), t(48, 256, 8), exact
+            yield t(huge, 384), t(96, 16, 4), exact
+            yield t(N, 384, dtype=torch.float16), t(96, 256, 4), exact
+            for S, K in ((8, 65536), (16, 256), (32, 256), (64, 65536), (64, 256)):
+                yield t(N, 1024), t(1024 // S, K, S), exact
+        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024), False
+    elif op == "encode":
+        yield t(huge, 384), t(96, 16, 4), False
+        for K, S in ((2, 8), (4, 8), (16, 8), (16, 16), (16, 64)):
+            yield t(N, 384, dtype=torch.bfloat16), t(384 // S, K, S), False
     elif op == "centroid_sums":
         yield t(N, 384), t(N, 48, dtype=u8), 256
         yield t(huge, 384), t(huge, 96, dtype=u8), 16

@@ -6,6 +6,7 @@ from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.decode import decode
+from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.topk import topk
 
@@ -18,6 +19,7 @@ __all__ = [
     "centroid_sums",
     "code_bytes",
     "decode",
+    "encode",
     "max_of_groups",
     "pack_bits",
     "topk",
