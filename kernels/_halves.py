@@ -51,20 +51,42 @@ def table_exponent(reach, SP: tl.constexpr):
 
 
 @triton.jit
+def row_scale(largest, exponent):
+    """sx and r of rows by their largest |component|, and the exponent field of sc."""
+    row = tl.minimum(267 - exponent_of(largest), exponent + 15)
+    row = tl.maximum(tl.minimum(row, 254), 1)
+    return power_of_two(row), power_of_two(tl.maximum(row - exponent + 127, 0))
+
+
+@triton.jit
+def bias_scale(s):
+    """2^-11s for the first four dimensions, 0 for others."""
+    return power_of_two(tl.where(s < 4, 127 - 11 * s, 0))
+
+
+@triton.jit
 def halves_of_rows(x, exponent, BN: tl.constexpr, SP: tl.constexpr):
-    """(BN, SP) float32 and the exponent field of sc -> (BN, 4*SP) float16, x*sx and r."""
-    own = 267 - exponent_of(tl.max(tl.abs(x), axis=1))
-    row = tl.maximum(tl.minimum(tl.minimum(own, exponent + 15), 254), 1)  # of sx
-    scaled = x * power_of_two(row)[:, None]
-    ratio = power_of_two(tl.maximum(row - exponent + 127, 0))  # [BN]
+    """(BN, SP) float32 and the exponent field of sc -> the rows' (BN, 4*SP) float16, x*sx and r."""
+    scale, ratio = row_scale(tl.max(tl.abs(x), axis=1), exponent)
+    scaled = x * scale[:, None]
     hi = scaled.to(tl.float16)
     lo = (scaled - hi.to(tl.float32)).to(tl.float16)
-    s = tl.arange(0, SP)
-    falling = power_of_two(tl.where(s < 4, 127 - 11 * s, 0))  # [SP]
-    bias = (ratio[:, None] * falling[None, :]).to(tl.float16)
     low_hi = (hi.to(tl.float32) * 0.00048828125).to(tl.float16)
+    bias = (ratio[:, None] * bias_scale(tl.arange(0, SP))[None, :]).to(tl.float16)
     halves = tl.join(tl.join(hi, low_hi), tl.join(lo, bias))  # [.., i, j] is slot 2i + j
     return tl.reshape(halves, (BN, 4 * SP)), scaled, ratio
+
+
+@triton.jit
+def halves_of_slots(x, exponent, SP: tl.constexpr):
+    """The same halves where x, (BN, 4*SP) float32, has each dimension four times: no element changes places."""
+    j = tl.arange(0, 4 * SP)[None, :]
+    scale, ratio = row_scale(tl.max(tl.abs(x), axis=1), exponent)
+    scaled = x * scale[:, None]
+    hi = scaled.to(tl.float16).to(tl.float32)
+    bias = ratio[:, None] * bias_scale(j // 4)
+    rest = tl.where(j % 4 == 1, scaled - hi, tl.where(j % 4 == 2, hi * 0.00048828125, bias))
+    return tl.where(j % 4 == 0, hi, rest).to(tl.float16)
 
 
 @triton.jit

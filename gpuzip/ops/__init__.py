@@ -5,9 +5,11 @@ from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.centroid_sums import centroid_sums
+from gpuzip.ops.centroid_update import centroid_update
 from gpuzip.ops.decode import decode
 from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "adc_scan",
     "assign",
     "centroid_sums",
+    "centroid_update",
     "code_bytes",
     "decode",
     "encode",
+    "kmeans_step",
     "max_of_groups",
     "pack_bits",
     "topk",
