@@ -106,6 +106,22 @@ def halves_of_table(c, exponent, BK: tl.constexpr, SP: tl.constexpr):
     return tl.reshape(tl.join(tl.join(high, low), tl.join(high, bias)), (BK, 4 * SP))
 
 
+@triton.jit
+def halves_of_table_slots(c, exponent, BK: tl.constexpr, SP: tl.constexpr):
+    """The same halves where c, (BK, 4*SP) float32, has each dimension four times."""
+    j = tl.arange(0, 4 * SP)[None, :]
+    scaled = c * power_of_two(exponent)
+    high = (-2 * scaled).to(tl.float16).to(tl.float32)
+    rest = tl.sum(scaled * scaled, axis=1) * 0.25  # [BK]
+    bias = tl.zeros([BK, 4 * SP], tl.float32)
+    for i in tl.static_range(4):
+        part = rest.to(tl.float16).to(tl.float32)
+        bias = tl.where(j // 4 == i, part[:, None], bias)
+        rest = (rest - part) * 2048
+    last = tl.where(j % 4 == 2, (-2 * scaled - high) * 2048, bias)
+    return tl.where(j % 4 < 2, high, last).to(tl.float16)
+
+
 @triton.jit(do_not_specialize=["K"])
 def _center(c_ptr, shift_ptr, exponent_ptr, K, S: tl.constexpr, SP: tl.constexpr, BK: tl.constexpr):
     m = tl.program_id(0)

@@ -39,8 +39,8 @@ class Tile(NamedTuple):
 def _tile(K: int, S: int, target: str = "") -> Tile:
     """64 rows where 128 would spill, or where their one-hot passes AMD's 64 KiB; 128 centroids for the same reason."""
     BK = max(16, triton.next_power_of_2(K))
-    large = BK * padded(S) > 1024
-    return Tile(64 if large or target.startswith("hip") else 128, BK, min(BK, 128), 8 if large or BK > 64 else 4)
+    large = BK * padded(S) > 1024 or S > 8
+    return Tile(64 if large or target.startswith("hip") else 128, BK, min(BK, 128), 8 if BK > 64 else 4)
 
 
 def part_type() -> tl.dtype:
@@ -50,7 +50,7 @@ def part_type() -> tl.dtype:
 
 def _is_fused(K: int, S: int) -> bool:
     """Whether scores and sums fit in registers side by side."""
-    return K <= 256 and S <= 32 and padded(S) * triton.next_power_of_2(K) <= 2048
+    return K <= 256 and S <= 16 and padded(S) * triton.next_power_of_2(K) <= 2048
 
 
 @triton.jit

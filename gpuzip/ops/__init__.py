@@ -10,6 +10,7 @@ from gpuzip.ops.decode import decode
 from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.kmeans_step import kmeans_step
+from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "decode",
     "encode",
     "kmeans_step",
+    "lloyd",
     "max_of_groups",
     "pack_bits",
     "topk",

@@ -26,7 +26,7 @@ def drawn(seed: int, m: int, cell: int, total: int) -> int:
     return _mixed((_mixed((_mixed(seed) + m) & _32_BITS) + cell) & _32_BITS) % total
 
 
-def _reference(sums: Tensor, counts: Tensor, seed: int) -> Tensor:
+def update_reference(sums: Tensor, counts: Tensor, seed: int) -> Tensor:
     means = sums / counts.clamp(min=1)[:, :, None]
     for m in (counts == 0).any(1).nonzero().view(-1).tolist():
         _split_large(means[m], counts[m].long(), seed, m)
@@ -65,7 +65,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, int]]:
 
 _op = define_op(
     "centroid_update(Tensor sums, Tensor counts, int seed) -> Tensor",
-    reference=_reference,
+    reference=update_reference,
     shapes=_shapes,
     kernel="gpuzip.kernels.centroid_update:centroid_update",
     samples=_samples,

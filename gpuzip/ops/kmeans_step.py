@@ -13,7 +13,7 @@ from gpuzip.ops.assign import assign, assign_reference
 from gpuzip.ops.centroid_sums import centroid_sums, sums_reference
 
 
-def _reference(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+def step_reference(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return sums_reference(x, assign_reference(x, centroids), centroids.shape[1])
 
 
@@ -45,7 +45,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 _op = define_op(
     "kmeans_step(Tensor x, Tensor centroids) -> (Tensor, Tensor)",
-    reference=_reference,
+    reference=step_reference,
     cpu=_cpu,
     shapes=_shapes,
     kernel="gpuzip.kernels.kmeans_step:kmeans_step",
