@@ -66,11 +66,32 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 384), t(96, 16, 4)
         yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024)
         yield t(N, 384), t(48, 64, 8)
+        for exact in (False, True):
+            yield t(N, 384), t(48, 256, 8), exact
+            yield t(huge, 384), t(96, 16, 4), exact
+            yield t(N, 384, dtype=torch.float16), t(96, 256, 4), exact
+            for S, K in ((8, 65536), (16, 256), (32, 256), (64, 65536), (64, 256)):
+                yield t(N, 1024), t(1024 // S, K, S), exact
+        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024), False
+    elif op == "encode":
+        yield t(huge, 384), t(96, 16, 4), False
+        for K, S in ((2, 8), (4, 8), (16, 8), (16, 16), (16, 64)):
+            yield t(N, 384, dtype=torch.bfloat16), t(384 // S, K, S), False
     elif op == "centroid_sums":
         yield t(N, 384), t(N, 48, dtype=u8), 256
         yield t(huge, 384), t(huge, 96, dtype=u8), 16
         yield t(N, 1024), t(N, 1, dtype=torch.int32), 65536
         yield t(N, 1024), t(N, 16, dtype=u8), 16
+    elif op == "kmeans_step":
+        for K, S in ((256, 8), (256, 4), (16, 4), (16, 8), (16, 16), (64, 16), (128, 16), (64, 32), (1024, 8)):
+            yield t(65536, 384), t(384 // S, K, S)
+        yield t(huge, 384), t(96, 16, 4)
+    elif op == "lloyd":
+        for S in (4, 8, 16):
+            yield t(4096, 384), t(384 // S, 16, S), 25, 1234
+    elif op == "centroid_update":
+        yield t(48, 256, 8), t(48, 256, dtype=torch.int32), 1234
+        yield t(1, 65536, 1024), t(1, 65536, dtype=torch.int32), 1234
     elif op == "pack_bits":
         yield t(huge, 96, dtype=u8), 4
         yield t(N, 1024, dtype=torch.int32), 10

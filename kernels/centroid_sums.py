@@ -17,14 +17,15 @@ from torch import Tensor
 _BN = 32  # rows a step
 
 
-def _parts(N: int, D: int, K: int) -> tuple[int, int]:
-    """(P, T): P parts of T steps of _BN rows, from the shapes alone, so that every device adds in one order.
+def _parts(N: int, D: int, K: int, BN: int = _BN) -> tuple[int, int]:
+    """(P, T): P parts of T steps of BN rows, from the shapes alone, so that every device adds in one order.
 
-    A part holds 1024 rows or more; there are at most 128, and fewer where partials would pass 256 MiB.
+    A part holds 1024 rows or more, and at most 2**23, so that float32 counts them; there are at most 128
+    otherwise, and fewer where partials would pass 256 MiB.
     """
-    P = max(1, min(triton.cdiv(N, 1024), 128, 2**26 // (D * K)))
-    T = triton.cdiv(triton.cdiv(N, P), _BN)
-    return triton.cdiv(N, T * _BN), T
+    P = max(1, min(triton.cdiv(N, 1024), 128, 2**26 // (D * K)), triton.cdiv(N, 2**23))
+    T = triton.cdiv(triton.cdiv(N, P), BN)
+    return triton.cdiv(N, T * BN), T
 
 
 def _tile(K: int, S: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from gpuzip.codecs.base import Codec
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.kmeans import Progress, kmeans
-from gpuzip.ops import adc_scan, assign, code_bytes, decode, pack_bits
+from gpuzip.ops import adc_scan, code_bytes, decode, encode
 from gpuzip.rows import Matrix, Rows, whole
 from gpuzip.search import Scorer
 
@@ -132,7 +132,7 @@ class ProductQuantizer(Codec):
         return replace(self, m=m, codebook=Codebook(_rounded(found.centroids), rows.d, seed))
 
     def encode_block(self, x: Tensor) -> Tensor:
-        return pack_bits(assign(_padded(x, len(self.centroids)), self.centroids), self.nbits)
+        return encode(_padded(x, len(self.centroids)), self.centroids)
 
     def decode_block(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.d]

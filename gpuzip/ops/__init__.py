@@ -13,6 +13,12 @@ from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.product_scan import product_scan
+from gpuzip.ops.centroid_update import centroid_update
+from gpuzip.ops.decode import decode
+from gpuzip.ops.encode import encode
+from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.kmeans_step import kmeans_step
+from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -24,12 +30,16 @@ __all__ = [
     "bucketize",
     "bucketize_packed",
     "centroid_sums",
+    "centroid_update",
     "code_bytes",
     "decode",
     "decode_rotated",
     "hamming_gather",
     "hamming_scan",
     "loops_are_used",
+    "encode",
+    "kmeans_step",
+    "lloyd",
     "max_of_groups",
     "pack_bits",
     "rescore",

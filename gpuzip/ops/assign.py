@@ -16,7 +16,7 @@ _ROWS = 512
 _FEW = 64  # centroids up to which whole-array passes beat an argmin a row
 
 
-def _reference(x: Tensor, centroids: Tensor) -> Tensor:
+def assign_reference(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     M, K, S = centroids.shape
     sub = x.float().view(-1, M, S)
     labels = torch.empty(sub.shape[:2], dtype=label_dtype(K), device=x.device)
@@ -28,11 +28,11 @@ def _reference(x: Tensor, centroids: Tensor) -> Tensor:
     return labels
 
 
-def _cpu(x: Tensor, centroids: Tensor) -> Tensor:
+def _cpu(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     """The product [x, 1] . [-2c, |c|^2] in cache-sized tiles, then the first least entry of each row."""
     M, K, S = centroids.shape
     labels = torch.empty((x.shape[0], M), dtype=label_dtype(K))
-    shift = centroids.mean(1, keepdim=True)  # a common offset would take the digits of near distances
+    shift = _shift(centroids)
     centered = centroids - shift
     table = torch.cat([-2 * centered, centered.square().sum(-1, keepdim=True)], -1)  # [M, K, S+1]
     least = _least_of_few if K <= _FEW else _least_of_many
@@ -40,10 +40,35 @@ def _cpu(x: Tensor, centroids: Tensor) -> Tensor:
     def one_block(start: int, stop: int) -> None:
         sub = torch.ones((M, stop - start, S + 1))
         torch.sub(x[start:stop].view(-1, M, S).transpose(0, 1), shift, out=sub[:, :, :S])
-        least(sub, table, labels[start:stop])
+        if exact:
+            _least_exactly(sub, table, x[start:stop], centroids, labels[start:stop])
+        else:
+            least(sub, table, labels[start:stop])
 
     map_blocks(one_block, len(x), _ROWS if K <= _FEW else max(16, _TILE // K))
     return labels
+
+
+def _shift(centroids: Tensor) -> Tensor:
+    """(M, 1, S): the mean of the centroids where that halves their reach, else 0.
+
+    A common offset would take the digits of near distances; so would the mean where a far outlier pulls it.
+    """
+    mean = centroids.mean(1, keepdim=True)
+    near, far = ((c.abs().amax((1, 2), keepdim=True)) for c in (centroids - mean, centroids))
+    return torch.where(near * 2 <= far, mean, 0.0)
+
+
+def _least_exactly(sub: Tensor, table: Tensor, x: Tensor, centroids: Tensor, labels: Tensor) -> None:
+    """The least of each row, and the reference for rows where another is within the product's rounding."""
+    M, _, S = centroids.shape
+    for m in range(M):
+        distance = torch.mm(sub[m], table[m].T)  # [n, K]
+        least, labels[:, m] = distance.min(1)
+        reach = table[m, :, S].amax()
+        size = reach + 2 * (reach * sub[m, :, :S].square().sum(1)).sqrt()  # of the largest term of a sum
+        unsure = ((distance <= (least + (S + 8) * 2.0**-22 * size)[:, None]).sum(1) != 1).nonzero()[:, 0]
+        labels[unsure, m] = assign_reference(x[unsure, m * S : (m + 1) * S], centroids[m : m + 1])[:, 0]
 
 
 def _least_of_few(sub: Tensor, table: Tensor, labels: Tensor) -> None:
@@ -66,25 +91,45 @@ def _least_of_many(sub: Tensor, table: Tensor, labels: Tensor) -> None:
         out[:, m] = distance.numpy().argmin(1)
 
 
-def _shapes(x: Tensor, centroids: Tensor) -> Tensor:
+def _shapes(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     return x.new_empty((x.shape[0], centroids.shape[0]), dtype=label_dtype(centroids.shape[1]))
 
 
-def _samples(device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    sizes = [(0, 2, 4, 3), (1, 1, 1, 1), (37, 3, 16, 4), (1031, 5, 17, 3), (1031, 2, 256, 8), (29, 1, 257, 5)]
-    for N, M, K, S in sizes:
-        x = anisotropic(N, M * S)
-        centroids = anisotropic(K, M * S, seed=1).view(K, M, S).transpose(0, 1).contiguous()
-        yield x.to(device), centroids.to(device)
-    tied = torch.randint(0, 2, (53, 8), generator=generator()).float()
-    yield tied.to(device), tied[:20].view(20, 2, 4).transpose(0, 1).contiguous().to(device)
+def inputs_of(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tensor]:
+    """Rows (N, M*S) and centroids (M, K, S) of their kind."""
+    centroids = anisotropic(K, M * S, seed=1).view(K, M, S).transpose(0, 1).contiguous()
+    return anisotropic(N, M * S).to(device), centroids.to(device)
+
+
+def tied_inputs(device: str) -> tuple[Tensor, Tensor]:
+    """Rows of zeros and ones, and centroids of the same kind, of which many are equal."""
+    rows = torch.randint(0, 2, (53, 8), generator=generator()).float()
+    return rows.to(device), rows[:16].view(16, 2, 4).transpose(0, 1).contiguous().to(device)
+
+
+def half_inputs(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    x, centroids = inputs_of(41, 4, 16, 3, device)
+    return x.to(dtype), centroids
+
+
+_SIZES = [(0, 2, 4, 3), (1, 1, 1, 1), (37, 3, 16, 4), (1031, 5, 17, 3), (1031, 2, 256, 8), (29, 1, 257, 5)]
+_WIDE = [(7, 2, 3, 65), (19, 1, 300, 64), (23, 2, 129, 33), (35, 9, 2, 2)]
+
+
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    for size in _SIZES + _WIDE:
+        yield *inputs_of(*size, device), False
+    for size in [(0, 2, 4, 3), (1, 1, 1, 1), (67, 3, 16, 4), (131, 2, 100, 8), (29, 1, 300, 5), (7, 2, 3, 65)]:
+        yield *inputs_of(*size, device), True
+    for exact in (False, True):
+        yield *tied_inputs(device), exact
     for dtype in (torch.float16, torch.bfloat16):
-        yield anisotropic(41, 12).to(device, dtype), anisotropic(16, 12, seed=2).view(4, 16, 3).to(device)
+        yield *half_inputs(dtype, device), dtype == torch.float16
 
 
 _op = define_op(
-    "assign(Tensor x, Tensor centroids) -> Tensor",
-    reference=_reference,
+    "assign(Tensor x, Tensor centroids, bool exact) -> Tensor",
+    reference=assign_reference,
     cpu=_cpu,
     shapes=_shapes,
     loops="gpuzip.loops.assign:assign",
@@ -94,12 +139,14 @@ _op = define_op(
 )
 
 
-def assign(x: Tensor, centroids: Tensor) -> Tensor:
+def assign(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     """Index of the nearest centroid (squared L2) of every sub-vector; the lowest index of a tie.
 
-    (N, M*S) float, (M, K, S) float32 -> (N, M), uint8 when K <= 256, else int32. On every device
-    an index may differ from the reference's only where two distances are within 1e-5 of
-    (distance + |x|^2). Source: Lloyd 1957; FAISS ProductQuantizer.
+    (N, M*S) float32, float16 or bfloat16, (M, K, S) float32 -> (N, M), uint8 when K <= 256, else int32.
+    On every device an index may differ from the reference's only where two distances are within 1e-5 of
+    (distance + |x|^2); with `exact`, where the two differ by the rounding of the differences' squares in
+    float32: rows that the fast product cannot tell apart are compared by their differences.
+    Source: Lloyd 1957; FAISS ProductQuantizer.
     """
-    labels: Tensor = _op(x, centroids)
+    labels: Tensor = _op(x, centroids, exact)
     return labels

@@ -16,7 +16,7 @@ def code_bytes(M: int, nbits: int) -> int:
     return (M * nbits + 7) // 8
 
 
-def _pack_reference(values: Tensor, nbits: int) -> Tensor:
+def pack_reference(values: Tensor, nbits: int) -> Tensor:
     N, M = values.shape
     bits = (values.int()[:, :, None] >> torch.arange(nbits, device=values.device)) & 1  # [N, M, nbits]
     padded = torch.zeros((N, code_bytes(M, nbits) * 8), dtype=torch.int32, device=values.device)
@@ -87,12 +87,12 @@ def _pack_samples(device: str) -> Iterator[tuple[Tensor, int]]:
 
 def _unpack_samples(device: str) -> Iterator[tuple[Tensor, int, int]]:
     for values, nbits in _pack_samples("cpu"):
-        yield _pack_reference(values, nbits).to(device), values.shape[1], nbits
+        yield pack_reference(values, nbits).to(device), values.shape[1], nbits
 
 
 _pack = define_op(
     "pack_bits(Tensor values, int nbits) -> Tensor",
-    reference=_pack_reference,
+    reference=pack_reference,
     cpu=_pack_cpu,
     shapes=_pack_shapes,
     loops="gpuzip.loops.bits:pack_bits",

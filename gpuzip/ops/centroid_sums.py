@@ -14,7 +14,7 @@ from gpuzip.parallel import map_blocks
 _ROWS = 1 << 17  # sub-vectors that make a thread worth its start
 
 
-def _reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+def sums_reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     M = labels.shape[1]
     S = x.shape[1] // M
     cell = (labels + torch.arange(0, M * K, K, device=x.device)).view(-1)  # [N*M] of M*K cells
@@ -28,7 +28,7 @@ def _cpu(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     S = x.shape[1] // M
 
     def some_subspaces(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return _reference(x[:, start * S : stop * S].contiguous(), labels[:, start:stop], K)
+        return sums_reference(x[:, start * S : stop * S].contiguous(), labels[:, start:stop], K)
 
     at_a_time = max(8, _ROWS // max(1, len(x)))
     sums, counts = zip(*map_blocks(some_subspaces, M, at_a_time), strict=True)
@@ -48,7 +48,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, int]]:
 
 _op = define_op(
     "centroid_sums(Tensor x, Tensor labels, int K) -> (Tensor, Tensor)",
-    reference=_reference,
+    reference=sums_reference,
     cpu=_cpu,
     shapes=_shapes,
     loops="gpuzip.loops.centroid_sums:centroid_sums",

@@ -1,0 +1,114 @@
+"""All iterations of k-means of a sub-space in one launch, for few centroids and rows that stay in cache.
+
+Each iteration is `kmeans_step` and `centroid_update`: a product of halves finds the nearest centroids, a product
+with their one-hot the sums and counts, and empty cells get half of a large one. Centroids never leave registers.
+Layouts: x (N, M*S) float32 with any row stride, centroids (M, K, S), K <= 16 -> (M, K, S) float32.
+Bytes moved: N*D*4 in, from memory once and from L2 once an iteration; M*K*S*8 of centroids.
+Source: Lloyd, "Least squares quantization in PCM" (1982); FAISS Clustering for empty cells.
+Ladder: 1. the launches of the two ops, an iteration after the other (the simple form): 8 launches an iteration.
+2. one program a sub-space with a loop of iterations (here). Its sums run over all rows in order, those of
+`kmeans_step` over parts, so centroids agree to rounding.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._halves import halves_of_slots, halves_of_table_slots, padded, table_exponent
+from ._launch import launch_or
+from .assign import least
+from .centroid_update import centroid_update, drawn
+from .kmeans_step import add_by_label, kmeans_step, part_type, sums_and_counts
+
+
+def _tile(S: int) -> tuple[int, int]:
+    """(BN, warps): 64 rows of 16 dimensions, or 128 of fewer, are 16 to 32 values a thread."""
+    return (64, 4) if padded(S) > 8 else (128, 4)
+
+
+def _fits(N: int, K: int, S: int) -> bool:
+    """Whether one program a sub-space is quick enough: 64 tiles of rows an iteration at most."""
+    return K <= 16 and S <= 16 and 0 < N <= 8192
+
+
+@triton.jit
+def split_large(c, counts, k, K, seed, m, SP: tl.constexpr):
+    """`centroid_update` of (BK, 4*SP) means whose cells are in one program's registers."""
+    size = tl.where(k < K, counts, 0).to(tl.int64)
+    empty = (size == 0) & (k < K)
+    step = tl.where(tl.arange(0, 4 * SP) // 4 % 2 == 0, 0.0009765625, -0.0009765625)
+    cell = tl.min(tl.where(empty, k, K), axis=0)
+    while cell < K:
+        total = tl.sum(tl.maximum(size - 1, 0), axis=0)
+        odds = tl.where(total > 0, tl.maximum(size - 1, 0), tl.minimum(size, 1))
+        draw = drawn(seed, m, cell, tl.maximum(total, 1))
+        donor = tl.min(tl.where(tl.cumsum(odds, axis=0) > draw, k, K), axis=0)
+        given = tl.sum(tl.where(k == donor, size, 0), axis=0)
+        size = tl.where(k == cell, given // 2, tl.where(k == donor, given - given // 2, size))
+        mean = tl.sum(tl.where(k[:, None] == donor, c, 0.0), axis=0)  # [4*SP]
+        c = tl.where(k[:, None] == cell, (mean * (1 + step))[None, :], c)
+        c = tl.where(k[:, None] == donor, (mean * (1 - step))[None, :], c)
+        cell = tl.min(tl.where(empty & (k > cell), k, K), axis=0)
+    return c
+
+
+@triton.jit(do_not_specialize=["N", "K", "n_iter", "seed"])
+def _lloyd(
+    x_ptr, c_ptr, out_ptr, N, K, n_iter, seed, stride_n,
+    S: tl.constexpr, SP: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(0)
+    k = tl.arange(0, BK)
+    j = tl.arange(0, 4 * SP)[None, :]
+    cells = m * K * S + k[:, None] * S + j // 4
+    real = (k[:, None] < K) & (j // 4 < S)
+    c = tl.load(c_ptr + cells, mask=real, other=0.0)  # each dimension four times, 0 past the last
+    for i in range(n_iter):
+        mean = tl.sum(c, axis=0)[None, :] / K
+        near = tl.max(tl.max(tl.where(real, tl.abs(c - mean), 0.0), axis=1), axis=0)
+        far = tl.max(tl.max(tl.abs(c), axis=1), axis=0)
+        shift = tl.where(near * 2 <= far, mean, 0.0)
+        exponent = table_exponent(tl.where(near * 2 <= far, near, far), SP)
+        last = tl.sum(tl.where(k[:, None] == K - 1, c, 0.0), axis=0)[None, :]
+        every = tl.where(k[:, None] < K, c, last)  # past the last the last again: the lower index wins
+        table = tl.trans(halves_of_table_slots(every - shift, exponent, BK, SP))
+        total = tl.zeros([BK, 4 * SP], tl.float32)
+        for n0 in range(0, N, BN):
+            n = n0 + tl.arange(0, BN)
+            rows = x_ptr + n.to(tl.int64) * stride_n + m * S
+            x = tl.load(rows[:, None] + j // 4, mask=(n[:, None] < N) & (j // 4 < S), other=0.0)
+            halves = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
+            _, label, _ = least(tl.dot(halves, table), k, K, False)
+            label = tl.where(n < N, label, -1)
+            total = add_by_label(total, x, label, BK, SP, PART)
+        sums, counts = sums_and_counts(total, BK, SP)
+        means = tl.div_rn(sums, tl.maximum(counts, 1).to(tl.float32)[:, None])
+        four = tl.reshape(tl.broadcast_to(means[:, :, None], (BK, SP, 4)), (BK, 4 * SP))
+        c = tl.where(real, four, 0.0)
+        now = (tl.full([], 0, tl.int64) + seed + i) & 0x7FFFFFFF
+        c = split_large(c, counts, k, K, now, m, SP)
+    tl.store(out_ptr + cells, c, mask=real & (j % 4 == 0))
+
+
+def lloyd(x: Tensor, centroids: Tensor, n_iter: int, seed: int) -> Tensor:
+    """Launch: (N, M*S) float32, (M, K, S) float32 -> (M, K, S) float32 after n_iter iterations."""
+    N, (M, K, S) = x.shape[0], centroids.shape
+    x, centroids = x if x.stride(1) == 1 else x.contiguous(), centroids.contiguous()
+
+    def in_one() -> Tensor:
+        out = torch.empty_like(centroids)
+        BN, warps = _tile(S)
+        _lloyd[(M,)](
+            x, centroids, out, N, K, n_iter, seed, x.stride(0), S=S, SP=padded(S), BN=BN, BK=16,
+            PART=part_type(), num_warps=warps, num_stages=1, enable_fp_fusion=False,
+        )  # fmt: skip
+        return out
+
+    def in_steps() -> Tensor:
+        c = centroids.clone()
+        for i in range(n_iter):
+            c = centroid_update(*kmeans_step(x, c), (seed + i) & 0x7FFFFFFF)
+        return c
+
+    return launch_or("lloyd[one launch]", in_one, in_steps) if _fits(N, K, S) else in_steps()
