@@ -17,8 +17,8 @@ from torch import Tensor
 
 import gpuzip
 from bench import agree
-from bench.data import made, made_blocks, sample
 from bench.conftest import Compare
+from bench.data import made, made_blocks, sample
 from bench.measure import Call, seconds
 from bench.peers import embzip_load, embzip_save, faiss_pq
 from gpuzip import Codes, ProductQuantizer

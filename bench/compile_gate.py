@@ -2,7 +2,7 @@
 
     python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write]
 
-Each launcher runs on tensors without memory (the samples of its op, and the sizes of `production`) under a
+Each launcher runs on tensors without memory (the samples of its op, and the sizes of `gate.production`) under a
 driver that names a GPU and has none: triton specialises and compiles just what a launch there would, and
 nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel
 
@@ -26,14 +26,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 import triton
-from torch import Tensor
 
 from bench.gate import machine_code, meant, table, workers
 from bench.gate.build import Built, build
+from bench.gate.production import production
 from bench.gate.rows import TARGETS, Row
 from bench.gate.tiles import Tiles
 from bench.tables import RESULTS
@@ -52,167 +51,6 @@ class Found(NamedTuple):
 class _Work(NamedTuple):
     built: list[Built]
     tiles: Tiles
-
-
-def production(op: str) -> Iterator[tuple[Any, ...]]:
-    """Arguments of sizes in use, too large to be samples, with row counts past 2**31 among them."""
-
-    def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    N, huge, u8 = 1_000_000, 2**32, torch.uint8
-    if op == "assign":
-        yield t(N, 384), t(48, 256, 8)
-        yield t(huge, 384), t(96, 16, 4)
-        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024)
-        yield t(N, 384), t(48, 64, 8)
-        for exact in (False, True):
-            yield t(N, 384), t(48, 256, 8), exact
-            yield t(huge, 384), t(96, 16, 4), exact
-            yield t(N, 384, dtype=torch.float16), t(96, 256, 4), exact
-            for S, K in ((8, 65536), (16, 256), (32, 256), (64, 65536), (64, 256)):
-                yield t(N, 1024), t(1024 // S, K, S), exact
-        yield t(N, 1024, dtype=torch.float16), t(1, 65536, 1024), False
-    elif op == "encode":
-        yield t(huge, 384), t(96, 16, 4), False
-        for K, S in ((2, 8), (4, 8), (16, 8), (16, 16), (16, 64)):
-            yield t(N, 384, dtype=torch.bfloat16), t(384 // S, K, S), False
-    elif op == "centroid_sums":
-        yield t(N, 384), t(N, 48, dtype=u8), 256
-        yield t(huge, 384), t(huge, 96, dtype=u8), 16
-        yield t(N, 1024), t(N, 1, dtype=torch.int32), 65536
-        yield t(N, 1024), t(N, 16, dtype=u8), 16
-    elif op == "kmeans_step":
-        for K, S in ((256, 8), (256, 4), (16, 4), (16, 8), (16, 16), (64, 16), (128, 16), (64, 32), (1024, 8)):
-            yield t(65536, 384), t(384 // S, K, S)
-        yield t(huge, 384), t(96, 16, 4)
-    elif op == "lloyd":
-        for S in (4, 8, 16):
-            yield t(4096, 384), t(384 // S, 16, S), 25, 1234
-    elif op == "centroid_update":
-        yield t(48, 256, 8), t(48, 256, dtype=torch.int32), 1234
-        yield t(1, 65536, 1024), t(1, 65536, dtype=torch.int32), 1234
-    elif op == "pack_bits":
-        yield t(huge, 96, dtype=u8), 4
-        yield t(N, 1024, dtype=torch.int32), 10
-    elif op == "unpack_bits":
-        yield t(huge, 48, dtype=u8), 96, 4
-        yield t(N, 1280, dtype=u8), 1024, 10
-    elif op == "decode":
-        yield t(N, 48, dtype=u8), t(48, 256, 8), None
-        yield t(huge, 48, dtype=u8), t(96, 16, 4, dtype=torch.float16), t(huge, dtype=torch.int64)
-        yield t(N, 96, dtype=u8), t(96, 256, 8, dtype=torch.float16), None
-        yield t(N, 64, dtype=u8), t(64, 256, 6), t(N, dtype=torch.int64)
-        yield t(N, 384, dtype=u8), t(384, 256, 1), None
-    elif op == "decode_rotated":
-        yield t(N, 48, dtype=u8), t(48, 256, 8), t(384, 384), None
-        yield (
-            t(huge, 48, dtype=u8),
-            t(96, 16, 4, dtype=torch.float16),
-            t(384, 384),
-            t(huge, dtype=torch.int64),
-        )
-        yield t(N, 64, dtype=u8), t(64, 256, 6), t(384, 384), t(100, dtype=torch.int64)
-        yield t(N, 96, dtype=u8), t(96, 256, 8), t(768, 768), None
-    elif op == "adc_scan":
-        for Q, group in ((1, 1024), (64, 32), (64, 1), (1, 512), (64, 512)):
-            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
-        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, 1024
-    elif op == "adc_gather":
-        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), t(64, 3200, dtype=torch.int64)
-    elif op == "hamming_scan":
-        for Q, B, group in ((1, 48, 1024), (10, 96, 32), (64, 128, 64), (1000, 48, 1024), (1000, 38, 32)):
-            yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
-        yield t(4, 48, dtype=u8), t(huge, 48, dtype=u8), t(huge, dtype=torch.bool), 1024
-        yield t(1000, 96, dtype=u8), t(huge, 96, dtype=u8), t(huge, dtype=torch.bool), 1
-    elif op == "hamming_gather":
-        yield (
-            t(64, 48, dtype=u8),
-            t(huge, 48, dtype=u8),
-            t(huge, dtype=torch.bool),
-            t(64, 3200, dtype=torch.int64),
-        )
-    elif op == "scalar_scan":
-        for Q, B, nbits, group in ((1, 384, 8, 1024), (4, 192, 4, 64), (64, 768, 8, 64), (1000, 192, 4, 1)):
-            yield (
-                t(N, B, dtype=u8),
-                t(Q, B * 8 // nbits, dtype=torch.int8),
-                t(Q),
-                t(N),
-                t(N),
-                None,
-                nbits,
-                group,
-            )
-        for nbits in (4, 8):
-            queries, mask = t(1000, 1536, dtype=torch.int8), t(huge, dtype=torch.bool)
-            yield t(huge, 192 * nbits, dtype=u8), queries, t(1000), t(huge), t(huge), mask, nbits, 1024
-    elif op == "rescore":
-        yield t(64, 384), t(N, 384), t(64, 3200, dtype=torch.int64), "ip"
-        yield t(64, 1024), t(huge, 1024, dtype=torch.bfloat16), t(64, 3200, dtype=torch.int64), "cosine"
-        yield t(64, 384), t(N, 384, dtype=torch.float16), t(64, 3200, dtype=torch.int64), "l2"
-    elif op == "rescore_codes":
-        yield t(64, 384), t(N, 48, dtype=u8), t(48, 256, 8), t(64, 3200, dtype=torch.int64), "cosine"
-        half = t(96, 16, 4, dtype=torch.float16)
-        yield t(64, 384), t(huge, 48, dtype=u8), half, t(64, 3200, dtype=torch.int64), "l2"
-    elif op == "bucketize":
-        yield t(huge, 384), t(1, 255)
-        yield t(N, 384, dtype=torch.float16), t(384, 15)
-        yield t(N, 384), t(384, 255)
-    elif op == "bucketize_packed":
-        yield t(huge, 384), t(1, 15), 4
-        yield t(N, 384), t(384, 15), 4
-        yield t(N, 1024, dtype=torch.float16), t(1024, 3), 2
-        yield t(N, 1024), t(1024, 1), 1
-        for Q, group in ((1, 1024), (64, 32), (64, 1)):
-            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), t(N, dtype=torch.bool), group
-        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, None, 1024
-        yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
-        yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
-        yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
-    elif op == "adc_gather":
-        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), None, t(64, 3200, dtype=torch.int64)
-        rows, allowed = t(64, 1 << 17, dtype=torch.int64), t(huge, dtype=torch.bool)
-        for lut in (t(64, 48, 256), t(64, 96, 16)):
-            yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows
-    elif op == "product_scan":
-        half, allowed = torch.float16, t(N, dtype=torch.bool)
-        for Q, group in ((16, 32), (32, 32), (64, 32), (64, 1), (1000, 32), (1000, 1024)):
-            yield (
-                t(N, 48, dtype=u8),
-                t(48, 256, 8, dtype=half),
-                t(Q, 384, dtype=half),
-                t(N),
-                t(N),
-                allowed,
-                group,
-            )
-        for M, K, S in (
-            (96, 16, 4),
-            (24, 256, 16),
-            (6, 256, 64),
-            (32, 256, 12),
-            (65, 16, 6),
-            (24, 65536, 16),
-        ):
-            table, queries = t(M, K, S, dtype=half), t(1000, M * S, dtype=half)
-            packed = t(huge, (M * (K.bit_length() - 1) + 7) // 8, dtype=u8)
-            yield packed, table, queries, None, t(huge), None, 256
-        table, queries = t(48, 256, 8, dtype=torch.bfloat16), t(1000, 384, dtype=torch.bfloat16)
-        yield t(N, 48, dtype=u8), table, queries, None, None, None, 64
-        yield t(N, 48, dtype=u8), t(48, 256, 8), t(1000, 384), t(N), t(N), allowed, 64
-    elif op == "topk":
-        for columns, k in (
-            (10_000, 10),
-            (10_000, 3),
-            (N // 10, 10),
-            (N, 100),
-            (N, 10),
-            (N, 3),
-            (100 * N, 10),
-            (huge // 2, 100),
-        ):
-            yield t(2, columns), k
 
 
 def compile_op(target: str, op: str) -> _Work:

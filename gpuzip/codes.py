@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.quality import Quality, QualityMeter
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, is_capturing, query_bytes
+from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, query_bytes
 from gpuzip.storage import FileInfo, write_codes
 
 if TYPE_CHECKING:
@@ -132,8 +133,6 @@ class Codes:
             step = max(1, WORKSPACE // (query_bytes(len(self), k) + self.codec.scorer_bytes))
             for start in range(0, rows.n, step):
                 block = rows.block(start, start + step).to(self.device, torch.float32)
-                scorer = self.codec.scorer(self, block, metric)
-                block = rows.block(start, start + step).to(self.device)
                 scorer = self.codec.scorer(self, block, metric, mask)
                 values[start : start + step], ids[start : start + step] = best(scorer, k)
         if mask is not None and is_capturing(self.device):

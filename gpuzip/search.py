@@ -115,11 +115,6 @@ def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple
     return keys, torch.gather(ids, 1, at)
 
 
-def is_capturing(device: torch.device) -> bool:
-    """Whether work on this device is recorded for a CUDA graph, so that nothing may wait for a result."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
 def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
     """A mask of n rows on `device`; an array has no device and is moved there."""
     if not isinstance(mask, Tensor | np.ndarray):

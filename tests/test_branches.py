@@ -1,11 +1,6 @@
 """Every line of every launcher runs on some sample, in the tensor-core form and in the simple one."""
 
-import dis
 import importlib
-import sys
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_capturing
 from gpuzip.ops import adc_gather, adc_scan, product_scan
-from gpuzip.search import is_capturing
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes

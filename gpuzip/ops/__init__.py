@@ -7,18 +7,16 @@ from gpuzip.ops.assign import assign
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
-from gpuzip.ops.decode import decode, decode_rotated
-from gpuzip.ops.groups import max_of_groups
-from gpuzip.ops.hamming import hamming_gather, hamming_scan
-from gpuzip.ops.rescore import rescore, rescore_codes
-from gpuzip.ops.scalar_scan import scalar_scan
-from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.centroid_update import centroid_update
-from gpuzip.ops.decode import decode
+from gpuzip.ops.decode import decode, decode_rotated
 from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
+from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.lloyd import lloyd
+from gpuzip.ops.product_scan import product_scan
+from gpuzip.ops.rescore import rescore, rescore_codes
+from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
 __all__ = [
@@ -34,18 +32,18 @@ __all__ = [
     "code_bytes",
     "decode",
     "decode_rotated",
+    "encode",
     "hamming_gather",
     "hamming_scan",
-    "loops_are_used",
-    "encode",
     "kmeans_step",
     "lloyd",
+    "loops_are_used",
     "max_of_groups",
     "pack_bits",
+    "product_scan",
     "rescore",
     "rescore_codes",
     "scalar_scan",
-    "product_scan",
     "topk",
     "unpack_bits",
     "use_loops",
