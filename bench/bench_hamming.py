@@ -35,7 +35,7 @@ class _Scorer:
         return -hamming_scan(self._queries, self._codes, group=group).float()
 
     def gather(self, ids: Tensor) -> Tensor:
-        return -hamming_gather(self._queries, self._codes, ids).float()
+        return -hamming_gather(self._queries, self._codes, None, ids).float()
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate

@@ -17,7 +17,7 @@ _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tensor:
     M, K, S = centroids.shape
-    packed, ids = _rows(packed, ids)
+    packed, ids, unknown = _rows(packed, ids)
     N = len(packed) if ids is None else len(ids)
     out = torch.from_numpy(np.empty((N, M * S), f"i{centroids.element_size()}")).view(centroids.dtype)
     if out.numel() == 0:
@@ -31,19 +31,22 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tens
     def one_block(start: int, stop: int) -> None:
         _copy(codes, chosen, start, K.bit_length() - 1, table, width, words[start:stop])
 
-    map_blocks(one_block, N, max(1, _BLOCK // out[0].nbytes))
+    if len(packed):
+        map_blocks(one_block, N, max(1, _BLOCK // out[0].nbytes))
+    if unknown is not None:
+        out[unknown] = 0
     return out
 
 
-def _rows(packed: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Both contiguous, ids int64 and within the rows."""
+def _rows(packed: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Packed rows and ids, contiguous, and which ids name no row: these become 0 for now."""
     if ids is None:
-        return packed.contiguous(), None
-    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(packed):
-        raise IndexError(f"decode: ids are from 0 to {len(packed) - 1}.")
-    if not packed.is_contiguous():
-        return packed[ids.long()].contiguous(), None
-    return packed, ids.long().contiguous()
+        return packed.contiguous(), None, None
+    unknown = (ids < 0) | (ids >= len(packed))
+    known = ids.masked_fill(unknown, 0)
+    if packed.is_contiguous() or len(packed) == 0:
+        return packed.contiguous(), known.contiguous(), unknown
+    return packed[known], None, unknown
 
 
 @jit()

@@ -8,7 +8,7 @@ from gpuzip.loops.bits import pack_rows
 from gpuzip.parallel import map_blocks
 
 
-def encode(x: Tensor, centroids: Tensor) -> Tensor:
+def encode(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:
     M, K, _ = centroids.shape
     nbits = K.bit_length() - 1
     packed = torch.empty((len(x), (M * nbits + 7) // 8), dtype=torch.uint8)

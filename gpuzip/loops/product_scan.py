@@ -14,6 +14,8 @@ _NO_FACTOR, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
 
 def product_scan(packed, table, queries, scale, bias, mask, group):
     """As the operator: estimates (Q, ceil(N / group)) of the best key of each group of rows."""
+    if table.dtype == torch.float16:  # there is no fast product of it here
+        table, queries = table.float(), queries.float()
     N, Q = len(packed), len(queries)
     columns = queries.T.contiguous()
     best = np.empty((Q, -(-N // group)), np.float32)

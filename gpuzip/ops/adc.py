@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip.bytewise import byte_tables
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
@@ -50,20 +51,6 @@ def _all_scores(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor 
     return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
-def _byte_tables(lut: Tensor) -> Tensor:
-    """One table a byte where a byte holds whole codes, so that 4-bit codes cost half the look-ups."""
-    Q, M, K = lut.shape
-    nbits = K.bit_length() - 1
-    if nbits >= 8 or 8 % nbits:
-        return lut.contiguous()
-    lut = torch.nn.functional.pad(lut, (0, 0, 0, -M % (8 // nbits)))
-    while K < 256:  # pair neighbours: entry (high, low) is the sum of both
-        pairs = lut.view(Q, -1, 2, K)
-        lut = (pairs[:, :, 0, None, :] + pairs[:, :, 1, :, None]).reshape(Q, -1, K * K)
-        K *= K
-    return lut.contiguous()
-
-
 def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
     """(N, B) packed -> (N * tables,) int32 rows of a (tables * K)-row table."""
     _, M, K = lut.shape
@@ -78,7 +65,7 @@ def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
 
 
 def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int) -> Tensor:
-    lut = _byte_tables(lut)
+    lut = byte_tables(lut)
     Q, M, K = lut.shape
     N = len(packed)
     best = torch.empty((Q, -(-N // group)))
@@ -106,7 +93,7 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | 
 def _gather_cpu(
     packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
 ) -> Tensor:
-    lut = _byte_tables(lut)
+    lut = byte_tables(lut)
     Q, M, K = lut.shape
     N, R = len(packed), ids.shape[1]
     forbidden = (ids < 0) | (ids >= N)
@@ -187,6 +174,7 @@ _scan = define_op(
     "adc_scan(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, int group) -> Tensor",
     reference=_scan_reference,
     cpu=_scan_cpu,
+    loops="gpuzip.loops.adc:adc_scan",
     shapes=_scan_shapes,
     kernel="gpuzip.kernels.adc:adc_scan",
     samples=_scan_samples,
@@ -196,6 +184,7 @@ _gather = define_op(
     "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, Tensor ids) -> Tensor",
     reference=_gather_reference,
     cpu=_gather_cpu,
+    loops="gpuzip.loops.adc:adc_gather",
     shapes=_gather_shapes,
     kernel="gpuzip.kernels.adc:adc_gather",
     samples=_gather_samples,

@@ -47,6 +47,7 @@ _op = define_op(
     "encode(Tensor x, Tensor centroids, bool exact) -> Tensor",
     reference=_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.encode:encode",
     shapes=_shapes,
     kernel="gpuzip.kernels.encode:encode",
     samples=_samples,

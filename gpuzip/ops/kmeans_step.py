@@ -47,6 +47,7 @@ _op = define_op(
     "kmeans_step(Tensor x, Tensor centroids) -> (Tensor, Tensor)",
     reference=step_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.kmeans_step:kmeans_step",
     shapes=_shapes,
     kernel="gpuzip.kernels.kmeans_step:kmeans_step",
     samples=_samples,

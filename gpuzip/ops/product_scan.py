@@ -123,6 +123,7 @@ _op = define_op(
     "int group) -> Tensor",
     reference=_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.product_scan:product_scan",
     shapes=_shapes,
     kernel="gpuzip.kernels.product_scan:product_scan",
     samples=_samples,
