@@ -25,7 +25,7 @@ class Meant(NamedTuple):
 #: Kernels that are not named here need nothing.
 MEANT = {
     "_assign_halves": Meant("tensor", "encode", rows="BN"),
-    "_decode_rotated": Meant("tensor", "decode_rotated", where="SPLIT=True"),
+    "_decode_rotated": Meant("tensor", "decode_rotated", rows="BN", where="SPLIT=True"),
     "_gather": Meant("popc", "hamming_gather"),
     "_lloyd": Meant("tensor", "lloyd", rows="BN"),
     "_product_scan": Meant("tensor", "product_scan", rows="BN", where="HALF=True"),
