@@ -8,13 +8,12 @@ None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R), where an id 
 Bytes moved: adc_scan N*(B + 4) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out;
 adc_gather Q*R*(B + 16). A table, M*K*4, comes from L2 once for every BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
-Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program (its gather
-is kept where a row of the table has more entries than rows of codes would look up). 2. a row of the table in shared memory, by a
-gather of one dimension, which is one load from there a look-up; a gather of two dimensions would be warp
-shuffles, hundreds of them, and is never used (here). Codes of 4 and 8 bits come as words, up to four in one
-load: bytes at a stride of B would each cost a sector of 32. Two queries a program would share the loads and
-shifts of codes, a third of the instructions, but the look-ups in shared memory, 3.15 cycles for 32 of them in
-a row of 256, are what takes the time.
+Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program; its gather is
+kept where a row of the table has more entries than the rows of codes look up. 2. a row of the table in shared
+memory, by a gather of one dimension, which is one load from there a look-up (a gather of two dimensions is
+hundreds of warp shuffles), and codes of 4 and 8 bits as words, up to four in one load, since bytes at a stride
+of B would each cost a sector of 32 (here). Two queries a program would share the loads and shifts of codes,
+but the look-ups, 3.15 cycles for 32 of them in a row of 256, are what takes the time.
 """
 
 from typing import NamedTuple
@@ -53,8 +52,7 @@ def _entries(table_ptr, m, M, code, NBITS: tl.constexpr, SHARED: tl.constexpr):
     if SHARED:
         k = first + tl.arange(0, 1 << NBITS)
         return tl.gather(tl.load(table_ptr + k, mask=k < end, other=0.0), code, 0)
-    else:
-        return tl.load(table_ptr + first + code, mask=first + code < end, other=0.0)
+    return tl.load(table_ptr + first + code, mask=first + code < end, other=0.0)
 
 
 @triton.jit
@@ -71,7 +69,7 @@ def _scores(
     packed_ptr, table_ptr, scale_ptr, mask_ptr, n, row_ok, M, loads,
     NBITS: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
-    """Rows n [BN] int64 against one query's table -> [BN]. packed: rows of `loads` times VW words, or 1 byte."""
+    """Rows n [BN] int64 against one query's table -> [BN]. A row of packed is `loads` x VW words, or bytes."""
     PER: tl.constexpr = 32 // NBITS  # codes a word
     score = tl.zeros([BN], tl.float32)
     if VW == 0:
@@ -146,7 +144,7 @@ def _operands(
 
 
 def _words(packed: Tensor) -> int:
-    """Words of 4 bytes in a row; 0 where rows do not start at words, as those of a slice of bytes need not."""
+    """Words of 4 bytes in a row; 0 where rows do not start at words, as a slice of bytes need not."""
     at_a_word = packed.data_ptr() % 4 == 0 and packed.storage_offset() % 4 == 0
     return packed.shape[1] // 4 if at_a_word and packed.shape[1] % 4 == 0 else 0
 
@@ -159,7 +157,7 @@ def adc_scan(
     group: int,
     tile: Tile | None = None,
 ) -> Tensor:
-    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32 or None, (N,) bool or None -> (Q, ceil(N/group))."""
+    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32, (N,) bool -> (Q, ceil(N/group)) float32."""
     packed, N, (Q, M, K) = packed.contiguous(), packed.shape[0], lut.shape
     groups = triton.cdiv(N, group)
     out = torch.empty((Q, groups), dtype=torch.float32, device=packed.device)

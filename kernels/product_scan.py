@@ -11,10 +11,10 @@ joined into one of 256 rows, so that a gather is as long as for 8 bits.
 Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
 N*D*itemsize for each BQ queries.
 Source: Jegou, Douze, Schmid (2011), section III, as a product: q.x is linear in the decoded x.
-Ladder: 1. torch, blocks of rows decoded to memory and multiplied: 2*N*D*itemsize moved more. 2. decode and dot
-in one kernel, the rows as the left operand (here). The queries on the left would leave a group's rows in one
-thread, and Triton 3.6 cannot compile their form for S = 4. num_stages = 1: gathers pass through L1, where the
-table stays; with 2 they become asynchronous copies, which read L2.
+Ladder: 1. torch, blocks of rows decoded to memory and multiplied: 2*N*D*itemsize moved more. 2. decode and
+dot in one kernel, the rows as the left operand (here). The queries on the left would leave a group's rows in
+one thread, and Triton 3.6 cannot compile that form for S = 4. num_stages = 1: gathers pass through L1, where
+the table stays; with 2 they become asynchronous copies, which read L2.
 """
 
 from typing import NamedTuple

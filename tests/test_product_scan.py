@@ -2,6 +2,10 @@
 
 import importlib
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +167,7 @@ def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbit
     distances, ids = index.search(real_queries[:Q].numpy(), N)
     want = torch.empty(Q, N).scatter_(1, torch.from_numpy(ids), torch.from_numpy(distances))[:, :n]
     codec = gpuzip.from_faiss(index.pq)
+    assert isinstance(codec, gpuzip.ProductQuantizer)
     packed = torch.from_numpy(faiss.vector_to_array(index.codes).reshape(N, -1))[:n].contiguous()
     codes = gpuzip.Codes(codec, packed)
     scorer = _pq_scorer.LutScorer(codes, codec.centroids, real_queries[:Q], metric)
@@ -186,8 +191,9 @@ def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbit
 def test_the_ceiling_holds_for_the_kernel_with_float16(real, real_queries, metric, monkeypatch):
     """What a GPU does: float16 factors, scaled, products in float32."""
     codes = gpuzip.compress(real[:300], 48)
+    centroids = codes.codec.state()["centroids"].float()
     monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: torch.float16)
-    fast = _pq_scorer.ProductScorer(codes, codes.codec.centroids, unit(real_queries[:16], metric), metric)
+    fast = _pq_scorer.ProductScorer(codes, centroids, unit(real_queries[:16], metric), metric)
     keys = fast.exact(torch.arange(16)).group_max(1)
     monkeypatch.setattr(_pq_scorer, "product_scan", kernel("product_scan"))
     estimate = fast.group_max(1)
@@ -221,7 +227,7 @@ def test_the_ceiling_holds_at_any_magnitude(metric, of_queries, of_rows, monkeyp
 
 def test_the_error_of_rows_is_a_bound(real):
     """|x - x'| <= u |x| + t for real codebooks and for values below float16's normal range."""
-    centroids = gpuzip.compress(real[:600], 48).codec.centroids
+    centroids = gpuzip.compress(real[:600], 48).codec.state()["centroids"].float()
     for scale in (1.0, 2.0**-16, 2.0**-22):
         x = centroids * scale
         rounded = x.half().float()
@@ -235,3 +241,34 @@ def test_the_error_of_rows_is_a_bound(real):
 def test_scales_of_nothing_but_zeros_are_one():
     of_queries, of_rows = _pq_scorer._scales(torch.zeros(2, 4), torch.zeros(2, 4, 2), torch.float16)
     assert float(of_queries) == float(of_rows) == 1.0
+
+
+OFFSETS = """
+import re
+import bench.compile_gate as gate
+
+texts = {}
+def keep(label, name, target, kernel):
+    texts[label] = kernel.asm["ttir"]
+    return gate.Row(label, name)
+gate._read = keep
+gate.compile_for("sm_90", ["adc_scan", "adc_gather", "product_scan"])
+found = set()
+for label, text in texts.items():
+    for name in ("packed", "scale", "bias", "mask", "out"):
+        bases = {"%" + name + "_ptr"}
+        bases |= set(re.findall(rf"(%\\w+) = tt.splat %{name}_ptr(?: |$)", text, re.MULTILINE))
+        for base, offset in re.findall(r"tt.addptr (%\\w+), %\\w+ : [^,]*, (?:tensor<[^>]*x)?(i\\d+)", text):
+            if base in bases:
+                found.add(name)
+                assert offset == "i64", (label, name, offset)
+assert found == {"packed", "scale", "bias", "mask", "out"}, found
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+def test_offsets_of_rows_are_64_bits_in_every_specialisation():
+    """No tensor of more than 2**31 rows fits in a test; the compiled text shows how its rows are found."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", OFFSETS], cwd=root, env=environment, check=True)

@@ -89,7 +89,7 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
     assert torch.equal(ids, by_tables[1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
@@ -234,3 +234,142 @@ def test_topk_of_any_shape(N, k, seed, levels):
 )
 def test_group_size(N, k, group):
     assert search.group_size(N, k) == group
+
+
+def brute_force_masked(codes, queries, k, metric, mask):
+    allowed = mask.nonzero().view(-1)
+    values, ids = brute_force(codes[allowed], queries, k, metric)
+    return values, allowed[ids]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("Q", [3, 150])
+@pytest.mark.parametrize("allowed", [0, 1, 9, 10, 11, 4000])
+def test_masked_search_finds_the_best_of_the_allowed_rows(codes, real_queries, metric, Q, allowed):
+    """Fewer allowed rows than k, as many, more; rows apart, so that most groups have none."""
+    ids = torch.randperm(len(codes), generator=torch.Generator().manual_seed(allowed))[:allowed]
+    mask = torch.zeros(len(codes), dtype=torch.bool)
+    mask[ids] = True
+    values, ids = codes.search(real_queries[:Q], 10, metric, mask)
+    k = min(10, allowed)
+    assert values.shape == ids.shape == (Q, k)
+    assert bool(mask[ids].all())
+    want, want_ids = brute_force_masked(codes, real_queries[:Q], k, metric, mask)
+    torch.testing.assert_close(values.double(), want, rtol=1e-5, atol=2e-6)
+    assert k == 0 or float((ids != want_ids).double().mean()) <= 0.02
+
+
+@pytest.mark.parametrize("Q", [3, 150])
+def test_whole_groups_masked_ties_and_all_allowed(codes, real_queries, Q):
+    same = codes[torch.zeros(9000, dtype=torch.int64)]
+    mask = torch.arange(9000) >= 5001  # whole groups, and part of one
+    ids = same.search(real_queries[:Q], 7, "ip", mask)[1]
+    assert ids.tolist() == [list(range(5001, 5008))] * Q
+    everything = torch.ones(9000, dtype=torch.bool)
+    plain = codes.search(real_queries[:Q], 7, "l2")
+    for got, want in zip(
+        codes.search(real_queries[:Q], 7, "l2", everything[: len(codes)]), plain, strict=True
+    ):
+        assert torch.equal(got, want)
+
+
+def test_few_allowed_rows_are_no_reason_to_search_again(codes, real_queries, monkeypatch):
+    """A group without allowed rows has the ceiling -inf, not NaN, which nothing is above."""
+    monkeypatch.setattr(
+        _pq_scorer.ProductScorer, "exact", lambda self, queries: pytest.fail("searched again")
+    )
+    mask = torch.zeros(len(codes), dtype=torch.bool)
+    mask[:: len(codes) // 12] = True
+    ids = codes.search(real_queries[:150], 10, "ip", mask)[1]
+    assert bool(mask[ids].all())
+
+
+def test_a_mask_as_an_array_and_for_one_query(codes, real_queries):
+    mask = torch.arange(len(codes)) % 3 == 0
+    want = codes.search(real_queries[:1], 5, "cosine", mask)
+    values, ids = codes.search(real_queries[0], 5, "cosine", mask.numpy())
+    assert torch.equal(values, want[0][0])
+    assert torch.equal(ids, want[1][0])
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        ([True] * 730, gpuzip.DtypeError, "mask came as list, a torch tensor or numpy array is needed"),
+        (torch.ones(730), gpuzip.DtypeError, "mask came as float32, bool is needed"),
+        (torch.ones(730).numpy(), gpuzip.DtypeError, "mask came as float32, bool is needed"),
+        (torch.ones(729, dtype=torch.bool), gpuzip.GpuzipError, r"shape \(729,\), \(730,\) is needed"),
+        (torch.ones(730, 1, dtype=torch.bool), gpuzip.GpuzipError, r"shape \(730, 1\), \(730,\) is needed"),
+        (
+            torch.ones(730, dtype=torch.bool, device="meta"),
+            gpuzip.GpuzipError,
+            "on meta, the codes are on cpu",
+        ),
+    ],
+)
+def test_a_wrong_mask_is_refused(small_codes, real_queries, mask, error, message):
+    with pytest.raises(error, match=f"Codes.search: .*{message}"):
+        small_codes.search(real_queries[:1], 5, "ip", mask)
+
+
+@pytest.fixture
+def capturing(monkeypatch):
+    """Tensors that hold nothing, where asking one for a value raises, while a graph is said to be recorded.
+
+    They say that they are on the CPU: a build of torch without CUDA makes no others.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    for module in ("gpuzip.codes", "gpuzip.codecs._pq_scorer"):
+        monkeypatch.setattr(f"{module}.is_capturing", lambda device: True)
+    with FakeTensorMode():
+        yield monkeypatch
+
+
+def fake_codes(N=100_000, nbits=8):
+    codec = gpuzip.ProductQuantizer(48, nbits, codebook=Codebook(torch.empty(48, 1 << nbits, 8), 384))
+    return gpuzip.Codes(codec, torch.empty(N, 6 * nbits, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("Q", [1, 200])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_cuda_graph_can_record_a_search(capturing, metric, Q, masked):
+    codes = fake_codes()
+    queries = torch.empty(Q, 384)
+    mask = torch.empty(len(codes), dtype=torch.bool) if masked else None
+    scorer = codes.codec.scorer(codes, queries, metric, mask)
+    values, ids = search.best(scorer, 10)
+    assert values.shape == ids.shape == (Q, 10)
+    assert codes._norms is None  # norms made under capture are the graph's memory
+
+
+def test_a_search_that_waits_for_the_gpu_is_seen(capturing):
+    """The test above fails where it should: not under capture, a search asks which queries are unsure."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+    for module in ("gpuzip.codes", "gpuzip.codecs._pq_scorer"):
+        capturing.setattr(f"{module}.is_capturing", lambda device: False)
+    codes = fake_codes()
+    scorer = codes.codec.scorer(codes, torch.empty(200, 384), "ip")
+    assert type(scorer) is _pq_scorer.ProductScorer
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        search.best(scorer, 10)
+    assert codes.norms is codes.norms
+
+
+@pytest.mark.parametrize("is_recording", [False, True])
+def test_only_a_gpu_is_asked_whether_it_records(monkeypatch, is_recording):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_recording)
+    assert search.is_capturing(torch.device("cuda")) is is_recording
+    assert search.is_capturing(torch.device("cpu")) is False
+
+
+def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monkeypatch):
+    monkeypatch.setattr("gpuzip.codes.is_capturing", lambda device: True)
+    mask = torch.arange(len(codes)) < 3
+    for metric, worst in (("l2", float("inf")), ("ip", float("-inf"))):
+        values, ids = codes.search(real_queries[:5], 10, metric, mask)
+        assert ids[:, :3].sort(1).values.tolist() == [[0, 1, 2]] * 5
+        assert bool((ids[:, 3:] == -1).all())
+        assert bool((values[:, 3:] == worst).all())

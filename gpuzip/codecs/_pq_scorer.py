@@ -160,7 +160,8 @@ def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Te
     error = torch.linalg.vector_norm(centroids - rounded, dim=2)
     normal = torch.finfo(dtype).eps / 2 * torch.linalg.vector_norm(centroids, dim=2)
     excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 for the roundings of this very sum
-    return 1.01 * torch.linalg.vector_norm(excess.amax(1))
+    bound: Tensor = 1.01 * torch.linalg.vector_norm(excess.amax(1))
+    return bound
 
 
 def _scales(queries: Tensor, centroids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -190,7 +191,7 @@ def _inverse(norms: Tensor) -> Tensor:
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU bfloat16 where it has a unit for it, as it would be slower than float32 else."""
+    """float16 on a GPU; on a CPU bfloat16 where it has a unit for that, else float32, which is then faster."""
     if device.type == "cuda":
         return torch.float16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
