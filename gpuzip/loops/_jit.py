@@ -24,9 +24,9 @@ def jit(**options):
     return compiled
 
 
-def unrolled(size: int) -> tuple[int, ...]:
+def unrolled(size, of=0):
     """A tuple of this length: compiled code knows it as a constant, and is compiled once for each."""
-    return (0,) * size
+    return (of,) * size
 
 
 @intrinsic
