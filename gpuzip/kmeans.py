@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip.errors import GpuzipError
-from gpuzip.ops import assign, centroid_sums
+from gpuzip.ops import centroid_update, kmeans_step, lloyd
 
 Progress = Callable[[int, int, float], None]
 
-_SPLIT = 1 / 1024  # how far the halves of a split cluster are moved apart, as in FAISS
+_SPLITS = 1234  # the seed of what splits empty clusters, as in FAISS, whatever that of the start
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ def kmeans(
     moves by more than tol of itself. n_init restarts keep the best of each sub-space.
     init: "random" (K rows), "kmeans++", or (M, K, S) centroids to start from.
     progress(iteration, n_iter, objective) is called after every iteration.
+    On a GPU nothing waits for it within an iteration, and nothing between iterations when tol is 0 and
+    there is no progress: all n_iter run, as the later ones find what a stop would have kept.
     The same seed gives the same bytes on the same kind of device, for any number of threads.
     Source: FAISS Clustering (25 iterations, K rows of a permutation to start, empty cells split a
     large one); k-means++: Arthur & Vassilvitskii 2007.
@@ -58,17 +59,18 @@ def kmeans(
 
 
 def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Progress | None) -> KMeans:
-    M, K, _ = centroids.shape
-    square = _square(x, M)
-    rng = np.random.default_rng(1234)
-    objective, done = torch.full((M,), float("inf"), dtype=torch.float64), 0
-    for done in range(1, n_iter + 1):
-        sums, counts = centroid_sums(x, assign(x, centroids), K)
+    watched = x.device.type == "cpu" or tol > 0 or progress is not None
+    if n_iter and not watched:
+        centroids = lloyd(x, centroids, n_iter - 1, _SPLITS)
+    square = _square(x, centroids.shape[0])
+    objective, done = torch.full_like(square, float("inf")), 0
+    for done in range(1 if watched else n_iter, n_iter + 1):
+        sums, counts = kmeans_step(x, centroids)
         previous, objective = objective, _objective(square, sums, counts, centroids)
-        centroids = _means(sums, counts, rng)
+        centroids = centroid_update(sums, counts, _SPLITS + done - 1)
         if progress is not None:
             progress(done, n_iter, float(objective.sum()))
-        if done > 1 and bool(((previous - objective).abs() <= tol * previous).all()):
+        if watched and 1 < done < n_iter and bool(((previous - objective).abs() <= tol * previous).all()):
             break
     return KMeans(centroids, objective, done)
 
@@ -76,38 +78,13 @@ def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Prog
 def _square(x: Tensor, M: int) -> Tensor:
     """Sum of squares of each sub-space, (M,) float64, in blocks so as not to copy x in float64."""
     blocks = [b.double().square().sum(0).view(M, -1).sum(1) for b in x.split(4096)]
-    return torch.stack(blocks).sum(0).cpu()
+    return torch.stack(blocks).sum(0)
 
 
 def _objective(square: Tensor, sums: Tensor, counts: Tensor, centroids: Tensor) -> Tensor:
     """Squared error of an assignment, from its sums alone: |x|^2 - 2 s.c + n |c|^2."""
     sums, counts, centroids = sums.double(), counts.double(), centroids.double()
-    cross = (counts[:, :, None] * centroids - 2 * sums).mul(centroids).sum((1, 2))
-    return square + cross.cpu()
-
-
-def _means(sums: Tensor, counts: Tensor, rng: np.random.Generator) -> Tensor:
-    empty = (counts == 0).cpu()
-    means = sums / counts.clamp(min=1)[:, :, None]
-    for m in empty.any(1).nonzero().view(-1).tolist():
-        means[m] = _split_large(means[m].cpu(), counts[m].cpu().numpy(), rng).to(means.device)
-    return means
-
-
-def _split_large(
-    means: Tensor, counts: np.ndarray[tuple[int], np.dtype[np.int32]], rng: np.random.Generator
-) -> Tensor:
-    """Give every empty cell half of a large one, chosen with odds that grow with its size."""
-    K, S = means.shape
-    size = counts.astype(np.float64)
-    sign = torch.where(torch.arange(S) % 2 == 0, _SPLIT, -_SPLIT)
-    for empty in np.flatnonzero(counts == 0):
-        odds = np.maximum(size - 1, 0)
-        donor = int(rng.choice(K, p=odds / odds.sum())) if odds.sum() > 0 else int(size.argmax())
-        means[empty], means[donor] = means[donor] * (1 + sign), means[donor] * (1 - sign)
-        size[empty] = size[donor] // 2
-        size[donor] -= size[empty]
-    return means
+    return square + (counts[:, :, None] * centroids - 2 * sums).mul(centroids).sum((1, 2))
 
 
 def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:

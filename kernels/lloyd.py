@@ -23,8 +23,8 @@ from .kmeans_step import add_by_label, kmeans_step, part_type, sums_and_counts
 
 
 def _tile(S: int) -> tuple[int, int]:
-    """(BN, warps): 64 rows of 16 dimensions, or 128 of fewer, are 16 to 32 values a thread."""
-    return (64, 4) if padded(S) > 8 else (128, 4)
+    """(BN, warps). Few programs run, so each has many threads; other pairs spill for one compiler or another."""
+    return (64, 4) if S <= 4 else (128, 8)
 
 
 def _fits(N: int, K: int, S: int) -> bool:
@@ -91,14 +91,16 @@ def _lloyd(
     tl.store(out_ptr + cells, c, mask=real & (j % 4 == 0))
 
 
-def lloyd(x: Tensor, centroids: Tensor, n_iter: int, seed: int) -> Tensor:
+def lloyd(
+    x: Tensor, centroids: Tensor, n_iter: int, seed: int, tile: tuple[int, int] | None = None
+) -> Tensor:
     """Launch: (N, M*S) float32, (M, K, S) float32 -> (M, K, S) float32 after n_iter iterations."""
     N, (M, K, S) = x.shape[0], centroids.shape
     x, centroids = x if x.stride(1) == 1 else x.contiguous(), centroids.contiguous()
 
     def in_one() -> Tensor:
         out = torch.empty_like(centroids)
-        BN, warps = _tile(S)
+        BN, warps = tile or _tile(S)
         _lloyd[(M,)](
             x, centroids, out, N, K, n_iter, seed, x.stride(0), S=S, SP=padded(S), BN=BN, BK=16,
             PART=part_type(), num_warps=warps, num_stages=1, enable_fp_fusion=False,
