@@ -115,7 +115,12 @@ def test_tiles_change_no_code():
 
     x, c = anisotropic(150, 20), anisotropic(40, 20, seed=3).view(40, 4, 5).transpose(0, 1).contiguous()
     want = kernel("assign")(x, c)
-    for tile in (Tile(32, 16, 4, 1, 1), Tile(64, 32, 4, 3, 3), Tile(16, 64, 4, 1, 4), Tile(128, 128, 8, 2, 2)):
+    for tile in (
+        Tile(32, 16, 4, 1, 1),
+        Tile(64, 32, 4, 3, 3),
+        Tile(16, 64, 4, 1, 4),
+        Tile(128, 128, 8, 2, 2),
+    ):
         assert torch.equal(kernel("assign")(x, c, tile=tile), want)
     packed = kernel("encode")(x, c[:, :16])
     for tile in (Tile(32, 16, 4, 2, 1), Tile(64, 16, 4, 1, 3)):

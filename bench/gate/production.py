@@ -138,12 +138,12 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         for lut in (t(64, 48, 256), t(64, 96, 16)):
             yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows
     elif op == "product_scan":
-        half, allowed = torch.float16, t(N, dtype=torch.bool)
+        fp16, allowed = torch.float16, t(N, dtype=torch.bool)
         for Q, group in ((16, 32), (32, 32), (64, 32), (64, 1), (1000, 32), (1000, 1024)):
             yield (
                 t(N, 48, dtype=u8),
-                t(48, 256, 8, dtype=half),
-                t(Q, 384, dtype=half),
+                t(48, 256, 8, dtype=fp16),
+                t(Q, 384, dtype=fp16),
                 t(N),
                 t(N),
                 allowed,
@@ -157,7 +157,7 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
             (65, 16, 6),
             (24, 65536, 16),
         ):
-            table, queries = t(M, K, S, dtype=half), t(1000, M * S, dtype=half)
+            table, queries = t(M, K, S, dtype=fp16), t(1000, M * S, dtype=fp16)
             packed = t(huge, (M * (K.bit_length() - 1) + 7) // 8, dtype=u8)
             yield packed, table, queries, None, t(huge), None, 256
         table, queries = t(48, 256, 8, dtype=torch.bfloat16), t(1000, 384, dtype=torch.bfloat16)

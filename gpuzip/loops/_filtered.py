@@ -45,7 +45,7 @@ def rounded(table):
 
 @jit()
 def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, shift, best):
-    """codes (n, M) uint8 -> best (groups,), at first -inf: max of each 2**shift rows, as `_scan_one` finds it."""
+    """codes (n, M) uint8 -> best (groups,), at first -inf: max of each 2**shift rows, to the bit."""
     n, M = codes.shape
     chunks = (M + 7) // 8
     sums = np.empty(_TILE, np.uint16)

@@ -1,4 +1,4 @@
-"""Look-ups of bytes in registers: AVX-512 VBMI finds 64 entries of a table of 256 bytes in a few instructions.
+"""Look-ups of bytes in registers: AVX-512 VBMI finds 64 entries of 256-byte tables in a few instructions.
 
 Source: the tables in registers of FAISS's FastScan (Andre, Kermarrec, Le Scouarnec, "Cache locality is not
 enough", VLDB 2015), which have 16 entries there.

@@ -58,11 +58,13 @@ def _words(packed: Tensor) -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 def _count(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Set bits of each word."""
+    counts: np.ndarray[Any, np.dtype[np.uint8]]
     if hasattr(np, "bitwise_count"):
-        counts: np.ndarray[Any, np.dtype[np.uint8]] = np.bitwise_count(words)
-        return counts
-    by_bytes = _BITS[np.ascontiguousarray(words).view(np.uint8)]
-    return by_bytes.reshape(*words.shape, 8).sum(-1, dtype=np.uint8)
+        counts = np.bitwise_count(words)
+    else:
+        by_bytes = _BITS[np.ascontiguousarray(words).view(np.uint8)]
+        counts = by_bytes.reshape(*words.shape, 8).sum(-1, dtype=np.uint8)
+    return counts
 
 
 def _by_counting(queries: Tensor, codes: Tensor) -> Tensor:
