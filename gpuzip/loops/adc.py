@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from gpuzip.bytewise import byte_tables
-from gpuzip.loops._filtered import best_of_groups, can_filter, exact_sum, rounded
 from gpuzip.loops._jit import jit
+from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
 from gpuzip.parallel import map_blocks
@@ -43,7 +43,7 @@ def adc_scan(packed, lut, scale, mask, group):
                 if filters:
                     best_of_groups(codes, tables[q], *filters[q], *extras, shift, part[q])
                 else:
-                    _scan_one(codes, tables[q], *extras, shift, part[q])
+                    scan(codes, tables[q], *extras, shift, part[q])
         else:
             for t, table in enumerate(tables):
                 _scan_wide(codes.reshape(-1), M, K, table, *extras, shift, part[t * _WIDE : (t + 1) * _WIDE])
@@ -64,7 +64,7 @@ def adc_gather(packed, lut, scale, mask, ids):
     def some_queries(start, stop):
         for q in range(start, stop):
             rows = packed[np.clip(ids[q], 0, N - 1)]
-            _gather(_codes(torch.from_numpy(rows), M, K), tables[q], *extras, N, ids[q], scores[q])
+            gather(_codes(torch.from_numpy(rows), M, K), tables[q], *extras, N, ids[q], scores[q])
 
     if scores.size and N:
         map_blocks(some_queries, len(tables), max(1, 4096 // ids.shape[1]))
@@ -92,34 +92,6 @@ def _side_by_side(tables, wide):
 
 
 @jit()
-def _scan_one(codes, table, scale, mask, shift, best):
-    n, M = codes.shape
-    scores = np.empty(64, np.float32)
-    for first in range(0, n, 64):
-        last = min(first + 64, n)
-        fours = (last - first) // 4
-        for i in range(fours):  # four sums at a time do not wait for one another
-            r = first + 4 * i
-            code0, code1, code2, code3 = codes[r], codes[r + 1], codes[r + 2], codes[r + 3]
-            sum0 = sum1 = sum2 = sum3 = np.float32(0)
-            for m in range(M):
-                entries = table[m]
-                sum0 += entries[code0[m]]
-                sum1 += entries[code1[m]]
-                sum2 += entries[code2[m]]
-                sum3 += entries[code3[m]]
-            scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3] = sum0, sum1, sum2, sum3
-        for r in range(first + 4 * fours, last):
-            scores[r - first] = exact_sum(codes[r], table)
-        for r in range(first, last):
-            score = scores[r - first]
-            if len(scale):
-                score *= scale[r]
-            if score > best[r >> shift] and (len(mask) == 0 or mask[r]):
-                best[r >> shift] = score
-
-
-@jit()
 def _scan_wide(codes, M, K, table, scale, mask, shift, best):
     """codes (n * M,), table (M * K * 16,) -> best (up to 16, groups)."""
     scores = np.empty(_AT_ONCE * _WIDE, np.float32)
@@ -140,14 +112,3 @@ def _scan_wide(codes, M, K, table, scale, mask, shift, best):
     for q in range(Q):
         for g in range(groups):
             best[q, g] = tops[g * _WIDE + q]
-
-
-@jit()
-def _gather(codes, table, scale, mask, N, ids, scores):
-    for r in range(len(ids)):
-        n = ids[r]
-        scores[r] = -np.inf
-        if 0 <= n < N and (len(mask) == 0 or mask[n]):
-            scores[r] = exact_sum(codes[r], table)
-            if len(scale):
-                scores[r] *= scale[n]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
 from gpuzip.parallel import map_blocks
 
@@ -65,6 +65,7 @@ def _scan_rows(queries, words, mask, shift, least):
 
 @jit()
 def _scan_columns(queries, words, mask, shift, least):
+    wide_vectors()
     n, W = words.shape
     columns = np.empty((W + W % 2, _TILE), np.uint64)
     columns[W:] = 0

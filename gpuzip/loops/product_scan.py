@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import as_float
 from gpuzip.loops.decode import decode
 from gpuzip.parallel import map_blocks
@@ -44,6 +44,7 @@ def _part(values, start, stop, nothing):
 
 @jit()
 def _best_of_groups(scores, scale, bias, mask, group, best):
+    wide_vectors()
     n, Q = scores.shape
     tops = np.empty(Q, np.float32)
     for g in range(best.shape[1]):

@@ -1,7 +1,8 @@
-"""The exact best score of each group of rows, of which only the rows that may be the best are summed exactly.
+"""One query's scores of rows: sums of its table's entries, in order of m.
 
-Tables rounded to bytes are summed in registers for every row (`_shuffle`). How far such a sum can be from
-the exact one is known, so a row whose rounded sum is further below the best of its group cannot win it.
+`scan` sums every row. `best_of_groups` finds the same, to the bit, and sums only rows that may be the best of
+their group: tables rounded to bytes are summed in registers for all (`_shuffle`), how far such a sum can be
+from the exact one is known, and a row whose rounded sum is further below its group's best cannot win.
 """
 
 import numpy as np
@@ -92,7 +93,7 @@ def _settle(codes, table, sums, first, start, stop, margin, best, g):
     least = np.uint16(max(0.0, highest - np.ceil(2 * margin)))
     for r in range(len(some)):
         if some[r] >= least:
-            best[g] = max(best[g], exact_sum(codes[start + r], table))
+            best[g] = max(best[g], _exact_sum(codes[start + r], table))
 
 
 @jit()
@@ -106,14 +107,53 @@ def _settle_scaled(codes, table, sums, first, start, stop, low, step, margin, sc
         if len(mask) == 0 or mask[r]:
             factor = np.float64(scale[r]) if len(scale) else 1.0
             if factor * (low + step * sums[r - first]) + abs(factor) * step * margin >= surely:
-                score = exact_sum(codes[r], table)
+                score = _exact_sum(codes[r], table)
                 if len(scale):
                     score *= scale[r]
                 best[g] = max(best[g], score)
 
 
 @jit()
-def exact_sum(codes, table):
+def scan(codes, table, scale, mask, shift, best):
+    n, M = codes.shape
+    scores = np.empty(64, np.float32)
+    for first in range(0, n, 64):
+        last = min(first + 64, n)
+        fours = (last - first) // 4
+        for i in range(fours):  # four sums at a time do not wait for one another
+            r = first + 4 * i
+            code0, code1, code2, code3 = codes[r], codes[r + 1], codes[r + 2], codes[r + 3]
+            sum0 = sum1 = sum2 = sum3 = np.float32(0)
+            for m in range(M):
+                entries = table[m]
+                sum0 += entries[code0[m]]
+                sum1 += entries[code1[m]]
+                sum2 += entries[code2[m]]
+                sum3 += entries[code3[m]]
+            scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3] = sum0, sum1, sum2, sum3
+        for r in range(first + 4 * fours, last):
+            scores[r - first] = _exact_sum(codes[r], table)
+        for r in range(first, last):
+            score = scores[r - first]
+            if len(scale):
+                score *= scale[r]
+            if score > best[r >> shift] and (len(mask) == 0 or mask[r]):
+                best[r >> shift] = score
+
+
+@jit()
+def gather(codes, table, scale, mask, N, ids, scores):
+    for r in range(len(ids)):
+        n = ids[r]
+        scores[r] = -np.inf
+        if 0 <= n < N and (len(mask) == 0 or mask[n]):
+            scores[r] = _exact_sum(codes[r], table)
+            if len(scale):
+                scores[r] *= scale[n]
+
+
+@jit()
+def _exact_sum(codes, table):
     """sum over m, in order, of table[m, codes[m]], in float32."""
     total = np.float32(0)
     for m in range(len(codes)):
