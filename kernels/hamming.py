@@ -54,9 +54,9 @@ class DotTile(NamedTuple):
     num_warps: int
 
 
-def _tile(Q: int, B: int, target: str) -> PopcountTile | DotTile:
+def _tile(Q: int, B: int, whole_words: bool, target: str) -> PopcountTile | DotTile:
     """Few queries, or rows that are not whole words: counting. Else the widest tile that spills nowhere."""
-    if Q <= _FEW or B % 4:
+    if Q <= _FEW or not whole_words:
         return PopcountTile(min(triton.next_power_of_2(Q), 8), 128)
     if target.startswith("cuda 10"):
         return DotTile(128 if Q > 64 else 64, 128, 32 if B <= 32 else 64, False, 8 if Q > 64 else 4)
@@ -253,9 +253,10 @@ def hamming_scan(
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.int32, device=codes.device)
     if out.numel() == 0:
         return out
-    tile = tile or _tile(Q, B, _target())
+    codes = codes.contiguous()
+    tile = tile or _tile(Q, B, _words(codes)[1] == 4, _target())
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
-    args = (queries.contiguous(), codes.contiguous(), mask, group, out)
+    args = (queries.contiguous(), codes, mask, group, out)
     if isinstance(tile, PopcountTile):
         _launch_popcount(tile, *args)
     else:
