@@ -64,7 +64,7 @@ def test_by_loops(nbits):
 
 @pytest.mark.parametrize(("nbits", "name"), [(8, "QT_8bit_uniform"), (4, "QT_4bit_uniform")])
 def test_codes_of_faiss_are_ranked_as_their_decoded_rows(real, real_queries, nbits, name):
-    """A uniform FAISS quantizer decodes c to low + (c + 0.5) * step: an inner product is a scale and a bias away."""
+    """FAISS decodes a uniform code c to low + (c + 0.5) * step, a scale and a bias away."""
     faiss = pytest.importorskip("faiss")
     quantizer = faiss.ScalarQuantizer(384, getattr(faiss.ScalarQuantizer, name))
     x = np.ascontiguousarray(real[:2000].numpy())
@@ -93,7 +93,8 @@ def test_any_size_agrees_with_the_reference(Q, N, D, nbits, power, given_rows, s
     want = OPS["scalar_scan"].reference(codes, queries, query_scale, *some, nbits, 1 << power)
     for loops in (False, True):
         with use_loops(loops):
-            assert torch.equal(scalar_scan(codes, queries, query_scale, *some, nbits, 1 << power), want)
+            got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], nbits, 1 << power)
+            assert torch.equal(got, want)
 
 
 def extremes(D: int, nbits: int) -> tuple[Tensor, Tensor, Tensor]:
