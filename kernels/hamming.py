@@ -1,20 +1,21 @@
-"""Hamming distances: bits of packed rows that differ from those of the queries, in a scan and for chosen rows.
+"""Hamming distances: bits of packed rows that differ from those of queries, in a scan and for chosen rows.
 
-distance[q, n] = popcount(query[q] xor code[n]), int32, exact. hamming_scan keeps the least of each `group` rows;
-masked rows, rows past N and ids outside [0, N) count as 2**31 - 1.
+distance[q, n] = popcount(query[q] xor code[n]), int32, exact. hamming_scan keeps the least of each `group`
+rows; masked rows, rows past N and ids outside [0, N) count as 2**31 - 1.
 Layouts: queries (Q, B) uint8, codes (N, B) uint8 of any B, read as 32-bit words where B is a multiple of 4,
 mask (N,) bool or None, ids (Q, R) int64 -> hamming_scan (Q, ceil(N/group)), hamming_gather (Q, R).
 
 Few queries, _scan_popcount: xor and a population count, written with shifts, which LLVM turns into POPC or
 v_bcnt. BQ queries share the words that a program read.
-Many queries, _scan_dot: on int8 tensor cores. byte & 2**s is the int8 value 2**s of a bit that is set (-128 for
-s = 7), and the query has w[s] = -2**(7-s) (1 for s = 7) where its own bit is set, else 0: each bit set in both
-adds -128. So acc = -128 * popcount(query & code), and with a xor b = a + b - 2 (a & b) on counts,
+Many queries, _scan_dot: on int8 tensor cores. byte & 2**s is the int8 value 2**s of a bit that is set (-128
+for s = 7), and the query has w[s] = -2**(7-s) (1 for s = 7) where its own bit is set, else 0: each bit set in
+both adds -128. So acc = -128 * popcount(query & code), and as popcount(a xor b) = popcount(a) + popcount(b) -
+2 popcount(a & b),
     distance = popcount(query) + popcount(code) + acc / 64.
 Only ANDs unpack the bits, four a 32-bit instruction. The sum over k runs in any order, so a chunk of CB bytes
 is laid out as eight planes of CB int8, which stay the contiguous bytes that were loaded: as one operand of
 8*CB (`together`; IGMMA behind 16-byte stores on sm_90), or one after the other as eight operands of CB (no
-byte-wise stores on sm_80 and sm_100). acc and 64 times a distance are within 2**29 for B below 2**19.
+byte-wise stores on sm_100). acc and 64 times a distance are within 2**29 for B below 2**19.
 Bytes moved: hamming_scan N*B in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out; hamming_gather
 Q*R*(B + 12).
 Source: popcount as in Warren, "Hacker's Delight", 5-1.
@@ -54,9 +55,9 @@ class DotTile(NamedTuple):
     num_warps: int
 
 
-def _tile(Q: int, B: int, target: str) -> PopcountTile | DotTile:
+def _tile(Q: int, B: int, whole_words: bool, target: str) -> PopcountTile | DotTile:
     """Few queries, or rows that are not whole words: counting. Else the widest tile that spills nowhere."""
-    if Q <= _FEW or B % 4:
+    if Q <= _FEW or not whole_words:
         return PopcountTile(min(triton.next_power_of_2(Q), 8), 128)
     if target.startswith("cuda 10"):
         return DotTile(128 if Q > 64 else 64, 128, 32 if B <= 32 else 64, False, 8 if Q > 64 else 4)
@@ -67,10 +68,7 @@ def _tile(Q: int, B: int, target: str) -> PopcountTile | DotTile:
 @triton.jit
 def _popcount(word):
     """Set bits of each int32 or uint8; compilers know the idiom and use one instruction."""
-    if word.dtype == tl.int32:
-        word = word.to(tl.uint32, bitcast=True)
-    else:
-        word = word.to(tl.uint32)
+    word = word.to(tl.uint32, bitcast=word.dtype == tl.int32)
     word = word - ((word >> 1) & 0x55555555)
     word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
     word = (word + (word >> 4)) & 0x0F0F0F0F
@@ -125,12 +123,13 @@ def _scan_popcount(
         best = tl.where(_is_there(mask_ptr, n, N)[None, :], tl.minimum(best, distance), best)
     least = tl.min(tl.reshape(best, [BQ, GROUPS, BN // GROUPS]), axis=2)
     g = tile * GROUPS + tl.arange(0, GROUPS)
-    tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=(q < Q)[:, None] & (g < groups)[None, :])
+    ok = (q < Q)[:, None] & (g < groups)[None, :]
+    tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=ok)
 
 
 @triton.jit
 def _planes(code, BN: tl.constexpr, CB: tl.constexpr):
-    """[BN, CB] int8 -> [BN, 8 * CB] int8: plane s, the bytes with all bits but s cleared, after plane s - 1."""
+    """[BN, CB] int8 -> [BN, 8 * CB] int8: plane s, the bytes with bit s alone, after plane s - 1."""
     low, high = tl.join(code & 1, code & 16), tl.join(code & 4, code & 64)
     even = tl.join(low, high)
     low, high = tl.join(code & 2, code & 32), tl.join(code & 8, code & -128)
@@ -179,7 +178,8 @@ def _scan_dot(
     popcount = tl.load(popcounts_ptr + q, mask=q < Q, other=0)[:, None]
     least = tl.where(best >= 1 << 29, 2147483647, popcount + (best >> 6))
     g = tile * GROUPS + tl.arange(0, GROUPS)
-    tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=(q < Q)[:, None] & (g < groups)[None, :])
+    ok = (q < Q)[:, None] & (g < groups)[None, :]
+    tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=ok)
 
 
 @triton.jit(do_not_specialize=["N", "R", "units", "tiles"])
@@ -253,9 +253,10 @@ def hamming_scan(
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.int32, device=codes.device)
     if out.numel() == 0:
         return out
-    tile = tile or _tile(Q, B, _target())
+    codes = codes.contiguous()
+    tile = tile or _tile(Q, B, _words(codes)[1] == 4, _target())
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
-    args = (queries.contiguous(), codes.contiguous(), mask, group, out)
+    args = (queries.contiguous(), codes, mask, group, out)
     if isinstance(tile, PopcountTile):
         _launch_popcount(tile, *args)
     else:

@@ -1,8 +1,9 @@
 """Inner products of int8 queries with rows of 8-bit or 4-bit scalar codes.
 
-score[q, n] = query_scale[q] * float(dot[q, n]) * scale[n] + bias[n], dot = sum_d queries[q, d] * code[n, d] in int32,
-exact; the float32 steps run in the order written and are not fused, so they round as plain torch does. The
-greatest of each `group` rows is kept; masked rows and rows past N score -inf.
+score[q, n] = query_scale[q] * float(dot[q, n]) * scale[n] + bias[n], with the exact int32 sum
+dot[q, n] = sum_d queries[q, d] * code[n, d]; the float32 steps run in the order written and are not fused, so
+they round as plain torch does. The greatest of each `group` rows is kept; masked rows and rows past N score
+-inf.
 Layouts: codes (N, B) uint8, one code 0..255 a byte (B = D), or two of 0..15, dim 2j in the low half of byte j
 (B = ceil(D/2)); queries (Q, D) int8, query_scale (Q,), scale and bias (N,) or None, mask (N,) bool or None ->
 (Q, ceil(N/group)) float32.
@@ -12,13 +13,13 @@ Tensor cores multiply signed bytes, and codes are unsigned. Flipping the top bit
     4 bits: low = x & 15 is in 0..15 as it is; (x & 240) ^ 128 as int8 = 16 high - 128, so
         dot = sum q_even low + (sum q_odd ((x & 240) ^ 128) + 128 sum q_odd) / 16, a division without rest.
 Both halves of a byte stay where they lie: no shifts, which split every word into bytes. The launcher lays the
-queries out to match, parts (Q, 1 or 2, B) int8, and sums `offset` = 128 * sum of the last part. All within
+queries out to match, parts (Q, 1 or 2, Bp) int8, and sums `offset` = 128 * sum of the last part. All within
 int32 for D <= 65536.
-Few queries: the same codes times the same queries in int32 by the plain cores, chunks of 16 bytes a lane.
+Few queries: codes times queries in int32 by the plain cores, chunks of 16 bytes a lane.
 Bytes moved: N*(B + 4 + 4) in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out.
 Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
-Ladder: 1. products in int32 (kept for few queries, and where the other does not compile). 2. int8 tensor cores
-(here). 3. both halves joined into one operand: byte permutations as many as products.
+Ladder: 1. products in int32 (kept for few queries, and where the other does not compile). 2. int8 tensor
+cores (here). 3. both halves joined into one operand: byte permutations as many as products.
 """
 
 import math
@@ -51,7 +52,7 @@ def _plain_tile(Q: int) -> Tile:
 def _tile(Q: int, B: int, nbits: int, target: str) -> Tile:
     """Plain products for few queries; else the widest tile that spills nowhere.
 
-    4 bits have two accumulators, rows of odd bytes many pointers, and a thread of sm_100 all columns of a row.
+    4 bits have two accumulators, odd rows many pointers, and a thread of sm_100 all columns of a row.
     """
     if Q <= _FEW:
         return _plain_tile(Q)
@@ -74,7 +75,7 @@ def _plain_dots(
     BQ: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Pointers to rows [BN] of bytes against queries q [BQ] of parts (Q, 8 // NBITS, ...) -> [BQ, BN] int32."""
+    """Pointers to rows [BN] against queries q [BQ] of parts (Q, 8 // NBITS, Bp) -> [BQ, BN] int32."""
     Bp = tl.cdiv(B, CB) * CB
     parts = queries_ptr + q[:, None, None] * (Bp * (8 // NBITS))
     dots = tl.zeros([BQ, BN], tl.int32)
@@ -110,10 +111,10 @@ def _tensor_dots(
             odd = tl.load(parts + Bp + b, mask=query_ok[:, None], other=0)
             low = tl.dot(query, tl.trans(code & 15), low, out_dtype=tl.int32)
             flipped = tl.dot(odd, tl.trans((code & -16) ^ -128), flipped, out_dtype=tl.int32)
-    if NBITS == 8:
-        return flipped + offset[:, None]
-    else:
-        return low + ((flipped + offset[:, None]) >> 4)
+    dots = flipped + offset[:, None]
+    if NBITS == 4:
+        dots = low + (dots >> 4)
+    return dots
 
 
 @triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
@@ -152,7 +153,7 @@ def _scalar_scan(
 
 
 def _parts(queries: Tensor, nbits: int, CB: int) -> tuple[Tensor, Tensor]:
-    """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, dims of equal place in a byte together; (Q,) offsets."""
+    """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, a part a place in a byte; (Q,) offsets."""
     per_byte = 8 // nbits
     padded = torch.nn.functional.pad(queries, (0, -queries.shape[1] % (per_byte * CB)))
     parts = padded.view(len(queries), -1, per_byte).transpose(1, 2).contiguous()

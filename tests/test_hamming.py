@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gpuzip.ops import OPS, hamming, hamming_gather, hamming_scan, pack_bits
+from gpuzip.ops import OPS, hamming_gather, hamming_scan, pack_bits
 from gpuzip.ops._lanes import use_loops
 
 ABSENT = 2**31 - 1
@@ -119,21 +119,14 @@ def test_without_numpys_own_count(monkeypatch):
     assert torch.equal(OPS["hamming_scan"].cpu(queries, codes, None, 4), want)
 
 
-def test_the_product_is_exact_for_long_codes(monkeypatch):
-    queries, codes = random_bytes(2, 3000, seed=1), random_bytes(5, 3000, seed=2)
-    counted = OPS["hamming_scan"].cpu(queries, codes, None, 1)
-    monkeypatch.setattr(hamming, "_MANY", 1)
-    assert torch.equal(OPS["hamming_scan"].cpu(queries, codes, None, 1), counted)
-
-
 @needs_triton
-@pytest.mark.parametrize(("B", "group"), [(48, 1), (20, 64), (128, 1024)])
+@pytest.mark.parametrize(("B", "group"), [(48, 1), (20, 64), (16, 1024)])
 def test_every_tile_gives_the_same_bytes(B, group):
     from gpuzip.kernels import hamming as kernel
 
-    queries, codes = random_bytes(13, B, seed=1), random_bytes(300, B, seed=2)
+    queries, codes = random_bytes(13, B, seed=1), random_bytes(150, B, seed=2)
     queries[0], queries[1], codes[0], codes[1] = 0, 255, 0, 255
-    mask = random_bytes(300, seed=3) < 200
+    mask = random_bytes(150, seed=3) < 200
     want = OPS["hamming_scan"].reference(queries, codes, mask, group)
     for tile in TILES:
         chosen = kernel.PopcountTile(*tile) if len(tile) == 2 else kernel.DotTile(*tile)
@@ -175,11 +168,11 @@ def test_tiles():
     from gpuzip.kernels import hamming as kernel
 
     tile = kernel._tile
-    assert tile(1, 48, "cuda 90") == (1, 128)
-    assert tile(10, 48, "cuda 90") == (8, 128)
-    assert tile(1000, 13, "cuda 90") == (8, 128)  # rows that are not whole words
-    assert tile(11, 48, "cuda 90") == (64, 128, 16, True, 4)
-    assert tile(65, 48, "cuda 90") == (128, 128, 16, True, 8)
-    assert tile(65, 48, "cuda 80") == (64, 128, 16, True, 4)
-    assert tile(65, 48, "cuda 100") == (128, 128, 64, False, 8)
-    assert tile(65, 48, "hip gfx942") == (128, 128, 16, True, 8)
+    assert tile(1, 48, True, "cuda 90") == (1, 128)
+    assert tile(10, 48, True, "cuda 90") == (8, 128)
+    assert tile(1000, 13, False, "cuda 90") == (8, 128)  # rows that are not whole words
+    assert tile(11, 48, True, "cuda 90") == (64, 128, 16, True, 4)
+    assert tile(65, 48, True, "cuda 90") == (128, 128, 16, True, 8)
+    assert tile(65, 48, True, "cuda 80") == (64, 128, 16, True, 4)
+    assert tile(65, 48, True, "cuda 100") == (128, 128, 64, False, 8)
+    assert tile(65, 48, True, "hip gfx942") == (128, 128, 16, True, 8)

@@ -13,10 +13,10 @@ from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 from gpuzip.parallel import map_blocks
 
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+
 _ABSENT = (1 << 31) - 1  # the distance of a masked row, and of a group or an id that has none
 _ROWS = 8192
-_MANY = 12  # queries from which a matrix product beats counting on a CPU
-_PRODUCT_ROWS = 2048
 _GATHERED = 1 << 20  # bytes of codes gathered at a time
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
@@ -51,12 +51,12 @@ def _gather_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: 
     return distance.gather(1, ids.masked_fill(nowhere, 0)).masked_fill(nowhere, _ABSENT)
 
 
-def _words(packed: Tensor) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _words(packed: Tensor) -> Words:
     """(..., B) uint8 -> (..., ceil(B / 8)) words, the last padded with zero bits."""
     return torch.nn.functional.pad(packed, (0, -packed.shape[-1] % 8)).contiguous().numpy().view(np.uint64)
 
 
-def _count(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _count(words: Words) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Set bits of each word."""
     counts: np.ndarray[Any, np.dtype[np.uint8]]
     if hasattr(np, "bitwise_count"):
@@ -67,33 +67,29 @@ def _count(words: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dt
     return counts
 
 
-def _by_counting(queries: Tensor, codes: Tensor) -> Tensor:
-    """(Q, B), (n, B) -> (Q, n) int32, a column of words at a time."""
+def _by_counting(queries: Words, codes: Tensor) -> Tensor:
+    """(Q, words), (n, B) uint8 -> (Q, n) int32, a column of words at a time."""
     columns = np.ascontiguousarray(_words(codes).T)
     distance = np.zeros((len(queries), len(codes)), dtype=np.int32)
-    for row, query in zip(distance, _words(queries), strict=True):
+    differs = np.empty(len(codes), dtype=np.uint64)
+    for row, query in zip(distance, queries, strict=True):
         for column, word in zip(columns, query, strict=True):
-            row += _count(column ^ word)
+            row += _count(np.bitwise_xor(column, word, out=differs))
     return torch.from_numpy(distance)
 
 
 def _scan_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:
-    Q, N, D = len(queries), len(codes), 8 * codes.shape[1]
-    best = torch.empty((Q, -(-N // group)), dtype=torch.int32)
-    many = Q >= _MANY
-    signs = 1.0 - 2.0 * _bits(queries) if many else torch.empty(0)  # [Q, D]
+    N = len(codes)
+    best = torch.empty((len(queries), -(-N // group)), dtype=torch.int32)
+    words = _words(queries)
 
     def one_block(start: int, stop: int) -> None:
-        rows = codes[start:stop]
-        if many:  # agreements minus differences; whole numbers below 2**24 are exact in float32
-            distance = ((D - signs @ (1.0 - 2.0 * _bits(rows)).T) / 2).int()
-        else:
-            distance = _by_counting(queries, rows)
+        distance = _by_counting(words, codes[start:stop])
         if mask is not None:
             distance.masked_fill_(~mask[start:stop], _ABSENT)
         best[:, start // group : -(-stop // group)] = _least_of_groups(distance, group)
 
-    map_blocks(one_block, N, _PRODUCT_ROWS if many else _ROWS)
+    map_blocks(one_block, N, _ROWS)
     return best
 
 
