@@ -197,7 +197,17 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(huge, 384), t(huge, 96, dtype=u8), 16
         yield t(N, 1024), t(N, 1, dtype=torch.int32), 65536
     elif op == "kmeans_step":
-        for K, S in ((256, 8), (256, 4), (16, 4), (16, 8), (16, 16), (64, 16), (128, 16), (64, 32), (1024, 8)):
+        for K, S in (
+            (256, 8),
+            (256, 4),
+            (16, 4),
+            (16, 8),
+            (16, 16),
+            (64, 16),
+            (128, 16),
+            (64, 32),
+            (1024, 8),
+        ):
             yield t(65536, 384), t(384 // S, K, S)
         yield t(huge, 384), t(96, 16, 4)
     elif op == "lloyd":

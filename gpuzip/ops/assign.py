@@ -119,7 +119,14 @@ _WIDE = [(7, 2, 3, 65), (19, 1, 300, 64), (23, 2, 129, 33), (35, 9, 2, 2)]
 def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, bool]]:
     for size in _SIZES + _WIDE:
         yield *inputs_of(*size, device), False
-    for size in [(0, 2, 4, 3), (1, 1, 1, 1), (67, 3, 16, 4), (131, 2, 100, 8), (29, 1, 300, 5), (7, 2, 3, 65)]:
+    for size in [
+        (0, 2, 4, 3),
+        (1, 1, 1, 1),
+        (67, 3, 16, 4),
+        (131, 2, 100, 8),
+        (29, 1, 300, 5),
+        (7, 2, 3, 65),
+    ]:
         yield *inputs_of(*size, device), True
     for exact in (False, True):
         yield *tied_inputs(device), exact
