@@ -51,11 +51,9 @@ def kmeans(
     """
     runs = [_lloyd(x, _start(x, M, K, init, seed + r), n_iter, tol, progress) for r in range(n_init)]
     objective = torch.stack([run.objective for run in runs])  # [n_init, M]
-    best = objective.argmin(0)
-    centroids = torch.stack([run.centroids for run in runs])[
-        best.to(x.device), torch.arange(M, device=x.device)
-    ]
-    return KMeans(centroids, objective.amin(0), max(run.n_iter for run in runs))
+    centroids = torch.stack([run.centroids for run in runs])
+    best = objective.argmin(0).view(1, M, 1, 1).expand_as(centroids.narrow(0, 0, 1))
+    return KMeans(centroids.gather(0, best).squeeze(0), objective.amin(0), max(run.n_iter for run in runs))
 
 
 def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Progress | None) -> KMeans:
@@ -83,8 +81,8 @@ def _square(x: Tensor, M: int) -> Tensor:
 
 def _objective(square: Tensor, sums: Tensor, counts: Tensor, centroids: Tensor) -> Tensor:
     """Squared error of an assignment, from its sums alone: |x|^2 - 2 s.c + n |c|^2."""
-    sums, counts, centroids = sums.double(), counts.double(), centroids.double()
-    return square + (counts[:, :, None] * centroids - 2 * sums).mul(centroids).sum((1, 2))
+    sums, counts, centroids = sums.double(), counts.double().unsqueeze(-1), centroids.double()
+    return square + (counts * centroids - 2 * sums).mul(centroids).sum((1, 2))
 
 
 def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:
@@ -110,7 +108,7 @@ def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def _random(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
     """x: (M, N, S). K rows, the same in every sub-space."""
     rows = torch.randperm(x.shape[1], generator=generator)[:K]
-    return x[:, rows.to(x.device)].contiguous()
+    return x.index_select(1, rows.to(x.device))
 
 
 def _plus_plus(x: Tensor, K: int, generator: torch.Generator) -> Tensor:

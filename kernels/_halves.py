@@ -1,23 +1,26 @@
 """Squared distances on the matrix units with float32's digits: every value as two float16 halves.
 
-|c|^2 - 2 x.c orders the centroids of a row as |x - c|^2 does. With powers of two sx (of the row) and sc (of the
-sub-space), sx*sc times it is one float16 product with float32 sums, whose inner axis has four slots a dimension:
+|c|^2 - 2 x.c orders the centroids of a row as |x - c|^2 does. With powers of two sx (of the row) and sc (of
+the sub-space), sx*sc times it is one float16 product with float32 sums, whose inner axis has four slots a
+dimension s:
 
     of the row        hi   lo   hi/2^11   r/2^(11 s)      hi + lo = x*sx,  r = sx/sc
     of the centroid   ch   ch   cl*2^11   b_s*2^(11 s)    ch + cl = -2*c*sc,  b_0 + .. + b_3 = |c*sc|^2
 
 A half has 11 digits, so each remainder is 2^11 times smaller and is kept 2^11 times larger: remainders stay
-normal where the values do. Ranges, with C the largest |c| and X the largest |x| of the row:
+normal where the values do. Ranges, with C the largest |c| and X the largest |component| of the row:
 - |c*sc| < 2^7, so |c*sc|^2 < 2^14 and 2*c*sc < 2^8 are float16.
-- x*sx < 2^14, and r <= 2^15: where sx would pass sc*2^15, for rows smaller than C*2^-8, it is that. Then
-  x*sx >= 2^-3 still while X > C*2^-25, and the error of hi + lo, 2^-25, is below 2^-22 of it.
-- r is a power of two: exact, or zero below 2^-24. It is zero where C < X*2^-31, and |c|^2 < X^2*2^-62 is nothing
-  beside x^2. r/2^11s is zero where C < X*2^(11s - 31), and what it carries is below |c|^2*2^-11s < X^2*2^(11s - 62),
-  which for s = 1 to 3 is 2^-51 to 2^-29 of X^2.
-- b's error is 2^-44 of |c|^2, or 2^-58 of one: 2^-18 of |c|^2 for every |c| > C*2^-26; the same for ch + cl.
-Centroids are centred by their mean where that halves their reach, and so are the rows, in float32, so that a common
-offset takes no digits; an outlier among centroids must not move the others away from zero.
-Products of halves are exact in float32; their sum in the matrix units is not, and that is the error that is left.
+- x*sx < 2^14, and r <= 2^15: where sx would pass sc*2^15, for rows far smaller than C, it is that. Then
+  X*sx > 1 still while X > C*2^-18, and the error of hi + lo is below 2^-25.
+- r is a power of two: exact, or zero below 2^-24. r/2^11s is zero only where C < X*2^(11s - 30), and then
+  what it carries, |c|^2*2^-11s at most, is below 2^(11s - 60) of X^2: 2^-60, 2^-49, 2^-38, 2^-27.
+- The error of b is 2^-44 of |c|^2, or 2^-58 of 1, and that is 2^-18 of |c|^2 for every |c| > C*2^-23; the
+  error of ch + cl is 2^-22 of 2*c*sc, or 2^-36 of 1.
+Centroids are centred by their mean where that halves their reach, and so are the rows, in float32, so that a
+common offset takes no digits; an outlier among centroids must not move the others away from zero.
+Products of halves are exact in float32; their sum in the matrix units is not, and that is the error left.
+Source: the split is that of Markidis et al., "NVIDIA tensor core programmability" (2018), with the third
+product kept and the fourth, lo*cl, below 2^-22, left out.
 """
 
 import torch
@@ -79,7 +82,7 @@ def halves_of_rows(x, exponent, BN: tl.constexpr, SP: tl.constexpr):
 
 @triton.jit
 def halves_of_slots(x, exponent, SP: tl.constexpr):
-    """The same halves where x, (BN, 4*SP) float32, has each dimension four times: no element changes places."""
+    """The same halves where x, (BN, 4*SP) float32, has each dimension four times: nothing moves."""
     j = tl.arange(0, 4 * SP)[None, :]
     scale, ratio = row_scale(tl.max(tl.abs(x), axis=1), exponent)
     scaled = x * scale[:, None]
@@ -175,9 +178,7 @@ def halves_table(centroids: Tensor, BK: int) -> tuple[Tensor, Tensor, Tensor]:
     shift = torch.empty((M, SP), dtype=torch.float32, device=centroids.device)
     exponent = torch.empty((M,), dtype=torch.int32, device=centroids.device)
     rows = max(16, min(2048 // SP, triton.next_power_of_2(K)))
-    _center[(M,)](
-        centroids, shift, exponent, K, S=S, SP=SP, BK=rows, num_warps=4, enable_fp_fusion=False
-    )
+    _center[(M,)](centroids, shift, exponent, K, S=S, SP=SP, BK=rows, num_warps=4, enable_fp_fusion=False)
     grid = (KP // 16, M)
     _table[grid](
         centroids, shift, exponent, table, K, KP, S=S, SP=SP, BK=16, num_warps=1, enable_fp_fusion=False

@@ -1,19 +1,19 @@
 """Nearest centroid in every subspace: the encoder of product quantization, and half a step of k-means.
 
 label[n, m] = argmin_k sum_s (x[n, m*S + s] - c[m, k, s])**2, the lowest k on ties.
-Layouts: x (N, M*S) with any row stride, centroids (M, K, S) -> labels (N, M), uint8 when K <= 256 else int32; or
-`per` labels in one byte of (N, ceil(M / per)). All sub-spaces of a block of rows run side by side, so x comes
-from memory once and the byte stores of a row meet in L2.
+Layouts: x (N, M*S) with any row stride, centroids (M, K, S) -> labels (N, M), uint8 when K <= 256 else int32;
+or `per` labels in one byte of (N, ceil(M / per)). All sub-spaces of a block of rows run side by side, so x
+comes from memory once and the byte stores of a row meet in L2.
 Bytes moved: N*D*itemsize in, N*M*(1 or 4) out; the centroids, M*K*8*S bytes as halves, stay in cache.
-Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section II; the running
-minimum over tiles of centroids is that of flash-kmeans (2026).
-Ladder: 1. differences in fp32, a dimension at a time, a [BN, BK] tile of distances in registers (`_assign`, the
-simple form: no cancellation, equal centroids tie exactly): 2 fp32 instructions a term. 2. one product of float16
-halves on the matrix units with |c|^2 inside (`_assign_halves`, see _halves.py), then the minimum of a row and the
-lowest index that has it: 3.7 instructions a distance on the pipe that compares, which is the bound. Tried on
-paper and left: the index in the low bits of the score (2.7 instructions, and 1e-4 of codes wrong), tf32 and bf16
-(6e-4 and 5e-3 wrong). exact: the gap to the second best is kept as well (2 more instructions), and rows
-where it is within the product's error are done again by `_assign`.
+Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section II; the
+running minimum over tiles of centroids is that of flash-kmeans (2026).
+Ladder: 1. differences in fp32, a dimension at a time, a [BN, BK] tile of distances in registers (`_assign`,
+the simple form: no cancellation, equal centroids tie exactly): 2 fp32 instructions a term. 2. one product of
+float16 halves on the matrix units with |c|^2 inside (`_assign_halves`, see _halves.py), then the minimum of a
+row and the lowest index that has it: 3.7 instructions a distance on the pipe that compares, which is the
+bound. Tried on paper and left: the index in the low bits of the score (2.7 instructions, and 1e-4 of codes
+wrong), tf32 and bf16 (6e-4 and 5e-3 wrong). exact: the gap to the second best is kept as well (2 more
+instructions), and rows where it is within the product's error are done again by `_assign`.
 """
 
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
 def _tile(K: int, S: int, per: int = 1, exact: bool = False, target: str = "") -> Tile:
     """64 by 256 with four warps is the most that no target spills; a program keeps one table of K > 64.
 
-    Half of that for `exact`, which keeps more, and on Blackwell, where scores come from tensor memory all at once.
+    Half of it for `exact`, which keeps more, and on Blackwell, where all scores leave tensor memory at once.
     """
     most = 128 if exact or target == "cuda 100" else 256
     BK = min(max(16, triton.next_power_of_2(K)), most, 4096 // padded(S))
@@ -162,7 +162,7 @@ def _assign_halves(
 def assign_halves(
     x: Tensor, centroids: Tensor, out: Tensor, per: int, unsure: Tensor | None, tile: Tile | None
 ) -> None:
-    """Launch: `per` labels of x a column of `out`; `unsure`, where given, becomes 1 where the label may be another."""
+    """Launch: `per` labels a column of `out`; `unsure`, where given, becomes 1 where a label is in doubt."""
     N, (M, K, S) = x.shape[0], centroids.shape
     tile = tile or _tile(K, S, per, unsure is not None, _target())
     table, shift, exponent = halves_table(centroids, tile.BK)

@@ -1,9 +1,9 @@
 """Centroids from sums and counts, and for every empty cell half of a large one.
 
-centroid[m, k] = sums[m, k] / counts[m, k]. Then, for each empty cell in order of k: a cell c is drawn with odds
-counts[c] - 1, by a hash of (seed, m, k) modulo the sum of odds; both get its centroid, moved apart by 1/1024 of
-itself, up in even and down in odd dimensions for the empty one; the count is shared. Where no cell has two rows,
-c is the first that has one.
+centroid[m, k] = sums[m, k] / counts[m, k]. Then, for each empty cell in order of k: a cell c is drawn with
+odds counts[c] - 1, by a hash of (seed, m, k) modulo the sum of odds; both get its centroid, moved apart by
+1/1024 of itself, up in even and down in odd dimensions for the empty one; the count is shared. Where no cell
+has two rows, c is the first that has one.
 Layouts: sums (M, K, S) float32, counts (M, K) int32 -> (M, K, S) float32.
 Bytes moved: M*K*(8*S + 4); an empty cell reads its sub-space's counts, K*4, once more, from L2.
 Source: FAISS Clustering (split of empty clusters), its generator replaced by a counter and a hash, so that no
@@ -93,7 +93,5 @@ def centroid_update(sums: Tensor, counts: Tensor, seed: int) -> Tensor:
         sums, counts, out, sizes, S, E, BE=512, num_warps=4, enable_fp_fusion=False
     )
     BK, BS = min(512, triton.next_power_of_2(K)), min(512, triton.next_power_of_2(S))
-    _split_large[(M,)](
-        counts, out, sizes, K, S, seed, BK=BK, BS=BS, num_warps=4, enable_fp_fusion=False
-    )
+    _split_large[(M,)](counts, out, sizes, K, S, seed, BK=BK, BS=BS, num_warps=4, enable_fp_fusion=False)
     return out

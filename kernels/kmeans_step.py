@@ -1,17 +1,18 @@
 """A step of k-means without labels: nearest centroids, and the sums and counts of their rows, in one pass.
 
-sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n whose nearest centroid (see assign.py) is k; counts[m, k] = how
-many there are.
-Layouts: x (N, M*S) float32 with any row stride, centroids (M, K, S) -> sums (M, K, S) float32, counts (M, K) int32.
+sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n whose nearest centroid (see assign.py) is k; counts[m, k] =
+how many there are.
+Layouts: x (N, M*S) float32 with any row stride, centroids (M, K, S) -> sums (M, K, S) float32, counts (M, K)
+int32.
 Bytes moved: N*D*4 in, P*(D + M)*K*4 out and in again; the centroids, M*K*8*S bytes as halves, stay in cache.
 Source: Lloyd, "Least squares quantization in PCM" (1982); the update as a product with one-hot labels.
 Ladder: 1. `assign`, then `centroid_sums` (the simple form, and that of large K*S). 2. the labels of a tile of
-rows become a one-hot matrix, and its product with [hi, mid, lo, 1] on the matrix units the tile's sums and counts
-(here): x = hi + mid + lo in bfloat16 holds all 24 digits in any range, and products with 0 and 1 are exact. No
-atomics: P parts, from shapes alone, are added in order, and a part is short because matrix units round sums
-towards zero. The four slots of a dimension are four loads of it: rearranging one load (as assign does) does not
-compile for Blackwell where it meets the one-hot product. Left: halves of a row's own scale cannot be added
-across rows.
+rows become a one-hot matrix, and its product with [hi, mid, lo, 1] on the matrix units the tile's sums and
+counts (here): x = hi + mid + lo in bfloat16 holds all 24 digits in any range, and products with 0 and 1 are
+exact. No atomics: P parts, from shapes alone, are added in order, and a part is short because matrix units
+round sums towards zero. The four slots of a dimension are four loads of it: rearranging one load (as assign
+does) does not compile for Blackwell where it meets the one-hot product. Left: halves of a row's own scale
+cannot be added across rows.
 """
 
 from typing import NamedTuple
@@ -37,7 +38,7 @@ class Tile(NamedTuple):
 
 
 def _tile(K: int, S: int, target: str = "") -> Tile:
-    """64 rows where 128 would spill, or where their one-hot passes AMD's 64 KiB; 128 centroids for the same reason."""
+    """64 rows where 128 spill, or where their one-hot passes AMD's 64 KiB; 128 of 256 centroids so too."""
     BK = max(16, triton.next_power_of_2(K))
     large = BK * padded(S) > 1024 or S > 8
     return Tile(64 if large or target.startswith("hip") else 128, BK, min(BK, 128), 8 if BK > 64 else 4)
@@ -55,7 +56,7 @@ def _is_fused(K: int, S: int) -> bool:
 
 @triton.jit
 def add_by_label(total, x, label, BK: tl.constexpr, SP: tl.constexpr, PART: tl.constexpr):
-    """Add to (BK, 4*SP) the sums by label of hi, mid, lo and 1: x = hi + mid + lo, each dimension four times."""
+    """Add to (BK, 4*SP) the sums by label of hi, mid, lo and 1 of x, which has each dimension four times."""
     j = tl.arange(0, 4 * SP)[None, :]
     hi = x.to(tl.bfloat16).to(tl.float32)
     mid = (x - hi).to(tl.bfloat16).to(tl.float32)
@@ -120,7 +121,8 @@ def kmeans_step(x: Tensor, centroids: Tensor, tile: Tile | None = None) -> tuple
         counts = torch.empty((P, M, K), dtype=torch.int32, device=x.device)
         _step[(P * M,)](
             x, table, shift, exponent, sums, counts, N, M, K, T, x.stride(0), S=S, SP=padded(S),
-            BN=chosen.BN, BK=chosen.BK, BC=chosen.BC, PART=part_type(), num_warps=chosen.warps, num_stages=1, enable_fp_fusion=False,
+            BN=chosen.BN, BK=chosen.BK, BC=chosen.BC, PART=part_type(),
+            num_warps=chosen.warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
         return _add(sums), _add(counts)
 

@@ -1,13 +1,14 @@
 """All iterations of k-means of a sub-space in one launch, for few centroids and rows that stay in cache.
 
-Each iteration is `kmeans_step` and `centroid_update`: a product of halves finds the nearest centroids, a product
-with their one-hot the sums and counts, and empty cells get half of a large one. Centroids never leave registers.
+Each iteration is `kmeans_step` and `centroid_update`: a product of halves finds the nearest centroids, a
+product with their one-hot the sums and counts, and empty cells get half of a large one. Centroids never leave
+registers.
 Layouts: x (N, M*S) float32 with any row stride, centroids (M, K, S), K <= 16 -> (M, K, S) float32.
 Bytes moved: N*D*4 in, from memory once and from L2 once an iteration; M*K*S*8 of centroids.
 Source: Lloyd, "Least squares quantization in PCM" (1982); FAISS Clustering for empty cells.
-Ladder: 1. the launches of the two ops, an iteration after the other (the simple form): 8 launches an iteration.
-2. one program a sub-space with a loop of iterations (here). Its sums run over all rows in order, those of
-`kmeans_step` over parts, so centroids agree to rounding.
+Ladder: 1. the launches of the two ops, an iteration after the other (the simple form): 8 launches an
+iteration. 2. one program a sub-space with a loop of iterations (here). Its sums run over all rows in order,
+those of `kmeans_step` over parts, so centroids agree to rounding.
 """
 
 import torch
@@ -23,7 +24,7 @@ from .kmeans_step import add_by_label, kmeans_step, part_type, sums_and_counts
 
 
 def _tile(S: int) -> tuple[int, int]:
-    """(BN, warps). Few programs run, so each has many threads; other pairs spill for one compiler or another."""
+    """(BN, warps). Few programs run, so each is large; other pairs spill for one compiler or another."""
     return (64, 4) if S <= 4 else (128, 8)
 
 

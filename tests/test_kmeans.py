@@ -5,8 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpuzip import GpuzipError
+from gpuzip import GpuzipError, ProductQuantizer
+from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
 from gpuzip.ops import assign
 
@@ -116,3 +123,61 @@ def test_unknown_starts_are_refused(real):
         kmeans(real[:100], 2, 4, init="best")
     with pytest.raises(GpuzipError, match=r"init has shape \(2, 4\), \(2, 4, 192\) is needed"):
         kmeans(real[:100], 2, 4, init=torch.zeros(2, 4))
+
+
+WAITS = (DataDependentOutputException, RuntimeError)  # the second where torch has no CUDA at all
+
+
+class NoCopyToTheHost(TorchDispatchMode):
+    """Raises where a tensor of a GPU is copied to the CPU; fake tensors raise where Python reads a value."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        came = [a for a in args if isinstance(a, torch.Tensor) and a.device.type == "cuda"]
+        if came and isinstance(out, torch.Tensor) and out.device.type == "cpu":
+            raise RuntimeError(f"{func} waits for the GPU")
+        return out
+
+
+@pytest.fixture
+def gpu_without_values():
+    """Tensors on cuda that have shapes and no values, so that nothing can wait for one."""
+    with FakeTensorMode(), NoCopyToTheHost():
+        yield "cuda"
+
+
+def test_waiting_for_the_gpu_is_seen(gpu_without_values):
+    x = torch.ones(3, device=gpu_without_values)
+    for wait in (lambda: float(x.sum()), lambda: bool((x > 0).all()), lambda: x.sum().item()):
+        with pytest.raises(WAITS):
+            wait()
+    for copy in (x.cpu, lambda: x.to("cpu")):
+        with pytest.raises(RuntimeError, match="waits for the GPU"):
+            copy()
+    with pytest.raises((DynamicOutputShapeException, RuntimeError)):
+        x.nonzero()
+
+
+@pytest.mark.parametrize(("N", "K"), [(4096, 16), (20_000, 16), (65_536, 256), (30_000, 1024)])
+@pytest.mark.parametrize("n_init", [1, 2])
+def test_nothing_waits_for_the_gpu(gpu_without_values, N, K, n_init):
+    x = torch.empty(N, 384, device=gpu_without_values)
+    found = kmeans(x, 48, K, n_iter=5, n_init=n_init)
+    assert found.centroids.device.type == found.objective.device.type == "cuda"
+    assert (found.centroids.shape, found.objective.shape, found.n_iter) == ((48, K, 8), (48,), 5)
+
+
+def test_progress_and_tol_wait_once_an_iteration(gpu_without_values):
+    x = torch.empty(1000, 8, device=gpu_without_values)
+    for options in ({"tol": 0.1}, {"progress": lambda *_: None}):
+        with pytest.raises(WAITS):
+            kmeans(x, 2, 4, **options)
+
+
+@pytest.mark.parametrize(("m", "nbits", "d"), [(48, 8, 384), (96, 4, 384), (8, 5, 60), (2, 12, 20)])
+def test_encoding_does_not_wait_for_the_gpu(gpu_without_values, m, nbits, d):
+    centroids = torch.empty(m, 1 << nbits, -(-d // m), device=gpu_without_values)
+    codec = ProductQuantizer(m, nbits, True, Codebook(centroids, d, 0))
+    data = codec.encode_block(torch.empty(1000, d, device=gpu_without_values))
+    assert data.device.type == "cuda"
+    assert data.shape == (1000, codec.code_size)
