@@ -3,8 +3,8 @@
     python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write]
 
 Each launcher runs on tensors without memory (the samples of its op, and the sizes of `gate.production`)
-under a driver that names a GPU and has none: triton specialises and compiles just what a launch there would, and
-nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel
+under a driver that names a GPU and has none: triton specialises and compiles just what a launch there would,
+and nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel
 
 - does not compile, or asks for more shared memory than the GPU has, and its launcher has no simpler form to
   fall back to (`launch_or`);
