@@ -191,7 +191,7 @@ def _inverse(norms: Tensor) -> Tensor:
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU bfloat16 where it has a unit for that, else float32, which is then faster."""
+    """float16 on a GPU; on a CPU bfloat16 where it has a unit for that, else float32, then the faster."""
     if device.type == "cuda":
         return torch.float16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
