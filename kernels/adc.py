@@ -10,8 +10,8 @@ adc_gather Q*R*(B + 16). A table, M*K*4, comes from L2 once for every BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
 Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program; its gather
 is kept where a row of the table has more entries than the rows of codes look up. 2. a row of the table in
-shared memory, by a gather of one dimension, one load from there a look-up (a gather of two dimensions
-is hundreds of warp shuffles), and codes of 4 and 8 bits as words, up to four in one load, since bytes at a
+shared memory, by a gather of one dimension: one load from there a look-up (a gather of two dimensions is
+hundreds of warp shuffles), and codes of 4 and 8 bits as words, up to four in one load, since bytes at a
 stride of B would each cost a sector of 32 (here). Two queries a program would share the loads and shifts of
 codes, but the look-ups, 3.15 cycles for 32 of them in a row of 256, are what takes the time.
 """

@@ -51,8 +51,9 @@ def _tile(Q: int, S: int, half: bool) -> Tile:
     More columns, or more gathers of a few bytes each, would not fit in the registers of 128 rows.
     """
     BQ = min(128 if half else 32, max(16, triton.next_power_of_2(Q)))
+    BD = 64 if half and BQ > 16 else 32
     BS = min(S, 32)
-    BM = 1 if BS < S else min(64 if half else 32, 16 * S) // S
+    BM = 1 if BS < S else min(BD, 16 * S) // S
     return Tile(128, BQ, BM, BS, half)
 
 
@@ -157,11 +158,10 @@ def product_scan(
         return out
     table = _joined(table)
     S = triton.next_power_of_2(table.shape[2])
-    tile = tile or _tile(Q, S, _is_for_matrix_units(table.dtype))
     rows = tuple(None if t is None else t.contiguous() for t in (scale, bias))
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
 
-    def launch(tile: Tile) -> None:
+    def launch(S: int, tile: Tile) -> None:
         columns, padded = _padded_queries(queries, table.shape[0], S, tile), _padded_table(table, S, tile)
         q_tiles = columns.shape[1] // tile.BQ
         _product_scan[(triton.cdiv(N, max(tile.BN, group)) * q_tiles,)](
@@ -172,9 +172,19 @@ def product_scan(
             num_warps=tile.warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
-    if tile.HALF:
-        plain = _tile(Q, S, half=False)
-        launch_or("_product_scan[matrix units]", lambda: launch(tile), lambda: launch(plain))
+    def on_matrix_units() -> None:
+        chosen = tile or _tile(Q, S, half=True)
+        if S >= 8:
+            launch(S, chosen)
+        else:  # Triton 3.6 cannot gather less than 16 bytes for the matrix units of sm_100
+            wide = _tile(Q, 8, half=True)
+            launch_or("_product_scan[S < 8]", lambda: launch(S, chosen), lambda: launch(8, wide))
+
+    def plainly() -> None:
+        launch(S, tile if tile and not tile.HALF else _tile(Q, S, half=False))
+
+    if tile.HALF if tile else _is_for_matrix_units(table.dtype):
+        launch_or("_product_scan[matrix units]", on_matrix_units, plainly)
     else:
-        launch(tile)
+        plainly()
     return out

@@ -38,8 +38,13 @@ def lines_run(path: Path) -> Iterator[set[int]]:
         seen.add(frame.f_lineno)
         return in_file
 
+    is_it: dict[str, bool] = {}  # by file name: most calls are elsewhere, and there are millions
+
     def at_call(frame: FrameType, event: str, arg: Any) -> Any:
-        return in_file if Path(frame.f_code.co_filename).resolve() == path else None
+        name = frame.f_code.co_filename
+        if name not in is_it:
+            is_it[name] = Path(name).resolve() == path
+        return in_file if is_it[name] else None
 
     before = sys.gettrace()
     sys.settrace(at_call)
