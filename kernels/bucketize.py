@@ -11,8 +11,6 @@ and 31 of each are compared one by one, 2 instructions each, the boundary shared
 are searched by halves, an L1 read and 4 instructions a step, without a branch.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -21,25 +19,18 @@ from torch import Tensor
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
-class Tile(NamedTuple):
-    """BN rows of BW stored words of `unit` bytes."""
-
-    BN: int
-    BW: int
-    unit: int
-
-
-def _tile(D: int, nbits: int) -> Tile:
-    """4096 values, as wide as the rows allow; words of 4 bytes where they fill the rows."""
+def _tile(D: int, nbits: int) -> tuple[int, int, int]:
+    """(BN, BW, unit): rows, and words of `unit` bytes a row, the widest that fill rows. 4096 values."""
     unit = next((u for u in (4, 2) if D * nbits % (8 * u) == 0), 1)
     per_word = 8 * unit // nbits
     BW = max(1, min(triton.next_power_of_2(D), 128) // per_word)
-    return Tile(4096 // (BW * per_word), BW, unit)
+    return 4096 // (BW * per_word), BW, unit
 
 
 def _steps(L: int, per_column: bool) -> int:
     """Halvings of a search over L boundaries, or 0 where each is compared."""
-    return 0 if (31 if per_column else 15) >= L else L.bit_length()
+    few = 31 if per_column else 15
+    return 0 if few >= L else L.bit_length()
 
 
 @triton.jit(do_not_specialize=["N", "L"])
@@ -79,7 +70,9 @@ def _bucketize(
     tl.store(out_ptr + n * words + w, word.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def bucketize_packed(x: Tensor, boundaries: Tensor, nbits: int, *, tile: Tile | None = None) -> Tensor:
+def bucketize_packed(
+    x: Tensor, boundaries: Tensor, nbits: int, *, tile: tuple[int, int, int] | None = None
+) -> Tensor:
     """Launch: (N, D), (C, L) float32, nbits in (1, 2, 4, 8) -> (N, ceil(D*nbits/8)) uint8."""
     (N, D), (C, L) = x.shape, boundaries.shape
     B = triton.cdiv(D * nbits, 8)

@@ -16,8 +16,6 @@ side by side in a row, so that whole lines are stored. A program takes as many c
 centroids, and programs of the same columns follow each other, so that this part of the table stays in L1.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -30,22 +28,17 @@ _LINE, _WIDEST, _PROGRAM, _TABLE = 128, 1024, 16384, 1 << 17  # bytes: of a row 
 _CHUNKS = 2048  # of a program: 16 a lane
 
 
-class Tile(NamedTuple):
-    """BN rows of BC chunks of W elements."""
+def _tile(D: int, K: int, S: int, itemsize: int) -> tuple[int, int, int]:
+    """(BN, BC, W): rows, chunks a row and elements a chunk, 16 KB or 2048 chunks in all.
 
-    BN: int
-    BC: int
-    W: int
-
-
-def _tile(D: int, K: int, S: int, itemsize: int) -> Tile:
-    """16 KB or 2048 chunks; columns whose centroids fit L1, at least a line, none to spare where D allows."""
+    As wide as centroids fit L1, at least a line, and dividing D where a narrower tile can.
+    """
     widest = min(max(_LINE, min(_WIDEST, _TABLE // K)) // itemsize, triton.next_power_of_2(D))
     BD = max(widest, 16)
     while D % BD and BD * itemsize > _LINE:
         BD //= 2
     W = chunk_width(S, itemsize)
-    return Tile(min(_PROGRAM // itemsize, _CHUNKS * W) // BD, BD // W, W)
+    return min(_PROGRAM // itemsize, _CHUNKS * W) // BD, BD // W, W
 
 
 @triton.jit(do_not_specialize=["R", "N"])
@@ -71,6 +64,19 @@ def _rows(ids_ptr, r, R, N):
     return n, (n >= 0) & (n < N)
 
 
+@triton.jit
+def _side_by_side(chunks, real, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr):
+    """[BN, BC, W] -> [BN, BC * W]; real: [BC * W, 1], which dims are there.
+
+    Triton 3.6 aborts where it moves the reshape of narrow chunks into the operand of wgmma. Saying again that
+    what is not there is 0 keeps it out.
+    """
+    row = tl.reshape(chunks, [BN, BC * W])
+    if W < 8:
+        row = tl.where(tl.trans(real), row, 0.0)
+    return row
+
+
 @triton.jit(do_not_specialize=["R", "N"])
 def _decode_rotated(
     packed_ptr, hi_ptr, lo_ptr, rotation_hi_ptr, rotation_lo_ptr, unscale_ptr, ids_ptr, out_ptr,
@@ -91,13 +97,13 @@ def _decode_rotated(
         mask = known & (c < chunks)
         d = first * W + tl.arange(0, BC * W)[:, None]
         at, there = d.to(tl.int64) * stride_d + e, (d < M * S) & (e < stride_d)
-        hi = tl.reshape(load_chunks(rows, hi_ptr, c, mask, S, W, NBITS), [BN, BC * W])
+        hi = _side_by_side(load_chunks(rows, hi_ptr, c, mask, S, W, NBITS), d < M * S, BN, BC, W)
         rotation_hi = tl.load(rotation_hi_ptr + at, mask=there, other=0.0)
         if SPLIT:
             rotation_lo = tl.load(rotation_lo_ptr + at, mask=there, other=0.0)
             acc = tl.dot(hi, rotation_lo, acc)
             if lo_ptr is not None:
-                lo = tl.reshape(load_chunks(rows, lo_ptr, c, mask, S, W, NBITS), [BN, BC * W])
+                lo = _side_by_side(load_chunks(rows, lo_ptr, c, mask, S, W, NBITS), d < M * S, BN, BC, W)
                 acc = tl.dot(lo, rotation_hi, acc)
             acc = tl.dot(hi, rotation_hi, acc)
         else:
@@ -108,7 +114,7 @@ def _decode_rotated(
 
 
 def decode(
-    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: Tile | None = None
+    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: tuple[int, int, int] | None = None
 ) -> Tensor:
     """Launch: (N, B) uint8, (M, K, S) float32|float16, (R,) int64 or None -> (R, M*S) as the centroids."""
     (N, _), (M, K, S) = packed.shape, centroids.shape
@@ -127,27 +133,20 @@ def decode(
     return out
 
 
-class RotatedTile(NamedTuple):
-    """BN rows by BE columns, BD dims of the decoded rows at a time."""
+def _rotated_tile(R: int, E: int, W: int) -> tuple[int, int, int, int, int]:
+    """(BN, BE, BD, warps, stages): BN rows by BE columns, BD dims of the decoded rows at a time.
 
-    BN: int
-    BE: int
-    BD: int
-    num_warps: int
-    stages: int
-
-
-def _rotated_tile(R: int, E: int, W: int) -> RotatedTile:
-    """Fewer rows where chunks of less than 4 elements take more registers for their addresses."""
+    Fewer rows where chunks of less than 4 elements take more registers for their addresses.
+    """
     BE = max(16, triton.next_power_of_2(E))
     if R <= 64:
-        return RotatedTile(32, min(BE, 64), 32, 4, 2)
-    return RotatedTile(128 if W >= 4 else 64, min(BE, 128), 32, 8, 2)
+        return 32, min(BE, 64), 32, 4, 2
+    return (128, min(BE, 128), 32, 8, 2) if W >= 4 else (64, min(BE, 64), 32, 8, 2)
 
 
 def decode_rotated(
     packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None = None, *,
-    tile: RotatedTile | None = None,
+    tile: tuple[int, int, int, int, int] | None = None,
 ) -> Tensor:  # fmt: skip
     """Launch: as decode, and (D, E) float32 -> (R, E) float32."""
     R, E = len(packed) if ids is None else len(ids), rotation.shape[1]
@@ -180,7 +179,7 @@ def _rotate_parts(packed, centroids, rotation, ids, out, tile):
 
 def _rotate_float32(packed, centroids, rotation, ids, out):
     """The simpler form: no tensor cores, products of float32."""
-    tile = RotatedTile(32, min(max(16, triton.next_power_of_2(rotation.shape[1])), 32), 32, 4, 1)
+    tile = 32, 16 if rotation.shape[1] <= 16 else 32, 32, 4, 1
     parts = (centroids.contiguous(), None), (rotation.contiguous(), None)
     _rotate(packed, *parts, None, ids, out, tile, split=False)
 
@@ -188,12 +187,13 @@ def _rotate_float32(packed, centroids, rotation, ids, out):
 def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
     (hi, lo), (R, E) = table, out.shape
     M, K, S = hi.shape
-    W = min(chunk_width(S, hi.element_size()), tile.BD)
-    _decode_rotated[(triton.cdiv(R, tile.BN) * triton.cdiv(E, tile.BE),)](
+    BN, BE, BD, num_warps, stages = tile
+    W = chunk_width(S, hi.element_size())
+    _decode_rotated[(triton.cdiv(R, BN) * triton.cdiv(E, BE),)](
         packed, hi, lo, *rotation, unscale, ids, out,
         R, len(packed), M, E, rotation[0].stride(0), packed.stride(0),
-        S=S, NBITS=K.bit_length() - 1, BN=tile.BN, BC=tile.BD // W, W=W, BE=tile.BE,
-        SPLIT=split, STAGES=tile.stages, num_warps=tile.num_warps, enable_fp_fusion=True,
+        S=S, NBITS=K.bit_length() - 1, BN=BN, BC=BD // W, W=W, BE=BE,
+        SPLIT=split, STAGES=stages, num_warps=num_warps, enable_fp_fusion=True,
     )  # fmt: skip
 
 

@@ -53,14 +53,14 @@ def test_nan_is_above_every_boundary_and_equal_boundaries_are_all_above_an_equal
 @pytest.mark.parametrize("D", [1, 12, 33, 64])
 def test_packed_counts_are_the_counts_packed(nbits, D):
     g = torch.Generator().manual_seed(D)
-    x, table = torch.randn(19, D, generator=g), torch.randn(1, (1 << nbits) - 1, generator=g).sort(1).values
+    x, table = torch.randn(5, D, generator=g), torch.randn(1, (1 << nbits) - 1, generator=g).sort(1).values
     want = pack_bits(bucketize(x, table), nbits)
     assert torch.equal(bucketize_packed(x, table, nbits), want)
     if HAS_INTERPRETER:
         from gpuzip.kernels import bucketize as kernels
 
         assert torch.equal(kernels.bucketize_packed(x, table, nbits), want)
-        for tile in (kernels.Tile(2, 2, 1), kernels.Tile(64, 1, 1)):
+        for tile in ((2, 16, 1), (64, 4, 1)):
             assert torch.equal(kernels.bucketize_packed(x, table, nbits, tile=tile), want)
 
 

@@ -22,9 +22,9 @@ def inputs(N: int, M: int, nbits: int, S: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def orthogonal(D: int) -> torch.Tensor:
-    return torch.linalg.qr(
-        torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(D))
-    )[0]
+    square = torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(D))
+    q: torch.Tensor = torch.linalg.qr(square)[0]
+    return q
 
 
 @pytest.mark.parametrize(("M", "nbits", "S"), [(48, 8, 8), (64, 8, 6), (7, 4, 5), (3, 12, 16)])
@@ -63,7 +63,7 @@ def test_every_tile_decodes_the_same_bytes():
     packed, centroids = inputs(9, 16, 8, 6)
     want = decode(packed, centroids)
     for tile in ((1, 16, 2), (4, 16, 2), (128, 64, 1), (32, 8, 2)):
-        assert torch.equal(kernels.decode(packed, centroids, tile=kernels.Tile(*tile)), want)
+        assert torch.equal(kernels.decode(packed, centroids, tile=tile), want)
 
 
 @pytest.mark.parametrize("K", [16, 256, 65536])
@@ -121,5 +121,5 @@ def test_a_rotated_row_is_the_same_bits_alone_and_in_any_tile():
     want = kernels.decode_rotated(packed, centroids, rotation)
     assert torch.equal(kernels.decode_rotated(packed, centroids, rotation), want)
     for tile in ((32, 64, 32, 4, 2), (64, 16, 32, 4, 1)):
-        other = kernels.decode_rotated(packed, centroids, rotation, tile=kernels.RotatedTile(*tile))
+        other = kernels.decode_rotated(packed, centroids, rotation, tile=tile)
         torch.testing.assert_close(other, want)

@@ -95,16 +95,16 @@ def test_tiles_of_other_heights_give_the_same_bits(metric):
 
     g = torch.Generator().manual_seed(0)
     queries, store, ids = (
-        torch.randn(3, 200, generator=g),
+        torch.randn(2, 200, generator=g),
         torch.randn(70, 200, generator=g),
-        random_ids(3, 70, 37),
+        random_ids(2, 70, 17),
     )
     want = kernels.rescore(queries, store, ids, metric)
     packed = pack_bits(torch.randint(0, 16, (70, 50), generator=g).byte(), 4)
     centroids = torch.randn(50, 16, 4, generator=g)
     of_codes = kernels.rescore_codes(queries, packed, centroids, ids, metric)
-    for BR in (1, 4, 32):
+    for BR in (4, 32):
         assert torch.equal(kernels.rescore(queries, store, ids, metric, tile=(BR, 128)), want)
         again = kernels.rescore_codes(queries, packed, centroids, ids, metric, tile=(BR, 128))
         assert torch.equal(again, of_codes)
-    assert torch.equal(kernels.rescore(queries[2:], store, ids[2:, 5:6], metric), want[2:, 5:6])
+    assert torch.equal(kernels.rescore(queries[1:], store, ids[1:, 5:6], metric), want[1:, 5:6])
