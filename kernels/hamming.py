@@ -55,10 +55,15 @@ class DotTile(NamedTuple):
     num_warps: int
 
 
+def _popcount_tile(Q: int, whole_words: bool) -> PopcountTile:
+    """Up to eight queries share what is read, by two rows a thread where rows are whole words."""
+    return PopcountTile(min(triton.next_power_of_2(Q), 8), 256 if whole_words else 128)
+
+
 def _tile(Q: int, B: int, whole_words: bool, target: str) -> PopcountTile | DotTile:
     """Few queries, or rows that are not whole words: counting. Else the widest tile that spills nowhere."""
     if Q <= _FEW or not whole_words:
-        return PopcountTile(min(triton.next_power_of_2(Q), 8), 128)
+        return _popcount_tile(Q, whole_words)
     if target.startswith("cuda 10"):
         return DotTile(128 if Q > 64 else 64, 128, 32 if B <= 32 else 64, False, 8 if Q > 64 else 4)
     wide = Q > 64 and (target == "cuda 90" or not target.startswith("cuda"))
@@ -263,7 +268,7 @@ def hamming_scan(
         launch_or(
             "_scan_dot[int8 tensor cores]",
             lambda: _launch_dot(tile, *args),
-            lambda: _launch_popcount(PopcountTile(8, 128), *args),
+            lambda: _launch_popcount(_popcount_tile(Q, True), *args),
         )
     return out
 

@@ -52,14 +52,14 @@ def _plain_tile(Q: int) -> Tile:
 def _tile(Q: int, B: int, nbits: int, target: str) -> Tile:
     """Plain products for few queries; else the widest tile that spills nowhere.
 
-    4 bits have two accumulators, odd rows many pointers, and a thread of sm_100 all columns of a row.
+    Rows that are not whole sixteens take many pointers, 4 bits take two accumulators, and a thread of
+    sm_100 holds every column of a row.
     """
     if Q <= _FEW:
         return _plain_tile(Q)
-    BN = 128 if nbits == 8 and B % 16 == 0 else 64
-    if nbits == 4 and target.startswith("cuda 10"):
-        BN = 32
-    return Tile(64, BN, 64 if B % 4 == 0 else 32, True, 4)
+    if B % 16:
+        return Tile(64, 32, 32, True, 4)
+    return Tile(64, 128 if nbits == 8 else 32 if target.startswith("cuda 10") else 64, 64, True, 4)
 
 
 @triton.jit
