@@ -60,9 +60,8 @@ def _bucketize(
     else:
         table = b_ptr + (d * L if PER_COLUMN else 0)  # boundaries are (C, L)
         for s in tl.static_range(STEPS):
-            step: tl.constexpr = 1 << (STEPS - 1 - s)
-            b = tl.load(table + tl.minimum(count + (step - 1), L - 1), mask=mask, other=0.0)
-            count += tl.where(b >= x, 0, step)
+            b = tl.load(table + tl.minimum(count + ((1 << (STEPS - 1 - s)) - 1), L - 1), mask=mask, other=0.0)
+            count += tl.where(b >= x, 0, 1 << (STEPS - 1 - s))
         count = tl.minimum(count, L)  # probes past the table read its last boundary again
     if PARTIAL:
         count = tl.where(mask, count, 0)

@@ -80,7 +80,7 @@ def _side_by_side(chunks, real, BN: tl.constexpr, BC: tl.constexpr, W: tl.conste
 @triton.jit(do_not_specialize=["R", "N"])
 def _decode_rotated(
     packed_ptr, hi_ptr, lo_ptr, rotation_hi_ptr, rotation_lo_ptr, unscale_ptr, ids_ptr, out_ptr,
-    R, N, M, E, stride_d, stride_n,
+    R, N, D, E, chunks, stride_d, stride_n,
     S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
     BE: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -91,19 +91,18 @@ def _decode_rotated(
     rows = packed_ptr + n * stride_n
     known = known & (r < R)
     acc = tl.zeros([BN, BE], tl.float32)
-    chunks = M * (S // W)
     for first in tl.range(0, chunks, BC, num_stages=STAGES):
         c = first + tl.arange(0, BC)[None, :]
         mask = known & (c < chunks)
         d = first * W + tl.arange(0, BC * W)[:, None]
-        at, there = d.to(tl.int64) * stride_d + e, (d < M * S) & (e < stride_d)
-        hi = _side_by_side(load_chunks(rows, hi_ptr, c, mask, S, W, NBITS), d < M * S, BN, BC, W)
+        at, there = d.to(tl.int64) * stride_d + e, (d < D) & (e < stride_d)
+        hi = _side_by_side(load_chunks(rows, hi_ptr, c, mask, S, W, NBITS), d < D, BN, BC, W)
         rotation_hi = tl.load(rotation_hi_ptr + at, mask=there, other=0.0)
         if SPLIT:
             rotation_lo = tl.load(rotation_lo_ptr + at, mask=there, other=0.0)
             acc = tl.dot(hi, rotation_lo, acc)
             if lo_ptr is not None:
-                lo = _side_by_side(load_chunks(rows, lo_ptr, c, mask, S, W, NBITS), d < M * S, BN, BC, W)
+                lo = _side_by_side(load_chunks(rows, lo_ptr, c, mask, S, W, NBITS), d < D, BN, BC, W)
                 acc = tl.dot(lo, rotation_hi, acc)
             acc = tl.dot(hi, rotation_hi, acc)
         else:
@@ -191,7 +190,7 @@ def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
     W = chunk_width(S, hi.element_size())
     _decode_rotated[(triton.cdiv(R, BN) * triton.cdiv(E, BE),)](
         packed, hi, lo, *rotation, unscale, ids, out,
-        R, len(packed), M, E, rotation[0].stride(0), packed.stride(0),
+        R, len(packed), M * S, E, M * (S // W), rotation[0].stride(0), packed.stride(0),
         S=S, NBITS=K.bit_length() - 1, BN=BN, BC=BD // W, W=W, BE=BE,
         SPLIT=split, STAGES=stages, num_warps=num_warps, enable_fp_fusion=True,
     )  # fmt: skip

@@ -80,7 +80,7 @@ def _rescore(
 
 @triton.jit(do_not_specialize=["R", "N", "blocks"])
 def _rescore_codes(
-    q_ptr, packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, stride_n, blocks,
+    q_ptr, packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, D, chunks, stride_n, blocks,
     METRIC: tl.constexpr, S: tl.constexpr, NBITS: tl.constexpr,
     BR: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
@@ -89,10 +89,9 @@ def _rescore_codes(
     rows = packed_ptr + n[:, None] * stride_n
     product, square = tl.zeros([BR, BC, W], tl.float32), tl.zeros([BR, BC, W], tl.float32)
     own = tl.zeros([1, BC, W], tl.float32)
-    chunks = M * (S // W)
     for first in range(0, chunks, BC):
         c = first + tl.arange(0, BC)[None, :]
-        at = (q * M * S + c * W)[:, :, None] + tl.arange(0, W)
+        at = (q * D + c * W)[:, :, None] + tl.arange(0, W)
         y = tl.load(q_ptr + at, mask=(c < chunks)[:, :, None], other=0.0)
         x = load_chunks(rows, table_ptr, c, known[:, None] & (c < chunks), S, W, NBITS).to(tl.float32)
         product, square, own = _add(product, square, own, x, y, METRIC)
@@ -133,7 +132,7 @@ def rescore_codes(
     blocks = triton.cdiv(R, BR)
     _rescore_codes[(Q * blocks,)](
         queries.contiguous(), packed, centroids.contiguous(), ids.contiguous(), out,
-        R, len(packed), M, packed.stride(0), blocks,
+        R, len(packed), M * S, M * (S // W), packed.stride(0), blocks,
         METRIC=metric, S=S, NBITS=K.bit_length() - 1, BR=BR, BC=BD // W, W=W,
         num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
