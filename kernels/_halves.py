@@ -89,7 +89,7 @@ def halves_of_slots(x, exponent, SP: tl.constexpr):
     hi = scaled.to(tl.float16).to(tl.float32)
     bias = ratio[:, None] * bias_scale(j // 4)
     rest = tl.where(j % 4 == 1, scaled - hi, tl.where(j % 4 == 2, hi * 0.00048828125, bias))
-    return tl.where(j % 4 == 0, hi, rest).to(tl.float16)
+    return tl.where(j % 4 == 0, hi, rest).to(tl.float16), scaled, ratio
 
 
 @triton.jit

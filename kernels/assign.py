@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._halves import halves_of_rows, halves_table, padded
+from ._halves import halves_of_rows, halves_of_slots, halves_table, padded
 from ._launch import _target, launch_or
 
 _WIDEST = 64  # dimensions of a sub-space that the halves are built for
@@ -49,6 +49,11 @@ def _tile(K: int, S: int, per: int = 1, exact: bool = False, target: str = "") -
     if BK > 64 or K > BK:
         return Tile(64, BK, 4, 8 if K <= BK else 1, 1)
     return Tile(128 if S <= 32 else 64, BK, 4, 1, max(1, 8 // per))
+
+
+def _in_slots(S: int, target: str) -> bool:
+    """Whether to load a dimension four times: triton 3.6 cannot rearrange so few of them for Blackwell."""
+    return padded(S) == 4 and target == "cuda 100"
 
 
 def _plain_tile(K: int) -> tuple[int, int]:
@@ -113,11 +118,12 @@ def load_table(table_ptr, k0, BK: tl.constexpr, SP: tl.constexpr):
 def _assign_halves(
     x_ptr, table_ptr, shift_ptr, exponent_ptr, out_ptr, unsure_ptr, N, M, B, K, KP, stride_n,
     S: tl.constexpr, SP: tl.constexpr, PER: tl.constexpr, NBITS: tl.constexpr, ONE: tl.constexpr,
-    SECOND: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STEPS: tl.constexpr, COLUMNS: tl.constexpr,
+    SECOND: tl.constexpr, SLOTS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STEPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     wide = tl.cdiv(B, COLUMNS)
     block = (tl.program_id(0) // wide).to(tl.int64) * (STEPS * BN)
-    s = tl.arange(0, SP)
+    s = tl.arange(0, 4 * SP) // 4 if SLOTS else tl.arange(0, SP)
     k = tl.arange(0, BK)
     for column in range(COLUMNS):
         b = tl.program_id(0) % wide * COLUMNS + column
@@ -134,7 +140,11 @@ def _assign_halves(
                 x = tl.load(x_ptr + n[:, None] * stride_n + (m * S + s)[None, :], mask=where, other=0.0)
                 shift = tl.load(shift_ptr + m * SP + s)
                 x = tl.where(s[None, :] < S, x.to(tl.float32) - shift[None, :], 0.0)
-                rows, scaled, ratio = halves_of_rows(x, tl.load(exponent_ptr + m), BN, SP)
+                exponent = tl.load(exponent_ptr + m)
+                if SLOTS:
+                    rows, scaled, ratio = halves_of_slots(x, exponent, SP)
+                else:
+                    rows, scaled, ratio = halves_of_rows(x, exponent, BN, SP)
                 if ONE:
                     if PER > 1:
                         table = load_table(own, 0, BK, SP)
@@ -171,7 +181,7 @@ def assign_halves(
     _assign_halves[grid](
         x, table, shift, exponent, out, unsure, N, M, out.shape[1], K, table.shape[1], x.stride(0),
         S=S, SP=padded(S), PER=per, NBITS=8 // per, ONE=K <= tile.BK, SECOND=unsure is not None,
-        BN=tile.BN, BK=tile.BK, STEPS=tile.steps, COLUMNS=tile.columns,
+        SLOTS=_in_slots(S, _target()), BN=tile.BN, BK=tile.BK, STEPS=tile.steps, COLUMNS=tile.columns,
         num_warps=tile.warps, num_stages=1, enable_fp_fusion=False,
     )  # fmt: skip
 

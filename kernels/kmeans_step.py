@@ -91,7 +91,7 @@ def _step(
         n = (p * T + t) * BN + tl.arange(0, BN)
         where = (n[:, None] < N) & (j // 4 < S)
         x = tl.load(x_ptr + n[:, None] * stride_n + (m * S + j // 4), mask=where, other=0.0)
-        rows = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
+        rows, _, _ = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
         best = tl.full([BN], float("inf"), tl.float32)
         label = tl.zeros([BN], tl.int32)
         for k0 in tl.static_range(0, BK, BC):

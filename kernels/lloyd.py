@@ -79,7 +79,7 @@ def _lloyd(
             n = n0 + tl.arange(0, BN)
             rows = x_ptr + n.to(tl.int64) * stride_n + m * S
             x = tl.load(rows[:, None] + j // 4, mask=(n[:, None] < N) & (j // 4 < S), other=0.0)
-            halves = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
+            halves, _, _ = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
             _, label, _ = least(tl.dot(halves, table), k, K, False)
             label = tl.where(n < N, label, -1)
             total = add_by_label(total, x, label, BK, SP, PART)

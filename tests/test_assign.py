@@ -110,7 +110,7 @@ def test_exact_codes_are_those_of_differences_in_float32(road, offset):
 
 
 @needs_kernels
-def test_tiles_change_no_code():
+def test_tiles_and_the_order_of_slots_change_no_code(monkeypatch):
     from gpuzip.kernels.assign import Tile
 
     x, c = anisotropic(150, 20), anisotropic(40, 20, seed=3).view(40, 4, 5).transpose(0, 1).contiguous()
@@ -125,6 +125,9 @@ def test_tiles_change_no_code():
     packed = kernel("encode")(x, c[:, :16])
     for tile in (Tile(32, 16, 4, 2, 1), Tile(64, 16, 4, 1, 3)):
         assert torch.equal(kernel("encode")(x, c[:, :16], tile=tile), packed)
+    monkeypatch.setattr("gpuzip.kernels.assign._in_slots", lambda *_: True)
+    assert torch.equal(kernel("assign")(x, c), want)
+    assert torch.equal(kernel("encode")(x, c[:, :16]), packed)
 
 
 @needs_kernels
