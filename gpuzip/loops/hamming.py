@@ -1,4 +1,4 @@
-"""Hamming distances by words of 64 bits: row by row for few queries, by columns of words for many."""
+"""Hamming distances by words of 64 bits: a tile of rows is turned into columns, whose words are lanes."""
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from gpuzip.loops._words import popcount
 from gpuzip.parallel import map_blocks
 
 _ROWS = 16384
-_FEW = 4  # queries below which turning rows into columns does not pay
 _TILE = 512  # rows whose columns stay in L1
 _NOWHERE = np.int32(2**31 - 1)  # the distance of a row that is not there or not allowed
 _ALL = np.empty(0, np.bool_)
@@ -19,11 +18,10 @@ def hamming_scan(queries, codes, mask, group):
     N, Q = len(codes), len(queries)
     least = np.full((Q, -(-N // group)), _NOWHERE, np.int32)
     words, shift = _words(queries), group.bit_length() - 1
-    scan = _scan_rows if Q < _FEW else _scan_columns
 
     def some_rows(start, stop):
         allowed = _ALL if mask is None else mask[start:stop].contiguous().numpy()
-        scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
+        _scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
 
     if least.size:
         map_blocks(some_rows, N, _ROWS)
@@ -49,32 +47,26 @@ def hamming_gather(queries, codes, mask, ids):
 
 def _words(rows):
     """(n, B) uint8 -> (n, ceil(B / 8)) uint64; bytes past the last are zero."""
-    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 8)).contiguous().numpy()
+    if rows.shape[1] % 8:  # pad copies even where there is nothing to add
+        rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 8))
+    rows = rows.contiguous().numpy()
     return rows.view(np.uint64) if len(rows) else np.empty((0, rows.shape[1] // 8), np.uint64)
 
 
 @jit()
-def _scan_rows(queries, words, mask, shift, least):
-    for q in range(len(queries)):
-        query, mine = queries[q], least[q]
-        for r in range(len(words)):
-            distance = _distance(query, words[r])
-            if distance < mine[r >> shift] and (len(mask) == 0 or mask[r]):
-                mine[r >> shift] = distance
-
-
-@jit()
-def _scan_columns(queries, words, mask, shift, least):
+def _scan(queries, words, mask, shift, least):
     wide_vectors()
     n, W = words.shape
-    columns = np.empty((W + W % 2, _TILE), np.uint64)
+    columns = np.empty((W + W % 2, _TILE + 8), np.uint64)  # 8: not a power of two apart, for the cache's sets
     columns[W:] = 0
     distances = np.empty(_TILE, np.uint64)
     for first in range(0, n, _TILE):
         rows = min(_TILE, n - first)
-        for r in range(rows):
-            for w in range(W):
-                columns[w, r] = words[first + r, w]
+        tile = words[first : first + rows]
+        for w in range(W):
+            column = columns[w]
+            for r in range(rows):
+                column[r] = tile[r, w]
         for q in range(len(queries)):
             distances[:rows] = 0
             for w in range(0, W, 2):
@@ -93,11 +85,13 @@ def _scan_columns(queries, words, mask, shift, least):
 @jit()
 def _least_of_groups(distances, first, shift, least):
     """distances of rows from `first`, a multiple of the tile: min into least[row >> shift]."""
+    wide_vectors()
     group = 1 << shift
     for start in range(0, len(distances), group):
         lowest = np.uint64(_NOWHERE)
-        for distance in distances[start : start + group]:
-            lowest = min(lowest, distance)
+        some = distances[start : start + group]
+        for r in range(len(some)):  # numba's min, and its iteration, are not made of vectors
+            lowest = some[r] if some[r] < lowest else lowest
         g = (first + start) >> shift
         least[g] = min(least[g], np.int32(lowest))
 
