@@ -22,19 +22,33 @@ _pools: dict[int, ThreadPoolExecutor] = {}  # by size; callers may have set diff
 _in_worker = threading.local()
 
 
-def map_blocks(fn: Callable[[int, int], T], n: int, block: int) -> list[T]:
-    """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order."""
+def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False) -> list[T]:
+    """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order.
+
+    lone_here: a single block runs in the caller's thread, which is for work that takes no longer than
+    waking another one, and that torch's threads have no part in.
+    """
     bounds = [(start, min(start + block, n)) for start in range(0, n, block)]
     threads = torch.get_num_threads()
-    if threads == 1 or getattr(_in_worker, "yes", False):
+    if threads == 1 or getattr(_in_worker, "yes", False) or (lone_here and len(bounds) == 1):
         return [fn(*b) for b in bounds]
     pool, inference = _workers(threads), torch.is_inference_mode_enabled()
-    return [f.result() for f in [pool.submit(_without_grad, inference, fn, b) for b in bounds]]
+    results: dict[int, T] = {}
+    todo, next_one = iter(enumerate(bounds)), threading.Lock()
 
+    def some_blocks() -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # both modes are per thread
+            while True:
+                with next_one:
+                    at, b = next(todo, (-1, (0, 0)))
+                if at < 0:
+                    return
+                results[at] = fn(*b)
 
-def _without_grad(inference: bool, fn: Callable[[int, int], T], bounds: tuple[int, int]) -> T:
-    with torch.inference_mode(inference), torch.no_grad():  # both modes are per thread
-        return fn(*bounds)
+    # A task a thread, not one a block: every task that ends wakes the caller, which costs as much as a block.
+    for task in [pool.submit(some_blocks) for _ in range(min(threads, len(bounds)))]:
+        task.result()
+    return [results[at] for at in range(len(bounds))]
 
 
 def _workers(threads: int) -> ThreadPoolExecutor:

@@ -73,7 +73,7 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
 
 def group_size(N: int, k: int) -> int:
     """Rows a group: a power of two that balances N / group first keys against k * group second ones."""
-    group = 1 << max(0, round(math.log2(math.sqrt(N / k) / 4))) if k < N else 1
+    group = 1 << max(0, round(math.log2(math.sqrt(N / k) / 2))) if k < N else 1
     return 1 if 4 * k * group >= N else min(group, _MAX_GROUP)
 
 

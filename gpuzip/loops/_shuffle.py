@@ -4,6 +4,8 @@ Source: the tables in registers of FAISS's FastScan (Andre, Kermarrec, Le Scouar
 enough", VLDB 2015), which have 16 entries there.
 """
 
+from functools import cache
+
 from llvmlite import binding, ir
 from numba import config, types
 from numba.extending import intrinsic
@@ -14,6 +16,7 @@ _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _BYTES, _HALVES, _WORDS = ir.VectorType(_I8, 64), ir.VectorType(_I16, 32), ir.VectorType(_I64, 8)
 
 
+@cache
 def is_here():
     """Whether this CPU has the instructions, and numba was not told to do without."""
     free = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX

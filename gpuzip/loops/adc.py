@@ -10,7 +10,8 @@ from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
 from gpuzip.parallel import map_blocks
 
-_ROWS = 16384
+_WORK = 1 << 17  # rows times queries of a block: a millisecond
+_GATHERED = 1 << 14  # candidates of a block
 _FEW = 3  # queries below which tables apart are faster than tables side by side
 _FEW_FILTERED = 8  # the same where tables fit in registers
 _WIDE = 16  # queries side by side: a look-up reads a cache line of scores
@@ -49,7 +50,7 @@ def adc_scan(packed, lut, scale, mask, group):
                 _scan_wide(codes.reshape(-1), M, K, table, *extras, shift, part[t * _WIDE : (t + 1) * _WIDE])
 
     if best.size:
-        map_blocks(some_rows, N, _ROWS)
+        map_blocks(some_rows, N, _rows_of_a_block(Q), lone_here=True)
     return torch.from_numpy(best)
 
 
@@ -67,8 +68,13 @@ def adc_gather(packed, lut, scale, mask, ids):
             gather(_codes(torch.from_numpy(rows), M, K), tables[q], *extras, N, ids[q], scores[q])
 
     if scores.size and N:
-        map_blocks(some_queries, len(tables), max(1, 4096 // ids.shape[1]))
+        map_blocks(some_queries, len(tables), max(1, _GATHERED // ids.shape[1]), lone_here=True)
     return torch.from_numpy(scores) if N else torch.full(ids.shape, float("-inf"))
+
+
+def _rows_of_a_block(Q):
+    """A multiple of every group."""
+    return max(8192, _WORK // Q // 1024 * 1024)
 
 
 def _codes(packed, M, K):

@@ -7,7 +7,8 @@ from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
 from gpuzip.parallel import map_blocks
 
-_ROWS = 16384
+_WORK = 1 << 18  # rows times queries of a block: a millisecond
+_GATHERED = 1 << 14  # candidates of a block
 _TILE = 512  # rows whose columns stay in L1
 _NOWHERE = np.int32(2**31 - 1)  # the distance of a row that is not there or not allowed
 _ALL = np.empty(0, np.bool_)
@@ -24,7 +25,8 @@ def hamming_scan(queries, codes, mask, group):
         _scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
 
     if least.size:
-        map_blocks(some_rows, N, _ROWS)
+        rows = max(8192, _WORK // Q // 1024 * 1024)  # a multiple of every group
+        map_blocks(some_rows, N, rows, lone_here=True)
     return torch.from_numpy(least)
 
 
@@ -41,7 +43,7 @@ def hamming_gather(queries, codes, mask, ids):
             _gather(words[q], _words(rows), allowed, N, ids[q], distances[q])
 
     if distances.size and N:
-        map_blocks(some_queries, len(ids), max(1, 4096 // ids.shape[1]))
+        map_blocks(some_queries, len(ids), max(1, _GATHERED // ids.shape[1]), lone_here=True)
     return torch.from_numpy(distances)
 
 
