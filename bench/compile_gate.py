@@ -1,8 +1,8 @@
 """Compile every kernel for GPUs that need not be here, and read what each one takes and is made of.
 
-    python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write]
+    python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write] [--every]
 
-Each launcher runs on tensors without memory (the samples of its op, and the sizes of `gate.production`)
+Each launcher runs on tensors without memory (sizes of `gate.production`; with --every its op's samples too)
 under a driver that names a GPU and has none: triton specialises and compiles just what a launch there would,
 and nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel
 
@@ -24,9 +24,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 
@@ -53,12 +54,18 @@ class _Work(NamedTuple):
     tiles: Tiles
 
 
-def compile_op(target: str, op: str) -> _Work:
+def _sizes(op: str, every: bool) -> list[tuple[Any, ...]]:
+    """Sizes in use; the samples as well where every is asked for, or there are no others."""
+    in_use = list(production(op))
+    return in_use if in_use and not every else [*in_use, *OPS[op].samples("cpu")]
+
+
+def compile_op(target: str, op: str, every: bool = False) -> _Work:
     """What the launcher of an op compiles on a target, and the tiles that it chose."""
     module, launcher = _kernel(op)
-    tiles, arguments = Tiles(), [*OPS[op].samples("cpu"), *production(op)]
+    tiles, arguments = Tiles(), _sizes(op, every)
     with tiles.watch(module):
-        return _Work(build(target, launcher, getattr(module, launcher), arguments), tiles)
+        return _Work(build(target, launcher, getattr(module, launcher), arguments, every), tiles)
 
 
 def _kernel(op: str) -> tuple[ModuleType, str]:
@@ -71,9 +78,9 @@ def compile_for(target: str, ops: list[str]) -> list[Row]:
     return _rows(target, [built for op in ops for built in compile_op(target, op).built])
 
 
-def gate(ops: list[str], targets: list[str], jobs: int) -> Found:
+def gate(ops: list[str], targets: list[str], jobs: int, every: bool = False) -> Found:
     """Compile, count and judge. Tiles and the table of meant.py can only be judged where all ops are here."""
-    done = workers.run(compile_op, targets, ops, jobs)
+    done = workers.run(partial(compile_op, every=every), targets, ops, jobs)
     rows = [Row(d.op, d.target, problem=d.death) for d in done if d.result is None]
     for target in targets:
         results = [d.result for d in done if d.target == target and d.result is not None]
@@ -81,7 +88,8 @@ def gate(ops: list[str], targets: list[str], jobs: int) -> Found:
     problems = [str(row) for row in rows if row.problem]
     if set(ops) == set(OPS):
         problems += meant.never_built({row.kernel for row in rows}, OPS)
-        problems += _unreached([d.result.tiles for d in done if d.result is not None])
+        if every:
+            problems += _unreached([d.result.tiles for d in done if d.result is not None])
     return Found(rows, problems)
 
 
@@ -116,13 +124,16 @@ def main() -> int:
     parser.add_argument(
         "--write", nargs="?", const=FILE, type=Path, help="write the table, for every op and target"
     )
+    parser.add_argument(
+        "--every", action="store_true", help="samples too, each multiple of 16 apart, and tiles not reached"
+    )
     chosen = parser.parse_args()
     if triton.knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, and the interpreter compiles nothing. Unset it.")
     if chosen.write and (set(chosen.op) != set(OPS) or set(chosen.target) != set(TARGETS)):
         parser.error("--write needs every op and every target.")
     start = time.perf_counter()
-    rows, problems = gate(chosen.op, chosen.target, chosen.jobs)
+    rows, problems = gate(chosen.op, chosen.target, chosen.jobs, chosen.every)
     lines = table.worst(rows)
     print(table.text(lines))
     for problem in problems:

@@ -41,7 +41,8 @@ class Tile(NamedTuple):
 def _tile(rows: int, words: int, K: int, group: int = 1) -> Tile:
     """1024 rows share each row of the table, 256 where there are few, and whole groups of them."""
     BN = max(group, 1024 if rows >= 1 << 16 else 256)
-    VW = min({256: 4, 16: 2}.get(K, 0), words & -words)  # 16 codes: twice that spills on sm_100
+    most = {256: 2 if group == 512 else 4, 16: 2}.get(K, 0)  # twice that spills on sm_100
+    VW = min(most, words & -words)
     return Tile(BN, K <= BN, VW)
 
 

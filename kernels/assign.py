@@ -42,9 +42,10 @@ class Tile(NamedTuple):
 def _tile(K: int, S: int, per: int = 1, exact: bool = False, target: str = "") -> Tile:
     """64 by 256 with four warps is the most that no target spills; a program keeps one table of K > 64.
 
-    Half of it for `exact`, which keeps more, and on Blackwell, where all scores leave tensor memory at once.
+    Half of it for `exact` and for many centroids, which keep more, and on Blackwell, where all scores leave
+    tensor memory at once.
     """
-    most = 128 if exact or target == "cuda 100" else 256
+    most = 128 if exact or K > 256 or target == "cuda 100" else 256
     BK = min(max(16, triton.next_power_of_2(K)), most, 4096 // padded(S))
     if BK > 64 or K > BK:
         return Tile(64, BK, 4, 8 if K <= BK else 1, 1)

@@ -53,19 +53,29 @@ class _Recorder:
     """Stands in for JITFunction.run: compiles each distinct specialisation once and keeps it.
 
     failed: what did not compile in this launch, by label. The error goes on to the launcher, which may
-    have a simpler form to fall back to.
+    have a simpler form to fall back to. forms: what became of each form, unless `every` asks for more.
     """
 
     name: str
     built: dict[str, Built] = field(default_factory=dict)
     failed: dict[str, Row] = field(default_factory=dict)
+    every: bool = False
+    forms: dict[tuple[str, str, str], Exception | None] = field(default_factory=dict)
 
     def compile(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
         row = _row(self.name, function, args, kwargs)
+        form = (row.kernel, row.tile, _without_multiples(row.arguments))
+        if form in self.forms and not self.every:
+            if (known := self.forms[form]) is not None:
+                self.failed[str(row)] = replace(row, fallback=_words(known))
+                raise known
+            return
+        self.forms[form] = None
         try:
             kernel = run(function, *args, **{**kwargs, "warmup": True})
             _fit(self.name, kernel)
         except Exception as error:
+            self.forms[form] = error
             self.failed[str(row)] = replace(row, fallback=_words(error))
             raise
         if kernel.hash not in self.built:
@@ -103,6 +113,10 @@ def _row(target: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, An
             facts.append(f"{param.name}=1" if value == 1 else f"{param.name}%16")
     tile += [f"{name[4:]}={kwargs[name]}" for name in ("num_warps", "num_stages") if name in kwargs]
     return Row(function.__name__, target, " ".join([",".join(dtypes), *facts]), " ".join(tile))
+
+
+def _without_multiples(arguments: str) -> str:
+    return " ".join(fact for fact in arguments.split() if not fact.endswith(("%16", "=1")))
 
 
 def _fit(target: str, kernel: Any) -> None:
@@ -156,12 +170,20 @@ def _compiling_for(recorder: _Recorder) -> Iterator[None]:
 
 
 def build(
-    target: str, launcher: str, launch: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]
+    target: str,
+    launcher: str,
+    launch: Callable[..., Any],
+    arguments: Iterable[tuple[Any, ...]],
+    every: bool = False,
 ) -> list[Built]:
-    """Every specialisation that the launcher reaches on a target. No launch knows of another's fallbacks."""
+    """What the launcher compiles on a target. No launch knows of another's fallbacks.
+
+    Each kernel once for each tile, dtypes of its tensors and width of its sizes; with `every` also for each
+    way in which sizes are multiples of 16, or 1.
+    """
     from gpuzip.kernels._launch import FALLEN
 
-    recorder = _Recorder(target)
+    recorder = _Recorder(target, every=every)
     with _compiling_for(recorder):
         for args in arguments:
             FALLEN.clear()

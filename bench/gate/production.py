@@ -78,10 +78,11 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(N, 96, dtype=u8), t(96, 256, 8), t(768, 768), None
     elif op == "adc_scan":
         for Q, group in ((1, 1024), (64, 32), (64, 1), (1, 512), (64, 512)):
-            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), group
-        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, 1024
-    elif op == "adc_gather":
-        yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), t(64, 3200, dtype=torch.int64)
+            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), t(N, dtype=torch.bool), group
+        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, None, 1024
+        yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
+        yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
+        yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
     elif op == "hamming_scan":
         for Q, B, group in ((1, 48, 1024), (10, 96, 32), (64, 128, 64), (1000, 48, 1024), (1000, 38, 32)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
@@ -126,12 +127,6 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(N, 384), t(384, 15), 4
         yield t(N, 1024, dtype=torch.float16), t(1024, 3), 2
         yield t(N, 1024), t(1024, 1), 1
-        for Q, group in ((1, 1024), (64, 32), (64, 1)):
-            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), t(N, dtype=torch.bool), group
-        yield t(huge, 48, dtype=u8), t(1000, 96, 16), None, None, 1024
-        yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
-        yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
-        yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
     elif op == "adc_gather":
         yield t(huge, 48, dtype=u8), t(64, 48, 256), t(huge), None, t(64, 3200, dtype=torch.int64)
         rows, allowed = t(64, 1 << 17, dtype=torch.int64), t(huge, dtype=torch.bool)
