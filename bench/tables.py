@@ -58,8 +58,8 @@ def _code(row: Row) -> list[str]:
 
 def speed() -> list[str]:
     rows = read("pq")
-    heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster", "ratio without numba"]
-    heads += ["memory, gpuzip", "memory, theirs"]
+    heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster"]
+    heads += [*_without_numba(rows[0], "ratio without numba"), "memory, gpuzip", "memory, theirs"]
     return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
 
 
@@ -68,10 +68,17 @@ def _race(row: Row) -> list[str]:
     peer = row["peer"] + (f", recall {float(row['recall']):.3f}" if row["recall"] else "")
     memory = [_bytes(row["peak_bytes"]), _bytes(row["peer_peak_bytes"])]
     if not row["ratio"]:
-        return [_case(row), peer, _seconds(row["seconds"]), row["note"], "", "", "", *memory]
+        untimed = [_case(row), peer, _seconds(row["seconds"]), row["note"], "", ""]
+        return [*untimed, *_without_numba(row, ""), *memory]
     times = [_seconds(row["seconds"]), _seconds(row["peer_seconds"])]
-    plain = verdict(float(row["plain_ratio"]), row["peer"])[0]
-    return [_case(row), peer, *times, *verdict(float(row["ratio"]), row["peer"]), plain, *memory]
+    plain = verdict(float(row.get("plain_ratio") or "nan"), row["peer"])[0]
+    faster = verdict(float(row["ratio"]), row["peer"])
+    return [_case(row), peer, *times, *faster, *_without_numba(row, plain), *memory]
+
+
+def _without_numba(row: Row, cell: str) -> list[str]:
+    """The cell of that column, which older results lack."""
+    return [cell] if "plain_ratio" in row else []
 
 
 def memory() -> list[str]:

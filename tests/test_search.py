@@ -231,7 +231,7 @@ def test_topk_of_any_shape(N, k, seed, levels):
 
 
 @pytest.mark.parametrize(
-    ("N", "k", "group"), [(10, 1, 1), (1000, 1, 8), (10**6, 10, 64), (10**9, 10, 1024), (50, 50, 1)]
+    ("N", "k", "group"), [(10, 1, 2), (1000, 1, 16), (10**6, 10, 128), (10**9, 10, 1024), (50, 50, 1)]
 )
 def test_group_size(N, k, group):
     assert search.group_size(N, k) == group
