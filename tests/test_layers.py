@@ -140,7 +140,9 @@ def test_a_module_imports_declared_dependencies_and_interop_its_own_inside_funct
     at_import = {
         name.split(".")[0] for statement in tree.body for name in imports_outside_functions(statement)
     }
-    allowed = {"gpuzip.interop": {"faiss"}, "gpuzip.loops": {"numba", "llvmlite"}}.get(layer(module(path)), set())
+    allowed = {"gpuzip.interop": {"faiss"}, "gpuzip.loops": {"numba", "llvmlite"}}.get(
+        layer(module(path)), set()
+    )
     assert outside <= allowed
     assert layer(module(path)) == "gpuzip.loops" or not outside & at_import
 

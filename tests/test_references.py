@@ -60,7 +60,7 @@ def test_decode_by_loops():
     centroids = torch.arange(2 * 4 * 3, dtype=torch.float32).view(2, 4, 3)
     codes = [[3, 0], [1, 2]]
     packed = ref("pack_bits")(torch.tensor(codes, dtype=torch.uint8), 2)
-    for row, code in zip(ref("decode")(packed, centroids).tolist(), codes, strict=True):
+    for row, code in zip(ref("decode")(packed, centroids, None).tolist(), codes, strict=True):
         assert row == [*centroids[0, code[0]].tolist(), *centroids[1, code[1]].tolist()]
 
 
