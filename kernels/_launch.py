@@ -16,7 +16,7 @@ def launch_or(kernel, fast, simple):
     kernel: the name and what is special of its form, for the message. fast, simple: launches without
     arguments that write the same outputs. Errors of a kernel that runs pass through.
     """
-    key = (kernel, _target())
+    key = (kernel, compile_target())
     if key not in FALLEN:
         try:
             return fast()
@@ -38,7 +38,7 @@ def _is_of_the_compiler(error):
     return isinstance(error, RuntimeError) and "PassManager" in str(error)
 
 
-def _target():
+def compile_target():
     """`cuda 90`, or "interpreter" where no GPU is: there nothing is compiled."""
     try:
         target = driver.active.get_current_target()

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._halves import halves_of_rows, halves_of_slots, halves_table, padded
-from ._launch import _target, launch_or
+from ._launch import compile_target, launch_or
 
 _WIDEST = 64  # dimensions of a sub-space that the halves are built for
 
@@ -175,14 +175,14 @@ def assign_halves(
 ) -> None:
     """Launch: `per` labels a column of `out`; `unsure`, where given, becomes 1 where a label is in doubt."""
     N, (M, K, S) = x.shape[0], centroids.shape
-    tile = tile or _tile(K, S, per, unsure is not None, _target())
+    tile = tile or _tile(K, S, per, unsure is not None, compile_target())
     table, shift, exponent = halves_table(centroids, tile.BK)
     blocks = triton.cdiv(N, tile.BN * tile.steps)
     grid = (blocks * triton.cdiv(out.shape[1], tile.columns),)
     _assign_halves[grid](
         x, table, shift, exponent, out, unsure, N, M, out.shape[1], K, table.shape[1], x.stride(0),
         S=S, SP=padded(S), PER=per, NBITS=8 // per, ONE=K <= tile.BK, SECOND=unsure is not None,
-        SLOTS=_in_slots(S, _target()), BN=tile.BN, BK=tile.BK, STEPS=tile.steps, COLUMNS=tile.columns,
+        SLOTS=_in_slots(S, compile_target()), BN=tile.BN, BK=tile.BK, STEPS=tile.steps, COLUMNS=tile.columns,
         num_warps=tile.warps, num_stages=1, enable_fp_fusion=False,
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import _target, launch_or
+from ._launch import compile_target, launch_or
 
 _FEW = 10  # queries up to which counting costs less than a tile of 64 queries on tensor cores
 
@@ -259,7 +259,7 @@ def hamming_scan(
     if out.numel() == 0:
         return out
     codes = codes.contiguous()
-    tile = tile or _tile(Q, B, _words(codes)[1] == 4, _target())
+    tile = tile or _tile(Q, B, _words(codes)[1] == 4, compile_target())
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
     args = (queries.contiguous(), codes, mask, group, out)
     if isinstance(tile, PopcountTile):

@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._halves import halves_of_slots, halves_table, padded
-from ._launch import _target, launch_or
+from ._launch import compile_target, launch_or
 from .assign import assign, least, load_table
 from .centroid_sums import _add, _parts, centroid_sums
 
@@ -47,7 +47,7 @@ def _tile(K: int, S: int, target: str = "") -> Tile:
 
 def part_type() -> tl.dtype:
     """bfloat16; the interpreter multiplies its bits as integers, so there the same values in float32."""
-    return tl.float32 if _target() == "interpreter" else tl.bfloat16
+    return tl.float32 if compile_target() == "interpreter" else tl.bfloat16
 
 
 def _is_fused(K: int, S: int) -> bool:
@@ -115,7 +115,7 @@ def kmeans_step(x: Tensor, centroids: Tensor, tile: Tile | None = None) -> tuple
     x = x if x.stride(1) == 1 else x.contiguous()
 
     def fused() -> tuple[Tensor, Tensor]:
-        chosen = tile or _tile(K, S, _target())
+        chosen = tile or _tile(K, S, compile_target())
         P, T = _parts(N, D, K, chosen.BN)
         table, shift, exponent = halves_table(centroids, chosen.BK)
         sums = torch.empty((P, M, K, S), dtype=torch.float32, device=x.device)

@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import _target, launch_or
+from ._launch import compile_target, launch_or
 
 _FEW = 4  # queries up to which plain products keep up with memory
 
@@ -185,7 +185,7 @@ def scalar_scan(
             num_warps=tile.num_warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
-    tile = tile or _tile(Q, B, nbits, _target())
+    tile = tile or _tile(Q, B, nbits, compile_target())
     if tile.on_tensor_cores:
         launch_or("_scalar_scan[int8 tensor cores]", lambda: launch(tile), lambda: launch(_plain_tile(Q)))
     else:

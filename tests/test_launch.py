@@ -24,7 +24,7 @@ def target(monkeypatch):
     monkeypatch.setattr(launch, "FALLEN", {})
 
     def set_target(name: str) -> None:
-        monkeypatch.setattr(launch, "_target", lambda: name)
+        monkeypatch.setattr(launch, "compile_target", lambda: name)
 
     set_target("cuda 90")
     return set_target
@@ -102,4 +102,4 @@ def test_without_a_gpu_the_target_is_the_interpreter(monkeypatch):
             raise RuntimeError("0 active drivers")
 
     monkeypatch.setattr(launch.driver, "_active", NoGpu())
-    assert launch._target() == "interpreter"
+    assert launch.compile_target() == "interpreter"

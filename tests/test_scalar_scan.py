@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gpuzip.ops import OPS, pack_bits, scalar_scan
-from gpuzip.ops._lanes import use_loops
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or torch.cuda.is_available(),
@@ -32,23 +31,21 @@ def inputs(Q: int, N: int, D: int, nbits: int, seed: int = 0) -> tuple[Tensor, .
     return pack_bits(values, nbits), queries, *floats, torch.rand(N, generator=g) < 0.8, values
 
 
-@pytest.mark.parametrize("loops", [False, True])
 @pytest.mark.parametrize("nbits", [4, 8])
 @pytest.mark.parametrize(("Q", "N", "D"), [(1, 3001, 384), (5, 700, 33), (20, 2500, 100)])
-def test_against_float64(Q, N, D, nbits, loops):
+def test_against_float64(Q, N, D, nbits):
     codes, queries, query_scale, scale, bias, mask, values = inputs(Q, N, D, nbits)
     dots = queries.double() @ values.double().T
     products = query_scale.double()[:, None] * dots * scale.double()
     scores = products + bias.double()
     bound = (4 * products.abs() + 2 * scores.abs() + 1) * 2**-24  # a rounding a step
-    with use_loops(loops):
-        got = scalar_scan(codes, queries, query_scale, scale, bias, None, nbits)
-        assert bool(((got.double() - scores).abs() <= bound).all())
-        masked = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits)
-        assert torch.equal(masked.isneginf(), (~mask).expand(Q, N))
-        best = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits, 64)
-        padded = torch.nn.functional.pad(masked, (0, -N % 64), value=float("-inf"))
-        assert torch.equal(best, padded.view(Q, -1, 64).amax(2))
+    got = scalar_scan(codes, queries, query_scale, scale, bias, None, nbits)
+    assert bool(((got.double() - scores).abs() <= bound).all())
+    masked = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits)
+    assert torch.equal(masked.isneginf(), (~mask).expand(Q, N))
+    best = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits, 64)
+    padded = torch.nn.functional.pad(masked, (0, -N % 64), value=float("-inf"))
+    assert torch.equal(best, padded.view(Q, -1, 64).amax(2))
 
 
 @pytest.mark.parametrize("nbits", [4, 8])
@@ -91,10 +88,8 @@ def test_any_size_agrees_with_the_reference(Q, N, D, nbits, power, given_rows, s
     codes, queries, query_scale, *rows, _ = inputs(Q, N, D, nbits, seed)
     some = [row if given_rows >> i & 1 else None for i, row in enumerate(rows)]
     want = OPS["scalar_scan"].reference(codes, queries, query_scale, *some, nbits, 1 << power)
-    for loops in (False, True):
-        with use_loops(loops):
-            got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], nbits, 1 << power)
-            assert torch.equal(got, want)
+    got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], nbits, 1 << power)
+    assert torch.equal(got, want)
 
 
 def extremes(D: int, nbits: int) -> tuple[Tensor, Tensor, Tensor]:

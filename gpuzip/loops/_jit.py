@@ -1,7 +1,8 @@
 """How every loop is compiled: on its first call, without the interpreter lock, kept for later processes.
 
 What is kept is found by the file of the function alone: a loop calls no compiled function of another file,
-or it would go on running that file's old code after an edit.
+or it would go on running that file's old code after an edit. What `_vector`, `_words` and `_shuffle` write
+into a loop is part of its code too: after an edit of theirs, remove `gpuzip/loops/__pycache__`.
 """
 
 import numba

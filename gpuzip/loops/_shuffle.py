@@ -10,6 +10,8 @@ from llvmlite import binding, ir
 from numba import config, types
 from numba.extending import intrinsic
 
+from gpuzip.loops._vector import load, store
+
 ROWS = 64  # that one call sums
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -66,9 +68,8 @@ def sums_of_bytes(context, out, i, tables, codes, c, B, chunks):
         builder.position_at_end(done)
         for half in range(2):  # rows are even, odd, even, odd, ...
             order = [n // 2 + 32 * (n % 2) for n in range(32 * half, 32 * half + 32)]
-            _store(
-                builder, _shuffled(builder, next_even, next_odd, order), out, builder.add(i, _I64(32 * half))
-            )
+            rows = _shuffled(builder, next_even, next_odd, order)
+            store(builder, rows, out, builder.add(i, _I64(32 * half)), align=1)
         return context.get_dummy_value()
 
     return signature, generate
@@ -119,7 +120,7 @@ def _entries(builder, tables, at, codes):
     """tables[at + code] for 64 codes: two look-ups of 128 entries, and the highest bit says which."""
     kind = ir.FunctionType(_BYTES, [_BYTES] * 3)
     lookup = builder.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.qi.512", (), kind)
-    quarters = [_load(builder, tables, builder.add(at, _I64(64 * n)), _BYTES) for n in range(4)]
+    quarters = [load(builder, tables, builder.add(at, _I64(64 * n)), _BYTES, align=1) for n in range(4)]
     low = builder.call(lookup, [quarters[0], codes, quarters[1]])
     high = builder.call(lookup, [quarters[2], codes, quarters[3]])
     return builder.select(builder.icmp_signed("<", codes, ir.Constant(_BYTES, [0] * 64)), high, low)
@@ -127,14 +128,3 @@ def _entries(builder, tables, at, codes):
 
 def _shuffled(builder, low, high, order):
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(_I32, len(order)), order))
-
-
-def _load(builder, array, at, kind):
-    value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))
-    value.align = 1
-    return value
-
-
-def _store(builder, value, array, at):
-    where = builder.bitcast(builder.gep(array, [at]), value.type.as_pointer())
-    builder.store(value, where).align = 1

@@ -48,7 +48,7 @@ def sum_of_entries(width, rows):
             for start, total in zip(starts, totals, strict=True):
                 code = builder.zext(builder.load(builder.gep(start, [m])), integer)
                 at = builder.mul(builder.add(first, code), integer(width))
-                nexts.append(builder.fadd(total, _load(builder, tables, at, vector)))
+                nexts.append(builder.fadd(total, load(builder, tables, at, vector)))
             next_m, next_first = builder.add(m, integer(1)), builder.add(first, K)
             for phi, value, start in [(m, next_m, integer(0)), (first, next_first, integer(0))] + [
                 (total, value, vector([0.0] * width)) for total, value in zip(totals, nexts, strict=True)
@@ -58,7 +58,7 @@ def sum_of_entries(width, rows):
             builder.cbranch(builder.icmp_unsigned("<", next_m, M), loop, done)
             builder.position_at_end(done)
             for r, value in enumerate(nexts):
-                _store(builder, value, out, builder.add(i, integer(r * width)))
+                store(builder, value, out, builder.add(i, integer(r * width)))
             return context.get_dummy_value()
 
         return signature, generate
@@ -78,12 +78,12 @@ def max_into(width):
             best, values = (
                 context.make_array(signature.args[at])(context, builder, arguments[at]).data for at in (0, 2)
             )
-            old = _load(builder, best, arguments[1], vector)
+            old = load(builder, best, arguments[1], vector)
             factor = ir.Constant(vector, ir.Undefined)
             for w in range(width):
                 factor = builder.insert_element(factor, arguments[4], ir.IntType(32)(w))
-            new = builder.fmul(_load(builder, values, arguments[3], vector), factor)
-            _store(builder, builder.select(builder.fcmp_ordered(">", new, old), new, old), best, arguments[1])
+            new = builder.fmul(load(builder, values, arguments[3], vector), factor)
+            store(builder, builder.select(builder.fcmp_ordered(">", new, old), new, old), best, arguments[1])
             return context.get_dummy_value()
 
         return signature, generate
@@ -91,12 +91,13 @@ def max_into(width):
     return max_into
 
 
-def _load(builder, array, at, vector):
-    value = builder.load(builder.bitcast(builder.gep(array, [at]), vector.as_pointer()))
-    value.align = 4
+def load(builder, array, at, kind, align=4):
+    """The vector of this kind that starts at array[at]. Writes instructions, as `store` does."""
+    value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))
+    value.align = align
     return value
 
 
-def _store(builder, value, array, at):
+def store(builder, value, array, at, align=4):
     where = builder.bitcast(builder.gep(array, [at]), value.type.as_pointer())
-    builder.store(value, where).align = 4
+    builder.store(value, where).align = align

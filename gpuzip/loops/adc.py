@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip.bytewise import byte_tables
+from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
@@ -16,7 +17,6 @@ _FEW = 3  # queries below which tables apart are faster than tables side by side
 _FEW_FILTERED = 8  # the same where tables fit in registers
 _WIDE = 16  # queries side by side: a look-up reads a cache line of scores
 _AT_ONCE = 4  # rows whose sums are in registers together
-_NONE = {np.float32: np.empty(0, np.float32), np.bool_: np.empty(0, np.bool_)}
 
 _sums_of_some = sum_of_entries(_WIDE, _AT_ONCE)
 _sums_of_one = sum_of_entries(_WIDE, 1)
@@ -37,17 +37,19 @@ def adc_scan(packed, lut, scale, mask, group):
 
     def some_rows(start, stop):
         codes = _codes(packed[start:stop], M, K)
-        extras = _part(scale, start, stop, np.float32), _part(mask, start, stop, np.bool_)
-        part = best[:, start >> shift : -(-stop // group)]
+        extras = part(scale, start, stop, np.float32), part(mask, start, stop, np.bool_)
+        groups = best[:, start >> shift : -(-stop // group)]
         if few:
             for q in range(Q):
                 if filters:
-                    best_of_groups(codes, tables[q], *filters[q], *extras, shift, part[q])
+                    best_of_groups(codes, tables[q], *filters[q], *extras, shift, groups[q])
                 else:
-                    scan(codes, tables[q], *extras, shift, part[q])
+                    scan(codes, tables[q], *extras, shift, groups[q])
         else:
             for t, table in enumerate(tables):
-                _scan_wide(codes.reshape(-1), M, K, table, *extras, shift, part[t * _WIDE : (t + 1) * _WIDE])
+                _scan_wide(
+                    codes.reshape(-1), M, K, table, *extras, shift, groups[t * _WIDE : (t + 1) * _WIDE]
+                )
 
     if best.size:
         map_blocks(some_rows, N, _rows_of_a_block(Q), lone_here=True)
@@ -58,7 +60,7 @@ def adc_gather(packed, lut, scale, mask, ids):
     """As the operator: the scores of `adc_scan`, bit for bit, of rows ids (Q, R); -inf for none."""
     tables = byte_tables(lut).numpy()
     N, (_, M, K) = len(packed), tables.shape
-    extras = _part(scale, 0, N, np.float32), _part(mask, 0, N, np.bool_)
+    extras = part(scale, 0, N, np.float32), part(mask, 0, N, np.bool_)
     packed, ids = packed.contiguous().numpy(), ids.contiguous().numpy()
     scores = np.empty(ids.shape, np.float32)
 
@@ -80,11 +82,6 @@ def _rows_of_a_block(Q):
 def _codes(packed, M, K):
     """(n, B) bytes -> (n, M) codes."""
     return (packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)).contiguous().numpy()
-
-
-def _part(values, start, stop, dtype):
-    """Some of an optional column, as an array; an empty one where there is none."""
-    return _NONE[dtype] if values is None else values[start:stop].contiguous().numpy()
 
 
 @jit()

@@ -7,14 +7,13 @@ overwrites. They are allocated by numpy, which asks for large pages where torch 
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
 
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 from gpuzip.parallel import map_blocks
-
-ir = cgutils.ir  # llvmlite's, as numba has it
 
 _LINE = 64  # bytes
 _BLOCK = 1 << 19  # bytes of output in a block

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
 from gpuzip.parallel import map_blocks
@@ -11,7 +12,6 @@ _WORK = 1 << 18  # rows times queries of a block: a millisecond
 _GATHERED = 1 << 14  # candidates of a block
 _TILE = 512  # rows whose columns stay in L1
 _NOWHERE = np.int32(2**31 - 1)  # the distance of a row that is not there or not allowed
-_ALL = np.empty(0, np.bool_)
 
 
 def hamming_scan(queries, codes, mask, group):
@@ -21,7 +21,7 @@ def hamming_scan(queries, codes, mask, group):
     words, shift = _words(queries), group.bit_length() - 1
 
     def some_rows(start, stop):
-        allowed = _ALL if mask is None else mask[start:stop].contiguous().numpy()
+        allowed = part(mask, start, stop, np.bool_)
         _scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
 
     if least.size:
@@ -33,7 +33,7 @@ def hamming_scan(queries, codes, mask, group):
 def hamming_gather(queries, codes, mask, ids):
     """As the operator: the distances of rows ids (Q, R) int64; 2**31 - 1 where there is none."""
     N, words = len(codes), _words(queries)
-    allowed = _ALL if mask is None else mask.contiguous().numpy()
+    allowed = part(mask, 0, N, np.bool_)
     codes, ids = codes.contiguous().numpy(), ids.contiguous().numpy()
     distances = np.full(ids.shape, _NOWHERE, np.int32)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
+from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import as_float
 from gpuzip.loops.decode import decode
 from gpuzip.parallel import map_blocks
 
 _ROWS = 1024
-_NO_FACTOR, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
 
 
 def product_scan(packed, table, queries, scale, bias, mask, group):
@@ -24,9 +24,9 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
     def some_rows(start, stop):
         rows = decode(packed[start:stop], bits).view(table.dtype)
         scores = _readable(torch.mm(rows, columns))
-        factors = _part(scale, start, stop, _NO_FACTOR), _part(bias, start, stop, _NO_FACTOR)
+        factors = part(scale, start, stop, np.float32), part(bias, start, stop, np.float32)
         groups = slice(start // group, -(-stop // group))
-        _best_of_groups(scores, *factors, _part(mask, start, stop, _NO_MASK), group, best[:, groups])
+        _best_of_groups(scores, *factors, part(mask, start, stop, np.bool_), group, best[:, groups])
 
     if best.size:
         map_blocks(some_rows, N, max(_ROWS, group))
@@ -36,10 +36,6 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
 def _readable(scores):
     """An array of the scores; bfloat16, which numpy has not, as its bits."""
     return (scores.view(torch.uint16) if scores.dtype == torch.bfloat16 else scores.float()).numpy()
-
-
-def _part(values, start, stop, nothing):
-    return nothing if values is None else values[start:stop].contiguous().numpy()
 
 
 @jit()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
+from gpuzip.ops.groups import max_of_groups
 from gpuzip.parallel import map_blocks
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
@@ -29,10 +30,7 @@ def _bits(packed: Tensor) -> Tensor:
 
 def _least_of_groups(distance: Tensor, group: int) -> Tensor:
     """(Q, N) -> (Q, ceil(N / group)): the least of each `group` consecutive columns."""
-    Q, N = distance.shape
-    groups = -(-N // group)
-    padded = torch.nn.functional.pad(distance, (0, groups * group - N), value=_ABSENT)
-    return padded.view(Q, groups, group).amin(2)
+    return -max_of_groups(-distance.T, group).contiguous()
 
 
 def _scan_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:

@@ -10,18 +10,11 @@ from torch import Tensor
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
+from gpuzip.ops.groups import max_of_groups
 from gpuzip.parallel import map_blocks
 
 _ROWS = 2048
 _DIMS = 1024  # products of -128..127 with -128..127 over so many dims stay within 2**24: exact in float32
-
-
-def _greatest_of_groups(scores: Tensor, group: int) -> Tensor:
-    """(Q, N) -> (Q, ceil(N / group)): the greatest of each `group` consecutive columns."""
-    Q, N = scores.shape
-    groups = -(-N // group)
-    padded = torch.nn.functional.pad(scores, (0, groups * group - N), value=float("-inf"))
-    return padded.view(Q, groups, group).amax(2)
 
 
 def _scores(dots: Tensor, query_scale: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -47,7 +40,7 @@ def _reference(
     scores = _scores(dots, query_scale, scale, bias)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return _greatest_of_groups(scores, group)
+    return max_of_groups(scores.T, group).contiguous()
 
 
 def _exact_dots(queries: Tensor, values: Tensor) -> Tensor:
@@ -80,7 +73,7 @@ def _cpu(
         scores = _scores(dots, query_scale, scale_here, bias_here)
         if mask is not None:
             scores.masked_fill_(~mask[start:stop], float("-inf"))
-        best[:, start // group : -(-stop // group)] = _greatest_of_groups(scores, group)
+        best[:, start // group : -(-stop // group)] = max_of_groups(scores.T, group)
 
     map_blocks(one_block, N, _ROWS)
     return best
