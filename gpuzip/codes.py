@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.rescoring import ReadStore, Store, best_of_candidates, check_multiplier, matrix_store
+from gpuzip.rows import BLOCK_BYTES, Matrix, PackedRows, Rows
 from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, query_bytes
 from gpuzip.storage import FileInfo, write_codes
 
@@ -38,7 +40,7 @@ class Codes:
                 f"(N, {codec.code_size}) uint8 is what this codec makes."
             )
         self.codec, self.data, self.dtype = codec, data, dtype
-        self._norms: Tensor | None = None
+        self._remembered: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
@@ -71,12 +73,17 @@ class Codes:
     @property
     def norms(self) -> Tensor:
         """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes a row."""
-        if self._norms is not None:
-            return self._norms
-        norms = self.codec.norms(self.data)
-        if not is_capturing(self.device):  # else they are the graph's, and there after a replay only
-            self._norms = norms
+        norms: Tensor = self.remembered("norms", lambda: self.codec.norms(self.data))
         return norms
+
+    def remembered(self, name: str, find: Callable[[], Any]) -> Any:
+        """What `find` gave when it was first asked for: facts about all rows that a scorer needs."""
+        if name in self._remembered:
+            return self._remembered[name]
+        found = find()
+        if not is_capturing(self.device):  # else it is the graph's, and there after a replay only
+            self._remembered[name] = found
+        return found
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
@@ -84,7 +91,8 @@ class Codes:
 
     def to(self, device: torch.device | str) -> Codes:
         moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
-        moved._norms = None if self._norms is None else self._norms.to(device)
+        if "norms" in self._remembered:
+            moved._remembered["norms"] = self.norms.to(device)
         return moved
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
@@ -104,42 +112,84 @@ class Codes:
         k: int = 10,
         metric: str = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
+        rescore: Matrix | Codes | bool | None = None,
+        rescore_multiplier: float = 4,
+        candidates: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k nearest rows of every query, exactly, without unpacking them.
 
         queries: (Q, D) or (D,) float. metric: "l2" gives squared distances, ascending; "ip" and
         "cosine" give similarities, descending. Scores are those of the decoded rows, in float32;
         a row or query of norm 0 has cosine 0. Of equal scores the lowest id comes first.
+        "hamming", of binary codes, gives the number of differing bits, int32, ascending; queries are
+        quantized too, or come as (Q, B) uint8.
+        rescore: a better store of the same rows: a float tensor on the codes' device, an array or memory
+        map, other Codes, or True for these codes. k * rescore_multiplier candidates are found in the codes
+        by the metric `candidates` (else by `metric`), their rows alone are read from the store, and its
+        scores are final: the k best are returned.
         mask: (N,) bool, True for the rows that may be found, on the codes' device; None allows all.
-        Returns (values, ids): (Q, k) float32 and int64, or (k,) for one query; k is clamped to N, or to
-        the number of rows that mask allows, which on a GPU waits for that number.
+        Returns (values, ids): (Q, k) float32 (int32 for "hamming") and int64, or (k,) for one query; k is
+        clamped to N, or to the number of rows that mask allows, which on a GPU waits for that number.
         A CUDA graph can record a search: call it once before, so that kernels are compiled and norms
         are there. Under capture queries are not checked, nor k clamped to a mask: places that no allowed
         row takes then have the id -1 and the worst value, -inf, or inf for "l2".
         Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, and
         4 bytes a row for norms, kept, where the metric or the number of queries needs them.
         """
-        check_metric("Codes.search", metric)
-        self.codec.check_fitted("Codes.search")
-        k = check_k("Codes.search", k, len(self))
+        who = "Codes.search"
+        self.codec.check_fitted(who)
+        first = candidates or metric
+        check_metric(who, first, self.codec.metrics)
+        store = None
+        if rescore is not None and rescore is not False:
+            check_metric(who, metric)
+            store = self._store(who, rescore)
+        elif candidates is not None:
+            raise GpuzipError(
+                f"{who}: candidates={candidates!r} came without rescore. Pass a store, or True."
+            )
+        k = most = check_k(who, k, len(self))
+        if store is not None:
+            most = min(math.ceil(k * check_multiplier(who, rescore_multiplier)), len(self))
         if mask is not None:
-            mask = check_mask("Codes.search", mask, len(self), self.device)
-            k = k if is_capturing(self.device) else min(k, int(mask.sum()))
+            mask = check_mask(who, mask, len(self), self.device)
+            if not is_capturing(self.device):
+                k, most = (min(number, int(mask.sum())) for number in (k, most))
         one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
-        rows = Rows("Codes.search", queries[None] if one else queries, self.codec.d, self.device, "queries")
-        values = torch.empty((rows.n, k), device=self.device)
-        ids = torch.empty((rows.n, k), dtype=torch.int64, device=self.device)
+        asked = self._queries(who, queries[None] if one else queries, metric)
+        values = torch.empty((asked.n, k), device=self.device)
+        ids = torch.empty((asked.n, k), dtype=torch.int64, device=self.device)
         if k:
-            step = max(1, WORKSPACE // (query_bytes(len(self), k) + self.codec.scorer_bytes))
-            for start in range(0, rows.n, step):
-                block = rows.block(start, start + step).to(self.device, torch.float32)
-                scorer = self.codec.scorer(self, block, metric, mask)
-                values[start : start + step], ids[start : start + step] = best(scorer, k)
-        if mask is not None and is_capturing(self.device):
-            ids.masked_fill_(values.isneginf(), -1)
-        if metric == "l2":
-            values = values.neg_().clamp_(min=0).add_(0.0)  # no -0.0
+            step = max(1, WORKSPACE // (query_bytes(len(self), most) + self.codec.scorer_bytes))
+            for start in range(0, asked.n, step):
+                block = asked.block(start, start + step).to(self.device)
+                block = block if block.dtype == torch.uint8 else block.float()
+                keys, found = best(self.codec.scorer(self, block, first, mask), most)
+                if mask is not None and is_capturing(self.device):
+                    found.masked_fill_(keys.isneginf(), -1)
+                if store is not None:
+                    keys, found = best_of_candidates(store, block, found, metric, k)
+                values[start : start + step], ids[start : start + step] = keys, found
+        values = _scores(values, metric)
         return (values[0], ids[0]) if one else (values, ids)
+
+    def _queries(self, who: str, queries: Matrix, metric: str) -> Rows | PackedRows:
+        if metric == "hamming" and str(getattr(queries, "dtype", "")).endswith("uint8"):
+            return PackedRows(who, queries, self.codec.code_size, self.device, "queries")
+        return Rows(who, queries, self.codec.d, self.device, "queries")
+
+    def _store(self, who: str, rescore: Matrix | Codes | bool) -> Store:
+        store = self if isinstance(rescore, bool) else rescore
+        if not isinstance(store, Codes):
+            return matrix_store(who, store, len(self), self.codec.d, self.device)
+        if store.shape != self.shape:
+            raise GpuzipError(
+                f"{who}: rescore holds codes of {store.shape}, these are of {self.shape}. "
+                "Pass codes of the same rows."
+            )
+        return ReadStore(
+            lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device), len(self)
+        )
 
     def quality(self, x: Matrix) -> Quality | None:
         """Error of these codes against the rows they were made from; None when there are none."""
@@ -168,6 +218,15 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x),
         )
+
+
+def _scores(keys: Tensor, metric: str) -> Tensor:
+    """What a caller sees of keys, the greater the better."""
+    if metric == "l2":
+        return keys.neg_().clamp_(min=0).add_(0.0)  # no -0.0
+    if metric == "hamming":
+        return torch.where(keys.isneginf(), (1 << 31) - 1, -keys.clamp(min=-(2**24)).to(torch.int32))
+    return keys
 
 
 def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:

@@ -82,6 +82,11 @@ class Rows:
         """float32, or the halves that came."""
         return self._checked(self._x[start:stop], range(start, min(stop, self.n)))
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows by id, as `block` gives them."""
+        index = ids.to(self.device)
+        return self._checked(self._x[index if isinstance(self._x, Tensor) else index.numpy()], ids.tolist())
+
     def sample(self, limit: int, seed: int) -> Tensor:
         """All rows when there are at most `limit`, else that many drawn without repetition."""
         if self.n <= limit:
@@ -134,13 +139,36 @@ def _is_sound(x: Tensor) -> Tensor:
     return norm < LARGEST_NORM
 
 
+class PackedRows:
+    """A checked view of (N, B) uint8: queries that are codes already. Arguments as of `Rows`."""
+
+    def __init__(self, who: str, x: Matrix, B: int, device: torch.device, name: str = "x") -> None:
+        if x.ndim != 2 or x.shape[1] != B:
+            raise GpuzipError(
+                f"{who}: {name} came as {tuple(x.shape)} uint8, (N, {B}) is what the codes are."
+            )
+        if isinstance(x, Tensor) and x.device != device:
+            raise GpuzipError(
+                f"{who}: {name} came on {x.device}, the codes are on {device}. Move one with .to()."
+            )
+        self._x = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x).copy())
+        self.n = len(x)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        return self._x[start:stop]
+
+
 def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """A whole number, numpy's too, as an int; raises GpuzipError."""
-    fits = isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value
+    fits = is_whole(value) and least <= value
     if not fits or (most is not None and value > most):
         needed = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise GpuzipError(f"{who}: {name} is {value!r}, a whole number {needed} is needed.")
     return int(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _float_dtype(what: str, x: Matrix) -> torch.dtype:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.errors import DtypeError, GpuzipError
-from gpuzip.ops import topk
+from gpuzip.ops import max_of_groups, topk
 from gpuzip.rows import whole
 
 Metric = Literal["l2", "ip", "cosine"]
@@ -115,6 +115,32 @@ def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple
     return keys, torch.gather(ids, 1, at)
 
 
+class Exhaustive:
+    """Exact keys of every row by `gather`, a block at a time: for a scorer that has no faster exact scan."""
+
+    is_exact = True
+
+    def __init__(self, scorer: Scorer, device: torch.device) -> None:
+        self._scorer, self._device, self.N, self.Q = scorer, device, scorer.N, scorer.Q
+
+    def group_max(self, group: int) -> Tensor:
+        step = max(1, WORKSPACE // (64 * group * max(1, self.Q))) * group
+        parts = []
+        for start in range(0, self.N, step):
+            ids = torch.arange(start, min(start + step, self.N), device=self._device)
+            parts.append(max_of_groups(self._scorer.gather(ids.expand(self.Q, -1)).T, group))
+        return torch.cat(parts, 1)
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        return estimate
+
+    def gather(self, ids: Tensor) -> Tensor:
+        return self._scorer.gather(ids)
+
+    def exact(self, queries: Tensor) -> Scorer:
+        return self._scorer.exact(queries)
+
+
 def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
     """A mask of n rows on `device`; an array has no device and is moved there."""
     if not isinstance(mask, Tensor | np.ndarray):
@@ -138,9 +164,9 @@ def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(mask).copy()).to(device)
 
 
-def check_metric(who: str, metric: str) -> None:
-    if metric not in METRICS:
-        raise GpuzipError(f"{who}: metric is {metric!r}, one of {', '.join(METRICS)} is needed.")
+def check_metric(who: str, metric: str, known: tuple[str, ...] = METRICS) -> None:
+    if metric not in known:
+        raise GpuzipError(f"{who}: metric is {metric!r}, one of {', '.join(known)} is needed.")
 
 
 def check_k(who: str, k: int, n: int) -> int:

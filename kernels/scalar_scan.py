@@ -1,12 +1,12 @@
 """Inner products of int8 queries with rows of 8-bit or 4-bit scalar codes.
 
-score[q, n] = query_scale[q] * float(dot[q, n]) * scale[n] + bias[n], with the exact int32 sum
+score[q, n] = (query_scale[q] * float(dot[q, n]) + query_offset[q]) * scale[n] + bias[n], the exact int32 sum
 dot[q, n] = sum_d queries[q, d] * code[n, d]; the float32 steps run in the order written and are not fused, so
 they round as plain torch does. The greatest of each `group` rows is kept; masked rows and rows past N score
 -inf.
 Layouts: codes (N, B) uint8, one code 0..255 a byte (B = D), or two of 0..15, dim 2j in the low half of byte j
-(B = ceil(D/2)); queries (Q, D) int8, query_scale (Q,), scale and bias (N,) or None, mask (N,) bool or None ->
-(Q, ceil(N/group)) float32.
+(B = ceil(D/2)); queries (Q, D) int8, query_scale (Q,), query_offset (Q,), scale and bias (N,) or None,
+mask (N,) bool or None -> (Q, ceil(N/group)) float32.
 
 Tensor cores multiply signed bytes, and codes are unsigned. Flipping the top bit of a byte takes 128 away:
     8 bits: (x ^ 128) as int8 = x - 128, so dot = sum q (x ^ 128) + 128 sum q.
@@ -119,8 +119,8 @@ def _tensor_dots(
 
 @triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
 def _scalar_scan(
-    queries_ptr, offset_ptr, query_scale_ptr, codes_ptr, scale_ptr, bias_ptr, mask_ptr, out_ptr,
-    N, Q, units, q_tiles, groups, steps,
+    queries_ptr, offset_ptr, query_scale_ptr, query_offset_ptr, codes_ptr, scale_ptr, bias_ptr, mask_ptr,
+    out_ptr, N, Q, units, q_tiles, groups, steps,
     UNIT: tl.constexpr, NBITS: tl.constexpr, TENSOR: tl.constexpr, G: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -139,6 +139,8 @@ def _scalar_scan(
         else:
             dots = _plain_dots(queries_ptr, codes_ptr + n * B, q, q < Q, there, B, NBITS, CB, BQ, BN)
         score = query_scale[:, None] * dots.to(tl.float32)
+        if query_offset_ptr is not None:
+            score = score + tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[:, None]
         if scale_ptr is not None:
             score = score * tl.load(scale_ptr + n, mask=there, other=0.0)[None, :]
         if bias_ptr is not None:
@@ -161,17 +163,18 @@ def _parts(queries: Tensor, nbits: int, CB: int) -> tuple[Tensor, Tensor]:
 
 
 def scalar_scan(
-    codes: Tensor, queries: Tensor, query_scale: Tensor, scale: Tensor | None, bias: Tensor | None,
-    mask: Tensor | None, nbits: int, group: int, tile: Tile | None = None,
+    codes: Tensor, queries: Tensor, query_scale: Tensor, query_offset: Tensor | None,
+    scale: Tensor | None, bias: Tensor | None, mask: Tensor | None, nbits: int, group: int,
+    tile: Tile | None = None,
 ) -> Tensor:  # fmt: skip
-    """Launch: (N, B) uint8, (Q, D) int8, (Q,) float32, (N,) float32 or None twice, (N,) bool or None
+    """Launch: (N, B) uint8, (Q, D) int8, (Q,) float32, (Q,) and twice (N,) float32 or None, (N,) bool or None
     -> (Q, ceil(N/group)) float32."""
     (N, B), Q = codes.shape, len(queries)
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.float32, device=codes.device)
     if out.numel() == 0:
         return out
     codes = codes.contiguous().view(torch.int8)
-    scale, bias = (None if row is None else row.contiguous() for row in (scale, bias))
+    query_offset, scale, bias = (None if t is None else t.contiguous() for t in (query_offset, scale, bias))
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
     UNIT = math.gcd(B, 16)  # so that the compiler knows how far rows are aligned
 
@@ -179,7 +182,7 @@ def scalar_scan(
         parts, offset = _parts(queries, nbits, tile.CB)
         q_tiles, steps = triton.cdiv(Q, tile.BQ), max(1, group // tile.BN)
         _scalar_scan[(triton.cdiv(N, tile.BN * steps) * q_tiles,)](
-            parts, offset, query_scale.contiguous(), codes, scale, bias, mask, out,
+            parts, offset, query_scale.contiguous(), query_offset, codes, scale, bias, mask, out,
             N, Q, B // UNIT, q_tiles, out.shape[1], steps,
             UNIT=UNIT, NBITS=nbits, TENSOR=tile.on_tensor_cores, G=group, CB=tile.CB, BQ=tile.BQ, BN=tile.BN,
             num_warps=tile.num_warps, num_stages=1, enable_fp_fusion=False,

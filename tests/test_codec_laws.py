@@ -7,11 +7,28 @@ import torch
 
 from gpuzip import Codes
 from gpuzip import open as open_codes
-from gpuzip.codecs import CODECS, ProductQuantizer, codec_class
+from gpuzip.codecs import (
+    CODECS,
+    BinaryQuantizer,
+    HalfQuantizer,
+    ProductQuantizer,
+    ScalarQuantizer,
+    codec_class,
+)
 from gpuzip.errors import FormatError, NotFittedError, UnknownCodecError
 
 # One small setting a codec; a codec that is not here fails `test_every_codec_is_tested`.
-SETTINGS = {"pq": ProductQuantizer(m=48, nbits=4)}
+SETTINGS = {
+    "pq": ProductQuantizer(m=48, nbits=4),
+    "scalar": ScalarQuantizer(),
+    "scalar-4": ScalarQuantizer(bits=4, range="mse"),
+    "scalar-3": ScalarQuantizer(bits=3, range="quantile", per="tensor"),
+    "scalar-6": ScalarQuantizer(bits=6, symmetric=True, signed=True),
+    "binary": BinaryQuantizer(),
+    "binary-median": BinaryQuantizer("median"),
+    "half": HalfQuantizer(),
+    "half-bfloat16": HalfQuantizer("bfloat16"),
+}
 
 
 @pytest.fixture(scope="module", params=sorted(SETTINGS))
@@ -19,9 +36,14 @@ def codec(request, real):
     return SETTINGS[request.param].fit(real[:1000], seed=0)
 
 
+@pytest.fixture(params=sorted(SETTINGS))
+def unfitted(request):
+    return SETTINGS[request.param]
+
+
 def test_every_codec_is_tested():
-    assert set(SETTINGS) == set(CODECS)
-    assert all(CODECS[id].id == id and isinstance(SETTINGS[id], CODECS[id]) for id in CODECS)
+    assert {codec.id for codec in SETTINGS.values()} == set(CODECS)
+    assert all(CODECS[codec.id] is type(codec) for codec in SETTINGS.values())
 
 
 def test_unknown_ids_are_refused():
@@ -93,8 +115,8 @@ def test_nonsense_is_refused(codec):
             type(codec).restore(codec.config(), {**codec.state(), name: tensor[..., :0]})
 
 
-def test_unfitted_codecs_say_so(codec, real):
-    plain = SETTINGS[codec.id]
+def test_unfitted_codecs_say_so(unfitted, real):
+    plain = unfitted
     for use in (
         lambda: plain.encode(real[:5]),
         lambda: plain.d,

@@ -1,5 +1,6 @@
 """Scalar scans against float64, against FAISS's codes, and every tile of the kernel against every other."""
 
+import importlib
 import importlib.util
 import warnings
 
@@ -23,39 +24,43 @@ TILES = [
 
 
 def inputs(Q: int, N: int, D: int, nbits: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """codes, queries, query_scale, scale, bias, mask, and the codes before they were packed."""
+    """codes, queries, query_scale, query_offset, scale, bias, mask, and the codes before they were packed."""
     g = torch.Generator().manual_seed(seed)
     values = torch.randint(0, 1 << nbits, (N, D), generator=g).to(torch.uint8)
     queries = torch.randint(-128, 128, (Q, D), generator=g).to(torch.int8)
-    floats = torch.rand(Q, generator=g), torch.randn(N, generator=g), torch.randn(N, generator=g)
+    floats = torch.rand(Q, generator=g), *(torch.randn(n, generator=g) for n in (Q, N, N))
     return pack_bits(values, nbits), queries, *floats, torch.rand(N, generator=g) < 0.8, values
 
 
 @pytest.mark.parametrize("nbits", [4, 8])
 @pytest.mark.parametrize(("Q", "N", "D"), [(1, 3001, 384), (5, 700, 33), (20, 2500, 100)])
 def test_against_float64(Q, N, D, nbits):
-    codes, queries, query_scale, scale, bias, mask, values = inputs(Q, N, D, nbits)
+    codes, queries, query_scale, query_offset, scale, bias, mask, values = inputs(Q, N, D, nbits)
     dots = queries.double() @ values.double().T
-    products = query_scale.double()[:, None] * dots * scale.double()
+    dots = query_scale.double()[:, None] * dots
+    products = (dots + query_offset.double()[:, None]) * scale.double()
     scores = products + bias.double()
-    bound = (4 * products.abs() + 2 * scores.abs() + 1) * 2**-24  # a rounding a step
-    got = scalar_scan(codes, queries, query_scale, scale, bias, None, nbits)
+    bound = (
+        4 * (dots * scale).abs() + 4 * products.abs() + 2 * scores.abs() + 1
+    ) * 2**-24  # a rounding a step
+    got = scalar_scan(codes, queries, query_scale, query_offset, scale, bias, None, nbits)
     assert bool(((got.double() - scores).abs() <= bound).all())
-    masked = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits)
+    masked = scalar_scan(codes, queries, query_scale, query_offset, scale, bias, mask, nbits)
     assert torch.equal(masked.isneginf(), (~mask).expand(Q, N))
-    best = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits, 64)
+    best = scalar_scan(codes, queries, query_scale, query_offset, scale, bias, mask, nbits, 64)
     padded = torch.nn.functional.pad(masked, (0, -N % 64), value=float("-inf"))
     assert torch.equal(best, padded.view(Q, -1, 64).amax(2))
 
 
 @pytest.mark.parametrize("nbits", [4, 8])
 def test_by_loops(nbits):
-    codes, queries, query_scale, scale, bias, mask, values = inputs(3, 7, 5, nbits)
-    got = scalar_scan(codes, queries, query_scale, scale, bias, mask, nbits)
+    codes, queries, query_scale, query_offset, scale, bias, mask, values = inputs(3, 7, 5, nbits)
+    got = scalar_scan(codes, queries, query_scale, query_offset, scale, bias, mask, nbits)
     for q in range(3):
         for n in range(7):
             dot = sum(int(a) * int(b) for a, b in zip(queries[q], values[n], strict=True))
-            score = np.float32(query_scale[q]) * np.float32(dot) * np.float32(scale[n]) + np.float32(bias[n])
+            score = np.float32(query_scale[q]) * np.float32(dot) + np.float32(query_offset[q])
+            score = score * np.float32(scale[n]) + np.float32(bias[n])
             assert got[q, n] == (score if mask[n] else -np.inf)
 
 
@@ -82,13 +87,13 @@ def test_codes_of_faiss_are_ranked_as_their_decoded_rows(real, real_queries, nbi
 @settings(max_examples=50, deadline=None)
 @given(
     Q=st.integers(0, 9), N=st.integers(0, 70), D=st.integers(1, 40), nbits=st.sampled_from([4, 8]),
-    power=st.integers(0, 10), given_rows=st.integers(0, 7), seed=st.integers(0, 9),
+    power=st.integers(0, 10), given_rows=st.integers(0, 15), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_any_size_agrees_with_the_reference(Q, N, D, nbits, power, given_rows, seed):
     codes, queries, query_scale, *rows, _ = inputs(Q, N, D, nbits, seed)
     some = [row if given_rows >> i & 1 else None for i, row in enumerate(rows)]
     want = OPS["scalar_scan"].reference(codes, queries, query_scale, *some, nbits, 1 << power)
-    got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], nbits, 1 << power)
+    got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], some[3], nbits, 1 << power)
     assert torch.equal(got, want)
 
 
@@ -107,6 +112,16 @@ def test_extremes_do_not_overflow(D, nbits):
     assert torch.equal(scalar_scan(codes, queries, torch.ones(5), nbits=nbits), want.float())
 
 
+def test_both_products_of_a_cpu_are_exact():
+    from gpuzip.ops import scalar_scan as op
+
+    module = importlib.import_module(op.__module__)
+    codes, queries, want = extremes(4096, 8)
+    assert torch.equal(module._dots_of_floats(codes, queries).T.double(), want)
+    if module._bytes_are_exact():
+        assert torch.equal(module._dots_of_bytes(codes, queries).T.double(), want)
+
+
 @needs_triton
 @pytest.mark.parametrize("nbits", [4, 8])
 def test_extremes_do_not_overflow_in_the_kernel(nbits):
@@ -114,7 +129,7 @@ def test_extremes_do_not_overflow_in_the_kernel(nbits):
 
     codes, queries, want = extremes(4096, nbits)
     for tile in (kernel.Tile(64, 64, 64, True, 4), kernel.Tile(4, 128, 16, False, 4)):
-        got = kernel.scalar_scan(codes, queries, torch.ones(5), None, None, None, nbits, 1, tile)
+        got = kernel.scalar_scan(codes, queries, torch.ones(5), *[None] * 4, nbits, 1, tile)
         assert torch.equal(got, want.float())
 
 
@@ -123,7 +138,7 @@ def test_extremes_do_not_overflow_in_the_kernel(nbits):
 def test_every_tile_gives_the_same_bytes(D, nbits, group):
     from gpuzip.kernels import scalar_scan as kernel
 
-    args = (*inputs(9, 300, D, nbits)[:6], nbits, group)
+    args = (*inputs(9, 300, D, nbits)[:7], nbits, group)
     want = OPS["scalar_scan"].reference(*args)
     for tile in TILES:
         assert torch.equal(kernel.scalar_scan(*args, kernel.Tile(*tile)), want), tile
@@ -146,7 +161,7 @@ def test_plain_products_stand_in_where_the_tensor_core_form_does_not_compile(mon
     plain = kernel._scalar_scan
     monkeypatch.setattr(_launch, "FALLEN", {})
     monkeypatch.setattr(kernel, "_scalar_scan", Fails())
-    args = (*inputs(9, 50, 7, 8)[:6], 8, 2)
+    args = (*inputs(9, 50, 7, 8)[:7], 8, 2)
     want = OPS["scalar_scan"].reference(*args)
     with pytest.warns(UserWarning, match="_scalar_scan"):
         assert torch.equal(kernel.scalar_scan(*args), want)

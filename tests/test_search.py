@@ -342,7 +342,7 @@ def test_a_cuda_graph_can_record_a_search(capturing, metric, Q, masked):
     scorer = codes.codec.scorer(codes, queries, metric, mask)
     values, ids = search.best(scorer, 10)
     assert values.shape == ids.shape == (Q, 10)
-    assert codes._norms is None  # norms made under capture are the graph's memory
+    assert codes._remembered == {}  # norms made under capture are the graph's memory
 
 
 def test_a_search_that_waits_for_the_gpu_is_seen(capturing):

@@ -1,10 +1,21 @@
 """The codecs by the id they have in files. A new codec is one file and one line here."""
 
 from gpuzip.codecs.base import Codec
+from gpuzip.codecs.binary import BinaryQuantizer
+from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
 
-CODECS: dict[str, type[Codec]] = {codec.id: codec for codec in (ProductQuantizer,)}
+CODECS: dict[str, type[Codec]] = {
+    codec.id: codec
+    for codec in (
+        ProductQuantizer,
+        ScalarQuantizer,
+        BinaryQuantizer,
+        HalfQuantizer,
+    )
+}
 
 
 def codec_class(id: str) -> type[Codec]:
@@ -16,4 +27,12 @@ def codec_class(id: str) -> type[Codec]:
     return CODECS[id]
 
 
-__all__ = ["CODECS", "Codec", "ProductQuantizer", "codec_class"]
+__all__ = [
+    "CODECS",
+    "BinaryQuantizer",
+    "Codec",
+    "HalfQuantizer",
+    "ProductQuantizer",
+    "ScalarQuantizer",
+    "codec_class",
+]

@@ -9,12 +9,22 @@ import torch
 from torch import Tensor
 
 from gpuzip.codes import Codes
-from gpuzip.errors import NotFittedError
+from gpuzip.errors import FormatError, NotFittedError
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.search import Scorer
+from gpuzip.search import METRICS, Scorer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def check_names(
+    id: str, config: dict[str, Any], settings: set[str], state: dict[str, Tensor], tensors: set[str]
+) -> None:
+    """Raises FormatError unless a file's settings and tensors have these names."""
+    if set(config) != settings or set(state) != tensors:
+        raise FormatError(
+            f"{id}: settings {sorted(config)} with tensors {sorted(state)} are not those of a {id}."
+        )
 
 
 class Codec(ABC):
@@ -24,6 +34,7 @@ class Codec(ABC):
     """
 
     id: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
 
     @property
     @abstractmethod

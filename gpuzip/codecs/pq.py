@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs._pq_scorer import pq_scorer
-from gpuzip.codecs.base import Codec
+from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.kmeans import Progress, kmeans
 from gpuzip.ops import adc_scan, code_bytes, decode, encode
-from gpuzip.rows import Matrix, Rows, whole
+from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
 
 
@@ -160,16 +160,13 @@ class ProductQuantizer(Codec):
 
     @classmethod
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ProductQuantizer:
-        if set(config) != {"m", "nbits", "pad", "d", "seed"} or set(state) != {"centroids"}:
-            raise FormatError(
-                f"pq: settings {sorted(config)} with tensors {sorted(state)} are not those of a pq."
-            )
+        check_names(cls.id, config, {"m", "nbits", "pad", "d", "seed"}, state, {"centroids"})
         m, nbits, pad, d, seed = (config[name] for name in ("m", "nbits", "pad", "d", "seed"))
         centroids = state["centroids"]
         plausible = (
-            all(_is_int(value) for value in (m, nbits, d))
+            all(is_whole(value) for value in (m, nbits, d))
             and isinstance(pad, bool)
-            and (seed is None or _is_int(seed))
+            and (seed is None or is_whole(seed))
             and 1 <= nbits <= 16
             and d >= 1
             and centroids.ndim == 3
@@ -194,10 +191,6 @@ def nearest_divisors(d: int, m: int, count: int = 3) -> list[int]:
     """Divisors of d by their distance from m, the larger first of two as near."""
     divisors = [i for i in range(1, d + 1) if d % i == 0]
     return sorted(divisors, key=lambda i: (abs(i - m), -i))[:count]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_training_set(n: int, K: int, nbits: int) -> None:

@@ -16,6 +16,7 @@ from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.rescore import rescore, rescore_codes
+from gpuzip.ops.scalar_encode import scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
@@ -43,6 +44,7 @@ __all__ = [
     "product_scan",
     "rescore",
     "rescore_codes",
+    "scalar_encode",
     "scalar_scan",
     "topk",
     "unpack_bits",

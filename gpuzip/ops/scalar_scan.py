@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,18 +18,27 @@ _ROWS = 2048
 _DIMS = 1024  # products of -128..127 with -128..127 over so many dims stay within 2**24: exact in float32
 
 
-def _scores(dots: Tensor, query_scale: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """(Q, N) int32 -> (Q, N) float32, a rounding a step, in this order."""
-    scores = query_scale[:, None] * dots.float()
+def _scores(
+    dots: Tensor,
+    query_scale: Tensor,
+    query_offset: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """(n, Q) int32 -> (n, Q) float32, a rounding a step, in this order."""
+    scores = dots.float().mul_(query_scale)
+    if query_offset is not None:
+        scores += query_offset
     if scale is not None:
-        scores = scores * scale
-    return scores if bias is None else scores + bias
+        scores *= scale[:, None]
+    return scores if bias is None else scores.add_(bias[:, None])
 
 
 def _reference(
     codes: Tensor,
     queries: Tensor,
     query_scale: Tensor,
+    query_offset: Tensor | None,
     scale: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
@@ -36,27 +46,48 @@ def _reference(
     group: int,
 ) -> Tensor:
     values = unpack_bits(codes, queries.shape[1], nbits)
-    dots = (queries.long() @ values.long().T).int()
-    scores = _scores(dots, query_scale, scale, bias)
+    dots = (values.long() @ queries.long().T).int()
+    scores = _scores(dots, query_scale, query_offset, scale, bias)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return max_of_groups(scores.T, group).contiguous()
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    return max_of_groups(scores, group).contiguous()
 
 
-def _exact_dots(queries: Tensor, values: Tensor) -> Tensor:
-    """(Q, D) float32 whole numbers, (n, D) uint8 -> (Q, n) int32, by products whose sums float32 holds."""
-    rows = values.float() - 128
-    dots = (128 * queries).sum(1, dtype=torch.float64).int()[:, None]
+def _dots_of_floats(values: Tensor, queries: Tensor) -> Tensor:
+    """(n, D) uint8, (Q, D) int8 -> (n, Q) int32, by products whose sums float32 holds."""
+    rows, whole = values.float() - 128, queries.float()
+    dots = (128 * queries.sum(1)).int()
     for first in range(0, queries.shape[1], _DIMS):
         some = slice(first, first + _DIMS)
-        dots = dots + (queries[:, some] @ rows[:, some].T).int()
+        dots = dots + (rows[:, some] @ whole[:, some].T).int()
     return dots
+
+
+def _dots_of_bytes(values: Tensor, queries: Tensor) -> Tensor:
+    """As `_dots_of_floats`, by torch's product of signed bytes, which misreads other strides and D = 1."""
+    signed = (values.contiguous() ^ 128).view(torch.int8)
+    return torch._int_mm(signed, queries.T.contiguous()) + (128 * queries.sum(1)).int()
+
+
+@cache
+def _bytes_are_exact() -> bool:
+    """Whether this CPU multiplies signed bytes without saturating sums of two in 16 bits on the way."""
+    values = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(32)[:, None].repeat(1, 512)
+    for Q in (1, 32):
+        queries = torch.tensor([-128, 127], dtype=torch.int8).repeat(Q)[:Q, None].repeat(1, 512)
+        try:
+            if not torch.equal(_dots_of_bytes(values, queries), _dots_of_floats(values, queries)):
+                return False
+        except (AttributeError, RuntimeError):  # no such product here
+            return False
+    return True
 
 
 def _cpu(
     codes: Tensor,
     queries: Tensor,
     query_scale: Tensor,
+    query_offset: Tensor | None,
     scale: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
@@ -65,15 +96,15 @@ def _cpu(
 ) -> Tensor:
     N, (Q, D) = len(codes), queries.shape
     best = torch.empty((Q, -(-N // group)))
-    whole = queries.float()
+    dots_of = _dots_of_bytes if D > 1 and _bytes_are_exact() else _dots_of_floats
 
     def one_block(start: int, stop: int) -> None:
-        dots = _exact_dots(whole, unpack_bits(codes[start:stop], D, nbits))
+        dots = dots_of(unpack_bits(codes[start:stop], D, nbits), queries)
         scale_here, bias_here = (None if row is None else row[start:stop] for row in (scale, bias))
-        scores = _scores(dots, query_scale, scale_here, bias_here)
+        scores = _scores(dots, query_scale, query_offset, scale_here, bias_here)
         if mask is not None:
-            scores.masked_fill_(~mask[start:stop], float("-inf"))
-        best[:, start // group : -(-stop // group)] = max_of_groups(scores.T, group)
+            scores.masked_fill_(~mask[start:stop, None], float("-inf"))
+        best[:, start // group : -(-stop // group)] = max_of_groups(scores, group)
 
     map_blocks(one_block, N, _ROWS)
     return best
@@ -83,6 +114,7 @@ def _shapes(
     codes: Tensor,
     queries: Tensor,
     query_scale: Tensor,
+    query_offset: Tensor | None,
     scale: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
@@ -92,7 +124,7 @@ def _shapes(
     return query_scale.new_empty((queries.shape[0], (codes.shape[0] + group - 1) // group))
 
 
-_Sample = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, int, int]
+_Sample = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, int, int]
 
 
 def _samples(device: str) -> Iterator[_Sample]:
@@ -114,21 +146,32 @@ def _samples(device: str) -> Iterator[_Sample]:
         scale, bias = torch.rand(N, generator=g) - 0.3, torch.randn(N, generator=g)
         mask = torch.rand(N, generator=g) < 0.7
         mask[:32] = False  # a group with nothing
-        floats = torch.rand(Q, generator=g).to(device), scale.to(device), bias.to(device)
+        of_queries = torch.rand(Q, generator=g).to(device), torch.randn(Q, generator=g).to(device)
+        floats = *of_queries, scale.to(device), bias.to(device)
         yield codes.to(device), queries.to(device), *floats, mask.to(device), nbits, group
         if N % 2:
-            yield codes.to(device), queries.to(device), floats[0], None, None, None, nbits, group
+            yield codes.to(device), queries.to(device), floats[0], None, None, None, None, nbits, group
     for nbits, Q in ((8, 2), (8, 5), (4, 2), (4, 5)):  # the extremes of both sides
         codes = torch.tensor([0, 255, 127, 128, 15, 240], dtype=torch.uint8)[:, None].expand(
             6, 2048 * nbits // 8
         )
         queries = torch.tensor([-128, 127, 1, -1, 0], dtype=torch.int8)[:Q, None].expand(Q, 2048)
-        yield codes.to(device), queries.to(device), torch.ones(Q, device=device), None, None, None, nbits, 1
+        yield (
+            codes.to(device),
+            queries.to(device),
+            torch.ones(Q, device=device),
+            None,
+            None,
+            None,
+            None,
+            nbits,
+            1,
+        )
 
 
 _op = define_op(
-    "scalar_scan(Tensor codes, Tensor queries, Tensor query_scale, Tensor? scale, Tensor? bias, "
-    "Tensor? mask, int nbits, int group) -> Tensor",
+    "scalar_scan(Tensor codes, Tensor queries, Tensor query_scale, Tensor? query_offset, Tensor? scale, "
+    "Tensor? bias, Tensor? mask, int nbits, int group) -> Tensor",
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
@@ -142,6 +185,7 @@ def scalar_scan(
     codes: Tensor,
     queries: Tensor,
     query_scale: Tensor,
+    query_offset: Tensor | None = None,
     scale: Tensor | None = None,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
@@ -152,14 +196,15 @@ def scalar_scan(
 
     codes (N, B) uint8: with nbits 8 one code of 0..255 a byte, B = D; with nbits 4 two codes of 0..15
     a byte, dim 2j in the low half of byte j, B = ceil(D / 2), as `pack_bits` lays them out.
-    queries (Q, D) int8, query_scale (Q,) float32, scale and bias (N,) float32 or None, mask (N,) bool
-    or None -> (Q, ceil(N / group)) float32: the greatest, over each `group` consecutive rows whose mask
-    is True, of query_scale[q] * float(sum_d queries[q, d] * code[n, d]) * scale[n] + bias[n]; -inf where
-    a group has none. group is a power of two, 1 to 1024; 1 gives every score. D is at most 65536.
+    queries (Q, D) int8, query_scale (Q,) float32, query_offset (Q,) float32 or None, scale and bias (N,)
+    float32 or None, mask (N,) bool or None -> (Q, ceil(N / group)) float32: the greatest, over each `group`
+    consecutive rows whose mask is True, of (query_scale[q] * float(sum_d queries[q, d] * code[n, d]) +
+    query_offset[q]) * scale[n] + bias[n]; -inf where a group has none. group is a power of two, 1 to 1024;
+    1 gives every score. D is at most 65536.
 
     The sum is exact, in int32; each float32 step rounds once, in the order written, on every device, so
     that scores of finite scales and biases are the same everywhere.
     Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
     """
-    best: Tensor = _op(codes, queries, query_scale, scale, bias, mask, nbits, group)
+    best: Tensor = _op(codes, queries, query_scale, query_offset, scale, bias, mask, nbits, group)
     return best

@@ -1,0 +1,103 @@
+"""Scores of rows of floats: a matrix product finds candidates, sums in one order have the final word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gpuzip.capture import is_capturing
+from gpuzip.ops import max_of_groups, rescore
+from gpuzip.parallel import map_blocks
+from gpuzip.search import Exhaustive, Scorer
+
+_ROWS = {"cpu": 8192, "cuda": 1 << 18}  # of a block; a multiple of every group
+
+
+class FloatScorer:
+    """store: (N, D) float32, float16 or bfloat16. norms: gives the (N,) norms of its rows."""
+
+    def __init__(
+        self, store: Tensor, norms: Callable[[], Tensor], queries: Tensor, metric: str, mask: Tensor | None
+    ) -> None:
+        self._store, self._norms, self._queries, self._metric, self._mask = (
+            store,
+            norms,
+            queries,
+            metric,
+            mask,
+        )
+        self.N, self.Q = len(store), len(queries)
+        length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
+        self._length = (length > 0).float() if metric == "cosine" else length
+        self._columns = queries * torch.where(length > 0, 1 / length, 0) if metric == "cosine" else queries
+
+    is_exact = False
+
+    def group_max(self, group: int) -> Tensor:
+        best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
+        step = _ROWS[self._store.device.type]
+
+        def one_block(start: int, stop: int) -> None:
+            best[:, start // group : -(-stop // group)] = max_of_groups(self._keys(start, stop), group)
+
+        if self._store.device.type == "cpu":
+            map_blocks(one_block, self.N, step)
+        else:
+            for start in range(0, self.N, step):
+                one_block(start, min(start + step, self.N))
+        return best
+
+    def _keys(self, start: int, stop: int) -> Tensor:
+        """(stop - start, Q)"""
+        keys = self._store[start:stop].float() @ self._columns.T
+        if self._metric != "ip":
+            norms = self._norms()[start:stop, None]
+            if self._metric == "cosine":
+                keys *= torch.where(norms > 0, 1 / norms, 0)
+            else:
+                keys = keys.mul_(2).sub_(norms.square()).sub_(self._length.square().T)
+        if self._mask is not None:
+            keys.masked_fill_(~self._mask[start:stop, None], float("-inf"))
+        return keys
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        """A sum of D products is off by at most D roundings of its size, there and in the final keys."""
+        D = self._store.shape[1]
+        error = (D + 8) * 2.0**-22 if _products_are_float32(self._store.device) else 2.0**-6
+        if self._metric == "cosine":
+            hidden = error * self._length
+        else:
+            largest = self._norms().max()
+            hidden = (
+                error * (self._length + largest).square()
+                if self._metric == "l2"
+                else (error * self._length * largest)
+            )
+        return torch.where(estimate.isneginf(), estimate, estimate + hidden)
+
+    def gather(self, ids: Tensor) -> Tensor:
+        keys = rescore(self._queries, self._store, ids, self._metric)
+        if self._mask is not None:
+            keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
+        return keys
+
+    def exact(self, queries: Tensor) -> Scorer:
+        queries = queries.to(self._queries.device)
+        some = FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)
+        return Exhaustive(some, self._store.device)
+
+
+def float_scorer(
+    store: Tensor, norms: Callable[[], Tensor], queries: Tensor, metric: str, mask: Tensor | None
+) -> Scorer:
+    """A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact."""
+    scorer = FloatScorer(store, norms, queries, metric, mask)
+    return Exhaustive(scorer, store.device) if is_capturing(store.device) else scorer
+
+
+def _products_are_float32(device: torch.device) -> bool:
+    """Whether torch rounds nothing before a product of float32."""
+    loose = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return torch.get_float32_matmul_precision() == "highest" and not loose

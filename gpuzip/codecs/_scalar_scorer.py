@@ -1,0 +1,96 @@
+"""Scores of scalar codes: whole numbers find candidates, look-up tables have the final word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._pq_scorer import LutScorer
+from gpuzip.ops import scalar_scan, unpack_bits
+from gpuzip.rows import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from gpuzip.codes import Codes
+
+FEWEST_ROWS = 4096  # fewer are scored exactly in no time
+
+
+class ScalarScorer(LutScorer):
+    """Estimates keys by products of codes with queries in int8.
+
+    A decoded value is first + step * code, so q.x = q.first + sum w code with w = q * step. w is rounded to
+    s * int8; what that hides is bounded by the norms of the rounding and of the codes about their middle.
+    """
+
+    is_exact = False
+
+    def __init__(
+        self,
+        codes: Codes,
+        centroids: Tensor,
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None,
+        start: Tensor,
+        step: Tensor,
+        bits: int,
+    ) -> None:
+        if metric == "cosine":
+            norms = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
+            queries = queries * torch.where(norms > 0, 1 / norms, 0)
+        super().__init__(codes, centroids, queries, metric, mask)
+        self._bits, self._middle = bits, 1 << (bits - 1)
+        weights = queries.double() * step  # [Q, D]
+        unit = weights.abs().amax(1, keepdim=True) / 127
+        whole = (weights / torch.where(unit > 0, unit, 1)).round()
+        self._whole, self._unit = whole.to(torch.int8), unit[:, 0].float()
+        rest = weights - self._unit.double()[:, None] * whole
+        middle = start.double() + (self._middle + 0.5) * step.double()  # of the range
+        self._offset = (queries.double() @ middle - self._middle * self._unit.double() * whole.sum(1)).float()
+        self._hidden = torch.linalg.vector_norm(rest, dim=1)[:, None].float() * 1.001  # [Q, 1]
+        self._bounds = torch.linalg.vector_norm(
+            torch.maximum(start.abs(), (start + (1 << bits) * step).abs())
+        )
+        self._square = queries.square().sum(1, keepdim=True)
+        self._norm = self._square.sqrt()
+
+    def group_max(self, group: int) -> Tensor:
+        scale, bias, unit, offset = self._scale, None, self._unit, self._offset
+        if self._metric == "l2":  # 2 q.x - |x|^2 - |q|^2
+            bias, unit, offset = -self._codes.norms.square(), 2 * unit, 2 * offset
+        best = scalar_scan(
+            self._codes.data, self._whole, unit, offset, scale, bias, self._mask, self._bits, group
+        )
+        return best.sub_(self._square) if self._metric == "l2" else best
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        """What rounding can hide: of the weights, of decoded values, and of sums in float32.
+
+        |sum (w - s w') code| is at most |w - s w'| |code - middle|, as the middle is in the offset exactly. A
+        sum of D products is off by at most D roundings of the sum of their sizes.
+        """
+        D, norm = self._queries.shape[1], self._norm
+        spread, per_norm, largest, inverse = self._codes.remembered("spread", self._spread)
+        steps = 2.0**-22 * (norm * self._bounds + 2 * self._offset.abs()[:, None])
+        if self._metric == "cosine":
+            hidden = self._hidden * per_norm + D * 2.0**-22 + steps * inverse
+        else:
+            hidden = self._hidden * spread + D * 2.0**-22 * norm * largest + steps
+            if self._metric == "l2":
+                hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square()
+        return torch.where(estimate.isneginf(), estimate, estimate + hidden)
+
+    def _spread(self) -> tuple[Tensor, ...]:
+        """Over all rows, the largest |code - middle|, the same over the norm, norm, and inverse norm."""
+        codes, D = self._codes, self._queries.shape[1]
+        largest = [torch.zeros((), device=codes.device)] * 4
+        step = max(1, BLOCK_BYTES // (4 * D))
+        for start in range(0, len(codes), step):
+            rows = unpack_bits(codes.data[start : start + step], D, self._bits).float() - self._middle
+            spread, norms = torch.linalg.vector_norm(rows, dim=1) * 1.001, codes.norms[start : start + step]
+            inverse = torch.where(norms > 0, 1 / norms, 0)
+            here = spread, spread * inverse, norms, inverse
+            largest = [torch.maximum(most, values.max()) for most, values in zip(largest, here, strict=True)]
+        return tuple(largest)

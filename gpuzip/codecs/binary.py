@@ -1,0 +1,178 @@
+"""Binary quantization: one bit a value, searched by Hamming distance or scored by the float query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._hamming_scorer import HammingScorer
+from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops import bucketize_packed, decode
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import METRICS, Scorer
+
+_SAMPLE = 65_536  # rows that medians are taken of
+_THRESHOLDS = ("mean", "dim_mean", "median")
+_LEVELS = ("means", "sign")
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """What `fit` learns. threshold: (1,) or (d,) float32; levels: (2, d) float32, of bit 0 and of bit 1."""
+
+    threshold: Tensor
+    levels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryQuantizer(Codec):
+    """One bit a dimension: 1 where a value is above the threshold, else 0.
+
+    threshold: a number (0 as in sentence-transformers), "mean" of all values, or for each dimension its mean,
+    "dim_mean", or its "median".
+    levels: what a bit is decoded to: "means", of the values on its side of the threshold in each dimension,
+    or "sign", 1 and -1.
+
+    Bits are packed 8 to a byte, the first dimension in the highest bit, zeros after the last: the bytes of
+    numpy.packbits, sentence-transformers' "ubinary" and FAISS's binary indexes. `search` by "hamming"
+    quantizes the queries too; "cosine", "ip" and "l2" score the decoded rows with the float query, which
+    costs no bytes and finds more.
+    """
+
+    id = "binary"
+    metrics = (*METRICS, "hamming")
+
+    threshold: float | str = 0.0
+    levels: str = "means"
+    fitted: Halves | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.threshold, float | int) and not isinstance(self.threshold, bool)
+        if not (self.threshold in _THRESHOLDS or (number and abs(float(self.threshold)) < float("inf"))):
+            raise GpuzipError(
+                f"BinaryQuantizer: threshold is {self.threshold!r}, a finite number or one of "
+                f"{', '.join(_THRESHOLDS)} is needed."
+            )
+        if self.levels not in _LEVELS:
+            raise GpuzipError(f"BinaryQuantizer: levels is {self.levels!r}, 'means' or 'sign' is needed.")
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def d(self) -> int:
+        return int(self._fitted("d").levels.shape[1])
+
+    @property
+    def code_size(self) -> int:
+        return -(-self.d // 8)
+
+    def _fitted(self, name: str) -> Halves:
+        self.check_fitted(f"BinaryQuantizer.{name}")
+        assert self.fitted is not None
+        return self.fitted
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
+        """Find thresholds and levels: means of all rows, medians of at most 65,536, drawn by `seed`."""
+        who = "BinaryQuantizer.fit"
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        if rows.n == 0:
+            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        threshold = self._threshold(rows, seed)
+        if self.levels == "sign":
+            levels = torch.tensor([[-1.0], [1.0]], device=rows.device).expand(2, rows.d).contiguous()
+        else:
+            levels = _means_of_sides(rows, threshold)
+        return replace(self, fitted=Halves(threshold, levels))
+
+    def _threshold(self, rows: Rows, seed: int) -> Tensor:
+        if self.threshold == "median":
+            return _medians(rows, seed)
+        if isinstance(self.threshold, str):
+            total = sum(block.sum(0, dtype=torch.float64) for _, block in rows.blocks())
+            assert isinstance(total, Tensor)
+            means = (total / rows.n).float()
+            return means if self.threshold == "dim_mean" else (total.mean() / rows.n).float()[None]
+        return torch.tensor([float(self.threshold)], device=rows.device)
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        return mirrored(bucketize_packed(x, self._fitted("encode").threshold[:, None], 1))
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        centroids = self._fitted("decode").levels.T[:, :, None].contiguous()  # [D, 2, 1]
+        return decode(mirrored(data), centroids)
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        if metric == "hamming":
+            packed = queries if queries.dtype == torch.uint8 else self.encode_block(queries)
+            return HammingScorer(codes, packed, mask)
+        levels, bits = self._fitted("scorer").levels, 8 * self.code_size
+        missing = bits - self.d
+        order = torch.arange(bits, device=queries.device).view(-1, 8).flip(1).reshape(-1)  # as bits are read
+        levels, queries = (torch.nn.functional.pad(t, (0, missing))[:, order] for t in (levels, queries))
+        return pq_scorer(codes, levels.T[:, :, None].contiguous(), queries.contiguous(), metric, mask)
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 3 * 4 * 256 * self.code_size
+
+    def config(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "levels": self.levels, "d": self.d}
+
+    def state(self) -> dict[str, Tensor]:
+        fitted = self._fitted("state")
+        return {"threshold": fitted.threshold, "levels": fitted.levels}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> BinaryQuantizer:
+        check_names(cls.id, config, {"threshold", "levels", "d"}, state, {"threshold", "levels"})
+        threshold, levels, d = state["threshold"], state["levels"], config["d"]
+        plausible = (
+            is_whole(d)
+            and d >= 1
+            and threshold.dtype == levels.dtype == torch.float32
+            and threshold.shape in ((1,), (d,))
+            and levels.shape == (2, d)
+        )
+        if not plausible:
+            raise FormatError(
+                f"binary: threshold {tuple(threshold.shape)} and levels {tuple(levels.shape)} do not fit the "
+                f"settings d={d!r}."
+            )
+        try:
+            return cls(config["threshold"], config["levels"], Halves(threshold, levels))
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"binary: its settings are not those of a binary quantizer: {error}") from error
+
+
+def mirrored(packed: Tensor) -> Tensor:
+    """uint8 with the order of the bits in each byte reversed."""
+    for width, low in ((1, 0x55), (2, 0x33), (4, 0x0F)):
+        packed = ((packed & low) << width) | ((packed >> width) & low)
+    return packed
+
+
+def _medians(rows: Rows, seed: int) -> Tensor:
+    """The lower of two middle values, so that at most half of the values are above."""
+    return rows.sample(_SAMPLE, seed).float().median(0).values
+
+
+def _means_of_sides(rows: Rows, threshold: Tensor) -> Tensor:
+    """(2, D): the mean of the values at or below the threshold and of those above; the threshold for none."""
+    sums = torch.zeros((2, rows.d), dtype=torch.float64, device=rows.device)
+    counts = torch.zeros_like(sums)
+    for _, block in rows.blocks():
+        x = block.float()
+        above = x > threshold
+        total, total_above = x.sum(0, dtype=torch.float64), (x * above).sum(0, dtype=torch.float64)
+        count_above = above.sum(0, dtype=torch.float64)
+        sums += torch.stack([total - total_above, total_above])
+        counts += torch.stack([len(x) - count_above, count_above])
+    return torch.where(counts > 0, sums / counts.clamp(min=1), threshold.double()).float()

@@ -1,0 +1,102 @@
+"""Storage in 16-bit floats: half the bytes of float32 and nearly all of its digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._float_scorer import float_scorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.rows import Matrix, Rows, is_whole
+from gpuzip.search import Scorer
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """The largest value of the dtype, (1,) float32, and the columns of the rows."""
+
+    largest: Tensor
+    d: int
+
+
+@dataclass(frozen=True, eq=False)
+class HalfQuantizer(Codec):
+    """Values as float16 (11 bits, up to 65504) or bfloat16 (8 bits, float32's range), rounded to nearest.
+
+    dtype: "float16" or "bfloat16". A row takes 2 * d bytes. Larger values become float16's largest.
+    Source: FAISS ScalarQuantizer, QT_fp16 and QT_bf16.
+    """
+
+    id = "half"
+
+    dtype: str = "float16"
+    fitted: Limit | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise GpuzipError(f"HalfQuantizer: dtype is {self.dtype!r}, 'float16' or 'bfloat16' is needed.")
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def d(self) -> int:
+        return self._fitted("d").d
+
+    @property
+    def code_size(self) -> int:
+        return 2 * self.d
+
+    def _fitted(self, name: str) -> Limit:
+        self.check_fitted(f"HalfQuantizer.{name}")
+        assert self.fitted is not None
+        return self.fitted
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
+        """Note how many columns x has; there is nothing to learn."""
+        rows = Rows("HalfQuantizer.fit", x)
+        largest = torch.tensor([torch.finfo(_DTYPES[self.dtype]).max], device=rows.device)
+        return replace(self, fitted=Limit(largest, rows.d))
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        largest = self._fitted("encode").largest
+        return x.float().clamp(-largest, largest).to(_DTYPES[self.dtype]).contiguous().view(torch.uint8)
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        return self._values(data).float()
+
+    def _values(self, data: Tensor) -> Tensor:
+        """(N, 2 * D) uint8 -> (N, D) of the dtype, the same memory where it can be."""
+        return data.contiguous().view(_DTYPES[self.dtype])
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        return float_scorer(self._values(codes.data), lambda: codes.norms, queries, metric, mask)
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 8 * self.d
+
+    def config(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "d": self.d}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"largest": self._fitted("state").largest}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> HalfQuantizer:
+        check_names(cls.id, config, {"dtype", "d"}, state, {"largest"})
+        largest, d = state["largest"], config["d"]
+        if not is_whole(d) or d < 1 or largest.shape != (1,) or largest.dtype != torch.float32:
+            raise FormatError(f"half: largest {tuple(largest.shape)} does not fit the settings d={d!r}.")
+        try:
+            return cls(config["dtype"], Limit(largest, d))
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"half: its settings are not those of a half quantizer: {error}") from error

@@ -1,0 +1,199 @@
+"""Scalar quantization: every value is stored as the number of the equal step that it lies in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.capture import is_capturing
+from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
+from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, ScalarScorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import Scorer
+
+_GIVEN = "given"  # how settings name a range that a caller gave; it is in the steps
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What `fit` learns: code c stands for start + (c + 0.5) * step. Both (C,) float32, C is 1 or d."""
+
+    start: Tensor
+    step: Tensor
+    d: int
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarQuantizer(Codec):
+    """Each dimension's range is cut into equal steps; a value becomes the number of its step.
+
+    bits: of a code, 1 to 8; a row takes ceil(d * bits / 8) bytes.
+    range: "minmax" of all rows; "quantile", which leaves `tail` of the values out on each side; "mse", the
+    part of min to max, about its middle, with the least squared error; or given as (low, high), numbers or
+    arrays of d values (sentence-transformers' `ranges`, (2, d)). Values outside take the nearest code.
+    per: "dim", a range for each dimension, or "tensor", one for all.
+    symmetric: make the range symmetric about 0, with steps such that 0 is decoded as 0.
+    signed: store two's complement numbers, code - 2**(bits - 1), as int8 has them.
+    steps: that a range is cut into, by default 2**bits; 2**bits - 1 where symmetric. 255 gives the codes of
+    sentence-transformers and FAISS; 254 with range=(-1, 1) those of (x + 1) * 127 as uint8.
+
+    Of a dimension that is constant the value is kept. Scores are those of the decoded rows: sums of small
+    whole numbers find the candidates, float32 has the final word.
+    Source: FAISS ScalarQuantizer.
+    """
+
+    id = "scalar"
+
+    bits: int = 8
+    range: str | Given = "minmax"
+    per: str = "dim"
+    symmetric: bool = False
+    signed: bool = False
+    steps: int | None = None
+    tail: float = 0.001
+    fitted: Steps | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        who = "ScalarQuantizer"
+        object.__setattr__(self, "bits", whole(who, "bits", self.bits, 1, 8))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", whole(who, "steps", self.steps, 1, 1 << self.bits))
+        if self.per not in ("dim", "tensor"):
+            raise GpuzipError(f"{who}: per is {self.per!r}, 'dim' or 'tensor' is needed.")
+        if not (isinstance(self.tail, float | int) and 0 <= self.tail < 0.5):
+            raise GpuzipError(f"{who}: tail is {self.tail!r}, a share from 0 to below 0.5 is needed.")
+        if isinstance(self.range, str):
+            if self.range not in RANGES and not (self.range == _GIVEN and self.is_fitted):
+                raise GpuzipError(
+                    f"{who}: range is {self.range!r}, one of {', '.join(RANGES)} or (low, high) is needed."
+                )
+        else:
+            check_given(who, self.range)
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def d(self) -> int:
+        return self._fitted("d").d
+
+    @property
+    def code_size(self) -> int:
+        return code_bytes(self.d, self.bits)
+
+    @property
+    def centroids(self) -> Tensor:
+        """(d, 2**bits, 1) float32: what each byte or part of a byte stands for, in each dimension."""
+        fitted = self._fitted("centroids")
+        codes = torch.arange(1 << self.bits, device=fitted.start.device)
+        if self.signed:
+            codes = codes ^ (1 << (self.bits - 1))
+        levels = self._levels(codes[:, None].float())  # [K, C]
+        return levels.T.expand(fitted.d, -1)[:, :, None].contiguous()
+
+    def _fitted(self, name: str) -> Steps:
+        self.check_fitted(f"ScalarQuantizer.{name}")
+        assert self.fitted is not None
+        return self.fitted
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> ScalarQuantizer:
+        """Find the range in x: all rows for "minmax", a sample of 16,384 for "quantile" and "mse".
+
+        Raises GpuzipError for fewer than 2 rows, which have no range, unless one is given.
+        """
+        who = "ScalarQuantizer.fit"
+        rows = Rows(who, x)
+        low, high = find_range(
+            who, rows, self.range, self.per, self.bits, self.tail, whole(who, "seed", seed, 0)
+        )
+        if self.symmetric:
+            high = torch.maximum(low.abs(), high.abs())
+            low = -high
+        step = (high - low) / self._steps
+        constant = step <= low.abs() * 2.0**-20  # a step that float32 could not tell from none
+        step = torch.where(constant, torch.ones_like(step), step)
+        start = torch.where(constant, low - 0.5, low)
+        return replace(self, fitted=Steps(start, step, rows.d))
+
+    @property
+    def _steps(self) -> int:
+        """An odd number puts 0 in the middle of a step."""
+        return self.steps or (max(2, (1 << self.bits) - 1) if self.symmetric else 1 << self.bits)
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        fitted = self._fitted("encode")
+        top = self._steps - 1 if self.symmetric else (1 << self.bits) - 1
+        packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, top), self.bits)
+        return packed ^ self._flip if self.signed else packed
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        if self.signed:
+            data = data ^ self._flip
+        return self._levels(unpack_bits(data, self.d, self.bits).float())
+
+    def _levels(self, codes: Tensor) -> Tensor:
+        """Overwrites codes, (n, C or 1) float32, where it can."""
+        fitted = self._fitted("decode")
+        codes = codes.add_(0.5)
+        return (codes * fitted.step).add_(fitted.start)
+
+    @property
+    def _flip(self) -> Tensor:
+        """(1, B) uint8 that has the highest bit of every code: with it, signed codes become unsigned ones."""
+        highest = torch.full((1, self.d), 1 << (self.bits - 1), dtype=torch.uint8, device=self.device)
+        return pack_bits(highest, self.bits)
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        centroids, may_estimate = self.centroids, self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
+        if not may_estimate or self.signed or is_capturing(queries.device):
+            return pq_scorer(codes, centroids, queries, metric, mask)
+        fitted = self._fitted("scorer")
+        steps = fitted.start.expand(fitted.d), fitted.step.expand(fitted.d)
+        return ScalarScorer(codes, centroids, queries, metric, mask, *steps, self.bits)
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 3 * 4 * self.d * max(256, 1 << self.bits)
+
+    def config(self) -> dict[str, Any]:
+        given = {} if isinstance(self.range, str) else {"range": _GIVEN}
+        return {name: getattr(self, name) for name in _SETTINGS} | given | {"d": self.d}
+
+    def state(self) -> dict[str, Tensor]:
+        fitted = self._fitted("state")
+        return {"start": fitted.start, "step": fitted.step}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ScalarQuantizer:
+        check_names(cls.id, config, set(_SETTINGS) | {"d"}, state, {"start", "step"})
+        start, step, d = state["start"], state["step"], config["d"]
+        plausible = (
+            is_whole(d)
+            and start.dtype == step.dtype == torch.float32
+            and start.shape == step.shape
+            and start.shape in ((1,), (d,))
+            and bool((step > 0).all())
+            and isinstance(config["symmetric"], bool)
+            and isinstance(config["signed"], bool)
+        )
+        if not plausible:
+            raise FormatError(
+                f"scalar: start {tuple(start.shape)} and step {tuple(step.shape)} do not fit the settings "
+                f"d={d!r}."
+            )
+        try:
+            return cls(**{name: config[name] for name in _SETTINGS}, fitted=Steps(start, step, d))
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"scalar: its settings are not those of a scalar quantizer: {error}") from error
+
+
+_SETTINGS = ("bits", "range", "per", "symmetric", "signed", "steps", "tail")

@@ -1,0 +1,81 @@
+"""Scalar codes of equal steps: one byte a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._define import define_op
+from gpuzip.ops._samples import generator
+from gpuzip.parallel import map_blocks
+
+_TILE = 1 << 16  # values of a block, whose temporaries stay in L2
+
+
+def _reference(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
+    return ((x.float() - start) / step).floor().clamp(0, top).to(torch.uint8)
+
+
+def _cpu(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
+    N, D = x.shape
+    out = torch.empty((N, D), dtype=torch.uint8)
+
+    def one_block(first: int, stop: int) -> None:
+        out[first:stop] = (x[first:stop].float() - start).div_(step).floor_().clamp_(0, top)
+
+    map_blocks(one_block, N, max(1, _TILE // max(1, D)))
+    return out
+
+
+def _shapes(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.uint8)
+
+
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    dtypes = (torch.float32, torch.float16, torch.bfloat16)
+    sizes = [
+        (0, 3, 255, True),
+        (1, 1, 1, False),
+        (37, 13, 255, True),
+        (19, 31, 15, False),
+        (41, 600, 63, True),
+    ]
+    for i, (N, D, top, per_column) in enumerate([*sizes, (300, 150, 255, False), (7, 5, 3, True)]):
+        g = generator(D)
+        C = D if per_column else 1
+        start, step = torch.randn(C, generator=g) - 2, torch.rand(C, generator=g) / 64 + 1e-3
+        x = torch.randn(N, D, generator=g)
+        cells = torch.randint(0, top + 1, (N, D), generator=g)
+        x = torch.where(torch.rand(N, D, generator=g) < 0.3, start + cells * step, x)  # where a cell begins
+        extremes = torch.tensor([6e4, -6e4, 0.0, -0.0, 1e-7])
+        x.view(-1)[: min(N * D, 5)] = extremes[: min(N * D, 5)]
+        yield x.to(dtypes[i % 3]).to(device), start.to(device), step.to(device), top
+        if N > 1:
+            yield x.T.contiguous().T.to(device), start.to(device), step.to(device), top
+
+
+_op = define_op(
+    "scalar_encode(Tensor x, Tensor start, Tensor step, int top) -> Tensor",
+    reference=_reference,
+    cpu=_cpu,
+    loops="gpuzip.loops.scalar_encode:scalar_encode",
+    shapes=_shapes,
+    kernel="gpuzip.kernels.scalar_encode:scalar_encode",
+    samples=_samples,
+    agreement="exact",
+)
+
+
+def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int = 255) -> Tensor:
+    """Number the steps of equal width that values lie in: clamp(floor((x - start) / step), 0, top).
+
+    (N, D) float32, float16 or bfloat16, computed in float32, a rounding an operation; start and step (C,)
+    float32, one for all columns (C = 1) or one each (C = D), step above 0; top 1 to 255 -> (N, D) uint8.
+    Exact, on every device. x without NaN.
+    Source: FAISS ScalarQuantizer; with 255 steps and top 255 the bytes of sentence-transformers'
+    quantize_embeddings.
+    """
+    codes: Tensor = _op(x, start, step, top)
+    return codes
