@@ -2,17 +2,19 @@
 
     python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write] [--every]
 
-Each launcher runs on tensors without memory (sizes of `gate.production`; with --every its op's samples too)
-under a driver that names a GPU and has none: triton specialises and compiles just what a launch there would,
-and nothing is launched. A new op is picked up by itself. The exit status is 1 when a kernel
+Each launcher runs on tensors without memory under a driver that names a GPU and has none: triton specialises
+and compiles just what a launch there would, and nothing is launched. A new op is picked up by itself.
+Compiled are the sizes in use (`production`, or the samples of an op that has none there), each tile once.
+--every adds the samples, each multiple of 16 apart, and the odd sizes (`odd`). The exit status is 1 when a
+kernel
 
 - does not compile, or asks for more shared memory than the GPU has, and its launcher has no simpler form to
   fall back to (`launch_or`);
 - keeps values on the stack, or adds floats atomically;
 - lacks the tensor-core or POPC instructions that bench/gate/meant.py says it is meant to have;
 
-and when some sizes get a tile that none of the compiled ones has. --write puts the table, one line for each
-kernel, tile and target, into bench/results/compile_gate.csv.
+and, with --every for all ops, when some sizes get a tile that nothing compiled has. --write puts the table,
+one line for each kernel, tile and target, into bench/results/compile_gate.csv.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import triton
 
 from bench.gate import machine_code, meant, table, workers
 from bench.gate.build import Built, build
-from bench.gate.production import production
+from bench.gate.production import odd, production
 from bench.gate.rows import TARGETS, Row
 from bench.gate.tiles import Tiles
 from bench.tables import RESULTS
@@ -54,23 +56,26 @@ class _Work(NamedTuple):
     tiles: Tiles
 
 
-def _sizes(op: str, every: bool) -> list[tuple[Any, ...]]:
-    """Sizes in use; the samples as well where every is asked for, or there are no others."""
-    in_use = list(production(op))
-    return in_use if in_use and not every else [*in_use, *OPS[op].samples("cpu")]
-
-
 def compile_op(target: str, op: str, every: bool = False) -> _Work:
     """What the launcher of an op compiles on a target, and the tiles that it chose."""
     module, launcher = _kernel(op)
-    tiles, arguments = Tiles(), _sizes(op, every)
-    with tiles.watch(module):
-        return _Work(build(target, launcher, getattr(module, launcher), arguments, every), tiles)
+    samples = list(OPS[op].samples("cpu"))
+    once, apart = list(production(op)) or samples, []
+    if every:
+        once, apart = list(odd(op)), [*production(op), *samples]
+    tiles = Tiles()
+    with tiles.watch(_modules()):
+        return _Work(build(target, launcher, getattr(module, launcher), once, apart), tiles)
 
 
 def _kernel(op: str) -> tuple[ModuleType, str]:
     module, _, launcher = OPS[op].kernel.partition(":")
     return importlib.import_module(module), launcher
+
+
+def _modules() -> list[ModuleType]:
+    """Each file of kernels once."""
+    return list({module.__name__: module for module, _ in map(_kernel, OPS)}.values())
 
 
 def compile_for(target: str, ops: list[str]) -> list[Row]:
@@ -109,7 +114,7 @@ def _unreached(found: list[Tiles]) -> Iterator[str]:
     tiles = Tiles()
     for one in found:
         tiles.add(one)
-    for module in {_kernel(op)[0].__name__: _kernel(op)[0] for op in OPS}.values():
+    for module in _modules():
         yield from tiles.unreached(module)
 
 
@@ -125,7 +130,7 @@ def main() -> int:
         "--write", nargs="?", const=FILE, type=Path, help="write the table, for every op and target"
     )
     parser.add_argument(
-        "--every", action="store_true", help="samples too, each multiple of 16 apart, and tiles not reached"
+        "--every", action="store_true", help="samples and odd sizes too, and tiles that nothing reaches"
     )
     chosen = parser.parse_args()
     if triton.knobs.runtime.interpret:

@@ -20,10 +20,13 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def _tile(D: int, nbits: int) -> tuple[int, int, int]:
-    """(BN, BW, unit): rows, and words of `unit` bytes a row, the widest that fill rows. 4096 values."""
+    """(BN, BW, unit): rows, and words of `unit` bytes a row, the widest that fill rows. 4096 values.
+
+    At least 16 columns, so that narrow rows have no tiles of their own.
+    """
     unit = next((u for u in (4, 2) if D * nbits % (8 * u) == 0), 1)
     per_word = 8 * unit // nbits
-    BW = max(1, min(triton.next_power_of_2(D), 128) // per_word)
+    BW = max(1, min(max(16, triton.next_power_of_2(D)), 128) // per_word)
     return 4096 // (BW * per_word), BW, unit
 
 

@@ -135,12 +135,13 @@ def decode(
 def _rotated_tile(R: int, E: int, W: int) -> tuple[int, int, int, int, int]:
     """(BN, BE, BD, warps, stages): BN rows by BE columns, BD dims of the decoded rows at a time.
 
-    Fewer rows where chunks of less than 4 elements take more registers for their addresses.
+    Fewer rows where chunks of less than 4 elements take more registers for their addresses, and half the dims
+    where each is a chunk.
     """
-    BE = max(16, triton.next_power_of_2(E))
+    BE, BD = max(16, triton.next_power_of_2(E)), 16 if W == 1 else 32
     if R <= 64:
-        return 32, min(BE, 64), 32, 4, 2
-    return (128, min(BE, 128), 32, 8, 2) if W >= 4 else (64, min(BE, 64), 32, 8, 2)
+        return 32, min(BE, 64), BD, 4, 2
+    return (128, min(BE, 128), BD, 8, 2) if W >= 4 else (64, min(BE, 64), BD, 8, 2)
 
 
 def decode_rotated(

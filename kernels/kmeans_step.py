@@ -40,7 +40,7 @@ class Tile(NamedTuple):
 def _tile(K: int, S: int, target: str = "") -> Tile:
     """64 rows where 128 spill, or where their one-hot passes AMD's 64 KiB; 128 of 256 centroids so too."""
     BK = max(16, triton.next_power_of_2(K))
-    large = BK * padded(S) >= 1024 or S > 8
+    large = BK * padded(S) >= 1024 or (S > 8 and BK == 16)
     BN = 64 if large or target.startswith("hip") else 128
     return Tile(BN, BK, min(BK, 128), 8 if BK > 64 or S > 8 else 4)
 

@@ -42,7 +42,8 @@ class Tile(NamedTuple):
 
     @property
     def warps(self) -> int:
-        return 8 if self.BQ >= 64 else 4
+        """Eight also where few queries make a step of many short gathers: they fit in four only just."""
+        return 8 if self.BQ >= 64 or (self.BQ == 16 and self.BS <= 8) else 4
 
 
 def _tile(Q: int, S: int, half: bool) -> Tile:

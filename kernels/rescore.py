@@ -21,7 +21,7 @@ from ._bits import chunk_width, load_chunks
 
 def _tile(D: int) -> tuple[int, int]:
     """(BR, BD): 2048 elements; of D alone, since it decides the order of sums."""
-    BD = min(max(16, triton.next_power_of_2(D)), 128)
+    BD = min(max(32, triton.next_power_of_2(D)), 128)
     return 2048 // BD, BD
 
 

@@ -195,11 +195,32 @@ def test_the_table_has_the_worst_of_each_tile():
     assert (named["variants"], named["tensor"], named["status"]) == ("3", "5", "spills")
 
 
+def test_samples_sizes_in_use_and_odd_sizes_reach_every_tile(tmp_path):
+    """What --every asks after it has compiled; here nothing compiles."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+from unittest import mock
+
+from bench import compile_gate
+from bench.gate.build import _Recorder
+from bench.gate.rows import TARGETS
+from gpuzip.ops import OPS
+
+with mock.patch.object(_Recorder, "compile", lambda *args, **kwargs: None):
+    works = [compile_gate.compile_op(target, op, every=True) for target in TARGETS for op in OPS]
+assert not [failed.row for work in works for failed in work.built]
+unreached = list(compile_gate._unreached([work.tiles for work in works]))
+assert not unreached, unreached
+""")
+    run = python(str(script), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
 def test_a_tile_that_no_launch_reaches_is_found():
     import gpuzip.kernels.topk as kernels
 
     tiles = Tiles()
-    with tiles.watch(kernels):
+    with tiles.watch([kernels]):
         kernels._tile(10_000, 10)
     assert any("kernels.topk._tile" in line for line in tiles.unreached(kernels))
 

@@ -53,19 +53,19 @@ class _Recorder:
     """Stands in for JITFunction.run: compiles each distinct specialisation once and keeps it.
 
     failed: what did not compile in this launch, by label. The error goes on to the launcher, which may
-    have a simpler form to fall back to. forms: what became of each form, unless `every` asks for more.
+    have a simpler form to fall back to. forms: what became of each form.
     """
 
     name: str
     built: dict[str, Built] = field(default_factory=dict)
     failed: dict[str, Row] = field(default_factory=dict)
-    every: bool = False
     forms: dict[tuple[str, str, str], Exception | None] = field(default_factory=dict)
 
-    def compile(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
+    def compile(self, run: Any, apart: bool, function: Any, *args: Any, **kwargs: Any) -> None:
+        """apart: whether sizes that are other multiples of 16 make another form."""
         row = _row(self.name, function, args, kwargs)
         form = (row.kernel, row.tile, _without_multiples(row.arguments))
-        if form in self.forms and not self.every:
+        if form in self.forms and not apart:
             if (known := self.forms[form]) is not None:
                 self.failed[str(row)] = replace(row, fallback=_words(known))
                 raise known
@@ -152,12 +152,12 @@ def _without_memory(value: Any) -> Any:
 
 
 @contextmanager
-def _compiling_for(recorder: _Recorder) -> Iterator[None]:
+def _compiling_for(recorder: _Recorder, apart: bool) -> Iterator[None]:
     """Launches inside compile for the target of the recorder, and do not run; fallbacks say nothing."""
     run = JITFunction.run
 
     def compile_only(function: Any, *args: Any, **kwargs: Any) -> None:
-        recorder.compile(run, function, *args, **kwargs)
+        recorder.compile(run, apart, function, *args, **kwargs)
 
     absent = _Driver(recorder.name, TARGETS[recorder.name].gpu)
     with (
@@ -173,24 +173,26 @@ def build(
     target: str,
     launcher: str,
     launch: Callable[..., Any],
-    arguments: Iterable[tuple[Any, ...]],
-    every: bool = False,
+    once: Iterable[tuple[Any, ...]],
+    apart: Iterable[tuple[Any, ...]] = (),
 ) -> list[Built]:
     """What the launcher compiles on a target. No launch knows of another's fallbacks.
 
-    Each kernel once for each tile, dtypes of its tensors and width of its sizes; with `every` also for each
-    way in which sizes are multiples of 16, or 1.
+    once: arguments for which each kernel is compiled once for each tile, dtypes of its tensors and width of
+    its sizes. apart: those for which it is also compiled for each way in which sizes are multiples of 16, or
+    1.
     """
     from gpuzip.kernels._launch import FALLEN
 
-    recorder = _Recorder(target, every=every)
-    with _compiling_for(recorder):
-        for args in arguments:
-            FALLEN.clear()
-            error = None
-            try:
-                launch(*map(_without_memory, args))
-            except Exception as raised:  # it becomes a row, and the other launches still run
-                error = raised
-            recorder.end_launch(launcher, error)
+    recorder = _Recorder(target)
+    for is_apart, arguments in ((True, apart), (False, once)):
+        with _compiling_for(recorder, is_apart):
+            for args in arguments:
+                FALLEN.clear()
+                error = None
+                try:
+                    launch(*map(_without_memory, args))
+                except Exception as raised:  # it becomes a row, and the other launches still run
+                    error = raised
+                recorder.end_launch(launcher, error)
     return list(recorder.built.values())

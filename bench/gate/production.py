@@ -1,20 +1,22 @@
-"""Arguments of sizes in use, on which the gate compiles what samples are too small to reach."""
+"""Arguments that the gate compiles for besides the samples: of the sizes in use, and of odd sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
 def production(op: str) -> Iterator[tuple[Any, ...]]:
     """Arguments of sizes in use, too large to be samples, with row counts past 2**31 among them."""
-
-    def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
     N, huge, u8 = 1_000_000, 2**32, torch.uint8
     if op == "assign":
         yield t(N, 384), t(48, 64, 8), False
@@ -101,6 +103,7 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
                 t(N, B, dtype=u8),
                 t(Q, B * 8 // nbits, dtype=torch.int8),
                 t(Q),
+                t(Q),
                 t(N),
                 t(N),
                 None,
@@ -109,7 +112,17 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
             )
         for nbits in (4, 8):
             queries, mask = t(1000, 1536, dtype=torch.int8), t(huge, dtype=torch.bool)
-            yield t(huge, 192 * nbits, dtype=u8), queries, t(1000), t(huge), t(huge), mask, nbits, 1024
+            yield (
+                t(huge, 192 * nbits, dtype=u8),
+                queries,
+                t(1000),
+                t(1000),
+                t(huge),
+                t(huge),
+                mask,
+                nbits,
+                1024,
+            )
     elif op == "rescore":
         yield t(64, 384), t(N, 384), t(64, 3200, dtype=torch.int64), "ip"
         yield t(64, 1024), t(huge, 1024, dtype=torch.bfloat16), t(64, 3200, dtype=torch.int64), "cosine"
@@ -170,3 +183,56 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
             (huge // 2, 100),
         ):
             yield t(2, columns), k
+
+
+def odd(op: str) -> Iterator[tuple[Any, ...]]:
+    """Arguments of sizes that hardly anybody has and that get tiles of their own. For --every."""
+    N, u8, half = 1000, torch.uint8, torch.float16
+    if op == "adc_scan":
+        for M, nbits in ((8, 4), (16, 4), (8, 7), (7, 10)):
+            yield t(N, -(-M * nbits // 8), dtype=u8), t(1, M, 1 << nbits), None, None, 512
+    elif op == "assign":
+        for K, S, exact in product((16, 32, 64), (4, 64, 65), (False, True)):
+            yield t(N, S), t(1, K, S), exact
+    elif op == "bucketize_packed":
+        for nbits, width in product((1, 2, 4, 8), (16, 32, 64, 128)):
+            for D in (width, width - 16 // nbits, width - 1):  # words of 4, 2 and 1 bytes
+                if D:
+                    yield t(N, D), t(1, (1 << nbits) - 1), nbits
+    elif op == "decode":
+        for (S, M), nbits, dtype in product(
+            ((1, 1024), (2, 512), (4, 256), (8, 128)), (7, 8, 9, 10), (torch.float32, half)
+        ):
+            for m in (M, 1):
+                yield t(N, -(-m * nbits // 8), dtype=u8), t(m, 1 << nbits, S, dtype=dtype), None
+    elif op == "decode_rotated":
+        for S, E, R in product((1, 2, 4, 8), (8, 32, 64), (64, N)):
+            yield t(N, 48, dtype=u8), t(48, 256, S), t(48 * S, E), t(R, dtype=torch.int64)
+    elif op == "encode":
+        for K in (2, 4):
+            yield t(N, 64), t(1, K, 64), False
+    elif op == "hamming_scan":
+        for Q, B in product((2, 3, 8), (3, 4)):
+            yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, 32
+    elif op == "kmeans_step":
+        for K, S in product((16, 32, 64, 128, 256), (4, 8, 16)):
+            yield t(N, S), t(1, K, S)
+    elif op == "pack_bits":
+        yield t(N, 100, dtype=u8), 3
+    elif op == "product_scan":
+        for S, Q, dtype in product((1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128), (half, torch.float32)):
+            yield (
+                t(N, 24, dtype=u8),
+                t(24, 256, S, dtype=dtype),
+                t(Q, 24 * S, dtype=dtype),
+                None,
+                None,
+                None,
+                32,
+            )
+    elif op == "scalar_encode":
+        for D in (16, 32, 64, 128, 256):
+            yield t(N, D), t(1), t(1), 255
+    elif op == "rescore":
+        for D in (1, 32, 64, 128):
+            yield t(1, D), t(N, D), t(1, 100, dtype=torch.int64), "cosine"

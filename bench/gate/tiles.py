@@ -1,8 +1,8 @@
 """Is every tile that a launcher can choose among the compiled ones?
 
 The `_..tile..` functions of the kernels are plain arithmetic on sizes, so they can be asked about many more
-sizes than anything is compiled at. What they answer there has to be an answer that a sample or a production
-size got too.
+sizes than anything is compiled at. What they answer there has to be an answer that some launch got too: of
+the sizes in use, of a sample or of the odd sizes. Only `--every` launches all of these and asks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import functools
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 from unittest import mock
+
+from gpuzip.kernels.assign import _WIDEST
+from gpuzip.kernels.kmeans_step import _is_fused
 
 #: What a size may be, by its name. Other arguments are tried at the values that launches gave them.
 SIZES: dict[str, list[int]] = {
@@ -34,19 +37,30 @@ SIZES: dict[str, list[int]] = {
     "columns": [1, 3, 16, 31, 48, 64, 96, 128, 200, 384, 1024],
 }
 
+#: What launchers know of the sizes when they ask, by function.
+POSSIBLE: dict[str, Callable[..., bool]] = {
+    "kernels.assign._tile": lambda K, S, per=1, **_: S <= _WIDEST and (per == 1 or K**per == 256),
+    "kernels.bucketize._tile": lambda nbits, **_: 8 % nbits == 0,
+    "kernels.decode._tile": lambda D, S, **_: D % S == 0,
+    "kernels.kmeans_step._tile": lambda K, S, **_: _is_fused(K, S),
+    "kernels.product_scan._tile": lambda S, **_: S & (S - 1) == 0,
+}
+
 
 @dataclass
 class Tiles:
-    """The tile functions of a module: what launches asked them, and what they answered."""
+    """The tile functions of some modules: what launches asked them, and what they answered."""
 
     asked: dict[str, dict[str, set[Any]]] = field(default_factory=dict)
     reached: dict[str, set[Any]] = field(default_factory=dict)
 
     @contextmanager
-    def watch(self, module: ModuleType) -> Iterator[None]:
+    def watch(self, modules: Iterable[ModuleType]) -> Iterator[None]:
         """Within the block, note every call."""
-        noting: dict[str, Any] = {name: self._noting(f) for name, f in _tile_functions(module)}
-        with mock.patch.multiple(module, **noting) if noting else nullcontext():
+        with ExitStack() as stack:
+            for module in modules:
+                for name, function in _tile_functions(module):
+                    stack.enter_context(mock.patch.object(module, name, self._noting(function)))
             yield
 
     def add(self, other: Tiles) -> None:
@@ -85,7 +99,7 @@ class Tiles:
                 if answer not in reached:
                     reached.add(answer)
                     asked = ", ".join(f"{parameter}={value}" for parameter, value in sizes.items())
-                    yield f"{name}({asked}) is {answer!r}, and neither samples nor production sizes get it"
+                    yield f"{name}({asked}) is {answer!r}, and nothing compiled gets it"
 
 
 def answers(function: Callable[..., Any]) -> list[Any]:
@@ -113,5 +127,8 @@ def _combinations(function: Callable[..., Any], asked: dict[str, set[Any]]) -> I
     """The product of what each parameter may be, of those with a value to try."""
     names = [name for name in inspect.signature(function).parameters if SIZES.get(name) or asked.get(name)]
     values = [sorted({*SIZES.get(name, ()), *asked.get(name, ())}, key=repr) for name in names]
+    possible = POSSIBLE.get(_name(function), lambda **_: True)
     for combination in itertools.product(*values):
-        yield dict(zip(names, combination, strict=True))
+        sizes = dict(zip(names, combination, strict=True))
+        if possible(**sizes):
+            yield sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -125,10 +126,11 @@ class Codec(ABC):
             norms[part] = torch.linalg.vector_norm(self.decode_block(data[part]), dim=1)
         return norms
 
-    def encode(self, x: Matrix) -> Codes:
+    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
         """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.
 
         A tensor must be on the codec's device. An array is read block by block onto that device.
+        progress: called after every block with the number of rows done and of all.
         """
         who = f"{type(self).__name__}.encode"
         self.check_fitted(who)
@@ -136,4 +138,6 @@ class Codec(ABC):
         data = torch.empty((rows.n, self.code_size), dtype=torch.uint8, device=self.device)
         for start, block in rows.blocks():
             data[start : start + len(block)] = self.encode_block(block.to(self.device))
+            if progress is not None:
+                progress(start + len(block), rows.n)
         return Codes(self, data, rows.dtype)
