@@ -1,4 +1,4 @@
-"""Scores of scalar codes: whole numbers find candidates, look-up tables have the final word."""
+"""Scores of scalar codes: whole numbers find candidates, decoded rows have the final word."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._pq_scorer import LutScorer
-from gpuzip.ops import scalar_scan, unpack_bits
+from gpuzip.ops import rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
+from gpuzip.search import Exhaustive, Scorer
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
 
 
-class ScalarScorer(LutScorer):
+class ScalarScorer:
     """Estimates keys by products of codes with queries in int8.
 
     A decoded value is first + step * code, so q.x = q.first + sum w code with w = q * step. w is rounded to
     s * int8; what that hides is bounded by the norms of the rounding and of the codes about their middle.
+
+    centroids: (D, 2**bits, 1), what the codes stand for. start, step: (D,). mask: (N,) bool or None.
     """
 
     is_exact = False
@@ -37,11 +39,14 @@ class ScalarScorer(LutScorer):
         step: Tensor,
         bits: int,
     ) -> None:
+        self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
+        self._mask, self._start, self._step, self._bits = mask, start, step, bits
+        self._middle = 1 << (bits - 1)
+        self.N, self.Q = len(codes), len(queries)
+        self._scale = None
         if metric == "cosine":
-            norms = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
-            queries = queries * torch.where(norms > 0, 1 / norms, 0)
-        super().__init__(codes, centroids, queries, metric, mask)
-        self._bits, self._middle = bits, 1 << (bits - 1)
+            self._scale = _inverse(codes.norms)
+            queries = queries * _inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
         weights = queries.double() * step  # [Q, D]
         unit = weights.abs().amax(1, keepdim=True) / 127
         whole = (weights / torch.where(unit > 0, unit, 1)).round()
@@ -82,6 +87,18 @@ class ScalarScorer(LutScorer):
                 hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square()
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
+    def gather(self, ids: Tensor) -> Tensor:
+        keys = rescore_codes(self._queries, self._codes.data, self._centroids, ids, self._metric)
+        if self._mask is not None:
+            keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
+        return keys
+
+    def exact(self, queries: Tensor) -> Scorer:
+        some = self._queries[queries.to(self._queries.device)]
+        steps = self._start, self._step, self._bits
+        scorer = ScalarScorer(self._codes, self._centroids, some, self._metric, self._mask, *steps)
+        return Exhaustive(scorer, self._codes.device)
+
     def _spread(self) -> tuple[Tensor, ...]:
         """Over all rows, the largest |code - middle|, the same over the norm, norm, and inverse norm."""
         codes, D = self._codes, self._queries.shape[1]
@@ -90,7 +107,11 @@ class ScalarScorer(LutScorer):
         for start in range(0, len(codes), step):
             rows = unpack_bits(codes.data[start : start + step], D, self._bits).float() - self._middle
             spread, norms = torch.linalg.vector_norm(rows, dim=1) * 1.001, codes.norms[start : start + step]
-            inverse = torch.where(norms > 0, 1 / norms, 0)
+            inverse = _inverse(norms)
             here = spread, spread * inverse, norms, inverse
             largest = [torch.maximum(most, values.max()) for most, values in zip(largest, here, strict=True)]
         return tuple(largest)
+
+
+def _inverse(norms: Tensor) -> Tensor:
+    return torch.where(norms > 0, 1 / norms, 0)

@@ -1,0 +1,81 @@
+"""Keys of candidates: one sum over the dims of a pair of rows, in lanes that the compiler chose once.
+
+The order of a sum depends on D alone, so a key is the same to the bit in every call.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.loops._jit import jit, wide_vectors
+from gpuzip.loops.decode import decode
+from gpuzip.parallel import map_blocks
+
+_TILE = 1 << 17  # floats of candidates that are gathered at a time: 512 KB, which stay in L2
+_METRICS = {"ip": 0, "cosine": 1, "l2": 2}
+
+
+def rescore(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+    """As the operator. Rows of float32 are read where they are."""
+    N, D = store.shape
+    if store.dtype == torch.float32 and store.stride(1) == 1 and N:
+        stride = store.stride(0)
+        flat = store.as_strided(((N - 1) * stride + D,), (1,)).numpy()
+        return _by_blocks(queries, ids, N, metric, lambda some: (flat, some * stride))
+    return _by_blocks(queries, ids, len(store), metric, lambda some: _gathered(store[some].float()))
+
+
+def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
+    """As the operator."""
+    packed, centroids = packed.contiguous(), centroids.contiguous()
+    return _by_blocks(
+        queries, ids, len(packed), metric, lambda some: _gathered(decode(packed, centroids, some).float())
+    )
+
+
+def _gathered(rows):
+    return rows.reshape(-1).numpy(), torch.arange(len(rows)) * rows.shape[1]
+
+
+def _by_blocks(queries, ids, N, metric, rows_of):
+    """Candidates in the order of ids, some at a time; those that name no row have the key -inf.
+
+    rows_of: ids -> (flat floats, where in them each row starts): another layout would be another loop.
+    """
+    keys = torch.full(ids.shape, float("-inf"))
+    D, R = queries.shape[1], ids.shape[1]
+    wanted, flat = ids.reshape(-1), keys.view(-1).numpy()
+    queries = queries.contiguous().numpy()
+
+    def one_block(start, stop):
+        some = wanted[start:stop]
+        rows, at = rows_of(some.clamp(0, N - 1))
+        _keys(queries, rows, at.numpy(), some.numpy(), N, start, R, _METRICS[metric], flat[start:stop])
+
+    if N and D:
+        map_blocks(one_block, len(wanted), max(1, _TILE // D), lone_here=True)
+    return keys
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _keys(queries, rows, at, ids, N, start, R, metric, keys):
+    wide_vectors()
+    D = queries.shape[1]
+    for i in range(len(ids)):
+        if not 0 <= ids[i] < N:
+            continue
+        query, row = queries[(start + i) // R], rows[at[i] : at[i] + D]
+        total, own, length = np.float32(0), np.float32(0), np.float32(0)
+        if metric == 2:
+            for d in range(D):
+                total -= (query[d] - row[d]) * (query[d] - row[d])
+        else:
+            for d in range(D):
+                total += query[d] * row[d]
+        if metric == 1:
+            for d in range(D):
+                own += query[d] * query[d]
+                length += row[d] * row[d]
+            norms = np.sqrt(own) * np.sqrt(length)
+            total = total / norms if norms > 0 else np.float32(0)
+        keys[i] = total
