@@ -2,7 +2,7 @@
 
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, quantize, save
-from gpuzip.codecs import ProductQuantizer
+from gpuzip.codecs import BinaryQuantizer, HalfQuantizer, ProductQuantizer, ScalarQuantizer
 from gpuzip.codes import Codes, cat
 from gpuzip.errors import (
     DtypeError,
@@ -13,29 +13,47 @@ from gpuzip.errors import (
     UnknownCodecError,
 )
 from gpuzip.interop.faiss import from_faiss, to_faiss
+from gpuzip.interop.sentence_transformers import (
+    from_sentence_transformers,
+    quantize_embeddings,
+    semantic_search,
+    to_sentence_transformers,
+)
+from gpuzip.interop.usearch import from_usearch, to_usearch
 from gpuzip.quality import Quality, recall
+from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
 
 __all__ = [
+    "BinaryQuantizer",
     "Codes",
     "DtypeError",
     "FileInfo",
     "FormatError",
     "GpuzipError",
+    "HalfQuantizer",
     "MissingDependencyError",
     "NotFittedError",
     "ProductQuantizer",
     "Quality",
+    "ScalarQuantizer",
     "UnknownCodecError",
     "__version__",
     "cat",
     "compress",
     "from_faiss",
+    "from_sentence_transformers",
+    "from_usearch",
     "info",
     "load",
+    "most_similar",
     "open",
     "quantize",
+    "quantize_embeddings",
     "recall",
     "save",
+    "semantic_search",
     "to_faiss",
+    "to_sentence_transformers",
+    "to_usearch",
 ]

@@ -6,6 +6,7 @@ import torch
 
 from gpuzip import BinaryQuantizer, GpuzipError, ProductQuantizer, recall
 from gpuzip.codecs.binary import mirrored
+from gpuzip.ops import bucketize_packed
 from tests.test_scalar import METRICS, exact
 
 
@@ -30,6 +31,11 @@ def test_bytes_are_those_of_packbits(d, threshold):
     }.get(threshold, threshold)
     codes = BinaryQuantizer(threshold).fit(x).encode(x)
     assert np.array_equal(codes.data.numpy(), np.packbits((x > at).numpy(), axis=1))
+
+
+def test_a_gpu_s_bytes_are_a_cpu_s(real):
+    packed = mirrored(bucketize_packed(real, torch.zeros(1, 1), 1))
+    assert torch.equal(packed, BinaryQuantizer().fit(real).encode(real).data)
 
 
 @pytest.mark.parametrize("d", [5, 64])

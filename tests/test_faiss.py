@@ -139,6 +139,158 @@ def test_an_index_survives_its_own_file(real, tmp_path):
     assert torch.equal(back.data, codes.data)
 
 
+SCALAR = [  # FAISS's name, our codec of its bytes
+    ("QT_8bit", gpuzip.ScalarQuantizer(8)),
+    ("QT_6bit", gpuzip.ScalarQuantizer(6)),
+    ("QT_4bit", gpuzip.ScalarQuantizer(4)),
+    ("QT_8bit_uniform", gpuzip.ScalarQuantizer(8, per="tensor")),
+    ("QT_4bit_uniform", gpuzip.ScalarQuantizer(4, per="tensor")),
+    ("QT_fp16", gpuzip.HalfQuantizer()),
+    ("QT_bf16", gpuzip.HalfQuantizer("bfloat16")),
+]
+KINDS = [kind for kind, _ in SCALAR]
+
+
+def kind_of(name):
+    return getattr(faiss.ScalarQuantizer, name)
+
+
+def spread(real):
+    """Off the values of float16, which often lie on the very edge of a step."""
+    return real + 1e-4 * torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+
+
+def with_constants(real, d):
+    x = spread(real[:2000, :d])
+    x[:, 3], x[:, 5] = 0.25, 0.0
+    return x
+
+
+@pytest.mark.parametrize("d", [384, 13])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scalar_quantizer_of_faiss_gives_the_same_bytes_and_rows(real, kind, d):
+    x = with_constants(real, d)
+    sq = faiss.ScalarQuantizer(d, kind_of(kind))
+    sq.train(x.numpy())
+    codec = gpuzip.from_faiss(sq)
+    theirs = sq.compute_codes(x.numpy())
+    codes = gpuzip.Codes(codec, torch.from_numpy(theirs))
+    np.testing.assert_allclose(codes.decode().numpy(), sq.decode(theirs), rtol=1e-6, atol=2e-7)
+    ours = codec.encode(x).data.numpy()
+    assert np.mean(ours != theirs) < 1e-3
+    far = np.abs(sq.decode(ours) - sq.decode(theirs))  # where they differ, by one step at its edge
+    off = np.abs(np.abs(sq.decode(ours) - x.numpy()) - np.abs(sq.decode(theirs) - x.numpy()))
+    assert far.max() <= 2.1 * np.abs(sq.decode(theirs) - x.numpy()).max()
+    assert off.max() < 1e-6
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("d", [384, 13])
+@pytest.mark.parametrize(("kind", "codec"), SCALAR, ids=KINDS)
+def test_scalar_codes_there_and_back(real, real_queries, kind, codec, metric, d):
+    x, queries = with_constants(real, d), real_queries[:, :d].contiguous()
+    if kind == "QT_bf16":
+        queries = queries.bfloat16().float()  # as FAISS does, where the CPU multiplies bfloat16
+    codes = codec.fit(x).encode(x)
+    index = gpuzip.to_faiss(codes, metric)
+    assert index.sq.qtype == kind_of(kind)
+    assert np.array_equal(faiss.vector_to_array(index.codes).reshape(len(x), -1), codes.data.numpy())
+    np.testing.assert_allclose(index.reconstruct_n(0, 50), codes[:50].decode().numpy(), rtol=1e-6, atol=2e-7)
+    want, want_ids = index.search(queries.numpy(), 10)
+    values, ids = codes.search(queries, 10, metric)
+    np.testing.assert_allclose(values.numpy(), want, rtol=2e-5, atol=2e-6)
+    differ = ids != torch.from_numpy(want_ids)  # rows of equal score, in another order
+    ours, theirs = (exact_scores(codes, queries, i, metric) for i in (ids, torch.from_numpy(want_ids)))
+    torch.testing.assert_close(ours[differ], theirs[differ], rtol=2e-5, atol=2e-6)
+    back = gpuzip.from_faiss(index)
+    assert torch.equal(back.data, codes.data)
+    torch.testing.assert_close(back.decode(), codes.decode(), rtol=1e-6, atol=2e-7)
+    sq = gpuzip.to_faiss(codes.codec)
+    assert sq.qtype == kind_of(kind)
+    assert np.mean(sq.compute_codes(x.numpy()) != codes.data.numpy()) < 1e-3
+
+
+def test_a_range_of_all_columns_in_6_bits_is_written_for_each(real):
+    codes = gpuzip.ScalarQuantizer(6, per="tensor").fit(real).encode(real[:100])
+    index = gpuzip.to_faiss(codes)
+    assert index.sq.qtype == kind_of("QT_6bit")
+    np.testing.assert_allclose(index.reconstruct_n(0, 100), codes.decode().numpy(), rtol=1e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("steps", [100, 200, 255, 256])
+def test_any_number_of_steps_is_faiss_steps(real, steps):
+    x = spread(real)
+    codec = gpuzip.ScalarQuantizer(steps=steps, range="quantile").fit(x)
+    ours, theirs = codec.encode(x).data.numpy(), gpuzip.to_faiss(codec).compute_codes(x.numpy())
+    assert np.mean(ours != theirs) < 1e-4
+
+
+def test_a_scalar_index_survives_its_own_file(real, tmp_path):
+    codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:500])
+    faiss.write_index(gpuzip.to_faiss(codes, "ip"), str(tmp_path / "x.index"))
+    assert torch.equal(gpuzip.from_faiss(faiss.read_index(str(tmp_path / "x.index"))).data, codes.data)
+    bits = gpuzip.BinaryQuantizer().fit(real).encode(real[:500])
+    faiss.write_index_binary(gpuzip.to_faiss(bits), str(tmp_path / "b.index"))
+    back = gpuzip.from_faiss(faiss.read_index_binary(str(tmp_path / "b.index")))
+    assert torch.equal(back.data, bits.data)
+
+
+@pytest.mark.parametrize("threshold", [0.0, "median"])
+def test_bits_there_and_back(real, real_queries, threshold):
+    codec = gpuzip.BinaryQuantizer(threshold).fit(real)
+    codes, asked = codec.encode(real), codec.encode(real_queries)
+    index = gpuzip.to_faiss(codes)
+    want, want_ids = index.search(asked.data.numpy(), 10)
+    values, ids = codes.search(real_queries, 10, "hamming")
+    np.testing.assert_array_equal(values.numpy(), want)
+    differing = np.unpackbits(asked.data.numpy()[:, None] ^ codes.data.numpy()[want_ids], axis=-1).sum(-1)
+    np.testing.assert_array_equal(differing, values.numpy())  # rows as near, in another order
+    back = gpuzip.from_faiss(index)
+    assert torch.equal(back.data, codes.data)
+    assert torch.equal(back.search(asked.data, 10, "hamming")[1], ids)
+    if threshold == 0:
+        assert torch.equal(back.codec.encode(real).data, codes.data)
+        assert torch.equal(back.decode(), torch.where(real > 0, 1.0, -1.0))
+
+
+def test_no_rows_there_and_back(real):
+    for codec in (gpuzip.ProductQuantizer(48, 4), *(codec for _, codec in SCALAR), gpuzip.BinaryQuantizer()):
+        codes = codec.fit(real[:1000]).encode(real[:0])
+        index = gpuzip.to_faiss(codes)
+        assert index.ntotal == 0
+        assert gpuzip.from_faiss(index).shape == (0, 384)
+
+
+def test_scalar_and_binary_codes_without_a_twin_are_refused(real):
+    x = real[:300]
+    with pytest.raises(gpuzip.GpuzipError, match=r"bits=5, FAISS has 8, 6 and 4\. Fit one of these"):
+        gpuzip.to_faiss(gpuzip.ScalarQuantizer(5).fit(x))
+    with pytest.raises(
+        gpuzip.GpuzipError, match=r"the codec is signed, FAISS's codes are not\. Fit one with"
+    ):
+        gpuzip.to_faiss(gpuzip.ScalarQuantizer(signed=True).fit(x))
+    bits = gpuzip.BinaryQuantizer().fit(x)
+    with pytest.raises(gpuzip.GpuzipError, match=r"no binary quantizer by itself\. Pass codes"):
+        gpuzip.to_faiss(bits)
+    with pytest.raises(gpuzip.GpuzipError, match="metric is 'ip', 'hamming' is what IndexBinaryFlat has"):
+        gpuzip.to_faiss(bits.encode(x), "ip")
+    with pytest.raises(gpuzip.GpuzipError, match="d=13 is not a multiple of 8, as IndexBinaryFlat needs"):
+        gpuzip.to_faiss(gpuzip.BinaryQuantizer().fit(x[:, :13]).encode(x[:, :13]))
+    with pytest.raises(gpuzip.GpuzipError, match="metric is 'cosine', 'l2' or 'ip'"):
+        gpuzip.to_faiss(gpuzip.HalfQuantizer().fit(x).encode(x), "cosine")
+    for untrained in (
+        faiss.IndexScalarQuantizer(8, kind_of("QT_8bit")),
+        faiss.ScalarQuantizer(8, kind_of("QT_8bit")),
+        faiss.IndexPQ(8, 2, 4),
+    ):
+        with pytest.raises(gpuzip.GpuzipError, match=r"is not trained. Call its train\(x\) first"):
+            gpuzip.from_faiss(untrained)
+    with pytest.raises(gpuzip.GpuzipError, match=r"the qtype is .*, one of QT_8bit, QT_6bit"):
+        gpuzip.from_faiss(faiss.ScalarQuantizer(8, kind_of("QT_8bit_direct")))
+    with pytest.raises(gpuzip.GpuzipError, match="str has no FAISS twin; ProductQuantizer, ScalarQuantizer"):
+        gpuzip.to_faiss("PQ48")  # type: ignore[arg-type]
+
+
 def test_what_has_no_twin_is_refused(real):
     padded = gpuzip.ProductQuantizer(m=7, nbits=4, pad=True).fit(real[:1000])
     with pytest.raises(gpuzip.GpuzipError, match="pads d=384 to a multiple of m=7"):

@@ -162,7 +162,7 @@ def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path):
 
 BARE = """
     import sys
-    BLOCKED = {"triton", "faiss", "matplotlib", "pandas"}
+    BLOCKED = {"triton", "faiss", "matplotlib", "pandas", "usearch", "sentence_transformers"}
 
     class Block:
         def find_spec(self, name, path=None, target=None):

@@ -18,13 +18,14 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_every_snippet_runs(tmp_path, monkeypatch):
     """In order and in one namespace, as a reader would."""
     pytest.importorskip("faiss")
+    pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         for snippet in SNIPPETS:
             exec(snippet, namespace)
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 9
     for comment in re.findall(r"print\(error\)\s+# (.*)", README):
         assert comment in printed.getvalue()
     assert "Quality(cosine=0.89" in printed.getvalue()

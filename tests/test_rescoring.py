@@ -57,18 +57,18 @@ def test_every_store_gives_its_own_scores(bits, real, real_queries, tmp_path, me
 
 
 def test_only_the_candidates_are_read(bits, real, real_queries):
-    class Watched(np.ndarray):
-        read: list[int] = []
+    read: list[int] = []
 
+    class Watched(np.ndarray):
         def __getitem__(self, index):
             if isinstance(index, np.ndarray):
-                self.read.extend(index.tolist())
+                read.extend(index.tolist())
             return super().__getitem__(index)
 
     store = real.numpy().view(Watched)
     bits.search(real_queries[:5], 10, rescore=store, rescore_multiplier=4)
-    assert 40 <= len(Watched.read) <= 200
-    assert len(set(Watched.read)) == len(Watched.read)  # each once
+    assert 40 <= len(read) <= 200
+    assert len(set(read)) == len(read)  # each once
 
 
 def test_all_rows_as_candidates_is_exact_search(bits, real, real_queries):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,21 @@ if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
+_ROWS = 1 << 16  # signed codes that are made unsigned at a time; a multiple of every group
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What codes stand for: start + (code + 0.5) * step, both (D,). flip: (1, B), makes signed ones unsigned.
+
+    centroids: (D, 2**bits, 1), of the codes as they are stored.
+    """
+
+    bits: int
+    start: Tensor
+    step: Tensor
+    centroids: Tensor
+    flip: Tensor | None
 
 
 class ScalarScorer:
@@ -23,26 +40,18 @@ class ScalarScorer:
     A decoded value is first + step * code, so q.x = q.first + sum w code with w = q * step. w is rounded to
     s * int8; what that hides is bounded by the norms of the rounding and of the codes about their middle.
 
-    centroids: (D, 2**bits, 1), what the codes stand for. start, step: (D,). mask: (N,) bool or None.
+    mask: (N,) bool or None.
     """
 
     is_exact = False
 
     def __init__(
-        self,
-        codes: Codes,
-        centroids: Tensor,
-        queries: Tensor,
-        metric: str,
-        mask: Tensor | None,
-        start: Tensor,
-        step: Tensor,
-        bits: int,
+        self, codes: Codes, coding: Coding, queries: Tensor, metric: str, mask: Tensor | None
     ) -> None:
-        self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
-        self._mask, self._start, self._step, self._bits = mask, start, step, bits
+        self._codes, self._coding, self._queries, self._metric = codes, coding, queries, metric
+        self._mask, self.N, self.Q = mask, len(codes), len(queries)
+        bits, start, step = coding.bits, coding.start, coding.step
         self._middle = 1 << (bits - 1)
-        self.N, self.Q = len(codes), len(queries)
         self._scale = None
         if metric == "cosine":
             self._scale = _inverse(codes.norms)
@@ -65,10 +74,21 @@ class ScalarScorer:
         scale, bias, unit, offset = self._scale, None, self._unit, self._offset
         if self._metric == "l2":  # 2 q.x - |x|^2 - |q|^2
             bias, unit, offset = -self._codes.norms.square(), 2 * unit, 2 * offset
-        best = scalar_scan(
-            self._codes.data, self._whole, unit, offset, scale, bias, self._mask, self._bits, group
-        )
+        parts = []
+        for rows, data in self._unsigned():
+            of_rows = [None if column is None else column[rows] for column in (scale, bias, self._mask)]
+            of_queries, bits = (self._whole, unit, offset), self._coding.bits
+            parts.append(scalar_scan(data, *of_queries, of_rows[0], of_rows[1], of_rows[2], bits, group))
+        best = torch.cat(parts, 1)
         return best.sub_(self._square) if self._metric == "l2" else best
+
+    def _unsigned(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their codes: all at once, or blocks that were made unsigned."""
+        data, flip = self._codes.data, self._coding.flip
+        step = len(data) if flip is None else _ROWS
+        for start in range(0, len(data), step):
+            rows = slice(start, start + step)
+            yield rows, data[rows] if flip is None else data[rows] ^ flip
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         """What rounding can hide: of the weights, of decoded values, and of sums in float32.
@@ -88,15 +108,14 @@ class ScalarScorer:
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
     def gather(self, ids: Tensor) -> Tensor:
-        keys = rescore_codes(self._queries, self._codes.data, self._centroids, ids, self._metric)
+        keys = rescore_codes(self._queries, self._codes.data, self._coding.centroids, ids, self._metric)
         if self._mask is not None:
             keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
         return keys
 
     def exact(self, queries: Tensor) -> Scorer:
         some = self._queries[queries.to(self._queries.device)]
-        steps = self._start, self._step, self._bits
-        scorer = ScalarScorer(self._codes, self._centroids, some, self._metric, self._mask, *steps)
+        scorer = ScalarScorer(self._codes, self._coding, some, self._metric, self._mask)
         return Exhaustive(scorer, self._codes.device)
 
     def _spread(self) -> tuple[Tensor, ...]:
@@ -104,12 +123,12 @@ class ScalarScorer:
         codes, D = self._codes, self._queries.shape[1]
         largest = [torch.zeros((), device=codes.device)] * 4
         step = max(1, BLOCK_BYTES // (4 * D))
-        for start in range(0, len(codes), step):
-            rows = unpack_bits(codes.data[start : start + step], D, self._bits).float() - self._middle
-            spread, norms = torch.linalg.vector_norm(rows, dim=1) * 1.001, codes.norms[start : start + step]
-            inverse = _inverse(norms)
-            here = spread, spread * inverse, norms, inverse
-            largest = [torch.maximum(most, values.max()) for most, values in zip(largest, here, strict=True)]
+        for rows, data in self._unsigned():
+            for part, norms in zip(data.split(step), codes.norms[rows].split(step), strict=True):
+                values = unpack_bits(part, D, self._coding.bits).float() - self._middle
+                spread, inverse = torch.linalg.vector_norm(values, dim=1) * 1.001, _inverse(norms)
+                here = spread, spread * inverse, norms, inverse
+                largest = [torch.maximum(most, new.max()) for most, new in zip(largest, here, strict=True)]
         return tuple(largest)
 
 

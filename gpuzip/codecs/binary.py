@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +15,12 @@ from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize_packed, decode
+from gpuzip.parallel import map_blocks
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
 
 _SAMPLE = 65_536  # rows that medians are taken of
+_TILE = 1 << 17  # values compared at a time, on a CPU
 _THRESHOLDS = ("mean", "dim_mean", "median")
 _LEVELS = ("means", "sign")
 
@@ -103,7 +106,10 @@ class BinaryQuantizer(Codec):
         return torch.tensor([float(self.threshold)], device=rows.device)
 
     def encode_block(self, x: Tensor) -> Tensor:
-        return mirrored(bucketize_packed(x, self._fitted("encode").threshold[:, None], 1))
+        threshold = self._fitted("encode").threshold
+        if x.device.type == "cpu":
+            return _packed(x, threshold)
+        return mirrored(bucketize_packed(x, threshold[:, None], 1))
 
     def decode_block(self, data: Tensor) -> Tensor:
         centroids = self._fitted("decode").levels.T[:, :, None].contiguous()  # [D, 2, 1]
@@ -150,6 +156,17 @@ class BinaryQuantizer(Codec):
             return cls(config["threshold"], config["levels"], Halves(threshold, levels))
         except (GpuzipError, TypeError) as error:
             raise FormatError(f"binary: its settings are not those of a binary quantizer: {error}") from error
+
+
+def _packed(x: Tensor, threshold: Tensor) -> Tensor:
+    packed = torch.empty((len(x), -(-x.shape[1] // 8)), dtype=torch.uint8)
+
+    def one_block(start: int, stop: int) -> None:
+        above = x[start:stop].float() > threshold
+        packed[start:stop] = torch.from_numpy(np.packbits(above.numpy(), axis=1))
+
+    map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]))
+    return packed
 
 
 def mirrored(packed: Tensor) -> Tensor:

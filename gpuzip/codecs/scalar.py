@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, ScalarScorer
+from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
@@ -118,10 +118,12 @@ class ScalarQuantizer(Codec):
         if self.symmetric:
             high = torch.maximum(low.abs(), high.abs())
             low = -high
-        step = (high - low) / self._steps
-        constant = step <= low.abs() * 2.0**-20  # a step that float32 could not tell from none
-        step = torch.where(constant, torch.ones_like(step), step)
+        step = (high - low) / torch.full_like(low, self._steps)  # by a number a GPU would round otherwise
+        constant = step == 0
+        step = torch.where(constant, 2.0**-60 if self.symmetric else 1.0, step)
         start = torch.where(constant, low - 0.5, low)
+        if self.symmetric:  # 0 becomes code 2**(bits - 1), as in two's complement
+            start = -step * (self._steps / 2 + ((1 << self.bits) - self._steps + 1) // 2)
         return replace(self, fitted=Steps(start, step, rows.d))
 
     @property
@@ -131,8 +133,7 @@ class ScalarQuantizer(Codec):
 
     def encode_block(self, x: Tensor) -> Tensor:
         fitted = self._fitted("encode")
-        top = self._steps - 1 if self.symmetric else (1 << self.bits) - 1
-        packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, top), self.bits)
+        packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, (1 << self.bits) - 1), self.bits)
         return packed ^ self._flip if self.signed else packed
 
     def decode_block(self, data: Tensor) -> Tensor:
@@ -154,11 +155,14 @@ class ScalarQuantizer(Codec):
 
     def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
         centroids, may_estimate = self.centroids, self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
-        if not may_estimate or self.signed or is_capturing(queries.device):
+        if not may_estimate or is_capturing(queries.device):
             return pq_scorer(codes, centroids, queries, metric, mask)
         fitted = self._fitted("scorer")
-        steps = fitted.start.expand(fitted.d), fitted.step.expand(fitted.d)
-        return ScalarScorer(codes, centroids, queries, metric, mask, *steps, self.bits)
+        flip = self._flip if self.signed else None
+        coding = Coding(
+            self.bits, fitted.start.expand(fitted.d), fitted.step.expand(fitted.d), centroids, flip
+        )
+        return ScalarScorer(codes, coding, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

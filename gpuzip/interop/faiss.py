@@ -1,66 +1,212 @@
-"""FAISS: ProductQuantizer and IndexPQ, both ways. Needs faiss-cpu or faiss-gpu."""
+"""FAISS: product, scalar, half and binary codes, both ways. Needs faiss-cpu or faiss-gpu."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gpuzip.codecs import Codec, ProductQuantizer
+from gpuzip.codecs import BinaryQuantizer, Codec, HalfQuantizer, ProductQuantizer, ScalarQuantizer
+from gpuzip.codecs.binary import Halves
+from gpuzip.codecs.half import Limit
 from gpuzip.codecs.pq import Codebook
+from gpuzip.codecs.scalar import Steps
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
 
+_HALVES = {"float16": "QT_fp16", "bfloat16": "QT_bf16"}
+_STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4bit_uniform": 4}
 
-def to_faiss(source: Codec | Codes, metric: str = "l2") -> Any:
-    """A codec as faiss.ProductQuantizer, codes as faiss.IndexPQ with the same code bytes.
 
-    metric: "l2" or "ip", of the index. Raises GpuzipError for a padded codec, which FAISS has not.
+def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
+    """A codec as a FAISS quantizer, codes as a FAISS index with the same code bytes.
+
+    ProductQuantizer: faiss.ProductQuantizer and IndexPQ. ScalarQuantizer of 8, 6 or 4 bits, and
+    HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of QT_8bit, QT_6bit or QT_4bit,
+    QT_8bit_uniform or QT_4bit_uniform where one range serves all columns, QT_fp16 or QT_bf16.
+    BinaryQuantizer: its codes as IndexBinaryFlat, which takes `codec.encode(queries).data` as queries.
+    metric: "l2" (the default) or "ip", of the index; bits are compared by "hamming".
+    FAISS decodes the same codes to the same values, to rounding. A new row it may encode differently: at the
+    very edge of a step, at a tie of halves, and where a value is too large for float16, which becomes inf.
+    Raises GpuzipError for what FAISS has not.
     """
     faiss = _faiss()
-    codec = source.codec if isinstance(source, Codes) else source
-    if not isinstance(codec, ProductQuantizer):
-        raise GpuzipError(f"to_faiss: {type(codec).__name__} has no FAISS twin; ProductQuantizer has.")
+    codec, codes = (source.codec, source) if isinstance(source, Codes) else (source, None)
+    write = _WRITERS.get(type(codec))
+    if write is None:
+        raise GpuzipError(
+            f"to_faiss: {type(codec).__name__} has no FAISS twin; "
+            f"{', '.join(kind.__name__ for kind in _WRITERS)} have."
+        )
     codec.check_fitted("to_faiss")
+    return write(faiss, codec, codes, metric)
+
+
+def from_faiss(source: Any) -> Any:
+    """A faiss.ProductQuantizer or ScalarQuantizer as a codec; a faiss.IndexPQ, IndexScalarQuantizer or
+    IndexBinaryFlat as Codes with the same bytes.
+
+    Bits are taken as 1 and -1, of values above and not above 0.
+    Raises GpuzipError for other types, and for an index that is not trained.
+    """
+    faiss = _faiss()
+    if not getattr(source, "is_trained", True):
+        raise GpuzipError(f"from_faiss: the {type(source).__name__} is not trained. Call its train(x) first.")
+    for name, read in _READERS.items():
+        if isinstance(source, getattr(faiss, name)):
+            return read(faiss, source)
+    raise GpuzipError(f"from_faiss: a {type(source).__name__} came, one of {', '.join(_READERS)} is needed.")
+
+
+def _write_product(faiss: Any, codec: ProductQuantizer, codes: Codes | None, metric: str | None) -> Any:
     M, _, S = codec.centroids.shape
     if codec.d != M * S:
         raise GpuzipError(
             f"to_faiss: the codec pads d={codec.d} to a multiple of m={M}, FAISS cannot. Fit one without pad."
         )
     centroids = codec.centroids.cpu().numpy().ravel()
-    if not isinstance(source, Codes):
+    if codes is None:
         pq = faiss.ProductQuantizer(codec.d, M, codec.nbits)
         faiss.copy_array_to_vector(centroids, pq.centroids)
         return pq
-    metrics = {"l2": faiss.METRIC_L2, "ip": faiss.METRIC_INNER_PRODUCT}
-    if metric not in metrics:
-        raise GpuzipError(f"to_faiss: metric is {metric!r}, 'l2' or 'ip' is what IndexPQ has.")
-    index = faiss.IndexPQ(codec.d, M, codec.nbits, metrics[metric])
+    index = faiss.IndexPQ(codec.d, M, codec.nbits, _metric(faiss, metric))
     faiss.copy_array_to_vector(centroids, index.pq.centroids)
-    faiss.copy_array_to_vector(source.data.cpu().numpy().ravel(), index.codes)
-    index.ntotal, index.is_trained = len(source), True
+    return _filled(faiss, index, codes)
+
+
+def _write_scalar(faiss: Any, codec: ScalarQuantizer, codes: Codes | None, metric: str | None) -> Any:
+    if codec.bits not in (8, 6, 4):
+        raise GpuzipError(
+            f"to_faiss: the codec has bits={codec.bits}, FAISS has 8, 6 and 4. Fit one of these."
+        )
+    if codec.signed:
+        raise GpuzipError("to_faiss: the codec is signed, FAISS's codes are not. Fit one with signed=False.")
+    assert codec.fitted is not None
+    start, step = codec.fitted.start.cpu(), codec.fitted.step.cpu()
+    uniform = len(start) == 1 and codec.bits != 6
+    if not uniform:
+        start, step = start.expand(codec.d), step.expand(codec.d)
+    trained = torch.cat([start, step * ((1 << codec.bits) - 1)]).numpy()
+    return _scalar(faiss, f"QT_{codec.bits}bit{'_uniform' * uniform}", codec.d, trained, codes, metric)
+
+
+def _write_half(faiss: Any, codec: HalfQuantizer, codes: Codes | None, metric: str | None) -> Any:
+    return _scalar(faiss, _HALVES[codec.dtype], codec.d, np.empty(0, np.float32), codes, metric)
+
+
+def _scalar(
+    faiss: Any, kind: str, d: int, trained: np.ndarray[Any, Any], codes: Codes | None, metric: str | None
+) -> Any:
+    kind = getattr(faiss.ScalarQuantizer, kind)
+    index = faiss.IndexScalarQuantizer(d, kind, _metric(faiss, metric)) if codes is not None else None
+    sq = faiss.ScalarQuantizer(d, kind) if index is None else index.sq
+    faiss.copy_array_to_vector(trained, sq.trained)
+    return sq if codes is None else _filled(faiss, index, codes)
+
+
+def _write_binary(faiss: Any, codec: BinaryQuantizer, codes: Codes | None, metric: str | None) -> Any:
+    if codes is None:
+        raise GpuzipError(
+            "to_faiss: FAISS has no binary quantizer by itself. Pass codes, for an IndexBinaryFlat."
+        )
+    if metric not in (None, "hamming"):
+        raise GpuzipError(f"to_faiss: metric is {metric!r}, 'hamming' is what IndexBinaryFlat has.")
+    if codec.d % 8:
+        raise GpuzipError(
+            f"to_faiss: d={codec.d} is not a multiple of 8, as IndexBinaryFlat needs. "
+            "Append zero columns to x."
+        )
+    index = faiss.IndexBinaryFlat(codec.d)
+    index.add(codes.data.cpu().numpy())
     return index
 
 
-def from_faiss(source: Any) -> ProductQuantizer | Codes:
-    """A faiss.ProductQuantizer as a codec, a faiss.IndexPQ as codes with the same bytes."""
-    faiss = _faiss()
-    if isinstance(source, faiss.ProductQuantizer):
-        return _codec(source)
-    if isinstance(source, faiss.IndexPQ):
-        codec = _codec(source.pq)
-        data = faiss.vector_to_array(source.codes).reshape(source.ntotal, codec.code_size)
-        return Codes(codec, torch.from_numpy(data.copy()))
-    raise GpuzipError(f"from_faiss: a {type(source).__name__} came, ProductQuantizer or IndexPQ is needed.")
+def _filled(faiss: Any, index: Any, codes: Codes) -> Any:
+    faiss.copy_array_to_vector(codes.data.cpu().numpy().ravel(), index.codes)
+    index.ntotal, index.is_trained = len(codes), True
+    return index
 
 
-def _codec(pq: Any) -> ProductQuantizer:
+def _metric(faiss: Any, metric: str | None) -> int:
+    metrics: dict[str | None, int] = {"l2": faiss.METRIC_L2, "ip": faiss.METRIC_INNER_PRODUCT}
+    metrics[None] = metrics["l2"]
+    if metric not in metrics:
+        raise GpuzipError(f"to_faiss: metric is {metric!r}, 'l2' or 'ip' is what the index has.")
+    return metrics[metric]
+
+
+def _read_product(faiss: Any, pq: Any) -> ProductQuantizer:
     if pq.nbits > 16:
         raise GpuzipError(f"from_faiss: nbits is {pq.nbits}, at most 16 can be held.")
-    flat: np.ndarray[Any, Any] = _faiss().vector_to_array(pq.centroids)
-    centroids = torch.from_numpy(flat.reshape(pq.M, pq.ksub, pq.dsub).copy())
-    return ProductQuantizer(m=pq.M, nbits=pq.nbits, codebook=Codebook(centroids, pq.d))
+    centroids = _array(faiss, pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    return ProductQuantizer(m=pq.M, nbits=pq.nbits, codebook=Codebook(torch.from_numpy(centroids), pq.d))
+
+
+def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
+    kinds = {getattr(faiss.ScalarQuantizer, name, -1): name for name in (*_STEPS, *_HALVES.values())}
+    kind = kinds.get(sq.qtype, "another")
+    for dtype, name in _HALVES.items():
+        if name == kind:
+            largest = torch.tensor([torch.finfo(getattr(torch, dtype)).max])
+            return HalfQuantizer(dtype, Limit(largest, sq.d))
+    if kind not in _STEPS:
+        raise GpuzipError(
+            f"from_faiss: the qtype is {sq.qtype}, one of {', '.join(kinds.values())} is needed."
+        )
+    bits, trained = _STEPS[kind], torch.from_numpy(_array(faiss, sq.trained))
+    if len(trained) == 0:
+        raise GpuzipError("from_faiss: the ScalarQuantizer is not trained. Call its train(x) first.")
+    start, width = trained.chunk(2)
+    constant = width == 0  # its code is 0
+    steps = Steps(
+        torch.where(constant, start - 0.5, start),
+        torch.where(constant, 1.0, width / ((1 << bits) - 1)),
+        sq.d,
+    )
+    per = "tensor" if "uniform" in kind else "dim"
+    return ScalarQuantizer(bits, "given", per, steps=(1 << bits) - 1, fitted=steps)
+
+
+def _read_index(faiss: Any, index: Any) -> Codes:
+    codec: Codec
+    if isinstance(index, faiss.IndexPQ):
+        codec = _read_product(faiss, index.pq)
+    else:
+        codec = _read_scalar(faiss, index.sq)
+    return Codes(codec, _rows(faiss, index.codes, index.ntotal, codec.code_size))
+
+
+def _read_binary(faiss: Any, index: Any) -> Codes:
+    levels = torch.tensor([[-1.0], [1.0]]).expand(2, index.d).contiguous()
+    codec = BinaryQuantizer(levels="sign", fitted=Halves(torch.zeros(1), levels))
+    return Codes(codec, _rows(faiss, index.xb, index.ntotal, codec.code_size))
+
+
+def _rows(faiss: Any, codes: Any, n: int, B: int) -> Tensor:
+    return torch.from_numpy(_array(faiss, codes).reshape(n, B))
+
+
+def _array(faiss: Any, vector: Any) -> np.ndarray[Any, Any]:
+    copied: np.ndarray[Any, Any] = np.array(faiss.vector_to_array(vector))
+    return copied
+
+
+_WRITERS: dict[type[Codec], Callable[[Any, Any, Codes | None, str | None], Any]] = {
+    ProductQuantizer: _write_product,
+    ScalarQuantizer: _write_scalar,
+    HalfQuantizer: _write_half,
+    BinaryQuantizer: _write_binary,
+}
+_READERS: dict[str, Callable[[Any, Any], Any]] = {
+    "ProductQuantizer": _read_product,
+    "ScalarQuantizer": _read_scalar,
+    "IndexPQ": _read_index,
+    "IndexScalarQuantizer": _read_index,
+    "IndexBinaryFlat": _read_binary,
+}
 
 
 def _faiss() -> Any:

@@ -1,0 +1,113 @@
+"""The most similar vectors of a labelled set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.codes import Codes
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.ops import rescore, topk
+from gpuzip.rows import Rows, is_whole, whole
+from gpuzip.search import check_metric
+
+Labelled = Codes | Mapping[Any, Any]
+
+
+def most_similar(
+    item: Any, codes: Labelled, k: int = 10, labels: Sequence[Any] | None = None, metric: str = "cosine"
+) -> list[tuple[Any, float]]:
+    """The k vectors most similar to one of them: (label, score) pairs, the item itself first, then the best.
+
+    item: a label, or the number of a row; of equal labels the first is meant.
+    codes: Codes, whose decoded row is the query; or a dict of vectors by label, each of D floats, integers
+    or bools, as lists, arrays or tensors.
+    labels: of the rows of Codes, N of them; without, numbers stand for rows.
+    metric: "cosine", "ip" or "l2", of binary codes "hamming" too; scores as `Codes.search` gives them. By
+    "ip" a longer vector may score higher than the item, and still comes after it.
+    Of equal scores the first row comes first.
+    Vectors of uint8 are taken as they are: where 0 stands for a negative number, cosines are all near 1.
+    Codes of a `ScalarQuantizer` are scored by what they stand for.
+    Raises GpuzipError for an unknown label, naming the nearest, and for vectors of different lengths.
+    """
+    who = "most_similar"
+    k = whole(who, "k", k)
+    if isinstance(codes, Codes):
+        names = list(labels) if labels is not None else None
+        if names is not None and len(names) != len(codes):
+            raise GpuzipError(f"{who}: {len(names)} labels came for {len(codes)} codes, one each is needed.")
+        row = _row(who, item, names, len(codes))
+        ids, scores = _of_codes(codes, row, k, metric)
+    elif isinstance(codes, Mapping):
+        if labels is not None:
+            raise GpuzipError(f"{who}: labels came with a dict, whose keys are the labels. Omit them.")
+        check_metric(who, metric)
+        names = list(codes)
+        row = _row(who, item, names, len(names))
+        ids, scores = _of_rows(_matrix(who, codes), row, k, metric)
+    else:
+        raise DtypeError(
+            f"{who}: codes came as {type(codes).__name__}, Codes or a dict of vectors by label is needed. "
+            "Compress a matrix first, for example with gpuzip.compress."
+        )
+    return [(i if names is None else names[i], score) for i, score in zip(ids, scores, strict=True)]
+
+
+def _row(who: str, item: Any, names: list[Any] | None, n: int) -> int:
+    if names is not None and item in names:
+        return names.index(item)
+    if is_whole(item):
+        if not -n <= item < n:
+            raise GpuzipError(f"{who}: item is row {item}, there are {n} rows.")
+        return int(item) % n
+    if names is None:
+        raise GpuzipError(f"{who}: item is {item!r} and there are no labels. Pass labels=, or a row number.")
+    near = difflib.get_close_matches(str(item), [str(name) for name in names], cutoff=0.4)
+    advice = f"Near it: {', '.join(map(repr, near))}." if near else "Look for it in the labels."
+    raise GpuzipError(f"{who}: no vector is labelled {item!r}. {advice}")
+
+
+def _of_codes(codes: Codes, row: int, k: int, metric: str) -> tuple[list[int], list[float]]:
+    own = codes[row]
+    query = own.data if metric == "hamming" else own.decode(torch.float32)
+    scores, ids = (found[0].tolist() for found in codes.search(query, k, metric))
+    score = scores[ids.index(row)] if row in ids else float(own.search(query, 1, metric)[0])
+    return _item_first(row, score, ids, scores, k)
+
+
+def _of_rows(x: Tensor, row: int, k: int, metric: str) -> tuple[list[int], list[float]]:
+    keys = rescore(x[row : row + 1], x, torch.arange(len(x), device=x.device)[None], metric)
+    best, ids = (found[0] for found in topk(keys, min(k, len(x))))
+    sign = -1.0 if metric == "l2" else 1.0
+    scores = (sign * best + 0.0).tolist()
+    return _item_first(row, float(sign * keys[0, row] + 0.0), ids.tolist(), scores, k)
+
+
+def _item_first(
+    row: int, score: float, ids: list[int], scores: list[float], k: int
+) -> tuple[list[int], list[float]]:
+    others = [pair for pair in zip(ids, scores, strict=True) if pair[0] != row]
+    found = [(row, score), *others][:k]
+    return [i for i, _ in found], [s for _, s in found]
+
+
+def _matrix(who: str, vectors: Mapping[Any, Any]) -> Tensor:
+    """(N, D) float32."""
+    rows: list[Tensor] = []
+    for label, vector in vectors.items():
+        try:
+            x = vector if isinstance(vector, Tensor) else torch.from_numpy(np.array(vector))
+        except (TypeError, ValueError) as error:
+            raise DtypeError(f"{who}: the vector of {label!r} is not of numbers: {error}.") from error
+        if x.ndim != 1 or (rows and len(x) != len(rows[0])):
+            needed = f"({len(rows[0])},) like those before" if rows else "one dimension"
+            raise GpuzipError(
+                f"{who}: the vector of {label!r} has shape {tuple(x.shape)}, {needed} is needed."
+            )
+        rows.append(x.detach().cpu().float())
+    return Rows(who, torch.stack(rows), name="codes").block(0, len(rows))

@@ -1,0 +1,103 @@
+"""How many bytes rows take: as lists, as floats and as codes, with all that comes beside them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from gpuzip.codes import Codes
+from gpuzip.errors import GpuzipError
+from gpuzip.rows import Matrix, whole
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Bytes of N x D values in one form, and how many times more float32 and float64 take.
+
+    values: bytes of the numbers or codes alone. codec: of what decodes them, as stored. overhead: of the
+    header of the file that holds codes, or of Python's objects around the numbers.
+    """
+
+    name: str
+    values: int
+    codec: int
+    overhead: int
+    float32_ratio: float
+    float64_ratio: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.values + self.codec + self.overhead
+
+
+def size_table(
+    x: Matrix | tuple[int, int], codes: Codes | Mapping[str, Codes] | Sequence[Codes]
+) -> list[SizeRow]:
+    """What N x D values take as Python lists, float64, float32, and as each of the codes.
+
+    x: the rows, (N, D) or (D,), or their shape (N, D). codes: Codes of as many rows and columns, several,
+    or a mapping that names them. Tensors' bytes are counted; a header is what a file, written to a temporary
+    folder, has beside its tensors; a list is one of D floats for each row, made at once. Ratios are of all
+    bytes. Raises GpuzipError when shapes differ or no codes came.
+    """
+    who = "size_table"
+    n, d = _shape(who, x)
+    lists = n * (sys.getsizeof([0.0] * d) + d * sys.getsizeof(0.5))
+    rows = [
+        _row("Python lists", (n, d), 8 * n * d, overhead=lists - 8 * n * d),
+        _row("float64", (n, d), 8 * n * d),
+        _row("float32", (n, d), 4 * n * d),
+    ]
+    for name, some in _named(who, codes).items():
+        if some.shape != (n, d):
+            raise GpuzipError(
+                f"{who}: codes {name!r} are of {some.shape}, x is of {(n, d)}. Pass those of the same rows."
+            )
+        rows.append(_row(name, (n, d), some.data.nbytes, some.codec.nbytes, _header_bytes(some)))
+    return rows
+
+
+def _row(name: str, shape: tuple[int, int], values: int, codec: int = 0, overhead: int = 0) -> SizeRow:
+    singles = 4 * shape[0] * shape[1] / (values + codec + overhead)
+    return SizeRow(name, values, codec, overhead, singles, 2 * singles)
+
+
+def _shape(who: str, x: Matrix | tuple[int, int]) -> tuple[int, int]:
+    shape = tuple(x.shape) if isinstance(x, Tensor | np.ndarray) else x
+    if isinstance(x, Tensor | np.ndarray) and len(shape) == 1:
+        shape = (1, *shape)
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
+        raise GpuzipError(f"{who}: x is {shape!r}, rows or their shape (N, D) are needed. Pass x.shape.")
+    return whole(who, "N", shape[0]), whole(who, "D", shape[1])
+
+
+def _named(who: str, codes: Codes | Mapping[str, Codes] | Sequence[Codes]) -> Mapping[str, Codes]:
+    if isinstance(codes, Codes):
+        codes = [codes]
+    if isinstance(codes, Mapping):
+        named = dict(codes)
+    elif isinstance(codes, Sequence) and all(isinstance(some, Codes) for some in codes):
+        named = {f"{some.codec.id}, {some.codec.code_size} bytes a row": some for some in codes}
+        if len(named) < len(codes):
+            raise GpuzipError(
+                f"{who}: two of the codes have one name. Name them: {{'one': ..., 'two': ...}}."
+            )
+    else:
+        named = {}
+    if not named or not all(isinstance(some, Codes) for some in named.values()):
+        raise GpuzipError(
+            f"{who}: codes is a {type(codes).__name__}, Codes or a list or mapping of them are needed. "
+            "Pass at least one."
+        )
+    return named
+
+
+def _header_bytes(codes: Codes) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return codes.save(Path(folder) / "codes.ezip").nbytes - codes.nbytes

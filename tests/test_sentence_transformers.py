@@ -1,0 +1,528 @@
+"""sentence-transformers as the outside oracle: the same bytes, and a search in the order of floats."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gpuzip
+from gpuzip import DtypeError, GpuzipError
+from gpuzip.interop.sentence_transformers import PRECISIONS, _bits_on_gpu
+
+theirs = pytest.importorskip("sentence_transformers.util.quantization")
+
+SCALAR = ["int8", "uint8"]
+BITS = ["binary", "ubinary"]
+DTYPES = [np.float16, np.float32, np.float64]
+
+
+def same(ours: Any, want: Any) -> None:
+    if isinstance(want, list):
+        assert isinstance(ours, list) and len(ours) == len(want)
+        for one, other in zip(ours, want, strict=True):
+            same(one, other)
+        return
+    ours = ours.cpu().numpy() if isinstance(ours, torch.Tensor) else ours
+    assert ours.dtype == want.dtype
+    np.testing.assert_array_equal(ours, want)
+
+
+def hard(n: int, d: int, dtype: Any) -> np.ndarray:
+    """Edges of steps, zeros of both signs, constant and nearly constant columns, tiny and large values."""
+    rng = np.random.default_rng(n + d)
+    x = rng.standard_normal((n, d))
+    x[:, 0] = 0.25  # constant
+    x[:, 1 % d] = np.where(rng.random(n) < 0.5, 1.0, np.nextafter(np.float32(1), np.float32(2)))
+    x[:, 2 % d] = rng.integers(0, 256, n)  # edges of steps
+    x[:, 3 % d] = np.where(rng.random(n) < 0.5, 0.0, -0.0)
+    x[:, 4 % d] *= 1e-40
+    x[:, 5 % d] *= 1e4
+    x[:, 6 % d] = np.where(rng.random(n) < 0.5, 1e-300, -1e-300)  # 0 in float32
+    return x.astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def ranges(real):
+    return np.stack([real.numpy().min(0), real.numpy().max(0)])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d"), [(300, 13), (128, 16), (1000, 384), (101, 7), (150, 1)])
+def test_the_same_bytes_on_hard_inputs(precision, dtype, n, d):
+    x = hard(n, d, dtype)
+    want = theirs.quantize_embeddings(x, precision)
+    same(gpuzip.quantize_embeddings(x, precision), want)
+    tensor = gpuzip.quantize_embeddings(torch.from_numpy(x), precision)
+    assert isinstance(tensor, torch.Tensor)
+    same(tensor, want)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_same_bytes_on_real_embeddings(real, real_queries, ranges, precision):
+    same(gpuzip.quantize_embeddings(real, precision), theirs.quantize_embeddings(real, precision))
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        x = real_queries.to(kind)
+        for given in (ranges, ranges.astype(np.float64), ranges * 0.5):  # the last leaves many values out
+            same(
+                gpuzip.quantize_embeddings(x, precision, given),
+                theirs.quantize_embeddings(x, precision, given),
+            )
+
+
+@pytest.mark.parametrize("precision", SCALAR)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_same_bytes_with_calibration(precision, dtype):
+    x, calibration = hard(200, 24, dtype), hard(5, 24, np.float32)
+    want = theirs.quantize_embeddings(x, precision, calibration_embeddings=calibration)
+    same(gpuzip.quantize_embeddings(x, precision, calibration_embeddings=calibration), want)
+    same(gpuzip.quantize_embeddings(x, precision, None, torch.from_numpy(calibration)), want)
+    same(gpuzip.quantize_embeddings(x, precision, None, list(calibration)), want)
+    assert len(np.unique(want)) > 2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_infinite_values_take_the_last_step(precision, ranges):
+    x = np.array([[np.inf] * 384, [-np.inf] * 384, [1e38] * 384], np.float32)
+    for kind in (np.float32, np.float64):
+        with np.errstate(over="ignore"):
+            want = theirs.quantize_embeddings(x.astype(kind), precision, ranges)
+        same(gpuzip.quantize_embeddings(x.astype(kind), precision, ranges), want)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_row_alone(precision, dtype):
+    x, given = hard(3, 13, dtype), hard(2, 13, np.float32)
+    given = np.sort(given, 0)
+    for row in (x[0], x[:1], list(x[:2]), [x[:1]]):
+        want = theirs.quantize_embeddings(row, precision, given)
+        same(gpuzip.quantize_embeddings(row, precision, given), want)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("n", [0, 5])
+def test_empty_and_lists(precision, n):
+    empty = np.zeros((0, 13), np.float32)
+    same(gpuzip.quantize_embeddings(empty, precision), theirs.quantize_embeddings(empty, precision))
+    assert gpuzip.quantize_embeddings([], precision) == []
+    documents = [hard(120, 13, np.float32), hard(n, 13, np.float32), hard(70, 13, np.float32) * 2]
+    want = theirs.quantize_embeddings(documents, precision)
+    same(gpuzip.quantize_embeddings(documents, precision), want)
+    tensors = gpuzip.quantize_embeddings([torch.from_numpy(x) for x in documents], precision)
+    assert all(isinstance(x, torch.Tensor) for x in tensors)
+    same(tensors, want)
+    rows = list(hard(120, 13, np.float32))
+    same(gpuzip.quantize_embeddings(rows, precision), theirs.quantize_embeddings(rows, precision))
+    stacked = gpuzip.quantize_embeddings([torch.from_numpy(row) for row in rows], precision)
+    assert isinstance(stacked, torch.Tensor)
+    same(stacked, theirs.quantize_embeddings(rows, precision))
+    same(
+        gpuzip.quantize_embeddings([empty, empty], precision),
+        theirs.quantize_embeddings([empty] * 2, precision),
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_layouts_of_memory(real, precision, tmp_path):
+    want = theirs.quantize_embeddings(real[:200, :31].numpy(), precision)
+    np.save(tmp_path / "x.npy", real[:200, :31].numpy())
+    views = [
+        np.asfortranarray(real[:200, :31].numpy()),
+        np.load(tmp_path / "x.npy", mmap_mode="r"),
+        real[:200, :31].numpy().astype(">f4"),
+        real[:200, :31],
+        real[:200, :31].clone().requires_grad_(),
+    ]
+    for x in views:
+        same(gpuzip.quantize_embeddings(x, precision), want)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_arrays_of_bfloat16(real, precision):
+    half = real[:200].numpy().astype(pytest.importorskip("ml_dtypes").bfloat16)
+    same(
+        gpuzip.quantize_embeddings(half, precision),
+        theirs.quantize_embeddings(half.astype(np.float32), precision),
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_join(monkeypatch, dtype):
+    monkeypatch.setattr("gpuzip.interop.sentence_transformers.BLOCK_BYTES", 2000)
+    x = hard(300, 13, dtype)
+    for precision in PRECISIONS:
+        same(gpuzip.quantize_embeddings(x, precision), theirs.quantize_embeddings(x, precision))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d"), [(300, 13), (128, 16), (0, 7)])
+def test_the_operators_that_pack_on_a_gpu_give_the_same_bits(dtype, n, d):
+    x = hard(n, d, dtype)
+    same(_bits_on_gpu(torch.from_numpy(x)), theirs.quantize_embeddings(x, "ubinary"))
+
+
+def test_the_result_is_not_the_input(real):
+    x = real[:3].numpy().copy()
+    gpuzip.quantize_embeddings(x, "float32")[:] = 0
+    assert x.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_same_bytes_on_a_gpu(precision, dtype):
+    x = hard(1000, 77, dtype)
+    ours = gpuzip.quantize_embeddings(torch.from_numpy(x).cuda(), precision)
+    assert ours.is_cuda
+    same(ours, theirs.quantize_embeddings(x, precision))
+
+
+@pytest.mark.parametrize("precision", SCALAR)
+def test_few_rows_are_warned_of_once(real, ranges, precision):
+    with pytest.warns(UserWarning, match=f"ranges for {precision} are taken of 99 embeddings") as caught:
+        gpuzip.quantize_embeddings(real[:99], precision)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gpuzip.quantize_embeddings(real[:100], precision)
+        gpuzip.quantize_embeddings(real[:9], precision, ranges)
+        gpuzip.quantize_embeddings(real[:9], precision, None, real[:50])
+
+
+def refused(match: str, *arguments: Any, error: type[Exception] = GpuzipError, **named: Any) -> None:
+    with pytest.raises(error, match=match):
+        gpuzip.quantize_embeddings(*arguments, **named)
+
+
+def test_what_cannot_be_quantized_is_refused(real):
+    x = real[:200]
+    refused("precision is 'int4', one of float32, int8", x, "int4")
+    for single in (x[0], x[:1], [x[0]], [x[:1]], x[0].numpy()):
+        refused("a single embedding came, which has no range for int8. Pass ranges or", single, "int8")
+    for bad in (x.int(), x.to(torch.int8), x.bool(), x.numpy().astype(np.uint8), x.to(torch.complex64)):
+        refused(r"embeddings came as \w+, float16, bfloat16", bad, "binary", error=DtypeError)
+    refused("embeddings came as str, a torch tensor", "text", "int8", error=DtypeError)
+    refused("the rows of embeddings make no matrix", [x[0], x[0, :3]], "int8")
+    refused("the rows of embeddings make no matrix", [np.zeros(2), np.zeros(3)], "int8")
+    refused(r"embeddings came with shape \(1, 200, 384\)", x[None], "int8")
+    refused(r"embeddings came with shape \(3, 0\)", torch.zeros(3, 0), "binary")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_nan_is_refused(precision, kind):
+    x = hard(200, 13, kind)
+    x[7, 3] = np.nan
+    refused("row 7 of embeddings holds NaN. Drop such rows", x, precision)
+    refused("row 0 of embeddings holds NaN", x[7], precision)
+    if precision in SCALAR:
+        calibration = hard(200, 13, np.float32)
+        calibration[199, 0] = np.nan
+        refused("row 199 of calibration_embeddings holds NaN", x[:5], precision, None, calibration)
+
+
+def test_ranges_that_do_not_fit_are_refused(real, ranges):
+    x = real[:200]
+    for wrong in (ranges[:1], ranges[0], ranges.T, ranges[:, :5], np.zeros((2, 1), np.float32)):
+        refused(r"ranges are of shape \(.*\), \(2, 384\) is needed", x, "int8", wrong)
+    turned = ranges.copy()
+    turned[:, 3] = turned[::-1, 3]
+    refused("the range of column 3 is 0.* to -0.*ascending order", x, "int8", turned)
+    for bad in (np.nan, np.inf, 1e39):
+        spoiled = ranges.astype(np.float64)
+        spoiled[1, 5] = bad
+        refused("the range of column 5 is .*finite numbers", x, "int8", torch.from_numpy(spoiled))
+    refused("ranges are no numbers of shape", x, "int8", "wide")
+    infinite = x.clone()
+    infinite[1, 1] = float("inf")
+    refused("the range of column 1 is .* to inf", infinite, "int8")
+    for calibration in (real[:0], real[0]):
+        refused(r"calibration_embeddings came as \(.*at least one row", x, "int8", None, calibration)
+    refused(r"ranges are of shape \(2, 7\), \(2, 384\) is needed", x, "int8", None, real[:5, :7])
+
+
+# Both ways
+
+
+@pytest.mark.parametrize("precision", SCALAR + BITS)
+@pytest.mark.parametrize("d", [384, 77])
+def test_there_and_back(real, precision, d):
+    x = real[:500, :d]
+    given = torch.stack([x.amin(0), x.amax(0)])
+    array = theirs.quantize_embeddings(x, precision)
+    for one in (array, torch.from_numpy(array)):
+        codes = gpuzip.from_sentence_transformers(one, precision, given if precision in SCALAR else None, d)
+        assert codes.shape == (500, d)
+        same(gpuzip.to_sentence_transformers(codes, precision), array)
+        other = {"int8": "uint8", "uint8": "int8", "binary": "ubinary", "ubinary": "binary"}[precision]
+        same(gpuzip.to_sentence_transformers(codes, other), theirs.quantize_embeddings(x, other))
+    same(gpuzip.to_sentence_transformers(codes, "float32"), codes.decode().numpy())
+    same(gpuzip.to_sentence_transformers(codes.codec.encode(x), precision), array)
+
+
+@pytest.mark.parametrize("precision", SCALAR)
+def test_numbers_of_steps_are_decoded_to_their_middle(real, precision):
+    x = real[:500].double()
+    x[:, 3], x[:, 4] = 0.75, 1 + torch.arange(500) / 500 * 2e-6  # constant, and of the fewest float32 values
+    given = torch.stack([x.amin(0), x.amax(0)]).float()
+    codes = gpuzip.from_sentence_transformers(theirs.quantize_embeddings(x, precision), None, given)
+    off = (codes.decode() - x).abs()
+    assert bool((off <= (given[1] - given[0]) / 255 * 0.5 + 2e-7).all())
+    assert bool((codes.decode()[:, 3] == 0.75).all())
+
+
+def test_our_own_codecs_give_their_arrays(real, ranges):
+    fitted = gpuzip.ScalarQuantizer(range=(ranges[0], ranges[1]), steps=255).fit(real)
+    signed = gpuzip.ScalarQuantizer(range=(ranges[0], ranges[1]), steps=255, signed=True).fit(real)
+    bits = gpuzip.BinaryQuantizer().fit(real)
+    for precision in SCALAR:
+        want = theirs.quantize_embeddings(real, precision)
+        same(gpuzip.to_sentence_transformers(fitted.encode(real), precision), want)
+        same(gpuzip.to_sentence_transformers(signed.encode(real), precision), want)
+    for precision in BITS:
+        want = theirs.quantize_embeddings(real, precision)
+        same(gpuzip.to_sentence_transformers(bits.encode(real), precision), want)
+
+
+def test_the_precision_is_seen_where_one_fits(real, ranges):
+    def codec(*arguments: Any) -> type:
+        return type(gpuzip.from_sentence_transformers(*arguments).codec)
+
+    numbers, bits = np.zeros((3, 384), np.int8), np.zeros((3, 48), np.uint8)
+    assert codec(numbers, None, ranges) is gpuzip.ScalarQuantizer
+    assert codec(bits, None, None, 384) is gpuzip.BinaryQuantizer
+    assert codec(bits, None, None, 377) is gpuzip.BinaryQuantizer
+    assert codec(numbers, "binary") is gpuzip.BinaryQuantizer
+
+
+CANNOT_BE_READ: list[tuple[str, tuple[Any, ...]]] = [
+    ("array came as float32, int8 or uint8 is needed. Make it with", (np.zeros((3, 4), np.float32),)),
+    ("array came as NoneType, a torch tensor", (None,)),
+    (r"array came with shape \(4,\), rows and columns", (np.zeros(4, np.uint8),)),
+    ("array of uint8 may be uint8 or ubinary. Name the precision", (np.zeros((3, 4), np.uint8),)),
+    ("array of int8 may be int8 or binary", (np.zeros((3, 1), np.int8), None, None, 1)),
+    ("array holds int8, which cannot be decoded without ranges", (np.zeros((3, 4), np.int8), "int8")),
+    ("precision is 'ubinary' and array is int8, of which 'int8'", (np.zeros((3, 4), np.int8), "ubinary")),
+    ("precision is 'int4' and array", (np.zeros((3, 4), np.int8), "int4")),
+    (
+        "array has 4 columns of uint8; of d=7, uint8 has 7 and ubinary 1",
+        (np.zeros((3, 4), np.uint8), None, None, 7),
+    ),
+    (r"ranges are of shape \(2, 3\), \(2, 4\)", (np.zeros((3, 4), np.uint8), None, np.zeros((2, 3)))),
+]
+
+
+@pytest.mark.parametrize(
+    ("match", "arguments"), CANNOT_BE_READ, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_arrays_that_cannot_be_read_are_refused(match, arguments):
+    with pytest.raises(GpuzipError, match=match):
+        gpuzip.from_sentence_transformers(*arguments)
+
+
+def test_codes_that_hold_no_such_numbers_are_refused(real):
+    codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:5])
+    with pytest.raises(
+        GpuzipError, match=r"ScalarQuantizer\(bits=4.* hold no int8. ScalarQuantizer\(bits=8\)"
+    ):
+        gpuzip.to_sentence_transformers(codes, "int8")
+    with pytest.raises(GpuzipError, match=r"hold no ubinary"):
+        gpuzip.to_sentence_transformers(codes, "ubinary")
+    with pytest.raises(GpuzipError, match=r"BinaryQuantizer\(.* hold no uint8"):
+        gpuzip.to_sentence_transformers(gpuzip.BinaryQuantizer().fit(real).encode(real[:5]), "uint8")
+    with pytest.raises(GpuzipError, match="precision is 'int3', one of float32"):
+        gpuzip.to_sentence_transformers(codes, "int3")
+
+
+# Search
+
+
+def ids_of(hits: Any) -> list[list[int]]:
+    return [[hit["corpus_id"] for hit in row] for row in hits]
+
+
+def scores_of(hits: Any) -> torch.Tensor:
+    return torch.tensor([[hit["score"] for hit in row] for row in hits], dtype=torch.float64)
+
+
+def recall(hits: Any, queries: torch.Tensor, real: torch.Tensor) -> float:
+    want = (queries @ real.T).topk(10).indices
+    found = torch.tensor(ids_of(hits))
+    return float((found[:, :, None] == want[:, None]).any(2).double().mean())
+
+
+def test_floats_are_searched_exactly(real, real_queries):
+    for metric in ("ip", "cosine", "l2"):
+        hits = gpuzip.semantic_search(real_queries, real, 10, metric=metric)
+        x, y = real.double(), real_queries.double()
+        if metric == "cosine":
+            x, y = (torch.nn.functional.normalize(t) for t in (x, y))
+        all_scores = y @ x.T if metric != "l2" else -torch.cdist(y, x).square()
+        want = all_scores.topk(10)
+        torch.testing.assert_close(scores_of(hits), want.values, rtol=1e-6, atol=1e-6)
+        assert np.mean(np.array(ids_of(hits)) == want.indices.numpy()) > 0.999
+    same_hits = theirs.semantic_search_faiss(real_queries.numpy(), real.numpy(), rescore=False)[0]
+    assert ids_of(same_hits) == ids_of(gpuzip.semantic_search(real_queries, real))
+
+
+@pytest.mark.parametrize("precision", SCALAR)
+@pytest.mark.parametrize("rescore", [True, False])
+def test_numbers_of_steps_keep_the_order_of_floats(real, real_queries, ranges, precision, rescore):
+    array = theirs.quantize_embeddings(real, precision)
+    hits = gpuzip.semantic_search(real_queries, array, ranges=ranges, rescore=rescore)
+    assert recall(hits, real_queries, real) > 0.98
+    chosen = torch.tensor(ids_of(hits))
+    exact = (real_queries[:, None] * real[chosen]).sum(-1).double()
+    torch.testing.assert_close(scores_of(hits), exact, rtol=0, atol=0.01)
+    again = gpuzip.semantic_search(real_queries, array, calibration_embeddings=real, precision=precision)
+    assert ids_of(again) == ids_of(hits)
+    other = theirs.semantic_search_faiss if precision == "uint8" else theirs.semantic_search_usearch
+    args = {"corpus_precision": precision, "ranges": ranges, "rescore": rescore}
+    assert recall(hits, real_queries, real) >= recall(
+        other(real_queries.numpy(), array, **args)[0], real_queries, real
+    )
+
+
+@pytest.mark.parametrize("precision", BITS)
+def test_bits_are_rescored_as_theirs(real, real_queries, precision):
+    array = theirs.quantize_embeddings(real, precision)
+    hits = gpuzip.semantic_search(real_queries, array, 10, rescore_multiplier=4)
+    search = theirs.semantic_search_faiss if precision == "ubinary" else theirs.semantic_search_usearch
+    want = search(real_queries.numpy(), array, corpus_precision=precision, top_k=10, rescore_multiplier=4)[0]
+    agreed = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids_of(hits), ids_of(want), strict=True)])
+    assert agreed > 0.99  # ties at the last candidate are theirs to choose
+    signs = torch.where(real > 0, 1.0, -1.0)[torch.tensor(ids_of(hits))]
+    scores = (signs * real_queries[:, None]).sum(-1).double()
+    torch.testing.assert_close(scores_of(hits), scores, rtol=1e-4, atol=1e-4)
+
+
+def test_bits_alone_are_scored_by_the_share_that_is_equal(real, real_queries):
+    array = theirs.quantize_embeddings(real, "ubinary")
+    some = real_queries[:20]
+    queries = theirs.quantize_embeddings(some, "ubinary")
+    for asked in (some, queries, gpuzip.quantize_embeddings(some, "binary")):
+        hits = gpuzip.semantic_search(asked, array, 10, rescore=False, precision="ubinary")
+        differing = np.unpackbits(queries[:, None] ^ array[np.array(ids_of(hits))], axis=-1).sum(-1)
+        np.testing.assert_allclose(scores_of(hits).numpy(), 1 - differing / 384)
+        best = np.sort(np.unpackbits(queries[:, None] ^ array, axis=-1).sum(-1), 1)[:, :10]
+        np.testing.assert_array_equal(differing, best)
+
+
+def test_more_candidates_and_a_better_store_find_more(real, real_queries, tmp_path):
+    codes = gpuzip.BinaryQuantizer().fit(real).encode(real)
+    np.save(tmp_path / "x.npy", real.numpy())
+    found = [
+        recall(gpuzip.semantic_search(real_queries, codes, **named), real_queries, real)
+        for named in (
+            {"rescore": False},
+            {"rescore": True, "rescore_multiplier": 4},
+            {"rescore": np.load(tmp_path / "x.npy", mmap_mode="r"), "rescore_multiplier": 8},
+        )
+    ]
+    assert found[0] < found[1] < found[2]
+    pq = gpuzip.compress(real, 24)
+    plain, refined = (
+        gpuzip.semantic_search(real_queries, pq, rescore=store, rescore_multiplier=10)
+        for store in (True, real)
+    )
+    assert recall(plain, real_queries, real) < recall(refined, real_queries, real)
+
+
+@pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])
+def test_a_greater_score_is_better_by_every_metric(real, real_queries, metric):
+    corpora = [
+        real * 2,
+        gpuzip.ScalarQuantizer().fit(real).encode(real),
+        gpuzip.BinaryQuantizer().fit(real).encode(real),
+    ]
+    for corpus in corpora:
+        scores = scores_of(gpuzip.semantic_search(real_queries[:20], corpus, 7, metric=metric))
+        assert scores.shape == (20, 7)
+        assert bool((scores.diff() <= 0).all())
+        assert bool((scores <= 0).all()) == (metric == "l2")
+
+
+@pytest.mark.parametrize(
+    "codec", [gpuzip.ScalarQuantizer(), gpuzip.ScalarQuantizer(signed=True), gpuzip.BinaryQuantizer()]
+)
+def test_quantized_queries_are_decoded(real, real_queries, codec):
+    codec = codec.fit(real)
+    codes, asked = codec.encode(real), codec.encode(real_queries[:50])
+    want = gpuzip.semantic_search(asked.decode(), codes)
+    precisions = BITS if codec.id == "binary" else SCALAR
+    for precision in precisions:
+        queries = gpuzip.to_sentence_transformers(asked, precision)
+        assert gpuzip.semantic_search(queries, codes) == want
+        assert gpuzip.semantic_search(torch.from_numpy(queries), codes) == want
+
+
+def test_one_query_lists_and_small_corpora(real, real_queries):
+    codes = gpuzip.HalfQuantizer().fit(real).encode(real[:3])
+    one = gpuzip.semantic_search(real_queries[0], codes)
+    assert len(one) == 1 and len(one[0]) == 3
+    assert gpuzip.semantic_search(list(real_queries[:2]), list(real[:3])) == gpuzip.semantic_search(
+        real_queries[:2].numpy(), real[:3]
+    )
+    assert gpuzip.semantic_search(real_queries[:0], codes) == []
+    empty = np.zeros((0, 48), np.uint8)
+    for corpus in (codes[[]], real[:0], empty, torch.from_numpy(empty)):
+        assert gpuzip.semantic_search(real_queries[:2], corpus) == [[], []]
+        assert gpuzip.semantic_search(real_queries[:2], corpus, rescore=False) == [[], []]
+    hits = gpuzip.semantic_search(real_queries[:1], real, 1)
+    assert type(hits[0][0]["corpus_id"]) is int and type(hits[0][0]["score"]) is float
+
+
+def test_a_width_that_is_no_multiple_of_eight(real, real_queries):
+    x, queries = real[:500, :77], real_queries[:20, :77]
+    hits = gpuzip.semantic_search(queries, gpuzip.quantize_embeddings(x, "binary"), 500, rescore=False)
+    assert float(scores_of(hits).min()) > 0 and float(scores_of(hits).max()) < 1
+    same_bits = ((x[None] > 0) == (queries[:, None] > 0)).double().mean(2)
+    torch.testing.assert_close(scores_of(hits), same_bits.gather(1, torch.tensor(ids_of(hits))))
+
+
+CANNOT_BE_SEARCHED: list[tuple[str, dict[str, Any]]] = [
+    ("top_k is 0, a whole number of at least 1", {"top_k": 0}),
+    ("top_k is -1", {"top_k": -1}),
+    ("metric is 'dot', one of l2, ip, cosine", {"metric": "dot"}),
+    ("rescore_multiplier is 0.5, a number of at least 1", {"rescore_multiplier": 0.5}),
+    ("corpus holds uint8, which cannot be decoded without ranges", {"corpus": np.zeros((3, 384), np.uint8)}),
+    (
+        "corpus has 7 columns of int8; of d=384, int8 has 384 and binary 48",
+        {"corpus": np.zeros((3, 7), np.int8)},
+    ),
+    (
+        "precision is 'binary' and corpus is uint8",
+        {"corpus": np.zeros((3, 48), np.uint8), "precision": "binary"},
+    ),
+    ("corpus came as int32, int8 or uint8 is needed", {"corpus": np.zeros((3, 384), np.int32)}),
+    ("corpus came as str", {"corpus": "text"}),
+    ("query_embeddings came with 7 columns", {"query_embeddings": torch.zeros(2, 7)}),
+    (
+        r"query_embeddings came as \(2, 384\) int64, \(Q, 384\) floats",
+        {"query_embeddings": torch.zeros(2, 384).long()},
+    ),
+    (r"query_embeddings came as \(2, 7\) uint8", {"query_embeddings": np.zeros((2, 7), np.uint8)}),
+    (
+        "rescore came with a float corpus, whose scores are final",
+        {"corpus": torch.zeros(3, 384), "rescore": torch.zeros(3, 384)},
+    ),
+    ("corpus came with 2 columns|query_embeddings came with 384 columns", {"corpus": torch.zeros(3, 2)}),
+    ("rescore has 2 rows", {"rescore": torch.zeros(2, 384)}),
+]
+
+
+@pytest.mark.parametrize(("match", "changed"), CANNOT_BE_SEARCHED, ids=[m for m, _ in CANNOT_BE_SEARCHED])
+def test_searches_that_cannot_be_are_refused(real, real_queries, match, changed):
+    corpus = gpuzip.BinaryQuantizer().fit(real[:50]).encode(real[:50])
+    arguments = {"query_embeddings": real_queries[:2], "corpus": corpus} | changed
+    with pytest.raises(GpuzipError, match=match):
+        gpuzip.semantic_search(**arguments)
+
+
+def test_quantized_queries_need_codes_of_bytes(real):
+    codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:9])
+    with pytest.raises(DtypeError, match=r"\(1, 192\) uint8, \(Q, 384\) floats are needed"):
+        gpuzip.semantic_search(codes.data[:1], codes)
