@@ -1,6 +1,6 @@
-"""Hamming search of packed bits beside FAISS: pytest bench --benchmark-only -k hamming.
+"""Hamming search of packed bits beside FAISS and USearch: pytest bench --benchmark-only -k hamming.
 
-Every case first asserts that both sides give the same distances, then times them in turns.
+Every case first asserts that all sides give the same distances, then times them in turns.
 """
 
 from __future__ import annotations
@@ -12,62 +12,58 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from usearch.index import MetricKind, search
 
 from bench import agree
 from bench.conftest import Compare
 from bench.data import D, made_blocks, sample
-from gpuzip.ops import hamming_gather, hamming_scan
-from gpuzip.search import best
+from bench.measure import Call, affordable
+from gpuzip import BinaryQuantizer, Codes, cat
 
 _MOST_ROWS = 1_000_000
 
 
-class _Scorer:
-    """Hamming distances as keys of an exact search: fewer bits are better."""
-
-    is_exact = True
-
-    def __init__(self, queries: Tensor, codes: Tensor) -> None:
-        self._queries, self._codes = queries, codes
-        self.Q, self.N = len(queries), len(codes)
-
-    def group_max(self, group: int) -> Tensor:
-        return -hamming_scan(self._queries, self._codes, group=group).float()
-
-    def gather(self, ids: Tensor) -> Tensor:
-        return -hamming_gather(self._queries, self._codes, None, ids).float()
-
-    def ceiling(self, estimate: Tensor) -> Tensor:
-        return estimate
-
-    def exact(self, queries: Tensor) -> _Scorer:
-        return _Scorer(self._queries[queries], self._codes)
+@cache
+def _directions(bits: int) -> Tensor:
+    """Random ones to take the signs along, where bits are not dimensions."""
+    return torch.randn(D, bits, generator=torch.Generator().manual_seed(bits))
 
 
-def _bits(x: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(x.numpy() > 0, axis=1))
+def _values(x: Tensor, bits: int) -> Tensor:
+    return x if bits == D else x @ _directions(bits)
 
 
 @cache
-def _codes() -> Tensor:
-    return torch.cat([_bits(block) for block in made_blocks(_MOST_ROWS)])
+def _codes(bits: int) -> Codes:
+    codec = BinaryQuantizer(levels="sign").fit(_values(sample().embeddings, bits))
+    return cat([codec.encode(_values(block, bits)) for block in made_blocks(_MOST_ROWS)])
 
 
 @pytest.mark.benchmark(group="hamming")
 @pytest.mark.parametrize("q", [1, 16, 256])
 @pytest.mark.parametrize("n", [100_000, _MOST_ROWS])
-def test_hamming(compare: Compare, n: int, q: int) -> None:
-    codes, queries = _codes()[:n], _bits(sample().queries[:q])
-    index = faiss.IndexBinaryFlat(D)
-    index.add(codes.numpy())
+@pytest.mark.parametrize("bits", [D, 1024])
+def test_hamming(compare: Compare, bits: int, n: int, q: int) -> None:
+    codes = _codes(bits)[:n]
+    queries = codes.codec.encode(_values(sample().queries[:q], bits)).data
+    rows, asked = codes.data.numpy(), queries.numpy()
+    index = faiss.IndexBinaryFlat(bits)
+    index.add(rows)
 
     def ours() -> agree.Found:
-        keys, ids = best(_Scorer(queries, codes), 10)
-        return (-keys).numpy(), ids.numpy()
+        distances, ids = codes.search(queries, 10, "hamming")
+        return distances.numpy(), ids.numpy()
 
-    def theirs() -> agree.Found:
-        values, ids = index.search(queries.numpy(), 10)
-        return values, ids
+    def usearch(count: int = q) -> agree.Found:
+        found = search(
+            rows, asked[:count], 10, MetricKind.Hamming, exact=True, threads=torch.get_num_threads()
+        )
+        return np.atleast_2d(found.distances), np.atleast_2d(found.keys)
 
-    agree.same_neighbours(ours(), theirs(), tolerance=0)
-    compare(ours, {"FAISS IndexBinaryFlat": theirs}, {}, rows=n, m=None, nbits=D, queries=q)
+    theirs = index.search(asked, 10)
+    agree.same_neighbours(ours(), theirs, tolerance=0)
+    few = min(q, 16)
+    agree.same_neighbours((ours()[0][:few], ours()[1][:few]), usearch(few), tolerance=0)
+    peers: dict[str, Call] = {"FAISS IndexBinaryFlat": lambda: index.search(asked, 10)}
+    about = affordable(peers, "USearch exact", usearch, q)
+    compare(ours, peers, about, rows=n, m=None, nbits=bits, queries=q)

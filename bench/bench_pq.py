@@ -19,14 +19,12 @@ import gpuzip
 from bench import agree
 from bench.conftest import Compare
 from bench.data import made, made_blocks, sample
-from bench.measure import Call, seconds
+from bench.measure import Call, affordable
 from bench.peers import embzip_load, embzip_save, faiss_pq
 from gpuzip import Codes, ProductQuantizer
 
 _ROWS = 20_000
 _MOST_ROWS = 1_000_000
-_LONGEST = 10.0  # seconds a call of a peer may take
-_FEW_QUERIES = 16
 
 
 @cache
@@ -109,16 +107,11 @@ def test_search(compare: Compare, m: int, nbits: int, n: int, q: int) -> None:
         values, ids = index.search(queries[:count].numpy(), 10)
         return values, ids
 
-    peers: dict[str, Call] = {"FAISS IndexPQ": theirs}
-    about: dict[str, dict[str, Any]] = {}
+    peers: dict[str, Call] = {}
     values, ids = (found.numpy() for found in ours())
-    few = min(q, _FEW_QUERIES)
-    expected = seconds(lambda: theirs(few)) * q / few
-    checked = q if expected <= _LONGEST else few
+    about = affordable(peers, "FAISS IndexPQ", theirs, q)
+    checked = q if peers else min(q, 16)
     agree.same_neighbours((values[:checked], ids[:checked]), theirs(checked))
-    if checked < q:
-        del peers["FAISS IndexPQ"]
-        about["FAISS IndexPQ"] = {"note": f"not timed: about {expected:.0f} s a call"}
     if nbits == 4:
         fast = faiss.IndexPQFastScan(index)
         peers["FAISS IndexPQFastScan"] = lambda: fast.search(queries.numpy(), 10)

@@ -16,6 +16,8 @@ _STATUS = Path("/proc/self/status")
 _SETTLE = 0.02  # OpenMP's threads spin for a while after a call, on cores that the other side's call needs
 _BUDGET = 10.0  # seconds for the rounds of one case
 _ROUNDS = 5, 25  # least and most
+_LONGEST = 10.0  # seconds a call of a peer may take
+_FEW_QUERIES = 16
 
 Call = Callable[[], Any]
 
@@ -83,6 +85,19 @@ def seconds(call: Call) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def affordable(
+    peers: dict[str, Call], name: str, call: Callable[..., Any], q: int
+) -> dict[str, dict[str, Any]]:
+    """Add the call, whose argument is a number of queries, to the peers, or say why it is not."""
+    few = min(q, _FEW_QUERIES)
+    call(few)
+    expected = seconds(lambda: call(few)) * q / few
+    if expected <= _LONGEST:
+        peers[name] = call
+        return {}
+    return {name: {"note": f"not timed: about {expected:.0f} s a call"}}
 
 
 def in_turns(benchmark: Any, ours: Call, peers: dict[str, Call]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
-    python -m bench.run [pq] [quality] [memory]
+    python -m bench.run [speed] [quality] [memory]
 
 Without names all of them run. The exit status is 1 when a benchmark fails or misses a target; README is then
 left as it was.
@@ -22,24 +22,24 @@ from bench import tables
 from bench.record import show, write
 
 
-def pq() -> int:
-    """The pytest benchmarks; pq.csv when all passed."""
+def speed() -> int:
+    """The pytest benchmarks; speed.csv when all passed."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pq.json")
+        path = Path(folder, "speed.json")
         command = [sys.executable, "-m", "pytest", "bench", "-q", "--benchmark-only"]
         command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
         failed = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
         if failed:
             return 1
         rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
-    write("pq", rows)
+    write("speed", rows)
     heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "without numba", "note"]
     show("Speed", heads, map(_cells, rows))
     return 0
 
 
 def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row of pq.csv for each peer of a benchmark, in its JSON form."""
+    """One row of speed.csv for each peer of a benchmark, in its JSON form."""
     extra, stats = case["extra_info"], case["stats"]
     plain = extra["plain"]["median"]
     about = {"group": case["group"]} | {"queries": None} | extra["case"]
@@ -90,7 +90,7 @@ def _module(name: str) -> int:
     return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
 
 
-KINDS = {"pq": pq, "quality": lambda: _module("quality"), "memory": lambda: _module("memory")}
+KINDS = {"speed": speed, "quality": lambda: _module("quality"), "memory": lambda: _module("memory")}
 
 
 def main() -> int:

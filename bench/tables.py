@@ -57,7 +57,7 @@ def _code(row: Row) -> list[str]:
 
 
 def speed() -> list[str]:
-    rows = read("pq")
+    rows = read("speed")
     heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster"]
     heads += [*_without_numba(rows[0], "ratio without numba"), "memory, gpuzip", "memory, theirs"]
     return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
