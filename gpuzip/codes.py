@@ -160,7 +160,10 @@ class Codes:
         values = torch.empty((asked.n, k), device=self.device)
         ids = torch.empty((asked.n, k), dtype=torch.int64, device=self.device)
         if k:
-            step = max(1, WORKSPACE // (query_bytes(len(self), most) + self.codec.scorer_bytes))
+            step = max(
+                1,
+                WORKSPACE // (query_bytes(len(self), most, self.codec.gather_cost) + self.codec.scorer_bytes),
+            )
             for start in range(0, asked.n, step):
                 block = asked.block(start, start + step).to(self.device)
                 block = block if block.dtype == torch.uint8 else block.float()

@@ -40,6 +40,8 @@ class Scorer(Protocol):
     Q: int
     is_exact: bool
     """Whether `group_max` gives the very keys of `gather`, to the bit."""
+    gather_cost: int
+    """How many best keys of groups are looked through in the time that one key is gathered in, a quarter."""
 
     def group_max(self, group: int) -> Tensor:
         """(Q, ceil(N / group)): the best key of each `group` consecutive rows, or an estimate of it."""
@@ -61,7 +63,7 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     """
     if scorer.is_exact:
         return _best_exact(scorer, k)
-    group = group_size(scorer.N, _candidate_groups(k))
+    group = group_size(scorer.N, _candidate_groups(k), scorer.gather_cost)
     if group == 1:
         return _best_exact(scorer.exact(torch.arange(scorer.Q)), k)
     keys, ids, certain = _best_of_estimates(scorer, k, group)
@@ -71,16 +73,16 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     return keys, ids
 
 
-def group_size(N: int, k: int) -> int:
+def group_size(N: int, k: int, gather_cost: int = 1) -> int:
     """Rows a group: a power of two that balances N / group first keys against k * group second ones."""
-    group = 1 << max(0, round(math.log2(math.sqrt(N / k) / 2))) if k < N else 1
+    group = 1 << max(0, round(math.log2(math.sqrt(N / k / gather_cost) / 2))) if k < N else 1
     return 1 if 4 * k * group >= N else min(group, _MAX_GROUP)
 
 
-def query_bytes(N: int, k: int) -> int:
+def query_bytes(N: int, k: int, gather_cost: int = 1) -> int:
     """Workspace that one query takes in `best`, for a caller that cuts queries into chunks."""
     groups = _candidate_groups(k)
-    group = group_size(N, groups)
+    group = group_size(N, groups, gather_cost)
     return 40 * N if group == 1 else 8 * (N // group) + 40 * groups * group
 
 
@@ -89,7 +91,7 @@ def _candidate_groups(k: int) -> int:
 
 
 def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
-    group = group_size(scorer.N, k)
+    group = group_size(scorer.N, k, scorer.gather_cost)
     first = scorer.group_max(group)
     if group == 1:
         return topk(first, k)
@@ -122,6 +124,7 @@ class Exhaustive:
 
     def __init__(self, scorer: Scorer, device: torch.device) -> None:
         self._scorer, self._device, self.N, self.Q = scorer, device, scorer.N, scorer.Q
+        self.gather_cost = scorer.gather_cost
 
     def group_max(self, group: int) -> Tensor:
         step = max(1, WORKSPACE // (64 * group * max(1, self.Q))) * group

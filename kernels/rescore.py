@@ -1,9 +1,9 @@
 """Keys of chosen rows for each query, from floats or from packed codes decoded on the way.
 
 key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there
-is none.
-Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16 or packed (N, B) uint8, both with any
-row stride, ids (Q, R) int64 -> keys (Q, R) float32.
+is none. Of a store of bytes x is start + step * byte.
+Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16|uint8|int8 or packed (N, B) uint8, both
+with any row stride, ids (Q, R) int64, start and step (D,) float32 or None -> keys (Q, R) float32.
 Bytes moved: Q*R*(D*itemsize + 12) of floats; Q*R*(B + 12) of codes, the centroids from cache.
 Source: the refinement of FAISS IndexRefine.
 Ladder: 1. a program a query and BR candidates (here): whole rows are read in accesses of 16 bytes, products
@@ -61,7 +61,7 @@ def _candidates(ids_ptr, q, R, N, blocks, BR: tl.constexpr):
 
 @triton.jit(do_not_specialize=["R", "N", "blocks"])
 def _rescore(
-    q_ptr, store_ptr, ids_ptr, out_ptr, R, N, D, stride_n, blocks,
+    q_ptr, store_ptr, ids_ptr, start_ptr, step_ptr, out_ptr, R, N, D, stride_n, blocks,
     METRIC: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     q = (tl.program_id(0) // blocks).to(tl.int64)
@@ -73,6 +73,9 @@ def _rescore(
         y = tl.load(q_ptr + q * D + d, mask=d < D, other=0.0)
         at = n[:, None] * stride_n + d
         x = tl.load(store_ptr + at, mask=known[:, None] & (d < D), other=0.0).to(tl.float32)
+        if step_ptr is not None:
+            start = tl.load(start_ptr + d, mask=d < D, other=0.0)
+            x = start + x * tl.load(step_ptr + d, mask=d < D, other=0.0)
         product, square, own = _add(product, square, own, x, y, METRIC)
     product, square, own = tl.sum(product, 1), tl.sum(square, 1), tl.sum(own, 1)
     _store_keys(out_ptr, q * R + r, product, square, own, known, inside, METRIC)
@@ -101,9 +104,10 @@ def _rescore_codes(
 
 
 def rescore(
-    queries: Tensor, store: Tensor, ids: Tensor, metric: str, *, tile: tuple[int, int] | None = None
-) -> Tensor:
-    """Launch: (Q, D) float32, (N, D) float32|float16|bfloat16, (Q, R) int64 -> (Q, R) float32."""
+    queries: Tensor, store: Tensor, ids: Tensor, metric: str, start: Tensor | None = None,
+    step: Tensor | None = None, *, tile: tuple[int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    """Launch: (Q, D) float32, (N, D) as above, (Q, R) int64, (D,) float32 or None twice -> (Q, R) float32."""
     (Q, R), (N, D) = ids.shape, store.shape
     out = torch.empty((Q, R), dtype=torch.float32, device=queries.device)
     if out.numel() == 0:
@@ -111,8 +115,9 @@ def rescore(
     store = store if store.stride(1) == 1 else store.contiguous()
     BR, BD = tile or _tile(D)
     blocks = triton.cdiv(R, BR)
+    start, step = (None if t is None else t.contiguous() for t in (start, step))
     _rescore[(Q * blocks,)](
-        queries.contiguous(), store, ids.contiguous(), out, R, N, D, store.stride(0), blocks,
+        queries.contiguous(), store, ids.contiguous(), start, step, out, R, N, D, store.stride(0), blocks,
         METRIC=metric, BR=BR, BD=BD, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return out

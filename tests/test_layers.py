@@ -21,7 +21,7 @@ LAYERS = [
     ["gpuzip.quality", "gpuzip.rows"],
     ["gpuzip.ops"],
     ["gpuzip.loops"],
-    ["gpuzip.bytewise", "gpuzip.capture", "gpuzip.parallel"],
+    ["gpuzip.byte_products", "gpuzip.bytewise", "gpuzip.capture", "gpuzip.parallel"],
     ["gpuzip._version", "gpuzip.errors"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

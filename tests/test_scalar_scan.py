@@ -1,6 +1,5 @@
 """Scalar scans against float64, against FAISS's codes, and every tile of the kernel against every other."""
 
-import importlib
 import importlib.util
 import warnings
 
@@ -11,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gpuzip.byte_products import bytes_are_exact, products_of_bytes, products_of_floats
 from gpuzip.ops import OPS, pack_bits, scalar_scan
+from gpuzip.ops._lanes import use_loops
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or torch.cuda.is_available(),
@@ -93,8 +94,12 @@ def test_any_size_agrees_with_the_reference(Q, N, D, nbits, power, given_rows, s
     codes, queries, query_scale, *rows, _ = inputs(Q, N, D, nbits, seed)
     some = [row if given_rows >> i & 1 else None for i, row in enumerate(rows)]
     want = OPS["scalar_scan"].reference(codes, queries, query_scale, *some, nbits, 1 << power)
-    got = scalar_scan(codes, queries, query_scale, some[0], some[1], some[2], some[3], nbits, 1 << power)
-    assert torch.equal(got, want)
+    for loops in (False, True):
+        with use_loops(loops):
+            got = scalar_scan(
+                codes, queries, query_scale, some[0], some[1], some[2], some[3], nbits, 1 << power
+            )
+            assert torch.equal(got, want)
 
 
 def extremes(D: int, nbits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,13 +118,10 @@ def test_extremes_do_not_overflow(D, nbits):
 
 
 def test_both_products_of_a_cpu_are_exact():
-    from gpuzip.ops import scalar_scan as op
-
-    module = importlib.import_module(op.__module__)
     codes, queries, want = extremes(4096, 8)
-    assert torch.equal(module._dots_of_floats(codes, queries).T.double(), want)
-    if module._bytes_are_exact():
-        assert torch.equal(module._dots_of_bytes(codes, queries).T.double(), want)
+    assert torch.equal(products_of_floats(codes, queries).T.double(), want)
+    if bytes_are_exact():
+        assert torch.equal(products_of_bytes(codes, queries).T.double(), want)
 
 
 @needs_triton

@@ -124,9 +124,12 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
                 1024,
             )
     elif op == "rescore":
-        yield t(64, 384), t(N, 384), t(64, 3200, dtype=torch.int64), "ip"
-        yield t(64, 1024), t(huge, 1024, dtype=torch.bfloat16), t(64, 3200, dtype=torch.int64), "cosine"
-        yield t(64, 384), t(N, 384, dtype=torch.float16), t(64, 3200, dtype=torch.int64), "l2"
+        chosen, floats = t(64, 3200, dtype=torch.int64), (None, None)
+        yield t(64, 384), t(N, 384), chosen, "ip", *floats
+        yield t(64, 1024), t(huge, 1024, dtype=torch.bfloat16), chosen, "cosine", *floats
+        yield t(64, 384), t(N, 384, dtype=torch.float16), chosen, "l2", *floats
+        yield t(64, 384), t(N, 384, dtype=u8), chosen, "cosine", t(384), t(384)
+        yield t(64, 384), t(N, 384, dtype=torch.int8), chosen, "l2", t(384), t(384)
     elif op == "rescore_codes":
         yield t(64, 384), t(N, 48, dtype=u8), t(48, 256, 8), t(64, 3200, dtype=torch.int64), "cosine"
         half = t(96, 16, 4, dtype=torch.float16)
@@ -235,4 +238,4 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
             yield t(N, D), t(1), t(1), 255
     elif op == "rescore":
         for D in (1, 32, 64, 128):
-            yield t(1, D), t(N, D), t(1, 100, dtype=torch.int64), "cosine"
+            yield t(1, D), t(N, D), t(1, 100, dtype=torch.int64), "cosine", None, None

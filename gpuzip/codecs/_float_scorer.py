@@ -12,6 +12,7 @@ from gpuzip.ops import max_of_groups, rescore
 from gpuzip.parallel import map_blocks
 from gpuzip.search import Exhaustive, Scorer
 
+GATHER_COST = 16
 _ROWS = {"cpu": 8192, "cuda": 1 << 18}  # of a block; a multiple of every group
 
 
@@ -34,6 +35,7 @@ class FloatScorer:
         self._columns = queries * torch.where(length > 0, 1 / length, 0) if metric == "cosine" else queries
 
     is_exact = False
+    gather_cost = GATHER_COST
 
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)

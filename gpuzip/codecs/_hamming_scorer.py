@@ -19,6 +19,7 @@ class HammingScorer:
     """Exact: distances are below 2**24, which float32 holds. queries: (Q, B) uint8."""
 
     is_exact = True
+    gather_cost = 1
 
     def __init__(self, codes: Codes, queries: Tensor, mask: Tensor | None = None) -> None:
         self._codes, self._queries, self._mask = codes, queries, mask

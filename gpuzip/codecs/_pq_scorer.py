@@ -31,6 +31,7 @@ class LutScorer:
     """
 
     is_exact = True
+    gather_cost = 1
 
     def __init__(
         self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
@@ -39,7 +40,8 @@ class LutScorer:
         self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
         self.N, self.Q, self._mask = len(codes), len(queries), mask
         sub = queries.view(-1, M, S).permute(1, 2, 0).contiguous()  # [M, S, Q]
-        tables = _tables(sub, centroids.mT.contiguous(), metric)
+        columns = codes.remembered("centroids", lambda: centroids.mT.contiguous())  # [M, S, K]
+        tables = _tables(sub, columns, metric)
         self._lut = tables.transpose(0, 1).contiguous()  # [Q, M, K]
         self._scale = _inverse(codes.norms) if metric == "cosine" else None
 

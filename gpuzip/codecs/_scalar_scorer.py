@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.ops import rescore_codes, scalar_scan, unpack_bits
+from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
 from gpuzip.search import Exhaustive, Scorer
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
+GATHER_COST = 16
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
 _ROWS = 1 << 16  # signed codes that are made unsigned at a time; a multiple of every group
 
@@ -44,6 +45,7 @@ class ScalarScorer:
     """
 
     is_exact = False
+    gather_cost = GATHER_COST
 
     def __init__(
         self, codes: Codes, coding: Coding, queries: Tensor, metric: str, mask: Tensor | None
@@ -108,7 +110,14 @@ class ScalarScorer:
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
     def gather(self, ids: Tensor) -> Tensor:
-        keys = rescore_codes(self._queries, self._codes.data, self._coding.centroids, ids, self._metric)
+        data, coding = self._codes.data, self._coding
+        if coding.bits == 8:
+            first, stored = coding.start + 0.5 * coding.step, data
+            if coding.flip is not None:  # two's complement
+                first, stored = first + 128 * coding.step, data.view(torch.int8)
+            keys = rescore(self._queries, stored, ids, self._metric, first, coding.step)
+        else:
+            keys = rescore_codes(self._queries, data, coding.centroids, ids, self._metric)
         if self._mask is not None:
             keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
         return keys

@@ -36,6 +36,7 @@ class Codec(ABC):
 
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
+    gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
 
     @property
     @abstractmethod

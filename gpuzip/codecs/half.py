@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._float_scorer import float_scorer
+from gpuzip.codecs._float_scorer import GATHER_COST, float_scorer
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
@@ -35,6 +35,7 @@ class HalfQuantizer(Codec):
     """
 
     id = "half"
+    gather_cost = GATHER_COST
 
     dtype: str = "float16"
     fitted: Limit | None = field(default=None, repr=False)

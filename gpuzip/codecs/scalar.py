@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer
+from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, GATHER_COST, Coding, ScalarScorer
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
@@ -51,6 +51,7 @@ class ScalarQuantizer(Codec):
     """
 
     id = "scalar"
+    gather_cost = GATHER_COST
 
     bits: int = 8
     range: str | Given = "minmax"

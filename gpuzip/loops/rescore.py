@@ -13,15 +13,21 @@ from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 17  # floats of candidates that are gathered at a time: 512 KB, which stay in L2
 _METRICS = {"ip": 0, "cosine": 1, "l2": 2}
+_NO_STEPS = np.empty(0, np.float32)
 
 
-def rescore(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
-    """As the operator. Rows of float32 are read where they are."""
-    N, D = store.shape
-    if store.dtype == torch.float32 and store.stride(1) == 1 and N:
+def rescore(
+    queries: Tensor, store: Tensor, ids: Tensor, metric: str, start: Tensor | None, step: Tensor | None
+) -> Tensor:
+    """As the operator. Rows of float32 and of bytes are read where they are."""
+    (N, D), of_bytes = store.shape, step is not None and start is not None
+    steps = (start.contiguous().numpy(), step.contiguous().numpy()) if of_bytes else ()
+    if (store.dtype == torch.float32 or of_bytes) and store.stride(1) == 1 and N:
         stride = store.stride(0)
         flat = store.as_strided(((N - 1) * stride + D,), (1,)).numpy()
-        return _by_blocks(queries, ids, N, metric, lambda some: (flat, some * stride))
+        return _by_blocks(queries, ids, N, metric, lambda some: (flat, some * stride), *steps)
+    if of_bytes:
+        return rescore(queries, store.contiguous(), ids, metric, start, step) if N else _none(ids)
     return _by_blocks(queries, ids, len(store), metric, lambda some: _gathered(store[some].float()))
 
 
@@ -37,45 +43,63 @@ def _gathered(rows):
     return rows.reshape(-1).numpy(), torch.arange(len(rows)) * rows.shape[1]
 
 
-def _by_blocks(queries, ids, N, metric, rows_of):
+def _none(ids):
+    return torch.full(ids.shape, float("-inf"))
+
+
+def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS):
     """Candidates in the order of ids, some at a time; those that name no row have the key -inf.
 
     rows_of: ids -> (flat floats, where in them each row starts): another layout would be another loop.
     """
-    keys = torch.full(ids.shape, float("-inf"))
+    keys = _none(ids)
     D, R = queries.shape[1], ids.shape[1]
     wanted, flat = ids.reshape(-1), keys.view(-1).numpy()
     queries = queries.contiguous().numpy()
 
-    def one_block(start, stop):
-        some = wanted[start:stop]
+    def one_block(first, stop):
+        some = wanted[first:stop]
         rows, at = rows_of(some.clamp(0, N - 1))
-        _keys(queries, rows, at.numpy(), some.numpy(), N, start, R, _METRICS[metric], flat[start:stop])
+        places = at.numpy(), some.numpy(), N, first, R
+        _keys(queries, rows, *places, start, step, _METRICS[metric], flat[first:stop])
 
     if N and D:
         map_blocks(one_block, len(wanted), max(1, _TILE // D), lone_here=True)
     return keys
 
 
-@jit(fastmath={"reassoc", "contract"})
-def _keys(queries, rows, at, ids, N, start, R, metric, keys):
+@jit()
+def _keys(queries, rows, at, ids, N, first, R, start, step, metric, keys):
     wide_vectors()
     D = queries.shape[1]
+    decoded = np.empty(D, np.float32)
     for i in range(len(ids)):
         if not 0 <= ids[i] < N:
             continue
-        query, row = queries[(start + i) // R], rows[at[i] : at[i] + D]
-        total, own, length = np.float32(0), np.float32(0), np.float32(0)
-        if metric == 2:
+        row, query = rows[at[i] : at[i] + D], queries[(first + i) // R]
+        if len(step):
             for d in range(D):
-                total -= (query[d] - row[d]) * (query[d] - row[d])
+                decoded[d] = start[d] + step[d] * np.float32(row[d])
         else:
             for d in range(D):
-                total += query[d] * row[d]
-        if metric == 1:
-            for d in range(D):
-                own += query[d] * query[d]
-                length += row[d] * row[d]
-            norms = np.sqrt(own) * np.sqrt(length)
-            total = total / norms if norms > 0 else np.float32(0)
-        keys[i] = total
+                decoded[d] = row[d]
+        keys[i] = _key(query, decoded, metric)
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _key(query, row, metric):
+    wide_vectors()
+    total, own, length = np.float32(0), np.float32(0), np.float32(0)
+    if metric == 2:
+        for d in range(len(row)):
+            total -= (query[d] - row[d]) * (query[d] - row[d])
+        return total
+    for d in range(len(row)):
+        total += query[d] * row[d]
+    if metric == 0:
+        return total
+    for d in range(len(row)):
+        own += query[d] * query[d]
+        length += row[d] * row[d]
+    norms = np.sqrt(own) * np.sqrt(length)
+    return total / norms if norms > 0 else np.float32(0)

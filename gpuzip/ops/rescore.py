@@ -16,10 +16,17 @@ from gpuzip.parallel import map_blocks
 _TILE = 1 << 17  # floats of candidates gathered at a time: 512 KB, which stay in L2
 
 
-def _reference(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+def _reference(
+    queries: Tensor,
+    store: Tensor,
+    ids: Tensor,
+    metric: str,
+    start: Tensor | None = None,
+    step: Tensor | None = None,
+) -> Tensor:
     known = (ids >= 0) & (ids < len(store))
     q, n = known.nonzero(as_tuple=True)
-    y, x = queries.double()[q], store.double()[ids[q, n]]
+    y, x = queries.double()[q], _decoded(store[ids[q, n]].double(), start, step)
     product = (y * x).sum(1)
     if metric == "l2":
         product = -(y - x).square().sum(1)
@@ -31,12 +38,20 @@ def _reference(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tens
     return keys
 
 
+def _decoded(x: Tensor, start: Tensor | None, step: Tensor | None) -> Tensor:
+    return x if start is None or step is None else x * step + start
+
+
 def _codes_reference(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
     return _reference(queries, decode(packed, centroids), ids, metric)
 
 
-def _cpu(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
-    return _by_blocks(queries, ids, len(store), metric, lambda rows: store[rows].float())
+def _cpu(
+    queries: Tensor, store: Tensor, ids: Tensor, metric: str, start: Tensor | None, step: Tensor | None
+) -> Tensor:
+    return _by_blocks(
+        queries, ids, len(store), metric, lambda rows: _decoded(store[rows].float(), start, step)
+    )
 
 
 def _codes_cpu(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
@@ -72,7 +87,9 @@ def _square(x: Tensor) -> Tensor:
     return (x * x).sum(1)
 
 
-def _shapes(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+def _shapes(
+    queries: Tensor, store: Tensor, ids: Tensor, metric: str, start: Tensor | None, step: Tensor | None
+) -> Tensor:
     return queries.new_empty(ids.shape)
 
 
@@ -87,7 +104,7 @@ def _ids(Q: int, N: int, R: int) -> Tensor:
     return some_ids(N, Q * R).view(Q, R)
 
 
-def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, str, Tensor | None, Tensor | None]]:
     sizes = [(0, 7, 3, 5), (1, 1, 1, 1), (2, 0, 3, 5), (3, 37, 13, 17), (2, 300, 131, 37), (5, 67, 128, 16)]
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
     for i, (Q, N, D, R) in enumerate(sizes):
@@ -96,7 +113,11 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
         queries[1:2], store[2:3] = 0.0, 0.0  # norms of 0
         for j, metric in enumerate(_METRICS):
             values = store.to(dtypes[(i + j) % 3]).to(device)
-            yield queries.to(device), values, _ids(Q, N, R).to(device), metric
+            yield queries.to(device), values, _ids(Q, N, R).to(device), metric, None, None
+        start, step = (torch.randn(D, generator=g).to(device) for _ in range(2))
+        codes = torch.randint(0, 256, (N, D), generator=g).to(torch.uint8).to(device)
+        codes = codes.view(torch.int8) if i % 2 else codes
+        yield queries.to(device), codes, _ids(Q, N, R).to(device), _METRICS[i % 3], start, step
 
 
 def _codes_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, str]]:
@@ -119,7 +140,7 @@ def _codes_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor
 
 
 _rescore = define_op(
-    "rescore(Tensor queries, Tensor store, Tensor ids, str metric) -> Tensor",
+    "rescore(Tensor queries, Tensor store, Tensor ids, str metric, Tensor? start, Tensor? step) -> Tensor",
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
@@ -140,15 +161,23 @@ _rescore_codes = define_op(
 )
 
 
-def rescore(queries: Tensor, store: Tensor, ids: Tensor, metric: str) -> Tensor:
+def rescore(
+    queries: Tensor,
+    store: Tensor,
+    ids: Tensor,
+    metric: str,
+    start: Tensor | None = None,
+    step: Tensor | None = None,
+) -> Tensor:
     """Keys of the rows ids[q] of the store for query q; greater is better.
 
     (Q, D) float32, (N, D) float32, float16 or bfloat16 with any row stride, (Q, R) int64 -> (Q, R) float32:
     "ip" q.x, "cosine" q.x / (|q| |x|) and 0 where a norm is 0, "l2" -|q - x|^2, and -inf for an id outside
     [0, N). Sums are float32 in one order: a key is the same to the bit in every call on a device, whatever
     the other candidates and queries are.
+    start, step: both or none; (D,) float32 each, with which a store of uint8 or int8 is start + step * store.
     """
-    keys: Tensor = _rescore(queries, store, ids, metric)
+    keys: Tensor = _rescore(queries, store, ids, metric, start, step)
     return keys
 
 

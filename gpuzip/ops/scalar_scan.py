@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from gpuzip.byte_products import byte_products
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.parallel import map_blocks
 
-_ROWS = 2048
-_DIMS = 1024  # products of -128..127 with -128..127 over so many dims stay within 2**24: exact in float32
+_LEAST_ROWS, _MOST_ROWS = 2048, 8192  # of a block
+_SUMS = 1 << 19  # of a block with many queries
 
 
 def _scores(
@@ -53,36 +53,6 @@ def _reference(
     return max_of_groups(scores, group).contiguous()
 
 
-def _dots_of_floats(values: Tensor, queries: Tensor) -> Tensor:
-    """(n, D) uint8, (Q, D) int8 -> (n, Q) int32, by products whose sums float32 holds."""
-    rows, whole = values.float() - 128, queries.float()
-    dots = (128 * queries.sum(1)).int()
-    for first in range(0, queries.shape[1], _DIMS):
-        some = slice(first, first + _DIMS)
-        dots = dots + (rows[:, some] @ whole[:, some].T).int()
-    return dots
-
-
-def _dots_of_bytes(values: Tensor, queries: Tensor) -> Tensor:
-    """As `_dots_of_floats`, by torch's product of signed bytes, which misreads other strides and D = 1."""
-    signed = (values.contiguous() ^ 128).view(torch.int8)
-    return torch._int_mm(signed, queries.T.contiguous()) + (128 * queries.sum(1)).int()
-
-
-@cache
-def _bytes_are_exact() -> bool:
-    """Whether this CPU multiplies signed bytes without saturating sums of two in 16 bits on the way."""
-    values = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(32)[:, None].repeat(1, 512)
-    for Q in (1, 32):
-        queries = torch.tensor([-128, 127], dtype=torch.int8).repeat(Q)[:Q, None].repeat(1, 512)
-        try:
-            if not torch.equal(_dots_of_bytes(values, queries), _dots_of_floats(values, queries)):
-                return False
-        except (AttributeError, RuntimeError):  # no such product here
-            return False
-    return True
-
-
 def _cpu(
     codes: Tensor,
     queries: Tensor,
@@ -96,17 +66,16 @@ def _cpu(
 ) -> Tensor:
     N, (Q, D) = len(codes), queries.shape
     best = torch.empty((Q, -(-N // group)))
-    dots_of = _dots_of_bytes if D > 1 and _bytes_are_exact() else _dots_of_floats
 
     def one_block(start: int, stop: int) -> None:
-        dots = dots_of(unpack_bits(codes[start:stop], D, nbits), queries)
+        dots = byte_products(unpack_bits(codes[start:stop], D, nbits), queries)
         scale_here, bias_here = (None if row is None else row[start:stop] for row in (scale, bias))
         scores = _scores(dots, query_scale, query_offset, scale_here, bias_here)
         if mask is not None:
             scores.masked_fill_(~mask[start:stop, None], float("-inf"))
         best[:, start // group : -(-stop // group)] = max_of_groups(scores, group)
 
-    map_blocks(one_block, N, _ROWS)
+    map_blocks(one_block, N, max(_LEAST_ROWS, min(_MOST_ROWS, _SUMS // max(1, Q) // 1024 * 1024)))
     return best
 
 
@@ -174,6 +143,7 @@ _op = define_op(
     "Tensor? bias, Tensor? mask, int nbits, int group) -> Tensor",
     reference=_reference,
     cpu=_cpu,
+    loops="gpuzip.loops.scalar_scan:scalar_scan",
     shapes=_shapes,
     kernel="gpuzip.kernels.scalar_scan:scalar_scan",
     samples=_samples,
