@@ -25,13 +25,13 @@ _ROWS = 1 << 16  # signed codes that are made unsigned at a time; a multiple of 
 class Coding:
     """What codes stand for: start + (code + 0.5) * step, both (D,). flip: (1, B), makes signed ones unsigned.
 
-    centroids: (D, 2**bits, 1), of the codes as they are stored.
+    centroids: (D, 2**bits, 1), of the codes as they are stored; None where a code is a byte.
     """
 
     bits: int
     start: Tensor
     step: Tensor
-    centroids: Tensor
+    centroids: Tensor | None
     flip: Tensor | None
 
 
@@ -111,7 +111,7 @@ class ScalarScorer:
 
     def gather(self, ids: Tensor) -> Tensor:
         data, coding = self._codes.data, self._coding
-        if coding.bits == 8:
+        if coding.centroids is None:
             first, stored = coding.start + 0.5 * coding.step, data
             if coding.flip is not None:  # two's complement
                 first, stored = first + 128 * coding.step, data.view(torch.int8)

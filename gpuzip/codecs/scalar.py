@@ -155,15 +155,16 @@ class ScalarQuantizer(Codec):
         return pack_bits(highest, self.bits)
 
     def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
-        centroids, may_estimate = self.centroids, self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
+        may_estimate = self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
         if not may_estimate or is_capturing(queries.device):
-            return pq_scorer(codes, centroids, queries, metric, mask)
+            return pq_scorer(codes, self.centroids, queries, metric, mask)
+        return ScalarScorer(codes, self._coding(), queries, metric, mask)
+
+    def _coding(self) -> Coding:
         fitted = self._fitted("scorer")
-        flip = self._flip if self.signed else None
-        coding = Coding(
-            self.bits, fitted.start.expand(fitted.d), fitted.step.expand(fitted.d), centroids, flip
-        )
-        return ScalarScorer(codes, coding, queries, metric, mask)
+        steps = fitted.start.expand(fitted.d), fitted.step.expand(fitted.d)
+        centroids = None if self.bits == 8 else self.centroids
+        return Coding(self.bits, *steps, centroids, self._flip if self.signed else None)
 
     @property
     def scorer_bytes(self) -> int:
