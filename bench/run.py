@@ -1,6 +1,6 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
-    python -m bench.run [speed] [quality] [memory]
+    python -m bench.run [pq] [codes] [quality] [memory] [rag]
 
 Without names all of them run. The exit status is 1 when a benchmark fails or misses a target; README is then
 left as it was.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,24 @@ from bench import tables
 from bench.record import show, write
 
 
-def speed() -> int:
-    """The pytest benchmarks; speed.csv when all passed."""
+def speeds(name: str) -> int:
+    """The pytest benchmarks of some files; <name>.csv when all passed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speed.json")
-        command = [sys.executable, "-m", "pytest", "bench", "-q", "--benchmark-only"]
+        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--benchmark-only"]
         command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
         failed = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
         if failed:
             return 1
         rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
-    write("speed", rows)
+    write(name, rows)
     heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "without numba", "note"]
     show("Speed", heads, map(_cells, rows))
     return 0
 
 
 def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row of speed.csv for each peer of a benchmark, in its JSON form."""
+    """One row of the results for each peer of a benchmark, in its JSON form."""
     extra, stats = case["extra_info"], case["stats"]
     plain = extra["plain"]["median"]
     about = {"group": case["group"]} | {"queries": None} | extra["case"]
@@ -90,7 +91,9 @@ def _module(name: str) -> int:
     return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
 
 
-KINDS = {"speed": speed, "quality": lambda: _module("quality"), "memory": lambda: _module("memory")}
+SPEEDS = {"pq": ["bench/bench_pq.py"], "codes": ["bench/bench_hamming.py", "bench/bench_scalar.py"]}
+KINDS = {name: partial(speeds, name) for name in SPEEDS}
+KINDS |= {name: partial(_module, name) for name in ("quality", "memory", "rag")}
 
 
 def main() -> int:

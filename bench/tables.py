@@ -56,8 +56,8 @@ def _code(row: Row) -> list[str]:
     return [f"{row['measure']}, m={row['m']}, nbits={row['nbits']}", *numbers]
 
 
-def speed() -> list[str]:
-    rows = read("speed")
+def speed(name: str = "pq") -> list[str]:
+    rows = read(name)
     heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster"]
     heads += [*_without_numba(rows[0], "ratio without numba"), "memory, gpuzip", "memory, theirs"]
     return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
@@ -88,7 +88,35 @@ def memory() -> list[str]:
     return [*_table([title, "peak memory", "time"], body), "", _measured(rows[0])]
 
 
-TABLES = {"quality": quality, "speed": speed, "memory": memory}
+def rag() -> list[str]:
+    rows = read("rag")
+    parts = []
+    for n in dict.fromkeys(row["rows"] for row in rows):
+        some = [row for row in rows if row["rows"] == n]
+        heads = [
+            f"{int(n):,} x {some[0]['d']}, {int(some[0]['real']):,} of them real",
+            "in memory",
+            "smaller",
+        ]
+        heads += ["build", "peak", "queries/s, 1", "queries/s, 256", "recall@10", "similarity kept"]
+        parts += [*_table(heads, map(_store, some)), ""]
+    return [*parts, _measured(rows[0])]
+
+
+def _store(row: Row) -> list[str]:
+    floats = 4 * int(row["rows"]) * int(row["d"])
+    took = _seconds(row["build_seconds"]) if float(row["build_seconds"]) else "-"
+    rates = [f"{float(row[column]):,.0f}" for column in ("qps_1", "qps_256")]
+    quality = [f"{float(row['recall']):.3f}", f"{100 * float(row['similarity']):.1f} %"]
+    size = [_bytes(row["nbytes"]), f"{floats / float(row['nbytes']):.1f}x"]
+    return [row["name"], *size, took, _bytes(row["peak_bytes"]), *rates, *quality]
+
+
+def codes() -> list[str]:
+    return speed("codes")
+
+
+TABLES = {"quality": quality, "speed": speed, "codes": codes, "memory": memory, "rag": rag}
 
 
 def verdict(ratio: float, peer: str) -> tuple[str, str]:
@@ -124,7 +152,11 @@ def _case(row: Row) -> str:
 
 def setting(row: dict[str, Any]) -> str:
     """`m=48, nbits=8` of product quantization, `384 bits` of binary codes."""
-    return f"m={row['m']}, nbits={row['nbits']}" if row["m"] else f"{row['nbits']} bits"
+    return (
+        f"m={row['m']}, nbits={row['nbits']}"
+        if row["m"]
+        else f"{row['nbits']} bit{'s' * (row['nbits'] != '1')}"
+    )
 
 
 def _task(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from collections.abc import Callable, Sequence
@@ -15,9 +14,9 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rescoring import ReadStore, Store, best_of_candidates, check_multiplier, matrix_store
-from gpuzip.rows import BLOCK_BYTES, Matrix, PackedRows, Rows
-from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, query_bytes
+from gpuzip.rescoring import ReadStore, Store, matrix_store
+from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.searching import WHO, search
 from gpuzip.storage import FileInfo, write_codes
 
 if TYPE_CHECKING:
@@ -136,58 +135,16 @@ class Codes:
         Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, and
         4 bytes a row for norms, kept, where the metric or the number of queries needs them.
         """
-        who = "Codes.search"
-        self.codec.check_fitted(who)
-        first = candidates or metric
-        check_metric(who, first, self.codec.metrics)
-        store = None
-        if rescore is not None and rescore is not False:
-            check_metric(who, metric)
-            store = self._store(who, rescore)
-        elif candidates is not None:
-            raise GpuzipError(
-                f"{who}: candidates={candidates!r} came without rescore. Pass a store, or True."
-            )
-        k = most = check_k(who, k, len(self))
-        if store is not None:
-            most = min(math.ceil(k * check_multiplier(who, rescore_multiplier)), len(self))
-        if mask is not None:
-            mask = check_mask(who, mask, len(self), self.device)
-            if not is_capturing(self.device):
-                k, most = (min(number, int(mask.sum())) for number in (k, most))
-        one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
-        asked = self._queries(who, queries[None] if one else queries, metric)
-        values = torch.empty((asked.n, k), device=self.device)
-        ids = torch.empty((asked.n, k), dtype=torch.int64, device=self.device)
-        if k:
-            step = max(
-                1,
-                WORKSPACE // (query_bytes(len(self), most, self.codec.gather_cost) + self.codec.scorer_bytes),
-            )
-            for start in range(0, asked.n, step):
-                block = asked.block(start, start + step).to(self.device)
-                block = block if block.dtype == torch.uint8 else block.float()
-                keys, found = best(self.codec.scorer(self, block, first, mask), most)
-                if mask is not None and is_capturing(self.device):
-                    found.masked_fill_(keys.isneginf(), -1)
-                if store is not None:
-                    keys, found = best_of_candidates(store, block, found, metric, k)
-                values[start : start + step], ids[start : start + step] = keys, found
-        values = _scores(values, metric)
-        return (values[0], ids[0]) if one else (values, ids)
+        store = None if rescore is None or rescore is False else self._store(rescore)
+        return search(self, queries, k, metric, mask, store, rescore_multiplier, candidates)
 
-    def _queries(self, who: str, queries: Matrix, metric: str) -> Rows | PackedRows:
-        if metric == "hamming" and str(getattr(queries, "dtype", "")).endswith("uint8"):
-            return PackedRows(who, queries, self.codec.code_size, self.device, "queries")
-        return Rows(who, queries, self.codec.d, self.device, "queries")
-
-    def _store(self, who: str, rescore: Matrix | Codes | bool) -> Store:
+    def _store(self, rescore: Matrix | Codes | bool) -> Store:
         store = self if isinstance(rescore, bool) else rescore
         if not isinstance(store, Codes):
-            return matrix_store(who, store, len(self), self.codec.d, self.device)
+            return matrix_store(WHO, store, len(self), self.codec.d, self.device)
         if store.shape != self.shape:
             raise GpuzipError(
-                f"{who}: rescore holds codes of {store.shape}, these are of {self.shape}. "
+                f"{WHO}: rescore holds codes of {store.shape}, these are of {self.shape}. "
                 "Pass codes of the same rows."
             )
         return ReadStore(
@@ -221,15 +178,6 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x),
         )
-
-
-def _scores(keys: Tensor, metric: str) -> Tensor:
-    """What a caller sees of keys, the greater the better."""
-    if metric == "l2":
-        return keys.neg_().clamp_(min=0).add_(0.0)  # no -0.0
-    if metric == "hamming":
-        return torch.where(keys.isneginf(), (1 << 31) - 1, -keys.clamp(min=-(2**24)).to(torch.int32))
-    return keys
 
 
 def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:

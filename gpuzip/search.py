@@ -28,6 +28,7 @@ METRICS: tuple[str, ...] = get_args(Metric)
 WORKSPACE = 128 << 20
 
 _MAX_GROUP = 1024
+_WIDER = 16  # times as many candidates, for a query whose first ones leave a doubt
 
 
 class Scorer(Protocol):
@@ -66,10 +67,12 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     group = group_size(scorer.N, _candidate_groups(k), scorer.gather_cost)
     if group == 1:
         return _best_exact(scorer.exact(torch.arange(scorer.Q)), k)
-    keys, ids, certain = _best_of_estimates(scorer, k, group)
-    unsure = (~certain).nonzero().view(-1)
-    if len(unsure):
-        keys[unsure], ids[unsure] = _best_exact(scorer.exact(unsure), k)
+    estimates, taken = scorer.group_max(group), _candidate_groups(k)
+    values, groups = topk(estimates, taken + 1)
+    keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
+    unsure = _unsure(keys, scorer.ceiling(values[:, -1:]))
+    for some in unsure.split(_at_once(taken, group)) if len(unsure) else ():
+        keys[some], ids[some] = _best_of_unsure(scorer, some, estimates, k, group)
     return keys, ids
 
 
@@ -98,14 +101,30 @@ def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     return _best_of_groups(scorer, topk(first, k)[1], k, group)
 
 
-def _best_of_estimates(scorer: Scorer, k: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_best_exact` over more groups, and for which queries no other group can hold a better row."""
-    first = scorer.group_max(group)
-    taken = _candidate_groups(k)
-    estimates, groups = topk(first, taken + 1)
-    keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
-    certain = keys[:, -1:] > scorer.ceiling(estimates[:, -1:])
-    return keys, ids, certain[:, 0]
+def _unsure(keys: Tensor, ceiling: Tensor) -> Tensor:
+    """Queries of which a group that was not taken may hold a better row than the last key."""
+    return (keys[:, -1:] <= ceiling)[:, 0].nonzero().view(-1)
+
+
+def _best_of_unsure(
+    scorer: Scorer, queries: Tensor, estimates: Tensor, k: int, group: int
+) -> tuple[Tensor, Tensor]:
+    """Of some queries: by many more groups, and where that leaves a doubt by all rows."""
+    exact, taken = scorer.exact(queries), _WIDER * _candidate_groups(k)
+    if 4 * taken * group >= scorer.N:
+        return _best_exact(exact, k)
+    values, groups = topk(estimates[queries], taken + 1)
+    keys, ids = _best_of_groups(exact, groups[:, :taken], k, group)
+    last = torch.zeros((scorer.Q, 1), device=keys.device).index_copy_(0, queries, values[:, -1:])
+    left = _unsure(keys, scorer.ceiling(last)[queries])
+    if len(left):
+        keys[left], ids[left] = _best_exact(scorer.exact(queries[left]), k)
+    return keys, ids
+
+
+def _at_once(taken: int, group: int) -> int:
+    """Queries whose many more candidates fit in the workspace."""
+    return max(1, WORKSPACE // (40 * _WIDER * taken * group))
 
 
 def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ LAYERS = [
     ["gpuzip.api", "gpuzip.similar"],
     ["gpuzip.codecs"],
     ["gpuzip.codes"],
+    ["gpuzip.searching"],
     ["gpuzip.kmeans", "gpuzip.rescoring", "gpuzip.storage"],
     ["gpuzip.search"],
     ["gpuzip.quality", "gpuzip.rows"],

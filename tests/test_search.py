@@ -122,7 +122,7 @@ def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
 def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, workspace, metric, monkeypatch):
     """A small workspace cuts the queries into other chunks, down to one at a time."""
     want = codes.search(real_queries[:199], 10, metric)
-    monkeypatch.setattr("gpuzip.codes.WORKSPACE", workspace)
+    monkeypatch.setattr("gpuzip.searching.WORKSPACE", workspace)
     got = codes.search(real_queries[:199], 10, metric)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])

@@ -9,7 +9,7 @@ import torch
 
 import gpuzip
 from gpuzip import DtypeError, GpuzipError
-from gpuzip.interop.sentence_transformers import PRECISIONS, _bits_on_gpu
+from gpuzip.interop.sentence_transformers.arrays import PRECISIONS, _bits_on_gpu
 
 theirs = pytest.importorskip("sentence_transformers.util.quantization")
 
@@ -151,7 +151,7 @@ def test_arrays_of_bfloat16(real, precision):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_blocks_join(monkeypatch, dtype):
-    monkeypatch.setattr("gpuzip.interop.sentence_transformers.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("gpuzip.interop.sentence_transformers.arrays.BLOCK_BYTES", 2000)
     x = hard(300, 13, dtype)
     for precision in PRECISIONS:
         same(gpuzip.quantize_embeddings(x, precision), theirs.quantize_embeddings(x, precision))

@@ -81,6 +81,9 @@ def cases(N: int) -> Iterator[Case]:
             name = f"{_sizes(N // 4, Q)} D={_D} nbits={nbits}"
             yield Case("scalar_scan", name, partial(_scalars, N // 4, Q, nbits), floor, N // 4 * Q)
     yield from _rescoring(n)
+    yield Case(
+        "scalar_encode", f"N={n:.0e} D={_D}", partial(_stepped, n), partial(moved, count=5 * n * _D), n
+    )
     for op, nbits in (("bucketize", 8), ("bucketize_packed", 4)):
         floor = partial(moved, count=n * (4 * _D + _D * nbits // 8))
         yield Case(op, f"N={n:.0e} D={_D} nbits={nbits}", partial(_boundaries, n, nbits, op), floor, n)
@@ -217,6 +220,11 @@ def _boundaries(N: int, nbits: int, op: str, device: str) -> Arguments:
     steps = floats(device, _D, (1 << nbits) - 1).sort(1).values
     given = {"x": floats(device, N, _D), "boundaries": steps}
     return given | ({"nbits": nbits} if op == "bucketize_packed" else {})
+
+
+def _stepped(N: int, device: str) -> Arguments:
+    steps = {"start": floats(device, _D), "step": floats(device, _D).abs() + 1}
+    return {"x": floats(device, N, _D), **steps, "top": 255}
 
 
 def _stored(N: int, Q: int, R: int, device: str) -> Arguments:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
@@ -26,17 +25,17 @@ class HammingScorer:
         self.N, self.Q = len(codes), len(queries)
 
     def group_max(self, group: int) -> Tensor:
-        return _keys(hamming_scan(self._queries, self._codes.data, self._mask, group))
+        return self._keys(hamming_scan(self._queries, self._codes.data, self._mask, group))
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
     def gather(self, ids: Tensor) -> Tensor:
-        return _keys(hamming_gather(self._queries, self._codes.data, self._mask, ids))
+        return self._keys(hamming_gather(self._queries, self._codes.data, self._mask, ids))
 
     def exact(self, queries: Tensor) -> HammingScorer:
         return HammingScorer(self._codes, self._queries[queries.to(self._queries.device)], self._mask)
 
-
-def _keys(distances: Tensor) -> Tensor:
-    return torch.where(distances == _ABSENT, -float("inf"), -distances.float())
+    def _keys(self, distances: Tensor) -> Tensor:
+        keys = distances.float().neg_()
+        return keys if self._mask is None else keys.masked_fill_(distances == _ABSENT, float("-inf"))

@@ -20,7 +20,7 @@ from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
 
 _SAMPLE = 65_536  # rows that medians are taken of
-_TILE = 1 << 17  # values compared at a time, on a CPU
+_TILE = 1 << 19  # values compared at a time, on a CPU
 _THRESHOLDS = ("mean", "dim_mean", "median")
 _LEVELS = ("means", "sign")
 
@@ -160,10 +160,11 @@ class BinaryQuantizer(Codec):
 
 def _packed(x: Tensor, threshold: Tensor) -> Tensor:
     packed = torch.empty((len(x), -(-x.shape[1] // 8)), dtype=torch.uint8)
+    limits = threshold.numpy()
 
     def one_block(start: int, stop: int) -> None:
-        above = x[start:stop].float() > threshold
-        packed[start:stop] = torch.from_numpy(np.packbits(above.numpy(), axis=1))
+        above = x[start:stop].float().numpy() > limits
+        packed[start:stop] = torch.from_numpy(np.packbits(above, axis=1))
 
     map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]))
     return packed

@@ -1,0 +1,209 @@
+"""sentence-transformers' quantized arrays, byte for byte, and codes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
+from gpuzip.codecs.binary import Halves, mirrored
+from gpuzip.codecs.scalar import Steps
+from gpuzip.codes import Codes
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.interop.sentence_transformers.inputs import (
+    checked_ranges,
+    dtype_name,
+    floats,
+    limits_of,
+    stacked,
+)
+from gpuzip.ops import bucketize_packed, scalar_encode
+from gpuzip.rows import BLOCK_BYTES, Matrix
+
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+SCALAR = ("int8", "uint8")
+_SIGNED = ("int8", "binary")  # held as uint8 with the highest bit of every byte turned
+
+
+def quantize_embeddings(
+    embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None
+) -> Any:
+    """Quantize to the bytes of `sentence_transformers.util.quantization.quantize_embeddings`.
+
+    embeddings: (N, D) or (D,) float array or tensor, on any device; a list of rows, which are stacked; or
+    a list of matrices of any heights, which share their ranges and give a list. Arithmetic is float32, of
+    float64 float64.
+    precision: "float32"; "int8" or "uint8", 255 steps of each column's range; "binary" or "ubinary", value
+    > 0 as one bit, (N, ceil(D / 8)).
+    ranges: (2, D), minimum and maximum of every column, for "int8" and "uint8"; else those of
+    calibration_embeddings, (n, D); else of the embeddings themselves, with a warning below 100 rows.
+    Returns an array for arrays, and for tensors a tensor on their device, where sentence-transformers
+    always gives an array.
+    Raises DtypeError for what is not floats; GpuzipError for NaN, another shape, an unknown precision, and
+    "int8" or "uint8" of a single embedding, which has no range.
+    Source: sentence-transformers 6.2.
+    """
+    who = "quantize_embeddings"
+    if precision not in PRECISIONS:
+        raise GpuzipError(f"{who}: precision is {precision!r}, one of {', '.join(PRECISIONS)} is needed.")
+    if isinstance(embeddings, list) and not embeddings:
+        return []
+    several = isinstance(embeddings, list) and getattr(embeddings[0], "ndim", 0) == 2
+    given = embeddings if several else [stacked(who, "embeddings", embeddings)]
+    parts = [floats(who, "embeddings", part) for part in given]
+    scaled = precision in SCALAR
+    limits = limits_of(who, precision, parts, ranges, calibration_embeddings) if scaled else None
+    out = [_like(part, _quantized(x, precision, limits)) for part, x in zip(given, parts, strict=True)]
+    return out if several else out[0]
+
+
+def from_sentence_transformers(
+    array: Any, precision: str | None = None, ranges: Any = None, d: int | None = None
+) -> Codes:
+    """Codes of an array or tensor that `quantize_embeddings` made, sentence-transformers' or ours.
+
+    array: (N, D) or (N, ceil(D / 8)) int8 or uint8. precision: "int8", "uint8", "binary" or "ubinary"; not
+    needed where dtype, d and ranges leave one. ranges: (2, D), those of "int8" and "uint8". d: columns of
+    the rows that bits were made of, by default 8 a byte.
+    Numbers of steps become codes of a `ScalarQuantizer`, decoded to the middle of the step; int8 is held as
+    uint8, number + 128, which is searched faster. Bits become codes of a `BinaryQuantizer`, 1 and -1.
+    Raises DtypeError for another dtype, GpuzipError for what does not fit or is not known.
+    """
+    who = "from_sentence_transformers"
+    return codes_of(who, "array", stacked(who, "array", array), precision, ranges, d)
+
+
+def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, Any]:
+    """Codes as the array that sentence-transformers makes: the bytes of `quantize_embeddings`.
+
+    precision: "int8" or "uint8" of an 8-bit `ScalarQuantizer`, "binary" or "ubinary" of a
+    `BinaryQuantizer`, "float32" of any: the decoded rows.
+    Raises GpuzipError for codes that hold no such numbers.
+    """
+    who, codec = "to_sentence_transformers", codes.codec
+    if precision not in PRECISIONS:
+        raise GpuzipError(f"{who}: precision is {precision!r}, one of {', '.join(PRECISIONS)} is needed.")
+    if precision == "float32":
+        return _numpy(codes.decode(torch.float32))
+    if isinstance(codec, ScalarQuantizer) and codec.bits == 8 and precision in SCALAR:
+        held_signed = codec.signed
+    elif isinstance(codec, BinaryQuantizer) and precision not in SCALAR:
+        held_signed = False
+    else:
+        raise GpuzipError(
+            f"{who}: codes of {codec!r} hold no {precision}. ScalarQuantizer(bits=8) makes int8 and uint8, "
+            "BinaryQuantizer binary and ubinary; float32 decodes any."
+        )
+    turned = held_signed != (precision in _SIGNED)
+    data = _numpy(codes.data ^ 0x80 if turned else codes.data)
+    return data.view(np.int8) if precision in _SIGNED else data
+
+
+def _quantized(x: Tensor, precision: str, limits: Tensor | None) -> Tensor:
+    if x.ndim == 1:
+        return _quantized(x[None], precision, limits)[0]
+    if precision == "float32":
+        return x.to(torch.float32, copy=True)
+    convert: Callable[[Tensor], Tensor] = _bits
+    if limits is not None:
+        start, step, _ = (t.to(x.device) for t in _steps(limits))
+        convert = lambda block: _numbers(block, start, step)  # noqa: E731
+    if precision in SCALAR and limits is None:  # no rows at all
+        return x.new_empty(x.shape, dtype=getattr(torch, precision))
+    rows = max(1, (BLOCK_BYTES if x.device.type == "cpu" else 1 << 30) // (8 * x.shape[1]))
+    data = torch.cat([convert(x[at : at + rows]) for at in range(0, max(1, len(x)), rows)])
+    return data.bitwise_xor_(0x80).view(torch.int8) if precision in _SIGNED else data
+
+
+def _bits(x: Tensor) -> Tensor:
+    if x.device.type == "cpu":
+        values = x.float() if x.dtype == torch.bfloat16 else x
+        return torch.from_numpy(np.packbits(values.numpy() > 0, axis=1))
+    return _bits_on_gpu(x)
+
+
+def _bits_on_gpu(x: Tensor) -> Tensor:
+    if x.dtype == torch.float64:  # float32 makes zeros of the smallest
+        x = (x > 0).half()
+    return mirrored(bucketize_packed(x, x.new_zeros((1, 1), dtype=torch.float32), 1))
+
+
+def _numbers(x: Tensor, start: Tensor, step: Tensor) -> Tensor:
+    if x.dtype == torch.float64:
+        return ((x - start) / step).floor_().clamp_(0, 255).to(torch.uint8)
+    return scalar_encode(x, start, step, 255)
+
+
+def _steps(limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """start and step of 255 steps, (D,) float32, step 1 where a column is constant; and where it is."""
+    step = (limits[1] - limits[0]) / 255  # on a CPU: a GPU would multiply by 1 / 255
+    constant = step == 0
+    return limits[0], torch.where(constant, 1.0, step), constant
+
+
+def codes_of(who: str, name: str, array: Matrix, precision: str | None, ranges: Any, d: int | None) -> Codes:
+    if dtype_name(array) not in SCALAR:
+        raise DtypeError(
+            f"{who}: {name} came as {dtype_name(array)}, int8 or uint8 is needed. Make it with "
+            "quantize_embeddings."
+        )
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise GpuzipError(
+            f"{who}: {name} came with shape {tuple(array.shape)}, rows and columns (N, B) are needed."
+        )
+    data = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, None, ["C", "W"]))
+    precision = _precision(who, name, array, precision, ranges is not None, d)
+    data = data.view(torch.uint8) ^ 0x80 if precision in _SIGNED else data
+    B = data.shape[1]
+    if precision not in SCALAR:
+        levels = torch.tensor([[-1.0], [1.0]], device=data.device).expand(2, d or 8 * B).contiguous()
+        halves = Halves(torch.zeros(1, device=data.device), levels)
+        return Codes(BinaryQuantizer(levels="sign", fitted=halves), data)
+    if ranges is None:
+        raise GpuzipError(
+            f"{who}: {name} holds {precision}, which cannot be decoded without ranges. Pass those that it "
+            "was made with, (2, D): the minimum and the maximum of every column."
+        )
+    start, step, constant = _steps(checked_ranges(who, ranges, B))
+    start = torch.where(constant, start - 0.5, start)  # so that code 0 is the constant
+    steps = Steps(start.to(data.device), step.to(data.device), B)
+    return Codes(ScalarQuantizer(range="given", steps=255, fitted=steps), data)
+
+
+def _precision(who: str, name: str, array: Matrix, precision: str | None, scaled: bool, d: int | None) -> str:
+    """The precision that was named or is the only one that fits; raises GpuzipError."""
+    kind, B = dtype_name(array), array.shape[1]
+    scalar, binary = (kind, "binary" if kind == "int8" else "ubinary")
+    if precision not in (None, scalar, binary):
+        raise GpuzipError(
+            f"{who}: precision is {precision!r} and {name} is {kind}, of which {scalar!r} and "
+            f"{binary!r} are made."
+        )
+    fits = {scalar: d in (None, B), binary: d is None or -(-d // 8) == B}
+    if scaled and precision is None and fits[scalar]:
+        return scalar
+    left = [one for one in fits if fits[one] and precision in (None, one)]
+    if not left:
+        raise GpuzipError(
+            f"{who}: {name} has {B} columns of {kind}; of d={d}, {scalar} has {d} and {binary} "
+            f"{-(-(d or 0) // 8)}."
+        )
+    if len(left) > 1:
+        raise GpuzipError(
+            f"{who}: {name} of {kind} may be {scalar} or {binary}. Name the precision, or pass the "
+            f"ranges of {scalar}."
+        )
+    return left[0]
+
+
+def _like(given: Any, out: Tensor) -> Any:
+    return out if isinstance(given, Tensor) else out.numpy()
+
+
+def _numpy(x: Tensor) -> np.ndarray[Any, Any]:
+    copied: np.ndarray[Any, Any] = np.array(x.cpu().numpy())
+    return copied

@@ -1,0 +1,118 @@
+"""What callers hand in: matrices, lists of rows, ranges. Checked, with the messages of the house."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.rows import Matrix
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def stacked(who: str, name: str, x: Any) -> Matrix:
+    """x, or the rows of a list as one matrix."""
+    if isinstance(x, list):
+        try:
+            x = torch.stack(x) if x and isinstance(x[0], Tensor) else np.array(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise GpuzipError(f"{who}: the rows of {name} make no matrix: {error}.") from error
+    if not isinstance(x, Tensor | np.ndarray):
+        raise DtypeError(
+            f"{who}: {name} came as {type(x).__name__}, a torch tensor, a numpy array or a list "
+            "of those is needed."
+        )
+    return x
+
+
+def floats(who: str, name: str, x: Matrix) -> Tensor:
+    """A tensor of one row or a matrix, without NaN; an array's memory is shared where it can be."""
+    if dtype_name(x) not in FLOATS:
+        raise DtypeError(
+            f"{who}: {name} came as {dtype_name(x)}, float16, bfloat16, float32 or float64 is needed. "
+            "Convert it, for example with x.float()."
+        )
+    if x.ndim not in (1, 2) or x.shape[-1] == 0:
+        raise GpuzipError(
+            f"{who}: {name} came with shape {tuple(x.shape)}, (N, D) or (D,) with at least one "
+            "column is needed."
+        )
+    if isinstance(x, np.ndarray):
+        native = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float32)  # bfloat16
+        x = torch.from_numpy(np.require(x, native, ["C", "W"]))
+    x = x.detach()
+    if bool(torch.linalg.vector_norm(x).isnan()):
+        row = int(x.isnan().view(-1, x.shape[-1]).any(1).nonzero()[0])
+        raise GpuzipError(f"{who}: row {row} of {name} holds NaN. Drop such rows or replace the values.")
+    return x
+
+
+def dtype_name(x: Matrix) -> str:
+    return str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else str(x.dtype.name)
+
+
+def limits_of(
+    who: str, precision: str, parts: Sequence[Tensor], ranges: Any, calibration: Any
+) -> Tensor | None:
+    """(2, D) float32 on the CPU: as given, of the calibration rows or of all parts; None of no rows."""
+    D = parts[0].shape[-1] if parts else None
+    if ranges is not None:
+        return checked_ranges(who, ranges, D)
+    if calibration is not None:
+        parts = [floats(who, "calibration_embeddings", stacked(who, "calibration_embeddings", calibration))]
+        if parts[0].ndim != 2 or len(parts[0]) == 0:
+            raise GpuzipError(
+                f"{who}: calibration_embeddings came as {tuple(parts[0].shape)}, (n, D) with at least "
+                "one row is needed. Pass rows like those of the corpus."
+            )
+    else:
+        count = sum(1 if part.ndim == 1 else len(part) for part in parts)
+        if count == 0:
+            return None
+        _check_count(who, precision, count)
+    filled = [part for part in parts if len(part)]
+    low, high = zip(
+        *((part.amin(0).float().cpu(), part.amax(0).float().cpu()) for part in filled), strict=True
+    )
+    return checked_ranges(who, torch.stack([torch.stack(low).amin(0), torch.stack(high).amax(0)]), D)
+
+
+def _check_count(who: str, precision: str, count: int) -> None:
+    if count == 1:
+        raise GpuzipError(
+            f"{who}: a single embedding came, which has no range for {precision}. Pass ranges or "
+            "calibration_embeddings."
+        )
+    if count < 100:
+        warnings.warn(
+            f"{who}: ranges for {precision} are taken of {count} embeddings, at least 100 are "
+            "recommended. Pass ranges, or calibration_embeddings of more.",
+            stacklevel=4,
+        )
+
+
+def checked_ranges(who: str, ranges: Any, D: int | None) -> Tensor:
+    try:
+        given = ranges if isinstance(ranges, Tensor) else torch.from_numpy(np.array(ranges, np.float32))
+        found = given.detach().cpu().float()
+    except (TypeError, ValueError) as error:
+        raise GpuzipError(f"{who}: ranges are no numbers of shape (2, {D or 'D'}): {error}.") from error
+    if found.ndim != 2 or len(found) != 2 or found.shape[1] != (D or found.shape[1]):
+        raise GpuzipError(
+            f"{who}: ranges are of shape {tuple(found.shape)}, (2, {D or 'D'}) is needed: the minimum and "
+            "the maximum of every column."
+        )
+    wrong = (~(found[1] - found[0]).isfinite() | (found[1] < found[0])).nonzero().view(-1)
+    if len(wrong):
+        low, high = found[:, wrong[0]].tolist()
+        raise GpuzipError(
+            f"{who}: the range of column {int(wrong[0])} is {low} to {high}, finite numbers in ascending "
+            "order are needed."
+        )
+    return found

@@ -1,0 +1,118 @@
+"""semantic_search: what sentence-transformers returns, with scores that keep the float order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
+from gpuzip.codecs._float_scorer import GATHER_COST, float_scorer
+from gpuzip.codes import Codes
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.interop.sentence_transformers.arrays import SCALAR, codes_of
+from gpuzip.interop.sentence_transformers.inputs import FLOATS, dtype_name, limits_of, stacked
+from gpuzip.rescoring import check_multiplier
+from gpuzip.rows import Matrix, Rows, whole
+from gpuzip.search import WORKSPACE, best, check_metric, query_bytes
+
+Hits = list[list[dict[str, int | float]]]
+
+
+def semantic_search(
+    query_embeddings: Any,
+    corpus: Any,
+    top_k: int = 10,
+    *,
+    precision: str | None = None,
+    ranges: Any = None,
+    calibration_embeddings: Any = None,
+    rescore: bool | Matrix | Codes = True,
+    rescore_multiplier: float = 2,
+    metric: str = "ip",
+) -> Hits:
+    """The top_k entries of a corpus for every query: lists of {"corpus_id": int, "score": float}, best first.
+
+    query_embeddings: (Q, D) or (D,) floats, or quantized as the corpus is; these are decoded first.
+    corpus: Codes of any codec; (N, D) floats; or what `quantize_embeddings` made. Which precision that was
+    is seen by dtype and width, or named; int8 and uint8 need the ranges or the calibration_embeddings that
+    they were made with.
+    metric: "ip", "cosine", or "l2", whose scores are negative squared distances. A greater score is always
+    better. Scores are those of the float query and the decoded row, so they keep the scale of floats, where
+    sentence-transformers multiplies with numbers of steps.
+    rescore: bits are searched by Hamming distance. With True, top_k * rescore_multiplier candidates
+    are scored by the float query and their bits, decoded to 1 and -1 (or to what the codec has learned);
+    with False the score is the share of equal bits, 0 to 1, and metric is not used. Other codes are always
+    scored exactly, so both are the same. A store of better rows, as in `Codes.search`, has the last word
+    over the candidates of any codes.
+    Of equal scores the lowest corpus_id comes first. Fewer than top_k come from a smaller corpus.
+    Raises GpuzipError for top_k below 1, and for a corpus that cannot be read as it is described.
+    """
+    who = "semantic_search"
+    top_k, multiplier = whole(who, "top_k", top_k), check_multiplier(who, rescore_multiplier)
+    check_metric(who, metric)
+    queries = stacked(who, "query_embeddings", query_embeddings)
+    queries = queries[None] if queries.ndim == 1 else queries
+    d = queries.shape[1] if queries.ndim == 2 and dtype_name(queries) in FLOATS else None
+    if not isinstance(corpus, Codes):
+        corpus = stacked(who, "corpus", corpus)
+        if dtype_name(corpus) in FLOATS:
+            if not isinstance(rescore, bool):
+                raise GpuzipError(
+                    f"{who}: rescore came with a float corpus, whose scores are final. Omit it."
+                )
+            return _hits(*_search_floats(who, queries, corpus, top_k, metric))
+        if ranges is None and calibration_embeddings is not None:
+            ranges = limits_of(who, "int8", [], None, calibration_embeddings)
+        corpus = codes_of(who, "corpus", corpus, precision, ranges, d)
+    asked = queries if d is not None else _decoded(who, queries, corpus)
+    Rows(who, asked, corpus.codec.d, corpus.device, "query_embeddings")  # for its checks
+    if "hamming" not in corpus.codec.metrics:
+        store = None if isinstance(rescore, bool) else rescore
+        values, ids = corpus.search(asked, top_k, metric, None, store, multiplier)
+    elif rescore is False:
+        differing, ids = corpus.search(asked, top_k, "hamming")
+        return _hits(1 - differing.double() / corpus.codec.d, ids)
+    else:
+        values, ids = corpus.search(asked, top_k, metric, None, rescore, multiplier, "hamming")
+    return _hits(-values if metric == "l2" else values, ids)
+
+
+def _decoded(who: str, queries: Matrix, codes: Codes) -> Tensor:
+    """Quantized queries as floats: codes of the corpus's codec."""
+    codec = codes.codec
+    bytes_of_codes = isinstance(codec, BinaryQuantizer) or (
+        isinstance(codec, ScalarQuantizer) and codec.bits == 8
+    )
+    if not bytes_of_codes or dtype_name(queries) not in SCALAR or queries.shape[-1] != codec.code_size:
+        raise DtypeError(
+            f"{who}: query_embeddings came as {tuple(queries.shape)} {dtype_name(queries)}, (Q, {codec.d}) "
+            "floats are needed, or queries that were quantized as the corpus was."
+        )
+    data = torch.as_tensor(queries, device=codes.device)
+    data = data.view(torch.uint8) ^ 0x80 if data.dtype == torch.int8 else data
+    held_signed = isinstance(codec, ScalarQuantizer) and codec.signed
+    return Codes(codec, data ^ 0x80 if held_signed else data).decode()
+
+
+def _search_floats(who: str, queries: Matrix, corpus: Matrix, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    rows = Rows(who, corpus, name="corpus")
+    asked = Rows(who, queries, rows.d, rows.device, "query_embeddings")
+    store, k = rows.block(0, rows.n), min(k, rows.n)
+    norms = torch.linalg.vector_norm(store, dim=1, dtype=torch.float32)
+    values = torch.empty((asked.n, k), device=rows.device)
+    ids = torch.empty((asked.n, k), dtype=torch.int64, device=rows.device)
+    step = max(1, WORKSPACE // (query_bytes(rows.n, k, GATHER_COST) + 8 * rows.d)) if k else 1
+    for start in range(0, asked.n if k else 0, step):
+        block = asked.block(start, start + step).to(rows.device, torch.float32)
+        found = best(float_scorer(store, lambda: norms, block, metric, None), k)
+        values[start : start + step], ids[start : start + step] = found
+    return values, ids
+
+
+def _hits(scores: Tensor, ids: Tensor) -> Hits:
+    return [
+        [{"corpus_id": i, "score": s} for i, s in zip(*row, strict=True)]
+        for row in zip(ids.tolist(), scores.tolist(), strict=True)
+    ]
