@@ -13,7 +13,7 @@ from gpuzip.parallel import map_blocks
 from gpuzip.search import Exhaustive, Scorer
 
 GATHER_COST = 16
-_ROWS = {"cpu": 8192, "cuda": 1 << 18}  # of a block; a multiple of every group
+_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block; a multiple of every group
 
 
 class FloatScorer:

@@ -166,7 +166,7 @@ def _packed(x: Tensor, threshold: Tensor) -> Tensor:
         above = x[start:stop].float().numpy() > limits
         packed[start:stop] = torch.from_numpy(np.packbits(above, axis=1))
 
-    map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]))
+    map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]), lone_here=True)
     return packed
 
 
