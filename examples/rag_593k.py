@@ -94,7 +94,7 @@ def corpus(folder: Path, real: Tensor, n: int) -> np.ndarray:
             at += len(block)
         matrix.flush()
         fresh.rename(path)
-    rows: np.ndarray = np.load(path, mmap_mode="r")
+    rows: np.ndarray = np.load(path, mmap_mode="c")
     return rows
 
 

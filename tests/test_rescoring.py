@@ -94,6 +94,7 @@ def test_with_a_mask_and_few_rows(bits, real, real_queries):
     assert all(sorted(row) == [5, 77, 4000] for row in ids.tolist())
     nobody = bits.search(real_queries[:4], 10, mask=torch.zeros(8000, dtype=torch.bool), rescore=real)
     assert nobody[0].shape == (4, 0)
+    assert bits[:0].search(real_queries[:4], 10, rescore=real[:0])[1].shape == (4, 0)
     one = bits[:3].search(real_queries[0], 10, rescore=real[:3])
     assert one[0].shape == (3,)
 
@@ -113,6 +114,7 @@ def test_bad_stores_are_refused(bits, real, real_queries):
     for arguments, error, message in [
         ({"rescore": real[:10]}, GpuzipError, "rescore has 10 rows, there are 8000 codes"),
         ({"rescore": real[:, :5]}, GpuzipError, "rescore came with 5 columns"),
+        ({"rescore": real.to("meta")}, GpuzipError, "rescore came on meta, the codec is on cpu"),
         ({"rescore": real.int()}, DtypeError, "rescore came as int32"),
         ({"rescore": "x.npy"}, DtypeError, "rescore came as str"),
         (

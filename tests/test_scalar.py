@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpuzip import GpuzipError, ScalarQuantizer, recall
+from gpuzip import GpuzipError, ScalarQuantizer, recall, search
 from gpuzip.codecs._scalar_scorer import ScalarScorer
+from gpuzip.search import Exhaustive
 
 METRICS = ["l2", "ip", "cosine"]
 
@@ -171,6 +172,30 @@ def test_estimates_never_hide_a_better_row(metric, offset):
     estimate = scorer.group_max(1)
     assert bool((scorer.ceiling(estimate) >= keys).all())
     assert torch.equal(keys.gather(1, ids), best)
+
+
+def test_doubtful_queries_look_wider_before_they_look_everywhere(monkeypatch):
+    """400 rows as near as the rounding of the query: more than the first candidates, fewer than the next."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 64, generator=g)
+    x[5000:5400] = x[5000] + 0.02 * torch.randn(400, 64, generator=g)
+    codes = ScalarQuantizer().fit(x).encode(x)
+    everywhere: list[int] = []
+    monkeypatch.setattr(Exhaustive, "group_max", lambda self, group: everywhere.append(self.Q))
+    wider: list[int] = []
+    monkeypatch.setattr(search, "_best_of_unsure", noting(search._best_of_unsure, wider))
+    values, _ = codes.search(x[[5000, 7]], 5, "ip")
+    scores = x[[5000, 7]].double() @ codes.decode().double().T
+    torch.testing.assert_close(values.double(), scores.topk(5).values, rtol=0, atol=1e-4)
+    assert wider == [1] and not everywhere
+
+
+def noting(function, seen):
+    def noted(scorer, queries, *rest):
+        seen.append(len(queries))
+        return function(scorer, queries, *rest)
+
+    return noted
 
 
 def test_ties_go_to_the_lowest_id():

@@ -101,6 +101,14 @@ def test_an_index_survives_its_own_file_and_removal(ours, tmp_path):
     assert torch.equal(left.data, torch.cat([ours.data[:3], ours.data[4:]]))
 
 
+def test_symmetric_signed_codes_of_one_range_are_int8_numbers(real):
+    codes = gpuzip.ScalarQuantizer(symmetric=True, signed=True, per="tensor").fit(real).encode(real[:200])
+    index = gpuzip.to_usearch(codes)
+    assert np.array_equal(vectors(index), codes.data.numpy().view(np.int8))
+    unit = float(codes.codec.state()["step"])
+    torch.testing.assert_close(codes.decode(), torch.from_numpy(vectors(index)).float() * unit)
+
+
 def test_no_rows(ours):
     index = gpuzip.to_usearch(ours[[]])
     assert len(index) == 0
