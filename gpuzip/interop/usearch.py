@@ -22,8 +22,8 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     """Codes as usearch.index.Index with the same bytes; the keys are the numbers of the rows.
 
     Of a `BinaryQuantizer`, a "b1" index by "hamming": add and search `codec.encode(x).data`.
-    Of a `ScalarQuantizer` whose codes are int8 numbers in one unit, an "i8" index. symmetric=True, signed=True,
-    per="tensor" make one; so does signed=True with range=(-128.5 / 127, 127.5 / 127), for rows of norm 1.
+    Of a `ScalarQuantizer` whose codes are int8 numbers in one unit, an "i8" index: of symmetric=True,
+    signed=True, per="tensor", or signed=True, range=(-128.5 / 127, 127.5 / 127), for rows of norm 1.
     metric, of int8: "cosine" (the default), "ip" or "l2"; USearch's distances are 1 - cosine, and 1 - product
     or squared distance of the int8 numbers. It quantizes float queries as it does rows, x / |x| * 127 cut
     to whole numbers; `Codes.search` scores the float query.
