@@ -14,7 +14,7 @@ from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import bucketize_packed, decode
+from gpuzip.ops import adc_scan, bucketize_packed, decode
 from gpuzip.parallel import map_blocks
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
@@ -111,19 +111,28 @@ class BinaryQuantizer(Codec):
             return _packed(x, threshold)
         return mirrored(bucketize_packed(x, threshold[:, None], 1))
 
+    @property
+    def centroids(self) -> Tensor:
+        """(B, 256, 8) float32: the eight dimensions that each byte stands for; zeros past the last."""
+        levels = torch.nn.functional.pad(self._fitted("centroids").levels, (0, -self.d % 8))
+        zeros, ones = levels.view(2, -1, 1, 8)
+        byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
+        return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
+
     def decode_block(self, data: Tensor) -> Tensor:
-        centroids = self._fitted("decode").levels.T[:, :, None].contiguous()  # [D, 2, 1]
-        return decode(mirrored(data), centroids)
+        return decode(data, self.centroids)[:, : self.d]
+
+    def norms(self, data: Tensor) -> Tensor:
+        squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
+        return adc_scan(data, squares[None])[0].sqrt_()
 
     def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
         if metric == "hamming":
             packed = queries if queries.dtype == torch.uint8 else self.encode_block(queries)
             return HammingScorer(codes, packed, mask)
-        levels, bits = self._fitted("scorer").levels, 8 * self.code_size
-        missing = bits - self.d
-        order = torch.arange(bits, device=queries.device).view(-1, 8).flip(1).reshape(-1)  # as bits are read
-        levels, queries = (torch.nn.functional.pad(t, (0, missing))[:, order] for t in (levels, queries))
-        return pq_scorer(codes, levels.T[:, :, None].contiguous(), queries.contiguous(), metric, mask)
+        centroids = codes.remembered("bytes", lambda: self.centroids)
+        queries = torch.nn.functional.pad(queries, (0, -self.d % 8))
+        return pq_scorer(codes, centroids, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:
