@@ -20,6 +20,7 @@ from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
 
 _SAMPLE = 65_536  # rows that medians are taken of
+_ROWS = {"cpu": 1024, "cuda": 1 << 16}  # that sums are taken over at a time
 _TILE = 1 << 19  # values compared at a time, on a CPU
 _THRESHOLDS = ("mean", "dim_mean", "median")
 _LEVELS = ("means", "sign")
@@ -195,11 +196,10 @@ def _means_of_sides(rows: Rows, threshold: Tensor) -> Tensor:
     """(2, D): the mean of the values at or below the threshold and of those above; the threshold for none."""
     sums = torch.zeros((2, rows.d), dtype=torch.float64, device=rows.device)
     counts = torch.zeros_like(sums)
-    for _, block in rows.blocks():
-        x = block.float()
+    for x in (part for _, block in rows.blocks() for part in block.split(_ROWS[block.device.type])):
         above = x > threshold
-        total, total_above = x.sum(0, dtype=torch.float64), (x * above).sum(0, dtype=torch.float64)
-        count_above = above.sum(0, dtype=torch.float64)
-        sums += torch.stack([total - total_above, total_above])
-        counts += torch.stack([len(x) - count_above, count_above])
+        values = torch.stack([torch.where(above, 0, x), torch.where(above, x, 0)])
+        sums += values.sum(1, dtype=torch.float64)
+        count = above.sum(0)
+        counts += torch.stack([len(x) - count, count])
     return torch.where(counts > 0, sums / counts.clamp(min=1), threshold.double()).float()
