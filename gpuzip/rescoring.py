@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
 from gpuzip.rows import Matrix, Rows
@@ -22,18 +23,18 @@ class Store(Protocol):
         """(Q, D) float32, (Q, R) int64 -> (Q, R) float32, the greater the better; -inf for ids outside."""
 
 
-class TensorStore:
-    """Rows in memory, on the device of the queries, read in place."""
+class InPlaceStore:
+    """Rows of a tensor, unchecked: what a CUDA graph can record, which must not ask which rows there are."""
 
     def __init__(self, x: Tensor) -> None:
-        self._x = x if x.dtype != torch.float64 else x.float()
+        self._x = x
 
     def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         return rescore(queries, self._x, ids, metric)
 
 
 class ReadStore:
-    """Rows that are read by id: a memory map, or codes that are decoded. Each once for some queries.
+    """Rows that are read by id: of a matrix or map, or codes that are decoded. Each once for some queries.
 
     read: ascending ids -> (n, D) float rows on the device of the queries.
     """
@@ -59,15 +60,15 @@ def _some_queries(ids: Tensor, D: int) -> Iterator[slice]:
 def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> Store:
     """The store of a float matrix, whose rows are those that the codes were made of.
 
-    Raises GpuzipError for another shape, dtype or device; NaN or inf is refused in rows that are read.
+    Raises GpuzipError for another shape, dtype or device; NaN and inf are refused in rows that are read.
     """
     rows = Rows(who, x, d, device, "rescore")
     if rows.n != n:
         raise GpuzipError(
             f"{who}: rescore has {rows.n} rows, there are {n} codes. Pass the rows of these codes."
         )
-    if isinstance(x, Tensor) and x.dtype != torch.float64:
-        return TensorStore(x.detach())
+    if isinstance(x, Tensor) and is_capturing(device):
+        return InPlaceStore(x.detach())
     return ReadStore(lambda ids: rows.rows(ids).to(device), n)
 
 

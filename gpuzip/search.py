@@ -42,7 +42,7 @@ class Scorer(Protocol):
     is_exact: bool
     """Whether `group_max` gives the very keys of `gather`, to the bit."""
     gather_cost: int
-    """How many best keys of groups are looked through in the time that one key is gathered in, a quarter."""
+    """How much longer a key takes to gather than by look-up tables, which is 1: groups are smaller for it."""
 
     def group_max(self, group: int) -> Tensor:
         """(Q, ceil(N / group)): the best key of each `group` consecutive rows, or an estimate of it."""

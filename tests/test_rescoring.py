@@ -133,5 +133,6 @@ def test_bad_stores_are_refused(bits, real, real_queries):
     ]:
         with pytest.raises(error, match=message):
             bits.search(q, 5, **arguments)
-    with pytest.raises(GpuzipError, match="holds NaN or inf"):
-        bits.search(q, 5, rescore=np.full((8000, 384), np.nan, np.float32))
+    for nothing in (np.full((8000, 384), np.nan, np.float32), torch.full((8000, 384), float("nan"))):
+        with pytest.raises(GpuzipError, match="holds NaN or inf"):
+            bits.search(q, 5, rescore=nothing)

@@ -14,12 +14,8 @@ from gpuzip.search import Exhaustive
 METRICS = ["l2", "ip", "cosine"]
 
 
-def exact(x: Tensor, q: Tensor, k: int, metric: str = "cosine") -> Tensor:
-    x, q = x.double(), q.double()
-    if metric == "l2":
-        return torch.cdist(q, x).topk(k, largest=False).indices
-    if metric == "cosine":
-        x, q = torch.nn.functional.normalize(x), torch.nn.functional.normalize(q)
+def exact(x: Tensor, q: Tensor, k: int) -> Tensor:
+    x, q = (torch.nn.functional.normalize(t.double()) for t in (x, q))
     return (q @ x.T).topk(k).indices
 
 

@@ -8,34 +8,29 @@ import torch
 from torch import Tensor
 
 from gpuzip.capture import is_capturing
+from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
 from gpuzip.ops import max_of_groups, rescore
 from gpuzip.parallel import map_blocks
 from gpuzip.search import Exhaustive, Scorer
 
-GATHER_COST = 16
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block; a multiple of every group
 
 
 class FloatScorer:
     """store: (N, D) float32, float16 or bfloat16. norms: gives the (N,) norms of its rows."""
 
+    is_exact = False
+    gather_cost = GATHER_COST
+
     def __init__(
         self, store: Tensor, norms: Callable[[], Tensor], queries: Tensor, metric: str, mask: Tensor | None
     ) -> None:
-        self._store, self._norms, self._queries, self._metric, self._mask = (
-            store,
-            norms,
-            queries,
-            metric,
-            mask,
-        )
+        self._store, self._norms, self._queries = store, norms, queries
+        self._metric, self._mask = metric, mask
         self.N, self.Q = len(store), len(queries)
         length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
         self._length = (length > 0).float() if metric == "cosine" else length
-        self._columns = queries * torch.where(length > 0, 1 / length, 0) if metric == "cosine" else queries
-
-    is_exact = False
-    gather_cost = GATHER_COST
+        self._columns = queries * inverse(length) if metric == "cosine" else queries
 
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
@@ -57,7 +52,7 @@ class FloatScorer:
         if self._metric != "ip":
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":
-                keys *= torch.where(norms > 0, 1 / norms, 0)
+                keys *= inverse(norms)
             else:
                 keys = keys.mul_(2).sub_(norms.square()).sub_(self._length.square().T)
         if self._mask is not None:
@@ -68,22 +63,15 @@ class FloatScorer:
         """A sum of D products is off by at most D roundings of its size, there and in the final keys."""
         D = self._store.shape[1]
         error = (D + 8) * 2.0**-22 if _products_are_float32(self._store.device) else 2.0**-6
-        if self._metric == "cosine":
-            hidden = error * self._length
-        else:
+        hidden = error * self._length
+        if self._metric != "cosine":
             largest = self._norms().max()
-            hidden = (
-                error * (self._length + largest).square()
-                if self._metric == "l2"
-                else (error * self._length * largest)
-            )
+            hidden = error * (self._length + largest).square() if self._metric == "l2" else hidden * largest
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
     def gather(self, ids: Tensor) -> Tensor:
         keys = rescore(self._queries, self._store, ids, self._metric)
-        if self._mask is not None:
-            keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
-        return keys
+        return forbid(keys, ids, self._mask)
 
     def exact(self, queries: Tensor) -> Scorer:
         queries = queries.to(self._queries.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.capture import is_capturing
+from gpuzip.codecs._scoring import inverse
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LutScorer:
         columns = codes.remembered("centroids", lambda: centroids.mT.contiguous())  # [M, S, K]
         tables = _tables(sub, columns, metric)
         self._lut = tables.transpose(0, 1).contiguous()  # [Q, M, K]
-        self._scale = _inverse(codes.norms) if metric == "cosine" else None
+        self._scale = inverse(codes.norms) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
         return adc_scan(self._codes.data, self._lut, self._scale, group, self._mask)
@@ -126,7 +127,7 @@ def pq_scorer(
     A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact.
     """
     if metric == "cosine":
-        queries = queries * _inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
+        queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
     many = len(queries) >= _MANY_QUERIES[queries.device.type] and len(codes) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(codes, centroids, queries, metric, mask)
@@ -186,10 +187,6 @@ def _exponent_to_top(values: Tensor) -> Tensor:
     largest = values.abs().amax()
     exponent = torch.where(largest > 0, 15 - torch.frexp(largest).exponent, 0)
     return exponent.clamp(-60, 60)
-
-
-def _inverse(norms: Tensor) -> Tensor:
-    return torch.where(norms > 0, 1 / norms, 0)
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:

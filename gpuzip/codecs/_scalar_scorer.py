@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
 from gpuzip.search import Exhaustive, Scorer
@@ -16,7 +17,6 @@ from gpuzip.search import Exhaustive, Scorer
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
-GATHER_COST = 16
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
 _ROWS = 1 << 16  # signed codes that are made unsigned at a time; a multiple of every group
 
@@ -56,8 +56,8 @@ class ScalarScorer:
         self._middle = 1 << (bits - 1)
         self._scale = None
         if metric == "cosine":
-            self._scale = _inverse(codes.norms)
-            queries = queries * _inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
+            self._scale = inverse(codes.norms)
+            queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
         weights = queries.double() * step  # [Q, D]
         unit = weights.abs().amax(1, keepdim=True) / 127
         whole = (weights / torch.where(unit > 0, unit, 1)).round()
@@ -99,10 +99,10 @@ class ScalarScorer:
         sum of D products is off by at most D roundings of the sum of their sizes.
         """
         D, norm = self._queries.shape[1], self._norm
-        spread, per_norm, largest, inverse = self._codes.remembered("spread", self._spread)
+        spread, per_norm, largest, over = self._codes.remembered("spread", self._spread)
         steps = 2.0**-22 * (norm * self._bounds + 2 * self._offset.abs()[:, None])
         if self._metric == "cosine":
-            hidden = self._hidden * per_norm + D * 2.0**-22 + steps * inverse
+            hidden = self._hidden * per_norm + D * 2.0**-22 + steps * over
         else:
             hidden = self._hidden * spread + D * 2.0**-22 * norm * largest + steps
             if self._metric == "l2":
@@ -118,9 +118,7 @@ class ScalarScorer:
             keys = rescore(self._queries, stored, ids, self._metric, first, coding.step)
         else:
             keys = rescore_codes(self._queries, data, coding.centroids, ids, self._metric)
-        if self._mask is not None:
-            keys.masked_fill_(~self._mask[ids.clamp(0, self.N - 1)], float("-inf"))
-        return keys
+        return forbid(keys, ids, self._mask)
 
     def exact(self, queries: Tensor) -> Scorer:
         some = self._queries[queries.to(self._queries.device)]
@@ -135,11 +133,7 @@ class ScalarScorer:
         for rows, data in self._unsigned():
             for part, norms in zip(data.split(step), codes.norms[rows].split(step), strict=True):
                 values = unpack_bits(part, D, self._coding.bits).float() - self._middle
-                spread, inverse = torch.linalg.vector_norm(values, dim=1) * 1.001, _inverse(norms)
-                here = spread, spread * inverse, norms, inverse
+                spread, over = torch.linalg.vector_norm(values, dim=1) * 1.001, inverse(norms)
+                here = spread, spread * over, norms, over
                 largest = [torch.maximum(most, new.max()) for most, new in zip(largest, here, strict=True)]
         return tuple(largest)
-
-
-def _inverse(norms: Tensor) -> Tensor:
-    return torch.where(norms > 0, 1 / norms, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from gpuzip.search import METRICS, Scorer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Learned = TypeVar("Learned")
 
 
 def check_names(
@@ -117,6 +119,12 @@ class Codec(ABC):
             raise NotFittedError(
                 f"{who}: this {type(self).__name__} is not fitted. Call .fit(x) and use what it returns."
             )
+
+    def learned(self, part: Learned | None, name: str) -> Learned:
+        """What `fit` learned, for the attribute of this name; raises NotFittedError where that is None."""
+        self.check_fitted(f"{type(self).__name__}.{name}")
+        assert part is not None
+        return part
 
     def norms(self, data: Tensor) -> Tensor:
         """(N,) float32 L2 norms of decoded rows."""

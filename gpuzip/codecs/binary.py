@@ -79,9 +79,7 @@ class BinaryQuantizer(Codec):
         return -(-self.d // 8)
 
     def _fitted(self, name: str) -> Halves:
-        self.check_fitted(f"BinaryQuantizer.{name}")
-        assert self.fitted is not None
-        return self.fitted
+        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
         """Find thresholds and levels: means of all rows, medians of at most 65,536, drawn by `seed`."""

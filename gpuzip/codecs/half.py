@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._float_scorer import GATHER_COST, float_scorer
+from gpuzip.codecs._float_scorer import float_scorer
+from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
@@ -57,9 +58,7 @@ class HalfQuantizer(Codec):
         return 2 * self.d
 
     def _fitted(self, name: str) -> Limit:
-        self.check_fitted(f"HalfQuantizer.{name}")
-        assert self.fitted is not None
-        return self.fitted
+        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
         """Note how many columns x has; there is nothing to learn."""

@@ -71,9 +71,7 @@ class ProductQuantizer(Codec):
         return code_bytes(len(self.centroids), self.nbits)
 
     def _fitted(self, name: str) -> Codebook:
-        self.check_fitted(f"ProductQuantizer.{name}")
-        assert self.codebook is not None
-        return self.codebook
+        return self.learned(self.codebook, name)
 
     def fit(
         self,

@@ -11,7 +11,8 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, GATHER_COST, Coding, ScalarScorer
+from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer
+from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
@@ -102,9 +103,7 @@ class ScalarQuantizer(Codec):
         return levels.T.expand(fitted.d, -1)[:, :, None].contiguous()
 
     def _fitted(self, name: str) -> Steps:
-        self.check_fitted(f"ScalarQuantizer.{name}")
-        assert self.fitted is not None
-        return self.fitted
+        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> ScalarQuantizer:
         """Find the range in x: all rows for "minmax", a sample of 16,384 for "quantile" and "mse".
@@ -168,7 +167,7 @@ class ScalarQuantizer(Codec):
 
     @property
     def scorer_bytes(self) -> int:
-        return 3 * 4 * self.d * max(256, 1 << self.bits)
+        return 3 * 4 * 256 * self.d
 
     def config(self) -> dict[str, Any]:
         given = {} if isinstance(self.range, str) else {"range": _GIVEN}

@@ -22,13 +22,14 @@ def rescore(
     """As the operator. Rows of float32 and of bytes are read where they are."""
     (N, D), of_bytes = store.shape, step is not None and start is not None
     steps = (start.contiguous().numpy(), step.contiguous().numpy()) if of_bytes else ()
-    if (store.dtype == torch.float32 or of_bytes) and store.stride(1) == 1 and N:
-        stride = store.stride(0)
-        flat = store.as_strided(((N - 1) * stride + D,), (1,)).numpy()
-        return _by_blocks(queries, ids, N, metric, lambda some: (flat, some * stride), *steps)
-    if of_bytes:
-        return rescore(queries, store.contiguous(), ids, metric, start, step) if N else _none(ids)
-    return _by_blocks(queries, ids, len(store), metric, lambda some: _gathered(store[some].float()))
+    if N == 0:
+        return _none(ids)
+    if store.dtype != torch.float32 and not of_bytes:
+        return _by_blocks(queries, ids, N, metric, lambda some: _gathered(store[some].float()))
+    store = store if store.stride(1) == 1 else store.contiguous()
+    stride = store.stride(0)
+    flat = store.as_strided(((N - 1) * stride + D,), (1,)).numpy()
+    return _by_blocks(queries, ids, N, metric, lambda some: (flat, some * stride), *steps)
 
 
 def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:

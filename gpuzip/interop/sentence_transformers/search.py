@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
-from gpuzip.codecs._float_scorer import GATHER_COST, float_scorer
+from gpuzip.codecs._float_scorer import float_scorer
+from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.arrays import SCALAR, codes_of
