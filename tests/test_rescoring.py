@@ -6,6 +6,7 @@ import torch
 
 from gpuzip import BinaryQuantizer, DtypeError, GpuzipError, HalfQuantizer, ScalarQuantizer
 from gpuzip import open as open_codes
+from gpuzip.rows import Rows
 from tests.test_scalar import METRICS
 
 
@@ -136,3 +137,12 @@ def test_bad_stores_are_refused(bits, real, real_queries):
     for nothing in (np.full((8000, 384), np.nan, np.float32), torch.full((8000, 384), float("nan"))):
         with pytest.raises(GpuzipError, match="holds NaN or inf"):
             bits.search(q, 5, rescore=nothing)
+
+
+def test_a_graph_records_rows_in_place(bits, real, real_queries, monkeypatch):
+    """Under capture nothing asks which rows there are; a CPU stands in for the GPU."""
+    want = bits.search(real_queries[:9], 10, rescore=real)
+    monkeypatch.setattr(Rows, "rows", None)
+    monkeypatch.setattr("gpuzip.rescoring.is_capturing", lambda device: True)
+    got = bits.search(real_queries[:9], 10, rescore=real)
+    assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
