@@ -64,12 +64,16 @@ def test_search_is_index_pq_search(real, real_queries, m, nbits, metric):
     codes = codec_of(pq).encode(real)
     index = gpuzip.to_faiss(codes, metric)
     for queries in (real_queries[:3], real_queries[:150]):
-        want, want_ids = index.search(queries.numpy(), 10)
-        values, ids = codes.search(queries, 10, metric)
-        np.testing.assert_allclose(values.numpy(), want, rtol=2e-5, atol=2e-6)
-        differ = ids != torch.from_numpy(want_ids)  # rows of equal score, in another order
-        ours, theirs = (exact_scores(codes, queries, i, metric) for i in (ids, torch.from_numpy(want_ids)))
-        torch.testing.assert_close(ours[differ], theirs[differ], rtol=2e-5, atol=2e-6)
+        check_same_search(codes, index, queries, metric)
+
+
+def check_same_search(codes, index, queries, metric):
+    want, want_ids = index.search(queries.numpy(), 10)
+    values, ids = codes.search(queries, 10, metric)
+    np.testing.assert_allclose(values.numpy(), want, rtol=2e-5, atol=2e-6)
+    differ = ids != torch.from_numpy(want_ids)  # rows of equal score, in another order
+    ours, theirs = (exact_scores(codes, queries, i, metric) for i in (ids, torch.from_numpy(want_ids)))
+    torch.testing.assert_close(ours[differ], theirs[differ], rtol=2e-5, atol=2e-6)
 
 
 def exact_scores(codes, queries, ids, metric):
@@ -196,12 +200,7 @@ def test_scalar_codes_there_and_back(real, real_queries, kind, codec, metric, d)
     assert index.sq.qtype == kind_of(kind)
     assert np.array_equal(faiss.vector_to_array(index.codes).reshape(len(x), -1), codes.data.numpy())
     np.testing.assert_allclose(index.reconstruct_n(0, 50), codes[:50].decode().numpy(), rtol=1e-6, atol=2e-7)
-    want, want_ids = index.search(queries.numpy(), 10)
-    values, ids = codes.search(queries, 10, metric)
-    np.testing.assert_allclose(values.numpy(), want, rtol=2e-5, atol=2e-6)
-    differ = ids != torch.from_numpy(want_ids)  # rows of equal score, in another order
-    ours, theirs = (exact_scores(codes, queries, i, metric) for i in (ids, torch.from_numpy(want_ids)))
-    torch.testing.assert_close(ours[differ], theirs[differ], rtol=2e-5, atol=2e-6)
+    check_same_search(codes, index, queries, metric)
     back = gpuzip.from_faiss(index)
     assert torch.equal(back.data, codes.data)
     torch.testing.assert_close(back.decode(), codes.decode(), rtol=1e-6, atol=2e-7)

@@ -1,5 +1,6 @@
 """What is shipped, and what it needs to run."""
 
+import compileall
 import json
 import os
 import shutil
@@ -210,17 +211,20 @@ IMPORT = """
     before, start = set(sys.modules), time.perf_counter()
     import gpuzip
     seconds = time.perf_counter() - start
-    print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+    print(json.dumps([seconds, sorted(set(sys.modules) - before), gpuzip.__file__]))
 """
 
 
-def test_import_takes_at_most_150_ms_over_torch_and_imports_neither_triton_nor_faiss():
+def test_import_takes_at_most_150_ms_over_torch_and_imports_neither_triton_nor_faiss(tmp_path: Path):
+    shutil.copytree(ROOT / "gpuzip", tmp_path / "gpuzip", ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(tmp_path, quiet=1)  # as pip leaves it; a checkout may not keep bytecode
     best = float("inf")
     for _ in range(5):  # others may be using this machine
-        seconds, new = json.loads(run(IMPORT, ROOT))
+        seconds, new, where = json.loads(run(IMPORT, tmp_path))
         best = min(best, seconds)
         if best <= 0.15:
             break
+    assert where == str(tmp_path / "gpuzip" / "__init__.py")
     assert best <= 0.15
     assert "gpuzip.api" in new
     assert not {name.partition(".")[0] for name in new} & {"triton", "faiss", "pandas", "matplotlib"}

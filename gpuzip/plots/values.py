@@ -1,0 +1,159 @@
+"""What is drawn: numbers, bytes, bits and points of a caller, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
+from gpuzip.codes import Codes
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.rows import Matrix
+
+Values = Matrix | Codes | Sequence[Any]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class CodecRecall:
+    """One codec's point: its name, the family that shares its marker, bytes a vector, recall from 0 to 1."""
+
+    name: str
+    family: str
+    nbytes: float
+    recall: float
+
+
+def numeric(who: str, name: str, v: Values) -> Array:
+    """(D,) or (N, D) finite numbers of any dtype, on the CPU."""
+    if isinstance(v, Codes):
+        v = v.decode(torch.float32)
+    if isinstance(v, Tensor):
+        v = v.detach().cpu()
+        v = v.float() if v.dtype == torch.bfloat16 else v
+    try:
+        values = np.asarray(v)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GpuzipError(f"{who}: {name} is no vector or matrix of numbers: {error}") from error
+    if values.dtype.name == "bfloat16":
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "biuf":
+        raise DtypeError(f"{who}: {name} came as {values.dtype}, real numbers are needed. Convert it.")
+    if values.ndim not in (1, 2):
+        raise GpuzipError(
+            f"{who}: {name} came as {values.shape}, (D,) or (N, D) is needed. Pass one vector or one matrix."
+        )
+    if not values.size:
+        raise GpuzipError(f"{who}: {name} came as {values.shape}, it has no values. Pass at least one.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise GpuzipError(
+            f"{who}: {name} holds NaN or inf ({bad} of {values.size} values). Drop or replace them."
+        )
+    return values
+
+
+def one_row(who: str, values: Array) -> Array:
+    if values.ndim == 2 and len(values) > 1:
+        raise GpuzipError(f"{who}: v came as {values.shape}, one vector is needed. Pass one row, v[0].")
+    return values.ravel()
+
+
+def bytes_of(who: str, name: str, codes: Values) -> Array:
+    """Whole numbers of one byte, of the shape of the values that they stand for."""
+    if isinstance(codes, Codes):
+        codec = codes.codec
+        if not isinstance(codec, ScalarQuantizer) or codec.bits != 8:
+            raise GpuzipError(f"{who}: {name} are of {codec!r}. Pass codes of a ScalarQuantizer of 8 bits.")
+        codes = codes.data.view(torch.int8) if codec.signed else codes.data
+    numbers = numeric(who, name, codes)
+    least, most = numbers.min(), numbers.max()
+    one_byte = (least >= 0 and most <= 255) or (least >= -128 and most <= 127)
+    if numbers.dtype.kind not in "iu" or not one_byte:
+        raise GpuzipError(
+            f"{who}: {name} are {numbers.dtype} from {least} to {most}, integers of one byte are needed. "
+            "Pass Codes of a ScalarQuantizer of 8 bits, or uint8 or int8."
+        )
+    return numbers
+
+
+def bits_of(who: str, name: str, bits: Values) -> Array:
+    """True for bit 1, of the shape of the values that they stand for."""
+    if isinstance(bits, Codes):
+        if not isinstance(bits.codec, BinaryQuantizer):
+            raise GpuzipError(f"{who}: {name} are of {bits.codec!r}. Pass codes of a BinaryQuantizer.")
+        data = bits.data.cpu().numpy()
+        bits = np.unpackbits(data, axis=1, count=bits.codec.d)
+    values = numeric(who, name, bits)
+    if not ((values == 0) | (values == 1)).all():
+        raise GpuzipError(
+            f"{who}: {name} run from {values.min()} to {values.max()}, 0 and 1 are needed. "
+            "Pass Codes of a BinaryQuantizer, or unpack the bits with numpy.unpackbits."
+        )
+    ones: Array = values == 1
+    return ones
+
+
+def check_same(who: str, name: str, values: Array, other_name: str, others: Array) -> None:
+    """The same shape, a vector being a matrix of one row."""
+    if np.atleast_2d(values).shape != np.atleast_2d(others).shape:
+        raise GpuzipError(
+            f"{who}: {name} came as {values.shape}, {other_name} as {others.shape}, one shape is needed. "
+            "Pass those of the same rows."
+        )
+
+
+def counted(who: str, values: Array, bins: int | str | Sequence[float]) -> tuple[Array, Array]:
+    if isinstance(bins, int) and bins > 0 and values.dtype.kind in "biu":
+        bins = whole_edges(values, bins).tolist()
+    try:
+        return np.histogram(values.astype(np.float64), bins)
+    except (TypeError, ValueError) as error:
+        raise GpuzipError(
+            f"{who}: bins is {bins!r}, which numpy.histogram refuses: {error}. Pass a whole number above 0."
+        ) from error
+
+
+def whole_edges(numbers: Array, most: int) -> Array:
+    """Edges of at most `most` bars, each as many whole numbers wide, between the numbers."""
+    low, high = int(numbers.min()), int(numbers.max())
+    width = -(-(high - low + 1) // most)
+    count = -(-(high - low + 1) // width)
+    return low - 0.5 + width * np.arange(count + 1)
+
+
+def listed(who: str, rows: Iterable[CodecRecall | Mapping[str, Any]]) -> list[Any]:
+    listed = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping) else []
+    if not listed:
+        raise GpuzipError(
+            f"{who}: rows is a {type(rows).__name__} with no rows, CodecRecall or mappings are needed. "
+            "Pass a list of at least one."
+        )
+    return listed
+
+
+def as_point(who: str, row: CodecRecall | Mapping[str, Any]) -> CodecRecall:
+    names = [field.name for field in fields(CodecRecall)]
+    if isinstance(row, Mapping):
+        if set(row) != set(names):
+            raise GpuzipError(f"{who}: a row has {sorted(map(str, row))}, {', '.join(names)} are needed.")
+        row = CodecRecall(**row)
+    if not isinstance(row, CodecRecall):
+        raise GpuzipError(
+            f"{who}: a row is {row!r}, CodecRecall or a mapping of {', '.join(names)} is needed."
+        )
+    try:
+        nbytes, recall = float(row.nbytes), float(row.recall)
+    except (TypeError, ValueError):
+        nbytes = recall = np.nan
+    if not (0 < nbytes < np.inf and 0 <= recall <= 1):
+        raise GpuzipError(
+            f"{who}: {row.name!r} has {row.nbytes!r} bytes and recall {row.recall!r}; bytes above 0 "
+            "and a recall from 0 to 1 are needed. Pass gpuzip.recall(ids, truth)."
+        )
+    return CodecRecall(str(row.name), str(row.family), nbytes, recall)
