@@ -1,0 +1,46 @@
+"""A dense table to packed codes and a codebook."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import Codec, LloydMaxQuantizer, ProductQuantizer
+from gpuzip.errors import GpuzipError
+from gpuzip.rows import Matrix, Rows
+
+
+def compressed(
+    who: str,
+    weight: Matrix,
+    bits: int,
+    codec: Codec | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor]:
+    """(N, D) floats -> codes (N, B) uint8 and codebook (C, K, S), on `device` and in `dtype`, else as weight.
+
+    codec: fitted or not, or None for a LloydMaxQuantizer of `bits`.
+    """
+    rows = Rows(who, weight)
+    if not (codec is None or isinstance(codec, Codec)):
+        raise GpuzipError(f"{who}: codec is {codec!r}, a codec such as LloydMaxQuantizer(4) is needed.")
+    codec = LloydMaxQuantizer(bits) if codec is None else codec
+    fitted = codec if codec.is_fitted else _fitted(codec, weight)
+    if isinstance(weight, Tensor):
+        fitted = fitted.to(weight.device)
+    table, codes = fitted.as_table(fitted.encode(weight).data)
+    return codes.to(device), table.codebook.to(device, dtype or rows.dtype)
+
+
+def _fitted(codec: Codec, weight: Matrix) -> Codec:
+    if isinstance(codec, ProductQuantizer):
+        return codec.fit(weight, min_points_per_centroid=1)  # it serves these rows alone
+    return codec.fit(weight)
+
+
+def row_of(weight: Matrix, index: int) -> Tensor:
+    """A copy of one row, (D,)."""
+    row = weight[index]
+    return row.detach().clone() if isinstance(row, Tensor) else torch.from_numpy(np.array(row))

@@ -1,0 +1,113 @@
+"""Tensors of a compressed table as a module's state: held, moved, shared and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gpuzip.errors import GpuzipError
+from gpuzip.nn._shapes import misfit, sharing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Trainable = Literal["codebook", "scale"]
+
+
+class StoredTable(nn.Module):
+    """N rows of D values as tensors whose shapes, with N and D, say all there is to know.
+
+    Buffers: `codes` (N, B) uint8, `codebook` (C, K, S) in the dtype of the rows (a parameter where it is
+    trained) and, with a padding_idx, `padding_row` (D,). Parameter: `scale` (D,), where that is trained.
+    """
+
+    codes: Tensor
+    codebook: Tensor
+    padding_row: Tensor | None
+    scale: nn.Parameter | None
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, trainable: Trainable | None) -> None:
+        super().__init__()
+        if trainable is not None and trainable not in get_args(Trainable):
+            raise GpuzipError(
+                f"{type(self).__name__}: trainable is {trainable!r}, None, 'codebook' or 'scale' is needed."
+            )
+        self.num_embeddings, self.embedding_dim, self.trainable = num_embeddings, embedding_dim, trainable
+
+    def hold(self, codes: Tensor, codebook: Tensor, padding_row: Tensor | None) -> None:
+        """Make these the module's state."""
+        self.register_buffer("codes", codes)
+        if self.trainable == "codebook":
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+        self.register_buffer("padding_row", padding_row)
+        scaled = self.trainable == "scale"
+        self.scale = nn.Parameter(codebook.new_ones(self.embedding_dim)) if scaled else None
+
+    def share(self, other: StoredTable) -> None:
+        """Use the very tensors of another, as modules of one weight do; the padding row stays its own."""
+        self.codes, self.codebook, self.scale = other.codes, other.codebook, other.scale
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers and parameters."""
+        return sum(tensor.nbytes for tensor in (*self.parameters(), *self.buffers()))
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the decoded rows over `nbytes`."""
+        return self.num_embeddings * self.embedding_dim * self.codebook.itemsize / self.nbytes
+
+    def extra_repr(self) -> str:
+        (C, K, _), share = self.codebook.shape, sharing(self.codebook, self.embedding_dim)
+        usual = {"padding_idx": None, "max_norm": None, "norm_type": 2.0, "mode": None, "trainable": None}
+        settings = {name: getattr(self, name, usual[name]) for name in usual}
+        parts = [
+            *(str(self.num_embeddings), str(self.embedding_dim)),
+            *(f"{name}={value!r}" for name, value in settings.items() if value != usual[name]),
+            f"{C * share} codes of {K.bit_length() - 1} bits",
+            f"{self.nbytes} bytes",
+            f"{self.ratio:.1f}x smaller",
+        ]
+        return ", ".join(parts)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Buffers stay the tensors they are, as parameters do, so that modules that share them still do."""
+        for buffer in self.buffers(recurse=False):
+            with torch.no_grad():
+                moved = fn(buffer)
+            if torch._has_compatible_shallow_copy_type(buffer, moved):
+                buffer.data = moved
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take codes and a codebook of any codec, if they fit each other and this many rows and dims."""
+        names = ("codes", "codebook")
+        given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
+        if all(isinstance(tensor, Tensor) for tensor in given.values()):
+            codes, codebook = (given.get(name, getattr(self, name)) for name in names)
+            wrong = misfit(codes, codebook, self.num_embeddings, self.embedding_dim)
+            if wrong is not None:
+                error_msgs.append(f"{prefix}codes and {prefix}codebook do not fit this module: {wrong}.")
+                return
+            for name, tensor in given.items():
+                mine = getattr(self, name)
+                if mine.shape != tensor.shape:
+                    mine.data = mine.data.new_empty(tensor.shape)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

@@ -1,0 +1,172 @@
+"""What compressed embeddings have in common: a table made from a weight, and its rows by id."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import Codec
+from gpuzip.codes import Codes
+from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.nn._compress import compressed, row_of
+from gpuzip.nn._lookup import lookup
+from gpuzip.nn._shapes import sharing
+from gpuzip.nn._stored import StoredTable, Trainable
+from gpuzip.ops import code_bytes
+from gpuzip.rows import Matrix, Rows, whole
+
+
+class QuantizedTable(StoredTable):
+    """Base of QuantizedEmbedding and QuantizedEmbeddingBag."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None,
+        max_norm: float | None,
+        norm_type: float,
+        scale_grad_by_freq: bool,
+        sparse: bool,
+        trainable: Trainable | None,
+    ) -> None:
+        who = type(self).__name__
+        n, d = whole(who, "num_embeddings", num_embeddings), whole(who, "embedding_dim", embedding_dim)
+        super().__init__(n, d, trainable)
+        if padding_idx is not None:
+            padding_idx = whole(who, "padding_idx", padding_idx, -n, n - 1) % n
+        self.padding_idx = padding_idx
+        self.max_norm, self.norm_type = max_norm, norm_type
+        for name, value in (("scale_grad_by_freq", scale_grad_by_freq), ("sparse", sparse)):
+            if value:
+                raise GpuzipError(
+                    f"{who}: {name}=True is about gradients of rows, and compressed rows have none of their "
+                    "own. Leave it False; trainable='codebook' or 'scale' names what can learn."
+                )
+        self.scale_grad_by_freq = self.sparse = False
+
+    def fill(
+        self,
+        weight: Matrix | None,
+        bits: int,
+        codec: Codec | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Hold a compressed weight, or without one N(0, 1), as torch's layers start from."""
+        who = type(self).__name__
+        if weight is None:
+            device, dtype = device or torch.get_default_device(), dtype or torch.get_default_dtype()
+            if torch.device(device).type == "meta":
+                return self.hold(*self._without_memory(bits, dtype))
+            weight = self._drawn().to(device, dtype)
+        elif isinstance(weight, Tensor):
+            weight = weight.detach().to(device=device, dtype=dtype)
+        shape = self.num_embeddings, self.embedding_dim
+        if tuple(weight.shape) != shape:
+            raise GpuzipError(
+                f"{who}: _weight came as {tuple(weight.shape)}, {shape} is what num_embeddings and "
+                "embedding_dim say."
+            )
+        codes, codebook = compressed(who, weight, bits, codec, device, dtype)
+        row = None if self.padding_idx is None else row_of(weight, self.padding_idx).to(codebook)
+        return self.hold(codes, codebook, row)
+
+    def hold_codes(self, codes: Codes) -> None:
+        """Hold the table of compressed rows, and of these the one at padding_idx, decoded."""
+        table, data = codes.codec.as_table(codes.data)
+        row = None if self.padding_idx is None else codes[self.padding_idx].decode().view(-1)
+        self.hold(data.detach(), table.codebook.to(codes.dtype, copy=True), row)
+
+    def _drawn(self) -> Tensor:
+        shape = self.num_embeddings, self.embedding_dim
+        weight = torch.randn(shape, generator=torch.default_generator, device="cpu", dtype=torch.float32)
+        if self.padding_idx is not None:
+            weight[self.padding_idx] = 0
+        return weight
+
+    def _without_memory(self, bits: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        bits, d = whole(type(self).__name__, "bits", bits, 1, 8), self.embedding_dim
+        codes = torch.empty((self.num_embeddings, code_bytes(d, bits)), dtype=torch.uint8, device="meta")
+        codebook = torch.empty((1, 1 << bits, 1), dtype=dtype, device="meta")
+        return codes, codebook, None if self.padding_idx is None else codebook.new_empty(d)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(R, D) for int32 or int64 ids of any shape, read in order. Raises IndexError as the modules say."""
+        self.check_ids(ids)
+        checked = ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        if checked:
+            codes = torch.embedding(self.codes, ids)
+            rows = self.decoded(codes.view(-1, codes.shape[-1]))
+        else:
+            self._check_device(ids)
+            rows = self.decoded(self.codes, ids.reshape(-1).long())
+        return rows if self.padding_idx is None else self._padded(rows, ids.reshape(-1), checked)
+
+    def decoded(self, codes: Tensor, ids: Tensor | None = None) -> Tensor:
+        """(R, D) of packed codes, or of those at ids, where padding is a row like any other."""
+        rows = lookup(codes, self.codebook, ids, sharing(self.codebook, self.embedding_dim))
+        if rows.shape[1] != self.embedding_dim:
+            rows = rows[:, : self.embedding_dim]
+        return rows if self.scale is None else rows * self.scale
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Raises DtypeError unless they are a tensor of int64 or int32."""
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+            came = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
+            raise DtypeError(
+                f"{type(self).__name__}: input came as {came.removeprefix('torch.')}, a tensor of int64 or "
+                "int32 is needed. Convert it, for example with torch.as_tensor(x).long()."
+            )
+
+    def _check_device(self, ids: Tensor) -> None:
+        if ids.device != self.codes.device:
+            raise GpuzipError(
+                f"{type(self).__name__}: input came on {ids.device}, the codes are on {self.codes.device}. "
+                "Move one with .to()."
+            )
+
+    def _padded(self, rows: Tensor, ids: Tensor, in_place: bool) -> Tensor:
+        index, kept = self.padding_idx, self.padding_row
+        assert index is not None and kept is not None
+        padding = torch.eq(ids, index)
+        if not in_place or rows.requires_grad:
+            return torch.where(padding[:, None], kept, rows)
+        at = padding.nonzero().view(-1)  # cheaper than another pass over all rows; a GPU would wait for it
+        if len(at):
+            rows[at] = kept
+        return rows
+
+    def clipped(self, rows: Tensor) -> Tensor:
+        """Rows whose norm is above max_norm, scaled to it as nn.Embedding scales them."""
+        if self.max_norm is None:
+            return rows
+        norms = torch.linalg.vector_norm(rows, self.norm_type, dim=1, keepdim=True)
+        norms = norms if norms.dtype == torch.float64 else norms.float()
+        factor = torch.where(norms > self.max_norm, self.max_norm / (norms + 1e-7), 1.0)
+        return (rows * factor).to(rows.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, D): all rows, decoded at every call, without a gradient. Writing to it changes nothing here."""
+        with torch.no_grad():
+            rows = self.decoded(self.codes).contiguous()
+            if self.padding_row is not None:
+                rows[self.padding_idx] = self.padding_row
+            return rows
+
+
+def shape_of(cls: type[QuantizedTable], embeddings: Matrix) -> tuple[int, int]:
+    """(N, D) of what from_pretrained was given; raises GpuzipError."""
+    rows = Rows(f"{cls.__name__}.from_pretrained", embeddings, name="embeddings")
+    return rows.n, rows.d
+
+
+def learning(cls: type[QuantizedTable], freeze: bool, trainable: Trainable | None) -> Trainable | None:
+    """What `trainable` shall be, where nn.Embedding's `freeze` has a say."""
+    if freeze and trainable is not None:
+        raise GpuzipError(
+            f"{cls.__name__}.from_pretrained: freeze=True says that nothing learns, "
+            f"trainable={trainable!r} that something does. Pass freeze=False."
+        )
+    return trainable if freeze or trainable else "codebook"
