@@ -1,0 +1,255 @@
+"""A folder of files that is replaced whole or not at all: its manifest says which files are its.
+
+manifest.json is a JSON object:
+
+format    1; a reader refuses a greater one
+library   version that wrote the folder
+kind      what the folder holds, and `about`, what its kind says of it
+files     by label: name in the folder, bytes, BLAKE2b-128 of all bytes, and of both ends
+digest    BLAKE2b-128 of this object without `digest`
+
+A file's name holds its digest, so no name is ever given to other bytes: new files are written under names
+of their own, the manifest is replaced, and only then the files that it no longer names are removed.
+Whenever that is interrupted, the folder is what it was or what it was to be. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpuzip._version import __version__
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.storage.atomic import _sync_folder, replacing
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+#: Bytes of a manifest beyond which it is refused; ours have some thousand.
+MANIFEST_LIMIT = 1 << 20
+
+_END = 4096  # bytes; headers of .ezip files, with all their checksums, are shorter
+_FIELDS = {"format", "library", "kind", "about", "files", "digest"}
+_NAME = re.compile(r"[a-z]+(-[0-9]+)?-[0-9a-f]{16}\.[a-z]+")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.(new|tmp)")
+
+Writer = Callable[[Path], object]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a folder. digest: of all its bytes; ends: of its first and last 4096."""
+
+    name: str
+    bytes: int
+    digest: str
+    ends: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as its manifest describes it."""
+
+    path: Path
+    about: dict[str, Any]
+    members: dict[str, Member]
+
+    def file(self, label: str) -> Path:
+        """Where the file of a label is. Raises FormatError when the manifest has none."""
+        if label not in self.members:
+            raise FormatError(f"{self.path / MANIFEST}: names no {label}; gpuzip did not write it.")
+        return self.path / self.members[label].name
+
+    def verified(self, label: str) -> Path:
+        """`file`, after all its bytes were read and checked. Raises FormatError."""
+        _check(self.file(label), self.members[label], verify=True)
+        return self.file(label)
+
+
+def write_folder(
+    path: str | os.PathLike[str], kind: str, about: dict[str, Any], writers: Mapping[str, Writer]
+) -> Folder:
+    """Make a folder, or replace what it holds; parent folders are made.
+
+    writers: by label, such as "part-0.ezip", what writes that file to the path it is given.
+    Raises NotADirectoryError for a file, and GpuzipError for a folder that holds anything of others.
+    """
+    target = Path(path)
+    _check_target(target)
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        members = {label: _add(target, label, write) for label, write in writers.items()}
+        _sync_folder(target)
+        with replacing(target / MANIFEST) as fresh:
+            fresh.write_text(_sealed(kind, about, members), encoding="utf-8")
+    finally:
+        _sweep(target)
+    return Folder(target, about, members)
+
+
+def read_folder(
+    path: str | os.PathLike[str], kind: str, read: Callable[[Folder], Result], *, verify: bool
+) -> Result:
+    """What `read` makes of a folder, whose files are all there and have their sizes and ends.
+
+    verify=True reads and checks every byte. A folder that is replaced meanwhile is read again.
+    Raises FileNotFoundError, NotADirectoryError or FormatError, naming the file.
+    """
+    source = Path(path)
+    while True:
+        text = _manifest(source)
+        try:
+            folder = _unsealed(source, text, kind)
+            for member in folder.members.values():
+                _check(source / member.name, member, verify)
+            return read(folder)
+        except (FormatError, FileNotFoundError):
+            if _manifest(source) == text:
+                raise
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"save: {target} is a file, the name of a folder is needed.")
+    names = os.listdir(target) if target.exists() else []
+    if MANIFEST in names:
+        _unsealed(target, _manifest(target), None)
+        return
+    others = sorted(name for name in names if not _is_ours(name))
+    if others:
+        raise GpuzipError(
+            f"save: {target} holds {', '.join(others[:3])}{' ...' * (len(others) > 3)} and is no folder of "
+            "gpuzip's. Name a new folder or an empty one."
+        )
+
+
+def _add(target: Path, label: str, write: Writer) -> Member:
+    """Write one file, and name it after its bytes."""
+    fresh = target / f".{secrets.token_hex(8)}.new"
+    write(fresh)
+    with open(fresh, "rb+") as file:
+        os.fsync(file.fileno())
+    digest, ends = _digest(fresh), _ends(fresh)
+    stem, suffix = os.path.splitext(label)
+    member = Member(f"{stem}-{digest[:16]}{suffix}", fresh.stat().st_size, digest, ends)
+    os.replace(fresh, target / member.name)
+    return member
+
+
+def _sweep(target: Path) -> None:
+    """Remove what the manifest, old or new, does not name: of this writing and of interrupted ones."""
+    named: set[str] = set()
+    if (target / MANIFEST).exists():
+        named = {member.name for member in _unsealed(target, _manifest(target), None).members.values()}
+    for name in filter(_is_ours, set(os.listdir(target)) - named):
+        with suppress(OSError):  # elsewhere a mapped file cannot be removed; the next writer does it
+            (target / name).unlink()
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_NAME.fullmatch(name) or _UNFINISHED.fullmatch(name))
+
+
+def _manifest(source: Path) -> str:
+    if not source.exists():
+        raise FileNotFoundError(f"open: there is no folder {source}.")
+    if not source.is_dir():
+        raise NotADirectoryError(f"open: {source} is a file, a folder is needed.")
+    path = source / MANIFEST
+    if not path.is_file():
+        raise FormatError(f"{source}: has no {MANIFEST}; it is not ours, or its writing was interrupted.")
+    with open(path, "rb") as file:
+        data = file.read(MANIFEST_LIMIT + 1)
+    if len(data) > MANIFEST_LIMIT:
+        raise FormatError(f"{path}: is larger than a manifest; gpuzip did not write it.")
+    return data.decode("utf-8", "replace")
+
+
+def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
+    path = source / MANIFEST
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: is not JSON; it is damaged or not ours.") from error
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int or manifest["format"] < 1:
+        raise FormatError(f"{path}: has no format number; it is damaged or not ours.")
+    if manifest["format"] > FORMAT:
+        raise FormatError(
+            f"{path}: format {manifest['format']} is newer than this version reads ({FORMAT}). "
+            "Upgrade gpuzip."
+        )
+    if set(manifest) != _FIELDS or not _is_intact(manifest, text):
+        raise FormatError(f"{path}: does not match its checksum; it is damaged.")
+    if kind not in (None, manifest["kind"]):
+        raise FormatError(f"{path}: is of {manifest['kind']!r}, {kind!r} is needed.")
+    if not isinstance(manifest["about"], dict) or not _are_members(manifest["files"]):
+        raise FormatError(f"{path}: holds values of the wrong kind; gpuzip did not write it.")
+    members = {label: Member(**entry) for label, entry in manifest["files"].items()}
+    return Folder(source, manifest["about"], members)
+
+
+def _are_members(files: Any) -> bool:
+    """Whether these are files of the folder itself: a name has no separators, nor any other path's syntax."""
+    kinds = {"name": str, "bytes": int, "digest": str, "ends": str}
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict)
+        and {key: type(value) for key, value in entry.items()} == kinds
+        and _NAME.fullmatch(entry["name"]) is not None
+        for entry in files.values()
+    )
+
+
+def _check(path: Path, member: Member, verify: bool) -> None:
+    if not path.is_file():
+        raise FormatError(f"{path}: is missing. Restore it, or make the folder again.")
+    size = path.stat().st_size
+    if size != member.bytes:
+        raise FormatError(f"{path}: has {size} bytes, its manifest says {member.bytes}. Restore it.")
+    if _ends(path) != member.ends or (verify and _digest(path) != member.digest):
+        raise FormatError(f"{path}: is not the file that the manifest means; it was altered. Restore it.")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _ends(path: Path) -> str:
+    with open(path, "rb") as file:
+        first = file.read(_END)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+        return hashlib.blake2b(first + file.read(_END), digest_size=16).hexdigest()
+
+
+def _sealed(kind: str, about: dict[str, Any], members: dict[str, Member]) -> str:
+    files = {label: asdict(member) for label, member in members.items()}
+    manifest = {"format": FORMAT, "library": __version__, "kind": kind, "about": about, "files": files}
+    return _text(manifest | {"digest": _seal(manifest)})
+
+
+def _is_intact(manifest: dict[str, Any], text: str) -> bool:
+    bare = {name: value for name, value in manifest.items() if name != "digest"}
+    try:
+        return bool(manifest["digest"] == _seal(bare)) and text == _text(manifest)
+    except (ValueError, RecursionError):  # numbers that are none, or too deep
+        return False
+
+
+def _seal(bare: dict[str, Any]) -> str:
+    return hashlib.blake2b(_text(bare).encode(), digest_size=16).hexdigest()
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n"

@@ -1,0 +1,7 @@
+"""Compressed word vectors: readers of their files, queries by word, and .sfry folders."""
+
+from gpuzip.words.vectors import WordVectors
+
+load = WordVectors.load
+
+__all__ = ["WordVectors", "load"]

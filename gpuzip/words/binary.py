@@ -1,0 +1,93 @@
+"""Word vectors in word2vec's binary form: a line "V D", then each word, a space and D float32."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from gpuzip.errors import GpuzipError
+from gpuzip.words.collector import Collector
+from gpuzip.words.progress import Progress, reporting
+
+#: Bytes that are read at a time.
+BLOCK_BYTES = 4 << 20
+#: Bytes of a word beyond which a file is refused.
+WORD_LIMIT = 1 << 16
+
+_HEADER = re.compile(rb"(\d{1,18}) (\d{1,18}) *\r?\n")
+
+
+def read_binary(
+    path: str | os.PathLike[str], into: Collector, *, limit: int | None = None, progress: Progress = None
+) -> None:
+    """Read a file in bounded memory; a vector may be followed by \\n, as the original writes it, or not.
+
+    limit: so many rows, the first. Floats are little-endian. Raises GpuzipError, naming the row, for a file
+    that is not what its header says.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = file.readline(64)
+        n, d = _counts(header, into.source, size - len(header))
+        wanted = n if limit is None else min(n, limit)
+        done, rest = 0, b""
+        with reporting(progress, Path(path).name, size) as report:
+            while done < wanted:
+                block = file.read(max(BLOCK_BYTES, 4 * d))
+                if not block:
+                    raise _error(into.source, done, "is cut off: the file ends")
+                words, rows, rest = _taken(rest + block, d, wanted - done)
+                first = done
+                if words:
+                    into.add(words, rows, lambda i, first=first: f"row {first + i}")  # type: ignore[misc]
+                done += len(words)
+                if done < wanted and _word_length(rest) > WORD_LIMIT:
+                    raise _error(into.source, done, f"has a word of more than {WORD_LIMIT} bytes")
+                report(file.tell())
+        if wanted == n and (rest + file.read(64)).strip(b"\r\n"):
+            raise GpuzipError(
+                f"{into.source}: its header says {n} rows of {d} numbers, there is more after them."
+            )
+
+
+def _counts(header: bytes, source: str, size: int) -> tuple[int, int]:
+    match = _HEADER.fullmatch(header)
+    if match is None or int(match[2]) == 0:
+        raise GpuzipError(
+            f"{source}: begins with {header[:40]!r}; two numbers, of rows and dimensions, are what "
+            "word2vec's binary form begins with. Read text with from_text."
+        )
+    n, d = int(match[1]), int(match[2])
+    if n * (4 * d + 1) > size:
+        raise GpuzipError(
+            f"{source}: its header says {n} rows of {d} numbers, {n * (4 * d + 1)} bytes at least; it has "
+            f"{size}. It was cut short, or is not in binary form."
+        )
+    return n, d
+
+
+def _taken(buffer: bytes, d: int, most: int) -> tuple[list[bytes], np.ndarray, bytes]:  # type: ignore[type-arg]
+    """The whole rows at the start of a buffer, and what is left of it."""
+    words, vectors, start = [], [], 0
+    while len(words) < most:
+        space = buffer.find(b" ", start)
+        stop = space + 1 + 4 * d
+        if space < 0 or stop > len(buffer):
+            break
+        words.append(buffer[start:space].lstrip(b"\n"))
+        vectors.append(buffer[space + 1 : stop])
+        start = stop
+    rows = np.frombuffer(b"".join(vectors), "<f4").reshape(len(words), d)
+    return words, rows, buffer[start:]
+
+
+def _word_length(rest: bytes) -> int:
+    space = rest.find(b" ")
+    return len(rest) if space < 0 else space
+
+
+def _error(source: str, row: int, what: str) -> GpuzipError:
+    return GpuzipError(f"{source}: row {row} {what}. It was cut short, or is not in word2vec's binary form.")

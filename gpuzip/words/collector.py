@@ -1,0 +1,113 @@
+"""Words and their vectors as they come from a file: words in memory, vectors in a temporary file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuzip.errors import GpuzipError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Where = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do about words that are not as they should be.
+
+    unicode_errors: "strict", "ignore" or "replace", as gensim's: of words that are not UTF-8.
+    duplicates: "error", "first" or "last": which vector a word has that comes twice. The place of such a
+    word is that of the first.
+    """
+
+    unicode_errors: str = "strict"
+    duplicates: str = "error"
+
+    def __post_init__(self) -> None:
+        _check("unicode_errors", self.unicode_errors, ("strict", "ignore", "replace"))
+        _check("duplicates", self.duplicates, ("error", "first", "last"))
+
+
+class Collector:
+    """Takes blocks of words and vectors; a context manager, whose temporary file is gone at its end.
+
+    source: the file in messages. tmp_dir: the folder of the temporary file, by default the system's.
+    """
+
+    def __init__(self, source: str, policy: Policy, tmp_dir: str | os.PathLike[str] | None = None) -> None:
+        self.source, self._policy = source, policy
+        self._index: dict[str, int] = {}
+        self._file = tempfile.TemporaryFile(dir=tmp_dir)  # noqa: SIM115
+        self._d = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, words: Sequence[bytes], rows: Floats, where: Where) -> None:
+        """words: UTF-8. rows: (n, D). where: what to call the i-th of them in a message, such as "line 7"."""
+        self._refuse_non_finite(rows, where)
+        before, fresh, again = len(self._index), [], {}
+        for i, word in enumerate(words):
+            text = self._decoded(word, where, i)
+            row = self._index.setdefault(text, len(self._index))
+            if row == before + len(fresh):
+                fresh.append(i)
+            elif self._policy.duplicates == "error":
+                raise GpuzipError(
+                    f"{self.source}: {where(i)}: the word {text!r} came before. "
+                    'Pass duplicates="first" or "last".'
+                )
+            elif self._policy.duplicates == "last":
+                again[row] = i
+        self._write(before, rows if len(fresh) == len(rows) else rows[fresh])
+        for row, i in again.items():
+            self._write(row, rows[i : i + 1])
+
+    def words(self) -> dict[str, int]:
+        """Row by word, in the order of rows. Raises GpuzipError when there are none."""
+        if not self._index:
+            raise GpuzipError(f"{self.source}: holds no words, at least one is needed.")
+        return self._index
+
+    def rows(self) -> Floats:
+        """(N, D) float32, mapped: valid until the end of this context."""
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(len(self.words()), self._d))
+
+    def _write(self, row: int, rows: Floats) -> None:
+        self._d = rows.shape[1]
+        self._file.seek(row * 4 * self._d)
+        self._file.write(np.ascontiguousarray(rows).data)
+
+    def _decoded(self, word: bytes, where: Where, i: int) -> str:
+        try:
+            return word.decode("utf-8", self._policy.unicode_errors)
+        except UnicodeDecodeError as error:
+            raise GpuzipError(
+                f"{self.source}: {where(i)}: the word {word!r} is not UTF-8 ({error.reason}). "
+                'Pass unicode_errors="replace" or "ignore".'
+            ) from error
+
+    def _refuse_non_finite(self, rows: Floats, where: Where) -> None:
+        if np.isfinite(rows).all():
+            return
+        first = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
+        raise GpuzipError(
+            f"{self.source}: {where(first)}: NaN, inf or a number beyond float32. Drop that line or mend it."
+        )
+
+
+def _check(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise GpuzipError(f"{name} is {value!r}, one of {', '.join(known)} is needed.")

@@ -1,0 +1,103 @@
+"""How word vectors are compressed: the options that all ways to make them have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+
+from gpuzip.api import compress
+from gpuzip.codecs import Codec, LloydMaxQuantizer
+from gpuzip.codes import Codes
+from gpuzip.errors import GpuzipError
+from gpuzip.mixed import MixedCodes
+from gpuzip.rows import Matrix
+
+Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `Recipe`."""
+
+    bits: int
+    codec: Codec | None
+    max_bytes: int | str | None
+    bits_per_dim: float | None
+    importance: Importance | None
+    dtype: torch.dtype
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """bits: of a value, for `LloydMaxQuantizer`, or of a value on average where importance is given.
+
+    codec: instead of that, fitted or not. max_bytes ("20MB" too) or bits_per_dim: `gpuzip.compress` finds
+    codes that fit: max_bytes is for codes and codebooks, the words are beside it. importance: (N,) of the
+    rows, or by word, such as frequencies; words without one have the least. Rows of more importance have
+    more bits, and come first. dtype: of decoded rows. seed: of all that is drawn.
+    """
+
+    bits: int = 1
+    codec: Codec | None = None
+    max_bytes: int | str | None = None
+    bits_per_dim: float | None = None
+    importance: Importance | None = None
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = ("max_bytes", "bits_per_dim", "importance")
+        given = [name for name in names if getattr(self, name) is not None]
+        if self.codec is not None and given:
+            raise GpuzipError(f"words: codec came with {', '.join(given)}, which choose codecs. Give one.")
+        if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
+            raise GpuzipError(f"words: dtype is {self.dtype!r}, a torch float dtype is needed.")
+
+    def compress(self, rows: Matrix, words: Sequence[str]) -> tuple[Codes | MixedCodes, torch.Tensor | None]:
+        """Codes of (N, D) rows, and their order: the row that each came from; None where that is the same."""
+        if self.max_bytes is None and self.bits_per_dim is None and self.importance is None:
+            codec: Codec = LloydMaxQuantizer(self.bits) if self.codec is None else self.codec
+            fitted = codec if codec.is_fitted else codec.fit(rows, seed=self.seed)
+            return self._typed(fitted.encode(rows)), None
+        free = self.max_bytes is None and self.bits_per_dim is None
+        importance = None if self.importance is None else importances(self.importance, words)
+        found = compress(
+            rows,
+            max_bytes=self.max_bytes,
+            bits_per_dim=self.bits if free else self.bits_per_dim,
+            importance=importance,
+            seed=self.seed,
+        )
+        if not isinstance(found, MixedCodes):
+            return self._typed(found), None
+        parts = MixedCodes([self._typed(part) for part in found.parts])
+        return parts, None if found.group is None else torch.argsort(found.group.long(), stable=True)
+
+    def _typed(self, codes: Codes) -> Codes:
+        return Codes(codes.codec, codes.data, self.dtype)
+
+
+def importances(importance: Importance, words: Sequence[str]) -> torch.Tensor:
+    """(N,) float64 of the words. Raises GpuzipError unless there is one for each, finite and not negative."""
+    if isinstance(importance, Mapping):
+        if not importance:
+            raise GpuzipError("words: importance is an empty dict, numbers by word are needed.")
+        least = min(importance.values())
+        importance = [importance.get(word, least) for word in words]
+    try:
+        values = torch.as_tensor(np.asarray(importance, np.float64))
+    except (TypeError, ValueError) as error:
+        raise GpuzipError(f"words: importance is not of numbers: {error}.") from error
+    if values.shape != (len(words),):
+        raise GpuzipError(f"words: importance has shape {tuple(values.shape)}, ({len(words)},) is needed.")
+    wrong = (~(values.isfinite() & (values >= 0))).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise GpuzipError(
+            f"words: the importance of {words[row]!r} is {float(values[row])}, 0 or more is needed."
+        )
+    return values

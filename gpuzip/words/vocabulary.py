@@ -1,0 +1,96 @@
+"""Which word is in which row, and which row a word has."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from gpuzip.errors import GpuzipError
+from gpuzip.rows import is_whole
+
+
+class Vocabulary(ABC):
+    """N different words in the order of their rows. kind: how it is stored, or "list" in memory."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def find(self, word: str) -> int | None:
+        """The row of a word; None when it has none."""
+
+    @abstractmethod
+    def word(self, row: int) -> str:
+        """The word of a row, 0 <= row < N."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of the words and of the way from a word to its row."""
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and self.find(word) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.word, range(len(self)))
+
+    def __getitem__(self, row: int) -> str:
+        """The word of a row. Raises IndexError beyond the last."""
+        if not is_whole(row):
+            raise TypeError(f"words: row is {row!r}, a whole number is needed.")
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"words: row {row} of {len(self)}")
+        return self.word(int(row) % len(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} words)"
+
+
+class WordList(Vocabulary):
+    """In memory. words: in the order of rows, or row by word in that order.
+
+    Raises GpuzipError for a word that is no str, is not Unicode text (a lone surrogate) or comes twice.
+    """
+
+    kind = "list"
+
+    def __init__(self, words: Iterable[str] | Mapping[str, int]) -> None:
+        self._words = list(words)
+        self._rows = words if isinstance(words, dict) else _row_by_word(self._words)
+        _check_words(self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def find(self, word: str) -> int | None:
+        return self._rows.get(word)
+
+    def word(self, row: int) -> str:
+        return self._words[row]
+
+    @property
+    def nbytes(self) -> int:
+        tables = sys.getsizeof(self._words) + sys.getsizeof(self._rows)
+        return tables + sum(map(sys.getsizeof, self._words)) + sum(map(sys.getsizeof, self._rows.values()))
+
+
+def _row_by_word(words: list[Any]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row, word in enumerate(words):
+        if not isinstance(word, str):
+            raise GpuzipError(f"words: row {row} has the word {word!r}, a str is needed.")
+        if rows.setdefault(word, row) != row:
+            raise GpuzipError(f"words: {word!r} is the word of rows {rows[word]} and {row}. Keep one.")
+    return rows
+
+
+def _check_words(words: list[str]) -> None:
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError:
+        wrong = next(word for word in words if any("\ud800" <= letter <= "\udfff" for letter in word))
+        raise GpuzipError(f"words: {wrong!r} holds half a character (a lone surrogate). Mend it.") from None
