@@ -2,7 +2,13 @@
 
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, quantize, save
-from gpuzip.codecs import BinaryQuantizer, HalfQuantizer, ProductQuantizer, ScalarQuantizer
+from gpuzip.codecs import (
+    BinaryQuantizer,
+    HalfQuantizer,
+    LloydMaxQuantizer,
+    ProductQuantizer,
+    ScalarQuantizer,
+)
 from gpuzip.codes import Codes, cat
 from gpuzip.errors import (
     DtypeError,
@@ -32,6 +38,7 @@ __all__ = [
     "FormatError",
     "GpuzipError",
     "HalfQuantizer",
+    "LloydMaxQuantizer",
     "MissingDependencyError",
     "NotFittedError",
     "ProductQuantizer",

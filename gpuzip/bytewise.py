@@ -21,3 +21,18 @@ def byte_tables(lut: Tensor) -> Tensor:
         lut = (pairs[:, :, 0, None, :] + pairs[:, :, 1, :, None]).reshape(len(lut), -1, K * K)
         K *= K
     return lut.contiguous()
+
+
+def by_byte(centroids: Tensor, share: int) -> tuple[Tensor, int]:
+    """(C, K, S) and share -> the codebook of wider codes that are the same bytes, and its share.
+
+    Where two codes share a byte they become one, their centroids side by side; neighbours that have one
+    codebook have one of pairs, too.
+    """
+    while centroids.shape[1] in (2, 4, 16) and (share if share > 1 else len(centroids)) % 2 == 0:
+        K = centroids.shape[1]
+        low, high = (centroids, centroids) if share > 1 else (centroids[0::2], centroids[1::2])
+        pairs = low[:, None].expand(-1, K, -1, -1), high[:, :, None].expand(-1, -1, K, -1)
+        centroids = torch.cat(pairs, -1).view(len(low), K * K, -1)
+        share = max(1, share // 2)
+    return centroids, share

@@ -105,6 +105,19 @@ class Codes:
             out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
         return out
 
+    def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """(R, D): the decoded rows of ids (R,), in the source's dtype. No other row is touched.
+
+        Negative ids count from the end. Raises IndexError for ids that are no rows.
+        """
+        index = _as_index(ids, len(self), self.device)
+        if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
+            raise TypeError(f"Codes.rows: ids are {ids!r}; a list or tensor of row numbers is needed.")
+        n = len(self)
+        if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
+            raise IndexError(f"Codes.rows: ids from {int(index.min())} to {int(index.max())}, of {n} rows.")
+        return self.codec.decode_rows(self.data, torch.where(index < 0, index + n, index)).to(self.dtype)
+
     def search(
         self,
         queries: Matrix,

@@ -26,14 +26,16 @@ def load_code(rows, m, mask, NBITS: tl.constexpr):
 
 
 @triton.jit
-def load_chunks(rows, table_ptr, c, mask, S: tl.constexpr, W: tl.constexpr, NBITS: tl.constexpr):
+def load_chunks(rows, table_ptr, c, mask, S: tl.constexpr, W: tl.constexpr, NBITS: tl.constexpr, share=1):
     """Elements [c*W, (c+1)*W) of each decoded row, [BN, BC, W] in the table's dtype; 0 where masked.
 
-    rows: [BN, 1] pointers to first bytes; table: (M, 2**NBITS, S); c: [1, BC]; mask: [BN, BC]. W divides S,
-    so a chunk is one code's, read once, and W neighbours of its centroid, one access of W elements.
+    rows: [BN, 1] pointers to first bytes; table: (M / share, 2**NBITS, S), one for `share` neighbours; c: [1, BC];
+    mask: [BN, BC]. W divides S, so a chunk is one code's, read once, and W neighbours of its centroid, one
+    access of W elements.
     """
     m = c // (S // W)
     code = load_code(rows, m, mask, NBITS)
+    m = m // share
     # a row of the table as (M * 2**NBITS, S), in int64 only where the table may have 2**31 elements
     entry = ((m.to(tl.int64) if NBITS > 8 else m) << NBITS) + code
     first = entry * S + c % (S // W) * W

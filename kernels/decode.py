@@ -5,6 +5,7 @@ _decode_rotated: out = decoded rows @ rotation, decoded rows of BD dims at a tim
 memory. Float32 accuracy on fp16 tensor cores: table and rotation are scaled by a power of two that brings
 their maximum to 2**14..2**15 and split as hi + lo, 22 bits; hi@hi + hi@lo + lo@hi are summed in float32, and
 lo@lo, below 2**-22 of the product, is left out.
+_decode also takes one codebook for `share` neighbouring sub-spaces: centroids[m // share, code].
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code with any row stride, centroids (M, K, S), ids (R,)
 int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
 Bytes moved: R*B (and R*8 of ids) in, R*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
@@ -43,14 +44,14 @@ def _tile(D: int, K: int, S: int, itemsize: int) -> tuple[int, int, int]:
 
 @triton.jit(do_not_specialize=["R", "N"])
 def _decode(
-    packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, stride_n,
+    packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, share, stride_n,
     S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
     c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
     inside = (r < R) & (c < M * (S // W))
     n, known = _rows(ids_ptr, r, R, N)
-    value = load_chunks(packed_ptr + n * stride_n, table_ptr, c, inside & known, S, W, NBITS)
+    value = load_chunks(packed_ptr + n * stride_n, table_ptr, c, inside & known, S, W, NBITS, share)
     at = (r * M * S + c * W)[:, :, None] + tl.arange(0, W)
     tl.store(out_ptr + at, value, mask=inside[:, :, None])
 
@@ -113,10 +114,12 @@ def _decode_rotated(
 
 
 def decode(
-    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, *, tile: tuple[int, int, int] | None = None
-) -> Tensor:
-    """Launch: (N, B) uint8, (M, K, S) float32|float16, (R,) int64 or None -> (R, M*S) as the centroids."""
-    (N, _), (M, K, S) = packed.shape, centroids.shape
+    packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: int = 1, *,
+    tile: tuple[int, int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    """Launch: (N, B) uint8, (M / share, K, S), (R,) int64 or None -> (R, M*S) in the centroids' dtype."""
+    (N, _), (C, K, S) = packed.shape, centroids.shape
+    M = C * share
     R = N if ids is None else len(ids)
     out = torch.empty((R, M * S), dtype=centroids.dtype, device=packed.device)
     if R == 0:
@@ -126,7 +129,7 @@ def decode(
     grid = (triton.cdiv(R, BN), triton.cdiv(M * S, BC * W))
     _decode[grid](
         packed, centroids.contiguous(), None if ids is None else ids.contiguous(), out,
-        R, N, M, packed.stride(0), S=S, NBITS=K.bit_length() - 1, BN=BN, BC=BC, W=W,
+        R, N, M, share, packed.stride(0), S=S, NBITS=K.bit_length() - 1, BN=BN, BC=BC, W=W,
         num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return out

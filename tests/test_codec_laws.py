@@ -11,11 +11,13 @@ from gpuzip.codecs import (
     CODECS,
     BinaryQuantizer,
     HalfQuantizer,
+    LloydMaxQuantizer,
     ProductQuantizer,
     ScalarQuantizer,
     codec_class,
 )
-from gpuzip.errors import FormatError, NotFittedError, UnknownCodecError
+from gpuzip.errors import FormatError, GpuzipError, NotFittedError, UnknownCodecError
+from gpuzip.ops import decode
 
 # One small setting a codec; a codec that is not here fails `test_every_codec_is_tested`.
 SETTINGS = {
@@ -26,6 +28,10 @@ SETTINGS = {
     "scalar-6": ScalarQuantizer(bits=6, symmetric=True, signed=True),
     "binary": BinaryQuantizer(),
     "binary-median": BinaryQuantizer("median"),
+    "lloydmax": LloydMaxQuantizer(2),
+    "lloydmax-dim": LloydMaxQuantizer(1, per="dim"),
+    "lloydmax-group": LloydMaxQuantizer(5, per=96),
+    "lloydmax-block": LloydMaxQuantizer(8, block_len=4),
     "half": HalfQuantizer(),
     "half-bfloat16": HalfQuantizer("bfloat16"),
 }
@@ -70,6 +76,30 @@ def test_few_rows(codec, real, n):
     assert codes.data.shape == (n, codec.code_size)
     assert codes.decode().shape == (n, 384)
     assert torch.equal(codes.data, codec.encode(real[:64]).data[:n])
+
+
+def test_rows_are_decoded_alone(codec, real):
+    codes = codec.encode(real[:300].half())
+    ids = [7, 299, 0, 7, -1]
+    assert torch.equal(codes.rows(ids), codes.decode()[ids])
+    assert torch.equal(codes.rows(torch.arange(300)), codes.decode())
+    assert codes.rows([]).shape == (0, 384)
+    for wrong in ([300], [0, -301]):
+        with pytest.raises(IndexError, match=r"Codes\.rows: ids from .* of 300 rows"):
+            codes.rows(wrong)
+    with pytest.raises(TypeError, match="a list or tensor of row numbers"):
+        codes.rows(3)
+
+
+def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
+    codes = codec.encode(real[:50])
+    if isinstance(codec, HalfQuantizer):
+        with pytest.raises(GpuzipError, match="are not looked up in a table"):
+            codec.as_table(codes.data)
+        return
+    table, data = codec.as_table(codes.data)
+    y = decode(data, table.codebook, None, table.share)[:, :384]
+    torch.testing.assert_close(y, codes.decode(), rtol=1e-6, atol=1e-7)
 
 
 def test_strides_do_not_matter(codec, real):

@@ -12,12 +12,14 @@ ROOT = Path(__file__).parents[1]
 # A module imports from lower layers, and from its own package. Arrows only point down.
 LAYERS = [
     ["gpuzip"],
-    ["gpuzip.interop", "gpuzip.plots", "gpuzip.sizes"],
+    ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
+    ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.similar"],
+    ["gpuzip.budget"],
     ["gpuzip.codecs"],
     ["gpuzip.codes"],
     ["gpuzip.searching"],
-    ["gpuzip.kmeans", "gpuzip.rescoring", "gpuzip.storage"],
+    ["gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],
     ["gpuzip.search"],
     ["gpuzip.quality", "gpuzip.rows"],
     ["gpuzip.ops"],

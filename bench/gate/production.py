@@ -68,6 +68,8 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(N, 96, dtype=u8), t(96, 256, 8, dtype=torch.float16), None
         yield t(N, 64, dtype=u8), t(64, 256, 6), t(N, dtype=torch.int64)
         yield t(N, 384, dtype=u8), t(384, 256, 1), None
+        yield t(N, 192, dtype=u8), t(1, 16, 1, dtype=torch.float16), t(N, dtype=torch.int64), 384
+        yield t(N, 48, dtype=u8), t(1, 2, 1), t(N, dtype=torch.int64), 384
     elif op == "decode_rotated":
         yield t(N, 48, dtype=u8), t(48, 256, 8), t(384, 384), None
         yield (

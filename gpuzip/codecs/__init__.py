@@ -3,6 +3,7 @@
 from gpuzip.codecs.base import Codec
 from gpuzip.codecs.binary import BinaryQuantizer
 from gpuzip.codecs.half import HalfQuantizer
+from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
@@ -14,6 +15,7 @@ CODECS: dict[str, type[Codec]] = {
         ScalarQuantizer,
         BinaryQuantizer,
         HalfQuantizer,
+        LloydMaxQuantizer,
     )
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "BinaryQuantizer",
     "Codec",
     "HalfQuantizer",
+    "LloydMaxQuantizer",
     "ProductQuantizer",
     "ScalarQuantizer",
     "codec_class",

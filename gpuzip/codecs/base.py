@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from gpuzip.codes import Codes
-from gpuzip.errors import FormatError, NotFittedError
+from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import METRICS, Scorer
 
@@ -28,6 +29,17 @@ def check_names(
         raise FormatError(
             f"{id}: settings {sorted(config)} with tensors {sorted(state)} are not those of a {id}."
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What codes are looked up in. codebook: (C, K, S), for M = C * share sub-spaces of 2**nbits = K codes.
+
+    Sub-space m has codebook[m // share]. A row is its sub-vectors side by side, up to its column d.
+    """
+
+    codebook: Tensor
+    share: int
 
 
 class Codec(ABC):
@@ -65,6 +77,20 @@ class Codec(ABC):
     @abstractmethod
     def decode_block(self, data: Tensor) -> Tensor:
         """(n, code_size) uint8 -> (n, D) float32."""
+
+    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, D) float32."""
+        return self.decode_block(data[ids])
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
+
+        Raises GpuzipError for codecs that are none.
+        """
+        raise GpuzipError(
+            f"{type(self).__name__}: its codes are not looked up in a table. Use a LloydMaxQuantizer, "
+            "ScalarQuantizer, BinaryQuantizer or ProductQuantizer."
+        )
 
     @abstractmethod
     def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:

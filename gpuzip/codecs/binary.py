@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpuzip.codecs._hamming_scorer import HammingScorer
 from gpuzip.codecs._pq_scorer import pq_scorer
-from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.base import Codec, Table, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, bucketize_packed, decode
@@ -120,6 +120,10 @@ class BinaryQuantizer(Codec):
 
     def decode_block(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.d]
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        levels = self._fitted("as_table").levels  # [2, d]
+        return Table(levels.T[:, :, None].contiguous(), 1), mirrored(data)
 
     def norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs._pq_scorer import pq_scorer
-from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.base import Codec, Table, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.kmeans import Progress, kmeans
@@ -134,6 +134,12 @@ class ProductQuantizer(Codec):
 
     def decode_block(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.d]
+
+    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        return decode(data, self.centroids, ids)[:, : self.d]
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        return Table(self.centroids, 1), data
 
     def norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other

@@ -13,7 +13,7 @@ from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
 from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer
 from gpuzip.codecs._scoring import GATHER_COST
-from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.base import Codec, Table, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
@@ -96,11 +96,18 @@ class ScalarQuantizer(Codec):
     def centroids(self) -> Tensor:
         """(d, 2**bits, 1) float32: what each byte or part of a byte stands for, in each dimension."""
         fitted = self._fitted("centroids")
-        codes = torch.arange(1 << self.bits, device=fitted.start.device)
+        return self._codebook().expand(fitted.d, -1, -1).contiguous()
+
+    def _codebook(self) -> Tensor:
+        """(C, 2**bits, 1), C is 1 where one range serves all dimensions."""
+        codes = torch.arange(1 << self.bits, device=self.device)
         if self.signed:
             codes = codes ^ (1 << (self.bits - 1))
-        levels = self._levels(codes[:, None].float())  # [K, C]
-        return levels.T.expand(fitted.d, -1)[:, :, None].contiguous()
+        return self._levels(codes[:, None].float()).T[:, :, None].contiguous()
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        codebook = self._codebook()
+        return Table(codebook, self.d // len(codebook)), data
 
     def _fitted(self, name: str) -> Steps:
         return self.learned(self.fitted, name)

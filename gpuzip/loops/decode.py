@@ -12,17 +12,22 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from gpuzip.bytewise import by_byte
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 from gpuzip.parallel import map_blocks
 
 _LINE = 64  # bytes
 _BLOCK = 1 << 19  # bytes of output in a block
+_FEW = 64  # rows that are not worth a codebook of whole bytes
 _LARGE = 1 << 22  # bytes of output that no core's cache would keep
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
-def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tensor:
-    M, K, S = centroids.shape
+def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: int = 1) -> Tensor:
+    if share > 1 and (len(packed) if ids is None else len(ids)) >= _FEW:
+        centroids, share = by_byte(centroids, share)
+    C, K, S = centroids.shape
+    M = C * share
     packed, ids, unknown = _rows(packed, ids)
     out = _empty(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
     if out.numel() == 0:
@@ -31,13 +36,14 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tens
     table, words = (t.view(_WORDS[size]).numpy() for t in (centroids.contiguous(), out))
     count = table.shape[2]
     width = unrolled(count if count <= UNROLLED else 0, table.dtype.type(0))
+    starts = np.arange(M) // share * (K * table[0, 0].nbytes)
     codes, chosen = packed.numpy(), np.empty(0, np.int64) if ids is None else ids.numpy()
     at_once = _LINE // size  # rows that are whole lines together
 
     def one_block(start: int, stop: int) -> None:
         _decode(
-            *(codes, chosen, start, K.bit_length() - 1, table, width, words[start:stop]),
-            *(at_once, out.nbytes >= _LARGE),
+            *(codes, chosen, start, K.bit_length() - 1, table, starts, width),
+            *(words[start:stop], at_once, out.nbytes >= _LARGE),
         )
 
     if len(packed):
@@ -67,14 +73,14 @@ def _empty(N: int, D: int, dtype: torch.dtype) -> Tensor:
 
 
 @jit()
-def _decode(packed, ids, first, nbits, centroids, width, out, at_once, large):
+def _decode(packed, ids, first, nbits, centroids, starts, width, out, at_once, large):
     if not large:
-        _copy(packed, ids, first, nbits, centroids, width, out)
+        _copy(packed, ids, first, nbits, centroids, starts, width, out)
         return
     few = np.empty((at_once, out.shape[1]), out.dtype)
     for start in range(0, len(out), at_once):
         rows = min(at_once, len(out) - start)
-        _copy(packed, ids, first + start, nbits, centroids, width, few[:rows])
+        _copy(packed, ids, first + start, nbits, centroids, starts, width, few[:rows])
         lines = rows * out.shape[1] * out.itemsize // _LINE
         source, target = np.intp(few.ctypes.data), np.intp(out[start:].ctypes.data)
         for i in range(lines):
@@ -87,8 +93,8 @@ def _decode(packed, ids, first, nbits, centroids, width, out, at_once, large):
 
 
 @jit()
-def _copy(packed, ids, first, nbits, centroids, width, out):
-    M, K, W = centroids.shape
+def _copy(packed, ids, first, nbits, centroids, starts, width, out):
+    M, (_, K, W) = len(starts), centroids.shape
     B = packed.shape[1]
     size = W * centroids.itemsize
     table, target = np.intp(centroids.ctypes.data), np.intp(out.ctypes.data)
@@ -97,12 +103,12 @@ def _copy(packed, ids, first, nbits, centroids, width, out):
         if nbits == 8:
             for m in range(M):
                 code = np.int64(packed[row, m])
-                _copy_words(table + (m * 256 + code) * size, target, size, width)
+                _copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
         elif nbits == 4:
             for m in range(M):
                 code = (np.int64(packed[row, m // 2]) >> (m % 2 * 4)) & 15
-                _copy_words(table + (m * 16 + code) * size, target, size, width)
+                _copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
         else:
             for m in range(M):
@@ -114,7 +120,7 @@ def _copy(packed, ids, first, nbits, centroids, width, out):
                     | np.int64(packed[row, min(byte + 2, B - 1)]) << 16
                 )
                 code = (bits >> (m * nbits % 8)) & (K - 1)
-                _copy_words(table + (m * K + code) * size, target, size, width)
+                _copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.bytewise import by_byte
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.parallel import map_blocks
 
 
-def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
+def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) -> Tensor:
+    centroids = centroids.repeat_interleave(share, 0)
     M, K, S = centroids.shape
     if ids is not None:
         known = (ids >= 0) & (ids < len(packed))
@@ -26,15 +28,16 @@ def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
     return torch.cat([centroids[m][codes[:, m]] for m in range(M)], 1)
 
 
-def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
+def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) -> Tensor:
     """numpy's take moves a row of bytes at a time; torch's index_select moves its elements one by one."""
     R = len(packed) if ids is None else len(ids)
     if R >= 256:
-        centroids = _by_byte(centroids)
-    M, K, S = centroids.shape
+        centroids, share = by_byte(centroids, share)
+    C, K, S = centroids.shape
+    M = C * share
     out = torch.empty((R, M * S), dtype=centroids.dtype)
-    table, rows = _as_bytes(centroids.contiguous().view(M * K, S)), _as_bytes(out.view(-1, S))
-    first = torch.arange(0, M * K, K)
+    table, rows = _as_bytes(centroids.contiguous().view(C * K, S)), _as_bytes(out.view(-1, S))
+    first = torch.arange(M) // share * K
 
     def one_block(start: int, stop: int) -> None:
         chosen, unknown = _rows(packed, ids, start, stop)
@@ -56,19 +59,6 @@ def _rows(packed: Tensor, ids: Tensor | None, start: int, stop: int) -> tuple[Te
     if len(packed) == 0:
         return packed.new_zeros((stop - start, packed.shape[1])), unknown
     return packed[ids.masked_fill(unknown, 0)], unknown
-
-
-def _by_byte(centroids: Tensor) -> Tensor:
-    """The codebook of wider codes that are the same bytes: where two codes share one, side by side."""
-    M, K, _ = centroids.shape
-    while K in (2, 4, 16) and M % 2 == 0:
-        low, high = (
-            centroids[0::2, None].expand(-1, K, -1, -1),
-            centroids[1::2, :, None].expand(-1, -1, K, -1),
-        )
-        M, K = M // 2, K * K
-        centroids = torch.cat([low, high], -1).view(M, K, -1)
-    return centroids
 
 
 def _as_bytes(rows: Tensor) -> np.ndarray[Any, Any]:
@@ -95,9 +85,9 @@ def _rotated_cpu(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tenso
     return out
 
 
-def _shapes(packed: Tensor, centroids: Tensor, ids: Tensor | None) -> Tensor:
-    M, _, S = centroids.shape
-    return centroids.new_empty(((packed if ids is None else ids).shape[0], M * S))
+def _shapes(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) -> Tensor:
+    C, _, S = centroids.shape
+    return centroids.new_empty(((packed if ids is None else ids).shape[0], C * share * S))
 
 
 def _rotated_shapes(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
@@ -136,15 +126,26 @@ def some_ids(N: int, R: int) -> Tensor:
     return ids
 
 
-def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def _with_ids(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     for packed, centroids in _inputs(device):
         yield packed, centroids, None
         yield packed, centroids, some_ids(len(packed), 41).to(device)
     yield packed, centroids, some_ids(len(packed), 300).to(device)
 
 
+def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
+    for sample in _with_ids(device):
+        yield (*sample, 1)
+    sizes = [(0, 1, 2, 1, 3), (37, 1, 4, 1, 48), (70, 1, 1, 1, 40), (131, 2, 3, 2, 5), (300, 3, 4, 1, 6)]
+    for N, C, nbits, S, share in [*sizes, (290, 1, 2, 4, 12), (41, 1, 8, 1, 17)]:
+        packed = pack_bits(random_codes(N, C * share, 1 << nbits), nbits).to(device)
+        centroids = anisotropic(1 << nbits, C * S).view(C, 1 << nbits, S).to(device)
+        yield packed, centroids.to(torch.bfloat16 if nbits == 2 else torch.float32), None, share
+        yield packed, centroids.half(), some_ids(N, 290).to(device), share
+
+
 def _rotated_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    for i, (packed, centroids, ids) in enumerate(_samples(device)):
+    for i, (packed, centroids, ids) in enumerate(_with_ids(device)):
         if 4 <= i < 24 and i % 4 > 1:  # every size, and each dtype, with and without ids
             continue
         D = centroids.shape[0] * centroids.shape[2]
@@ -153,7 +154,7 @@ def _rotated_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tens
 
 
 _decode = define_op(
-    "decode(Tensor packed, Tensor centroids, Tensor? ids) -> Tensor",
+    "decode(Tensor packed, Tensor centroids, Tensor? ids, int share=1) -> Tensor",
     reference=_reference,
     cpu=_cpu,
     shapes=_shapes,
@@ -173,13 +174,14 @@ _decode_rotated = define_op(
 )
 
 
-def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None) -> Tensor:
+def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: int = 1) -> Tensor:
     """Look up every code's centroid and lay the sub-vectors side by side.
 
-    (N, B) uint8 of packed codes, (M, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype; with ids
-    (R,) int64 the rows of those ids alone, (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
+    (N, B) uint8 of packed codes, (C, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype; M = C*share,
+    as `share` neighbouring sub-spaces have one codebook. With ids (R,) int64 the rows of those ids alone,
+    (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
     """
-    vectors: Tensor = _decode(packed, centroids, ids)
+    vectors: Tensor = _decode(packed, centroids, ids, share)
     return vectors
 
 

@@ -1,0 +1,220 @@
+"""Lloyd-Max quantization: every value, or block of values, is stored as the number of its nearest level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.bytewise import by_byte
+from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip.codecs.base import Codec, Table, check_names
+from gpuzip.codecs.pq import nearest_divisors
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.kmeans import kmeans
+from gpuzip.levels import optimal_levels
+from gpuzip.ops import adc_scan, bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import Scorer
+
+_VALUES = 1 << 24  # that levels are found from
+_BLOCKS_PER_LEVEL = 4096  # that levels of blocks are found from
+_PER = ("tensor", "dim")
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What `fit` learns. codebook: (C, K, block_len) float32, ascending where block_len is 1; d: columns."""
+
+    codebook: Tensor
+    d: int
+
+
+@dataclass(frozen=True, eq=False)
+class LloydMaxQuantizer(Codec):
+    """The scalar quantizer of least squared error: 2**bits levels where the values are, not equal steps.
+
+    bits: of a code, 1 to 8. block_len: how many neighbouring values share a code, whose levels are then
+    points of so many dimensions; it divides d. A row takes ceil(d / block_len * bits / 8) bytes.
+    per: "tensor", one codebook for all; "dim", one for each dimension, or each block; or a number of
+    neighbouring dimensions that have one together. A level is a float32.
+
+    Levels of single values come from all of them, up to 16.8 million (rows drawn by `seed` where there are
+    more), by dynamic programming and Lloyd's iterations on sorted values; those of blocks by k-means.
+    Source: Lloyd 1957, Max 1960; smallfry, whose bits were per block, too.
+    """
+
+    id = "lloydmax"
+
+    bits: int = 1
+    block_len: int = 1
+    per: str | int = "tensor"
+    fitted: Levels | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        who = "LloydMaxQuantizer"
+        object.__setattr__(self, "bits", whole(who, "bits", self.bits, 1, 8))
+        object.__setattr__(self, "block_len", whole(who, "block_len", self.block_len))
+        if is_whole(self.per):
+            object.__setattr__(self, "per", whole(who, "per", self.per))
+        elif self.per not in _PER:
+            raise GpuzipError(
+                f"{who}: per is {self.per!r}, 'tensor', 'dim' or a number of dimensions is needed."
+            )
+
+    @classmethod
+    def from_codebook(cls, codebook: Tensor, d: int) -> LloydMaxQuantizer:
+        """A fitted codec of d columns from its levels, (C, 2**bits, block_len); C codebooks for equal parts.
+
+        Levels of single values must ascend. Raises GpuzipError where they do not fit.
+        """
+        try:
+            C, K, S = codebook.shape
+            per = "tensor" if C == 1 else d // C
+            config = {"bits": K.bit_length() - 1, "block_len": S, "per": per, "d": d}
+            return cls.restore(config, {"codebook": codebook.detach().float().contiguous()})
+        except (FormatError, ValueError) as error:
+            raise GpuzipError(f"LloydMaxQuantizer.from_codebook: {error}") from error
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def d(self) -> int:
+        return self._fitted("d").d
+
+    @property
+    def code_size(self) -> int:
+        return code_bytes(self.d // self.block_len, self.bits)
+
+    @property
+    def codebook(self) -> Tensor:
+        """(C, 2**bits, block_len) float32: the levels, for each part of the dimensions that has its own."""
+        return self._fitted("codebook").codebook
+
+    @property
+    def centroids(self) -> Tensor:
+        """(d / block_len, 2**bits, block_len) float32: the levels of each code of a row."""
+        return self.codebook.repeat_interleave(self._share, 0)
+
+    @property
+    def _share(self) -> int:
+        """Neighbouring codes that have one codebook."""
+        return self.d // self.block_len // len(self.codebook)
+
+    def _fitted(self, name: str) -> Levels:
+        return self.learned(self.fitted, name)
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> LloydMaxQuantizer:
+        """Find the levels. Raises GpuzipError for no rows, or where block_len or per does not fit d."""
+        who = "LloydMaxQuantizer.fit"
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        if rows.n == 0:
+            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        parts, K = self._parts(who, rows.d), 1 << self.bits
+        limit = (
+            _VALUES if self.block_len == 1 else min(_VALUES, K * _BLOCKS_PER_LEVEL * parts * self.block_len)
+        )
+        sample = rows.sample(max(1, limit // rows.d), seed).float()
+        by_part = sample.view(len(sample), parts, -1).transpose(0, 1)  # [C, n, d / C]
+        if self.block_len == 1:
+            codebook = optimal_levels(by_part.reshape(parts, -1), K)[:, :, None]
+        else:
+            codebook = _levels_of_blocks(by_part.reshape(parts, -1, self.block_len), K, seed)
+        return replace(self, fitted=Levels(codebook, rows.d))
+
+    def _parts(self, who: str, d: int) -> int:
+        if d % self.block_len:
+            divisors = ", ".join(map(str, nearest_divisors(d, self.block_len)))
+            raise GpuzipError(
+                f"{who}: block_len={self.block_len} does not divide d={d}; nearest that do: {divisors}."
+            )
+        if isinstance(self.per, str):
+            return 1 if self.per == "tensor" else d // self.block_len
+        if d % self.per or self.per % self.block_len:
+            raise GpuzipError(
+                f"{who}: per={self.per} is no divisor of d={d} that holds whole blocks of {self.block_len}."
+            )
+        return d // self.per
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        if self.block_len > 1:
+            return encode(x, self.centroids)
+        levels = self.codebook[:, :, 0]
+        ends = (levels[:, 1:] + levels[:, :-1]) / 2
+        ends = ends if len(ends) == 1 else ends.repeat_interleave(self._share, 0)
+        if self.bits in (1, 2, 4, 8):
+            return bucketize_packed(x, ends, self.bits)
+        return pack_bits(bucketize(x, ends), self.bits)
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        return decode(data, self.codebook, None, self._share)
+
+    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        return decode(data, self.codebook, ids, self._share)
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        return Table(self.codebook, self._share), data
+
+    def norms(self, data: Tensor) -> Tensor:
+        squares = self._by_byte().square().sum(2)
+        return adc_scan(data, squares[None])[0].sqrt_()
+
+    def _by_byte(self) -> Tensor:
+        """`centroids` of codes that are whole bytes, as far as bytes hold whole codes."""
+        wide, share = by_byte(self.codebook, self._share)
+        return wide.repeat_interleave(share, 0)
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        return pq_scorer(codes, codes.remembered("bytes", self._by_byte), queries, metric, mask)
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 3 * 4 * 256 * (self.d // self.block_len)
+
+    def config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "block_len": self.block_len, "per": self.per, "d": self.d}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"codebook": self._fitted("state").codebook}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LloydMaxQuantizer:
+        check_names(cls.id, config, {"bits", "block_len", "per", "d"}, state, {"codebook"})
+        codebook, d = state["codebook"], config["d"]
+        try:
+            codec = cls(config["bits"], config["block_len"], config["per"])
+            if not is_whole(d) or d < 1:
+                raise GpuzipError(f"d is {d!r}.")
+            shape = codec._parts("d", d), 1 << codec.bits, codec.block_len
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(
+                f"lloydmax: its settings are not those of a Lloyd-Max quantizer: {error}"
+            ) from error
+        ascending = codec.block_len > 1 or bool((codebook.diff(dim=1) >= 0).all())
+        if codebook.shape != shape or codebook.dtype != torch.float32 or not ascending:
+            raise FormatError(
+                f"lloydmax: codebook {tuple(codebook.shape)} {codebook.dtype}, ascending {shape} float32 "
+                "is what the settings say."
+            )
+        return replace(codec, fitted=Levels(codebook, d))
+
+
+def _levels_of_blocks(blocks: Tensor, K: int, seed: int) -> Tensor:
+    """(C, n, S) -> (C, K, S). Fewer distinct blocks than levels are levels themselves, the last repeated."""
+    few = [torch.unique(part[: 64 * K], dim=0) for part in blocks]
+    if any(len(levels) < K for levels in few):
+        return torch.stack([_levels_of_few(part, K, seed) for part in blocks])
+    rows = blocks.transpose(0, 1).reshape(blocks.shape[1], -1)
+    return kmeans(rows, len(blocks), K, seed=seed, init="kmeans++").centroids
+
+
+def _levels_of_few(blocks: Tensor, K: int, seed: int) -> Tensor:
+    levels = torch.unique(blocks, dim=0)
+    if len(levels) <= K:
+        return torch.cat([levels, levels[-1:].expand(K - len(levels), -1)])
+    return kmeans(blocks, 1, K, seed=seed, init="kmeans++").centroids[0]
