@@ -4,7 +4,7 @@ A cell of the best quantizer is an interval, so a solution is K - 1 cuts of the 
 cells are differences of prefix sums: an iteration of Lloyd looks up K - 1 values, whatever their number. It
 starts from the best cuts among at most some hundred places, found by dynamic programming. With no more
 distinct values than places that start is the optimum; else it is that of bins, which the iterations refine.
-Source: Lloyd 1957; Max 1960; Wang and Song, "Ckmeans.1d.dp", 2011; Panter and Dite 1951.
+Source: Lloyd 1957; Max 1960; Wang and Song, "Ckmeans.1d.dp", 2011.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 _PLACES, _MOST_PLACES = 256, 1024  # that cuts may have in the start, if a level has fewer than 8 of them
 _WORK = 1 << 29  # steps of the dynamic programs of all rows together
 _HALVINGS = 64
+_EXCHANGES, _FEW_ITERATIONS = 6, 10
 _ITERATIONS, _TOLERANCE = 500, 1e-8
 
 
@@ -26,11 +27,12 @@ def optimal_levels(values: Tensor, K: int) -> Tensor:
     local optimum, as near the least as a start over bins leads. Deterministic.
     """
     values = _sorted(values)
-    middle = values.double().mean(1, keepdim=True)
-    sums = torch.nn.functional.pad((values.double() - middle).cumsum_(1), (1, 0))  # [C, n + 1]
-    places = _places(K, len(values))
-    cuts = [_start(row, total, K, places) for row, total in zip(values, sums, strict=True)]
-    return _iterated(values, sums, middle, torch.stack(cuts))
+    sums = torch.nn.functional.pad(values.cumsum(1, dtype=torch.float64), (1, 0))  # [C, n + 1]
+    few, places = _programmed(K, len(values))
+    starts = [_start(row, total, few, places) for row, total in zip(values, sums, strict=True)]
+    cuts = _grown(values, sums, torch.stack(starts), K)
+    _, levels = _iterated(values, sums, cuts, _ITERATIONS)
+    return levels.float().sort(1).values
 
 
 def _sorted(values: Tensor) -> Tensor:
@@ -39,14 +41,15 @@ def _sorted(values: Tensor) -> Tensor:
     return values.sort(1).values
 
 
-def _places(K: int, C: int) -> int:
-    """How many a row may have; 0 where its dynamic program would take too long."""
-    places = min(_MOST_PLACES, max(_PLACES, 8 * K))
-    while places >= 4 * K:
-        if C * K * places**2 <= _WORK:
-            return places
-        places //= 2
-    return 0
+def _programmed(K: int, C: int) -> tuple[int, int]:
+    """Levels and places of C dynamic programs within _WORK: K, or K halved until they are."""
+    while True:
+        places = min(_MOST_PLACES, max(_PLACES, 8 * K))
+        while places > 4 * K and C * K * places**2 > _WORK:
+            places //= 2
+        if K == 2 or C * K * places**2 <= _WORK:
+            return K, places
+        K //= 2
 
 
 def _start(values: Tensor, sums: Tensor, K: int, places: int) -> Tensor:
@@ -57,8 +60,48 @@ def _start(values: Tensor, sums: Tensor, K: int, places: int) -> Tensor:
     if len(changes) < K:
         return torch.nn.functional.pad(edges, (0, K + 1 - len(edges)), value=n)
     if len(changes) >= places:
-        edges = _spread(values, places or _MOST_PLACES)
-    return edges[_best_cuts(sums[edges], edges, K) if places else _companded(values, edges, K)]
+        edges = _spread(values, places)
+    return edges[_best_cuts(sums[edges], edges, K)]
+
+
+def _grown(values: Tensor, sums: Tensor, cuts: Tensor, K: int) -> Tensor:
+    """Cuts into K cells from cuts into fewer: the heaviest are halved, and Lloyd moves them.
+
+    Then some are halved, and as many of the least use given up, which moves levels across others.
+    Source: Linde, Buzo, Gray 1980, whose splitting this is; a good density of levels is that of fewer, too.
+    """
+    if cuts.shape[1] == K + 1:
+        return cuts
+    while cuts.shape[1] <= K:
+        more = _halved(values, cuts, min(K + 1 - cuts.shape[1], cuts.shape[1] // 2))
+        cuts = _iterated(values, sums, more, _FEW_ITERATIONS)[0]
+    for _ in range(_EXCHANGES):
+        more = _iterated(values, sums, _halved(values, cuts, K // 8), _FEW_ITERATIONS)[0]
+        cuts = _iterated(values, sums, _without_least(sums, more, K), _FEW_ITERATIONS)[0]
+    return cuts
+
+
+def _halved(values: Tensor, cuts: Tensor, count: int) -> Tensor:
+    """Cuts with the `count` heaviest cells of each row halved."""
+    last = values.shape[1] - 1
+    low, high = (
+        values.gather(1, cuts[:, :-1].clamp(max=last)),
+        values.gather(1, (cuts[:, 1:] - 1).clamp(min=0)),
+    )
+    weight = torch.where(cuts.diff() > 1, cuts.diff() * (high - low).double().square(), -1)
+    heavy = weight.topk(count, 1).indices
+    middle = (low.double() + high) / 2
+    halves = torch.searchsorted(values, middle.gather(1, heavy).float(), right=True)
+    return torch.cat([cuts, halves], 1).sort(1).values
+
+
+def _without_least(sums: Tensor, cuts: Tensor, K: int) -> Tensor:
+    """K + 1 of the cuts, without those that keep the nearest neighbours apart."""
+    counts = cuts.diff().double().clamp(min=1e-9)
+    means, left, right = sums.gather(1, cuts).diff() / counts, counts[:, :-1], counts[:, 1:]
+    cost = means.diff().square() * left * right / (left + right)
+    kept = cost.topk(K - 1, 1).indices + 1
+    return torch.cat([cuts[:, :1], cuts.gather(1, kept.sort(1).values), cuts[:, -1:]], 1)
 
 
 def _spread(values: Tensor, count: int) -> Tensor:
@@ -119,30 +162,19 @@ def _best_cuts(sums: Tensor, edges: Tensor, K: int) -> Tensor:
     return torch.tensor([0, *cuts[::-1]], device=edges.device)
 
 
-def _companded(values: Tensor, edges: Tensor, K: int) -> Tensor:
-    """Which K + 1 of the edges cut values into cells of about the same weight, gaps between parts included."""
-    to_next = values[edges.clamp(max=len(values) - 1)].double().diff()
-    reach = _root(edges.diff(), to_next).cumsum_(0)
-    shares = reach[-1] * torch.arange(1, K, device=values.device) / K
-    inner = torch.searchsorted(reach, shares)
-    rank, last = torch.arange(1, K, device=edges.device), len(edges) - 1
-    distinct = ((inner - rank).cummax(0).values + rank).clamp(min=rank).minimum(last - K + rank)
-    return torch.nn.functional.pad(torch.nn.functional.pad(distinct, (1, 0)), (0, 1), value=last)
-
-
-def _iterated(values: Tensor, sums: Tensor, middle: Tensor, cuts: Tensor) -> Tensor:
+def _iterated(values: Tensor, sums: Tensor, cuts: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Lloyd's iterations: cuts (C, K + 1) and levels (C, K) float64."""
     levels = _means(sums, cuts, None)
     gain = torch.full_like(levels[:, 0], -torch.inf)
-    for _ in range(_ITERATIONS):
-        ends = ((levels[:, 1:] + levels[:, :-1]) / 2 + middle).float()
+    for _ in range(limit):
+        ends = ((levels[:, 1:] + levels[:, :-1]) / 2).float()
         inner = torch.searchsorted(values, ends, right=True)
         cuts = torch.cat([cuts[:, :1], inner, cuts[:, -1:]], 1)
         levels, before = _means(sums, cuts, levels), gain
-        counts = cuts.diff().double()
-        gain = (counts * levels.square()).sum(1)
+        gain = (cuts.diff() * levels.square()).sum(1)
         if bool((gain - before <= _TOLERANCE * gain.abs()).all()):
             break
-    return (levels + middle).float().sort(1).values
+    return cuts, levels
 
 
 def _means(sums: Tensor, cuts: Tensor, levels: Tensor | None) -> Tensor:
