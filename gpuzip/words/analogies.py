@@ -30,7 +30,7 @@ def most_similar(
     rows = [_row(vocabulary, item) if isinstance(item, str) else None for item, _ in terms]
     mean = torch.zeros(codes.shape[1], device=codes.device)
     for (item, sign), row in zip(terms, rows, strict=True):
-        mean += sign * _unit(codes.rows([row])[0] if row is not None else _vector(item, mean))
+        mean += sign * (_vector(item, mean) if row is None else _unit(codes.rows([row])[0]))
     own = {row for row in rows if row is not None}
     k = min(topn + len(own), len(vocabulary))
     if topn == 0 or k == len(own):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuzip.errors import GpuzipError
-from gpuzip.words.collector import Collector
+from gpuzip.words.collector import Collector, Floats
 from gpuzip.words.progress import Progress, reporting
 
 #: Bytes that are read at a time.
@@ -69,9 +69,11 @@ def _counts(header: bytes, source: str, size: int) -> tuple[int, int]:
     return n, d
 
 
-def _taken(buffer: bytes, d: int, most: int) -> tuple[list[bytes], np.ndarray, bytes]:  # type: ignore[type-arg]
+def _taken(buffer: bytes, d: int, most: int) -> tuple[list[bytes], Floats, bytes]:
     """The whole rows at the start of a buffer, and what is left of it."""
-    words, vectors, start = [], [], 0
+    words: list[bytes] = []
+    vectors: list[bytes] = []
+    start = 0
     while len(words) < most:
         space = buffer.find(b" ", start)
         stop = space + 1 + 4 * d

@@ -57,7 +57,9 @@ class Collector:
     def add(self, words: Sequence[bytes], rows: Floats, where: Where) -> None:
         """words: UTF-8. rows: (n, D). where: what to call the i-th of them in a message, such as "line 7"."""
         self._refuse_non_finite(rows, where)
-        before, fresh, again = len(self._index), [], {}
+        before = len(self._index)
+        fresh: list[int] = []
+        again: dict[int, int] = {}
         for i, word in enumerate(words):
             text = self._decoded(word, where, i)
             row = self._index.setdefault(text, len(self._index))

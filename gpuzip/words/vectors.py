@@ -186,9 +186,7 @@ class WordVectors:
             raise KeyError(word)
         return row
 
-    def query(
-        self, words: str | Iterable[str], *, unknown: Unknown | None = None
-    ) -> Tensor | list[Tensor | None] | None:
+    def query(self, words: str | Iterable[str], *, unknown: Unknown | None = None) -> Any:
         """The vector of a word, (D,), or those of a list of words, (n, D).
 
         unknown: as of the constructor, for this call. Where it is "none", a word that is not there gives
@@ -198,12 +196,9 @@ class WordVectors:
         if isinstance(words, str):
             return self._queried([words], policy)[0]
         found = self._queried(list(words), policy)
-        if isinstance(policy, str) and policy == "none":
-            return list(found)
-        assert isinstance(found, Tensor)
-        return found
+        return list(found) if isinstance(policy, str) and policy == "none" else found
 
-    def __getitem__(self, words: str | Iterable[str]) -> Tensor | list[Tensor | None] | None:
+    def __getitem__(self, words: str | Iterable[str]) -> Any:
         """`query(words)`."""
         return self.query(words)
 
@@ -214,9 +209,10 @@ class WordVectors:
     def most_similar(
         self, positive: analogies.Some = None, negative: analogies.Some = None, topn: int = 10
     ) -> list[tuple[str, float]]:
-        """The topn words nearest by cosine to the mean of unit vectors, negative ones turned: (word, score).
+        """The topn words nearest by cosine to a mean, in which negative ones count -1: (word, score).
 
-        positive, negative: a word, a vector (D,), or a list of these. The words among them are left out.
+        positive, negative: a word, a vector (D,), or a list of these. Words count as unit vectors, vectors as
+        they come. Words that are asked with are left out of the answer.
         Scores are those of the decoded rows. Raises KeyError for a word that is not there.
         Source: gensim's function of this name; 3CosAdd of Mikolov et al. 2013.
         """

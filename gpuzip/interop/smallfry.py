@@ -1,0 +1,146 @@
+"""smallfry: its functions for word vectors, and its files, of both of its versions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.rows import is_whole
+from gpuzip.storage.folder import MANIFEST
+from gpuzip.words import WordVectors
+from gpuzip.words.legacy import read_pair, read_parts
+from gpuzip.words.recipe import Options
+from gpuzip.words.trie import read_record_trie
+
+Word2Idx = Mapping[str, int] | Iterable[str] | None
+
+_FORMS = {"trie": "trie", "dict": "arrow", "list": "arrow"}
+_TO_LIST = (
+    'In an environment that trusts it, once: python -c "import numpy as np; '
+    "w = np.load('words.dict.npy', allow_pickle=True).item(); "
+    "open('words.list.txt', 'w', encoding='utf-8').write(chr(10).join(sorted(w, key=w.get)))\""
+)
+_TO_JSON = (
+    'In an environment that trusts it, once: python -c "import json, sys, numpy as np; '
+    "json.dump({w: float(n) for w, n in np.load(sys.argv[1], allow_pickle=True, encoding='latin1')"
+    ".item().items()}, open(sys.argv[2], 'w'))\" prior.npy prior.json"
+)
+
+
+def compress(
+    sourcepath: str | os.PathLike[str],
+    outdir: str | os.PathLike[str],
+    priorpath: str | os.PathLike[str] | None = None,
+    mem_budget: float | None = None,
+    R: float = 1,
+    word_rep: str = "trie",
+    max_bitrate: int | None = None,
+) -> WordVectors:
+    """Compress a text file of word vectors into a folder, which must not be there yet.
+
+    priorpath: frequencies by word, as a JSON object or in lines "word number"; frequent words then have more
+    bits. mem_budget: bytes of codes and codebooks. R: without that, bits a value, on average where there is a
+    prior. word_rep: how words are stored: "trie", or "dict" or "list", which both mean Arrow.
+    max_bitrate: bits that no value has more of.
+    Returns what was written, opened. Source: smallfry's function of this name.
+    """
+    who = "smallfry.compress"
+    if word_rep not in _FORMS:
+        raise GpuzipError(f"{who}: word_rep is {word_rep!r}, one of {', '.join(_FORMS)} is needed.")
+    if Path(outdir).exists():
+        raise FileExistsError(f"{who}: {outdir} is there already. Name a new folder.")
+    options: Options = {}
+    if priorpath is not None:
+        options["importance"] = read_prior(priorpath)
+    if mem_budget is not None:
+        options["max_bytes"] = int(mem_budget)
+    elif priorpath is None and float(R).is_integer():
+        options["bits"] = int(R)
+    else:
+        options["bits_per_dim"] = R
+    WordVectors.from_text(sourcepath, **options).save(outdir, words=_FORMS[word_rep])
+    return WordVectors.load(outdir)
+
+
+def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors:
+    """Open word vectors that gpuzip or smallfry wrote.
+
+    word2idx: row by word, or the words in the order of rows, for files of smallfry's that have none.
+    Version 1 never has: without word2idx, the number of a row, in digits, is its word.
+    Raises FormatError, naming the file, for what is neither, is damaged or is a pickle, which is never read;
+    the message says how to make it anew without.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"smallfry.load: there is no {source}.")
+    if (source / MANIFEST).exists():
+        return WordVectors.load(source)
+    words = None if word2idx is None else _in_order("word2idx", word2idx)
+    if source.is_dir():
+        words = _stored_words(source) if words is None else words
+        return WordVectors(words, read_parts(source, len(words)))
+    codes = read_pair(source, None if words is None else len(words))
+    return WordVectors(map(str, range(len(codes))) if words is None else words, codes)
+
+
+def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Frequencies by word: a JSON object, or UTF-8 lines "word number". Raises FormatError."""
+    data = Path(path).read_bytes()
+    if data.startswith(b"\x93NUMPY"):
+        raise FormatError(f"{path}: is a pickle, and reading it would run what it holds. {_TO_JSON}")
+    try:
+        text = data.decode("utf-8-sig")
+        if text.lstrip().startswith("{") and text.rstrip().endswith("}"):
+            prior = {word: float(count) for word, count in json.loads(text).items()}
+        else:
+            prior = _counted_lines(path, text)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path}: is no JSON object or lines of numbers by word ({error}).") from error
+    if not prior:
+        raise FormatError(f"{path}: holds no words, frequencies by word are needed.")
+    return prior
+
+
+def _counted_lines(path: str | os.PathLike[str], text: str) -> dict[str, float]:
+    prior: dict[str, float] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        word, _, count = line.rstrip().rpartition(" " if "\t" not in line else "\t")
+        if not line.strip():
+            continue
+        try:
+            prior[word] = float(count)
+        except ValueError as error:
+            raise FormatError(f"{path}: line {number}: {line[:40]!r} is no word and number.") from error
+    return prior
+
+
+def _stored_words(folder: Path) -> list[str]:
+    trie, listed, pickled = (folder / f"words.{end}" for end in ("trie.marisa", "list.txt", "dict.npy"))
+    if listed.exists():
+        try:
+            return listed.read_bytes().decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{listed}: is not UTF-8 ({error.reason}).") from error
+    if trie.exists():
+        return _in_order(str(trie), read_record_trie(trie))
+    if pickled.exists():
+        raise FormatError(f"{pickled}: is a pickle, and reading it would run what it holds. {_TO_LIST}")
+    raise FormatError(f"{folder}: has no words. Pass word2idx, or put them in {listed.name}, one a line.")
+
+
+def _in_order(name: str, words: Any) -> list[str]:
+    """Words in the order of rows. Raises FormatError unless rows by word are 0, 1, ..."""
+    if not isinstance(words, Mapping):
+        return list(words)
+    rows: dict[int, str] = {}
+    for word, row in words.items():
+        if not is_whole(row) or not 0 <= row < len(words) or row in rows:
+            raise FormatError(f"{name}: {word!r} has row {row!r}; rows from 0 on are needed, one each.")
+        rows[int(row)] = word
+    return [rows[row] for row in range(len(rows))]

@@ -1,0 +1,318 @@
+"""Word vectors: queries by word and by row, unknown words, analogies, and what they are compressed with."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gpuzip.mixed import MixedCodes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import gpuzip
+from gpuzip.codecs import HalfQuantizer, LloydMaxQuantizer, ProductQuantizer
+from gpuzip.words import WordVectors, load
+from gpuzip.words.lookup import Lookup, word_hash, write_lookup
+
+N, D = 200, 12
+WORDS = [f"w{i}é" for i in range(N)]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+FORMS = ["list", "arrow", "trie"]
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(0)).half().float()
+
+
+def made(x: Tensor, **options: Any) -> WordVectors:
+    return WordVectors.from_dict(dict(zip(WORDS, x, strict=True)), **options)
+
+
+def in_form(wv: WordVectors, form: str, folder: Path, **options: Any) -> WordVectors:
+    if form == "list":
+        return wv
+    pytest.importorskip({"arrow": "pyarrow", "trie": "marisa_trie"}[form])
+    wv.save(folder / "v.sfry", words=form)
+    return load(folder / "v.sfry", **options)
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def wv(request: pytest.FixtureRequest, x: Tensor, tmp_path_factory: pytest.TempPathFactory) -> WordVectors:
+    return in_form(made(x, codec=HalfQuantizer()), request.param, tmp_path_factory.mktemp("words"))
+
+
+def test_words_and_rows(wv: WordVectors, x: Tensor):
+    assert len(wv) == N and list(wv) == list(wv.words) == WORDS
+    assert wv.words[3] == wv.words[3 - N] == WORDS[3] and len(wv.words) == N
+    assert [wv.index_of(word) for word in WORDS] == list(range(N))
+    assert WORDS[7] in wv and "nowhere" not in wv and 7 not in wv and None not in wv
+    with pytest.raises(IndexError, match="row 200 of 200"):
+        wv.words[N]
+    with pytest.raises(TypeError, match="a whole number"):
+        wv.words["a"]  # type: ignore[index]
+
+
+def test_a_query_gives_the_row_of_a_word(wv: WordVectors, x: Tensor):
+    assert torch.equal(wv.query(WORDS[5]), x[5]) and torch.equal(wv[WORDS[5]], x[5])
+    assert torch.equal(wv.query([WORDS[9], WORDS[0], WORDS[9]]), x[[9, 0, 9]])
+    assert torch.equal(wv[WORDS], x)
+    assert wv.query([]).shape == (0, D)
+
+
+def test_a_query_by_row(wv: WordVectors, x: Tensor):
+    assert torch.equal(wv.query_idx(5), x[5]) and torch.equal(wv.query_idx(-1), x[-1])
+    assert torch.equal(wv.query_idx(np.int64(5)), x[5])
+    for ids in ([3, 1], np.array([3, 1]), torch.tensor([3, 1])):
+        assert torch.equal(wv.query_idx(ids), x[[3, 1]])
+    for ids in (N, -N - 1, [0, N]):
+        with pytest.raises(IndexError):
+            wv.query_idx(ids)
+
+
+@pytest.mark.parametrize("word", ["nowhere", "", "\ud800", "w1", "w1éé", "W1é"])
+def test_a_word_that_is_not_there(wv: WordVectors, x: Tensor, word: str):
+    zero = torch.zeros(D)
+    for ask in (wv.query, wv.index_of, wv.__getitem__):
+        with pytest.raises(KeyError) as caught:
+            ask(word)
+        assert caught.value.args == (word,)
+    with pytest.raises(KeyError):
+        wv.query([WORDS[0], word])
+    assert wv.query(word, unknown="none") is None
+    found = wv.query([WORDS[1], word], unknown="none")
+    assert torch.equal(found[0], x[1]) and found[1] is None
+    assert torch.equal(wv.query(word, unknown=zero + 2), zero + 2)
+    assert torch.equal(wv.query([word, WORDS[1]], unknown=[2.0] * D), torch.stack([zero + 2, x[1]]))
+
+
+def test_none_gives_a_list_for_a_list_also_where_all_are_there(wv: WordVectors, x: Tensor):
+    found = wv.query(WORDS[:2], unknown="none")
+    assert isinstance(found, list) and torch.equal(torch.stack(found), x[:2])
+    assert wv.query(["a", "b"], unknown="none") == [None, None]
+
+
+def test_the_policy_of_a_whole_set(x: Tensor, tmp_path: Path):
+    wv = made(x, unknown="none")
+    assert wv["nowhere"] is None
+    with pytest.raises(KeyError):
+        wv.query("nowhere", unknown="error")
+    default = np.arange(D, dtype=np.float64)
+    opened = in_form(wv, "arrow", tmp_path, unknown=default)
+    assert opened["nowhere"].tolist() == default.tolist()
+    half = made(x, unknown=default, dtype=torch.float16)
+    assert half["nowhere"].dtype == half[WORDS[0]].dtype == torch.float16
+    assert half.to("cpu")["nowhere"].tolist() == default.tolist()
+
+
+@pytest.mark.parametrize("unknown", ["maybe", [1.0, 2.0], "", ["x"] * D, torch.zeros(1, D)])
+def test_a_policy_that_is_none_is_refused(wv: WordVectors, x: Tensor, unknown: Any):
+    with pytest.raises(gpuzip.GpuzipError, match="unknown is"):
+        wv.query(WORDS[0], unknown=unknown)
+    with pytest.raises(gpuzip.GpuzipError, match="unknown is"):
+        made(x, unknown=unknown)
+
+
+@pytest.fixture(scope="module")
+def peer(x: Tensor) -> Any:
+    gensim = pytest.importorskip("gensim.models")
+    kv = gensim.KeyedVectors(D)
+    kv.add_vectors(WORDS, x.numpy())
+    return kv
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"),
+    [
+        (WORDS[3], None),
+        ([WORDS[3]], []),
+        ([WORDS[3], WORDS[4]], WORDS[5]),
+        (None, WORDS[6]),
+        ([WORDS[1], WORDS[1]], [WORDS[2]]),
+        (np.linspace(-1, 1, D, dtype=np.float32), None),
+        ([np.linspace(-1, 1, D, dtype=np.float32), WORDS[8]], [np.ones(D, np.float32)]),
+    ],
+)
+def test_analogies_are_those_of_gensim(wv: WordVectors, peer: Any, positive: Any, negative: Any):
+    expected = peer.most_similar(positive, negative, topn=8)
+    found = wv.most_similar(positive, negative, topn=8)
+    assert [word for word, _ in found] == [word for word, _ in expected]
+    assert np.allclose([s for _, s in found], [s for _, s in expected], atol=1e-5)
+
+
+def test_analogies_take_tensors_and_leave_query_words_out(wv: WordVectors, x: Tensor):
+    assert wv.most_similar(x[5], topn=1)[0][0] == WORDS[5]
+    assert WORDS[5] not in dict(wv.most_similar(WORDS[5], topn=N))
+    assert len(wv.most_similar(WORDS[5], topn=10 * N)) == N - 1
+    assert wv.most_similar(WORDS[5], topn=0) == []
+    found = wv.most_similar(WORDS[5], WORDS[5], topn=2)  # a mean of zero
+    assert [score for _, score in found] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("positive", "error", "message"),
+    [
+        ("nowhere", KeyError, "nowhere"),
+        ([WORDS[0], "nowhere"], KeyError, "nowhere"),
+        (None, gpuzip.GpuzipError, "at least one"),
+        ([], gpuzip.GpuzipError, "at least one"),
+        (torch.zeros(D + 1), gpuzip.GpuzipError, r"Tensor of shape \(13,\) came.*\(12,\)"),
+        ([1.0] * D, gpuzip.GpuzipError, "a float came; words, and tensors"),
+    ],
+)
+def test_an_analogy_that_is_none(wv: WordVectors, positive: Any, error: type, message: str):
+    with pytest.raises(error, match=message):
+        wv.most_similar(positive)
+
+
+def test_topn_must_be_a_whole_number(wv: WordVectors):
+    with pytest.raises(gpuzip.GpuzipError, match="topn is -1"):
+        wv.most_similar(WORDS[0], topn=-1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_devices(x: Tensor, tmp_path: Path, device: str):
+    pytest.importorskip("pyarrow")
+    made(x).save(tmp_path / "v")
+    opened = load(tmp_path / "v", device)
+    assert opened[WORDS[0]].device.type == device
+    assert opened.most_similar(WORDS[0]) == opened.to("cpu").most_similar(WORDS[0])
+    assert opened.query([WORDS[0], "nowhere"], unknown=torch.zeros(D)).device.type == device
+
+
+def test_one_bit_is_the_default_and_other_codecs_are_taken(x: Tensor):
+    assert made(x).codes.codec.same_as(LloydMaxQuantizer(1).fit(x))
+    assert made(x, bits=3).codes.codec.bits == 3
+    fitted = ProductQuantizer(m=3, nbits=4).fit(x, min_points_per_centroid=1)
+    assert made(x, codec=fitted).codes.codec is fitted
+    assert made(x, codec=LloydMaxQuantizer(2, per="dim")).codes.codec.per == "dim"
+    assert made(x, dtype=torch.bfloat16)[WORDS[0]].dtype == torch.bfloat16
+
+
+def test_a_budget_is_kept(x: Tensor):
+    for budget in (1500, "2KB"):
+        wv = made(x, max_bytes=budget)
+        assert wv.codes.nbytes <= (2000 if isinstance(budget, str) else budget)
+        assert list(wv) == WORDS
+    assert made(x, bits_per_dim=2).codes.nbytes < made(x, bits_per_dim=6).codes.nbytes
+
+
+def frequencies() -> dict[str, float]:
+    ranks = np.random.default_rng(0).permutation(N)
+    return {word: 1e6 / (1 + int(rank)) ** 2 for word, rank in zip(WORDS, ranks, strict=True)}
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_important_words_have_more_bits_and_come_first(x: Tensor, tmp_path: Path, form: str, as_dict: bool):
+    counts = frequencies()
+    made_of = made(x, importance=counts if as_dict else np.array(list(counts.values())), bits_per_dim=3)
+    wv = in_form(made_of, form, tmp_path)
+    assert isinstance(wv.codes, MixedCodes) and len(wv.codes.parts) > 1
+    assert sorted(wv) == sorted(WORDS)
+    ends = np.cumsum([0, *map(len, wv.codes.parts)])
+    least = [min(counts[w] for w in list(wv)[a:b]) for a, b in pairwise(ends)]
+    most = [max(counts[w] for w in list(wv)[a:b]) for a, b in pairwise(ends)]
+    assert all(low >= high for low, high in zip(least, most[1:], strict=False))
+    errors = (wv.query(WORDS) - x).square().mean(1)
+    first, last = list(wv)[: ends[1]], list(wv)[ends[-2] :]
+    assert errors[[WORDS.index(w) for w in first]].mean() < errors[[WORDS.index(w) for w in last]].mean() / 2
+    decoded = wv.codes.decode()
+    assert torch.equal(wv.query(list(wv)), decoded)
+    assert torch.equal(made_of.query(WORDS), wv.query(WORDS))
+    assert wv.most_similar(decoded[3], topn=1)[0][1] > 1 - 1e-5
+
+
+def test_words_without_an_importance_have_the_least(x: Tensor):
+    some = {WORDS[3]: 1e9, WORDS[5]: 1.0}
+    assert next(iter(made(x, importance=some, bits_per_dim=2))) == WORDS[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"importance": {}}, "empty dict"),
+        ({"importance": [1.0]}, r"shape \(1,\), \(200,\) is needed"),
+        ({"importance": [1.0] * (N - 1) + [-1.0]}, "importance of 'w199é' is -1.0"),
+        ({"importance": {WORDS[2]: float("nan"), WORDS[1]: 1}}, "importance of .* is nan"),
+        ({"importance": ["x"] * N}, "not of numbers"),
+        ({"codec": HalfQuantizer(), "max_bytes": 10}, "codec came with max_bytes"),
+        ({"bits": 0}, "bits is 0"),
+        ({"dtype": torch.int8}, "dtype is torch.int8"),
+    ],
+)
+def test_options_that_are_wrong(x: Tensor, options: dict, message: str):
+    with pytest.raises(gpuzip.GpuzipError, match=message):
+        made(x, **options)
+
+
+def test_an_option_that_is_none_is_a_type_error(x: Tensor):
+    with pytest.raises(TypeError, match="bitz"):
+        made(x, bitz=3)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+def test_a_limit_that_is_none(tmp_path: Path, limit: Any):
+    for read in (WordVectors.from_text, WordVectors.from_binary):
+        with pytest.raises(gpuzip.GpuzipError, match="limit is"):
+            read(tmp_path / "none", limit=limit)
+
+
+def test_words_and_rows_must_be_as_many(x: Tensor):
+    codes = made(x).codes
+    with pytest.raises(gpuzip.GpuzipError, match="2 words came with 200 rows"):
+        WordVectors(["a", "b"], codes)
+    with pytest.raises(gpuzip.GpuzipError, match="one str"):
+        WordVectors("ab", codes)
+
+
+def test_bytes_count_the_words_too(wv: WordVectors):
+    assert wv.nbytes > wv.codes.nbytes + sum(len(word.encode()) for word in WORDS) // 2
+    assert str(wv.nbytes) in repr(wv) and "200 words" in repr(wv)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=30), st.text())
+def test_any_words_are_found_in_any_form(
+    tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str
+):
+    listed = sorted(words)
+    rows = torch.arange(len(listed) * 2.0).view(-1, 2)
+    wv = WordVectors.from_dict(dict(zip(listed, rows, strict=True)), codec=HalfQuantizer())
+    for form in ["arrow"] if any("\0" in word for word in words) else ["arrow", "trie"]:
+        opened = in_form(wv, form, tmp_path_factory.mktemp("any"))
+        assert list(opened) == listed and torch.equal(opened.query(listed), rows)
+        assert (other in opened) == (other in words)
+
+
+def test_a_trie_has_no_zero_characters(tmp_path: Path):
+    pytest.importorskip("marisa_trie")
+    wv = WordVectors.from_dict({"a\0b": [1.0, 2.0]})
+    with pytest.raises(gpuzip.GpuzipError, match=r'zero character.*words="arrow"'):
+        wv.save(tmp_path / "v", words="trie")
+    assert list(tmp_path.glob("v/*")) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 5000])
+def test_a_lookup_finds_every_hash_wherever_it_is(tmp_path: Path, n: int):
+    words = [f"{i}" for i in range(n)]
+    write_lookup(words, tmp_path / "l")
+    lookup = Lookup(tmp_path / "l", n)
+    assert [list(lookup.candidates(word)) for word in words] == [[i] for i in range(n)]
+    assert list(lookup.candidates("no")) == []
+
+
+def test_a_lookup_finds_hashes_that_are_not_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    values = {f"{i}": (i // 3).to_bytes(8, "little") for i in range(900)} | {"z": b"\xff" * 8}
+    monkeypatch.setattr("gpuzip.words.lookup._digest", values.__getitem__)
+    write_lookup(values, tmp_path / "l")
+    lookup = Lookup(tmp_path / "l", len(values))
+    assert list(lookup.candidates("31")) == [30, 31, 32]
+    assert list(lookup.candidates("z")) == [900]
+
+
+def test_the_hash_is_the_same_for_ever():
+    assert word_hash("wörd") == 0xC1F30F6FB676BDE6

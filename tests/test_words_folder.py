@@ -1,0 +1,364 @@
+"""Folders of word vectors: replaced whole or not at all, and believed only where they are whole."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gpuzip.mixed import MixedCodes
+
+from gpuzip.codecs import LloydMaxQuantizer
+from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
+from gpuzip.storage import atomic, folder
+from gpuzip.storage.folder import read_folder, write_folder
+from gpuzip.words import WordVectors, load
+
+pytest.importorskip("pyarrow")
+
+FORMS = ["arrow", "trie"]
+N, D = 60, 8
+
+
+def vectors(seed: int, n: int = N) -> WordVectors:
+    x = torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+    parts = [
+        LloydMaxQuantizer(bits).fit(x).encode(rows) for bits, rows in ((4, x[: n // 3]), (2, x[n // 3 :]))
+    ]
+    return WordVectors([f"{seed}-{i}" for i in range(n)], MixedCodes(parts))
+
+
+def same(a: WordVectors, b: WordVectors) -> bool:
+    return list(a) == list(b) and torch.equal(a.codes.decode(), b.codes.decode())
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "v.sfry"
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    if request.param == "trie":
+        pytest.importorskip("marisa_trie")
+    return str(request.param)
+
+
+@pytest.fixture
+def saved(path: Path, form: str) -> Path:
+    vectors(0).save(path, words=form)
+    return path
+
+
+def test_what_is_saved_is_opened(saved: Path, form: str):
+    opened = load(saved, verify=True)
+    assert same(opened, vectors(0)) and opened.words.kind == form
+    assert [len(part) for part in opened.codes.parts] == [20, 40]  # type: ignore[union-attr]
+    names = set(os.listdir(saved)) - {"manifest.json"}
+    assert len(names) == 4 and all(re.search(r"-[0-9a-f]{16}\.", name) for name in names)
+
+
+def test_the_same_vectors_make_the_same_files(saved: Path, tmp_path: Path, form: str):
+    vectors(0).save(tmp_path / "again", words=form)
+    load(saved).save(tmp_path / "third", words=form)
+    for other in ("again", "third"):
+        assert sorted(os.listdir(tmp_path / other)) == sorted(os.listdir(saved))
+        assert (tmp_path / other / "manifest.json").read_bytes() == (saved / "manifest.json").read_bytes()
+
+
+def test_a_new_state_replaces_the_old_one_also_from_itself(saved: Path):
+    old = load(saved)
+    vectors(1).save(saved, words="arrow")
+    assert same(load(saved, verify=True), vectors(1)) and len(os.listdir(saved)) == 5
+    if os.name == "posix":
+        assert same(old, vectors(0))  # its files are gone, its maps are not
+        old.save(saved)
+        assert same(load(saved, verify=True), vectors(0))
+    load(saved).save(saved)
+    assert same(load(saved, verify=True), vectors(0)) and len(os.listdir(saved)) == 5
+
+
+STEPS = [
+    (folder, "_digest"),
+    (folder, "_ends"),
+    (folder.os, "replace"),
+    (folder, "_sync_folder"),
+    (folder, "_sealed"),
+    (atomic.os, "fsync"),
+    (folder, "_sweep"),
+]
+
+
+@pytest.mark.parametrize("at", range(len(STEPS)))
+def test_an_interrupt_in_any_step_leaves_one_state_whole(path: Path, at: int):
+    """Each step is interrupted at its first call, at its second, and so on until there are no more."""
+    vectors(0).save(path)
+    stop = KeyboardInterrupt if at % 2 else PermissionError
+    where, name = STEPS[at]
+    call, states = 0, []
+    while True:
+        call += 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(where, name, interrupted(getattr(where, name), call, stop))
+            try:
+                vectors(1).save(path)
+                break
+            except stop:
+                opened = load(path, verify=True)
+                states.append(next(i for i in (0, 1) if same(opened, vectors(i))))
+                vectors(0).save(path)
+                assert same(load(path, verify=True), vectors(0)) and len(os.listdir(path)) == 5
+    assert states == sorted(states)
+    assert same(load(path, verify=True), vectors(1)) and len(os.listdir(path)) == 5
+
+
+def interrupted(real: Callable[..., Any], call: int, stop: type[BaseException]) -> Callable[..., Any]:
+    calls = iter(range(1, 10**6))
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise stop("interrupted")
+        return real(*args, **kwargs)
+
+    return step
+
+
+CRASH = """
+import os, sys, torch
+sys.path.insert(0, {tests!r})
+from test_words_folder import vectors
+from gpuzip.storage import folder
+real, calls = os.replace, iter(range(100))
+def replace(a, b):
+    if next(calls) == {at}:
+        os._exit(7)
+    real(a, b)
+os.replace = replace
+vectors(1).save({path!r})
+"""
+
+
+@pytest.mark.parametrize("at", [1, 6])
+def test_a_crash_leaves_the_old_state_and_its_leavings_are_removed_later(path: Path, at: int):
+    vectors(0).save(path)
+    code = CRASH.format(tests=str(Path(__file__).parent), path=str(path), at=at)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, check=False
+    )
+    assert done.returncode == 7
+    assert same(load(path, verify=True), vectors(0)) and len(os.listdir(path)) > 5
+    vectors(1).save(path)
+    assert same(load(path, verify=True), vectors(1)) and len(os.listdir(path)) == 5
+
+
+def test_a_first_writing_that_fails_leaves_nothing_to_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "_sealed", interrupted(folder._sealed, 1, OSError))
+    with pytest.raises(OSError, match="interrupted"):
+        vectors(0).save(path)
+    assert os.listdir(path) == []
+    with pytest.raises(FormatError, match=r"has no manifest\.json"):
+        load(path)
+    vectors(0).save(path)
+    assert same(load(path), vectors(0))
+
+
+def test_other_files_are_left_alone(saved: Path, tmp_path: Path):
+    (saved / "notes.txt").write_text("mine")
+    vectors(1).save(saved)
+    assert (saved / "notes.txt").read_text() == "mine"
+    with pytest.raises(GpuzipError, match=r"holds deep and is no folder of gpuzip's"):
+        vectors(1).save(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"manifest_version": 3}')
+    with pytest.raises(FormatError, match="no format number"):
+        vectors(1).save(tmp_path / "other")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        vectors(1).save(saved / "notes.txt")
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path):
+    def put(text: str) -> None:
+        write_folder(tmp_path / "f", "texts", {"n": 1}, {"text.txt": lambda path: path.write_text(text)})
+
+    put("old")
+    seen = []
+
+    def read(found: folder.Folder) -> str:
+        seen.append(found.file("text.txt"))
+        if len(seen) == 1:
+            put("new")
+        return found.file("text.txt").read_text()
+
+    assert read_folder(tmp_path / "f", "texts", read, verify=True) == "new" and len(seen) == 2
+
+
+def member(path: Path, label: str) -> Path:
+    manifest = json.loads((path / "manifest.json").read_text())
+    return path / str(manifest["files"][label]["name"])
+
+
+def labels(form: str) -> list[str]:
+    words = {"arrow": ["words.arrow", "lookup.safetensors"], "trie": ["words.trie", "rows.safetensors"]}
+    return ["part-0.ezip", "part-1.ezip", *words[form]]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_member_that_is_missing_cut_or_longer_is_refused(saved: Path, form: str, which: int):
+    path = member(saved, labels(form)[which])
+    data = path.read_bytes()
+    for wrong in (data[:-1], data + b"\0", b""):
+        path.write_bytes(wrong)
+        with pytest.raises(FormatError, match=f"{path.name}: has {len(wrong)} bytes, its manifest says"):
+            load(saved)
+    path.unlink()
+    with pytest.raises(FormatError, match=f"{path.name}: is missing"):
+        load(saved)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_any_altered_byte_is_found_by_verify(saved: Path, form: str, which: int):
+    path = member(saved, labels(form)[which])
+    data = path.read_bytes()
+    for at in range(0, len(data), max(1, len(data) // 40)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(FormatError, match=f"{path.name}: is not the file that the manifest means"):
+            load(saved, verify=True)
+
+
+def test_a_swapped_part_is_refused_unverified(saved: Path, tmp_path: Path, form: str):
+    vectors(5).save(tmp_path / "other", words=form)
+    for label in labels(form):
+        mine, theirs = member(saved, label), member(tmp_path / "other", label)
+        data, other = mine.read_bytes(), theirs.read_bytes()
+        if data == other:  # the rows of the numbers of both tries
+            continue
+        assert len(other) == len(data) or label == "words.trie"
+        mine.write_bytes(other)
+        with pytest.raises(FormatError, match=mine.name):
+            load(saved)
+        mine.write_bytes(data)
+    assert same(load(saved), vectors(0))
+
+
+def test_parts_of_many_bytes_that_are_swapped_are_refused_by_their_headers(path: Path, tmp_path: Path):
+    vectors(0, n=30_000).save(path)
+    vectors(1, n=30_000).save(tmp_path / "other")
+    mine, theirs = member(path, "part-1.ezip"), member(tmp_path / "other", "part-1.ezip")
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(FormatError, match=f"{mine.name}: is not the file"):
+        load(path)
+
+
+def test_an_altered_trie_is_found_unverified(path: Path):
+    pytest.importorskip("marisa_trie")
+    vectors(0, n=20_000).save(path, words="trie")
+    file = member(path, "words.trie")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    with pytest.raises(FormatError, match=f"{file.name}: is not the file"):
+        load(path)
+
+
+def resealed(path: Path, change: Callable[[dict], object]) -> None:
+    """A manifest that was changed on purpose, with a digest that fits."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    del manifest["digest"]
+    manifest["digest"] = hashlib.blake2b(folder._text(manifest).encode(), digest_size=16).hexdigest()
+    (path / "manifest.json").write_text(folder._text(manifest))
+
+
+def put(*keys: str, value: Any) -> Callable[[dict], object]:
+    def change(manifest: dict) -> None:
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        manifest[keys[-1]] = value
+
+    return change
+
+
+LIES = {
+    "a path up": (put("files", "words.arrow", "name", value="../words-0123456789abcdef.arrow"), "wrong kind"),
+    "an absolute path": (put("files", "words.arrow", "name", value="/etc/passwd"), "wrong kind"),
+    "a backslash": (
+        put("files", "words.arrow", "name", value="a\\words-0123456789abcdef.arrow"),
+        "wrong kind",
+    ),
+    "no name": (put("files", "words.arrow", "name", value=7), "wrong kind"),
+    "files of a list": (put("files", value=[]), "wrong kind"),
+    "a newer format": (put("format", value=2), "newer than this version reads"),
+    "format as text": (put("format", value="1"), "no format number"),
+    "another kind": (put("kind", value="numbers"), "of 'numbers', 'words' is needed"),
+    "another field": (put("more", value=1), "does not match"),
+    "no files": (put("files", value={}), r"names no part-0\.ezip"),
+    "no rows": (put("about", "rows", value=[]), "describes no word vectors"),
+    "many rows": (put("about", "rows", value=[20, 41]), r"holds \(40, 8\) rows and columns.*\(41, 8\)"),
+    "negative rows": (put("about", "rows", value=[20, -41]), "describes no word vectors"),
+    "rows as text": (put("about", "rows", value="20"), "describes no word vectors"),
+    "one part less": (put("about", "rows", value=[20]), "holds 60 words|, 20"),
+    "other dimensions": (put("about", "d", value=9), r"holds \(20, 8\)"),
+    "words in no form": (put("about", "words", value="dict"), "describes no word vectors"),
+    "words in another form": (put("about", "words", value="trie"), r"names no words\.trie"),
+    "no mixture": (put("about", "mixed", value=False), "describes no word vectors"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_manifest_that_lies_is_refused(path: Path, lie: str):
+    vectors(0).save(path)
+    change, message = LIES[lie]
+    resealed(path, change)
+    with pytest.raises(FormatError, match=message):
+        load(path)
+
+
+def test_a_manifest_that_was_altered_is_refused(path: Path):
+    vectors(0).save(path)
+    manifest = path / "manifest.json"
+    text = manifest.read_text()
+    for wrong in (text.replace('"d": 8', '"d": 9'), text[:-3], "", "{}", "[" * 10**5, text + " ", "\xff"):
+        manifest.write_text(wrong)
+        with pytest.raises(FormatError, match=r"manifest\.json"):
+            load(path)
+    manifest.write_text(text + " " * folder.MANIFEST_LIMIT)
+    with pytest.raises(FormatError, match="larger than a manifest"):
+        load(path)
+
+
+def test_paths_that_are_no_folder(path: Path, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load(path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        load(tmp_path / "file")
+    with pytest.raises(FormatError, match=r"has no manifest\.json"):
+        load(tmp_path)
+    with pytest.raises(GpuzipError, match="words is 'json', one of arrow, trie"):
+        vectors(0).save(path, words="json")
+
+
+@pytest.mark.parametrize(("package", "words"), [("pyarrow", "arrow"), ("marisa_trie", "trie")])
+def test_a_package_that_is_not_there_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: str
+):
+    pytest.importorskip(package)
+    vectors(0).save(path, words=words)
+    monkeypatch.setitem(sys.modules, package, None)
+    for use in (lambda: load(path), lambda: vectors(0).save(path, words=words)):
+        with pytest.raises(MissingDependencyError, match=r"is not installed: pip install 'gpuzip\[words\]'"):
+            use()
+    monkeypatch.undo()
+    assert same(load(path, verify=True), vectors(0))
