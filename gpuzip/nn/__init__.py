@@ -2,5 +2,7 @@
 
 from gpuzip.nn.bag import QuantizedEmbeddingBag
 from gpuzip.nn.embedding import QuantizedEmbedding
+from gpuzip.nn.models import quantize_embeddings_
+from gpuzip.nn.report import Report
 
-__all__ = ["QuantizedEmbedding", "QuantizedEmbeddingBag"]
+__all__ = ["QuantizedEmbedding", "QuantizedEmbeddingBag", "Report", "quantize_embeddings_"]

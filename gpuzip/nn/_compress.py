@@ -31,7 +31,7 @@ def compressed(
     if isinstance(weight, Tensor):
         fitted = fitted.to(weight.device)
     table, codes = fitted.as_table(fitted.encode(weight).data)
-    return codes.to(device), table.codebook.to(device, dtype or rows.dtype)
+    return codes.to(device), table.codebook.to(device, dtype or rows.dtype, copy=True)
 
 
 def _fitted(codec: Codec, weight: Matrix) -> Codec:

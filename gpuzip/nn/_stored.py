@@ -80,7 +80,8 @@ class StoredTable(nn.Module):
         for buffer in self.buffers(recurse=False):
             with torch.no_grad():
                 moved = fn(buffer)
-            if torch._has_compatible_shallow_copy_type(buffer, moved):
+            inference = buffer.is_inference() or moved.is_inference()  # such tensors cannot change type
+            if not inference and torch._has_compatible_shallow_copy_type(buffer, moved):
                 buffer.data = moved
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

@@ -24,7 +24,8 @@ class QuantizedEmbeddingBag(QuantizedTable):
     """Sums, means or maxima of bags of rows, as torch.nn.EmbeddingBag gives them, from a compressed table.
 
     num_embeddings to padding_idx, device and dtype: nn.EmbeddingBag's; the rest, and what differs from torch,
-    as in QuantizedEmbedding. Rows of padding_idx are left out of their bag.
+    as in QuantizedEmbedding. Rows of padding_idx are left out of their bag; with one, torch.compile compiles
+    again for every number of ids.
     Source: torch.nn.EmbeddingBag.
     """
 
@@ -67,12 +68,11 @@ class QuantizedEmbeddingBag(QuantizedTable):
         QuantizedEmbedding; torch's errors for shapes that do not go together.
         """
         self.check_ids(input)
-        ids, padding = input.reshape(-1), None
-        places = torch.arange(len(ids), device=input.device, dtype=input.dtype)
-        if self.padding_idx is not None:  # one more row stands for padding, wherever it is
-            padding = len(ids)
-            places = torch.where(ids == self.padding_idx, padding, places)
-            ids = nn.functional.pad(ids, (0, 1), value=self.padding_idx)
+        ids, padding = input.reshape(-1), None if self.padding_idx is None else 0
+        places = torch.arange(ids.shape[0], device=input.device, dtype=input.dtype)
+        if self.padding_idx is not None:  # one more row, the first, stands for padding wherever it is
+            places = torch.where(ids == self.padding_idx, 0, places + 1)
+            ids = nn.functional.pad(ids, (1, 0), value=self.padding_idx)
         return nn.functional.embedding_bag(
             places.view(input.shape),
             self.clipped(self.rows(ids)),

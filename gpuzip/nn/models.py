@@ -1,0 +1,120 @@
+"""All embeddings of a model, compressed in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gpuzip.codecs import Codec
+from gpuzip.errors import GpuzipError
+from gpuzip.nn._found import Dense, FilterFn, Found, check_sharing, find, grouped, why_not
+from gpuzip.nn._stored import Trainable
+from gpuzip.nn._table import QuantizedTable
+from gpuzip.nn.bag import QuantizedEmbeddingBag
+from gpuzip.nn.embedding import QuantizedEmbedding
+from gpuzip.nn.report import Report, ReportRow
+from gpuzip.quality import Quality, QualityMeter
+from gpuzip.rows import BLOCK_BYTES
+
+
+def quantize_embeddings_(
+    model: nn.Module,
+    bits: int = 4,
+    codec: Codec | None = None,
+    filter_fn: FilterFn | None = None,
+    trainable: Trainable | None = None,
+) -> Report:
+    """Swap every nn.Embedding and nn.EmbeddingBag of a model for a compressed one; returns what that did.
+
+    bits, codec, trainable: as of QuantizedEmbedding. filter_fn(name, module): True for those to compress, by
+    default all; a module of several names is compressed if all are accepted.
+    A module in several places, and modules of one weight, stay one table. Device, dtype and training mode
+    are kept.
+
+    Left alone, with the reason in the report: subclasses with a forward or tensors of their own,
+    parametrized modules, modules with hooks, weights on the meta device or of other kinds, sparse gradients,
+    tables that would not be smaller, and with a ProductQuantizer those of fewer rows than centroids.
+    Raises GpuzipError, and changes nothing, where a weight is also held by something else (an lm_head),
+    a table holds NaN or does not suit the codec, or the model is an embedding itself.
+    """
+    found = find(model)
+    for one in found:
+        one.reason = why_not(one, filter_fn, codec)
+    chosen = [one for one in found if one.reason is None]
+    check_sharing(model, chosen)
+    swaps: list[tuple[Found, QuantizedTable]] = []
+    rows = {id(one): _left_alone([one], one.reason) for one in found if one.reason is not None}
+    for group in grouped(chosen):
+        modules = _quantized(group, bits, codec, trainable)
+        row = _row(group, modules)
+        if row.bytes_after >= row.bytes_before:
+            row = _left_alone(group, f"it would take {row.bytes_after:,} bytes")
+        else:
+            swaps += zip(group, modules, strict=True)
+        rows[id(group[0])] = row
+    for one, module in swaps:
+        one.swap(module)
+    return Report(tuple(rows[id(one)] for one in found if id(one) in rows))
+
+
+def _quantized(
+    group: list[Found], bits: int, codec: Codec | None, trainable: Trainable | None
+) -> list[QuantizedTable]:
+    """A module for each of one weight: the first compresses it, the others use the tensors of the first."""
+    first, *others = group
+    try:
+        table = _as_quantized(first.module, bits, codec, trainable)
+    except GpuzipError as error:
+        raise type(error)(
+            f"quantize_embeddings_: {first.names[0]}: {error} Or leave it out with filter_fn. "
+            "Nothing was changed."
+        ) from error
+    return [table, *(_as_quantized(one.module, bits, codec, trainable, table) for one in others)]
+
+
+def _as_quantized(
+    dense: Dense,
+    bits: int,
+    codec: Codec | None,
+    trainable: Trainable | None,
+    twin: QuantizedTable | None = None,
+) -> QuantizedTable:
+    """Of the settings of a dense module and its weight, or of the table of a twin that has this weight."""
+    names = ["num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type"]
+    kind: type[QuantizedEmbedding | QuantizedEmbeddingBag] = QuantizedEmbedding
+    if isinstance(dense, nn.EmbeddingBag):
+        kind, names = QuantizedEmbeddingBag, [*names, "mode", "include_last_offset"]
+    settings = {name: getattr(dense, name) for name in names} | {"trainable": trainable}
+    if twin is None:
+        module = kind(**settings, _weight=dense.weight, bits=bits, codec=codec)
+    else:
+        module = kind(**settings, device="meta")
+        module.share(twin)
+        if module.padding_idx is not None:
+            module.padding_row = dense.weight[module.padding_idx].detach().clone()
+    return module.train(dense.training)
+
+
+def _left_alone(group: list[Found], reason: str | None) -> ReportRow:
+    """With the reason that the first of the group has for all of it."""
+    names = tuple(name for one in group for name in one.names)
+    nbytes = group[0].module.weight.nbytes
+    return ReportRow(names, group[0].shape, nbytes, nbytes, reason=reason)
+
+
+def _row(group: list[Found], modules: list[QuantizedTable]) -> ReportRow:
+    names = tuple(name for one in group for name in one.names)
+    tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
+    after, dense = sum(t.nbytes for t in tensors.values()), group[0].module
+    quality = _quality(dense.weight.detach(), modules[0])
+    return ReportRow(names, group[0].shape, dense.weight.nbytes, after, quality.mse, quality.cosine)
+
+
+def _quality(weight: torch.Tensor, module: QuantizedTable) -> Quality:
+    meter, step = QualityMeter(), max(1, BLOCK_BYTES // (4 * weight.shape[1]))
+    with torch.no_grad():
+        for ids in torch.arange(len(weight), device=weight.device).split(step):
+            meter.add(weight[ids], module.rows(ids))
+    quality = meter.result()
+    assert quality is not None
+    return quality

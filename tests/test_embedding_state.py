@@ -1,0 +1,191 @@
+"""State of a QuantizedEmbedding: saved, loaded into other settings, moved, copied and shared."""
+
+import copy
+import io
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gpuzip.codecs import BinaryQuantizer, LloydMaxQuantizer, ProductQuantizer, ScalarQuantizer
+from gpuzip.nn import QuantizedEmbedding, QuantizedEmbeddingBag, quantize_embeddings_
+
+SETTINGS = [
+    {"bits": 3},
+    {"codec": LloydMaxQuantizer(4, block_len=4)},
+    {"codec": LloydMaxQuantizer(2, per="dim")},
+    {"codec": ProductQuantizer(5, 4, pad=True)},
+    {"codec": ScalarQuantizer(8, per="tensor")},
+    {"codec": BinaryQuantizer()},
+]
+
+
+def made(**settings) -> QuantizedEmbedding:
+    x = torch.randn(100, 24, generator=torch.Generator().manual_seed(0))
+    return QuantizedEmbedding.from_pretrained(x, padding_idx=2, **settings)
+
+
+def other(**settings) -> QuantizedEmbedding:
+    return QuantizedEmbedding(100, 24, padding_idx=2, **settings)
+
+
+def test_the_state_is_the_tensors_and_nothing_else():
+    assert list(made().state_dict()) == ["codes", "codebook", "padding_row"]
+    assert set(made(freeze=False).state_dict()) == {"codes", "codebook", "padding_row"}
+    assert set(made(freeze=False, trainable="scale").state_dict()) == {
+        *("codes", "codebook", "padding_row", "scale")
+    }
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("start", [{}, {"bits": 8}, {"codec": BinaryQuantizer()}, {"trainable": "codebook"}])
+def test_a_module_of_any_codec_loads_it(settings, start):
+    source, target = made(**settings), other(**start)
+    state = source.state_dict()
+    assert target.load_state_dict(state) == ([], [])
+    assert torch.equal(target.weight, source.weight)
+    assert target.codes.data_ptr() != source.codes.data_ptr()
+    assert isinstance(target.codebook, nn.Parameter) == ("trainable" in start)
+    assert target.ratio == source.ratio
+
+
+def test_loading_keeps_the_dtype_of_the_module():
+    source, target = made(bits=3), other().half()
+    target.load_state_dict(source.state_dict())
+    assert {t.dtype for t in target.buffers()} == {torch.uint8, torch.float16}
+    assert torch.equal(target.weight, source.half().weight)
+
+
+def test_a_parameter_stays_the_object_that_an_optimizer_has():
+    target = other(trainable="codebook", bits=2)
+    optimizer = torch.optim.SGD(target.parameters(), 0.1)
+    target.load_state_dict(made(bits=3).state_dict())
+    target(torch.arange(9)).sum().backward()
+    before = target.codebook.clone()
+    optimizer.step()
+    assert not torch.equal(target.codebook, before)
+
+
+def test_assign_fills_a_module_without_memory():
+    source = made(bits=3)
+    target = other(device="meta")
+    assert target(torch.ones(2, 3, dtype=torch.int64, device="meta")).shape == (2, 3, 24)
+    target.load_state_dict(source.state_dict(), assign=True)
+    assert target.codes.data_ptr() == source.codes.data_ptr()
+    assert torch.equal(target.weight, source.weight)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_safetensors_and_torch_save(settings, tmp_path):
+    source = made(**settings)
+    save_file(source.state_dict(), tmp_path / "x.safetensors")
+    file = io.BytesIO()
+    torch.save(source.state_dict(), file)
+    file.seek(0)
+    for state in (load_file(tmp_path / "x.safetensors"), torch.load(file, weights_only=True)):
+        target = other()
+        target.load_state_dict(state)
+        assert torch.equal(target.weight, source.weight)
+
+
+def changed(**tensors: Tensor | int) -> dict[str, Tensor | int]:
+    return made().state_dict() | tensors
+
+
+WRONG = {
+    "rows": (changed(codes=torch.zeros(99, 12, dtype=torch.uint8)), r"\(99, 12\) uint8, \(100, B\) uint8"),
+    "bytes": (changed(codes=torch.zeros(100, 11, dtype=torch.uint8)), r"11 bytes a row, .* needs 12"),
+    "codes of floats": (changed(codes=torch.zeros(100, 12)), r"float32, .* uint8 is needed"),
+    "codes of one dimension": (changed(codes=torch.zeros(100, dtype=torch.uint8)), "uint8 is needed"),
+    "entries": (changed(codebook=torch.zeros(1, 12, 1)), "12 entries"),
+    "one entry": (changed(codebook=torch.zeros(1, 1, 1)), "1 entries"),
+    "too many entries": (changed(codebook=torch.zeros(1, 1 << 17, 1)), "131072 entries"),
+    "another codebook": (changed(codebook=torch.zeros(1, 4, 1)), "needs 6"),
+    "too many codebooks": (changed(codebook=torch.zeros(48, 16, 1)), "needs 24"),
+    "an empty codebook": (changed(codebook=torch.zeros(0, 16, 1)), "of floats is needed"),
+    "whole numbers": (changed(codebook=torch.zeros(1, 16, 1, dtype=torch.int32)), "int32, .* of floats"),
+    "a flat codebook": (changed(codebook=torch.zeros(16)), "of floats is needed"),
+    "no tensor": (changed(codes=3), "Tensor"),
+    "padding": (changed(padding_row=torch.zeros(25)), "size mismatch for padding_row"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_state_that_does_not_fit_is_refused_before_it_is_used(name):
+    state, message = WRONG[name]
+    target = made(bits=2) if name == "no tensor" else made()
+    before = target.weight
+    with pytest.raises(RuntimeError, match=message):
+        target.load_state_dict(state)
+    if name != "no tensor":  # then torch copies what is one
+        assert torch.equal(target.weight, before)
+
+
+def test_names_that_miss_or_are_too_many_are_those_of_torch():
+    source = made()
+    state = source.state_dict()
+    codes = state.pop("codes")
+    target = made(bits=2)
+    with pytest.raises(RuntimeError, match=r"needs 6|needs 12"):
+        target.load_state_dict(state, strict=False)  # a codebook of other codes
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "codes"'):
+        made().load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "scale"'):
+        made().load_state_dict({**state, "codes": codes, "scale": torch.ones(24)})
+
+
+def test_inside_a_model_the_message_names_the_module():
+    model = nn.Sequential(other(), nn.Linear(24, 2))
+    state = model.state_dict() | {"0.codes": torch.zeros(3, 12, dtype=torch.uint8)}
+    with pytest.raises(RuntimeError, match=r"0\.codes and 0\.codebook do not fit this module"):
+        model.load_state_dict(state)
+
+
+def test_deepcopy_is_apart():
+    source = made(freeze=False)
+    twin = copy.deepcopy(source)
+    with torch.no_grad():
+        twin.codebook.zero_()
+    assert source.weight[5].abs().sum() > 0 and twin.weight[5].abs().sum() == 0
+
+
+def tied() -> nn.ModuleDict:
+    model = nn.ModuleDict({"a": nn.Embedding(300, 24), "b": nn.EmbeddingBag(300, 24, padding_idx=1)})
+    model["b"].weight = model["a"].weight
+    quantize_embeddings_(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.half(),
+        lambda model: model.to(torch.float64),
+        lambda model: model.float(),
+        lambda model: copy.deepcopy(model),
+        lambda model: model.share_memory(),
+        lambda model: (model.load_state_dict(model.state_dict()), model)[1],
+    ],
+)
+def test_tied_tables_stay_one(change):
+    model = change(tied())
+    a, b = model["a"], model["b"]
+    assert isinstance(a, QuantizedEmbedding) and isinstance(b, QuantizedEmbeddingBag)
+    for name in ("codes", "codebook"):
+        assert getattr(a, name) is getattr(b, name)
+    input = torch.arange(2, 8)
+    assert torch.equal(b(input[:, None]), a(input))
+
+
+def test_tied_tables_stay_one_when_other_shapes_are_loaded():
+    model, wide = (
+        tied(),
+        nn.ModuleDict({"a": nn.Embedding(300, 24), "b": nn.EmbeddingBag(300, 24, padding_idx=1)}),
+    )
+    wide["b"].weight = wide["a"].weight
+    quantize_embeddings_(wide, bits=8)
+    model.load_state_dict(wide.state_dict())
+    assert model["a"].codes is model["b"].codes and model["a"].codebook is model["b"].codebook
+    input = torch.arange(9)
+    assert torch.equal(model["a"](input), wide["a"](input))
