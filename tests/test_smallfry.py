@@ -1,0 +1,354 @@
+"""smallfry's functions, and its files as it wrote them: bit strings, most significant bit first."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.interop import smallfry
+from gpuzip.mixed import MixedCodes
+from gpuzip.words import legacy
+
+V, DIM = 50, 7
+WORDS = [f"w{i}é" for i in range(V)]
+
+
+def bit_file(path: Path, codes: np.ndarray, bits: int) -> None:
+    """Codes one after the other as text of 0s and 1s, filled up to a byte at the end."""
+    text = "".join(format(code, f"0{bits}b") for code in codes.reshape(-1).tolist())
+    text += "0" * (-len(text) % 8)
+    path.write_bytes(bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8)))
+
+
+def write_folder(
+    folder: Path,
+    allots: list[int],
+    starts: list[int],
+    words: str = "list",
+    dim: int = DIM,
+    pickled: bool = False,
+) -> np.ndarray:
+    """A folder of version 0; the rows it stands for, (V, dim)."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    codebooks, rows = [], []
+    for i, (bits, start, stop) in enumerate(zip(allots, starts, [*starts[1:], V], strict=True)):
+        codebook = draw.standard_normal((1 << bits, 1))  # in no order, as k-means leaves it
+        codes = draw.integers(0, 1 << bits, (stop - start, dim))
+        if bits:
+            bit_file(folder / f"submat{i}", codes, bits)
+        else:
+            (folder / f"submat{i}").touch()
+        codebooks.append(codebook)
+        rows.append(codebook[codes, 0])
+    if pickled:
+        array = np.empty(len(codebooks), object)
+        array[:] = codebooks
+        np.save(folder / "codebks.npy", array, allow_pickle=True)
+    elif len(set(allots)) == 1:
+        np.save(folder / "codebks.npy", np.array(codebooks))
+    else:
+        (folder / "codebks.json").write_text(json.dumps([codebook.tolist() for codebook in codebooks]))
+    (folder / "metadata").write_text(json.dumps({"allots": allots, "dim": dim, "allot_indices": starts}))
+    write_words(folder, words)
+    return np.concatenate(rows).astype(np.float32)
+
+
+def write_words(folder: Path, words: str) -> None:
+    if words == "list":
+        (folder / "words.list.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    elif words == "trie":
+        marisa_trie = pytest.importorskip("marisa_trie")
+        numbers = [(i,) for i in range(V)]
+        marisa_trie.RecordTrie("I", zip(WORDS, numbers, strict=True)).save(str(folder / "words.trie.marisa"))
+    elif words == "dict":
+        pickled = np.array({word: i for i, word in enumerate(WORDS)}, object)
+        np.save(folder / "words.dict.npy", pickled, allow_pickle=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "old.sfry"
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+@pytest.mark.parametrize("words", ["list", "trie"])
+@pytest.mark.parametrize("bits", range(9))
+def test_a_folder_of_one_part(path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, words: str, block: int):
+    monkeypatch.setattr(legacy, "BLOCK_BYTES", block)
+    rows = write_folder(path, [bits], [0], words)
+    wv = smallfry.load(path)
+    assert list(wv) == WORDS and np.array_equal(wv.query(WORDS).numpy(), rows)
+    assert np.array_equal(wv.query_idx(7).numpy(), rows[7])
+
+
+@pytest.mark.parametrize("words", ["list", "trie"])
+def test_a_folder_of_parts_of_different_bits(path: Path, words: str, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    rows = write_folder(path, [8, 5, 3, 3, 1, 0], [0, 3, 10, 21, 30, 44], words)
+    wv = smallfry.load(path)
+    assert isinstance(wv.codes, MixedCodes) and len(wv.codes.parts) == 6
+    assert np.array_equal(wv.query(WORDS).numpy(), rows)
+    nearest = wv.most_similar(torch.from_numpy(rows[2]), topn=1)
+    assert nearest[0][0] == WORDS[2]
+    wv.save(tmp_path / "new.sfry")
+    again = smallfry.load(tmp_path / "new.sfry")
+    assert list(again) == WORDS and torch.equal(again.query(WORDS), wv.query(WORDS))
+
+
+def test_codebooks_in_other_forms_of_plain_arrays(path: Path):
+    rows = write_folder(path, [2, 2], [0, 20])
+    codebooks = np.load(path / "codebks.npy", allow_pickle=False)
+    for form in (np.asfortranarray(codebooks), codebooks.astype(">f8"), codebooks.astype(np.float32)):
+        np.save(path / "codebks.npy", form)
+        assert np.allclose(smallfry.load(path).query(WORDS).numpy(), rows)
+
+
+def test_pickles_are_refused_with_a_way_out(path: Path, tmp_path: Path):
+    rows = write_folder(path, [4, 1], [0, 20], "dict", pickled=True)
+    with pytest.raises(FormatError, match=r"words\.dict\.npy: is a pickle.*words\.list\.txt"):
+        smallfry.load(path)
+    word2idx = {word: i for i, word in enumerate(WORDS)}
+    with pytest.raises(FormatError, match=r"codebks\.npy: is a pickle.*codebks\.json"):
+        smallfry.load(path, word2idx)
+    advised(legacy._TO_JSON, path)
+    assert np.array_equal(smallfry.load(path, word2idx).query(WORDS).numpy(), rows)
+    advised(smallfry._TO_LIST, path)
+    assert list(smallfry.load(path)) == WORDS
+
+
+def advised(advice: str, folder: Path) -> None:
+    """Do what a message says, in a shell."""
+    command = advice[advice.index("python -c") :].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, cwd=folder, check=True)
+
+
+def test_words_of_the_callers(path: Path):
+    rows = write_folder(path, [3], [0], words="none")
+    with pytest.raises(FormatError, match=r"has no words\. Pass word2idx"):
+        smallfry.load(path)
+    shuffled = dict(sorted({word: i for i, word in enumerate(WORDS)}.items(), key=lambda item: item[0]))
+    for words in (shuffled, WORDS, tuple(WORDS), {word: np.int64(i) for word, i in shuffled.items()}):
+        assert np.array_equal(smallfry.load(path, words).query(WORDS).numpy(), rows)
+    for wrong in ({"a": 0, "b": 0}, {"a": 1}, {"a": -1}, {"a": "0"}):
+        with pytest.raises(FormatError, match=r"word2idx: '[ab]' has row"):
+            smallfry.load(path, wrong)  # type: ignore[arg-type]
+
+
+def metadata(**changes: Any) -> Any:
+    def change(folder: Path) -> None:
+        old = json.loads((folder / "metadata").read_text())
+        (folder / "metadata").write_text(json.dumps(old | changes))
+
+    return change
+
+
+def file(name: str, data: bytes | None) -> Any:
+    def change(folder: Path) -> None:
+        (folder / name).unlink() if data is None else (folder / name).write_bytes(data)
+
+    return change
+
+
+LIES = {
+    "no metadata": (file("metadata", None), "metadata: is missing"),
+    "metadata in no JSON": (file("metadata", b"{"), "metadata: is not JSON"),
+    "metadata of others": (file("metadata", b"[]"), "metadata: allots, allot_indices, dim are needed"),
+    "more dimensions": (metadata(dim=8), r"submat0: has 27 bytes, 30 are needed"),
+    "the sea": (metadata(dim=1 << 60), "metadata: does not divide 50 words"),
+    "no dimensions": (metadata(dim=0), "metadata: does not divide"),
+    "other bits": (metadata(allots=[3, 3]), "submat1: has 35 bytes, 105|submat1: has .* bytes"),
+    "nine bits": (metadata(allots=[9, 2]), "metadata: does not divide"),
+    "a part more": (metadata(allots=[3, 2, 1], allot_indices=[0, 10, 20]), "has 2 codebooks for 3 parts"),
+    "parts out of order": (metadata(allot_indices=[10, 0]), "metadata: does not divide"),
+    "parts beyond the words": (metadata(allot_indices=[0, 50]), "metadata: does not divide"),
+    "a part cut off": (file("submat1", b"\0"), "submat1: has 1 bytes, 70 are needed"),
+    "a part missing": (file("submat1", None), "submat1: is missing"),
+    "no codebooks": (file("codebks.json", None), r"codebks\.npy: is missing"),
+    "codebooks of few levels": (
+        file("codebks.json", b"[[1,2],[1,2]]"),
+        r"\(2, 1\) levels came for codes of 3",
+    ),
+    "codebooks of NaN": (file("codebks.json", b"[[1,NaN],[1,2]]"), r"codebks\.json: a codebook"),
+    "codebooks of text": (
+        file("codebks.json", b'[["a"],[1]]'),
+        r"codebks\.json: a codebook is not of numbers",
+    ),
+    "codebooks of nothing": (file("codebks.json", b"{}"), r"codebks\.json: a list"),
+    "fewer words": (file("words.list.txt", b"a\nb"), "metadata: does not divide 2 words"),
+    "words twice": (file("words.list.txt", b"\n".join([b"a"] * V)), "'a' is the word of rows 0 and 1"),
+    "words in no UTF-8": (file("words.list.txt", b"\xff"), r"words\.list\.txt: is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_folder_that_lies_is_refused(path: Path, lie: str):
+    write_folder(path, [3, 2], [0, 10])
+    change, message = LIES[lie]
+    change(path)
+    with pytest.raises(GpuzipError, match=message):
+        smallfry.load(path)
+
+
+def test_a_numpy_file_that_lies_is_refused(path: Path):
+    write_folder(path, [2], [0])
+    data = (path / "codebks.npy").read_bytes()
+    for wrong in (data[:-1], data[:20], b"", data.replace(b"(1, 4, 1)", b"(9, 4, 1)"), data + b"\0"):
+        (path / "codebks.npy").write_bytes(wrong)
+        with pytest.raises(FormatError, match=r"codebks\.npy"):
+            smallfry.load(path)
+    with open(path / "codebks.npy", "wb") as sparse:
+        sparse.truncate(legacy.SMALL_FILE + 1)
+    with pytest.raises(FormatError, match="more than such a file"):
+        smallfry.load(path)
+
+
+def test_a_trie_that_is_none_is_refused(path: Path):
+    pytest.importorskip("marisa_trie")
+    write_folder(path, [2], [0], words="none")
+    (path / "words.trie.marisa").write_bytes(b"no trie")
+    with pytest.raises(FormatError, match=r"words\.trie\.marisa: not a readable trie"):
+        smallfry.load(path)
+
+
+def write_pair(path: Path, bits: int, block_len: int, dim: int, n: int = 33) -> np.ndarray:
+    """Both files of version 1; the rows they stand for."""
+    draw = np.random.default_rng(1)
+    codebook = draw.standard_normal((1 << bits, block_len))
+    codes = draw.integers(0, 1 << bits, (n, dim // block_len))
+    bit_file(path, codes, bits)
+    path.with_name(path.name + ".meta").write_text(json.dumps([codebook.tolist(), dim]))
+    return codebook[codes].reshape(n, dim).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+@pytest.mark.parametrize(
+    ("bits", "block_len", "dim"), [(1, 1, 9), (3, 1, 7), (4, 2, 10), (5, 3, 9), (8, 1, 5)]
+)
+def test_a_pair_of_files(
+    path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, block_len: int, dim: int, block: int
+):
+    monkeypatch.setattr(legacy, "BLOCK_BYTES", block)
+    rows = write_pair(path, bits, block_len, dim)
+    wv = smallfry.load(path)
+    assert list(wv) == [str(i) for i in range(33)]
+    assert np.array_equal(wv.query_idx(range(33)).numpy(), rows)
+    assert np.array_equal(wv["30"].numpy(), rows[30])
+    named = smallfry.load(path, WORDS[:33])
+    assert np.array_equal(named.query(WORDS[:33]).numpy(), rows)
+
+
+def test_rows_of_a_few_bits_need_words(path: Path):
+    write_pair(path, 1, 1, 7, n=1)
+    assert len(smallfry.load(path)) == 1
+    rows = write_pair(path, 1, 1, 2, n=3)  # 6 bits of 8, and room for a fourth
+    with pytest.raises(FormatError, match=r"may hold 4 rows or less, of 2 bits\. Give its words"):
+        smallfry.load(path)
+    assert np.array_equal(smallfry.load(path, "abc").query(list("abc")).numpy(), rows)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        (b"[[[1],[2],[3]], 4]", "3 points of 1 dimensions"),
+        (b"[[[1]], 4]", "1 points"),
+        (b"[[[1,2],[2,3]], 3]", "2 points of 2 dimensions for rows of 3"),
+        (b"[[[1],[2,3]], 3]", "not of numbers"),
+        (b"[[[1],[Infinity]], 3]", "of finite numbers"),
+        (b"[[[1],[2]], -3]", "a codebook and a number of dimensions"),
+        (b"[[[1],[2]], 1e3]", "a codebook and a number of dimensions"),
+        (b"{}", "a codebook and a number of dimensions"),
+        (b"nonsense", "not JSON"),
+    ],
+)
+def test_a_pair_that_lies_is_refused(path: Path, meta: bytes, message: str):
+    write_pair(path, 1, 1, 8)
+    path.with_name(path.name + ".meta").write_bytes(meta)
+    with pytest.raises(FormatError, match=message):
+        smallfry.load(path)
+
+
+def test_a_pair_of_another_size_is_refused(path: Path):
+    write_pair(path, 1, 1, 30)
+    for n in (32, 34):
+        with pytest.raises(FormatError, match=r"old\.sfry: has 124 bytes, "):
+            smallfry.load(path, [str(i) for i in range(n)])
+    path.with_name(path.name + ".meta").unlink()
+    with pytest.raises(FormatError, match=r"\.meta: is missing"):
+        smallfry.load(path)
+    with pytest.raises(FileNotFoundError):
+        smallfry.load(path / "none")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    x = np.random.default_rng(0).standard_normal((V, DIM))
+    lines = (f"{word} {' '.join(map(str, row))}" for word, row in zip(WORDS, x, strict=True))
+    (tmp_path / "glove.txt").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "glove.txt"
+
+
+def prior(path: Path, form: str) -> Path:
+    counts = {word: 10**6 // (i + 1) ** 3 + 1 for i, word in enumerate(WORDS[:30])}
+    if form == "json":
+        path.write_text(json.dumps(counts))
+    else:
+        end = "\t" if form == "tabs" else " "
+        path.write_text("\n".join(f"{word}{end}{n}" for word, n in counts.items()) + "\n\n")
+    return path
+
+
+@pytest.mark.parametrize(("word_rep", "kind"), [("trie", "trie"), ("dict", "arrow"), ("list", "arrow")])
+@pytest.mark.parametrize("R", [1, 2, 8])
+def test_compress_gives_every_value_R_bits(source: Path, path: Path, word_rep: str, kind: str, R: int):
+    pytest.importorskip("marisa_trie" if kind == "trie" else "pyarrow")
+    wv = smallfry.compress(source, path, R=R, word_rep=word_rep)
+    assert wv.words.kind == kind and list(wv) == WORDS and wv.codes.codec.bits == R
+    assert torch.equal(smallfry.load(path).query(WORDS), wv.query(WORDS))
+
+
+@pytest.mark.parametrize("form", ["json", "lines", "tabs"])
+def test_frequent_words_have_more_bits(source: Path, path: Path, tmp_path: Path, form: str):
+    wv = smallfry.compress(source, path, prior(tmp_path / "p", form), R=2)
+    assert isinstance(wv.codes, MixedCodes) and len(wv.codes.parts) > 1
+    assert set(list(wv)[: len(wv.codes.parts[0])]) < set(WORDS[:10]) and set(wv) == set(WORDS)
+
+
+def test_no_value_has_more_bits_than_max_bitrate(source: Path, path: Path, tmp_path: Path):
+    frequencies = prior(tmp_path / "p", "json")
+    free = smallfry.compress(source, path, frequencies, R=2)
+    bound = smallfry.compress(source, tmp_path / "b", frequencies, R=2, max_bitrate=3)
+    assert max(bits(free)) > 3 >= max(bits(bound))
+    assert max(bits(smallfry.compress(source, tmp_path / "c", R=5, max_bitrate=3))) <= 3
+
+
+def bits(wv: Any) -> list[int]:
+    parts = wv.codes.parts if isinstance(wv.codes, MixedCodes) else [wv.codes]
+    return [part.codec.bits for part in parts]
+
+
+def test_a_budget_of_bytes_is_kept(source: Path, path: Path, tmp_path: Path):
+    assert smallfry.compress(source, path, mem_budget=300).codes.nbytes <= 300
+    weighted = smallfry.compress(source, tmp_path / "w", prior(tmp_path / "p", "json"), mem_budget=400)
+    assert weighted.codes.nbytes <= 400
+
+
+def test_arguments_that_are_wrong(source: Path, path: Path, tmp_path: Path):
+    with pytest.raises(GpuzipError, match="word_rep is 'pickle'"):
+        smallfry.compress(source, path, word_rep="pickle")
+    path.mkdir()
+    with pytest.raises(FileExistsError, match="is there already"):
+        smallfry.compress(source, path)
+    np.save(tmp_path / "prior.npy", np.array({"a": 1}, object), allow_pickle=True)
+    with pytest.raises(FormatError, match=r"is a pickle.*prior\.json"):
+        smallfry.read_prior(tmp_path / "prior.npy")
+    for wrong in ("a b\n", "a 1\nb\n", '{"a": "x"}', '{"a": [1]}', "", "{}", "\n"):
+        (tmp_path / "p").write_text(wrong)
+        with pytest.raises(FormatError, match="p: "):
+            smallfry.read_prior(tmp_path / "p")
