@@ -1,11 +1,12 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
 from gpuzip._version import __version__
-from gpuzip.api import compress, info, load, open, quantize, save
+from gpuzip.api import compress, info, load, open, open_mixed, quantize, save
 from gpuzip.codecs import (
     BinaryQuantizer,
     HalfQuantizer,
     LloydMaxQuantizer,
+    MixedLloydMaxQuantizer,
     ProductQuantizer,
     ScalarQuantizer,
 )
@@ -26,6 +27,7 @@ from gpuzip.interop.sentence_transformers import (
     to_sentence_transformers,
 )
 from gpuzip.interop.usearch import from_usearch, to_usearch
+from gpuzip.mixed import MixedCodes
 from gpuzip.quality import Quality, recall
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
@@ -40,6 +42,8 @@ __all__ = [
     "HalfQuantizer",
     "LloydMaxQuantizer",
     "MissingDependencyError",
+    "MixedCodes",
+    "MixedLloydMaxQuantizer",
     "NotFittedError",
     "ProductQuantizer",
     "Quality",
@@ -55,6 +59,7 @@ __all__ = [
     "load",
     "most_similar",
     "open",
+    "open_mixed",
     "quantize",
     "quantize_embeddings",
     "recall",

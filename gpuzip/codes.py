@@ -110,13 +110,8 @@ class Codes:
 
         Negative ids count from the end. Raises IndexError for ids that are no rows.
         """
-        index = _as_index(ids, len(self), self.device)
-        if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
-            raise TypeError(f"Codes.rows: ids are {ids!r}; a list or tensor of row numbers is needed.")
-        n = len(self)
-        if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
-            raise IndexError(f"Codes.rows: ids from {int(index.min())} to {int(index.max())}, of {n} rows.")
-        return self.codec.decode_rows(self.data, torch.where(index < 0, index + n, index)).to(self.dtype)
+        index = row_ids("Codes.rows", ids, len(self), self.device)
+        return self.codec.decode_rows(self.data, index).to(self.dtype)
 
     def search(
         self,
@@ -206,6 +201,18 @@ def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"Codes: index is {index!r}; an int, a slice, ids or a mask is needed.") from error
     return rows.long() if rows.numel() == 0 else rows
+
+
+def row_ids(
+    who: str, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor, n: int, device: torch.device
+) -> Tensor:
+    """(R,) int64 ids on the device, none negative. Raises IndexError for ids that are no rows."""
+    index = _as_index(ids, n, device)
+    if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
+        raise TypeError(f"{who}: ids are {ids!r}; a list or tensor of row numbers is needed.")
+    if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
+        raise IndexError(f"{who}: ids from {int(index.min())} to {int(index.max())}, of {n} rows.")
+    return torch.where(index < 0, index + n, index)
 
 
 def cat(parts: Sequence[Codes]) -> Codes:

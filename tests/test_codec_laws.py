@@ -12,6 +12,7 @@ from gpuzip.codecs import (
     BinaryQuantizer,
     HalfQuantizer,
     LloydMaxQuantizer,
+    MixedLloydMaxQuantizer,
     ProductQuantizer,
     ScalarQuantizer,
     codec_class,
@@ -32,6 +33,8 @@ SETTINGS = {
     "lloydmax-dim": LloydMaxQuantizer(1, per="dim"),
     "lloydmax-group": LloydMaxQuantizer(5, per=96),
     "lloydmax-block": LloydMaxQuantizer(8, block_len=4),
+    "lloydmax-mixed": MixedLloydMaxQuantizer(2.3),
+    "lloydmax-mixed-half": MixedLloydMaxQuantizer(0.5),
     "half": HalfQuantizer(),
     "half-bfloat16": HalfQuantizer("bfloat16"),
 }
@@ -78,6 +81,12 @@ def test_few_rows(codec, real, n):
     assert torch.equal(codes.data, codec.encode(real[:64]).data[:n])
 
 
+def test_what_is_fitted_on_and_encoded_is_not_changed(unfitted, real):
+    x = real[:1000].clone()
+    unfitted.fit(x).encode(x).quality(x)
+    assert torch.equal(x, real[:1000])
+
+
 def test_rows_are_decoded_alone(codec, real):
     codes = codec.encode(real[:300].half())
     ids = [7, 299, 0, 7, -1]
@@ -93,7 +102,7 @@ def test_rows_are_decoded_alone(codec, real):
 
 def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
-    if isinstance(codec, HalfQuantizer):
+    if isinstance(codec, HalfQuantizer | MixedLloydMaxQuantizer):
         with pytest.raises(GpuzipError, match="are not looked up in a table"):
             codec.as_table(codes.data)
         return

@@ -16,7 +16,7 @@ LAYERS = [
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.similar"],
     ["gpuzip.budget"],
-    ["gpuzip.codecs"],
+    ["gpuzip.codecs", "gpuzip.mixed"],
     ["gpuzip.codes"],
     ["gpuzip.searching"],
     ["gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],

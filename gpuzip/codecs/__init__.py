@@ -4,6 +4,7 @@ from gpuzip.codecs.base import Codec
 from gpuzip.codecs.binary import BinaryQuantizer
 from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
+from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
@@ -16,6 +17,7 @@ CODECS: dict[str, type[Codec]] = {
         BinaryQuantizer,
         HalfQuantizer,
         LloydMaxQuantizer,
+        MixedLloydMaxQuantizer,
     )
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "Codec",
     "HalfQuantizer",
     "LloydMaxQuantizer",
+    "MixedLloydMaxQuantizer",
     "ProductQuantizer",
     "ScalarQuantizer",
     "codec_class",

@@ -47,7 +47,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
         )
 
     if len(packed):
-        map_blocks(one_block, len(out), -(-_BLOCK // out[0].nbytes // at_once) * at_once)
+        map_blocks(one_block, len(out), -(-_BLOCK // out[0].nbytes // at_once) * at_once, lone_here=True)
     if unknown is not None:
         out[unknown] = 0
     return out

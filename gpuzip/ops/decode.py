@@ -46,7 +46,7 @@ def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) 
         if unknown is not None:
             out[start:stop][unknown] = 0
 
-    map_blocks(one_block, R, 1024)
+    map_blocks(one_block, R, 1024, lone_here=R < 256)
     return out
 
 

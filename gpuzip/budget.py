@@ -1,0 +1,229 @@
+"""Codes that fit a number of bytes: bits go where they lower the error most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip.codecs import Codec, LloydMaxQuantizer, MixedLloydMaxQuantizer
+from gpuzip.codes import Codes
+from gpuzip.errors import GpuzipError
+from gpuzip.mixed import MixedCodes
+from gpuzip.ops import code_bytes
+from gpuzip.rows import BLOCK_BYTES, Matrix, Rows, is_whole
+
+Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+_HEADER, _MANIFEST = 1536, 4096  # bytes at most, of an .ezip file and of a folder
+_SAMPLE = 1 << 18  # values that tell how much a bit gains
+_TRIED = 4096  # rows that choose between codecs
+_FITTED = 1 << 24  # values that a group's codec is fitted on
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What codes may cost: bytes with all that is stored beside them, or bits of codes a dimension."""
+
+    max_bytes: int | None
+    bits_per_dim: float | None
+
+    def code_bits(self, n: int, d: int, beside: int) -> float:
+        """Bits that the codes of n rows may have, when `beside` bytes are taken by other things."""
+        if self.max_bytes is None:
+            assert self.bits_per_dim is not None
+            return self.bits_per_dim * n * d
+        return 8.0 * (self.max_bytes - beside)
+
+
+def parse_bytes(who: str, name: str, value: int | str) -> int:
+    """A whole number, or text such as "20MB" (10**6), "1.5 GiB" (2**30) or "300k". Raises GpuzipError."""
+    if is_whole(value) and int(value) > 0:
+        return int(value)
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if not found or float(found[1]) == 0:
+        raise GpuzipError(
+            f"{who}: {name} is {value!r}; a number of bytes, or text such as '20MB', is needed."
+        )
+    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+
+
+def fit_budget(
+    who: str,
+    x: Matrix,
+    max_bytes: int | str | None,
+    bits_per_dim: float | None,
+    importance: Importance | None,
+    seed: int,
+) -> Codes | MixedCodes:
+    """See `gpuzip.compress`."""
+    rows = Rows(who, x)
+    if rows.n == 0:
+        raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+    budget = _budget(who, max_bytes, bits_per_dim)
+    if importance is None:
+        return _alike(who, x, rows, budget, seed)
+    return _by_importance(who, x, rows, budget, importances(who, importance, rows.n), seed)
+
+
+def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -> Budget:
+    if (max_bytes is None) == (bits_per_dim is None):
+        raise GpuzipError(f"{who}: max_bytes or bits_per_dim is needed, and not both.")
+    if max_bytes is not None:
+        return Budget(parse_bytes(who, "max_bytes", max_bytes), None)
+    number = isinstance(bits_per_dim, float | int) and not isinstance(bits_per_dim, bool)
+    if not (number and bits_per_dim is not None and 0 < bits_per_dim <= 8):
+        raise GpuzipError(f"{who}: bits_per_dim is {bits_per_dim!r}, a number above 0 and up to 8 is needed.")
+    return Budget(None, float(bits_per_dim))
+
+
+def importances(who: str, importance: Importance, n: int) -> Tensor:
+    """(n,) float64. Raises GpuzipError unless there is one for each row, finite and not negative."""
+    try:
+        values = torch.as_tensor(importance, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GpuzipError(f"{who}: importance is not of numbers: {error}.") from error
+    if values.shape != (n,) or not bool((values.isfinite() & (values >= 0)).all()):
+        raise GpuzipError(
+            f"{who}: importance is {tuple(values.shape)}; ({n},) finite numbers of 0 or more are needed, one "
+            "a row."
+        )
+    return values
+
+
+def _alike(who: str, x: Matrix, rows: Rows, budget: Budget, seed: int) -> Codes:
+    """Codes of one size: whichever codec that fits has the least error on some rows."""
+    fitted = [codec.fit(x, seed=seed) for codec in _candidates(rows, budget)]
+    if not fitted:
+        smallest = MixedLloydMaxQuantizer(8 / rows.d)
+        raise _too_small(who, budget, rows, _HEADER + rows.n + _state(smallest, rows.d))
+    tried = rows.sample(_TRIED, seed)
+    errors = [_error(codec, tried) for codec in fitted]
+    return fitted[errors.index(min(errors))].encode(x)
+
+
+def _candidates(rows: Rows, budget: Budget) -> list[Codec]:
+    """The codecs, equal and mixed bits, of as many bytes a row as the budget has."""
+    plain = _bytes_a_row(rows, budget, 4 << 8)
+    mixed = _bytes_a_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
+    widest = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1) if code_bytes(rows.d, bits) <= plain][:1]
+    return [*widest, MixedLloydMaxQuantizer(min(8.0, mixed * 8 / rows.d))] if mixed > 0 else [*widest]
+
+
+def _bytes_a_row(rows: Rows, budget: Budget, state: int) -> int:
+    return int(budget.code_bits(rows.n, rows.d, state + _HEADER) / rows.n // 8)
+
+
+def _size(codec: Codec, d: int) -> int:
+    """Bytes a row of a codec that is not fitted yet."""
+    if isinstance(codec, LloydMaxQuantizer):
+        return code_bytes(d, codec.bits)
+    assert isinstance(codec, MixedLloydMaxQuantizer)
+    return max(1, int(d * codec.bits / 8))
+
+
+def _state(codec: Codec, d: int) -> int:
+    return 4 << codec.bits if isinstance(codec, LloydMaxQuantizer) else 9 * d + 1112
+
+
+def _by_importance(
+    who: str, x: Matrix, rows: Rows, budget: Budget, importance: Tensor, seed: int
+) -> MixedCodes:
+    """Rows in groups, each with codes of its own, of more bits for rows of more importance.
+
+    Bits are allotted so that the error, weighted by importance, is least: see `allot_rows`.
+    """
+    rates = _rates(rows.d)
+    sample = rows.sample(max(1, _SAMPLE // rows.d), seed)
+    errors = torch.tensor([_error(codec.fit(sample, seed=seed), sample) for codec in rates])
+    every = list(range(len(rates)))
+    chosen = _chosen(rates, every, rows, budget, importance, errors)
+    if chosen is None:
+        chosen = _chosen(rates, every[:1], rows, budget, importance, errors)
+    if chosen is None:
+        raise _too_small(who, budget, rows, _beside(rates[:1], rows) + rows.n * _size(rates[0], rows.d))
+    # Once more without what rates would cost that no row has.
+    chosen = _chosen(rates, chosen.unique().tolist(), rows, budget, importance, errors)
+    assert chosen is not None
+    used = chosen.unique(sorted=True).flip(0)
+    group = torch.searchsorted(-used.int(), -chosen.int()).to(torch.uint8)
+    parts = [_coded(rates[int(rate)], rows, (chosen == rate).nonzero()[:, 0], seed) for rate in used]
+    return MixedCodes(parts, group.to(rows.device))
+
+
+def _chosen(
+    rates: Sequence[Codec],
+    allowed: list[int],
+    rows: Rows,
+    budget: Budget,
+    importance: Tensor,
+    errors: Tensor,
+) -> Tensor | None:
+    """(N,) which rate each row has, of those that are allowed; None where not even the least fits."""
+    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed])
+    beside = _beside([rates[i] for i in allowed], rows)
+    spare = int(budget.code_bits(rows.n, rows.d, beside) / 8) - rows.n * int(sizes[0])
+    if spare < 0:
+        return None
+    steps = allot_rows(importance, -errors[allowed].double().diff(), sizes.diff(), spare)
+    return torch.tensor(allowed)[steps.long()]
+
+
+def _beside(rates: Sequence[Codec], rows: Rows) -> int:
+    """Bytes of a folder of such codes that are no codes."""
+    return _MANIFEST + rows.n + sum(_HEADER + _state(codec, rows.d) for codec in rates)
+
+
+def _rates(d: int) -> list[Codec]:
+    """Codecs of more and more bytes a row: a quarter and half a bit a value where that is less, 1 to 8."""
+    codecs: list[Codec] = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1)]
+    for bits in (0.5, 0.25):
+        if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):
+            codecs.append(MixedLloydMaxQuantizer(bits))
+    distinct = {_size(codec, d): codec for codec in codecs}  # of as many bytes the one of fewer bits is last
+    return [distinct[size] for size in sorted(distinct)]
+
+
+def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> Tensor:
+    """(N,) uint8: which rate each row has, 0 the least, for the least weighted error that `spare` bytes buy.
+
+    gains: (R,) what each step to the next rate takes from the error of a row; costs: (R,) its bytes.
+    Steps are taken in the order of importance * gain / cost, of equal ones the first rows', until the next
+    does not fit: what water-filling does, where rates are few.
+    """
+    if len(costs) == 0:
+        return torch.zeros(len(importance), dtype=torch.uint8)
+    slopes = (gains / costs).clamp(min=0).cummin(0).values  # no step before the one that it builds on
+    worth = importance[:, None] * slopes  # [N, R]
+    order = worth.flatten().argsort(descending=True, stable=True)
+    paid = costs[order % len(costs)].cumsum(0)
+    taken = order[: int((paid <= spare).sum())] // len(costs)
+    return torch.bincount(taken, minlength=len(importance)).to(torch.uint8)
+
+
+def _error(codec: Codec, x: Tensor) -> float:
+    return float((codec.encode(x).decode(torch.float32) - x).square().mean(dtype=torch.float64))
+
+
+def _coded(codec: Codec, rows: Rows, ids: Tensor, seed: int) -> Codes:
+    """Codes of the rows of ids by a codec fitted on them, read in blocks."""
+    some = min(len(ids), max(1, _FITTED // rows.d))
+    drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:some]
+    codec = codec.fit(rows.rows(ids[drawn.sort().values]), seed=seed)
+    blocks = ids.split(max(1, BLOCK_BYTES // (4 * rows.d)))
+    return Codes(codec, torch.cat([codec.encode_block(rows.rows(part)) for part in blocks]), rows.dtype)
+
+
+def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> GpuzipError:
+    asked = f"max_bytes={budget.max_bytes}"
+    needed = f"{least} bytes are needed for the smallest codes, their levels and headers"
+    if budget.max_bytes is None:
+        asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least a byte a row is needed"
+    return GpuzipError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")

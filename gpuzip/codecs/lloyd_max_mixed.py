@@ -1,0 +1,236 @@
+"""Lloyd-Max quantization with more bits for the dimensions that vary more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.levels import optimal_levels
+from gpuzip.ops import adc_scan, bucketize_packed, decode
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import Scorer
+
+_WIDTHS = (1, 2, 4, 8)  # bits of a value: codes that bytes hold whole
+_VALUES = 1 << 22  # that levels and errors are found from
+_LEVELS = sum(1 << width for width in _WIDTHS)
+
+
+@dataclass(frozen=True, eq=False)
+class Allotment:
+    """What `fit` learns.
+
+    bits: (d,) uint8, of each dimension, 0, 1, 2, 4 or 8. offset, scale: (d,) float32, the mean of a dimension
+    and its deviation. levels: (278,) float32, those of 1, 2, 4 and 8 bits, of values less offset over scale.
+    """
+
+    bits: Tensor
+    offset: Tensor
+    scale: Tensor
+    levels: Tensor
+
+    def codebook(self, width: int) -> Tensor:
+        first = sum(1 << narrower for narrower in _WIDTHS if narrower < width)
+        return self.levels[first : first + (1 << width)]
+
+    def columns(self, width: int) -> Tensor:
+        return (self.bits == width).nonzero()[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class MixedLloydMaxQuantizer(Codec):
+    """Lloyd-Max codes of 0, 1, 2, 4 or 8 bits a dimension, `bits` on average, for the least squared error.
+
+    bits: up to 8, any fraction; a row takes max(1, floor(d * bits / 8)) bytes at most. Dimensions share the
+    levels of their width, of values less their mean over their deviation, so that the codec is small: 9 bytes
+    a dimension and 1112. A dimension without bits is decoded to its mean.
+    Bits go where one more takes most from the error, measured on up to 4.2 million values.
+    Source: reverse water-filling (Shannon 1959); Huang and Schultheiss, "Block quantization of correlated
+    Gaussian random variables", 1963.
+    """
+
+    id = "lloydmax-mixed"
+
+    bits: float = 1.0
+    fitted: Allotment | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.bits, float | int) and not isinstance(self.bits, bool)
+        if not (number and 0 < self.bits <= 8):
+            raise GpuzipError(
+                f"MixedLloydMaxQuantizer: bits is {self.bits!r}, a number above 0 and up to 8 is needed."
+            )
+        object.__setattr__(self, "bits", float(self.bits))
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def d(self) -> int:
+        return len(self._fitted("d").bits)
+
+    @property
+    def code_size(self) -> int:
+        return _bytes_of(self._fitted("code_size").bits)
+
+    def _fitted(self, name: str) -> Allotment:
+        return self.learned(self.fitted, name)
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
+        """Find levels and allot bits. Raises GpuzipError for no rows."""
+        who = "MixedLloydMaxQuantizer.fit"
+        rows = Rows(who, x)
+        if rows.n == 0:
+            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        sample = rows.sample(max(1, _VALUES // rows.d), whole(who, "seed", seed, 0)).float()
+        offset = sample.mean(0, dtype=torch.float64).float()
+        sample = sample - offset
+        scale = sample.square().mean(0, dtype=torch.float64).sqrt().float()
+        scale = torch.where(scale > 0, scale, 1)
+        sample /= scale
+        levels = [optimal_levels(sample.view(1, -1), 1 << width)[0] for width in _WIDTHS]
+        errors = [sample.square().mean(0)] + [_error(sample, some) for some in levels]
+        gains = torch.stack(errors).double() * scale.double().square()  # [5, d]
+        bits = _allotted(gains.cpu(), max(1, int(rows.d * self.bits / 8))).to(sample.device)
+        return replace(self, fitted=Allotment(bits, offset, scale, torch.cat(levels)))
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        fitted = self._fitted("encode")
+        parts = []
+        for width in _WIDTHS:
+            columns, levels = fitted.columns(width), fitted.codebook(width)
+            values = (x[:, columns].float() - fitted.offset[columns]) / fitted.scale[columns]
+            parts.append(bucketize_packed(values, ((levels[1:] + levels[:-1]) / 2)[None], width))
+        return torch.cat(parts, 1)
+
+    @property
+    def centroids(self) -> Tensor:
+        """(B, 256, S) float32: what each byte stands for, at `_slots`, zeros elsewhere.
+
+        Those are at most 8 values of the byte itself, and some dimensions without bits, the same in any.
+        """
+        fitted, slots = self._fitted("centroids"), self._slots()
+        byte, B = torch.arange(256, device=fitted.levels.device), self.code_size
+        flat = fitted.levels.new_zeros((256, B * self._width))
+        for width in _WIDTHS:
+            columns = fitted.columns(width)
+            place = torch.arange(len(columns), device=byte.device) % (8 // width)
+            codes = (byte[:, None] >> (width * place)) & ((1 << width) - 1)  # [256, n]
+            flat[:, slots[columns]] = (
+                fitted.codebook(width)[codes] * fitted.scale[columns] + fitted.offset[columns]
+            )
+        none = fitted.columns(0)
+        flat[:, slots[none]] = fitted.offset[none]
+        return flat.view(256, B, -1).transpose(0, 1).contiguous()
+
+    @property
+    def _width(self) -> int:
+        """S: 8, and as many as the dimensions without bits need, spread over the bytes."""
+        return 8 + -(-len(self._fitted("width").columns(0)) // self.code_size)
+
+    def _slots(self) -> Tensor:
+        """(d,) int64: where each dimension is among the B * S values."""
+        fitted, S = self._fitted("slots"), self._width
+        slots, first = torch.empty(self.d, dtype=torch.int64, device=fitted.bits.device), 0
+        for width in _WIDTHS:
+            columns, each = fitted.columns(width), 8 // width
+            place = torch.arange(len(columns), device=slots.device)
+            slots[columns] = (first + place // each) * S + place % each
+            first += -(-len(columns) // each)
+        none = fitted.columns(0)
+        place = torch.arange(len(none), device=slots.device)
+        slots[none] = place % first * S + 8 + place // first
+        return slots
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        return decode(data, self.centroids).index_select(1, self._slots())
+
+    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        return decode(data, self.centroids, ids).index_select(1, self._slots())
+
+    def norms(self, data: Tensor) -> Tensor:
+        squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
+        return adc_scan(data, squares[None])[0].sqrt_()
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        centroids = codes.remembered("bytes", lambda: self.centroids)
+        wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
+        wide[:, self._slots()] = queries
+        return pq_scorer(codes, centroids, wide, metric, mask)
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 3 * 4 * 256 * self.code_size
+
+    def config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "d": self.d}
+
+    def state(self) -> dict[str, Tensor]:
+        fitted = self._fitted("state")
+        names = ("bits", "offset", "scale", "levels")
+        return {name: getattr(fitted, name) for name in names}
+
+    @classmethod
+    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> MixedLloydMaxQuantizer:
+        check_names(cls.id, config, {"bits", "d"}, state, {"bits", "offset", "scale", "levels"})
+        bits, offset, scale, levels = (state[name] for name in ("bits", "offset", "scale", "levels"))
+        d = config["d"]
+        plausible = (
+            is_whole(d)
+            and d >= 1
+            and bits.dtype == torch.uint8
+            and bits.shape == offset.shape == scale.shape == (d,)
+            and offset.dtype == scale.dtype == levels.dtype == torch.float32
+            and levels.shape == (_LEVELS,)
+            and set(bits.tolist()) <= {0, *_WIDTHS}
+            and bool((bits > 0).any() and (scale > 0).all())
+        )
+        if not plausible:
+            raise FormatError(
+                f"{cls.id}: bits {tuple(bits.shape)}, offset {tuple(offset.shape)}, scale "
+                f"{tuple(scale.shape)} and levels {tuple(levels.shape)} do not fit the settings d={d!r}."
+            )
+        try:
+            return cls(config["bits"], Allotment(bits, offset, scale, levels))
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"{cls.id}: its settings are not those of such a quantizer: {error}") from error
+
+
+def _bytes_of(bits: Tensor) -> int:
+    return sum(-(-int((bits == width).sum()) * width // 8) for width in _WIDTHS)
+
+
+def _error(sample: Tensor, levels: Tensor) -> Tensor:
+    """(d,): the mean squared error of each column."""
+    total = sample.new_zeros(sample.shape[1], dtype=torch.float64)
+    ends = (levels[1:] + levels[:-1]) / 2
+    for part in sample.split(4096):
+        total += (part - levels[torch.bucketize(part, ends)]).square().sum(0, dtype=torch.float64)
+    return total / len(sample)
+
+
+def _allotted(errors: Tensor, B: int) -> Tensor:
+    """(5, d) errors with 0, 1, 2, 4 and 8 bits -> (d,) uint8 bits, in at most B bytes.
+
+    Steps to the next width are taken in the order of what a bit of them gains; a step that would not fit is
+    left out with all that follow.
+    """
+    cost = torch.tensor([1, 1, 2, 4])
+    gain = (errors[:-1] - errors[1:]) / cost[:, None]
+    gain = gain.clamp(min=0).cummin(0).values  # no step before the one that it builds on
+    order = gain.flatten().argsort(descending=True, stable=True)
+    step, column = order // errors.shape[1], order % errors.shape[1]
+    widths = torch.tensor([0, *_WIDTHS])
+    taken, most = 0, int((cost[step].cumsum(0) <= 8 * B).sum())
+    for taken in range(most, 0, -1):
+        steps = torch.bincount(column[:taken], minlength=errors.shape[1])
+        if _bytes_of(widths[steps]) <= B:
+            break
+    return widths[torch.bincount(column[: max(1, taken)], minlength=errors.shape[1])].to(torch.uint8)

@@ -1,0 +1,193 @@
+"""Rows in groups, each with codes of its own: more bits for those that matter more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpuzip.codes import Codes, row_ids
+from gpuzip.errors import GpuzipError
+from gpuzip.quality import Quality, QualityMeter
+from gpuzip.rows import Matrix, Rows
+from gpuzip.storage.folder import Folder, Writer, write_folder
+
+KIND = "mixed"
+
+
+class MixedCodes:
+    """N compressed rows whose codes are not all of one size. A value: methods return new ones.
+
+    parts: Codes of the same columns, dtype and device. group: (N,) uint8, the part that each row is in, whose
+    rows are in the order of `parts`' own; None where the rows of the parts follow each other.
+    """
+
+    def __init__(self, parts: Sequence[Codes], group: Tensor | None = None) -> None:
+        who = "MixedCodes"
+        self.parts = tuple(parts)
+        if not self.parts:
+            raise GpuzipError(f"{who}: no codes were given, at least one is needed.")
+        first = self.parts[0]
+        for part in self.parts:
+            alike = (
+                part.codec.d == first.codec.d and part.dtype == first.dtype and part.device == first.device
+            )
+            if not alike:
+                raise GpuzipError(
+                    f"{who}: codes are of {part.codec.d} and {first.codec.d} columns, {part.dtype} and "
+                    f"{first.dtype}, on {part.device} and {first.device}. Give codes that are alike."
+                )
+        if group is not None:
+            self._check(who, group)
+        self.group = group
+
+    def _check(self, who: str, group: Tensor) -> None:
+        counts = [len(part) for part in self.parts]
+        fits = group.dtype == torch.uint8 and group.ndim == 1 and group.device == self.device
+        if not fits or torch.bincount(group.long(), minlength=len(counts)).tolist() != counts:
+            raise GpuzipError(
+                f"{who}: group is {tuple(group.shape)} {group.dtype} on {group.device}; (N,) uint8 with as "
+                f"many of each number as the parts have rows, {counts}, is needed."
+            )
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __repr__(self) -> str:
+        ratio = f", {self.ratio:.1f}x smaller" if len(self) else ""
+        return (
+            f"MixedCodes({len(self)} x {self.shape[1]} in {len(self.parts)} parts, {self.nbytes} bytes{ratio}"
+            f", {self.device})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D) of the rows these codes stand for."""
+        return len(self), self.parts[0].codec.d
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the source, and of what `decode` gives back."""
+        return self.parts[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts[0].device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes, of the codecs' states and of `group`, counted from the tensors."""
+        return sum(part.nbytes for part in self.parts) + (0 if self.group is None else self.group.nbytes)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the source rows over `nbytes`."""
+        return len(self) * self.shape[1] * self.dtype.itemsize / self.nbytes
+
+    def to(self, device: torch.device | str) -> MixedCodes:
+        group = None if self.group is None else self.group.to(device)
+        return MixedCodes([part.to(device) for part in self.parts], group)
+
+    @cached_property
+    def _members(self) -> list[Tensor]:
+        """Of each part, the ids of its rows, (n,) int64."""
+        if self.group is not None:
+            return [(self.group == i).nonzero()[:, 0] for i in range(len(self.parts))]
+        ids = torch.arange(len(self), device=self.device)
+        return list(ids.split([len(part) for part in self.parts]))
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """(N,) int64: where each row is in its part."""
+        places = torch.empty(len(self), dtype=torch.int64, device=self.device)
+        for members in self._members:
+            places[members] = torch.arange(len(members), device=self.device)
+        return places
+
+    def _located(self, ids: Tensor) -> Iterator[tuple[Codes, Tensor, Tensor]]:
+        """Of each part that has rows of these ids: the part, which of the ids, and where they are in it."""
+        if self.group is None:  # without a table of all rows
+            ends = torch.tensor([len(part) for part in self.parts], device=self.device).cumsum(0)
+            part_of = torch.searchsorted(ends, ids, right=True)
+            places = ids - torch.nn.functional.pad(ends, (1, 0))[part_of]
+        else:
+            part_of, places = self.group[ids], self._places[ids]
+        for i, part in enumerate(self.parts):
+            here = (part_of == i).nonzero()[:, 0]
+            if len(here):
+                yield part, here, places[here]
+
+    def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """(R, D): the decoded rows of ids (R,), in the source's dtype. No other row is touched.
+
+        Negative ids count from the end. Raises IndexError for ids that are no rows.
+        """
+        index = row_ids("MixedCodes.rows", ids, len(self), self.device)
+        out = torch.empty((len(index), self.shape[1]), dtype=self.dtype, device=self.device)
+        for part, here, places in self._located(index):
+            out[here] = part.rows(places)
+        return out
+
+    def decode(self, dtype: torch.dtype | None = None) -> Tensor:
+        """(N, D) rows, in the source's dtype unless another is named."""
+        out = torch.empty(self.shape, dtype=dtype or self.dtype, device=self.device)
+        for part, members in zip(self.parts, self._members, strict=True):
+            out[members] = part.decode(out.dtype)
+        return out
+
+    def search(
+        self,
+        queries: Matrix,
+        k: int = 10,
+        metric: str = "cosine",
+        mask: Tensor | np.ndarray[Any, Any] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The k nearest rows of every query: what `Codes.search` gives, of all parts together.
+
+        metric: "cosine", "ip" or "l2". mask: (N,) bool, True for the rows that may be found.
+        """
+        allowed = None if mask is None else torch.as_tensor(mask)
+        found = []
+        for part, members in zip(self.parts, self._members, strict=True):
+            values, ids = part.search(queries, k, metric, None if allowed is None else allowed[members])
+            found.append((values, members[ids]))
+        values, ids = (torch.cat(both, -1) for both in zip(*found, strict=True))
+        by_id = ids.argsort(-1)
+        values, ids = (
+            values.gather(-1, by_id),
+            ids.gather(-1, by_id),
+        )  # of equal values the lowest id is first
+        best = values.argsort(dim=-1, descending=metric != "l2", stable=True)[..., :k]
+        return values.gather(-1, best), ids.gather(-1, best)
+
+    def quality(self, x: Matrix) -> Quality | None:
+        """Error of these codes against the rows they were made from; None when there are none."""
+        rows = Rows("MixedCodes.quality", x, self.shape[1], self.device)
+        if rows.n != len(self):
+            raise GpuzipError(f"MixedCodes.quality: x has {rows.n} rows, there are {len(self)} codes.")
+        meter = QualityMeter()
+        for start, block in rows.blocks():
+            ids = torch.arange(start, start + len(block), device=self.device)
+            meter.add(block.to(self.device, torch.float32), self.rows(ids).float())
+        return meter.result()
+
+    def save(self, path: str | os.PathLike[str]) -> Folder:
+        """Write a folder: one .ezip file a part and the groups. It is replaced whole or, on an error, kept.
+
+        `gpuzip.open` reads it. Raises NotADirectoryError for a file, GpuzipError for a folder of others.
+        """
+        writers: dict[str, Writer] = {f"part-{i}.ezip": part.save for i, part in enumerate(self.parts)}
+        if self.group is not None:
+            writers["group.safetensors"] = partial(_save_group, self.group)
+        return write_folder(path, KIND, {"parts": len(self.parts)}, writers)
+
+
+def _save_group(group: Tensor, path: Path) -> None:
+    save_file({"group": group.cpu().contiguous()}, path)
