@@ -150,11 +150,11 @@ def _best_cuts(sums: Tensor, edges: Tensor, K: int) -> Tensor:
 
     That is where the sum of (sum of a cell)^2 / (its count) is greatest.
     """
-    count = (edges[None] - edges[:, None]).double()  # [i, j] of the cell from i to j
-    gain = (sums[None] - sums[:, None]).square_().div_(count).masked_fill_(count <= 0, -torch.inf)
-    best, before = gain[0], []
+    count = (edges[:, None] - edges[None]).double()  # [j, i] of the cell from i to j
+    gain = (sums[:, None] - sums[None]).square_().div_(count).masked_fill_(count <= 0, -torch.inf)
+    best, before = gain[:, 0].clone(), []
     for _ in range(K - 1):
-        best, i = (best[:, None] + gain).max(0)
+        best, i = (gain + best).max(1)
         before.append(i)
     cuts = [len(edges) - 1]
     for i in reversed(before):
