@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpuzip.mixed import MixedCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import gpuzip
-from gpuzip.codecs import HalfQuantizer, LloydMaxQuantizer, ProductQuantizer
+from gpuzip.codecs import HalfQuantizer, LloydMaxQuantizer, ProductQuantizer, lloyd_max, lloyd_max_mixed
+from gpuzip.mixed import MixedCodes
 from gpuzip.words import WordVectors, load
 from gpuzip.words.lookup import Lookup, word_hash, write_lookup
 
@@ -28,8 +28,24 @@ def x() -> Tensor:
     return torch.randn(N, D, generator=torch.Generator().manual_seed(0)).half().float()
 
 
+@pytest.fixture(autouse=True)
+def _levels_in_no_time(monkeypatch: pytest.MonkeyPatch):
+    """Quantiles in the place of the best levels, which have tests of their own."""
+
+    def quantiles(values: Tensor, K: int) -> Tensor:
+        return values.float().quantile((torch.arange(K) + 0.5) / K, dim=1).T.contiguous()
+
+    for module in (lloyd_max, lloyd_max_mixed):
+        monkeypatch.setattr(module, "optimal_levels", quantiles)
+
+
 def made(x: Tensor, **options: Any) -> WordVectors:
     return WordVectors.from_dict(dict(zip(WORDS, x, strict=True)), **options)
+
+
+def codec(wv: WordVectors) -> Any:
+    assert isinstance(wv.codes, gpuzip.Codes)
+    return wv.codes.codec
 
 
 def in_form(wv: WordVectors, form: str, folder: Path, **options: Any) -> WordVectors:
@@ -68,9 +84,9 @@ def test_a_query_by_row(wv: WordVectors, x: Tensor):
     assert torch.equal(wv.query_idx(np.int64(5)), x[5])
     for ids in ([3, 1], np.array([3, 1]), torch.tensor([3, 1])):
         assert torch.equal(wv.query_idx(ids), x[[3, 1]])
-    for ids in (N, -N - 1, [0, N]):
+    for wrong in (N, -N - 1, [0, N]):
         with pytest.raises(IndexError):
-            wv.query_idx(ids)
+            wv.query_idx(wrong)
 
 
 @pytest.mark.parametrize("word", ["nowhere", "", "\ud800", "w1", "w1éé", "W1é"])
@@ -184,18 +200,18 @@ def test_devices(x: Tensor, tmp_path: Path, device: str):
 
 
 def test_one_bit_is_the_default_and_other_codecs_are_taken(x: Tensor):
-    assert made(x).codes.codec.same_as(LloydMaxQuantizer(1).fit(x))
-    assert made(x, bits=3).codes.codec.bits == 3
+    assert codec(made(x)).same_as(LloydMaxQuantizer(1).fit(x))
+    assert codec(made(x, bits=3)).bits == 3
     fitted = ProductQuantizer(m=3, nbits=4).fit(x, min_points_per_centroid=1)
-    assert made(x, codec=fitted).codes.codec is fitted
-    assert made(x, codec=LloydMaxQuantizer(2, per="dim")).codes.codec.per == "dim"
+    assert codec(made(x, codec=fitted)) is fitted
+    assert codec(made(x, codec=LloydMaxQuantizer(2, per="dim"))).per == "dim"
     assert made(x, dtype=torch.bfloat16)[WORDS[0]].dtype == torch.bfloat16
 
 
 def test_a_budget_is_kept(x: Tensor):
-    for budget in (1500, "2KB"):
+    for budget in (3000, "5KB"):
         wv = made(x, max_bytes=budget)
-        assert wv.codes.nbytes <= (2000 if isinstance(budget, str) else budget)
+        assert wv.codes.nbytes <= (5000 if isinstance(budget, str) else budget)
         assert list(wv) == WORDS
     assert made(x, bits_per_dim=2).codes.nbytes < made(x, bits_per_dim=6).codes.nbytes
 
@@ -226,6 +242,19 @@ def test_important_words_have_more_bits_and_come_first(x: Tensor, tmp_path: Path
     assert wv.most_similar(decoded[3], topn=1)[0][1] > 1 - 1e-5
 
 
+@pytest.mark.parametrize("budget", [{"bits_per_dim": 3}, {"max_bytes": 60_000}])
+@pytest.mark.parametrize("weights", ["frequencies", "equal", "none"])
+@pytest.mark.parametrize("max_bits", [1, 4])
+def test_no_row_has_more_than_max_bits(x: Tensor, budget: Any, weights: str, max_bits: int):
+    counts = {"frequencies": frequencies(), "equal": dict.fromkeys(WORDS, 2.0), "none": None}[weights]
+    wv = made(x, importance=counts, max_bits=max_bits, **budget)
+    parts = wv.codes.parts if isinstance(wv.codes, MixedCodes) else [wv.codes]
+    found = {part.codec.config()["bits"]: len(part) for part in parts}
+    assert max(found) <= max_bits and sum(map(len, parts)) == N
+    if "bits_per_dim" not in budget and weights != "frequencies":
+        assert found.get(max_bits) == N or "bits" in budget
+
+
 def test_words_without_an_importance_have_the_least(x: Tensor):
     some = {WORDS[3]: 1e9, WORDS[5]: 1.0}
     assert next(iter(made(x, importance=some, bits_per_dim=2))) == WORDS[3]
@@ -240,7 +269,11 @@ def test_words_without_an_importance_have_the_least(x: Tensor):
         ({"importance": {WORDS[2]: float("nan"), WORDS[1]: 1}}, "importance of .* is nan"),
         ({"importance": ["x"] * N}, "not of numbers"),
         ({"codec": HalfQuantizer(), "max_bytes": 10}, "codec came with max_bytes"),
+        ({"codec": HalfQuantizer(), "importance": [1.0] * N}, "codec came with importance"),
         ({"bits": 0}, "bits is 0"),
+        ({"max_bits": 9}, "max_bits is 9"),
+        ({"max_bytes": 10}, "max_bytes=10 is too small"),
+        ({"max_bytes": 10**6, "bits_per_dim": 3}, "not both"),
         ({"dtype": torch.int8}, "dtype is torch.int8"),
     ],
 )

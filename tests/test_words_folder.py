@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from gpuzip.mixed import MixedCodes
 
 from gpuzip.codecs import LloydMaxQuantizer
 from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
-from gpuzip.storage import atomic, folder
+from gpuzip.mixed import MixedCodes
+from gpuzip.storage import folder
 from gpuzip.storage.folder import read_folder, write_folder
 from gpuzip.words import WordVectors, load
 
@@ -92,10 +92,10 @@ def test_a_new_state_replaces_the_old_one_also_from_itself(saved: Path):
 STEPS = [
     (folder, "_digest"),
     (folder, "_ends"),
-    (folder.os, "replace"),
+    (os, "replace"),
     (folder, "_sync_folder"),
     (folder, "_sealed"),
-    (atomic.os, "fsync"),
+    (os, "fsync"),
     (folder, "_sweep"),
 ]
 

@@ -121,7 +121,7 @@ def test_forms_of_numbers(path: Path, number: str):
     assert read(path)[1].tolist() == [[np.float32(number), 2]]
 
 
-WRONG = {
+WRONG: dict[str, tuple[str | bytes, str]] = {
     "too few numbers": ("a 1 2 3\nb 1 2\n", "line 2: has 2 numbers, 3 are needed"),
     "one number": ("a 1 2 3\nb 1\n", "line 2: has 1 numbers, 3 are needed"),
     "no numbers": ("a 1 2 3\nb\n", "line 2: has 0 numbers"),
@@ -234,7 +234,7 @@ def test_a_bar_needs_rich(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(ImportError, match=r"rich is not installed: pip install 'gpuzip\[words\]'"):
         read(path, progress=True)
     with pytest.raises(GpuzipError, match="progress is 3"):
-        read(path, progress=3)  # type: ignore[arg-type]
+        read(path, progress=3)
 
 
 def test_a_path_that_is_no_file(tmp_path: Path):

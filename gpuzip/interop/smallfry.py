@@ -43,7 +43,7 @@ def compress(
     """Compress a text file of word vectors into a folder, which must not be there yet.
 
     priorpath: frequencies by word, as a JSON object or in lines "word number"; frequent words then have more
-    bits. mem_budget: bytes of codes and codebooks. R: without that, bits a value, on average where there is a
+    bits. mem_budget: bytes of the files of codes. R: without that, bits a value, on average where there is a
     prior. word_rep: how words are stored: "trie", or "dict" or "list", which both mean Arrow.
     max_bitrate: bits that no value has more of.
     Returns what was written, opened. Source: smallfry's function of this name.
@@ -56,6 +56,8 @@ def compress(
     options: Options = {}
     if priorpath is not None:
         options["importance"] = read_prior(priorpath)
+    if max_bitrate is not None:
+        options["max_bits"] = max_bitrate
     if mem_budget is not None:
         options["max_bytes"] = int(mem_budget)
     elif priorpath is None and float(R).is_integer():

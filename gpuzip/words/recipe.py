@@ -14,7 +14,7 @@ from gpuzip.codecs import Codec, LloydMaxQuantizer
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.mixed import MixedCodes
-from gpuzip.rows import Matrix
+from gpuzip.rows import Matrix, whole
 
 Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor
 
@@ -27,8 +27,16 @@ class Options(TypedDict, total=False):
     max_bytes: int | str | None
     bits_per_dim: float | None
     importance: Importance | None
+    max_bits: int
     dtype: torch.dtype
     seed: int
+
+
+class Budget(TypedDict):
+    """Keyword arguments of `gpuzip.compress`, which takes one of them."""
+
+    max_bytes: int | str | None
+    bits_per_dim: float | None
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,10 @@ class Recipe:
     """bits: of a value, for `LloydMaxQuantizer`, or of a value on average where importance is given.
 
     codec: instead of that, fitted or not. max_bytes ("20MB" too) or bits_per_dim: `gpuzip.compress` finds
-    codes that fit: max_bytes is for codes and codebooks, the words are beside it. importance: (N,) of the
+    codes that fit: max_bytes is for the files of codes, the words are beside it. importance: (N,) of the
     rows, or by word, such as frequencies; words without one have the least. Rows of more importance have
-    more bits, and come first. dtype: of decoded rows. seed: of all that is drawn.
+    more bits, and come first. max_bits: the most that a row may have; what it takes from some, no others
+    have. dtype: of decoded rows. seed: of all that is drawn.
     """
 
     bits: int = 1
@@ -46,12 +55,14 @@ class Recipe:
     max_bytes: int | str | None = None
     bits_per_dim: float | None = None
     importance: Importance | None = None
+    max_bits: int = 8
     dtype: torch.dtype = torch.float32
     seed: int = 0
 
     def __post_init__(self) -> None:
         names = ("max_bytes", "bits_per_dim", "importance")
         given = [name for name in names if getattr(self, name) is not None]
+        object.__setattr__(self, "max_bits", whole("words", "max_bits", self.max_bits, 1, 8))
         if self.codec is not None and given:
             raise GpuzipError(f"words: codec came with {', '.join(given)}, which choose codecs. Give one.")
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
@@ -60,22 +71,33 @@ class Recipe:
     def compress(self, rows: Matrix, words: Sequence[str]) -> tuple[Codes | MixedCodes, torch.Tensor | None]:
         """Codes of (N, D) rows, and their order: the row that each came from; None where that is the same."""
         if self.max_bytes is None and self.bits_per_dim is None and self.importance is None:
-            codec: Codec = LloydMaxQuantizer(self.bits) if self.codec is None else self.codec
-            fitted = codec if codec.is_fitted else codec.fit(rows, seed=self.seed)
-            return self._typed(fitted.encode(rows)), None
-        free = self.max_bytes is None and self.bits_per_dim is None
-        importance = None if self.importance is None else importances(self.importance, words)
-        found = compress(
-            rows,
-            max_bytes=self.max_bytes,
-            bits_per_dim=self.bits if free else self.bits_per_dim,
-            importance=importance,
-            seed=self.seed,
-        )
-        if not isinstance(found, MixedCodes):
-            return self._typed(found), None
-        parts = MixedCodes([self._typed(part) for part in found.parts])
-        return parts, None if found.group is None else torch.argsort(found.group.long(), stable=True)
+            codec = LloydMaxQuantizer(min(self.bits, self.max_bits)) if self.codec is None else self.codec
+            return self._coded(codec, rows), None
+        if self.importance is None and self.max_bits == 8:
+            return self._typed(compress(rows, seed=self.seed, **self._budget())), None
+        ones = np.ones(len(words)) if self.importance is None else self.importance
+        return self._by_importance(rows, importances(ones, words))
+
+    def _by_importance(self, rows: Matrix, importance: torch.Tensor) -> tuple[MixedCodes, torch.Tensor]:
+        found = compress(rows, seed=self.seed, importance=importance, **self._budget())
+        assert found.group is not None
+        group, parts = found.group.long(), list(found.parts)  # in descending bits
+        wide = sum(part.codec.config()["bits"] > self.max_bits for part in parts)
+        if wide:
+            group = (group + 1 - wide).clamp(min=0)
+            narrow = self._coded(LloydMaxQuantizer(self.max_bits), rows)
+            parts[:wide] = [narrow[(group == 0).nonzero()[:, 0]]]
+        return MixedCodes([self._typed(part) for part in parts]), group.argsort(stable=True)
+
+    def _budget(self) -> Budget:
+        if self.max_bytes is not None:
+            return {"max_bytes": self.max_bytes, "bits_per_dim": self.bits_per_dim}
+        bits = self.bits if self.bits_per_dim is None else self.bits_per_dim
+        return {"max_bytes": None, "bits_per_dim": min(bits, self.max_bits)}
+
+    def _coded(self, codec: Codec, rows: Matrix) -> Codes:
+        fitted = codec if codec.is_fitted else codec.fit(rows, seed=self.seed)
+        return self._typed(fitted.encode(rows))
 
     def _typed(self, codes: Codes) -> Codes:
         return Codes(codes.codec, codes.data, self.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpuzip import api
+from gpuzip.api import open as open_codes
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.mixed import MixedCodes
@@ -82,7 +82,7 @@ def _described(folder: Folder) -> tuple[str, list[int], int]:
 
 
 def _part(path: Path, n: int, d: int) -> Codes:
-    codes = api.open(path)
+    codes = open_codes(path)
     if codes.shape != (n, d):
         raise FormatError(f"{path}: holds {codes.shape} rows and columns, its manifest says {(n, d)}.")
     return codes

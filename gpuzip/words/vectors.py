@@ -40,10 +40,10 @@ class WordVectors:
     vector (D,), which stands for it. Every query can say otherwise.
 
     The ways to make them have these options in common, all of them of `Recipe`: bits=1, of a value, for
-    smallfry's Lloyd-Max quantizer; codec=, instead of it; max_bytes= (also "20MB", of codes and codebooks)
+    smallfry's Lloyd-Max quantizer; codec=, instead of it; max_bytes= (also "20MB", of the files of codes)
     or bits_per_dim=, to find codes of that size; importance=, an array (N,) or a number by word, such as
-    frequencies: more important rows have more bits and come first; dtype=torch.float32, of what queries
-    give; seed=0.
+    frequencies: more important rows have more bits, up to max_bits=8, and come first;
+    dtype=torch.float32, of what queries give; seed=0.
     Source: smallfry (Ginart et al.), whose .sfry folders and queries these are like.
     """
 
