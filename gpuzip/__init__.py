@@ -1,5 +1,6 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
+from gpuzip import nn
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, open_mixed, quantize, save
 from gpuzip.codecs import (
@@ -31,6 +32,7 @@ from gpuzip.mixed import MixedCodes
 from gpuzip.quality import Quality, recall
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
+from gpuzip.words import WordVectors
 
 __all__ = [
     "BinaryQuantizer",
@@ -49,6 +51,7 @@ __all__ = [
     "Quality",
     "ScalarQuantizer",
     "UnknownCodecError",
+    "WordVectors",
     "__version__",
     "cat",
     "compress",
@@ -58,6 +61,7 @@ __all__ = [
     "info",
     "load",
     "most_similar",
+    "nn",
     "open",
     "open_mixed",
     "quantize",

@@ -29,9 +29,9 @@ def load_code(rows, m, mask, NBITS: tl.constexpr):
 def load_chunks(rows, table_ptr, c, mask, S: tl.constexpr, W: tl.constexpr, NBITS: tl.constexpr, share=1):
     """Elements [c*W, (c+1)*W) of each decoded row, [BN, BC, W] in the table's dtype; 0 where masked.
 
-    rows: [BN, 1] pointers to first bytes; table: (M / share, 2**NBITS, S), one for `share` neighbours; c: [1, BC];
-    mask: [BN, BC]. W divides S, so a chunk is one code's, read once, and W neighbours of its centroid, one
-    access of W elements.
+    rows: [BN, 1] pointers to first bytes; table: (M / share, 2**NBITS, S), the same for `share` neighbours;
+    c: [1, BC]; mask: [BN, BC]. W divides S, so a chunk is one code's, read once, and W neighbours of its
+    centroid, one access of W elements.
     """
     m = c // (S // W)
     code = load_code(rows, m, mask, NBITS)

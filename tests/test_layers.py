@@ -148,6 +148,7 @@ def test_a_module_imports_declared_dependencies_and_interop_its_own_inside_funct
         "gpuzip.interop": {"faiss", "usearch", "sentence_transformers"},
         "gpuzip.loops": {"numba", "llvmlite"},
         "gpuzip.plots": {"matplotlib"},
+        "gpuzip.words": {"pyarrow", "marisa_trie", "rich"},
     }.get(layer(module(path)), set())
     assert outside <= allowed
     assert layer(module(path)) == "gpuzip.loops" or not outside & at_import

@@ -177,9 +177,9 @@ _decode_rotated = define_op(
 def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: int = 1) -> Tensor:
     """Look up every code's centroid and lay the sub-vectors side by side.
 
-    (N, B) uint8 of packed codes, (C, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype; M = C*share,
-    as `share` neighbouring sub-spaces have one codebook. With ids (R,) int64 the rows of those ids alone,
-    (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
+    (N, B) uint8 of packed codes, (C, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype;
+    M = C*share, as `share` neighbouring sub-spaces have one codebook. With ids (R,) int64 the rows of those
+    ids alone, (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
     """
     vectors: Tensor = _decode(packed, centroids, ids, share)
     return vectors
