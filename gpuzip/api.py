@@ -41,6 +41,7 @@ def compress(
     max_bytes: int | str | None = ...,
     bits_per_dim: float | None = ...,
     importance: Importance,
+    max_bits: int = ...,
 ) -> MixedCodes: ...
 
 
@@ -54,6 +55,7 @@ def compress(
     max_bytes: int | str | None = None,
     bits_per_dim: float | None = None,
     importance: Importance | None = None,
+    max_bits: int = 8,
 ) -> Codes | MixedCodes:
     """Train a quantizer on x and encode x with it: by product quantization, or to fit a budget.
 
@@ -65,7 +67,7 @@ def compress(
     max_bytes: of the saved file, with its header and levels, a number or text such as "20MB"; never exceeded.
     bits_per_dim: of the codes alone, above 0 and up to 8, also a fraction.
     importance: (N,) numbers of 0 or more, such as frequencies: rows of more importance have more bits, from
-    1 to 8, for the least error weighted by it, in groups of equal bits; the budget holds for all together.
+    1/4 to max_bits, for the least error weighted by it, in groups of equal bits; the budget holds for all.
     Raises GpuzipError where a budget is too small, or comes with m, nbits or pad.
     Source: smallfry's memory budget, whose bits were allotted by word frequency.
     """
@@ -76,7 +78,8 @@ def compress(
         raise GpuzipError(
             "compress: m, nbits and pad are of product quantization; a budget has codes of its own. Give one."
         )
-    return fit_budget("compress", x, max_bytes, bits_per_dim, importance, whole("compress", "seed", seed, 0))
+    seed = whole("compress", "seed", seed, 0)
+    return fit_budget("compress", x, max_bytes, bits_per_dim, importance, max_bits, seed)
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:

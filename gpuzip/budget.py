@@ -16,7 +16,7 @@ from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.mixed import MixedCodes
 from gpuzip.ops import code_bytes
-from gpuzip.rows import BLOCK_BYTES, Matrix, Rows, is_whole
+from gpuzip.rows import BLOCK_BYTES, Matrix, Rows, is_whole, whole
 
 Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
@@ -61,6 +61,7 @@ def fit_budget(
     max_bytes: int | str | None,
     bits_per_dim: float | None,
     importance: Importance | None,
+    max_bits: int,
     seed: int,
 ) -> Codes | MixedCodes:
     """See `gpuzip.compress`."""
@@ -70,7 +71,8 @@ def fit_budget(
     budget = _budget(who, max_bytes, bits_per_dim)
     if importance is None:
         return _alike(who, x, rows, budget, seed)
-    return _by_importance(who, x, rows, budget, importances(who, importance, rows.n), seed)
+    rates = _rates(rows.d, whole(who, "max_bits", max_bits, 1, 8))
+    return _by_importance(who, rates, rows, budget, importances(who, importance, rows.n), seed)
 
 
 def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -> Budget:
@@ -134,13 +136,12 @@ def _state(codec: Codec, d: int) -> int:
 
 
 def _by_importance(
-    who: str, x: Matrix, rows: Rows, budget: Budget, importance: Tensor, seed: int
+    who: str, rates: list[Codec], rows: Rows, budget: Budget, importance: Tensor, seed: int
 ) -> MixedCodes:
     """Rows in groups, each with codes of its own, of more bits for rows of more importance.
 
     Bits are allotted so that the error, weighted by importance, is least: see `allot_rows`.
     """
-    rates = _rates(rows.d)
     sample = rows.sample(max(1, _SAMPLE // rows.d), seed)
     errors = torch.tensor([_error(codec.fit(sample, seed=seed), sample) for codec in rates])
     every = list(range(len(rates)))
@@ -181,9 +182,9 @@ def _beside(rates: Sequence[Codec], rows: Rows) -> int:
     return _MANIFEST + rows.n + sum(_HEADER + _state(codec, rows.d) for codec in rates)
 
 
-def _rates(d: int) -> list[Codec]:
-    """Codecs of more and more bytes a row: a quarter and half a bit a value where that is less, 1 to 8."""
-    codecs: list[Codec] = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1)]
+def _rates(d: int, max_bits: int) -> list[Codec]:
+    """Codecs of more and more bytes a row: a quarter and half a bit a value where that is less, 1 and more."""
+    codecs: list[Codec] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
     for bits in (0.5, 0.25):
         if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):
             codecs.append(MixedLloydMaxQuantizer(bits))

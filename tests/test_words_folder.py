@@ -93,7 +93,7 @@ STEPS = [
     (folder, "_digest"),
     (folder, "_ends"),
     (os, "replace"),
-    (folder, "_sync_folder"),
+    (folder, "sync_folder"),
     (folder, "_sealed"),
     (os, "fsync"),
     (folder, "_sweep"),

@@ -29,10 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     if os.name != "posix":  # a folder cannot be opened elsewhere
         return
     with suppress(OSError):  # not every file system syncs folders, and the file is in its place

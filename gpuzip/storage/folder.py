@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.storage.atomic import _sync_folder, replacing
+from gpuzip.storage.atomic import replacing, sync_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -88,7 +88,7 @@ def write_folder(
     target.mkdir(parents=True, exist_ok=True)
     try:
         members = {label: _add(target, label, write) for label, write in writers.items()}
-        _sync_folder(target)
+        sync_folder(target)
         with replacing(target / MANIFEST) as fresh:
             fresh.write_text(_sealed(kind, about, members), encoding="utf-8")
     finally:

@@ -46,8 +46,8 @@ class Recipe:
     codec: instead of that, fitted or not. max_bytes ("20MB" too) or bits_per_dim: `gpuzip.compress` finds
     codes that fit: max_bytes is for the files of codes, the words are beside it. importance: (N,) of the
     rows, or by word, such as frequencies; words without one have the least. Rows of more importance have
-    more bits, and come first. max_bits: the most that a row may have; what it takes from some, no others
-    have. dtype: of decoded rows. seed: of all that is drawn.
+    more bits, and come first. max_bits: the most that a row may have. dtype: of decoded rows. seed: of all
+    that is drawn.
     """
 
     bits: int = 1
@@ -79,15 +79,12 @@ class Recipe:
         return self._by_importance(rows, importances(ones, words))
 
     def _by_importance(self, rows: Matrix, importance: torch.Tensor) -> tuple[MixedCodes, torch.Tensor]:
-        found = compress(rows, seed=self.seed, importance=importance, **self._budget())
+        found = compress(
+            rows, seed=self.seed, importance=importance, max_bits=self.max_bits, **self._budget()
+        )
         assert found.group is not None
-        group, parts = found.group.long(), list(found.parts)  # in descending bits
-        wide = sum(part.codec.config()["bits"] > self.max_bits for part in parts)
-        if wide:
-            group = (group + 1 - wide).clamp(min=0)
-            narrow = self._coded(LloydMaxQuantizer(self.max_bits), rows)
-            parts[:wide] = [narrow[(group == 0).nonzero()[:, 0]]]
-        return MixedCodes([self._typed(part) for part in parts]), group.argsort(stable=True)
+        parts = [self._typed(part) for part in found.parts]  # in descending bits
+        return MixedCodes(parts), found.group.argsort(stable=True)
 
     def _budget(self) -> Budget:
         if self.max_bytes is not None:
