@@ -183,7 +183,7 @@ def _beside(rates: Sequence[Codec], rows: Rows) -> int:
 
 
 def _rates(d: int, max_bits: int) -> list[Codec]:
-    """Codecs of more and more bytes a row: a quarter and half a bit a value where that is less, 1 and more."""
+    """Codecs of more and more bytes a row: a quarter and half a bit a value where it is less, 1 and more."""
     codecs: list[Codec] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
     for bits in (0.5, 0.25):
         if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):

@@ -162,11 +162,11 @@ def shape_of(cls: type[QuantizedTable], embeddings: Matrix) -> tuple[int, int]:
     return rows.n, rows.d
 
 
-def learning(cls: type[QuantizedTable], freeze: bool, trainable: Trainable | None) -> Trainable | None:
+def learning(cls: type[QuantizedTable], freeze: bool | None, trainable: Trainable | None) -> Trainable | None:
     """What `trainable` shall be, where nn.Embedding's `freeze` has a say."""
     if freeze and trainable is not None:
         raise GpuzipError(
             f"{cls.__name__}.from_pretrained: freeze=True says that nothing learns, "
-            f"trainable={trainable!r} that something does. Pass freeze=False."
+            f"trainable={trainable!r} that something does. Pass one of them."
         )
-    return trainable if freeze or trainable else "codebook"
+    return "codebook" if freeze is False and trainable is None else trainable

@@ -87,7 +87,7 @@ class QuantizedEmbeddingBag(QuantizedTable):
     def from_pretrained(
         cls,
         embeddings: Matrix,
-        freeze: bool = True,
+        freeze: bool | None = None,
         max_norm: float | None = None,
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,

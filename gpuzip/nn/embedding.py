@@ -75,7 +75,7 @@ class QuantizedEmbedding(QuantizedTable):
     def from_pretrained(
         cls,
         embeddings: Matrix,
-        freeze: bool = True,
+        freeze: bool | None = None,
         padding_idx: int | None = None,
         max_norm: float | None = None,
         norm_type: float = 2.0,
@@ -88,8 +88,8 @@ class QuantizedEmbedding(QuantizedTable):
     ) -> Self:
         """From (N, D) floats: a tensor, on whose device it will be, an array or a memory map.
 
-        freeze: nothing learns. freeze=False lets the codebook learn, or what `trainable` names, which
-        together with freeze=True is an error. Other arguments as of the class.
+        freeze: as nn.Embedding's, where `trainable` does not say it: True, nothing learns; False, the codebook
+        does. None is True. Other arguments as of the class.
         """
         (n, d), trainable = shape_of(cls, embeddings), learning(cls, freeze, trainable)
         return cls(
