@@ -193,8 +193,10 @@ def test_freeze_and_trainable_must_agree():
     assert [name for name, _ in learning.named_parameters()] == ["codebook"]
     scaled = QuantizedEmbedding.from_pretrained(x, freeze=False, trainable="scale")
     assert [name for name, _ in scaled.named_parameters()] == ["scale"]
+    scaled = QuantizedEmbedding.from_pretrained(x, trainable="scale")
+    assert [name for name, _ in scaled.named_parameters()] == ["scale"]
     with pytest.raises(GpuzipError, match="Pass one of them"):
-        QuantizedEmbedding.from_pretrained(x, trainable="codebook")
+        QuantizedEmbedding.from_pretrained(x, freeze=True, trainable="codebook")
 
 
 @pytest.mark.parametrize("embeddings", [normal(8), normal(2, 3, 4), torch.ones(4, 3).int(), [[1.0]]])

@@ -146,7 +146,7 @@ def test_arguments_that_cannot_be():
     with pytest.raises(GpuzipError, match="sparse=True"):
         QuantizedEmbeddingBag(10, 4, sparse=True)
     with pytest.raises(GpuzipError, match="Pass one of them"):
-        made(trainable="scale")
+        made(freeze=True, trainable="scale")
 
 
 def test_positional_arguments_are_in_torch_s_order():

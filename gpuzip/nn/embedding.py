@@ -88,8 +88,8 @@ class QuantizedEmbedding(QuantizedTable):
     ) -> Self:
         """From (N, D) floats: a tensor, on whose device it will be, an array or a memory map.
 
-        freeze: as nn.Embedding's, where `trainable` does not say it: True, nothing learns; False, the codebook
-        does. None is True. Other arguments as of the class.
+        freeze: as nn.Embedding's, where `trainable` does not say it: True, nothing learns; False, the
+        codebook does. None is True. Other arguments as of the class.
         """
         (n, d), trainable = shape_of(cls, embeddings), learning(cls, freeze, trainable)
         return cls(
