@@ -1,6 +1,6 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
-    python -m bench.run [pq] [codes] [quality] [memory] [rag]
+    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [bitrates] [fits] [models]
 
 Without names all of them run. The exit status is 1 when a benchmark fails or misses a target; README is then
 left as it was.
@@ -54,6 +54,7 @@ def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
         | {"plain_seconds": plain, "plain_ratio": peer["median"] / plain if "median" in peer else None}
         | {"peak_bytes": extra["peak_bytes"], "peer_peak_bytes": peer.get("peak_bytes")}
         | {"recall": peer.get("recall"), "note": peer.get("note")}
+        | ({"peer_nbytes": peer["nbytes"]} if "nbytes" in peer else {})
         for name, peer in sorted(extra["peers"].items())
     ]
 
@@ -91,9 +92,14 @@ def _module(name: str) -> int:
     return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
 
 
-SPEEDS = {"pq": ["bench/bench_pq.py"], "codes": ["bench/bench_hamming.py", "bench/bench_scalar.py"]}
+SPEEDS = {
+    "pq": ["bench/bench_pq.py"],
+    "codes": ["bench/bench_hamming.py", "bench/bench_scalar.py"],
+    "lookup": ["bench/bench_lookup.py"],
+}
+MODULES = ("quality", "memory", "rag", "bitrates", "fits", "models")
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
-KINDS |= {name: partial(_module, name) for name in ("quality", "memory", "rag")}
+KINDS |= {name: partial(_module, name) for name in MODULES}
 
 
 def main() -> int:

@@ -9,25 +9,19 @@ exit status is 1 when README.md is out of date.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
+from bench.codebook_tables import bitrates, fits, lookup, models
+from bench.markdown import RESULTS as RESULTS
+from bench.markdown import ROOT as ROOT
+from bench.markdown import Row, as_bytes, as_seconds, measured, number, read, table
+from bench.markdown import verdict as verdict
+
 README = ROOT / "README.md"
 
-Row = dict[str, str]
-
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-
-
-def read(name: str) -> list[Row]:
-    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def quality() -> list[str]:
@@ -37,8 +31,8 @@ def quality() -> list[str]:
     files = [_file(rows, row["m"]) for row in rows if row["measure"] == "cosine"]
     codes = [row for row in rows if row["peer"] == "FAISS"]
     title = f"{int(codes[0]['rows']):,} x 384, mean of {codes[0]['seeds']} seeds"
-    parts = [_table(heads, files), _table([title, "gpuzip", "FAISS"], map(_code, codes))]
-    return [*parts[0], "", *parts[1], "", _measured(rows[0])]
+    parts = [table(heads, files), table([title, "gpuzip", "FAISS"], map(_code, codes))]
+    return [*parts[0], "", *parts[1], "", measured(rows[0])]
 
 
 def _file(rows: list[Row], m: str) -> list[str]:
@@ -52,7 +46,7 @@ def _file(rows: list[Row], m: str) -> list[str]:
 
 
 def _code(row: Row) -> list[str]:
-    numbers = [_number(row[side]) for side in ("gpuzip", "theirs")]
+    numbers = [number(row[side]) for side in ("gpuzip", "theirs")]
     return [f"{row['measure']}, m={row['m']}, nbits={row['nbits']}", *numbers]
 
 
@@ -60,17 +54,17 @@ def speed(name: str = "pq") -> list[str]:
     rows = read(name)
     heads = ["", "beside", "gpuzip", "theirs", "ratio", "faster"]
     heads += [*_without_numba(rows[0], "ratio without numba"), "memory, gpuzip", "memory, theirs"]
-    return [*_table(heads, map(_race, rows)), "", _measured(rows[0])]
+    return [*table(heads, map(_race, rows)), "", measured(rows[0])]
 
 
 def _race(row: Row) -> list[str]:
     """A line of one case and one peer; a peer that was not timed has a note of why."""
     peer = row["peer"] + (f", recall {float(row['recall']):.3f}" if row["recall"] else "")
-    memory = [_bytes(row["peak_bytes"]), _bytes(row["peer_peak_bytes"])]
+    memory = [as_bytes(row["peak_bytes"]), as_bytes(row["peer_peak_bytes"])]
     if not row["ratio"]:
-        untimed = [_case(row), peer, _seconds(row["seconds"]), row["note"], "", ""]
+        untimed = [_case(row), peer, as_seconds(row["seconds"]), row["note"], "", ""]
         return [*untimed, *_without_numba(row, ""), *memory]
-    times = [_seconds(row["seconds"]), _seconds(row["peer_seconds"])]
+    times = [as_seconds(row["seconds"]), as_seconds(row["peer_seconds"])]
     plain = verdict(float(row.get("plain_ratio") or "nan"), row["peer"])[0]
     faster = verdict(float(row["ratio"]), row["peer"])
     return [_case(row), peer, *times, *faster, *_without_numba(row, plain), *memory]
@@ -84,8 +78,8 @@ def _without_numba(row: Row, cell: str) -> list[str]:
 def memory() -> list[str]:
     rows = read("memory")
     title = f"{int(rows[0]['rows']):,} x {rows[0]['d']} float32, m={rows[0]['m']}, nbits={rows[0]['nbits']}"
-    body = [[_task(row), _bytes(row["peak_bytes"]), _seconds(row["seconds"])] for row in rows]
-    return [*_table([title, "peak memory", "time"], body), "", _measured(rows[0])]
+    body = [[_task(row), as_bytes(row["peak_bytes"]), as_seconds(row["seconds"])] for row in rows]
+    return [*table([title, "peak memory", "time"], body), "", measured(rows[0])]
 
 
 def rag() -> list[str]:
@@ -99,17 +93,17 @@ def rag() -> list[str]:
             "smaller",
         ]
         heads += ["build", "peak", "queries/s, 1", "queries/s, 256", "recall@10", "similarity kept"]
-        parts += [*_table(heads, map(_store, some)), ""]
-    return [*parts, _measured(rows[0])]
+        parts += [*table(heads, map(_store, some)), ""]
+    return [*parts, measured(rows[0])]
 
 
 def _store(row: Row) -> list[str]:
     floats = 4 * int(row["rows"]) * int(row["d"])
-    took = _seconds(row["build_seconds"]) if float(row["build_seconds"]) else "-"
+    took = as_seconds(row["build_seconds"]) if float(row["build_seconds"]) else "-"
     rates = [f"{float(row[column]):,.0f}" for column in ("qps_1", "qps_256")]
     quality = [f"{float(row['recall']):.3f}", f"{100 * float(row['similarity']):.1f} %"]
-    size = [_bytes(row["nbytes"]), f"{floats / float(row['nbytes']):.1f}x"]
-    return [row["name"], *size, took, _bytes(row["peak_bytes"]), *rates, *quality]
+    size = [as_bytes(row["nbytes"]), f"{floats / float(row['nbytes']):.1f}x"]
+    return [row["name"], *size, took, as_bytes(row["peak_bytes"]), *rates, *quality]
 
 
 def codes() -> list[str]:
@@ -117,30 +111,17 @@ def codes() -> list[str]:
 
 
 TABLES = {"quality": quality, "speed": speed, "codes": codes, "memory": memory, "rag": rag}
-
-
-def verdict(ratio: float, peer: str) -> tuple[str, str]:
-    """The peer's time over ours, as "1.4x", and which side is the faster one."""
-    digits = 0 if ratio >= 9.95 else 1 if ratio >= 0.95 else 2
-    who = "neither" if 0.95 <= ratio < 1.05 else "gpuzip" if ratio > 1 else peer.split(",")[0].split(" ")[0]
-    return f"{ratio:.{digits}f}x", who
+TABLES |= {"bitrates": bitrates, "fits": fits, "lookup": lookup, "models": models}
 
 
 def render(text: str) -> str:
-    """README's text with its tables made anew. Raises SystemExit for a block missing or unknown."""
+    """README's text with its tables made anew. Raises SystemExit for a block unknown or there twice."""
     found = [name for _, name, _ in _BLOCK.findall(text)]
-    if sorted(found) != sorted(TABLES):
-        sys.exit(f"README.md has blocks for the tables {found}; {sorted(TABLES)} are needed, once each.")
+    if sorted(found) != sorted(set(found) & set(TABLES)):
+        sys.exit(
+            f"README.md has blocks for the tables {found}; {sorted(TABLES)} are known, once each at most."
+        )
     return _BLOCK.sub(lambda block: "\n".join([block[1], *TABLES[block[2]](), "", block[3]]), text)
-
-
-def _table(heads: list[str], body: Iterable[list[str]]) -> list[str]:
-    rules = [" --- ", *[" ---: "] * (len(heads) - 1)]
-    return [_line(heads), "|" + "|".join(rules) + "|", *map(_line, body)]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _case(row: Row) -> str:
@@ -161,30 +142,6 @@ def setting(row: dict[str, Any]) -> str:
 
 def _task(row: Row) -> str:
     return f"{row['task']}, {row['queries']} queries" if row["queries"] else row["task"]
-
-
-def _measured(row: Row) -> str:
-    cpu = re.sub(r"\((R|TM)\)", "", row["cpu"])
-    return (
-        f"Measured {row['date']} on {cpu}, {row['threads']} threads, torch {row['torch']}, "
-        f"faiss {row['faiss']}, Python {row['python']}, commit {row['commit']}."
-    )
-
-
-def _number(text: str) -> str:
-    return f"{float(text):,.3f}" if float(text) < 10 else f"{float(text):,.1f}"
-
-
-def _seconds(text: str) -> str:
-    value = float(text)
-    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
-
-
-def _bytes(text: str) -> str:
-    if not text:
-        return "-"
-    value = float(text) / 1e6
-    return f"{value:.1f} MB" if value < 9.95 else f"{value:,.0f} MB"
 
 
 def main() -> int:

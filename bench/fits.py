@@ -1,0 +1,104 @@
+"""Time and memory to find Lloyd-Max levels, beside scikit-learn's k-means as smallfry calls it.
+
+    python -m bench.fits [--rows 20000]
+
+Ours is timed on a whole table, and both sides in turns on the same million of its values, since k-means
+takes minutes for them all. Writes bench/results/fits.csv, unless on fewer rows; the exit status is 1 when
+a fit misses its target or scikit-learn's levels have the smaller error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.matrices import made_words, token_matrix
+from bench.measure import peak_bytes, seconds
+from bench.record import passed, show, write
+from bench.weight_peers import smallfry_levels
+from gpuzip import LloydMaxQuantizer
+
+#: Rows of made word vectors.
+ROWS = 400_000
+#: Seconds on two cores, by table.
+TARGETS = {"tokens of all-MiniLM-L6-v2": 2.0, "made word vectors": 60.0}
+
+_VALUES, _ROUNDS = 1_000_000, 3
+
+
+def measured(table: str, x: Tensor, bits: int) -> dict[str, Any]:
+    codec, values = LloydMaxQuantizer(bits), _values(x)
+
+    def ours() -> Tensor:
+        return codec.fit(values).codebook[0, :, 0]
+
+    def theirs() -> Tensor:
+        return smallfry_levels(values, bits)
+
+    codec.fit(x[:1000])
+    errors = [_error(values, levels()) for levels in (ours, theirs)]
+    peaks = [peak_bytes(call) for call in (lambda: codec.fit(x), ours, theirs)]
+    whole, mine, others = (
+        median(times)
+        for times in zip(
+            *(map(seconds, (lambda: codec.fit(x), ours, theirs)) for _ in range(_ROUNDS)), strict=True
+        )
+    )
+    about = {"table": table, "rows": len(x), "d": x.shape[1], "bits": bits, "rounds": _ROUNDS}
+    target = TARGETS[table]
+    return (
+        about
+        | {"seconds": whole, "peak_bytes": peaks[0], "target_seconds": target, "values": len(values)}
+        | {"some_seconds": mine, "some_peak_bytes": peaks[1], "some_mse": errors[0]}
+        | {"peer": "scikit-learn", "peer_seconds": others, "peer_peak_bytes": peaks[2], "peer_mse": errors[1]}
+        | {"ratio": others / mine, "ok": whole <= target and errors[0] <= errors[1]}
+    )
+
+
+def _values(x: Tensor) -> Tensor:
+    """(n, 1): of the whole table, drawn with seed 0."""
+    at = torch.randint(x.numel(), (min(_VALUES, x.numel()),), generator=torch.Generator().manual_seed(0))
+    return x.view(-1)[at].view(-1, 1)
+
+
+def _error(values: Tensor, levels: Tensor) -> float:
+    """Mean squared error of values at their nearest levels, which ascend."""
+    nearest = levels[torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)]
+    return float((values - nearest).double().square().mean())
+
+
+def rows(few: int | None) -> Iterator[dict[str, Any]]:
+    tokens, words = TARGETS
+    yield measured(tokens, token_matrix()[:few], 4)
+    yield measured(words, made_words(few or ROWS), 2)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    case = f"{row['rows']:,} x {row['d']}, {row['bits']} bits"
+    times = [f"{row[name]:.2f} s" for name in ("seconds", "target_seconds", "some_seconds", "peer_seconds")]
+    errors = [f"{row[name]:.4g}" for name in ("some_mse", "peer_mse")]
+    return [case, *times, f"{row['ratio']:.1f}x", *errors, passed(row["ok"])]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.fits", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rows", type=int, help="of each table; writes nothing")
+    few = parser.parse_args().rows
+    found = list(rows(few))
+    if few is None:
+        write("fits", found)
+    heads = ["table", "fit", "target", "1M values", "scikit-learn", "ratio", "mse", "scikit-learn's", ""]
+    show("Lloyd-Max levels", heads, map(_cells, found))
+    return 0 if all(row["ok"] for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
