@@ -15,7 +15,9 @@ lint: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The model and the peers of some benches are not needed elsewhere.
 bench: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench-models]"
 	$(BIN)/python -m bench.run
 
 compile-gate: .venv/.ready
