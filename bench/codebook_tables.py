@@ -14,7 +14,7 @@ def bitrates() -> list[str]:
         some = [row for row in rows if row["table"] == name]
         title = f"{int(some[0]['rows']):,} x {some[0]['d']}, {name}:"
         parts += [title, "", *table(heads, map(_method, some)), ""]
-    return [*parts, measured(rows[0])]
+    return [*parts, *_fits(), "", measured(rows[0])]
 
 
 def _method(row: Row) -> list[str]:
@@ -24,11 +24,11 @@ def _method(row: Row) -> list[str]:
     return [*cells, f"{float(row['rival_mse']):.3g}" if row["rival_mse"] else "-"]
 
 
-def fits() -> list[str]:
+def _fits() -> list[str]:
     rows = read("fits")
     heads = ["levels of", "all values", "memory", f"{int(rows[0]['values']):,} values", "memory"]
     heads += ["scikit-learn", "memory", "ratio", "mse, gpuzip", "mse, scikit-learn"]
-    return [*table(heads, map(_fit, rows)), "", measured(rows[0])]
+    return table(heads, map(_fit, rows))
 
 
 def _fit(row: Row) -> list[str]:
@@ -43,10 +43,10 @@ def lookup() -> list[str]:
     rows = read("lookup")
     peers = list(dict.fromkeys(row["peer"] for row in rows))
     cases = list(dict.fromkeys((row["group"], row["nbits"]) for row in rows))
-    found = {(row["group"], row["nbits"], row["peer"]): row for row in rows}
+    found = {((row["group"], row["nbits"]), row["peer"]): row for row in rows}
     held = {row["peer"]: as_bytes(row["peer_nbytes"]) for row in rows}
     heads = ["ids", "bits", "memory", "gpuzip", *(f"{peer}, {held[peer]}" for peer in peers), "without numba"]
-    body = [_looked_up([found[(*case, peer)] for peer in peers]) for case in cases]
+    body = [_looked_up([found[case, peer] for peer in peers]) for case in cases]
     return [*table(heads, body), "", measured(rows[0])]
 
 

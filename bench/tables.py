@@ -13,7 +13,7 @@ import re
 import sys
 from typing import Any
 
-from bench.codebook_tables import bitrates, fits, lookup, models
+from bench.codebook_tables import bitrates, lookup, models
 from bench.markdown import RESULTS as RESULTS
 from bench.markdown import ROOT as ROOT
 from bench.markdown import Row, as_bytes, as_seconds, measured, number, read, table
@@ -111,7 +111,7 @@ def codes() -> list[str]:
 
 
 TABLES = {"quality": quality, "speed": speed, "codes": codes, "memory": memory, "rag": rag}
-TABLES |= {"bitrates": bitrates, "fits": fits, "lookup": lookup, "models": models}
+TABLES |= {"bitrates": bitrates, "lookup": lookup, "models": models}
 
 
 def render(text: str) -> str:
