@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.matrices import token_matrix, word_vectors
 from bench.methods import Stored, methods
 from bench.record import passed, show, write
+from bench.weight_peers import version_of
 from gpuzip.quality import QualityMeter
 
 Row = dict[str, Any]
@@ -42,6 +43,7 @@ def measured(table: str, x: Tensor) -> Iterator[Row]:
             | {
                 "bits_a_value": 8 * stored.nbytes / x.numel(),
                 "fit_seconds": stored.fit_seconds,
+                "version": version_of(method.side),
                 "note": stored.note,
             }
         )

@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.matrices import made_words, token_matrix
 from bench.measure import peak_bytes, seconds
 from bench.record import passed, show, write
-from bench.weight_peers import smallfry_levels
+from bench.weight_peers import smallfry_levels, version_of
 from gpuzip import LloydMaxQuantizer
 
 #: Rows of made word vectors.
@@ -57,6 +57,7 @@ def measured(table: str, x: Tensor, bits: int) -> dict[str, Any]:
         | {"seconds": whole, "peak_bytes": peaks[0], "target_seconds": target, "values": len(values)}
         | {"some_seconds": mine, "some_peak_bytes": peaks[1], "some_mse": errors[0]}
         | {"peer": "scikit-learn", "peer_seconds": others, "peer_peak_bytes": peaks[2], "peer_mse": errors[1]}
+        | {"version": version_of("scikit-learn")}
         | {"ratio": others / mine, "ok": whole <= target and errors[0] <= errors[1]}
     )
 

