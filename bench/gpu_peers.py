@@ -2,8 +2,9 @@
 
     python -m bench.gpu_peers [--no-write]
 
-Peers are what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are named as
-not installed. Both sides run in turns, on data that is on the GPU already where the peer takes it there.
+Peers are torch, and what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are
+named as not installed. Both sides run in turns, on data that is on the GPU already where the peer takes it
+there.
 `ratio` is the peer's median over gpuzip's: above 1 gpuzip is faster. Rows are appended to
 bench/results/gpu_peers.csv. The exit status is 1 where answers differ by more than the comparison allows.
 """
@@ -15,7 +16,6 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bench.columns import aligned
+from bench.races import Call, Race, torch_races
 from bench.roof.cases import floats, integers
 from bench.roof.results import Row, append, stamp, text
 from bench.tables import RESULTS
@@ -36,18 +37,6 @@ FILE = RESULTS / "gpu_peers.csv"
 _BUDGET = 5.0  # seconds for the rounds of one race
 _D, _M, _K, _TRAINED = 384, 48, 256, 65_536
 _LIMIT = 1.03  # of the peer's error, where both sides train
-
-Call = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Race:
-    """case: what both sides do. differ(ours, theirs): what is wrong with our answer, empty if nothing is."""
-
-    case: str
-    ours: Call
-    theirs: Call
-    differ: Callable[[Any, Any], str]
 
 
 def faiss_races() -> Iterator[Race]:
@@ -140,6 +129,7 @@ PEERS = {
     "cuvs": cuvs_races,
     "flash_kmeans": flash_kmeans_races,
     "torchpq": torchpq_races,
+    "torch": torch_races,
 }
 
 
