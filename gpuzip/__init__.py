@@ -30,6 +30,7 @@ from gpuzip.interop.sentence_transformers import (
 from gpuzip.interop.usearch import from_usearch, to_usearch
 from gpuzip.mixed import MixedCodes
 from gpuzip.quality import Quality, recall
+from gpuzip.rotations import Rotation
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
 from gpuzip.words import WordVectors
@@ -49,6 +50,7 @@ __all__ = [
     "NotFittedError",
     "ProductQuantizer",
     "Quality",
+    "Rotation",
     "ScalarQuantizer",
     "UnknownCodecError",
     "WordVectors",

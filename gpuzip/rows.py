@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,16 @@ class Rows:
         self._x = x.detach() if isinstance(x, Tensor) else x
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+        self._turn: Callable[[Tensor], Tensor] | None = None
+
+    def turned(self, turn: Callable[[Tensor], Tensor], d: int) -> Rows:
+        """The same rows after `turn`, (n, D) -> (n, d) float32, which is done to what is read."""
+        rows = copy.copy(self)
+        rows._turn, rows.d = turn, d
+        return rows
+
+    def _given(self, block: Tensor) -> Tensor:
+        return block if self._turn is None else self._turn(block)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or the halves that came."""
@@ -74,7 +85,7 @@ class Rows:
             waiting.append((part, _is_sound(block), ids))
             if self.device.type != "cuda":
                 self._check(*waiting.pop())
-            yield start, block
+            yield start, self._given(block)
         for check in waiting:
             self._check(*check)
 
@@ -98,7 +109,7 @@ class Rows:
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         x = _readable(part)
         self._check(part, _is_sound(x), ids)
-        return x
+        return self._given(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
         """sound: of all rows at once; one that is not is looked for only where that says no."""

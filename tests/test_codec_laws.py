@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from gpuzip import Codes
+from gpuzip import Codes, Rotation
 from gpuzip import open as open_codes
 from gpuzip.codecs import (
     CODECS,
@@ -35,6 +35,14 @@ SETTINGS = {
     "lloydmax-block": LloydMaxQuantizer(8, block_len=4),
     "lloydmax-mixed": MixedLloydMaxQuantizer(2.3),
     "lloydmax-mixed-half": MixedLloydMaxQuantizer(0.5),
+    "pq-opq": ProductQuantizer(m=48, nbits=4, rotation=Rotation("opq", n_iter=2)),
+    "pq-padded": ProductQuantizer(m=36, nbits=4, pad=True, rotation=Rotation("balanced", dims=200)),
+    "scalar-pca": ScalarQuantizer(bits=4, rotation=Rotation("pca", dims=128)),
+    "scalar-truncated": ScalarQuantizer(rotation=Rotation("truncate", dims=256)),
+    "binary-rotated": BinaryQuantizer("dim_mean", rotation="random"),
+    "lloydmax-hadamard": LloydMaxQuantizer(2, rotation="hadamard"),
+    "lloydmax-mixed-pca": MixedLloydMaxQuantizer(1, rotation="pca"),
+    "half-pca": HalfQuantizer(rotation=Rotation("pca", dims=192)),
     "half": HalfQuantizer(),
     "half-bfloat16": HalfQuantizer("bfloat16"),
 }
@@ -102,7 +110,7 @@ def test_rows_are_decoded_alone(codec, real):
 
 def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
-    if isinstance(codec, HalfQuantizer | MixedLloydMaxQuantizer):
+    if isinstance(codec, HalfQuantizer | MixedLloydMaxQuantizer) or codec.rotation is not None:
         with pytest.raises(GpuzipError, match="are not looked up in a table"):
             codec.as_table(codes.data)
         return

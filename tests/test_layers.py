@@ -19,6 +19,7 @@ LAYERS = [
     ["gpuzip.codecs", "gpuzip.mixed"],
     ["gpuzip.codes"],
     ["gpuzip.searching"],
+    ["gpuzip.rotations"],
     ["gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],
     ["gpuzip.search"],
     ["gpuzip.quality", "gpuzip.rows"],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from gpuzip.codecs._projected import of_projected
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
+from gpuzip.rotations import KINDS, Rotation
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import METRICS, Scorer
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Learned = TypeVar("Learned")
+
+_ROTATION = "rotation"
 
 
 def check_names(
@@ -42,20 +46,43 @@ class Table:
     share: int
 
 
+class Turned(NamedTuple):
+    """Rows to fit on, and the rotation that they went through."""
+
+    rows: Rows
+    rotation: Rotation | None
+
+
+@dataclass(frozen=True, eq=False)
 class Codec(ABC):
     """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
 
     id: the codec's name in files; never renamed, never reused.
+    rotation: what rows go through before they are coded, a `Rotation` or its kind; decoded rows come back.
+
+    A subclass implements `fit` and the names that begin with an underscore. `fit` reads its rows through
+    `turned`; all that the others see is rotated rows of `width` columns.
     """
 
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
     gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
 
+    rotation: Rotation | str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rotation, str):
+            object.__setattr__(self, "rotation", Rotation(self.rotation))
+        elif not isinstance(self.rotation, Rotation | None):
+            raise GpuzipError(
+                f"{type(self).__name__}: rotation is {self.rotation!r}, a Rotation, None or one of "
+                f"{', '.join(KINDS)} is needed."
+            )
+
     @property
     @abstractmethod
-    def d(self) -> int:
-        """Columns of the rows it was fitted on."""
+    def width(self) -> int:
+        """Columns of the rows that are coded: d, or what a rotation leaves of them."""
 
     @property
     @abstractmethod
@@ -71,33 +98,35 @@ class Codec(ABC):
         """A fitted codec of the same settings."""
 
     @abstractmethod
-    def encode_block(self, x: Tensor) -> Tensor:
-        """(n, D) float32, float16 or bfloat16 -> (n, code_size) uint8."""
+    def _encode(self, x: Tensor) -> Tensor:
+        """(n, width) float32, float16 or bfloat16 -> (n, code_size) uint8."""
 
     @abstractmethod
-    def decode_block(self, data: Tensor) -> Tensor:
-        """(n, code_size) uint8 -> (n, D) float32."""
+    def _decode(self, data: Tensor) -> Tensor:
+        """(n, code_size) uint8 -> (n, width) float32."""
 
-    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
-        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, D) float32."""
-        return self.decode_block(data[ids])
+    def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, width) float32."""
+        return self._decode(data[ids])
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
-        """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
-
-        Raises GpuzipError for codecs that are none.
-        """
+    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
         raise GpuzipError(
             f"{type(self).__name__}: its codes are not looked up in a table. Use a LloydMaxQuantizer, "
             "ScalarQuantizer, BinaryQuantizer or ProductQuantizer."
         )
 
-    @abstractmethod
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
-        """Keys of every row for (Q, D) float32 queries; see search.Scorer.
+    def _norms(self, data: Tensor) -> Tensor:
+        """(N,) float32 L2 norms of decoded rows."""
+        norms = torch.empty(len(data), device=data.device)
+        step = max(1, BLOCK_BYTES // (4 * self.width))
+        for start in range(0, len(data), step):
+            part = slice(start, start + step)
+            norms[part] = torch.linalg.vector_norm(self._decode(data[part]), dim=1)
+        return norms
 
-        mask: (N,) bool or None; the key of a row where it is False is -inf.
-        """
+    @abstractmethod
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        """Keys of every row for (Q, width) float32 queries."""
 
     @property
     @abstractmethod
@@ -105,17 +134,107 @@ class Codec(ABC):
         """Workspace that a scorer keeps for one query."""
 
     @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """Settings as JSON; with `state` it is all there is to a codec."""
+    def _config(self) -> dict[str, Any]:
+        """Settings as JSON; with `_state` it is all there is to a codec but its rotation."""
 
     @abstractmethod
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         """Fitted tensors, as they are stored."""
 
     @classmethod
     @abstractmethod
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
+        """The codec that gave this config and state. Raises FormatError when they don't fit together."""
+
+    def turned(self, rows: Rows, seed: int, m: int | None = None, K: int = 256) -> Turned:
+        """Rows to fit on, rotated, and the fitted rotation. m, K: sub-spaces and centroids it is to serve."""
+        if self._turn is None:
+            return Turned(rows, None)
+        rotation = self._turn.fit_rows(rows, seed, m, K)
+        return Turned(rows.turned(rotation.apply, rotation.width), rotation)
+
+    def _width_of(self, rows: Rows) -> int:
+        """Columns that the rotation will leave of rows."""
+        return rows.d if self._turn is None else self._turn.kept(rows.d)
+
+    @property
+    def _turn(self) -> Rotation | None:
+        """The rotation, which is fitted where the codec is."""
+        assert not isinstance(self.rotation, str)
+        return self.rotation
+
+    @property
+    def d(self) -> int:
+        """Columns of the rows it was fitted on."""
+        width = self.width  # raises for a codec that is not fitted
+        return width if self._turn is None else self._turn.d
+
+    def encode_block(self, x: Tensor) -> Tensor:
+        """(n, d) float32, float16 or bfloat16 -> (n, code_size) uint8."""
+        return self._encode(x if self._turn is None else self._turn.apply(x))
+
+    def decode_block(self, data: Tensor) -> Tensor:
+        """(n, code_size) uint8 -> (n, d) float32."""
+        return self._turned_back(self._decode(data))
+
+    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, d) float32."""
+        return self._turned_back(self._decode_rows(data, ids))
+
+    def _turned_back(self, rows: Tensor) -> Tensor:
+        return rows if self._turn is None else self._turn.reverse_transform(rows)
+
+    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+        """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
+
+        Raises GpuzipError for codecs that are none.
+        """
+        if self._turn is not None:
+            raise GpuzipError(
+                f"{type(self).__name__}: its rows are rotated, and are not looked up in a table. "
+                "Use one without rotation."
+            )
+        return self._as_table(data)
+
+    def norms(self, data: Tensor) -> Tensor:
+        """(N,) float32 L2 norms of decoded rows."""
+        return self._norms(data)  # a rotation changes none
+
+    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+        """Keys of every row for (Q, d) float32 queries; see search.Scorer.
+
+        mask: (N,) bool or None; the key of a row where it is False is -inf.
+        """
+        if self._turn is None or queries.dtype == torch.uint8:  # codes already
+            return self._scorer(codes, queries, metric, mask)
+        turned = self._turn.apply(queries) if metric == "hamming" else self._turn.turned(queries)
+        scorer = self._scorer(codes, turned, metric, mask)
+        return scorer if self.width == self.d else of_projected(scorer, queries, turned, metric)
+
+    def config(self) -> dict[str, Any]:
+        """Settings as JSON; with `state` it is all there is to a codec."""
+        config = self._config()
+        return config if self._turn is None else config | {_ROTATION: self._turn.config()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Fitted tensors, as they are stored."""
+        turn = {} if self._turn is None else self._turn.state()
+        return self._state() | {f"{_ROTATION}.{name}": tensor for name, tensor in turn.items()}
+
+    @classmethod
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The codec that gave this config and state. Raises FormatError when they don't fit together."""
+        own = {name: tensor for name, tensor in state.items() if not name.startswith(f"{_ROTATION}.")}
+        codec = cls._restore({name: v for name, v in config.items() if name != _ROTATION}, own)
+        turn = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
+        if _ROTATION not in config:
+            if turn:
+                raise FormatError(f"{cls.id}: tensors {sorted(turn)} come without settings of a rotation.")
+            return replace(codec, rotation=None)
+        rotation = Rotation.restore(config[_ROTATION], turn, codec.device)
+        if rotation.width != codec.width:
+            raise FormatError(f"{cls.id}: {codec.width} columns, its rotation gives {rotation.width}.")
+        return replace(codec, rotation=rotation)
 
     @property
     def nbytes(self) -> int:
@@ -151,15 +270,6 @@ class Codec(ABC):
         self.check_fitted(f"{type(self).__name__}.{name}")
         assert part is not None
         return part
-
-    def norms(self, data: Tensor) -> Tensor:
-        """(N,) float32 L2 norms of decoded rows."""
-        norms = torch.empty(len(data), device=data.device)
-        step = max(1, BLOCK_BYTES // (4 * self.d))
-        for start in range(0, len(data), step):
-            part = slice(start, start + step)
-            norms[part] = torch.linalg.vector_norm(self.decode_block(data[part]), dim=1)
-        return norms
 
     def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
         """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.

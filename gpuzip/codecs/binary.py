@@ -65,18 +65,19 @@ class BinaryQuantizer(Codec):
             )
         if self.levels not in _LEVELS:
             raise GpuzipError(f"BinaryQuantizer: levels is {self.levels!r}, 'means' or 'sign' is needed.")
+        super().__post_init__()
 
     @property
     def is_fitted(self) -> bool:
         return self.fitted is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return int(self._fitted("d").levels.shape[1])
 
     @property
     def code_size(self) -> int:
-        return -(-self.d // 8)
+        return -(-self.width // 8)
 
     def _fitted(self, name: str) -> Halves:
         return self.learned(self.fitted, name)
@@ -87,12 +88,13 @@ class BinaryQuantizer(Codec):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        rows, rotation = self.turned(rows, seed)
         threshold = self._threshold(rows, seed)
         if self.levels == "sign":
             levels = torch.tensor([[-1.0], [1.0]], device=rows.device).expand(2, rows.d).contiguous()
         else:
             levels = _means_of_sides(rows, threshold)
-        return replace(self, fitted=Halves(threshold, levels))
+        return replace(self, fitted=Halves(threshold, levels), rotation=rotation)
 
     def _threshold(self, rows: Rows, seed: int) -> Tensor:
         if self.threshold == "median":
@@ -104,7 +106,7 @@ class BinaryQuantizer(Codec):
             return means if self.threshold == "dim_mean" else (total.mean() / rows.n).float()[None]
         return torch.tensor([float(self.threshold)], device=rows.device)
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         threshold = self._fitted("encode").threshold
         if x.device.type == "cpu":
             return _packed(x, threshold)
@@ -113,43 +115,43 @@ class BinaryQuantizer(Codec):
     @property
     def centroids(self) -> Tensor:
         """(B, 256, 8) float32: the eight dimensions that each byte stands for; zeros past the last."""
-        levels = torch.nn.functional.pad(self._fitted("centroids").levels, (0, -self.d % 8))
+        levels = torch.nn.functional.pad(self._fitted("centroids").levels, (0, -self.width % 8))
         zeros, ones = levels.view(2, -1, 1, 8)
         byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
         return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
 
-    def decode_block(self, data: Tensor) -> Tensor:
-        return decode(data, self.centroids)[:, : self.d]
+    def _decode(self, data: Tensor) -> Tensor:
+        return decode(data, self.centroids)[:, : self.width]
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
         levels = self._fitted("as_table").levels  # [2, d]
         return Table(levels.T[:, :, None].contiguous(), 1), mirrored(data)
 
-    def norms(self, data: Tensor) -> Tensor:
+    def _norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
-            packed = queries if queries.dtype == torch.uint8 else self.encode_block(queries)
+            packed = queries if queries.dtype == torch.uint8 else self._encode(queries)
             return HammingScorer(codes, packed, mask)
         centroids = codes.remembered("bytes", lambda: self.centroids)
-        queries = torch.nn.functional.pad(queries, (0, -self.d % 8))
+        queries = torch.nn.functional.pad(queries, (0, -self.width % 8))
         return pq_scorer(codes, centroids, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.code_size
 
-    def config(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "levels": self.levels, "d": self.d}
+    def _config(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "levels": self.levels, "d": self.width}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         fitted = self._fitted("state")
         return {"threshold": fitted.threshold, "levels": fitted.levels}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> BinaryQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> BinaryQuantizer:
         check_names(cls.id, config, {"threshold", "levels", "d"}, state, {"threshold", "levels"})
         threshold, levels, d = state["threshold"], state["levels"], config["d"]
         plausible = (

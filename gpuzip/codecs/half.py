@@ -13,7 +13,7 @@ from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.base import Codec, check_names
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.rows import Matrix, Rows, is_whole
+from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -44,54 +44,56 @@ class HalfQuantizer(Codec):
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise GpuzipError(f"HalfQuantizer: dtype is {self.dtype!r}, 'float16' or 'bfloat16' is needed.")
+        super().__post_init__()
 
     @property
     def is_fitted(self) -> bool:
         return self.fitted is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return self._fitted("d").d
 
     @property
     def code_size(self) -> int:
-        return 2 * self.d
+        return 2 * self.width
 
     def _fitted(self, name: str) -> Limit:
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
-        """Note how many columns x has; there is nothing to learn."""
-        rows = Rows("HalfQuantizer.fit", x)
+        """Note how many columns x has; there is nothing to learn but a rotation."""
+        who = "HalfQuantizer.fit"
+        rows, rotation = self.turned(Rows(who, x), whole(who, "seed", seed, 0))
         largest = torch.tensor([torch.finfo(_DTYPES[self.dtype]).max], device=rows.device)
-        return replace(self, fitted=Limit(largest, rows.d))
+        return replace(self, fitted=Limit(largest, rows.d), rotation=rotation)
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         largest = self._fitted("encode").largest
         return x.float().clamp(-largest, largest).to(_DTYPES[self.dtype]).contiguous().view(torch.uint8)
 
-    def decode_block(self, data: Tensor) -> Tensor:
+    def _decode(self, data: Tensor) -> Tensor:
         return self._values(data).float()
 
     def _values(self, data: Tensor) -> Tensor:
         """(N, 2 * D) uint8 -> (N, D) of the dtype, the same memory where it can be."""
         return data.contiguous().view(_DTYPES[self.dtype])
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return float_scorer(self._values(codes.data), lambda: codes.norms, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:
-        return 8 * self.d
+        return 8 * self.width
 
-    def config(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "d": self.d}
+    def _config(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "d": self.width}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         return {"largest": self._fitted("state").largest}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> HalfQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> HalfQuantizer:
         check_names(cls.id, config, {"dtype", "d"}, state, {"largest"})
         largest, d = state["largest"], config["d"]
         if not is_whole(d) or d < 1 or largest.shape != (1,) or largest.dtype != torch.float32:

@@ -64,6 +64,7 @@ class LloydMaxQuantizer(Codec):
             raise GpuzipError(
                 f"{who}: per is {self.per!r}, 'tensor', 'dim' or a number of dimensions is needed."
             )
+        super().__post_init__()
 
     @classmethod
     def from_codebook(cls, codebook: Tensor, d: int) -> LloydMaxQuantizer:
@@ -84,12 +85,12 @@ class LloydMaxQuantizer(Codec):
         return self.fitted is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return self._fitted("d").d
 
     @property
     def code_size(self) -> int:
-        return code_bytes(self.d // self.block_len, self.bits)
+        return code_bytes(self.width // self.block_len, self.bits)
 
     @property
     def codebook(self) -> Tensor:
@@ -104,7 +105,7 @@ class LloydMaxQuantizer(Codec):
     @property
     def _share(self) -> int:
         """Neighbouring codes that have one codebook."""
-        return self.d // self.block_len // len(self.codebook)
+        return self.width // self.block_len // len(self.codebook)
 
     def _fitted(self, name: str) -> Levels:
         return self.learned(self.fitted, name)
@@ -115,7 +116,9 @@ class LloydMaxQuantizer(Codec):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
-        parts, K = self._parts(who, rows.d), 1 << self.bits
+        K, width = 1 << self.bits, self._width_of(rows)
+        parts = self._parts(who, width)
+        rows, rotation = self.turned(rows, seed, width // self.block_len, K)
         limit = (
             _VALUES if self.block_len == 1 else min(_VALUES, K * _BLOCKS_PER_LEVEL * parts * self.block_len)
         )
@@ -125,7 +128,7 @@ class LloydMaxQuantizer(Codec):
             codebook = optimal_levels(by_part.reshape(parts, -1), K)[:, :, None]
         else:
             codebook = _levels_of_blocks(by_part.reshape(parts, -1, self.block_len), K, seed)
-        return replace(self, fitted=Levels(codebook, rows.d))
+        return replace(self, fitted=Levels(codebook, rows.d), rotation=rotation)
 
     def _parts(self, who: str, d: int) -> int:
         if d % self.block_len:
@@ -141,7 +144,7 @@ class LloydMaxQuantizer(Codec):
             )
         return d // self.per
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         if self.block_len > 1:
             return encode(x, self.centroids)
         levels = self.codebook[:, :, 0]
@@ -151,16 +154,16 @@ class LloydMaxQuantizer(Codec):
             return bucketize_packed(x, ends, self.bits)
         return pack_bits(bucketize(x, ends), self.bits)
 
-    def decode_block(self, data: Tensor) -> Tensor:
+    def _decode(self, data: Tensor) -> Tensor:
         return decode(data, self.codebook, None, self._share)
 
-    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+    def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         return decode(data, self.codebook, ids, self._share)
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
         return Table(self.codebook, self._share), data
 
-    def norms(self, data: Tensor) -> Tensor:
+    def _norms(self, data: Tensor) -> Tensor:
         squares = self._by_byte().square().sum(2)
         return adc_scan(data, squares[None])[0].sqrt_()
 
@@ -169,21 +172,21 @@ class LloydMaxQuantizer(Codec):
         wide, share = by_byte(self.codebook, self._share)
         return wide.repeat_interleave(share, 0)
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return pq_scorer(codes, codes.remembered("bytes", self._by_byte), queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:
-        return 3 * 4 * 256 * (self.d // self.block_len)
+        return 3 * 4 * 256 * (self.width // self.block_len)
 
-    def config(self) -> dict[str, Any]:
-        return {"bits": self.bits, "block_len": self.block_len, "per": self.per, "d": self.d}
+    def _config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "block_len": self.block_len, "per": self.per, "d": self.width}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         return {"codebook": self._fitted("state").codebook}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LloydMaxQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LloydMaxQuantizer:
         check_names(cls.id, config, {"bits", "block_len", "per", "d"}, state, {"codebook"})
         codebook, d = state["codebook"], config["d"]
         try:

@@ -67,13 +67,14 @@ class MixedLloydMaxQuantizer(Codec):
                 f"MixedLloydMaxQuantizer: bits is {self.bits!r}, a number above 0 and up to 8 is needed."
             )
         object.__setattr__(self, "bits", float(self.bits))
+        super().__post_init__()
 
     @property
     def is_fitted(self) -> bool:
         return self.fitted is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return len(self._fitted("d").bits)
 
     @property
@@ -86,10 +87,11 @@ class MixedLloydMaxQuantizer(Codec):
     def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
         """Find levels and allot bits. Raises GpuzipError for no rows."""
         who = "MixedLloydMaxQuantizer.fit"
-        rows = Rows(who, x)
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
-        sample = rows.sample(max(1, _VALUES // rows.d), whole(who, "seed", seed, 0)).float()
+        rows, rotation = self.turned(rows, seed)
+        sample = rows.sample(max(1, _VALUES // rows.d), seed).float()
         offset = sample.mean(0, dtype=torch.float64).float()
         sample = sample - offset
         scale = sample.square().mean(0, dtype=torch.float64).sqrt().float()
@@ -99,9 +101,9 @@ class MixedLloydMaxQuantizer(Codec):
         errors = [sample.square().mean(0)] + [_error(sample, some) for some in levels]
         gains = torch.stack(errors).double() * scale.double().square()  # [5, d]
         bits = _allotted(gains.cpu(), max(1, int(rows.d * self.bits / 8))).to(sample.device)
-        return replace(self, fitted=Allotment(bits, offset, scale, torch.cat(levels)))
+        return replace(self, fitted=Allotment(bits, offset, scale, torch.cat(levels)), rotation=rotation)
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         fitted = self._fitted("encode")
         parts = []
         for width in _WIDTHS:
@@ -138,7 +140,7 @@ class MixedLloydMaxQuantizer(Codec):
     def _slots(self) -> Tensor:
         """(d,) int64: where each dimension is among the B * S values."""
         fitted, S = self._fitted("slots"), self._width
-        slots, first = torch.empty(self.d, dtype=torch.int64, device=fitted.bits.device), 0
+        slots, first = torch.empty(self.width, dtype=torch.int64, device=fitted.bits.device), 0
         for width in _WIDTHS:
             columns, each = fitted.columns(width), 8 // width
             place = torch.arange(len(columns), device=slots.device)
@@ -149,17 +151,17 @@ class MixedLloydMaxQuantizer(Codec):
         slots[none] = place % first * S + 8 + place // first
         return slots
 
-    def decode_block(self, data: Tensor) -> Tensor:
+    def _decode(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids).index_select(1, self._slots())
 
-    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+    def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         return decode(data, self.centroids, ids).index_select(1, self._slots())
 
-    def norms(self, data: Tensor) -> Tensor:
+    def _norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         centroids = codes.remembered("bytes", lambda: self.centroids)
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
         wide[:, self._slots()] = queries
@@ -169,16 +171,16 @@ class MixedLloydMaxQuantizer(Codec):
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.code_size
 
-    def config(self) -> dict[str, Any]:
-        return {"bits": self.bits, "d": self.d}
+    def _config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "d": self.width}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         fitted = self._fitted("state")
         names = ("bits", "offset", "scale", "levels")
         return {name: getattr(fitted, name) for name in names}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> MixedLloydMaxQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> MixedLloydMaxQuantizer:
         check_names(cls.id, config, {"bits", "d"}, state, {"bits", "offset", "scale", "levels"})
         bits, offset, scale, levels = (state[name] for name in ("bits", "offset", "scale", "levels"))
         d = config["d"]

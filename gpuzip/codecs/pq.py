@@ -52,13 +52,14 @@ class ProductQuantizer(Codec):
         who = "ProductQuantizer"
         object.__setattr__(self, "nbits", whole(who, "nbits", self.nbits, 1, 16))
         object.__setattr__(self, "m", None if self.m is None else whole(who, "m", self.m))
+        super().__post_init__()
 
     @property
     def is_fitted(self) -> bool:
         return self.codebook is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return self._fitted("d").d
 
     @property
@@ -103,7 +104,8 @@ class ProductQuantizer(Codec):
         )
         max_points_per_centroid = whole(who, "max_points_per_centroid", max_points_per_centroid)
         _check_training_set(rows.n, K, self.nbits)
-        m = default_m(rows.d) if self.m is None else self.m
+        m = default_m(self._width_of(rows)) if self.m is None else self.m
+        rows, rotation = self.turned(rows, seed, m, K)
         if rows.d % m and not self.pad:
             raise GpuzipError(
                 f"{who}: m={m} does not divide d={rows.d}; nearest that do: "
@@ -127,25 +129,26 @@ class ProductQuantizer(Codec):
             init=init,
             progress=progress,
         )
-        return replace(self, m=m, codebook=Codebook(_rounded(found.centroids), rows.d, seed))
+        codebook = Codebook(_rounded(found.centroids), rows.d, seed)
+        return replace(self, m=m, codebook=codebook, rotation=rotation)
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         return encode(_padded(x, len(self.centroids)), self.centroids)
 
-    def decode_block(self, data: Tensor) -> Tensor:
-        return decode(data, self.centroids)[:, : self.d]
+    def _decode(self, data: Tensor) -> Tensor:
+        return decode(data, self.centroids)[:, : self.width]
 
-    def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
-        return decode(data, self.centroids, ids)[:, : self.d]
+    def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        return decode(data, self.centroids, ids)[:, : self.width]
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
         return Table(self.centroids, 1), data
 
-    def norms(self, data: Tensor) -> Tensor:
+    def _norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
 
     @property
@@ -153,17 +156,17 @@ class ProductQuantizer(Codec):
         M, K, _ = self.centroids.shape
         return 3 * 4 * M * max(256, K)
 
-    def config(self) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         seed = None if self.codebook is None else self.codebook.seed
-        return {"m": self.m, "nbits": self.nbits, "pad": self.pad, "d": self.d, "seed": seed}
+        return {"m": self.m, "nbits": self.nbits, "pad": self.pad, "d": self.width, "seed": seed}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         """centroids, in float16 when that loses nothing."""
         half = self.centroids.half()
         return {"centroids": half if torch.equal(half.float(), self.centroids) else self.centroids}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ProductQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ProductQuantizer:
         check_names(cls.id, config, {"m", "nbits", "pad", "d", "seed"}, state, {"centroids"})
         m, nbits, pad, d, seed = (config[name] for name in ("m", "nbits", "pad", "d", "seed"))
         centroids = state["centroids"]

@@ -79,18 +79,19 @@ class ScalarQuantizer(Codec):
                 )
         else:
             check_given(who, self.range)
+        super().__post_init__()
 
     @property
     def is_fitted(self) -> bool:
         return self.fitted is not None
 
     @property
-    def d(self) -> int:
+    def width(self) -> int:
         return self._fitted("d").d
 
     @property
     def code_size(self) -> int:
-        return code_bytes(self.d, self.bits)
+        return code_bytes(self.width, self.bits)
 
     @property
     def centroids(self) -> Tensor:
@@ -105,9 +106,9 @@ class ScalarQuantizer(Codec):
             codes = codes ^ (1 << (self.bits - 1))
         return self._levels(codes[:, None].float()).T[:, :, None].contiguous()
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
         codebook = self._codebook()
-        return Table(codebook, self.d // len(codebook)), data
+        return Table(codebook, self.width // len(codebook)), data
 
     def _fitted(self, name: str) -> Steps:
         return self.learned(self.fitted, name)
@@ -118,10 +119,9 @@ class ScalarQuantizer(Codec):
         Raises GpuzipError for fewer than 2 rows, which have no range, unless one is given.
         """
         who = "ScalarQuantizer.fit"
-        rows = Rows(who, x)
-        low, high = find_range(
-            who, rows, self.range, self.per, self.bits, self.tail, whole(who, "seed", seed, 0)
-        )
+        seed = whole(who, "seed", seed, 0)
+        rows, rotation = self.turned(Rows(who, x), seed)
+        low, high = find_range(who, rows, self.range, self.per, self.bits, self.tail, seed)
         if self.symmetric:
             high = torch.maximum(low.abs(), high.abs())
             low = -high
@@ -131,22 +131,22 @@ class ScalarQuantizer(Codec):
         start = torch.where(constant, low - 0.5, low)
         if self.symmetric:  # 0 becomes code 2**(bits - 1), as in two's complement
             start = -step * (self._steps / 2 + ((1 << self.bits) - self._steps + 1) // 2)
-        return replace(self, fitted=Steps(start, step, rows.d))
+        return replace(self, fitted=Steps(start, step, rows.d), rotation=rotation)
 
     @property
     def _steps(self) -> int:
         """An odd number puts 0 in the middle of a step."""
         return self.steps or (max(2, (1 << self.bits) - 1) if self.symmetric else 1 << self.bits)
 
-    def encode_block(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> Tensor:
         fitted = self._fitted("encode")
         packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, (1 << self.bits) - 1), self.bits)
         return packed ^ self._flip if self.signed else packed
 
-    def decode_block(self, data: Tensor) -> Tensor:
+    def _decode(self, data: Tensor) -> Tensor:
         if self.signed:
             data = data ^ self._flip
-        return self._levels(unpack_bits(data, self.d, self.bits).float())
+        return self._levels(unpack_bits(data, self.width, self.bits).float())
 
     def _levels(self, codes: Tensor) -> Tensor:
         """Overwrites codes, (n, C or 1) float32, where it can."""
@@ -157,10 +157,10 @@ class ScalarQuantizer(Codec):
     @property
     def _flip(self) -> Tensor:
         """(1, B) uint8 that has the highest bit of every code: with it, signed codes become unsigned ones."""
-        highest = torch.full((1, self.d), 1 << (self.bits - 1), dtype=torch.uint8, device=self.device)
+        highest = torch.full((1, self.width), 1 << (self.bits - 1), dtype=torch.uint8, device=self.device)
         return pack_bits(highest, self.bits)
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         may_estimate = self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
         if not may_estimate or is_capturing(queries.device):
             return pq_scorer(codes, self.centroids, queries, metric, mask)
@@ -174,18 +174,18 @@ class ScalarQuantizer(Codec):
 
     @property
     def scorer_bytes(self) -> int:
-        return 3 * 4 * 256 * self.d
+        return 3 * 4 * 256 * self.width
 
-    def config(self) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         given = {} if isinstance(self.range, str) else {"range": _GIVEN}
-        return {name: getattr(self, name) for name in _SETTINGS} | given | {"d": self.d}
+        return {name: getattr(self, name) for name in _SETTINGS} | given | {"d": self.width}
 
-    def state(self) -> dict[str, Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         fitted = self._fitted("state")
         return {"start": fitted.start, "step": fitted.step}
 
     @classmethod
-    def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ScalarQuantizer:
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ScalarQuantizer:
         check_names(cls.id, config, set(_SETTINGS) | {"d"}, state, {"start", "step"})
         start, step, d = state["start"], state["step"], config["d"]
         plausible = (

@@ -1,0 +1,50 @@
+"""Scores of rows that lie in fewer dimensions than the queries: those of projected queries, brought back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._scoring import inverse
+from gpuzip.search import Scorer
+
+
+class ProjectedScorer:
+    """Keys times a factor of the query, plus a summand of the query: (Q, 1) each, the factor above 0 or 0."""
+
+    def __init__(self, scorer: Scorer, factor: Tensor, summand: Tensor) -> None:
+        self._scorer, self._factor, self._summand = scorer, factor, summand
+        self.N, self.Q, self.is_exact = scorer.N, scorer.Q, scorer.is_exact
+        self.gather_cost = scorer.gather_cost
+
+    def group_max(self, group: int) -> Tensor:
+        return self._given(self._scorer.group_max(group))
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        inner = (estimate - self._summand) / torch.where(self._factor > 0, self._factor, 1)
+        return self._given(self._scorer.ceiling(inner))
+
+    def gather(self, ids: Tensor) -> Tensor:
+        return self._given(self._scorer.gather(ids))
+
+    def exact(self, queries: Tensor) -> Scorer:
+        some = queries.to(self._factor.device)
+        return ProjectedScorer(self._scorer.exact(queries), self._factor[some], self._summand[some])
+
+    def _given(self, keys: Tensor) -> Tensor:
+        forbidden = keys.isneginf()
+        return (keys * self._factor + self._summand).masked_fill_(forbidden, float("-inf"))
+
+
+def of_projected(scorer: Scorer, queries: Tensor, turned: Tensor, metric: str) -> Scorer:
+    """Keys for (Q, D) queries from those of (Q, width) projected ones.
+
+    With y a row's code, x = R'y: q.x = Rq.y and |x| = |y|; |q - x|^2 = |Rq - y|^2 + |q|^2 - |Rq|^2.
+    """
+    if metric not in ("l2", "cosine"):
+        return scorer
+    whole, part = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (queries, turned))
+    if metric == "cosine":
+        return ProjectedScorer(scorer, part * inverse(whole), torch.zeros_like(whole))
+    left_out = (whole.double().square() - part.double().square()).clamp(min=0).float()
+    return ProjectedScorer(scorer, torch.ones_like(whole), -left_out)

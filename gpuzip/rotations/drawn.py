@@ -1,0 +1,54 @@
+"""Rotations that no data is needed for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROUNDS = 4
+
+
+def random_orthogonal(D: int, seed: int) -> Tensor:
+    """(D, D) float64, drawn evenly from all rotations and reflections."""
+    normal = torch.randn((D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    Q, R = torch.linalg.qr(normal)
+    return Q * R.diagonal().sign()
+
+
+def random_signs(D: int, seed: int) -> Tensor:
+    """(ROUNDS, D) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (ROUNDS, D), generator=generator).bool()
+
+
+def hadamard(x: Tensor, signs: Tensor) -> Tensor:
+    """(N, D), (ROUNDS, D) bool -> (N, D): rounds of sign flips and a Walsh-Hadamard transform, orthonormal.
+
+    A transform is of 2**p columns, the most that D has: of the first ones and of the last ones in turn, so
+    that any D keeps its columns, and no padding is coded.
+    Source: Ailon and Chazelle, "Approximate nearest neighbors and the fast Johnson-Lindenstrauss transform",
+    2006; the rounds over both ends are those of the RaBitQ library.
+    """
+    D = x.shape[1]
+    width = 1 << (D.bit_length() - 1)
+    for i, flips in enumerate(signs):
+        x = torch.where(flips, -x, x)
+        first = (D - width) * (i % 2)
+        x[:, first : first + width] = _transform(x[:, first : first + width])
+    return x
+
+
+def _transform(x: Tensor) -> Tensor:
+    """(N, 2**p) -> the same, by two small products: a transform of 2**p is one of each half of its bits."""
+    N, width = x.shape
+    bits = width.bit_length() - 1
+    a, b = 1 << (bits // 2), 1 << (bits - bits // 2)
+    tile = x.reshape(N * a, b) @ _sylvester(b, x)
+    return (_sylvester(a, x) @ tile.view(N, a, b)).view(N, width) / width**0.5
+
+
+def _sylvester(width: int, like: Tensor) -> Tensor:
+    matrix = like.new_ones((1, 1))
+    while len(matrix) < width:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix

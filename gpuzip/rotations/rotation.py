@@ -1,0 +1,226 @@
+"""A rotation of rows: what it is asked to be, what it learned, and how it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip.errors import FormatError, GpuzipError, NotFittedError
+from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
+from gpuzip.rotations.opq import optimized
+from gpuzip.rotations.spectrum import balanced, principal
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+
+KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
+
+_OF_SUBSPACES = ("balanced", "opq")
+_SAMPLE = 1 << 16  # rows that directions are found from
+_ROWS = 8192  # rotated at a time
+_SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What `fit` learns. matrix: (dims, d) float32, orthonormal rows; stored: what a file has of it."""
+
+    matrix: Tensor
+    stored: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Rows times an orthonormal matrix, so that lengths and angles stay and codes lose less.
+
+    kind: "pca", directions by falling variance; "balanced", those dealt out so that the m sub-spaces of a
+    product quantizer vary alike (parametric OPQ: one eigendecomposition); "opq", that and n_iter rounds of
+    optimized product quantization; "random", drawn evenly; "hadamard", drawn sign flips and Walsh-Hadamard
+    transforms, which store a few bits; "truncate", the first dims columns as they are, for Matryoshka
+    embeddings.
+    dims: columns that are kept, by default all. m: sub-spaces, by default the codec's own.
+    normalize: give rows length 1 after that, as truncated embeddings are used; their own lengths are lost.
+
+    A matrix is stored as float16 and made orthonormal again when it is read; its bytes count. Nothing is
+    subtracted, so the scores of rotated rows are those of the rows.
+    Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
+    """
+
+    kind: str
+    dims: int | None = None
+    m: int | None = None
+    normalize: bool = False
+    n_iter: int = 8
+    fitted: Turn | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise GpuzipError(f"Rotation: kind is {self.kind!r}, one of {', '.join(KINDS)} is needed.")
+        for name in ("dims", "m"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else whole("Rotation", name, value))
+        object.__setattr__(self, "n_iter", whole("Rotation", "n_iter", self.n_iter, 0))
+        if not isinstance(self.normalize, bool):
+            raise GpuzipError(f"Rotation: normalize is {self.normalize!r}, True or False is needed.")
+        if self.kind == "truncate" and self.dims is None:
+            raise GpuzipError("Rotation: 'truncate' came without dims. Say how many columns to keep.")
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def matrix(self) -> Tensor:
+        """(dims, d) float32, orthonormal rows."""
+        if self.fitted is None:
+            raise NotFittedError("Rotation: it is not fitted. Call .fit(x) and use what it returns.")
+        return self.fitted.matrix
+
+    def kept(self, d: int) -> int:
+        """Columns that it will leave of d."""
+        return d if self.dims is None else self.dims
+
+    @property
+    def d(self) -> int:
+        """Columns of the rows."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns of the rotated rows."""
+        return len(self.matrix)
+
+    def fit(self, x: Matrix, *, seed: int = 0, m: int | None = None, K: int = 256) -> Rotation:
+        """Find the matrix from at most 65,536 rows of x, drawn by `seed`.
+
+        m, K: sub-spaces and centroids of the quantizer that follows; a number given to Rotation goes first.
+        Raises GpuzipError for no rows, dims above d, or a kind that needs m without any.
+        """
+        who = "Rotation.fit"
+        return self.fit_rows(Rows(who, x), whole(who, "seed", seed, 0), m, K)
+
+    def fit_rows(self, rows: Rows, seed: int, m: int | None, K: int) -> Rotation:
+        """`fit` on rows that are checked."""
+        who, d, dims = rows.who, rows.d, self.kept(rows.d)
+        m = self.m or m
+        if rows.n == 0:
+            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        if dims > d:
+            raise GpuzipError(f"{who}: dims={dims} of rows with {d} columns. Keep {d} or fewer.")
+        if self.kind in _OF_SUBSPACES and m is None:
+            raise GpuzipError(
+                f"{who}: rotation {self.kind!r} is of sub-spaces, which this codec has none of. "
+                "Pass Rotation(..., m=), or use 'pca' or 'hadamard'."
+            )
+        if m is not None and m > dims:
+            raise GpuzipError(f"{who}: m={m} sub-spaces of {dims} columns. Use m={dims} or fewer.")
+        stored = self._learned(rows, dims, m or 1, K, seed)
+        stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
+        return replace(self, fitted=Turn(_matrix(self.kind, stored, dims, d, rows.device), stored))
+
+    def _learned(self, rows: Rows, dims: int, m: int, K: int, seed: int) -> dict[str, Tensor]:
+        if self.kind == "truncate":
+            return {}
+        if self.kind == "hadamard":
+            return {"signs": random_signs(rows.d, seed).to(torch.uint8)}
+        if self.kind == "random":
+            return {"matrix": random_orthogonal(rows.d, seed)[:dims].half()}
+        x = rows.sample(_SAMPLE, seed).float()
+        if self.kind == "pca":
+            return {"matrix": principal(x, dims)[0].half()}
+        if self.kind == "balanced":
+            return {"matrix": balanced(x, dims, m).half()}
+        return {"matrix": optimized(x, dims, m, min(K, len(x)), self.n_iter, seed).half()}
+
+    def apply(self, x: Tensor) -> Tensor:
+        """(N, d) float -> (N, width) float32."""
+        y = self.turned(x)
+        return torch.nn.functional.normalize(y) if self.normalize else y
+
+    def turned(self, x: Tensor) -> Tensor:
+        """`apply` without normalizing: of queries, whose length does not matter to an order."""
+        return _product(x, self.matrix.T)
+
+    def reverse_transform(self, y: Tensor) -> Tensor:
+        """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
+        return _product(y, self.matrix)
+
+    def state(self) -> dict[str, Tensor]:
+        """Fitted tensors, as they are stored."""
+        return {} if self.fitted is None else self.fitted.stored
+
+    def config(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS} | {"d": self.d}
+
+    @classmethod
+    def restore(cls, config: Any, state: dict[str, Tensor], device: torch.device | str = "cpu") -> Rotation:
+        """The rotation that gave this config and state. Raises FormatError when they don't fit together."""
+        if not isinstance(config, dict) or set(config) != {*_SETTINGS, "d"}:
+            raise FormatError(f"rotation: its settings are {config!r:.200}, not those of a rotation.")
+        try:
+            rotation = cls(**{name: config[name] for name in _SETTINGS})
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"rotation: its settings are not those of a rotation: {error}") from error
+        d = config["d"]
+        dims = d if rotation.dims is None else rotation.dims
+        if not is_whole(d) or not 1 <= dims <= d or not _fits(rotation.kind, state, dims, d):
+            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            raise FormatError(
+                f"rotation: tensors {shapes} do not fit {rotation.kind!r}, dims={dims!r}, d={d!r}."
+            )
+        state = {name: tensor.to(device) for name, tensor in state.items()}
+        return replace(rotation, fitted=Turn(_matrix(rotation.kind, state, dims, d, device), state))
+
+
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    """x @ matrix in float32, added up in float64: else a row's last digit depends on the rows beside it."""
+    y, wide = x.new_empty((len(x), matrix.shape[1]), dtype=torch.float32), matrix.double()
+    for start in range(0, len(x), _ROWS):
+        y[start : start + _ROWS] = x[start : start + _ROWS].double() @ wide
+    return y
+
+
+def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
+    if kind == "truncate":
+        return not state
+    if kind == "hadamard":
+        signs = state.get("signs")
+        return (
+            set(state) == {"signs"}
+            and signs is not None
+            and signs.dtype == torch.uint8
+            and signs.shape == (ROUNDS, d)
+            and bool((signs <= 1).all())
+        )
+    matrix = state.get("matrix")
+    if set(state) != {"matrix"} or matrix is None or matrix.shape != (dims, d):
+        return False
+    return matrix.dtype == torch.float16 and _is_nearly_orthonormal(matrix)
+
+
+def _is_nearly_orthonormal(matrix: Tensor) -> bool:
+    product = matrix.float() @ matrix.float().T
+    return bool((product - torch.eye(len(matrix), device=matrix.device)).abs().max() < 0.01)
+
+
+def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
+    """(dims, d) float32 from what is stored, found on the CPU: the same on every device."""
+    if kind == "truncate":
+        matrix = torch.eye(dims, d)
+    elif kind == "hadamard":
+        matrix = hadamard(torch.eye(d, dtype=torch.float64), stored["signs"].cpu().bool()).T[:dims]
+    else:
+        matrix = _orthonormal(stored["matrix"].cpu().double())
+    return matrix.float().contiguous().to(device)
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """The nearest orthonormal rows to nearly orthonormal ones: a step of Newton's squares the error.
+
+    Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
+    matrix", 1971.
+    """
+    for _ in range(2):
+        matrix = 1.5 * matrix - 0.5 * (matrix @ matrix.T) @ matrix
+    return matrix

@@ -1,0 +1,65 @@
+"""Rotations from eigenvectors of a sample: by falling variance, or variance balanced over sub-spaces."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ROWS = 8192
+_LEAST = 1e-10  # of the largest variance: what a direction without any counts as
+
+
+def principal(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """(N, D) -> (dims, D) float64 orthonormal directions and the variance along each, descending.
+
+    The span is that of the least squared error of x itself, not of x less its mean, so that what is left out
+    needs no offset; inside of it the directions are those of the covariance.
+    Source: Pearson 1901; Hotelling 1933.
+    """
+    moments, mean = _moments(x)
+    basis = torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
+    if dims < x.shape[1]:
+        basis = _eigenvectors(moments)[0][:dims]
+    covariance = basis @ (moments - mean[:, None] * mean) @ basis.T
+    directions, variances = _eigenvectors(covariance)
+    return directions @ basis, variances
+
+
+def balanced(x: Tensor, dims: int, m: int) -> Tensor:
+    """(N, D) -> (dims, D) float64: principal directions, dealt out so that sub-spaces vary alike.
+
+    The next direction goes to the sub-space with the least product of variances that has room.
+    Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013, the parametric solution.
+    """
+    directions, variances = principal(x, dims)
+    logs = variances.clamp(min=float(variances[0]) * _LEAST or 1.0).log().tolist()
+    S = -(-dims // m)
+    room = [max(0, min(S, dims - S * i)) for i in range(m)]
+    dealt: list[list[int]] = [[] for _ in range(m)]
+    total = [0.0] * m
+    for i, log in enumerate(logs):
+        open_ = [j for j in range(m) if len(dealt[j]) < room[j]]
+        j = min(open_, key=lambda j: (total[j], j))
+        dealt[j].append(i)
+        total[j] += log - logs[-1]
+    return directions[torch.tensor([i for part in dealt for i in part], device=x.device)]
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Second moments (D, D) and means (D,), float64."""
+    D = x.shape[1]
+    moments = torch.zeros((D, D), dtype=torch.float64, device=x.device)
+    mean = torch.zeros(D, dtype=torch.float64, device=x.device)
+    for block in x.split(_ROWS):
+        wide = block.double()
+        moments.addmm_(wide.T, wide)
+        mean += wide.sum(0)
+    return moments / len(x), mean / len(x)
+
+
+def _eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows by falling eigenvalue, the largest entry of each positive, so that a run repeats another."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    rows = vectors.T.flip(0)
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return rows * largest.sign(), values.flip(0).clamp(min=0)
