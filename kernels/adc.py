@@ -1,12 +1,13 @@
 """Asymmetric distances: scores of packed codes from tables of the queries, in a scan and for chosen rows.
 
-score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n], fp32, in order of m, and -inf
-where mask[n] is False. adc_scan keeps the maximum of each `group` rows. One helper sums for both kernels, so
-adc_gather repeats the bits of adc_scan.
+score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n] + extra[n, 0] * coef[q, 0]
++ ..., fp32, in order of m and of e, and -inf where mask[n] is False. adc_scan keeps the maximum of each
+`group` rows. One helper sums for both kernels, so adc_gather repeats the bits of adc_scan.
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, lut (Q, M, K), scale (N,) or None, mask (N,) or
-None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R), where an id outside [0, N) scores -inf.
-Bytes moved: adc_scan N*(B + 4) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out;
-adc_gather Q*R*(B + 16). A table, M*K*4, comes from L2 once for every BN rows.
+None, extra (N, E) and coef (Q, E) or None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R),
+where an id outside [0, N) scores -inf.
+Bytes moved: adc_scan N*(B + 4 + 4*E) in, from memory once and for the other queries from L2,
+Q*ceil(N/group)*4 out; adc_gather Q*R*(B + 16 + 4*E). A table, M*K*4, comes from L2 once for every BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
 Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program; its gather
 is kept where a row of the table has more entries than the rows of codes look up. 2. a row of the table in
@@ -67,10 +68,11 @@ def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr, SHARED: tl.cons
 
 @triton.jit
 def _scores(
-    packed_ptr, table_ptr, scale_ptr, mask_ptr, n, row_ok, M, loads,
-    NBITS: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
+    packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, q, n, row_ok, M, loads,
+    NBITS: tl.constexpr, E: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
-    """Rows n [BN] int64 against one query's table -> [BN]. A row of packed: `loads` * VW words or bytes."""
+    """Rows n [BN] int64 against query q's table -> [BN]. A row of packed: `loads` * VW words or bytes."""
+    table_ptr = lut_ptr + q * M * (1 << NBITS)
     PER: tl.constexpr = 32 // NBITS  # codes a word
     score = tl.zeros([BN], tl.float32)
     if VW == 0:
@@ -98,6 +100,8 @@ def _scores(
                 score = _add_word(score, w3, table_ptr, m + 3 * PER, M, NBITS, SHARED)
     if scale_ptr is not None:
         score *= tl.load(scale_ptr + n, mask=row_ok, other=1.0)
+    for e in tl.static_range(E):
+        score += tl.load(extra_ptr + n * E + e, mask=row_ok, other=0.0) * tl.load(coef_ptr + q * E + e)
     if mask_ptr is not None:
         row_ok &= tl.load(mask_ptr + n, mask=row_ok, other=0) != 0
     return tl.where(row_ok, score, float("-inf"))
@@ -105,14 +109,17 @@ def _scores(
 
 @triton.jit(do_not_specialize=["N", "Q", "M", "loads", "groups"])
 def _adc_scan(
-    packed_ptr, lut_ptr, scale_ptr, mask_ptr, out_ptr, N, Q, M, loads, groups,
-    NBITS: tl.constexpr, G: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
+    packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, out_ptr, N, Q, M, loads, groups,
+    NBITS: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+    BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
     tile = (tl.program_id(0) // Q).to(tl.int64)
     q = (tl.program_id(0) % Q).to(tl.int64)
     n = tile * BN + tl.arange(0, BN)
-    table_ptr = lut_ptr + q * M * (1 << NBITS)
-    score = _scores(packed_ptr, table_ptr, scale_ptr, mask_ptr, n, n < N, M, loads, NBITS, BN, SHARED, VW)
+    score = _scores(
+        packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, q, n, n < N, M, loads,
+        NBITS, E, BN, SHARED, VW,
+    )  # fmt: skip
     best = tl.max(tl.reshape(score, [BN // G, G]), axis=1)
     g = tile * (BN // G) + tl.arange(0, BN // G)
     tl.store(out_ptr + q * groups + g, best, mask=g < groups)
@@ -120,28 +127,38 @@ def _adc_scan(
 
 @triton.jit(do_not_specialize=["N", "R", "M", "loads", "tiles"])
 def _adc_gather(
-    packed_ptr, lut_ptr, scale_ptr, mask_ptr, ids_ptr, out_ptr, N, R, M, loads, tiles,
-    NBITS: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
+    packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, ids_ptr, out_ptr, N, R, M, loads, tiles,
+    NBITS: tl.constexpr, E: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
     q = (tl.program_id(0) // tiles).to(tl.int64)
     r = (tl.program_id(0) % tiles) * BN + tl.arange(0, BN)
     n = tl.load(ids_ptr + q * R + r, mask=r < R, other=-1)
-    table_ptr = lut_ptr + q * M * (1 << NBITS)
     row_ok = (n >= 0) & (n < N)
-    score = _scores(packed_ptr, table_ptr, scale_ptr, mask_ptr, n, row_ok, M, loads, NBITS, BN, SHARED, VW)
+    score = _scores(
+        packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, q, n, row_ok, M, loads,
+        NBITS, E, BN, SHARED, VW,
+    )  # fmt: skip
     tl.store(out_ptr + q * R + r, score, mask=r < R)
 
 
 def _operands(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, tile: Tile
-) -> tuple[tuple[Tensor | None, ...], int, int]:
-    """What both kernels take first, then how many loads a row of codes is, and the bits of a code."""
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    extra: Tensor | None,
+    coef: Tensor | None,
+    tile: Tile,
+) -> tuple[tuple[Tensor | None, ...], int, dict[str, int]]:
+    """What both kernels take first, then how many loads a row of codes is, and the bits and columns."""
     loads = packed.shape[1]
     if tile.VW:
         packed, loads = packed.view(torch.int32), loads // (4 * tile.VW)
     scale = None if scale is None else scale.contiguous()
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
-    return (packed, lut.contiguous(), scale, mask), loads, lut.shape[2].bit_length() - 1
+    extra, coef = (None if t is None else t.contiguous() for t in (extra, coef))
+    sizes = {"NBITS": lut.shape[2].bit_length() - 1, "E": 0 if extra is None else extra.shape[1]}
+    return (packed, lut.contiguous(), scale, mask, extra, coef), loads, sizes
 
 
 def _words(packed: Tensor) -> int:
@@ -156,19 +173,21 @@ def adc_scan(
     scale: Tensor | None,
     mask: Tensor | None,
     group: int,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
-    """Launch: (N, B) uint8, (Q, M, K) float32, (N,) float32, (N,) bool -> (Q, ceil(N/group)) float32."""
+    """Launch: (N, B) uint8, (Q, M, K), (N,), (N,) bool, (N, E) and (Q, E) -> (Q, ceil(N/group)) float32."""
     packed, N, (Q, M, K) = packed.contiguous(), packed.shape[0], lut.shape
     groups = triton.cdiv(N, group)
     out = torch.empty((Q, groups), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
         return out
     tile = tile or _tile(N, _words(packed), K, group)
-    operands, loads, nbits = _operands(packed, lut, scale, mask, tile)
+    operands, loads, sizes = _operands(packed, lut, scale, mask, extra, coef, tile)
     _adc_scan[(triton.cdiv(N, tile.BN) * Q,)](
         *operands, out, N, Q, M, loads, groups,
-        NBITS=nbits, G=group, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
+        **sizes, G=group, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
         num_warps=tile.warps, enable_fp_fusion=False,
     )  # fmt: skip
     return out
@@ -180,6 +199,8 @@ def adc_gather(
     scale: Tensor | None,
     mask: Tensor | None,
     ids: Tensor,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
     """Launch: as adc_scan, with ids (Q, R) int64 in place of a group -> (Q, R) float32."""
@@ -188,11 +209,11 @@ def adc_gather(
     if out.numel() == 0:
         return out
     tile = tile or _tile(R, _words(packed), K)
-    operands, loads, nbits = _operands(packed, lut, scale, mask, tile)
+    operands, loads, sizes = _operands(packed, lut, scale, mask, extra, coef, tile)
     tiles = triton.cdiv(R, tile.BN)
     _adc_gather[(Q * tiles,)](
         *operands, ids.contiguous(), out, N, R, M, loads, tiles,
-        NBITS=nbits, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
+        **sizes, BN=tile.BN, SHARED=tile.SHARED, VW=tile.VW,
         num_warps=tile.warps, enable_fp_fusion=False,
     )  # fmt: skip
     return out

@@ -97,6 +97,12 @@ def test_every_tile_of_a_table_scan_gives_the_same_bits(nbits):
     for tile in (None, Tile(64, True, 1), Tile(64, False, 2), Tile(32, True, 4), Tile(128, False, 0)):
         assert torch.equal(scan(packed, lut, scale, mask, 1, tile=tile), want)
         assert torch.equal(gather(packed, lut, scale, mask, ids, tile=tile), want)
+    extras = torch.randn(70, 2), torch.randn(2, 2)
+    more = scan(packed, lut, scale, mask, 1, *extras)
+    torch.testing.assert_close(more, want + extras[1] @ extras[0].T)
+    for tile in (Tile(64, True, 1), Tile(32, True, 4), Tile(128, False, 0)):
+        assert torch.equal(scan(packed, lut, scale, mask, 1, *extras, tile=tile), more)
+        assert torch.equal(gather(packed, lut, scale, mask, ids, *extras, tile=tile), more)
     groups = [[float(part.max()) for part in row.split(16)] for row in want]
     assert scan(packed, lut, scale, mask, 16, tile=Tile(32, True, 2)).tolist() == groups
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from gpuzip.ops import OPS
+from gpuzip.ops import OPS, max_of_groups, use_loops
 
 
 def ref(name):
@@ -79,6 +79,15 @@ def test_adc_by_loops():
     ids = torch.tensor([[10, 0, 3], [3, 3, 7]])
     gathered = ref("adc_gather")(packed, lut, scale, None, ids)
     assert gathered.tolist() == [pytest.approx([score[q][i] for i in ids[q]], abs=1e-5) for q in range(2)]
+    extra, coef = torch.randn(11, 2, generator=g), torch.randn(2, 2, generator=g)
+    sums = [
+        [score[q][n] + sum(float(extra[n, e] * coef[q, e]) for e in range(2)) for n in range(11)]
+        for q in range(2)
+    ]
+    scan = ref("adc_scan")(packed, lut, scale, None, 1, extra, coef)
+    assert scan.tolist() == [pytest.approx(row, abs=1e-5) for row in sums]
+    gathered = ref("adc_gather")(packed, lut, scale, None, ids, extra, coef)
+    assert gathered.tolist() == [pytest.approx([sums[q][i] for i in ids[q]], abs=1e-5) for q in range(2)]
 
 
 def test_topk_by_sorting():
@@ -89,16 +98,21 @@ def test_topk_by_sorting():
         assert ids.tolist() == [[1, 2, 6, 5, 0, 3]]
 
 
+@pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("Q", [1, 3, 33])
 @pytest.mark.parametrize(("M", "K"), [(6, 256), (7, 16), (5, 2), (5, 8)])
-def test_gathered_scores_are_the_scanned_ones_to_the_bit(Q, M, K):
+def test_gathered_scores_are_the_scanned_ones_to_the_bit(Q, M, K, loops):
     g = torch.Generator().manual_seed(Q)
     lut = torch.randn(Q, M, K, generator=g)
     packed = OPS["pack_bits"].call(torch.randint(0, K, (5000, M), generator=g).byte(), K.bit_length() - 1)
     scale, ids = torch.rand(5000, generator=g), torch.randint(0, 5000, (Q, 400), generator=g)
-    for s in (None, scale):
-        scan = OPS["adc_scan"].call(packed, lut, s, None, 1)
-        assert torch.equal(OPS["adc_gather"].call(packed, lut, s, None, ids), scan.gather(1, ids))
+    extras = 100 * torch.randn(5000, 2, generator=g), torch.randn(Q, 2, generator=g)
+    with use_loops(loops):
+        for s, more in ((None, ()), (scale, ()), (None, extras), (scale, extras)):
+            scan = OPS["adc_scan"].call(packed, lut, s, None, 1, *more)
+            assert torch.equal(OPS["adc_gather"].call(packed, lut, s, None, ids, *more), scan.gather(1, ids))
+            groups = OPS["adc_scan"].call(packed, lut, s, None, 32, *more)
+            assert torch.equal(groups, max_of_groups(scan.T.contiguous(), 32))
 
 
 @pytest.mark.parametrize("K", [16, 256])

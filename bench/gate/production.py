@@ -87,6 +87,8 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(N, 40, dtype=u8), t(1, 40, 256), None, None, 512
         yield t(N, 12, dtype=u8), t(1, 12, 256), None, None, 1024
         yield t(N, 32, dtype=u8), t(1, 16, 65536), None, None, 256
+        for Q, group, E in ((1, 1024, 1), (64, 32, 2)):
+            yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), None, group, t(N, E), t(Q, E)
     elif op == "hamming_scan":
         for Q, B, group in ((1, 48, 1024), (10, 96, 32), (64, 128, 64), (1000, 48, 1024), (1000, 38, 32)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
@@ -150,6 +152,7 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         rows, allowed = t(64, 1 << 17, dtype=torch.int64), t(huge, dtype=torch.bool)
         for lut in (t(64, 48, 256), t(64, 96, 16)):
             yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows
+            yield t(huge, 48, dtype=u8), lut, t(huge), allowed, rows, t(huge, 2), t(64, 2)
     elif op == "product_scan":
         fp16, allowed = torch.float16, t(N, dtype=torch.bool)
         for Q, group in ((16, 32), (32, 32), (64, 32), (64, 1), (1000, 32), (1000, 1024)):

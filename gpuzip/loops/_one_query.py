@@ -45,7 +45,7 @@ def rounded(table):
 
 
 @jit()
-def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, shift, best):
+def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, coef, shift, best):
     """codes (n, M) uint8 -> best (groups,), at first -inf: max of each 2**shift rows, to the bit."""
     n, M = codes.shape
     chunks = (M + 7) // 8
@@ -63,7 +63,7 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, shift, 
                 sums_of_bytes(sums, r - first, bytes_, tail, 0, M, chunks)
         for start in range(first, last, group):
             stop = min(start + group, last)
-            if len(scale) == 0 and len(mask) == 0:
+            if len(scale) == 0 and len(mask) == 0 and len(coef) == 0:
                 _settle(codes, table, sums, first, start, stop, margin, best, start >> shift)
             else:
                 _settle_scaled(
@@ -78,6 +78,8 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, shift, 
                     margin,
                     scale,
                     mask,
+                    extra,
+                    coef,
                     best,
                     start >> shift,
                 )
@@ -97,24 +99,36 @@ def _settle(codes, table, sums, first, start, stop, margin, best, g):
 
 
 @jit()
-def _settle_scaled(codes, table, sums, first, start, stop, low, step, margin, scale, mask, best, g):
+def _settle_scaled(
+    codes, table, sums, first, start, stop, low, step, margin, scale, mask, extra, coef, best, g
+):
     surely = -np.inf  # the best row scores this at least
     for r in range(start, stop):
         if len(mask) == 0 or mask[r]:
-            factor = np.float64(scale[r]) if len(scale) else 1.0
-            surely = max(surely, factor * (low + step * sums[r - first]) - abs(factor) * step * margin)
+            key, error = _about(low + step * sums[r - first], step * margin, r, scale, extra, coef)
+            surely = max(surely, key - error)
     for r in range(start, stop):
         if len(mask) == 0 or mask[r]:
-            factor = np.float64(scale[r]) if len(scale) else 1.0
-            if factor * (low + step * sums[r - first]) + abs(factor) * step * margin >= surely:
-                score = _exact_sum(codes[r], table)
-                if len(scale):
-                    score *= scale[r]
-                best[g] = max(best[g], score)
+            key, error = _about(low + step * sums[r - first], step * margin, r, scale, extra, coef)
+            if key + error >= surely:
+                best[g] = max(best[g], _exact_key(codes[r], table, r, scale, extra, coef))
 
 
 @jit()
-def scan(codes, table, scale, mask, shift, best):
+def _about(total, error, r, scale, extra, coef):
+    """The key of row r whose sum is `total`, within `error`; and how far the float32 key may be from it."""
+    factor = np.float64(scale[r]) if len(scale) else 1.0
+    key, error = factor * total, abs(factor) * error
+    size = abs(key) + error
+    for e in range(len(coef)):
+        added = np.float64(extra[r, e]) * np.float64(coef[e])
+        key += added
+        size += abs(added)
+    return key, error + len(coef) * 2.0**-22 * size
+
+
+@jit()
+def scan(codes, table, scale, mask, extra, coef, shift, best):
     n, M = codes.shape
     scores = np.empty(64, np.float32)
     for first in range(0, n, 64):
@@ -137,19 +151,30 @@ def scan(codes, table, scale, mask, shift, best):
             score = scores[r - first]
             if len(scale):
                 score *= scale[r]
+            for e in range(len(coef)):
+                score += extra[r, e] * coef[e]
             if score > best[r >> shift] and (len(mask) == 0 or mask[r]):
                 best[r >> shift] = score
 
 
 @jit()
-def gather(codes, table, scale, mask, N, ids, scores):
+def gather(codes, table, scale, mask, extra, coef, N, ids, scores):
     for r in range(len(ids)):
         n = ids[r]
         scores[r] = -np.inf
         if 0 <= n < N and (len(mask) == 0 or mask[n]):
-            scores[r] = _exact_sum(codes[r], table)
-            if len(scale):
-                scores[r] *= scale[n]
+            scores[r] = _exact_key(codes[r], table, n, scale, extra, coef)
+
+
+@jit()
+def _exact_key(codes, table, n, scale, extra, coef):
+    """The key of row n, whose codes are `codes`."""
+    key = _exact_sum(codes, table)
+    if len(scale):
+        key *= scale[n]
+    for e in range(len(coef)):
+        key += extra[n, e] * coef[e]
+    return key
 
 
 @jit()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip.bytewise import byte_tables
-from gpuzip.loops._columns import part
+from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
 from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
@@ -23,10 +23,11 @@ _sums_of_one = sum_of_entries(_WIDE, 1)
 _max_into = max_into(_WIDE)
 
 
-def adc_scan(packed, lut, scale, mask, group):
+def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
     """As the operator: (N, B) uint8, (Q, M, K), (N,) float32 or None, (N,) bool or None -> (Q, groups)."""
     tables = byte_tables(lut).numpy()
     N, (Q, M, K), shift = len(packed), tables.shape, group.bit_length() - 1
+    coefs = part_of_rows(coef, 0, Q)
     best = np.full((Q, -(-N // group)), -np.inf, np.float32)
     filters = [rounded(table) for table in tables] if Q < _FEW_FILTERED and can_filter(M, K, group) else []
     few = Q < _FEW or bool(filters)
@@ -34,40 +35,46 @@ def adc_scan(packed, lut, scale, mask, group):
         wide = np.empty((-(-Q // _WIDE), M * K * _WIDE), np.float32)
         _side_by_side(tables.reshape(Q, M * K), wide)
         tables = wide
+        coefs = np.pad(coefs, ((0, -Q % _WIDE), (0, 0))).reshape(len(wide), _WIDE, -1)
 
     def some_rows(start, stop):
         codes = _codes(packed[start:stop], M, K)
-        extras = part(scale, start, stop, np.float32), part(mask, start, stop, np.bool_)
+        columns = (
+            part(scale, start, stop, np.float32),
+            part(mask, start, stop, np.bool_),
+            part_of_rows(extra, start, stop),
+        )
         groups = best[:, start >> shift : -(-stop // group)]
         if few:
             for q in range(Q):
                 if filters:
-                    best_of_groups(codes, tables[q], *filters[q], *extras, shift, groups[q])
+                    best_of_groups(codes, tables[q], *filters[q], *columns, coefs[q], shift, groups[q])
                 else:
-                    scan(codes, tables[q], *extras, shift, groups[q])
+                    scan(codes, tables[q], *columns, coefs[q], shift, groups[q])
         else:
-            for t, table in enumerate(tables):
-                _scan_wide(
-                    codes.reshape(-1), M, K, table, *extras, shift, groups[t * _WIDE : (t + 1) * _WIDE]
-                )
+            for t, entries in enumerate(tables):
+                some = groups[t * _WIDE : (t + 1) * _WIDE]
+                _scan_wide(codes.reshape(-1), M, K, entries, *columns, coefs[t], shift, some)
 
     if best.size:
         map_blocks(some_rows, N, _rows_of_a_block(Q), lone_here=True)
     return torch.from_numpy(best)
 
 
-def adc_gather(packed, lut, scale, mask, ids):
+def adc_gather(packed, lut, scale, mask, ids, extra=None, coef=None):
     """As the operator: the scores of `adc_scan`, bit for bit, of rows ids (Q, R); -inf for none."""
     tables = byte_tables(lut).numpy()
     N, (_, M, K) = len(packed), tables.shape
-    extras = part(scale, 0, N, np.float32), part(mask, 0, N, np.bool_)
+    columns = part(scale, 0, N, np.float32), part(mask, 0, N, np.bool_), part_of_rows(extra, 0, N)
+    coefs = part_of_rows(coef, 0, len(tables))
     packed, ids = packed.contiguous().numpy(), ids.contiguous().numpy()
     scores = np.empty(ids.shape, np.float32)
 
     def some_queries(start, stop):
         for q in range(start, stop):
             rows = packed[np.clip(ids[q], 0, N - 1)]
-            gather(_codes(torch.from_numpy(rows), M, K), tables[q], *extras, N, ids[q], scores[q])
+            codes = _codes(torch.from_numpy(rows), M, K)
+            gather(codes, tables[q], *columns, coefs[q], N, ids[q], scores[q])
 
     if scores.size and N:
         map_blocks(some_queries, len(tables), max(1, _GATHERED // ids.shape[1]), lone_here=True)
@@ -95,8 +102,18 @@ def _side_by_side(tables, wide):
 
 
 @jit()
-def _scan_wide(codes, M, K, table, scale, mask, shift, best):
-    """codes (n * M,), table (M * K * 16,) -> best (up to 16, groups)."""
+def _add_extra(scores, factor, extra, coef):
+    """scores (16,) times factor, plus sum over e, in order, of extra[e] * coef[:, e]."""
+    for w in range(_WIDE):
+        score = scores[w] * factor
+        for e in range(len(extra)):
+            score += extra[e] * coef[w, e]
+        scores[w] = score
+
+
+@jit()
+def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, best):
+    """codes (n * M,), table (M * K * 16,), coef (16, E) -> best (up to 16, groups)."""
     scores = np.empty(_AT_ONCE * _WIDE, np.float32)
     Q, groups = best.shape
     tops = np.full(groups * _WIDE, -np.inf, np.float32)
@@ -111,6 +128,9 @@ def _scan_wide(codes, M, K, table, scale, mask, shift, best):
         for r in range(first, last):
             if len(mask) == 0 or mask[r]:
                 factor = scale[r] if len(scale) else np.float32(1)
+                if coef.shape[1]:
+                    _add_extra(scores[(r - first) * _WIDE : (r - first + 1) * _WIDE], factor, extra[r], coef)
+                    factor = np.float32(1)
                 _max_into(tops, (r >> shift) * _WIDE, scores, (r - first) * _WIDE, factor)
     for q in range(Q):
         for g in range(groups):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,25 +30,46 @@ def _scores(codes: Tensor, lut: Tensor) -> Tensor:
 
 
 def _scan_reference(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    group: int,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
-    return max_of_groups(_all_scores(packed, lut, scale, mask).T.contiguous(), group).contiguous()
+    scores = _all_scores(packed, lut, scale, mask, extra, coef)
+    return max_of_groups(scores.T.contiguous(), group).contiguous()
 
 
 def _gather_reference(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    ids: Tensor,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
-    scores = _all_scores(packed, lut, scale, mask)
+    scores = _all_scores(packed, lut, scale, mask, extra, coef)
     outside = (ids < 0) | (ids >= len(packed))
     padded = torch.nn.functional.pad(scores, (0, 1), value=float("-inf"))
     return padded.gather(1, ids.masked_fill(outside, len(packed)))
 
 
-def _all_scores(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None) -> Tensor:
+def _all_scores(
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    extra: Tensor | None,
+    coef: Tensor | None,
+) -> Tensor:
     """(Q, N): -inf where a row is not allowed."""
     M, K = lut.shape[1:]
     scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
     scores = scores if scale is None else scores * scale
+    scores = scores if extra is None or coef is None else scores + coef @ extra.T
     return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
@@ -64,7 +86,21 @@ def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
     return torch.embedding_bag(table, index, offsets)[0]
 
 
-def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int) -> Tensor:
+def _added(scores: Tensor, extra: Tensor, coef: Tensor) -> None:
+    """scores += sum over e, in order, of extra[..., e] * coef[..., e]; matmul would round otherwise."""
+    for e in range(extra.shape[-1]):
+        scores += extra[..., e] * coef[..., e]
+
+
+def _scan_cpu(
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    group: int,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
+) -> Tensor:
     lut = byte_tables(lut)
     Q, M, K = lut.shape
     N = len(packed)
@@ -82,6 +118,8 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | 
             scores = _sum_rows(table, index, M)  # [n, q]
             if scale is not None:
                 scores *= scale[start:stop, None]
+            if extra is not None and coef is not None:
+                _added(scores, extra[start:stop, None], coef[t * _QUERIES : (t + 1) * _QUERIES])
             if forbidden is not None:
                 scores.masked_fill_(forbidden, float("-inf"))
             best[t * _QUERIES : (t + 1) * _QUERIES, groups] = max_of_groups(scores, group)
@@ -91,7 +129,13 @@ def _scan_cpu(packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | 
 
 
 def _gather_cpu(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    ids: Tensor,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
     lut = byte_tables(lut)
     Q, M, K = lut.shape
@@ -112,21 +156,40 @@ def _gather_cpu(
     map_blocks(some_queries, Q, max(1, at_a_time))
     if scale is not None:
         scores *= scale[ids]
+    if extra is not None and coef is not None:
+        _added(scores, extra[ids], coef[:, None])
     if mask is not None:
         forbidden |= ~mask[ids]
     return scores.masked_fill_(forbidden, float("-inf"))
 
 
 def _scan_shapes(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, group: int
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    group: int,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
     return lut.new_empty((lut.shape[0], (packed.shape[0] + group - 1) // group))
 
 
 def _gather_shapes(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, mask: Tensor | None, ids: Tensor
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    ids: Tensor,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
     return lut.new_empty(ids.shape)
+
+
+def _extras(N: int, Q: int, E: int, device: str) -> tuple[Tensor, Tensor]:
+    g = generator(N + E)
+    return torch.randn(N, E, generator=g).to(device), torch.randn(Q, E, generator=g).to(device)
 
 
 def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -155,23 +218,26 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor
     yield packed[:0], lut, scale[:0].to(device), mask[:0].to(device)
 
 
-def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None, int]]:
-    for packed, lut, scale, mask in _inputs(device):
+def _scan_samples(device: str) -> Iterator[tuple[Any, ...]]:
+    for i, (packed, lut, scale, mask) in enumerate(_inputs(device)):
         for group in (1, 16, 1024):
             yield packed, lut, scale, mask, group
+        yield packed, lut, scale, mask, 32, *_extras(len(packed), len(lut), 1 + i // 2 % 2, device)
     packed = random_codes(66_000, 1, 256).to(device)  # a large tile
     yield packed, torch.randn(1, 1, 256, generator=generator()).to(device), None, None, 64
 
 
-def _gather_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]]:
-    for packed, lut, scale, mask in _inputs(device):
-        ids = torch.randint(-2, len(packed) + 2, (len(lut), 13), generator=generator(1))
-        yield packed, lut, scale, mask, ids.to(device)
+def _gather_samples(device: str) -> Iterator[tuple[Any, ...]]:
+    for i, (packed, lut, scale, mask) in enumerate(_inputs(device)):
+        ids = torch.randint(-2, len(packed) + 2, (len(lut), 13), generator=generator(1)).to(device)
+        yield packed, lut, scale, mask, ids
+        yield packed, lut, scale, mask, ids, *_extras(len(packed), len(lut), 1 + i // 2 % 2, device)
     yield packed, lut[:0], None, None, ids[:0].to(device)
 
 
 _scan = define_op(
-    "adc_scan(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, int group) -> Tensor",
+    "adc_scan(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, int group, Tensor? extra=None, "
+    "Tensor? coef=None) -> Tensor",
     reference=_scan_reference,
     cpu=_scan_cpu,
     loops="gpuzip.loops.adc:adc_scan",
@@ -181,7 +247,8 @@ _scan = define_op(
     agreement="close",
 )
 _gather = define_op(
-    "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, Tensor ids) -> Tensor",
+    "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, Tensor ids, Tensor? extra=None, "
+    "Tensor? coef=None) -> Tensor",
     reference=_gather_reference,
     cpu=_gather_cpu,
     loops="gpuzip.loops.adc:adc_gather",
@@ -193,7 +260,13 @@ _gather = define_op(
 
 
 def adc_scan(
-    packed: Tensor, lut: Tensor, scale: Tensor | None = None, group: int = 1, mask: Tensor | None = None
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None = None,
+    group: int = 1,
+    mask: Tensor | None = None,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
     """Score every row for every query and keep the best of each `group` consecutive rows.
 
@@ -201,18 +274,26 @@ def adc_scan(
     (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]], and
     -inf for rows where mask is False. group is a power of two, 1 to 1024; 1 gives every score. Sums
     are float32 and may round differently from one device to another, never from one call to the next.
+    extra (N, E) and coef (Q, E) float32, both or neither: E columns of the rows that are not coded. They add
+    sum_e extra[n, e] * coef[q, e], after the scale.
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
     """
-    best: Tensor = _scan(packed, lut, scale, mask, group)
+    best: Tensor = _scan(packed, lut, scale, mask, group, extra, coef)
     return best
 
 
 def adc_gather(
-    packed: Tensor, lut: Tensor, scale: Tensor | None, ids: Tensor, mask: Tensor | None = None
+    packed: Tensor,
+    lut: Tensor,
+    scale: Tensor | None,
+    ids: Tensor,
+    mask: Tensor | None = None,
+    extra: Tensor | None = None,
+    coef: Tensor | None = None,
 ) -> Tensor:
     """The scores of `adc_scan`, bit for bit, of the rows ids[q] only: (Q, R) int64 -> (Q, R) float32.
 
     An id outside [0, N) and a row where mask is False score -inf.
     """
-    scores: Tensor = _gather(packed, lut, scale, mask, ids)
+    scores: Tensor = _gather(packed, lut, scale, mask, ids, extra, coef)
     return scores
