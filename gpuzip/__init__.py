@@ -10,6 +10,7 @@ from gpuzip.codecs import (
     MixedLloydMaxQuantizer,
     ProductQuantizer,
     ScalarQuantizer,
+    from_spec,
 )
 from gpuzip.codes import Codes, cat
 from gpuzip.errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "compress",
     "from_faiss",
     "from_sentence_transformers",
+    "from_spec",
     "from_usearch",
     "info",
     "load",

@@ -8,6 +8,7 @@ from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
+from gpuzip.spec import read_spec
 
 CODECS: dict[str, type[Codec]] = {
     codec.id: codec
@@ -31,6 +32,20 @@ def codec_class(id: str) -> type[Codec]:
     return CODECS[id]
 
 
+def from_spec(text: str) -> Codec:
+    """The codec, not fitted, that a FAISS factory string stands for, such as "OPQ48,PQ48x8" or "PCA128,SQ8".
+
+    At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec. Rotations are
+    "PCA64", "OPQ48", "OPQ48_96" (96 columns), "RR" and "HR" (which adds no columns here), and of our own
+    "Balanced48" and "Truncate128"; codecs are "PQ48x8" ("PQ48" is the same), "SQ8", "SQ6", "SQ4", "SQfp16",
+    "SQbf16" and "LSH", and of our own "Binary", "LloydMax2" and "MixedLloydMax1.5". Other settings follow in
+    parentheses: "SQ4(range=mse,per=tensor)". `codec.spec` is the text of a codec.
+    Raises GpuzipError for other text, and says what is known.
+    Source: FAISS index_factory.
+    """
+    return read_spec(text, CODECS.values())
+
+
 __all__ = [
     "CODECS",
     "BinaryQuantizer",
@@ -41,4 +56,5 @@ __all__ = [
     "ProductQuantizer",
     "ScalarQuantizer",
     "codec_class",
+    "from_spec",
 ]

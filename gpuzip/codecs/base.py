@@ -16,6 +16,7 @@ from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import METRICS, Scorer
+from gpuzip.spec import Words, spec_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,6 +68,7 @@ class Codec(ABC):
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
     gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
+    spec_words: ClassVar[Words] = {}  # of `spec`
 
     rotation: Rotation | str | None = field(default=None, kw_only=True)
 
@@ -235,6 +237,11 @@ class Codec(ABC):
         if rotation.width != codec.width:
             raise FormatError(f"{cls.id}: {codec.width} columns, its rotation gives {rotation.width}.")
         return replace(codec, rotation=rotation)
+
+    @property
+    def spec(self) -> str:
+        """The settings as text that `gpuzip.from_spec` reads, such as "OPQ48,PQ48x8". Raises GpuzipError."""
+        return spec_of(self)
 
     @property
     def nbytes(self) -> int:

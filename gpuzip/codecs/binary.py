@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gpuzip.ops import adc_scan, bucketize_packed, decode
 from gpuzip.parallel import map_blocks
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
+from gpuzip.spec import Words
 
 _SAMPLE = 65_536  # rows that medians are taken of
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}  # that sums are taken over at a time
@@ -51,6 +52,7 @@ class BinaryQuantizer(Codec):
 
     id = "binary"
     metrics = (*METRICS, "hamming")
+    spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 
     threshold: float | str = 0.0
     levels: str = "means"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
+from gpuzip.spec import Words
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -37,6 +38,7 @@ class HalfQuantizer(Codec):
 
     id = "half"
     gather_cost = GATHER_COST
+    spec_words: ClassVar[Words] = {"SQfp16": {"dtype": "float16"}, "SQbf16": {"dtype": "bfloat16"}}
 
     dtype: str = "float16"
     fitted: Limit | None = field(default=None, repr=False)

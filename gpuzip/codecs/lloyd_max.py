@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from gpuzip.levels import optimal_levels
 from gpuzip.ops import adc_scan, bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
+from gpuzip.spec import Words
 
 _VALUES = 1 << 24  # that levels are found from
 _BLOCKS_PER_LEVEL = 4096  # that levels of blocks are found from
@@ -48,6 +49,7 @@ class LloydMaxQuantizer(Codec):
     """
 
     id = "lloydmax"
+    spec_words: ClassVar[Words] = {"LloydMax{bits}": {}}
 
     bits: int = 1
     block_len: int = 1

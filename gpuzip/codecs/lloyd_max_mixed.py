@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from gpuzip.levels import optimal_levels
 from gpuzip.ops import adc_scan, bucketize_packed, decode
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
+from gpuzip.spec import Words
 
 _WIDTHS = (1, 2, 4, 8)  # bits of a value: codes that bytes hold whole
 _VALUES = 1 << 22  # that levels and errors are found from
@@ -56,6 +57,7 @@ class MixedLloydMaxQuantizer(Codec):
     """
 
     id = "lloydmax-mixed"
+    spec_words: ClassVar[Words] = {"MixedLloydMax{bits}": {}}
 
     bits: float = 1.0
     fitted: Allotment | None = field(default=None, repr=False)

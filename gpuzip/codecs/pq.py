@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from gpuzip.kmeans import Progress, kmeans
 from gpuzip.ops import adc_scan, code_bytes, decode, encode
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
+from gpuzip.spec import Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class ProductQuantizer(Codec):
     """
 
     id = "pq"
+    spec_words: ClassVar[Words] = {"PQ{m}x{nbits}": {}, "PQ{m}": {"nbits": 8}, "PQ{m}x{nbits}np": {}}
 
     m: int | None = None
     nbits: int = 8

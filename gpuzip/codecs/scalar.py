@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import Scorer
+from gpuzip.spec import Words
 
 _GIVEN = "given"  # how settings name a range that a caller gave; it is in the steps
 
@@ -53,6 +54,7 @@ class ScalarQuantizer(Codec):
 
     id = "scalar"
     gather_cost = GATHER_COST
+    spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 
     bits: int = 8
     range: str | Given = "minmax"

@@ -1,5 +1,5 @@
 """Orthonormal maps of rows that codecs code better than the rows themselves."""
 
-from gpuzip.rotations.rotation import KINDS, Rotation
+from gpuzip.rotations.rotation import KINDS, OF_SUBSPACES, Rotation
 
-__all__ = ["KINDS", "Rotation"]
+__all__ = ["KINDS", "OF_SUBSPACES", "Rotation"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from gpuzip.rotations.spectrum import balanced, principal
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 
 KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
+OF_SUBSPACES = ("balanced", "opq")
 
-_OF_SUBSPACES = ("balanced", "opq")
 _SAMPLE = 1 << 16  # rows that directions are found from
 _ROWS = 8192  # rotated at a time
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
@@ -46,6 +46,21 @@ class Rotation:
     subtracted, so the scores of rotated rows are those of the rows.
     Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
     """
+
+    spec_words: ClassVar[dict[str, dict[str, Any]]] = {
+        "PCA{dims}": {"kind": "pca"},
+        "PCA": {"kind": "pca"},
+        "OPQ{m}_{dims}": {"kind": "opq"},
+        "OPQ{m}": {"kind": "opq"},
+        "OPQ": {"kind": "opq"},
+        "Balanced{m}_{dims}": {"kind": "balanced"},
+        "Balanced{m}": {"kind": "balanced"},
+        "Balanced": {"kind": "balanced"},
+        "RR{dims}": {"kind": "random"},
+        "RR": {"kind": "random"},
+        "HR": {"kind": "hadamard"},
+        "Truncate{dims}": {"kind": "truncate"},
+    }
 
     kind: str
     dims: int | None = None
@@ -108,7 +123,7 @@ class Rotation:
             raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
         if dims > d:
             raise GpuzipError(f"{who}: dims={dims} of rows with {d} columns. Keep {d} or fewer.")
-        if self.kind in _OF_SUBSPACES and m is None:
+        if self.kind in OF_SUBSPACES and m is None:
             raise GpuzipError(
                 f"{who}: rotation {self.kind!r} is of sub-spaces, which this codec has none of. "
                 "Pass Rotation(..., m=), or use 'pca' or 'hadamard'."

@@ -1,0 +1,132 @@
+"""Settings of codecs as short text, and back: FAISS's factory strings, and our own words for what it lacks.
+
+A class names its words in `spec_words`: text with {settings} in it, and the settings that a word stands for.
+The first word that fits is written; any is read. Settings that are in no word follow in parentheses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from gpuzip.errors import GpuzipError
+from gpuzip.rotations import OF_SUBSPACES, Rotation
+
+if TYPE_CHECKING:
+    from gpuzip.codecs.base import Codec
+
+Words = Mapping[str, Mapping[str, Any]]
+
+_COMMA = re.compile(r",(?![^(]*\))")
+_PART = re.compile(r"\s*([^\s()]+)\s*(?:\(([^()]*)\))?\s*")
+_SLOT = re.compile(r"\{(\w+)\}")
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_UNIT = ("L2norm", "L2Norm")  # after a rotation: rows of length 1
+_APART = ("rotation", "normalize")  # that have words of their own
+_CONSTANTS = {"True": True, "False": False, "None": None}
+
+
+def spec_of(codec: Codec) -> str:
+    """The text that `read_spec` makes an unfitted codec of these settings from. Raises GpuzipError."""
+    settings, rotation = _settings(codec), codec.rotation
+    try:
+        type(codec)(**settings)
+    except GpuzipError as error:  # what `fit` was given is in what it learned
+        raise GpuzipError(f"{type(codec).__name__}.spec: its settings are no text: {error}") from error
+    parts = [_written(codec, settings)]
+    if isinstance(rotation, Rotation):
+        turn = _settings(rotation)
+        if rotation.kind in OF_SUBSPACES:
+            turn["m"] = turn["m"] or settings.get("m")
+        parts = [_written(rotation, turn), *_UNIT[:1] * rotation.normalize, *parts]
+    return ",".join(parts)
+
+
+def read_spec(text: str, codecs: Iterable[type[Codec]]) -> Codec:
+    """The codec, not fitted, that text stands for. Raises GpuzipError for text that no codec has."""
+    if not isinstance(text, str):
+        raise GpuzipError(f"from_spec: {text!r} came, text such as 'OPQ48,PQ48x8' is needed.")
+    *turns, last = _COMMA.split(text)
+    codec, settings = _read(text, last, "codec", list(codecs))
+    if not turns:
+        return codec(**settings)  # type: ignore[no-any-return]
+    _, turn = _read(text, turns[0], "rotation", [Rotation])
+    if turns[1:] and (len(turns) > 2 or turns[1].strip() not in _UNIT):
+        raise GpuzipError(
+            f"from_spec: {','.join(turns[1:])!r} in {text!r} follows a rotation; {_UNIT[0]} can, and a codec."
+        )
+    rotation = Rotation(**turn, normalize=len(turns) > 1)
+    if rotation.m == settings.get("m"):
+        rotation = replace(rotation, m=None)  # the codec's own
+    return codec(**settings, rotation=rotation)  # type: ignore[no-any-return]
+
+
+def _settings(thing: Any) -> dict[str, Any]:
+    """What it was asked to be, without what it learned."""
+    return {name: getattr(thing, name) for name in _names(thing)}
+
+
+def _names(thing: Any) -> list[str]:
+    return [field.name for field in fields(thing) if field.repr and field.name not in _APART]
+
+
+def _written(thing: Any, settings: dict[str, Any]) -> str:
+    defaults = {field.name: field.default for field in fields(thing)}
+    for word, fixed in thing.spec_words.items():
+        slots = _SLOT.findall(word)
+        if None in [settings[name] for name in slots] or fixed != {name: settings[name] for name in fixed}:
+            continue
+        left = [name for name in settings if name not in (*slots, *fixed)]
+        others = [f"{name}={settings[name]}" for name in left if settings[name] != defaults[name]]
+        text: str = word.format_map({name: repr(settings[name]).removesuffix(".0") for name in slots})
+        return text + (f"({','.join(others)})" if others else "")
+    name = type(thing).__name__
+    asked = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    raise GpuzipError(f"{name}.spec: no word says {asked}. Name what is None, or fit it first.")
+
+
+def _read(text: str, part: str, what: str, kinds: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The class whose word a part of the text is, and the settings."""
+    name, inside = (_PART.fullmatch(part) or _PART.fullmatch("-")).groups()  # type: ignore[union-attr]
+    for kind in kinds:
+        for word, fixed in kind.spec_words.items():
+            slots = _pattern(word).fullmatch(name)
+            if slots:
+                said = {**fixed, **{name: _value(value) for name, value in slots.groupdict().items()}}
+                return kind, said | _others(text, kind, inside or "", said)
+    known = ", ".join(word for kind in kinds for word in kind.spec_words)
+    raise GpuzipError(f"from_spec: {part.strip()!r} in {text!r} is no {what} of ours. Known are {known}.")
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    pieces = enumerate(_SLOT.split(word))  # text and names in turn
+    return re.compile("".join(f"(?P<{p}>{_NUMBER})" if i % 2 else re.escape(p) for i, p in pieces))
+
+
+def _others(text: str, kind: Any, inside: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Settings in parentheses: name=value, ..."""
+    names = [name for name in _names(kind) if name not in said]
+    others: dict[str, Any] = {}
+    for item in inside.split(",") if inside.strip() else ():
+        name, equals, value = (piece.strip() for piece in item.partition("="))
+        if not equals or name not in names:
+            raise GpuzipError(
+                f"from_spec: {item.strip()!r} in {text!r} is no setting that is left. "
+                f"Write name=value, of {', '.join(names)}."
+            )
+        others[name] = _value(value)
+    return others
+
+
+def _value(text: str) -> Any:
+    """A number, True, False, None, or the word as it is."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
