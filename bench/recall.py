@@ -1,0 +1,117 @@
+"""Recall per byte: gpuzip's codecs and FAISS's at the same bytes a vector, on real embeddings.
+
+    python -m bench.recall [word ...] [--size 48 ...]
+
+On the large set (`python -m examples.make_sample --large`): trained on 30,000 rows, all 40,000 searched by
+1,000 queries that are not among them. Each method runs in a process of its own, which is ended after ten
+minutes; its larger sizes are then not tried. A row goes into bench/results/recall.csv as soon as it is there,
+in the place of an older one of the same method: with words only methods run that have one in their name, so
+that a run can be in parts. The exit status is 1 when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from bench import record
+from bench.markdown import RESULTS, ROOT, read
+from bench.peers import same_threads
+from bench.recall_methods import SIZES, Method, methods
+from bench.recall_rows import Data, Row, measured, without_figures
+from bench.recall_targets import gaps, missed
+from examples.sample import load_large
+
+#: Seconds that a method may take.
+LIMIT = 600
+
+_TRAINED = 30_000
+
+
+def in_a_process(method: Method, data: Data, limit: float = LIMIT) -> Row:
+    """`measured` in a process of its own, ended after `limit` seconds."""
+    command = [sys.executable, "-m", "bench.recall", "--child", method.label]
+    try:
+        run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=limit)
+    except subprocess.TimeoutExpired as stopped:
+        step = ["starting", *(stopped.stdout or b"").decode().split()][-1]
+        return without_figures(method, data, f"stopped after {limit / 60:g} minutes, still {step}")
+    row: Row = json.loads(run.stdout.splitlines()[-1])
+    return row
+
+
+def rows(
+    chosen: list[Method], data: Data, run: Callable[[Method, Data], Row] = in_a_process
+) -> Iterator[Row]:
+    """From the smallest size on; the larger sizes of a method that was stopped are not tried."""
+    stopped: dict[str, int] = {}
+    for method in sorted(chosen, key=lambda one: one.size):
+        if method.form in stopped:
+            yield without_figures(method, data, f"not tried: too slow at {stopped[method.form]} bytes")
+            continue
+        row = run(method, data)
+        if row["recall"] is None:
+            stopped[method.form] = method.size
+        yield row
+
+
+def chosen_methods(words: list[str], sizes: list[int], d: int) -> Iterator[Method]:
+    """Those with one of the words in their names, of these sizes; says which of them are not there."""
+    for one in methods(d):
+        if one.size in sizes and (not words or any(word.lower() in one.label.lower() for word in words)):
+            if one.is_missing(d):
+                print(f"{one.label} is left out: this version of {one.side} does not have it")
+            else:
+                yield one
+
+
+def keep(row: Row, d: int) -> None:
+    """Put a row where an older one of its method is, or where it belongs."""
+    known = read("recall") if (RESULTS / "recall.csv").exists() else []
+    found = {(one["side"], one["method"]): one for one in known}
+    found[row["side"], row["method"]] = record.stamped(row)
+    order = [(one.side, one.recipe) for one in methods(d)]
+    record.put("recall", [found[name] for name in order if name in found])
+
+
+def _line(row: Row) -> str:
+    name = f"{row['size']:>3} {row['side']:<6} {row['method']:<55}"
+    if row["recall"] is None:
+        return f"{name} {row['note']}"
+    quality = f"cosine {row['row_cosine']:.4f} of {row['bound']:.4f}, recall {row['recall']:.4f}"
+    speed = f"{row['train_seconds']:.1f} s, {row['encode_rows_per_second']:,.0f} rows/s"
+    return f"{name} {row['row_bytes']:g} bytes, {quality}, rescored {row['rescored_recall']:.4f}, {speed}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.recall", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("words", nargs="*", metavar="word", help="only methods with one in their name")
+    parser.add_argument("--size", type=int, nargs="+", choices=SIZES, default=SIZES, help="bytes a vector")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    same_threads()
+    try:
+        sample = load_large()
+    except FileNotFoundError as error:
+        print(f"recall: {error}")
+        return 1
+    data, d = Data.split(sample.embeddings, sample.queries, _TRAINED), sample.embeddings.shape[1]
+    if asked.child:
+        method = next(one for one in methods(d) if one.label == asked.child)
+        print(json.dumps(measured(method, data, lambda step: print(step, flush=True))))
+        return 0
+    for row in rows(list(chosen_methods(asked.words, asked.size, d)), data):
+        print(_line(row), flush=True)
+        keep(row, d)
+    found = read("recall")
+    print(*gaps(found), *missed(found), sep="\n")
+    return 1 if missed(found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""One row of the table of recall per byte: a method trained, its rows decoded and searched."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gpuzip
+from bench.measure import PeakMemory
+from bench.recall_bound import cosine_bound
+from bench.recall_coders import Coder
+from bench.recall_methods import Method
+from gpuzip.quality import QualityMeter
+
+Row = dict[str, Any]
+
+K = 10
+
+_MULTIPLIER = 4
+_BLOCK = 4096
+_FIGURES = ["row_bytes", "state_bytes", "row_cosine", "recall", "rescored_recall", "metric", "train_seconds"]
+_FIGURES += ["encode_rows_per_second", "peak_bytes", "bound"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """x: rows to search, (N, D) of length 1. trained: ids of those trained on; unseen: of the others."""
+
+    x: Tensor
+    queries: Tensor
+    trained: Tensor
+    unseen: Tensor
+
+    @classmethod
+    def split(cls, x: Tensor, queries: Tensor, trained: int) -> Data:
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        return cls(x, queries, order[:trained].sort().values, order[trained:].sort().values)
+
+
+def measured(method: Method, data: Data, say: Callable[[str], None] = lambda step: None) -> Row:
+    """The row of a method. say: told what is done next."""
+    coder, train = method.coder(data.x.shape[1]), data.x[data.trained]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of few rows
+        method.coder(data.x.shape[1]).warm_up(train)
+    with PeakMemory() as memory:
+        say("training")
+        train_seconds = _seconds(lambda: coder.train(train))
+        say("encoding")
+        encode_seconds = _seconds(lambda: coder.encode(data.x))
+    say("searching")
+    return (
+        _about(method, data)
+        | {"row_bytes": coder.row_bytes, "state_bytes": coder.state_bytes}
+        | {"row_cosine": _row_cosine(coder, data)}
+        | _recalls(coder, data)
+        | {"train_seconds": train_seconds, "encode_rows_per_second": len(data.x) / encode_seconds}
+        | {"peak_bytes": memory.peak, "bound": cosine_bound(data.x, 8 * coder.row_bytes), "note": None}
+    )
+
+
+def _about(method: Method, data: Data) -> Row:
+    about = {"size": method.size, "side": method.side, "method": method.recipe}
+    N, D = data.x.shape
+    return about | {"rows": N, "d": D, "trained": len(data.trained), "queries": len(data.queries)}
+
+
+def without_figures(method: Method, data: Data, note: str) -> Row:
+    """The row of a method that did not come to its end."""
+    return _about(method, data) | dict.fromkeys(_FIGURES) | {"note": note}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _row_cosine(coder: Coder, data: Data) -> float:
+    """Of rows that it was not trained on."""
+    meter, unseen = QualityMeter(), torch.zeros(len(data.x), dtype=torch.bool)
+    unseen[data.unseen] = True
+    for start in range(0, len(data.x), _BLOCK):
+        part = slice(start, min(start + _BLOCK, len(data.x)))
+        here = unseen[part]
+        if here.any():
+            meter.add(data.x[part][here], coder.decoded(part.start, part.stop)[here])
+    quality = meter.result()
+    assert quality is not None
+    return quality.row_cosine
+
+
+def _recalls(coder: Coder, data: Data) -> Row:
+    """By the metric of the codec's that finds the most."""
+    scores = data.queries @ data.x.T
+    truth = scores.topk(K).indices
+    found = []
+    for metric, ids in coder.found(data.queries, K * _MULTIPLIER):
+        again = scores.gather(1, ids).topk(K).indices
+        rescored = gpuzip.recall(ids.gather(1, again), truth)
+        found.append((gpuzip.recall(ids[:, :K], truth), rescored, metric))
+    best = max(found, key=lambda one: one[0])
+    return dict(zip(("recall", "rescored_recall", "metric"), best, strict=True))

@@ -1,0 +1,33 @@
+"""README's table of recall per byte."""
+
+from __future__ import annotations
+
+from bench.markdown import Row, as_bytes, as_seconds, measured, read, table
+
+
+def recall() -> list[str]:
+    rows = read("recall")
+    about = rows[0]
+    title = f"{int(about['rows']):,} x {about['d']}, {int(about['trained']):,} of them trained on, "
+    parts = [f"{title}{int(about['queries']):,} queries:", ""]
+    for size in dict.fromkeys(row["size"] for row in rows):
+        some = sorted((row for row in rows if row["size"] == size), key=_best_first)
+        heads = [f"{size} bytes", "", "bytes a vector", "beside", "recall@10", "rescored x4", "row cosine"]
+        heads += ["bound", "training", "encoded a second", "peak memory"]
+        parts += [*table(heads, map(_method, some)), ""]
+    commits = list(dict.fromkeys(row["commit"] for row in rows))
+    return [*parts, measured(max(rows, key=lambda row: row["date"]) | {"commit": ", ".join(commits)})]
+
+
+def _best_first(row: Row) -> float:
+    return -float(row["recall"] or 0)
+
+
+def _method(row: Row) -> list[str]:
+    name = [f"`{row['method']}`", row["side"]]
+    if not row["recall"]:
+        return [*name, row["note"], *["-"] * 8]
+    quality = [f"{float(row[c]):.4f}" for c in ("recall", "rescored_recall", "row_cosine", "bound")]
+    speed = [as_seconds(row["train_seconds"]), f"{float(row['encode_rows_per_second']):,.0f}"]
+    sizes = [f"{float(row['row_bytes']):g}", as_bytes(row["state_bytes"])]
+    return [*name, *sizes, *quality, *speed, as_bytes(row["peak_bytes"])]
