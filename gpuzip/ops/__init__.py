@@ -4,6 +4,7 @@ from gpuzip.ops._define import OPS, Op
 from gpuzip.ops._lanes import loops_are_used, use_loops
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
+from gpuzip.ops.beam_search import beam_search
 from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
@@ -26,6 +27,7 @@ __all__ = [
     "adc_gather",
     "adc_scan",
     "assign",
+    "beam_search",
     "bucketize",
     "bucketize_packed",
     "centroid_sums",
