@@ -13,12 +13,14 @@ from gpuzip.codecs import (
     from_spec,
 )
 from gpuzip.codes import Codes, cat
+from gpuzip.drift import Drift
 from gpuzip.errors import (
     DtypeError,
     FormatError,
     GpuzipError,
     MissingDependencyError,
     NotFittedError,
+    QualityError,
     UnknownCodecError,
 )
 from gpuzip.interop.faiss import from_faiss, to_faiss
@@ -30,7 +32,7 @@ from gpuzip.interop.sentence_transformers import (
 )
 from gpuzip.interop.usearch import from_usearch, to_usearch
 from gpuzip.mixed import MixedCodes
-from gpuzip.quality import Quality, recall
+from gpuzip.quality import HeldOut, Quality, recall
 from gpuzip.rotations import Rotation
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
@@ -39,11 +41,13 @@ from gpuzip.words import WordVectors
 __all__ = [
     "BinaryQuantizer",
     "Codes",
+    "Drift",
     "DtypeError",
     "FileInfo",
     "FormatError",
     "GpuzipError",
     "HalfQuantizer",
+    "HeldOut",
     "LloydMaxQuantizer",
     "MissingDependencyError",
     "MixedCodes",
@@ -51,6 +55,7 @@ __all__ = [
     "NotFittedError",
     "ProductQuantizer",
     "Quality",
+    "QualityError",
     "Rotation",
     "ScalarQuantizer",
     "UnknownCodecError",

@@ -109,18 +109,25 @@ def save(
     return compress(x, m, nbits, pad=pad, seed=seed).save(path, x)
 
 
-def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Tensor:
-    """The rows of a compressed file, (N, D) in the dtype they were saved from. Every checksum is verified."""
-    return _open(path, verify=True).to(device).decode()
+def load(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu", *, min_cosine: float | None = None
+) -> Tensor:
+    """The rows of a compressed file, (N, D) in the dtype they were saved from. Every checksum is verified.
+
+    min_cosine: as in `open`.
+    """
+    return _open(path, verify=True, min_cosine=min_cosine).to(device).decode()
 
 
-def open(path: str | os.PathLike[str], *, verify: bool = False) -> Codes:
+def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None) -> Codes:
     """The codes of a file, mapped: only rows that are touched are read.
 
     The header and the codec are checked; the codes only with verify=True, which reads them all.
+    min_cosine: the least mean cosine of rows with their source that will do, as stamped in the file. A worse
+    file, or one that was saved without its rows, raises QualityError before its codes are read.
     `open_mixed` reads the folders of MixedCodes.
     """
-    return _open(path, verify=verify)
+    return _open(path, verify=verify, min_cosine=min_cosine)
 
 
 def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCodes:
@@ -147,8 +154,8 @@ def info(path: str | os.PathLike[str]) -> FileInfo:
     return read_info(path)
 
 
-def _open(path: str | os.PathLike[str], *, verify: bool) -> Codes:
-    contents = read_codes(path, verify=verify)
+def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Codes:
+    contents = read_codes(path, verify=verify, min_cosine=min_cosine)
     try:
         codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
     except FormatError as error:
@@ -158,4 +165,5 @@ def _open(path: str | os.PathLike[str], *, verify: bool) -> Codes:
             f"{contents.info.path}: {contents.codes.shape[1]} bytes a row of {contents.info.d} columns; "
             f"its codec makes {codec.code_size} from {codec.d}."
         )
+    codec = codec.stamped(codec.held_out, contents.info.quality)
     return Codes(codec, contents.codes, contents.info.dtype)

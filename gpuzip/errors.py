@@ -17,6 +17,10 @@ class FormatError(GpuzipError):
     """A file that is not ours, is damaged, or is newer than this version."""
 
 
+class QualityError(GpuzipError):
+    """A file or a codec that is not as good as was asked for, or was not measured."""
+
+
 class UnknownCodecError(FormatError):
     """A file or a caller names a codec that this version does not have."""
 

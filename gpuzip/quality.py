@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import FormatError, GpuzipError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,46 @@ class Quality:
             and set(fields) == names
             and all(type(v) is float for v in fields.values())
         )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a codec does to rows that it was not fitted on, measured before it was used.
+
+    rows: how many were held out. row_cosine, mse: as in Quality. recall: the share of the k true neighbours
+    of each of these rows, by the metric, that a search of the codes finds; rescored_recall: the share when
+    4k candidates are scored anew by the source rows. None for what was not measured.
+    """
+
+    rows: int
+    row_cosine: float
+    mse: float
+    k: int | None = None
+    metric: str | None = None
+    recall: float | None = None
+    rescored_recall: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: float(f"{v:.6g}") if isinstance(v, float) else v for name, v in found.items()}
+
+    @classmethod
+    def of_json(cls, measured: Any) -> HeldOut:
+        """What `to_json` gave this. Raises FormatError."""
+        kinds = {"rows": int, "row_cosine": float, "mse": float, "k": int, "metric": str}
+        kinds |= {"recall": float, "rescored_recall": float}
+        known = isinstance(measured, dict) and {"rows", "row_cosine", "mse"} <= set(measured) <= set(kinds)
+        if not known or any(type(value) is not kinds[name] for name, value in measured.items()):
+            raise FormatError(f"held_out: {measured!r:.200} is no measure of rows that were held out.")
+        return cls(**measured)
+
+    def __str__(self) -> str:
+        parts = [f"cosine {self.row_cosine:.6g}"]
+        if self.recall is not None:
+            parts.append(f"recall@{self.k} {self.recall:.6g}")
+        if self.rescored_recall is not None:
+            parts.append(f"rescored {self.rescored_recall:.6g}")
+        return f"{', '.join(parts)} on {self.rows} rows"
 
 
 class QualityMeter:

@@ -17,7 +17,7 @@ LAYERS = [
     ["gpuzip.api", "gpuzip.similar"],
     ["gpuzip.budget"],
     ["gpuzip.codecs", "gpuzip.mixed"],
-    ["gpuzip.codes", "gpuzip.spec"],
+    ["gpuzip.codes", "gpuzip.drift", "gpuzip.spec"],
     ["gpuzip.searching"],
     ["gpuzip.rotations"],
     ["gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from gpuzip.codecs._projected import of_projected
 from gpuzip.codes import Codes
+from gpuzip.drift import Drift, drift_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
+from gpuzip.quality import HeldOut, Quality
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.search import METRICS, Scorer
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 Learned = TypeVar("Learned")
 
-_ROTATION = "rotation"
+_ROTATION, _HELD_OUT = "rotation", "held_out"
 
 
 def check_names(
@@ -60,6 +63,8 @@ class Codec(ABC):
 
     id: the codec's name in files; never renamed, never reused.
     rotation: what rows go through before they are coded, a `Rotation` or its kind; decoded rows come back.
+    held_out: what was measured of it on rows that it was not fitted on, or None; files keep it.
+    file_quality: of the rows of the file that it was read from, or None.
 
     A subclass implements `fit` and the names that begin with an underscore. `fit` reads its rows through
     `turned`; all that the others see is rotated rows of `width` columns.
@@ -71,6 +76,8 @@ class Codec(ABC):
     spec_words: ClassVar[Words] = {}  # of `spec`
 
     rotation: Rotation | str | None = field(default=None, kw_only=True)
+    held_out: HeldOut | None = field(default=None, init=False, repr=False)
+    file_quality: Quality | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.rotation, str):
@@ -216,7 +223,9 @@ class Codec(ABC):
     def config(self) -> dict[str, Any]:
         """Settings as JSON; with `state` it is all there is to a codec."""
         config = self._config()
-        return config if self._turn is None else config | {_ROTATION: self._turn.config()}
+        if self._turn is not None:
+            config[_ROTATION] = self._turn.config()
+        return config if self.held_out is None else config | {_HELD_OUT: self.held_out.to_json()}
 
     def state(self) -> dict[str, Tensor]:
         """Fitted tensors, as they are stored."""
@@ -227,16 +236,24 @@ class Codec(ABC):
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The codec that gave this config and state. Raises FormatError when they don't fit together."""
         own = {name: tensor for name, tensor in state.items() if not name.startswith(f"{_ROTATION}.")}
-        codec = cls._restore({name: v for name, v in config.items() if name != _ROTATION}, own)
+        codec = cls._restore({n: v for n, v in config.items() if n not in (_ROTATION, _HELD_OUT)}, own)
+        held_out = HeldOut.of_json(config[_HELD_OUT]) if _HELD_OUT in config else None
         turn = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
         if _ROTATION not in config:
             if turn:
                 raise FormatError(f"{cls.id}: tensors {sorted(turn)} come without settings of a rotation.")
-            return replace(codec, rotation=None)
+            return replace(codec, rotation=None).stamped(held_out)
         rotation = Rotation.restore(config[_ROTATION], turn, codec.device)
         if rotation.width != codec.width:
             raise FormatError(f"{cls.id}: {codec.width} columns, its rotation gives {rotation.width}.")
-        return replace(codec, rotation=rotation)
+        return replace(codec, rotation=rotation).stamped(held_out)
+
+    def stamped(self, held_out: HeldOut | None, file_quality: Quality | None = None) -> Self:
+        """This codec with what was measured of it; `fit` gives one without."""
+        codec = copy(self)
+        object.__setattr__(codec, "held_out", held_out)
+        object.__setattr__(codec, "file_quality", file_quality)
+        return codec
 
     @property
     def spec(self) -> str:
@@ -253,7 +270,8 @@ class Codec(ABC):
         return next(iter(self.state().values())).device
 
     def to(self, device: torch.device | str) -> Self:
-        return self.restore(self.config(), {name: t.to(device) for name, t in self.state().items()})
+        moved = self.restore(self.config(), {name: t.to(device) for name, t in self.state().items()})
+        return moved.stamped(self.held_out, self.file_quality)
 
     def same_as(self, other: Codec) -> bool:
         """Whether both make the same codes: the same settings and the same state."""
@@ -262,7 +280,7 @@ class Codec(ABC):
         mine, theirs = self.state(), other.state()
         return (
             type(self) is type(other)
-            and self.config() == other.config()
+            and self.stamped(None).config() == other.stamped(None).config()
             and all(torch.equal(mine[name], theirs[name].to(mine[name].device)) for name in mine)
         )
 
@@ -277,6 +295,16 @@ class Codec(ABC):
         self.check_fitted(f"{type(self).__name__}.{name}")
         assert part is not None
         return part
+
+    def drift(self, new_x: Matrix, x: Matrix | None = None) -> Drift:
+        """Whether new rows lose more than those that this codec was measured on.
+
+        new_x: (n, d) float, 10 rows or more, on the codec's device. What was lost then is known of a codec
+        that `gpuzip.compress` chose for an outcome (`held_out`), and of one from a file that was saved with
+        its rows (`file_quality`). For another, give rows x to compare with, best some that it was not fitted
+        on. print() of the result says what to do. Raises GpuzipError where nothing is known.
+        """
+        return drift_of(self, new_x, x)
 
     def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
         """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.

@@ -21,7 +21,7 @@ from gpuzip.errors import FormatError
 from gpuzip.quality import Quality
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
-from gpuzip.storage.info import FileInfo
+from gpuzip.storage.info import FileInfo, check_cosine
 from gpuzip.storage.tensors import read_tensors
 
 
@@ -83,13 +83,16 @@ def read_info(path: str | os.PathLike[str]) -> FileInfo:
     return _read(path)[0]
 
 
-def read_codes(path: str | os.PathLike[str], *, verify: bool) -> Contents:
+def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Contents:
     """Header and mapped tensors. verify=True reads and checks every byte, else the codes are trusted.
 
+    min_cosine: of rows and what they are decoded to, as stamped; a worse file raises QualityError.
     Raises FileNotFoundError, IsADirectoryError or FormatError; sizes are checked against the file
     before anything is allocated for them.
     """
     info, tensors, checksums = _read(path)
+    if min_cosine is not None:
+        check_cosine(info, min_cosine)
     for name, tensor in tensors.items():
         if (verify or name != "codes") and _checksum(tensor) != checksums[name]:
             raise FormatError(

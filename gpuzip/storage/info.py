@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from gpuzip.quality import Quality
+from gpuzip.errors import GpuzipError, QualityError
+from gpuzip.quality import HeldOut, Quality
 
 _RULE = "=" * 100
 
@@ -46,6 +47,11 @@ class FileInfo:
         """Cosine of source and decoded rows, flattened; NaN when it was not measured."""
         return math.nan if self.quality is None else self.quality.cosine
 
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What was measured on rows that the codec was not fitted on, with their recall, or None."""
+        return HeldOut.of_json(self.config["held_out"]) if "held_out" in self.config else None
+
     def __str__(self) -> str:
         knobs = {name: value for name, value in self.config.items() if name in ("m", "nbits")}
         titles = [
@@ -53,6 +59,7 @@ class FileInfo:
             f"n: {self.n}",
             *(f"{name}: {value}" for name, value in knobs.items()),
         ]
+        held_out = [] if self.held_out is None else [f"Held out: {self.held_out}"]
         measured = "not measured" if self.quality is None else repr(self.quality.cosine)
         return "\n".join(
             [
@@ -62,6 +69,23 @@ class FileInfo:
                 f"Compressed size: {self.nbytes} bytes",
                 f"Compression ratio: {self.ratio:.2f}",
                 f"Cosine similarity: {measured}",
+                *held_out,
                 _RULE,
             ]
+        )
+
+
+def check_cosine(info: FileInfo, min_cosine: float) -> None:
+    """Raises QualityError unless the rows of a file are known to have this mean cosine with their source."""
+    if not isinstance(min_cosine, float | int) or isinstance(min_cosine, bool) or not -1 <= min_cosine <= 1:
+        raise GpuzipError(f"open: min_cosine is {min_cosine!r}, a number from -1 to 1 is needed.")
+    if info.quality is None:
+        raise QualityError(
+            f"{info.path}: was not measured, min_cosine={min_cosine} is asked for. "
+            "Save it with its source rows: codes.save(path, x)."
+        )
+    if info.quality.row_cosine < min_cosine:
+        raise QualityError(
+            f"{info.path}: the mean cosine of its rows is {info.quality.row_cosine}, below "
+            f"min_cosine={min_cosine}. Make it anew from gpuzip.compress(x, min_cosine={min_cosine})."
         )

@@ -1,0 +1,114 @@
+"""Whether rows are still like those that a codec was fitted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpuzip.errors import GpuzipError
+from gpuzip.rows import Matrix, Rows
+
+if TYPE_CHECKING:
+    from gpuzip.codecs.base import Codec
+
+_FEWEST = 10
+_SOME, _MUCH = 1.1, 1.25  # times the loss of then; unlike rows of one length may lose no more than that
+_DOUBT = 2.0  # standard errors that chance may explain
+_LEAST = 1e-6  # of a loss by cosine: stamps have six digits
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Loss then and now, on `rows` new rows.
+
+    mse: mean squared error of a value. cosine: of a row and its decoded form, on average; what is lost of it
+    is 1 less that. ratio: of the loss now to that of then, by mse or by cosine, whichever rose more; inf
+    where nothing was lost then. sure_ratio: the least that it is likely to be, with so few rows.
+    """
+
+    then_mse: float
+    now_mse: float
+    then_cosine: float
+    now_cosine: float
+    ratio: float
+    sure_ratio: float
+    rows: int
+
+    @property
+    def verdict(self) -> str:
+        """ "stable"; "drifting", surely above 1.1 times the loss of then; or "drifted", above 1.25."""
+        if self.sure_ratio <= _SOME:
+            return "stable"
+        return "drifting" if self.sure_ratio <= _MUCH else "drifted"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: {self.ratio:.3g} times the loss of then, on {self.rows} new rows (mse "
+            f"{self.then_mse:.4g} then, {self.now_mse:.4g} now; cosine {self.then_cosine:.4f} then, "
+            f"{self.now_cosine:.4f} now). {_ADVICE[self.verdict]}"
+        )
+
+
+_ADVICE = {
+    "stable": "The codec fits these rows as it did.",
+    "drifting": "Measure again with more rows, and fit a codec on rows like these when you next can.",
+    "drifted": "Fit a new codec on rows like these, and encode with that one.",
+}
+
+
+def drift_of(codec: Codec, new_x: Matrix, x: Matrix | None) -> Drift:
+    """`Codec.drift`."""
+    who = f"{type(codec).__name__}.drift"
+    codec.check_fitted(who)
+    then_mse, then_cosine = _then(who, codec, x)
+    errors, losses = _losses(who, codec, new_x, "new_x")
+    of_errors = _ratios(errors, then_mse)
+    of_cosines = _ratios(losses.clamp(min=_LEAST), max(_LEAST, 1 - then_cosine))
+    ratio, sure = (max(pair) for pair in zip(of_errors, of_cosines, strict=True))
+    now = float(errors.mean()), 1 - float(losses.mean())
+    return Drift(then_mse, now[0], then_cosine, now[1], ratio, sure, len(errors))
+
+
+def _then(who: str, codec: Codec, x: Matrix | None) -> tuple[float, float]:
+    """Mean squared error and mean cosine, of rows that came or as they were measured."""
+    if x is not None:
+        errors, losses = _losses(who, codec, x, "x")
+        return float(errors.mean()), 1 - float(losses.mean())
+    known = codec.held_out or codec.file_quality
+    if known is None:
+        raise GpuzipError(
+            f"{who}: what this codec lost was never measured. Pass x, rows to compare with, or use the codec "
+            "of a file that was saved with its rows."
+        )
+    return known.mse, known.row_cosine
+
+
+def _losses(who: str, codec: Codec, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
+    """Of each row the mean squared error and 1 less the cosine: (n,), (n,) float64."""
+    rows = Rows(who, x, codec.d, codec.device, name)
+    if rows.n < _FEWEST:
+        raise GpuzipError(
+            f"{who}: {name} has {rows.n} rows, at least {_FEWEST} are needed to tell drift from chance."
+        )
+    errors, losses = [], []
+    for _, block in rows.blocks():
+        block = block.to(codec.device)
+        source, decoded = block.double(), codec.decode_block(codec.encode_block(block)).double()
+        errors.append((source - decoded).square().mean(1))
+        norms = torch.linalg.vector_norm(source, dim=1) * torch.linalg.vector_norm(decoded, dim=1)
+        cosine = torch.where(norms > 0, (source * decoded).sum(1) / norms.clamp(min=1e-300), 1.0)
+        same = (source == decoded).all(1)
+        losses.append(torch.where(norms > 0, 1 - cosine, 1 - same.double()))
+    return torch.cat(errors), torch.cat(losses)
+
+
+def _ratios(now: Tensor, then: float) -> tuple[float, float]:
+    """The mean over what was then, and the least that the mean is likely to be over it."""
+    mean = float(now.mean())
+    sure = max(0.0, mean - _DOUBT * float(now.std()) / len(now) ** 0.5)
+    if then == 0:
+        return tuple(float("inf") if value > 0 else 1.0 for value in (mean, sure))  # type: ignore[return-value]
+    return mean / then, sure / then
