@@ -9,6 +9,7 @@ from gpuzip.codecs import (
     LloydMaxQuantizer,
     MixedLloydMaxQuantizer,
     ProductQuantizer,
+    ResidualQuantizer,
     ScalarQuantizer,
     from_spec,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "ProductQuantizer",
     "Quality",
     "QualityError",
+    "ResidualQuantizer",
     "Rotation",
     "ScalarQuantizer",
     "UnknownCodecError",

@@ -1,6 +1,6 @@
 """The cheapest sums of one entry a stage, by a beam of the best beginnings: codes of a residual quantizer.
 
-Of every row and part p: cost[l, k] = ((products[m, k] + cross[0m][path[l, 0], k]) + cross[1m][path[l, 1], k] + ...)
+Of every row and part: cost[l, k] = ((products[m, k] + cross[0m][path[l, 0], k]) + cross[1m][path[l, 1], k]..)
 + cost[l], and the L least of all (l, k) go on, an equal one behind the lower l*K + k. Only additions, in the
 order of the reference: the codes are the same to the last bit.
 Layouts: products (N, P, M, K) and cross (P, M*(M-1)/2, K, K) float32 -> (N, P*M) uint8 when K <= 256, else
@@ -66,7 +66,7 @@ def _beam_stage(
         one = tl.load(products_ptr + (row * M + m) * K + k, mask=k < K, other=0.0)
         total = tl.broadcast_to(one[None, :], (BL, BK))
         table_ptr = first_table_ptr
-        for j in range(0, m):
+        for j in range(m):
             code = tl.load(old_paths_ptr + (row * L + beginning) * M + j, mask=there, other=0)
             entry = code.to(tl.int64)[:, None] * K + k
             total += tl.load(table_ptr + entry, mask=inside, other=0.0)
@@ -75,7 +75,7 @@ def _beam_stage(
         value = tl.reshape(total, (BL * BK,))
         at = tl.reshape(tl.where(inside, beginning[:, None] * K + k, LAST), (BL * BK,))
         new, new_at = tl.full((BL,), float("inf"), tl.float32), tl.full((BL,), LAST, tl.int32)
-        for i in range(0, width):
+        for i in range(width):
             here, here_at = _least(value, at, LAST)
             kept, kept_at = _least(best, best_at, LAST)
             from_here = (here < kept) | ((here == kept) & (here_at < kept_at))
@@ -89,7 +89,7 @@ def _beam_stage(
     out = slot < width
     tl.store(cost_ptr + row * L + slot, best, mask=out)
     parent, code = best_at // K, best_at % K
-    for j in range(0, m):
+    for j in range(m):
         passed = tl.load(old_paths_ptr + (row * L + parent) * M + j, mask=out, other=0)
         tl.store(paths_ptr + (row * L + slot) * M + j, passed, mask=out)
     tl.store(paths_ptr + (row * L + slot) * M + m, code, mask=out)

@@ -14,6 +14,7 @@ from gpuzip.codecs import (
     LloydMaxQuantizer,
     MixedLloydMaxQuantizer,
     ProductQuantizer,
+    ResidualQuantizer,
     ScalarQuantizer,
     codec_class,
 )
@@ -43,6 +44,8 @@ SETTINGS = {
     "lloydmax-hadamard": LloydMaxQuantizer(2, rotation="hadamard"),
     "lloydmax-mixed-pca": MixedLloydMaxQuantizer(1, rotation="pca"),
     "half-pca": HalfQuantizer(rotation=Rotation("pca", dims=192)),
+    "residual": ResidualQuantizer(4, nbits=4),
+    "residual-split": ResidualQuantizer(3, nbits=5, nsplits=4, beam=2, rotation="balanced"),
     "half": HalfQuantizer(),
     "half-bfloat16": HalfQuantizer("bfloat16"),
 }
@@ -77,6 +80,8 @@ def test_round_trip(codec, real):
 
 def test_encoding_is_idempotent(codec, real):
     """A decoded row is its own nearest code, so encoding it again changes no decoded row."""
+    if isinstance(codec, ResidualQuantizer):
+        pytest.skip("a beam may leave out the very sum that a row is")
     y = codec.encode(real[:1000]).decode()
     torch.testing.assert_close(codec.encode(y).decode(), y)
 
@@ -110,7 +115,8 @@ def test_rows_are_decoded_alone(codec, real):
 
 def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
-    if isinstance(codec, HalfQuantizer | MixedLloydMaxQuantizer) or codec.rotation is not None:
+    no_table = HalfQuantizer | MixedLloydMaxQuantizer | ResidualQuantizer
+    if isinstance(codec, no_table) or codec.rotation is not None:
         with pytest.raises(GpuzipError, match="are not looked up in a table"):
             codec.as_table(codes.data)
         return

@@ -20,7 +20,7 @@ LAYERS = [
     ["gpuzip.codes", "gpuzip.drift", "gpuzip.spec"],
     ["gpuzip.searching"],
     ["gpuzip.rotations"],
-    ["gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],
+    ["gpuzip.additive", "gpuzip.kmeans", "gpuzip.levels", "gpuzip.rescoring", "gpuzip.storage"],
     ["gpuzip.search"],
     ["gpuzip.quality", "gpuzip.rows"],
     ["gpuzip.ops"],

@@ -6,6 +6,7 @@ from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
 from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.residual import ResidualQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
 from gpuzip.spec import read_spec
@@ -19,6 +20,7 @@ CODECS: dict[str, type[Codec]] = {
         HalfQuantizer,
         LloydMaxQuantizer,
         MixedLloydMaxQuantizer,
+        ResidualQuantizer,
     )
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "LloydMaxQuantizer",
     "MixedLloydMaxQuantizer",
     "ProductQuantizer",
+    "ResidualQuantizer",
     "ScalarQuantizer",
     "codec_class",
     "from_spec",

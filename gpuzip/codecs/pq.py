@@ -131,7 +131,7 @@ class ProductQuantizer(Codec):
             init=init,
             progress=progress,
         )
-        codebook = Codebook(_rounded(found.centroids), rows.d, seed)
+        codebook = Codebook(rounded(found.centroids), rows.d, seed)
         return replace(self, m=m, codebook=codebook, rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ def _padded(x: Tensor, m: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, -x.shape[1] % m)) if x.shape[1] % m else x
 
 
-def _rounded(centroids: Tensor) -> Tensor:
+def rounded(centroids: Tensor) -> Tensor:
     """To float16 precision, unless a sub-space's values are too large or small for float16's range."""
     half = centroids.half().float()
     reach = centroids.abs().amax((1, 2), keepdim=True)

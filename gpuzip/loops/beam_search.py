@@ -1,7 +1,7 @@
-"""Beam search a stage at a time over a tile of rows: the tables of that stage are read while they are in cache.
+"""Beam search a stage at a time over a tile of rows: tables of that stage are read while they are in cache.
 
-The costs of one beginning, one for every next code, are K floats in the first cache; a table row is added to
-them at a time, four where there are, in the order of the reference.
+The costs of one beginning, one for every next code, are K floats in the first cache; rows of tables are added
+to them, four at a time, in the order of the reference.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.parallel import map_blocks
 
 _ROWS = 64
+_LANES = 16
 
 
 def beam_search(products, cross, beam):
@@ -20,8 +21,7 @@ def beam_search(products, cross, beam):
     costs, tables = products.contiguous().numpy(), cross.contiguous().numpy()
 
     def some_rows(start, stop):
-        for p in range(P):
-            _search(costs[start:stop, p], tables[p], beam, labels[start:stop, p])
+        _search(costs[start:stop], tables, beam, labels[start:stop])
 
     map_blocks(some_rows, N, _ROWS)
     return torch.from_numpy(labels).view(N, P * M)
@@ -29,58 +29,83 @@ def beam_search(products, cross, beam):
 
 @jit()
 def _search(products, cross, beam, labels):
-    """products (n, M, K), cross (pairs, K, K) -> labels (n, M)."""
+    """products (n, P, M, K), cross (P, pairs, K, K) -> labels (n, P, M)."""
     wide_vectors()
-    n, M, K = products.shape
-    cost, paths = np.zeros((n, beam), np.float32), np.zeros((n, beam, M), np.int32)
+    n, P, M, K = products.shape
+    cost, paths = np.empty((n, beam), np.float32), np.empty((n, beam, M), np.int32)
     least, at = np.empty(beam, np.float32), np.empty(beam, np.int64)
     old, total = np.empty((beam, M), np.int32), np.empty(K, np.float32)
-    width = 1
-    for m in range(M):
-        first, taken = m * (m - 1) // 2, min(beam, width * K)
-        for r in range(n):
-            least[:taken] = np.inf
-            at[:taken] = -1
-            for beginning in range(width):
-                total[:] = products[r, m]
-                _add_tables(total, cross, first, paths[r, beginning], m)
-                _keep_least(total, cost[r, beginning], beginning * K, least, at, taken)
-            old[:width, :m] = paths[r, :width, :m]
-            for i in range(taken):
-                parent, code = at[i] // K, at[i] % K
-                for j in range(m):
-                    paths[r, i, j] = old[parent, j]
-                paths[r, i, m], cost[r, i] = code, least[i]
-        width = taken
-    labels[:] = paths[:, 0]
+    for p in range(P):
+        cost[:, 0], width = 0, 1
+        for m in range(M):
+            tables, taken = cross[p, m * (m - 1) // 2 : m * (m + 1) // 2], min(beam, width * K)
+            for r in range(n):
+                best, best_at = least[:taken], at[:taken]
+                for i in range(taken):
+                    best[i] = np.inf
+                for beginning in range(width):
+                    for k in range(K):
+                        total[k] = products[r, p, m, k]
+                    _add_tables(total, tables, paths[r, beginning])
+                    _keep_least(total, cost[r, beginning], beginning * K, best, best_at)
+                for i in range(width):
+                    for j in range(m):
+                        old[i, j] = paths[r, i, j]
+                for i in range(taken):
+                    parent, code = at[i] // K, at[i] % K
+                    for j in range(m):
+                        paths[r, i, j] = old[parent, j]
+                    paths[r, i, m], cost[r, i] = code, least[i]
+            width = taken
+        labels[:, p] = paths[:, 0]
 
 
 @jit()
-def _add_tables(total, cross, first, path, m):
-    """total[k] += cross[first + j, path[j], k] for j < m, in that order."""
+def _add_tables(total, tables, path):
+    """total[k] += tables[j, path[j], k] for every j in order."""
     wide_vectors()
-    K = len(total)
+    K, m = len(total), len(tables)
     for j in range(0, m - m % 4, 4):
-        a, b = cross[first + j, path[j]], cross[first + j + 1, path[j + 1]]
-        c, d = cross[first + j + 2, path[j + 2]], cross[first + j + 3, path[j + 3]]
+        a, b = tables[j, path[j]], tables[j + 1, path[j + 1]]
+        c, d = tables[j + 2, path[j + 2]], tables[j + 3, path[j + 3]]
         for k in range(K):
             total[k] = total[k] + a[k] + b[k] + c[k] + d[k]
     for j in range(m - m % 4, m):
-        row = cross[first + j, path[j]]
+        row = tables[j, path[j]]
         for k in range(K):
             total[k] += row[k]
 
 
 @jit()
-def _keep_least(total, cost, number, least, at, taken):
-    """Sort total[k] + cost, of number + k, into the `taken` least, behind equal ones."""
-    worst = least[taken - 1]
-    for k in range(len(total)):
-        value = total[k] + cost
-        if value < worst:
-            i = taken - 1
-            while i > 0 and value < least[i - 1]:
-                least[i], at[i] = least[i - 1], at[i - 1]
-                i -= 1
-            least[i], at[i] = value, number + k
-            worst = least[taken - 1]
+def _keep_least(total, cost, number, least, at):
+    """Sort total[k] + cost, of number + k, into the least so far; of equal ones the lower number goes first.
+
+    The least of each lane, of k that are equal modulo the lanes, is found first; most are not looked at.
+    """
+    wide_vectors()
+    K, taken = len(total), len(least)
+    if K < _LANES:
+        for k in range(K):
+            _insert(total[k] + cost, number + k, least, at)
+        return
+    lowest = np.full(_LANES, np.inf, np.float32)
+    for first in range(0, K, _LANES):
+        for w in range(_LANES):
+            value = total[first + w] + cost
+            total[first + w] = value
+            lowest[w] = value if value < lowest[w] else lowest[w]
+    for w in range(_LANES):
+        if lowest[w] <= least[taken - 1]:
+            for k in range(w, K, _LANES):
+                _insert(total[k], number + k, least, at)
+
+
+@jit(inline="always")
+def _insert(value, number, least, at):
+    i = len(least)
+    while i > 0 and (value < least[i - 1] or (value == least[i - 1] and number < at[i - 1])):
+        if i < len(least):
+            least[i], at[i] = least[i - 1], at[i - 1]
+        i -= 1
+    if i < len(least):
+        least[i], at[i] = value, number

@@ -1,0 +1,72 @@
+"""Scores of rows that are sums of codewords: look-up tables, and the norms of rows where they are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._scoring import inverse
+from gpuzip.ops import adc_gather, adc_scan
+
+if TYPE_CHECKING:
+    from gpuzip.codes import Codes
+
+
+class SumsScorer:
+    """Keys from q.x = sum of q.c over a row's codewords c; exact.
+
+    codebooks: (P, M, K, S), each part of a row the sum of M codewords. queries: (Q, P*S) float32. mask: (N,)
+    bool or None; a row that it forbids has the key -inf. For "l2" the key is 2 q.x - |x|^2 - |q|^2.
+    """
+
+    is_exact = True
+    gather_cost = 1
+
+    def __init__(
+        self, codes: Codes, codebooks: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+    ) -> None:
+        if metric == "cosine":
+            queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
+        self.N, self.Q = len(codes), len(queries)
+        self._codes, self._codebooks, self._queries = codes, codebooks, queries
+        self._metric, self._mask = metric, mask
+        self._lut = _tables(queries, codebooks, 2.0 if metric == "l2" else 1.0)
+        self._scale = inverse(codes.norms) if metric == "cosine" else None
+        self._extra = self._coef = None
+        if metric == "l2":
+            self._extra = codes.norms.square()[:, None]
+            self._coef = queries.new_full((self.Q, 1), -1.0)
+            self._square = queries.square().sum(1, keepdim=True)
+
+    def group_max(self, group: int) -> Tensor:
+        return self._key(
+            adc_scan(self._codes.data, self._lut, self._scale, group, self._mask, self._extra, self._coef)
+        )
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        return estimate
+
+    def gather(self, ids: Tensor) -> Tensor:
+        return self._key(
+            adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask, self._extra, self._coef)
+        )
+
+    def exact(self, queries: Tensor) -> SumsScorer:
+        some = self._queries[queries.to(self._queries.device)]
+        return SumsScorer(self._codes, self._codebooks, some, self._metric, self._mask)
+
+    def _key(self, sums: Tensor) -> Tensor:
+        return sums.sub_(self._square) if self._metric == "l2" else sums
+
+
+def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:
+    """(Q, P*S), (P, M, K, S) -> (Q, P*M, K): factor * q.c.
+
+    Added up in float64: a product in float32 would round a query's table differently beside other queries.
+    """
+    P, M, K, S = codebooks.shape
+    parts = queries.view(-1, P, S).transpose(0, 1).double() * factor  # [P, Q, S]
+    tables = torch.bmm(parts, codebooks.reshape(P, M * K, S).double().mT).float()
+    return tables.transpose(0, 1).reshape(-1, P * M, K)

@@ -1,0 +1,197 @@
+"""Residual quantization: a row is a sum of codewords, each stage's near what the stages before left over."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gpuzip.additive import cross_bytes, cross_products, nearest_sums, sums, trained
+from gpuzip.codecs._sums_scorer import SumsScorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.pq import nearest_divisors, rounded
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops import code_bytes, pack_bits, unpack_bits
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import Scorer
+from gpuzip.spec import Words
+
+_SETTINGS = ("m", "nbits", "nsplits", "beam")
+_MOST_TABLES = 2 << 30  # bytes of the products of codewords
+
+
+@dataclass(frozen=True, eq=False)
+class Codebooks:
+    """What `fit` learns. codebooks: (nsplits, m, K, S) float32; seed: None if not known."""
+
+    codebooks: Tensor
+    seed: int | None = None
+
+    @cached_property
+    def cross(self) -> Tensor:
+        """Products of codewords, which encoding needs: made once, kept while the codec is."""
+        return cross_products(self.codebooks)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualQuantizer(Codec):
+    """Residual quantizer of m stages with 2**nbits codewords each, or nsplits of them side by side.
+
+    m: stages of each split (FAISS's M, or Msub). nbits: bits a code, 1 to 16. nsplits: parts of the columns,
+    a divisor of d, each with m stages of its own (FAISS ProductResidualQuantizer "PRQ4x12x8"). A row takes
+    ceil(nsplits * m * nbits / 8) bytes.
+    beam: beginnings that encoding follows (FAISS's max_beam_size); more find nearer codes and take longer.
+
+    Codewords are as wide as a split, so the codebook is large: m * 2**nbits * d * 2 bytes, whatever nsplits,
+    where a product quantizer of the same code has 2**nbits * d * 2. Encoding keeps products of codewords,
+    nsplits * m * (m - 1) / 2 * 4**nbits * 4 bytes, in memory: 72 MB for 24 stages of 8 bits, 13 MB in 4 splits.
+    Source: Chen, Guan, Wang, "Approximate nearest neighbor search by residual vector quantization", 2010;
+    FAISS ResidualQuantizer and ProductResidualQuantizer; for refining codebooks together, Babenko and
+    Lempitsky, "Additive quantization for extreme vector compression", 2014.
+    """
+
+    id = "residual"
+    spec_words: ClassVar[Words] = {"RQ{m}x{nbits}": {"nsplits": 1}, "PRQ{nsplits}x{m}x{nbits}": {}}
+
+    m: int
+    nbits: int = 8
+    nsplits: int = 1
+    beam: int = 5
+    fitted: Codebooks | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        who = "ResidualQuantizer"
+        for name, most in (("m", None), ("nbits", 16), ("nsplits", None), ("beam", 64)):
+            object.__setattr__(self, name, whole(who, name, getattr(self, name), 1, most))
+        needed = cross_bytes(self.nsplits, self.m, 1 << self.nbits)
+        if needed > _MOST_TABLES:
+            raise GpuzipError(
+                f"{who}: m={self.m} stages of nbits={self.nbits} need {needed / 2**30:.1f} GiB of products "
+                f"of codewords to encode, at most {_MOST_TABLES >> 30} are allowed. Use more nsplits with a "
+                "smaller m each, or a smaller nbits."
+            )
+        super().__post_init__()
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    @property
+    def width(self) -> int:
+        P, _, _, S = self._fitted("d").codebooks.shape
+        return P * S
+
+    @property
+    def codebooks(self) -> Tensor:
+        """(nsplits, m, 2**nbits, d // nsplits) float32."""
+        return self._fitted("codebooks").codebooks
+
+    @property
+    def code_size(self) -> int:
+        P, M, _, _ = self.codebooks.shape
+        return code_bytes(P * M, self.nbits)
+
+    def _fitted(self, name: str) -> Codebooks:
+        return self.learned(self.fitted, name)
+
+    def fit(
+        self,
+        x: Matrix,
+        *,
+        seed: int = 0,
+        n_iter: int = 10,
+        refine: int = 4,
+        min_points_per_centroid: int = 39,
+        max_points_per_centroid: int = 256,
+        device: torch.device | str | None = None,
+    ) -> ResidualQuantizer:
+        """Train on at most max_points_per_centroid * 2**nbits rows of x.
+
+        n_iter: k-means iterations of each stage. refine: rounds in which the rows are encoded anew and all
+        codebooks are fitted to the codes together.
+        Fewer than min_points_per_centroid * 2**nbits rows give one warning, as a codec learns too little from
+        them for other rows than these. device: where to train, and where the codec will live; by default
+        where x is.
+        Raises GpuzipError when nsplits does not divide d or there are fewer rows than codewords.
+        """
+        who, K = "ResidualQuantizer.fit", 1 << self.nbits
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        n_iter, refine = whole(who, "n_iter", n_iter, 0), whole(who, "refine", refine, 0)
+        most = whole(who, "max_points_per_centroid", max_points_per_centroid)
+        if rows.n < K:
+            raise GpuzipError(
+                f"{who}: nbits={self.nbits} needs at least {K} training rows, got {rows.n}. "
+                f"Use nbits<={max(1, rows.n.bit_length() - 1)}, or more rows."
+            )
+        rows, rotation = self.turned(rows, seed, self.nsplits * self.m, K)
+        if rows.d % self.nsplits:
+            raise GpuzipError(
+                f"{who}: nsplits={self.nsplits} does not divide d={rows.d}; nearest that do: "
+                f"{', '.join(map(str, nearest_divisors(rows.d, self.nsplits)))}."
+            )
+        sample = rows.sample(most * K, seed).to(device or rows.device, torch.float32)
+        if len(sample) < min_points_per_centroid * K:
+            warnings.warn(
+                f"{who}: {len(sample)} rows train 2**{self.nbits} codewords a stage; at least "
+                f"{min_points_per_centroid * K} are recommended for codes that fit other rows as well.",
+                stacklevel=2,
+            )
+        found = trained(sample, self.nsplits, self.m, K, self.beam, seed, n_iter, refine)
+        return replace(
+            self, fitted=Codebooks(rounded(found.flatten(0, 1)).view_as(found), seed), rotation=rotation
+        )
+
+    def _encode(self, x: Tensor) -> Tensor:
+        fitted = self._fitted("encode")
+        return pack_bits(nearest_sums(x, fitted.codebooks, fitted.cross, self.beam), self.nbits)
+
+    def _decode(self, data: Tensor) -> Tensor:
+        P, M, _, _ = self.codebooks.shape
+        return sums(unpack_bits(data, P * M, self.nbits), self.codebooks)
+
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        return SumsScorer(codes, self.codebooks, queries, metric, mask)
+
+    @property
+    def scorer_bytes(self) -> int:
+        P, M, K, _ = self.codebooks.shape
+        return 4 * 4 * P * M * max(256, K)
+
+    def _config(self) -> dict[str, Any]:
+        seed = self._fitted("config").seed
+        return {name: getattr(self, name) for name in _SETTINGS} | {"d": self.width, "seed": seed}
+
+    def _state(self) -> dict[str, Tensor]:
+        """codebooks, in float16 when that loses nothing."""
+        half = self.codebooks.half()
+        return {"codebooks": half if torch.equal(half.float(), self.codebooks) else self.codebooks}
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ResidualQuantizer:
+        check_names(cls.id, config, {*_SETTINGS, "d", "seed"}, state, {"codebooks"})
+        codebooks, d, seed = state["codebooks"], config["d"], config["seed"]
+        try:
+            codec = cls(**{name: config[name] for name in _SETTINGS})
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(
+                f"residual: its settings are not those of a residual quantizer: {error}"
+            ) from error
+        plausible = (
+            is_whole(d)
+            and d >= 1
+            and (seed is None or is_whole(seed))
+            and codebooks.shape == (codec.nsplits, codec.m, 1 << codec.nbits, d // codec.nsplits)
+            and d % codec.nsplits == 0
+            and codebooks.dtype in (torch.float16, torch.float32)
+        )
+        if not plausible:
+            raise FormatError(
+                f"residual: codebooks {tuple(codebooks.shape)} {codebooks.dtype} do not fit the settings "
+                f"m={codec.m}, nbits={codec.nbits}, nsplits={codec.nsplits}, d={d!r}."
+            )
+        return replace(codec, fitted=Codebooks(codebooks.float().contiguous(), seed))
