@@ -2,7 +2,7 @@
 
 from gpuzip import nn
 from gpuzip._version import __version__
-from gpuzip.api import compress, info, load, open, open_mixed, quantize, save
+from gpuzip.api import compress, info, load, open, open_mixed, pareto, quantize, save
 from gpuzip.codecs import (
     BinaryQuantizer,
     HalfQuantizer,
@@ -75,6 +75,7 @@ __all__ = [
     "nn",
     "open",
     "open_mixed",
+    "pareto",
     "quantize",
     "quantize_embeddings",
     "recall",

@@ -29,7 +29,7 @@ class Codes:
     """N compressed rows: in memory, on a GPU, or mapped from a file. A value: methods return new ones.
 
     codec: the fitted codec that made them. data: (N, B) uint8. dtype: of the source, and of what
-    `decode` gives back.
+    `decode` gives back. why: of codes that `gpuzip.compress` chose for an outcome, how they were chosen.
     """
 
     def __init__(self, codec: Codec, data: Tensor, dtype: torch.dtype = torch.float32) -> None:
@@ -39,6 +39,7 @@ class Codes:
                 f"(N, {codec.code_size}) uint8 is what this codec makes."
             )
         self.codec, self.data, self.dtype = codec, data, dtype
+        self.why: str | None = None
         self._remembered: dict[str, Any] = {}
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.errors import GpuzipError
+from gpuzip.quality import of_rows
 from gpuzip.rows import Matrix, Rows
 
 if TYPE_CHECKING:
@@ -96,12 +97,9 @@ def _losses(who: str, codec: Codec, x: Matrix, name: str) -> tuple[Tensor, Tenso
     errors, losses = [], []
     for _, block in rows.blocks():
         block = block.to(codec.device)
-        source, decoded = block.double(), codec.decode_block(codec.encode_block(block)).double()
-        errors.append((source - decoded).square().mean(1))
-        norms = torch.linalg.vector_norm(source, dim=1) * torch.linalg.vector_norm(decoded, dim=1)
-        cosine = torch.where(norms > 0, (source * decoded).sum(1) / norms.clamp(min=1e-300), 1.0)
-        same = (source == decoded).all(1)
-        losses.append(torch.where(norms > 0, 1 - cosine, 1 - same.double()))
+        error, cosine = of_rows(block, codec.decode_block(codec.encode_block(block)))
+        errors.append(error)
+        losses.append(1 - cosine)
     return torch.cat(errors), torch.cat(losses)
 
 

@@ -93,10 +93,7 @@ class QualityMeter:
         self._source += float(xx.sum())
         self._decoded += float(yy.sum())
         self._error += float((x - y).square().sum())
-        norms = (xx * yy).sqrt()
-        self._row_cosines += float(
-            torch.where(norms > 0, dot / norms.clamp(min=1e-300), (xx == yy).double()).sum()
-        )
+        self._row_cosines += float(of_rows(x, y)[1].sum())
 
     def result(self) -> Quality | None:
         """None when no row was added."""
@@ -105,6 +102,15 @@ class QualityMeter:
         norms = (self._source * self._decoded) ** 0.5
         cosine = self._dot / norms if norms > 0 else float(self._source == self._decoded)
         return Quality(cosine, self._row_cosines / self._rows, self._error / self._values)
+
+
+def of_rows(source: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error and cosine of each row, (n,) and (n,) float64; the cosine of two rows of 0 is 1."""
+    x, y = source.double(), decoded.double()
+    dot, xx, yy = ((a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
+    norms = (xx * yy).sqrt()
+    cosine = torch.where(norms > 0, dot / norms.clamp(min=1e-300), (xx == yy).double())
+    return (x - y).square().mean(1), cosine
 
 
 def recall(ids: Tensor, truth: Tensor) -> float:

@@ -15,6 +15,7 @@ LAYERS = [
     ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.similar"],
+    ["gpuzip.outcome"],
     ["gpuzip.budget"],
     ["gpuzip.codecs", "gpuzip.mixed"],
     ["gpuzip.codes", "gpuzip.drift", "gpuzip.spec"],

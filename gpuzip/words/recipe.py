@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gpuzip.api import compress
+from gpuzip.budget import fit_budget
 from gpuzip.codecs import Codec, LloydMaxQuantizer
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError
@@ -74,7 +75,11 @@ class Recipe:
             codec = LloydMaxQuantizer(min(self.bits, self.max_bits)) if self.codec is None else self.codec
             return self._coded(codec, rows), None
         if self.importance is None and self.max_bits == 8:
-            return self._typed(compress(rows, seed=self.seed, **self._budget())), None
+            found = fit_budget(
+                "compress", rows, **self._budget(), importance=None, max_bits=8, seed=self.seed
+            )
+            assert isinstance(found, Codes)
+            return self._typed(found), None
         ones = np.ones(len(words)) if self.importance is None else self.importance
         return self._by_importance(rows, importances(ones, words))
 

@@ -1,0 +1,8 @@
+"""Codes for an outcome: a grid of codecs, tried on rows that are held out from them."""
+
+from gpuzip.outcome.choose import compress_for, table_for
+from gpuzip.outcome.table import Table, Tried
+from gpuzip.outcome.target import Target, table_target, target_of
+from gpuzip.outcome.trial import FEWEST
+
+__all__ = ["FEWEST", "Table", "Target", "Tried", "compress_for", "table_for", "table_target", "target_of"]

@@ -1,0 +1,167 @@
+"""The codec for an outcome: the cheapest that is good enough, or the best that is small enough."""
+
+from __future__ import annotations
+
+from gpuzip.codes import Codes
+from gpuzip.errors import GpuzipError
+from gpuzip.outcome.grid import Candidate, families
+from gpuzip.outcome.table import Table, Tried, table_of
+from gpuzip.outcome.target import HEADER, Target
+from gpuzip.outcome.trial import Trials
+from gpuzip.rows import Matrix, Rows
+
+_ROUNDS = 4  # of choosing anew, where a search among all rows finds less than one among some
+_IN_TABLE = 6  # codecs of a family
+
+Grid = dict[str, list[Candidate]]
+
+
+def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> tuple[Codes, Table]:
+    """Codes of all rows that reach a target, and what was tried. Raises GpuzipError where none do."""
+    trials = Trials(who, rows, target, seed)
+    choice = _Choice(who, trials, families(trials.n_trained, rows.d), rows, target)
+    shortfall = 0.0
+    for _ in range(_ROUNDS):
+        chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()
+        assert chosen.codec is not None
+        codes = chosen.codec.encode(x)
+        known = chosen if trials.sees_all or not target.search else trials.among_all(chosen, codes)
+        if _reaches(known, target, 0.0):
+            codes.codec = codes.codec.stamped(trials.held_out(known))
+            codes.why = choice.why(known)
+            return codes, table_of([known if row.spec == known.spec else row for row in trials.tried])
+        assert chosen.sure_recall is not None
+        assert known.sure_recall is not None
+        shortfall = chosen.sure_recall - known.sure_recall
+    raise GpuzipError(
+        f"{who}: {target.asked} was not reached among all {rows.n} rows. Nearest came {_facts(known, True)}. "
+        "Ask for less."
+    )
+
+
+def table_for(who: str, rows: Rows, target: Target, seed: int) -> Table:
+    """Some codecs of every family, measured."""
+    trials = Trials(who, rows, target, seed)
+    for name, family in families(trials.n_trained, rows.d).items():
+        step = max(1, -(-len(family) // _IN_TABLE))
+        for candidate in family[::-step]:
+            trials.of(candidate, name)
+    return table_of(trials.tried)
+
+
+def _reaches(tried: Tried, target: Target, more: float) -> bool:
+    """Whether the floors are likely to hold on further rows, that of recall by so much more."""
+    if target.min_cosine is not None and tried.sure_cosine < target.min_cosine:
+        return False
+    return target.min_recall is None or (tried.sure_recall or 0.0) >= target.min_recall + more
+
+
+class _Choice:
+    """What to try next, of a grid whose families lose less the more bytes they take."""
+
+    def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
+        self._who, self._trials, self._rows, self._target = who, trials, rows, target
+        most = target.code_bytes
+        self._grid = {
+            name: allowed
+            for name, family in grid.items()
+            if (allowed := [c for c in family if most is None or c.code_size <= most])
+        }
+        if not self._grid:
+            raise self._too_small("at least a byte a row is needed")
+
+    def cheapest(self, more: float) -> Tried:
+        """The one of fewest bytes that reaches the floors: bisects each family below the best one so far."""
+        best: Tried | None = None
+        for name, family in self._grid.items():
+            below = [c for c in family if best is None or c.nbytes(self._rows.n) < best.nbytes]
+            if best is not None and not (below and self._reaches(below[-1], name, more)):
+                continue
+            low, high = 0, len(below) - (best is not None)
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if self._reaches(below[middle], name, more) else (middle + 1, high)
+            if low < len(below):
+                found = self._trials.of(below[low], name)
+                best = found if best is None or found.nbytes < best.nbytes else best
+        if best is None:
+            raise self._unreachable()
+        if not self._is_small(best):
+            raise self._too_large(best)
+        return best
+
+    def best(self) -> Tried:
+        """The best of the largest codecs of each family that are small enough."""
+        largest = [found for name, family in self._grid.items() if (found := self._largest(name, family))]
+        if not largest:
+            least = min(c.nbytes(self._rows.n) for family in self._grid.values() for c in family) + HEADER
+            raise self._too_small(
+                f"{least} bytes are needed for the smallest codes, their levels and headers"
+            )
+        return max(largest, key=lambda tried: -tried.mse if tried.sure_recall is None else tried.sure_recall)
+
+    def _largest(self, name: str, family: list[Candidate]) -> Tried | None:
+        most = self._target.max_bytes
+        small = [c for c in family if most is None or c.nbytes(self._rows.n) + HEADER <= most]
+        for candidate in reversed(small):  # what decodes codes can take more than was planned
+            found = self._trials.of(candidate, name)
+            if self._is_small(found):
+                return found
+        return None
+
+    def _is_small(self, tried: Tried) -> bool:
+        most = self._target.max_bytes
+        return most is None or tried.nbytes + HEADER <= most
+
+    def _reaches(self, candidate: Candidate, name: str, more: float) -> bool:
+        return _reaches(self._trials.of(candidate, name), self._target, more)
+
+    def why(self, chosen: Tried) -> str:
+        """What was chosen, in a sentence or two."""
+        count = len(self._trials.tried)
+        reason = "loses least of" if not self._target.has_floor else "is the smallest that is sure enough of"
+        text = f"{chosen.spec} {reason} {count} codecs tried for {self._target.asked}: {_facts(chosen)}."
+        smaller = [row for row in self._trials.tried if row.nbytes < chosen.nbytes]
+        if self._target.has_floor and smaller:
+            text += f" The next smaller is {_facts(max(smaller, key=lambda row: row.nbytes), True)}."
+        return text
+
+    def _too_small(self, needed: str) -> GpuzipError:
+        n, d = self._rows.n, self._rows.d
+        return GpuzipError(f"{self._who}: {self._target.asked} is too small for {n} x {d}: {needed}.")
+
+    def _unreachable(self) -> GpuzipError:
+        target = self._target
+        nearest = max(self._trials.tried, key=lambda row: _margin(row, target))
+        return GpuzipError(
+            f"{self._who}: {target.asked} can't be reached. Nearest is {_facts(nearest, True)}. Ask for what "
+            "is likely of that, or less."
+        )
+
+    def _too_large(self, cheapest: Tried) -> GpuzipError:
+        text = f"{self._who}: {self._target.asked} can't both be had. {_facts(cheapest, True)}"
+        try:
+            inside = f"; the best within the size is {_facts(self.best(), True)}"
+        except GpuzipError:
+            inside = "; nothing is so small"
+        return GpuzipError(f"{text}{inside}. Ask for one of these.")
+
+
+def _margin(row: Tried, target: Target) -> float:
+    """By how much the floors are reached, the worse of the two."""
+    margins = []
+    if target.min_cosine is not None:
+        margins.append(row.sure_cosine - target.min_cosine)
+    if target.min_recall is not None:
+        margins.append((row.sure_recall or 0.0) - target.min_recall)
+    return min(margins)
+
+
+def _facts(row: Tried, named: bool = False) -> str:
+    text = f"{row.spec} of " if named else ""
+    text += f"{row.code_size} bytes a row, {row.nbytes} in all, {row.ratio:.1f}x smaller"
+    text += f", cosine {row.row_cosine:.4f} (likely {row.sure_cosine:.4f} or more)"
+    if row.recall is None or row.rescored_recall is None:
+        return text
+    recalls = f"recall {row.recall:.4f}, rescored {row.rescored_recall:.4f}"
+    return f"{text}, {recalls} (likely {row.sure_recall:.4f} or more)"
