@@ -14,6 +14,7 @@ from gpuzip.codecs import (
     LloydMaxQuantizer,
     MixedLloydMaxQuantizer,
     ProductQuantizer,
+    RaBitQuantizer,
     ResidualQuantizer,
     ScalarQuantizer,
     codec_class,
@@ -45,7 +46,11 @@ SETTINGS = {
     "lloydmax-mixed-pca": MixedLloydMaxQuantizer(1, rotation="pca"),
     "half-pca": HalfQuantizer(rotation=Rotation("pca", dims=192)),
     "residual": ResidualQuantizer(4, nbits=4),
-    "residual-split": ResidualQuantizer(3, nbits=5, nsplits=4, beam=2, rotation="balanced"),
+    "residual-split": ResidualQuantizer(5, nbits=3, nsplits=6, beam=2, rotation="balanced"),
+    "rabitq": RaBitQuantizer(),
+    "rabitq-4": RaBitQuantizer(4),
+    "rabitq-7": RaBitQuantizer(7, rotation=None),
+    "rabitq-pca": RaBitQuantizer(2, rotation=Rotation("pca", dims=203)),
     "half": HalfQuantizer(),
     "half-bfloat16": HalfQuantizer("bfloat16"),
 }
@@ -91,7 +96,7 @@ def test_few_rows(codec, real, n):
     codes = codec.encode(real[:n])
     assert codes.data.shape == (n, codec.code_size)
     assert codes.decode().shape == (n, 384)
-    assert torch.equal(codes.data, codec.encode(real[:64]).data[:n])
+    assert torch.equal(codes.data[:], codec.encode(real[:64]).data[:n])
 
 
 def test_what_is_fitted_on_and_encoded_is_not_changed(unfitted, real):
@@ -115,7 +120,7 @@ def test_rows_are_decoded_alone(codec, real):
 
 def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
-    no_table = HalfQuantizer | MixedLloydMaxQuantizer | ResidualQuantizer
+    no_table = HalfQuantizer | MixedLloydMaxQuantizer | ResidualQuantizer | RaBitQuantizer
     if isinstance(codec, no_table) or codec.rotation is not None:
         with pytest.raises(GpuzipError, match="are not looked up in a table"):
             codec.as_table(codes.data)
@@ -128,13 +133,13 @@ def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
 def test_strides_do_not_matter(codec, real):
     wide = torch.zeros(200, 768)
     wide[::2, ::2] = real[:100]
-    assert torch.equal(codec.encode(wide[::2, ::2]).data, codec.encode(real[:100]).data)
+    assert torch.equal(codec.encode(wide[::2, ::2]).data[:], codec.encode(real[:100]).data[:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types(codec, real, dtype):
     codes = codec.encode(real[:100].to(dtype))
-    assert torch.equal(codes.data, codec.encode(real[:100].to(dtype).float()).data)
+    assert torch.equal(codes.data[:], codec.encode(real[:100].to(dtype).float()).data[:])
     assert codes.decode().dtype == dtype
 
 
@@ -143,7 +148,7 @@ def test_config_and_state_are_all_there_is(codec, real):
     again = type(codec).restore(config, codec.state())
     assert again.same_as(codec)
     assert again.config() == codec.config()
-    assert torch.equal(again.encode(real[:100]).data, codec.encode(real[:100]).data)
+    assert torch.equal(again.encode(real[:100]).data[:], codec.encode(real[:100]).data[:])
 
 
 def test_state_is_counted(codec):
@@ -155,7 +160,7 @@ def test_file(codec, real, tmp_path):
     codes.save(tmp_path / "x.ezip")
     back = open_codes(tmp_path / "x.ezip", verify=True)
     assert back.codec.same_as(codec)
-    assert torch.equal(back.data, codes.data)
+    assert torch.equal(back.data[:], codes.data[:])
 
 
 def test_nonsense_is_refused(codec):
@@ -184,6 +189,8 @@ def test_unfitted_codecs_say_so(unfitted, real):
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("Q", [1, 150])
 def test_scores_are_those_of_the_decoded_rows(codec, real, real_queries, metric, Q):
+    if not codec.scores_are_of_decoded_rows:
+        pytest.skip("estimates of the source's scores; test_rabitq.py has their laws")
     codes, queries = codec.encode(real), real_queries[:Q]
     values, ids = codes.search(queries, 5, metric)
     rows = codes.decode()[ids]
@@ -199,7 +206,7 @@ def test_scores_are_those_of_the_decoded_rows(codec, real, real_queries, metric,
 def test_a_gpu_gives_the_same_codes_up_to_ties(codec, real, real_queries):
     there = codec.to("cuda")
     ours, theirs = codec.encode(real), there.encode(real.cuda()).to("cpu")
-    assert float((ours.data != theirs.data).double().mean()) < 1e-5
+    assert float((ours.data[:] != theirs.data[:]).double().mean()) < 1e-5
     values, _ = there.encode(real.cuda()).search(real_queries.cuda(), 10)
     torch.testing.assert_close(values.cpu(), ours.search(real_queries, 10)[0], rtol=1e-4, atol=1e-5)
 
