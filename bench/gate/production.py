@@ -138,6 +138,15 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         yield t(64, 384), t(N, 48, dtype=u8), t(48, 256, 8), t(64, 3200, dtype=torch.int64), "cosine"
         half = t(96, 16, 4, dtype=torch.float16)
         yield t(64, 384), t(huge, 48, dtype=u8), half, t(64, 3200, dtype=torch.int64), "l2"
+    elif op == "beam_search":
+        for P, M, K, beam in (
+            (1, 24, 256, 5),
+            (4, 12, 256, 16),
+            (4, 6, 16, 5),
+            (1, 4, 4096, 5),
+            (1, 8, 256, 64),
+        ):
+            yield t(1000 if P > 1 else 300_000, P, M, K), t(P, M * (M - 1) // 2, K, K), beam
     elif op == "bucketize":
         yield t(huge, 384), t(1, 255)
         yield t(N, 384, dtype=torch.float16), t(384, 15)
