@@ -21,6 +21,8 @@ def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> T
     Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013; Schoenemann 1966 for the turn.
     """
     matrix = balanced(x, dims, m)
+    if K == 1:  # a single row
+        return matrix
     pad = -dims % m
     turned = _turned(x, matrix, pad)
     centroids = kmeans(turned, m, K, seed=seed, n_iter=_FIRST_ITERATIONS).centroids

@@ -19,6 +19,7 @@ OF_SUBSPACES = ("balanced", "opq")
 
 _SAMPLE = 1 << 16  # rows that directions are found from
 _ROWS = 8192  # rotated at a time
+_MOST_CODEWORDS = 256  # that rows are coded by while a rotation is sought
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
 
 
@@ -128,7 +129,7 @@ class Rotation:
                 f"{who}: rotation {self.kind!r} is of sub-spaces, which this codec has none of. "
                 "Pass Rotation(..., m=), or use 'pca' or 'hadamard'."
             )
-        if m is not None and m > dims:
+        if self.kind in OF_SUBSPACES and m is not None and m > dims:
             raise GpuzipError(f"{who}: m={m} sub-spaces of {dims} columns. Use m={dims} or fewer.")
         stored = self._learned(rows, dims, m or 1, K, seed)
         stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
@@ -146,7 +147,7 @@ class Rotation:
             return {"matrix": principal(x, dims)[0].half()}
         if self.kind == "balanced":
             return {"matrix": balanced(x, dims, m).half()}
-        return {"matrix": optimized(x, dims, m, min(K, len(x)), self.n_iter, seed).half()}
+        return {"matrix": optimized(x, dims, m, _codewords(K, len(x)), self.n_iter, seed).half()}
 
     def apply(self, x: Tensor) -> Tensor:
         """(N, d) float -> (N, width) float32."""
@@ -186,6 +187,11 @@ class Rotation:
             )
         state = {name: tensor.to(device) for name, tensor in state.items()}
         return replace(rotation, fitted=Turn(_matrix(rotation.kind, state, dims, d, device), state))
+
+
+def _codewords(K: int, N: int) -> int:
+    """A power of two that N rows can train."""
+    return 1 << (min(K, _MOST_CODEWORDS, N).bit_length() - 1)
 
 
 def _product(x: Tensor, matrix: Tensor) -> Tensor:
