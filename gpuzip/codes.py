@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
+from gpuzip.planes import Planes, joined
 from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rescoring import ReadStore, Store, matrix_store
+from gpuzip.rescoring import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.searching import WHO, search
 from gpuzip.storage import FileInfo, write_codes
@@ -28,17 +29,24 @@ Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 class Codes:
     """N compressed rows: in memory, on a GPU, or mapped from a file. A value: methods return new ones.
 
-    codec: the fitted codec that made them. data: (N, B) uint8. dtype: of the source, and of what
-    `decode` gives back. why: of codes that `gpuzip.compress` chose for an outcome, how they were chosen.
+    codec: the fitted codec that made them. data: (N, B) uint8, a tensor or `Planes`. dtype: of the source,
+    and of what `decode` gives back. why: of codes that `gpuzip.compress` chose for an outcome, how they were
+    chosen.
     """
 
-    def __init__(self, codec: Codec, data: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, codec: Codec, data: Tensor | Planes, dtype: torch.dtype = torch.float32) -> None:
         if data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != codec.code_size:
             raise GpuzipError(
                 f"Codes: data is {tuple(data.shape)} {str(data.dtype).removeprefix('torch.')}, "
                 f"(N, {codec.code_size}) uint8 is what this codec makes."
             )
-        self.codec, self.data, self.dtype = codec, data, dtype
+        if isinstance(data, Planes) and data.sizes != codec.plane_sizes:
+            raise GpuzipError(
+                f"Codes: data is in parts of {data.sizes} columns, {codec.plane_sizes} is what this codec "
+                "makes."
+            )
+        self.codec, self.dtype = codec, dtype
+        self.data = cast(Tensor, data)  # Planes do what is asked of a tensor here
         self.why: str | None = None
         self._remembered: dict[str, Any] = {}
 
@@ -100,7 +108,7 @@ class Codes:
         dtype = dtype or self.dtype
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
         if len(self) <= step:
-            return self.codec.decode_block(self.data).to(dtype).contiguous()
+            return self.codec.decode_block(self.data[:]).to(dtype).contiguous()
         out = torch.empty(self.shape, dtype=dtype, device=self.device)
         for start in range(0, len(self), step):
             out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
@@ -155,6 +163,10 @@ class Codes:
             raise GpuzipError(
                 f"{WHO}: rescore holds codes of {store.shape}, these are of {self.shape}. "
                 "Pass codes of the same rows."
+            )
+        if not store.codec.scores_are_of_decoded_rows:
+            return ScorerStore(
+                lambda q, metric: store.codec.scorer(store, q, metric), len(store), store.device
             )
         return ReadStore(
             lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device), len(self)
@@ -226,4 +238,4 @@ def cat(parts: Sequence[Codes]) -> Codes:
             raise GpuzipError("cat: the codes come from different codecs. Encode the rows with one of them.")
         if part.device != first.device:
             raise GpuzipError(f"cat: codes are on {first.device} and {part.device}. Move them with .to().")
-    return Codes(first.codec, torch.cat([part.data for part in parts]), first.dtype)
+    return Codes(first.codec, joined([part.data for part in parts]), first.dtype)

@@ -13,7 +13,7 @@ from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
 from gpuzip.rows import Matrix, Rows
-from gpuzip.search import WORKSPACE
+from gpuzip.search import WORKSPACE, Scorer
 
 
 class Store(Protocol):
@@ -47,6 +47,21 @@ class ReadStore:
         for some in _some_queries(ids, queries.shape[1]):
             known, place = ids[some].clamp(0, self._n - 1).unique(return_inverse=True)
             keys[some] = rescore(queries[some], self._read(known), place, metric)
+        return keys.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
+
+
+class ScorerStore:
+    """Rows of codes whose scores are no decoded rows': the keys that their codec gathers.
+
+    scorer: (Q, D) float32 queries on `device`, where the codes are, and a metric -> their scorer.
+    """
+
+    def __init__(self, scorer: Callable[[Tensor, str], Scorer], n: int, device: torch.device) -> None:
+        self._scorer, self._n, self._device = scorer, n, device
+
+    def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+        scorer = self._scorer(queries.to(self._device), metric)
+        keys = scorer.gather(ids.clamp(0, self._n - 1).to(self._device)).to(ids.device)
         return keys.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
 
 

@@ -6,6 +6,7 @@ from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
 from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.rabitq import RaBitQuantizer
 from gpuzip.codecs.residual import ResidualQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.errors import UnknownCodecError
@@ -21,6 +22,7 @@ CODECS: dict[str, type[Codec]] = {
         LloydMaxQuantizer,
         MixedLloydMaxQuantizer,
         ResidualQuantizer,
+        RaBitQuantizer,
     )
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "LloydMaxQuantizer",
     "MixedLloydMaxQuantizer",
     "ProductQuantizer",
+    "RaBitQuantizer",
     "ResidualQuantizer",
     "ScalarQuantizer",
     "codec_class",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ from gpuzip.codecs._projected import of_projected
 from gpuzip.codes import Codes
 from gpuzip.drift import Drift, drift_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
+from gpuzip.planes import empty
 from gpuzip.quality import HeldOut, Quality
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
@@ -73,6 +74,8 @@ class Codec(ABC):
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
     gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
+    scores_are_of_decoded_rows: ClassVar[bool] = True  # else estimates of the source's, of their own
+    coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # that `coarse` knows: whether its scores are bounds
     spec_words: ClassVar[Words] = {}  # of `spec`
 
     rotation: Rotation | str | None = field(default=None, kw_only=True)
@@ -97,6 +100,11 @@ class Codec(ABC):
     @abstractmethod
     def code_size(self) -> int:
         """Bytes a row (FAISS's name)."""
+
+    @property
+    def plane_sizes(self) -> tuple[int, ...]:
+        """Bytes a row of the parts that codes are kept in, so that some are scanned without the others."""
+        return (self.code_size,)
 
     @property
     @abstractmethod
@@ -136,6 +144,10 @@ class Codec(ABC):
     @abstractmethod
     def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         """Keys of every row for (Q, width) float32 queries."""
+
+    def coarse(self, codes: Codes, kind: str) -> Codes:
+        """Codes of the same rows of which less is read, for the candidates of a search: of a coarse kind."""
+        raise AssertionError(f"{kind} is none of {list(self.coarse_kinds)}")
 
     @property
     @abstractmethod
@@ -315,7 +327,7 @@ class Codec(ABC):
         who = f"{type(self).__name__}.encode"
         self.check_fitted(who)
         rows = Rows(who, x, self.d, self.device)
-        data = torch.empty((rows.n, self.code_size), dtype=torch.uint8, device=self.device)
+        data = empty(rows.n, self.plane_sizes, self.device)
         for start, block in rows.blocks():
             data[start : start + len(block)] = self.encode_block(block.to(self.device))
             if progress is not None:

@@ -136,7 +136,7 @@ class BinaryQuantizer(Codec):
     def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
             packed = queries if queries.dtype == torch.uint8 else self._encode(queries)
-            return HammingScorer(codes, packed, mask)
+            return HammingScorer(codes.data, packed, mask)
         centroids = codes.remembered("bytes", lambda: self.centroids)
         queries = torch.nn.functional.pad(queries, (0, -self.width % 8))
         return pq_scorer(codes, centroids, queries, metric, mask)

@@ -16,6 +16,7 @@ from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
+from gpuzip.ops.rabitq_encode import rabitq_encode
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_encode import scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
@@ -44,6 +45,7 @@ __all__ = [
     "max_of_groups",
     "pack_bits",
     "product_scan",
+    "rabitq_encode",
     "rescore",
     "rescore_codes",
     "scalar_encode",

@@ -1,6 +1,7 @@
 """One file of codes: a safetensors file whose header says what it holds and how good it is.
 
-Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec.
+Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec. Where codes come in parts
+of their columns, the others are `codes.1`, `codes.2` and so on, in order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError
+from gpuzip.planes import Planes
 from gpuzip.quality import Quality
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
@@ -30,7 +32,7 @@ class Contents:
     """A file's header and tensors, mapped: bytes are read when they are touched."""
 
     info: FileInfo
-    codes: Tensor
+    codes: Tensor | Planes
     state: dict[str, Tensor]
 
 
@@ -47,7 +49,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 def write_codes(
     path: str | os.PathLike[str],
     *,
-    data: Tensor,
+    data: Tensor | Planes,
     codec_id: str,
     config: dict[str, Any],
     state: dict[str, Tensor],
@@ -57,7 +59,10 @@ def write_codes(
 ) -> FileInfo:
     """Write one file atomically, parent folders made; raises IsADirectoryError for a folder."""
     target = check_target(path)
-    tensors = {"codes": data} | {f"state.{name}": t for name, t in state.items()}
+    parts = data.parts if isinstance(data, Planes) else (data,)
+    tensors = dict(zip(_names(len(parts)), parts, strict=True)) | {
+        f"state.{name}": t for name, t in state.items()
+    }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header = {
         "library": __version__,
@@ -94,14 +99,26 @@ def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float 
     if min_cosine is not None:
         check_cosine(info, min_cosine)
     for name, tensor in tensors.items():
-        if (verify or name != "codes") and _checksum(tensor) != checksums[name]:
+        if (verify or _of_state(name)) and _checksum(tensor) != checksums[name]:
             raise FormatError(
                 f"{info.path}: {name} does not match its checksum; the file is damaged. Restore or remake it."
             )
-        if name != "codes" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if _of_state(name) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise FormatError(f"{info.path}: {name} holds NaN or inf; gpuzip did not write it.")
-    codes = tensors.pop("codes")
-    return Contents(info, codes, {name.removeprefix("state."): t for name, t in tensors.items()})
+    parts = [tensors[name] for name in _names(len(tensors)) if name in tensors]
+    codes = parts[0] if len(parts) == 1 else Planes(parts)
+    return Contents(
+        info, codes, {name.removeprefix("state."): t for name, t in tensors.items() if _of_state(name)}
+    )
+
+
+def _names(count: int) -> list[str]:
+    """Of so many parts of codes."""
+    return ["codes", *(f"codes.{i}" for i in range(1, count))]
+
+
+def _of_state(name: str) -> bool:
+    return name.startswith("state.")
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
@@ -117,13 +134,15 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
     names = set(tensors)
     if names != set(header["checksums"]) or "codes" not in names:
         raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}, not those its header lists.")
-    if not all(name == "codes" or name.startswith("state.") for name in names):
+    parts = [name for name in names if not _of_state(name)]
+    if set(parts) != set(_names(len(parts))):
         raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}; gpuzip did not write it.")
-    codes = tensors["codes"]
-    if codes.dtype != torch.uint8 or codes.ndim != 2 or len(codes) != header["n"] or not codes.shape[1]:
-        raise FormatError(
-            f"{source}: codes are {tuple(codes.shape)} {codes.dtype}, ({header['n']}, B) uint8 was announced."
-        )
+    for codes in (tensors[name] for name in parts):
+        if codes.dtype != torch.uint8 or codes.ndim != 2 or len(codes) != header["n"] or not codes.shape[1]:
+            raise FormatError(
+                f"{source}: codes are {tuple(codes.shape)} {codes.dtype}, ({header['n']}, B) uint8 was "
+                "announced."
+            )
     return _info(source, header), tensors, header["checksums"]
 
 

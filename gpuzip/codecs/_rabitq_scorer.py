@@ -1,0 +1,79 @@
+"""Estimates of scores from RaBitQ codes: look-ups of bytes of bits, and columns of the rows' factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._rabitq_factors import Coefficients, Terms
+from gpuzip.codecs._scoring import forbid
+from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.search import WORKSPACE
+
+_ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of which planes are put side by side at a time
+
+
+class RaBitQScorer:
+    """The final word on every score. planes: (N, W) uint8 each, the highest bits first."""
+
+    is_exact = True
+    gather_cost = 1
+
+    def __init__(
+        self, planes: list[Tensor], terms: Terms, asked: Coefficients, mask: Tensor | None = None
+    ) -> None:
+        self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
+        self.N, self.Q = len(planes[0]), len(asked.across)
+        W = planes[0].shape[1]
+        self._width = sum(plane.shape[1] for plane in planes)
+        self._lut = _tables(asked.across, W, self._width // W)
+
+    def group_max(self, group: int) -> Tensor:
+        step = self.N if len(self._planes) == 1 else _ROWS[self._lut.device.type]
+        best = [self._scanned(slice(start, start + step), group) for start in range(0, self.N, step or 1)]
+        keys = torch.cat(best, 1) if best else self._lut.new_empty((self.Q, 0))
+        return keys.add_(self._asked.shift)
+
+    def _scanned(self, rows: slice, group: int) -> Tensor:
+        scale, extra = self._terms.scale[rows], self._terms.extra[rows]
+        mask = None if self._mask is None else self._mask[rows]
+        return adc_scan(self._side_by_side(rows), self._lut, scale, group, mask, extra, self._asked.coef)
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        return estimate
+
+    def gather(self, ids: Tensor) -> Tensor:
+        keys = torch.empty(ids.shape, device=ids.device)
+        step = max(1, WORKSPACE // (8 * self._width * max(1, ids.shape[1])))
+        for start in range(0, len(ids), step):
+            keys[start : start + step] = self._gathered(slice(start, start + step), ids[start : start + step])
+        return forbid(keys, ids, self._mask)
+
+    def _gathered(self, queries: slice, ids: Tensor) -> Tensor:
+        rows = ids.clamp(0, max(0, self.N - 1)).reshape(-1)
+        place = torch.arange(len(rows), device=ids.device).view(ids.shape)
+        place = place.masked_fill((ids < 0) | (ids >= self.N), -1)
+        scale, extra, coef = self._terms.scale[rows], self._terms.extra[rows], self._asked.coef[queries]
+        keys = adc_gather(self._side_by_side(rows), self._lut[queries], scale, place, None, extra, coef)
+        return keys.add_(self._asked.shift[queries])
+
+    def _side_by_side(self, rows: slice | Tensor) -> Tensor:
+        parts = [plane[rows] for plane in self._planes]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def exact(self, queries: Tensor) -> RaBitQScorer:
+        some = queries.to(self._lut.device)
+        asked = Coefficients(*(part[some] for part in self._asked))
+        return RaBitQScorer(self._planes, self._terms, asked, self._mask)
+
+
+def _tables(queries: Tensor, W: int, bits: int) -> Tensor:
+    """(Q, D) -> (Q, bits * W, 256): <q, s> of every byte's 8 signs, the first dimension in the lowest bit.
+
+    A plane counts twice as much as the next one, the last one once.
+    """
+    values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), W, 8)
+    table = torch.zeros_like(values[:, :, :1])
+    for value in values.unbind(2):
+        table = torch.cat([table - value[:, :, None], table + value[:, :, None]], 2)
+    return torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)

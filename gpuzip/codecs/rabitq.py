@@ -1,0 +1,174 @@
+"""RaBitQ: the direction of a row in 1 to 8 bits a dimension, its scores estimated without bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gpuzip.codecs._hamming_scorer import HammingScorer
+from gpuzip.codecs._rabitq_factors import (
+    DEEP,
+    FIRST,
+    Terms,
+    coefficients,
+    deep_bytes,
+    first_bytes,
+    read_deep,
+    read_first,
+    terms,
+)
+from gpuzip.codecs._rabitq_scorer import RaBitQScorer
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codes import Codes
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops import decode, pack_bits, rabitq_encode
+from gpuzip.planes import Planes, split
+from gpuzip.rotations import Rotation
+from gpuzip.rows import Matrix, Rows, is_whole, whole
+from gpuzip.search import METRICS, Scorer
+
+#: Standard errors of an estimate that a bound reaches: RaBitQ's epsilon_0, which some 3% of estimates exceed.
+REACH = 1.9
+
+_SAMPLE = 65_536  # rows that the mean is taken of
+
+
+@dataclass(frozen=True, eq=False)
+class RaBitQuantizer(Codec):
+    """The direction of a row from the mean, as the nearest point of a grid of 2**bits values a dimension.
+
+    bits: 1 to 8. One bit is the signs. More are planes: the first is the signs, with factors of its own, and
+    is kept apart, so that `search(rescore=True, candidates="plane")` scans it alone and reads the others of
+    the candidates. A row takes bits * ceil(D / 8) bytes, and 6 of factors, or 10 where bits is 2 or more.
+    rotation: by default "hadamard", which makes rows fit the grid, whatever their values are like.
+
+    Scores are not those of the decoded rows, which are shorter than their sources, but unbiased estimates of
+    the sources' scores, over random rotations; an estimate may pass 1 by "cosine". "hamming", of plane one,
+    gives the number of signs that differ.
+    Source: Gao and Long, "RaBitQ: quantizing high-dimensional vectors with a theoretical error bound for
+    approximate nearest neighbor search", 2024; Gao et al., "Practical and asymptotically optimal quantization
+    of high-dimensional vectors in Euclidean space for approximate nearest neighbor search", 2024.
+    """
+
+    id = "rabitq"
+    metrics = (*METRICS, "hamming")
+    coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
+    scores_are_of_decoded_rows = False
+
+    bits: int = 1
+    center: Tensor | None = field(default=None, repr=False)  # what `fit` learns: (width,) float32
+    rotation: Rotation | str | None = field(default="hadamard", kw_only=True)
+    reach: float = field(default=0.0, repr=False, kw_only=True)  # of a bound, in standard errors
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", whole("RaBitQuantizer", "bits", self.bits, 1, 8))
+        super().__post_init__()
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.center is not None
+
+    @property
+    def _center(self) -> Tensor:
+        return self.learned(self.center, "center")
+
+    @property
+    def width(self) -> int:
+        return len(self.learned(self.center, "d"))
+
+    @property
+    def code_size(self) -> int:
+        return sum(self.plane_sizes)
+
+    @property
+    def plane_sizes(self) -> tuple[int, ...]:
+        W = -(-self.width // 8)
+        return (W, FIRST) if self.bits == 1 else (W, FIRST, (self.bits - 1) * W, DEEP)
+
+    def fit(self, x: Matrix, *, seed: int = 0) -> RaBitQuantizer:
+        """Find the mean, of at most 65,536 rows drawn by `seed`. Raises GpuzipError for no rows."""
+        who = "RaBitQuantizer.fit"
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        if rows.n == 0:
+            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        rows, rotation = self.turned(rows, seed)
+        return replace(self, center=rows.sample(_SAMPLE, seed).double().mean(0).float(), rotation=rotation)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        codes, sums = rabitq_encode(x, self._center, self.bits)
+        planes = [pack_bits((codes >> bit) & 1, 1) for bit in reversed(range(self.bits))]
+        length = torch.linalg.vector_norm(self._center)
+        parts = [planes[0], first_bytes(sums, ~x.any(1), self.width, length)]
+        parts += [*planes[1:], deep_bytes(sums)] if self.bits > 1 else []
+        return torch.cat(parts, 1)
+
+    def _decode(self, data: Tensor) -> Tensor:
+        signs, first, *deep = data.split(self.plane_sizes, 1)
+        step = read_deep(deep[1])[0] if deep else read_first(first).step
+        planes = [signs, *(deep[0].split(signs.shape[1], 1) if deep else ())]
+        table = _signs(data.device)
+        grid = torch.zeros((len(data), self.width), device=data.device)
+        for plane in planes:
+            grid = 2 * grid + decode(plane.contiguous(), table, None, plane.shape[1])[:, : self.width]
+        return self._center + step[:, None] * grid
+
+    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        planes: Planes = codes.remembered("planes", lambda: split(codes.data, self.plane_sizes))
+        if metric == "hamming":
+            return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
+        found: Terms = codes.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
+        asked = coefficients(queries, self._center, metric, self.reach)
+        return RaBitQScorer([*planes.parts[::2]], found, asked, mask)
+
+    def _terms(self, planes: Planes, metric: str) -> Terms:
+        deep = None if self.bits == 1 else read_deep(planes.parts[3])
+        return terms(read_first(planes.parts[1]), deep, self._center, metric, self.reach > 0)
+
+    def _signs_of(self, queries: Tensor) -> Tensor:
+        """Plane one of (Q, width) float queries or of (Q, code_size) codes."""
+        if queries.dtype == torch.uint8:
+            return queries[:, : self.plane_sizes[0]].contiguous()
+        return pack_bits((queries >= self._center).to(torch.uint8), 1)
+
+    def coarse(self, codes: Codes, kind: str) -> Codes:
+        """Plane one as codes of one bit, of the same memory.
+
+        "plane": scored by its estimates; "bound": by these and all that they are likely to be off.
+        """
+        planes: Planes = codes.remembered("planes", lambda: split(codes.data, self.plane_sizes))
+        one = replace(self, bits=1, reach=REACH if kind == "bound" else 0.0)
+        found: Codes = codes.remembered(kind, lambda: Codes(one, Planes(planes.parts[:2]), codes.dtype))
+        return found
+
+    @property
+    def scorer_bytes(self) -> int:
+        return 3 * 4 * 256 * self.bits * self.plane_sizes[0]
+
+    def _config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "d": self.width}
+
+    def _state(self) -> dict[str, Tensor]:
+        return {"center": self._center}
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> RaBitQuantizer:
+        check_names(cls.id, config, {"bits", "d"}, state, {"center"})
+        center, d = state["center"], config["d"]
+        if not is_whole(d) or d < 1 or center.shape != (d,) or center.dtype != torch.float32:
+            raise FormatError(
+                f"rabitq: center {tuple(center.shape)} {center.dtype}, ({d!r},) float32 is needed."
+            )
+        try:
+            return cls(config["bits"], center, rotation=None)
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"rabitq: its settings are not those of a RaBitQ quantizer: {error}") from error
+
+
+def _signs(device: torch.device) -> Tensor:
+    """(1, 256, 8) float32: the signs that a byte stands for, the first dimension in the lowest bit."""
+    byte, place = (torch.arange(n, device=device) for n in (256, 8))
+    return (2 * ((byte[:, None] >> place) & 1) - 1).float()[None]

@@ -1,0 +1,94 @@
+"""RaBitQ codes, a row at a time: every stretch of the grid is tried while the row is in cache."""
+
+import numpy as np
+import torch
+
+from gpuzip.loops._jit import jit, wide_vectors
+from gpuzip.parallel import map_blocks
+
+_BLOCK = 1 << 16  # values of a block
+_LARGEST = np.float32(2.0**126)
+
+
+def rabitq_encode(x, center, coarse, fine, bits):
+    """As the operator: (N, D), (D,), scales, bits -> (N, D) uint8, (N, 5) float32."""
+    N, D = x.shape
+    codes, sums = torch.empty((N, D), dtype=torch.uint8), torch.empty((N, 5))
+    others = [t.contiguous().numpy() for t in (center, coarse, fine)]
+
+    def one_block(start, stop):
+        rows = x[start:stop].float().contiguous().numpy()
+        _encode(
+            rows,
+            *others,
+            np.float32((1 << (bits - 1)) - 1),
+            codes[start:stop].numpy(),
+            sums[start:stop].numpy(),
+        )
+
+    map_blocks(one_block, N, max(1, _BLOCK // D))
+    return codes, sums
+
+
+@jit()
+def _encode(x, center, coarse, fine, top, codes, sums):
+    N, D = x.shape
+    offset, size = np.empty(D, np.float32), np.empty(D, np.float32)
+    for n in range(N):
+        largest = np.float32(0)
+        for d in range(D):
+            offset[d] = x[n, d] - center[d]
+            size[d] = abs(offset[d])
+            largest = max(largest, size[d])
+        stretch = (top + np.float32(1)) / largest if largest > 0 else np.float32(0)
+        if top > 0:
+            stretch = _best(size, stretch, coarse, fine, top)
+        _finish(offset, size, center, stretch, top, codes[n], sums[n])
+
+
+@jit()
+def _best(size, edge, coarse, fine, top):
+    best, chosen = -1.0, edge
+    for scale in coarse:
+        stretch = min(edge * scale, _LARGEST)
+        cosine = _cosine(size, stretch, top)
+        if cosine > best:
+            best, chosen = cosine, stretch
+    middle = chosen
+    for scale in fine:
+        stretch = min(middle * scale, _LARGEST)
+        cosine = _cosine(size, stretch, top)
+        if cosine > best:
+            best, chosen = cosine, stretch
+    return chosen
+
+
+@jit(fastmath={"reassoc"})
+def _cosine(size, stretch, top):
+    """The square of it, times that of the row's length."""
+    wide_vectors()
+    dot, square = 0.0, 0.0
+    for d in range(len(size)):
+        cell = size[d] * stretch
+        cell = np.floor(cell if cell < top else top)
+        odd = np.float64(cell) * 2 + 1
+        dot += odd * np.float64(size[d])
+        square += odd * odd
+    return dot * dot / square
+
+
+@jit(fastmath={"reassoc"})
+def _finish(offset, size, center, stretch, top, codes, sums):
+    square, total, dot, points, mean = 0.0, 0.0, 0.0, 0.0, 0.0
+    for d in range(len(size)):
+        cell = size[d] * stretch
+        cell = np.floor(cell if cell < top else top)
+        high = offset[d] >= 0
+        codes[d] = np.uint8(np.int32(top + 1 + cell if high else top - cell))
+        wide, odd = np.float64(size[d]), np.float64(cell) * 2 + 1
+        square += wide * wide
+        total += wide
+        dot += odd * wide
+        points += odd * odd
+        mean += np.float64(center[d]) * np.float64(offset[d])
+    sums[0], sums[1], sums[2], sums[3], sums[4] = square, total, dot, points, mean

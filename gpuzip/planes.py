@@ -1,0 +1,73 @@
+"""Codes whose columns lie in several matrices, so that a scan of some reads nothing of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Planes:
+    """An (N, B) uint8 matrix in parts (N, B1), (N, B2) ... of its columns, each contiguous on its own.
+
+    It does what `Codes` asks of a tensor. Whatever index it is given, the answer is a plain (n, B) tensor: a
+    copy of these rows alone, the parts side by side.
+    """
+
+    dtype = torch.uint8
+    ndim = 2
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts = tuple(parts)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Columns of the parts."""
+        return tuple(int(part.shape[1]) for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), sum(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts[0].device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def __len__(self) -> int:
+        return int(self.parts[0].shape[0])
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        return torch.cat([part[index] for part in self.parts], 1)
+
+    def __setitem__(self, rows: slice, block: Tensor) -> None:
+        for part, columns in zip(self.parts, block.split(self.sizes, 1), strict=True):
+            part[rows] = columns
+
+    def to(self, device: torch.device | str) -> Planes:
+        return Planes([part.to(device) for part in self.parts])
+
+
+def empty(n: int, sizes: Sequence[int], device: torch.device) -> Tensor | Planes:
+    """Room for n rows of these parts: a tensor where there is one part."""
+    parts = [torch.empty((n, size), dtype=torch.uint8, device=device) for size in sizes]
+    return parts[0] if len(parts) == 1 else Planes(parts)
+
+
+def split(data: Tensor | Planes, sizes: Sequence[int]) -> Planes:
+    """The parts of a matrix, copied where they are not apart yet."""
+    if isinstance(data, Planes):
+        return data
+    return Planes([part.contiguous() for part in data.split(list(sizes), 1)])
+
+
+def joined(matrices: Sequence[Tensor | Planes]) -> Tensor | Planes:
+    """Rows of all of them, in order: in parts where all are."""
+    planes = [matrix for matrix in matrices if isinstance(matrix, Planes)]
+    if len(planes) < len(matrices):
+        return torch.cat([matrix[:] for matrix in matrices])
+    return Planes([torch.cat(parts) for parts in zip(*(matrix.parts for matrix in planes), strict=True)])
