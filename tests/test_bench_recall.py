@@ -12,6 +12,8 @@ from bench import recall_tables, record
 from bench.recall import in_a_process, keep, main, rows
 from bench.recall_bound import cosine_bound, distortion
 from bench.recall_methods import SIZES, Method, methods
+from bench.recall_progressive import is_met
+from bench.recall_progressive import measured as measured_progressively
 from bench.recall_rows import Data, measured, without_figures
 from bench.recall_targets import OURS, PLAIN, TRAINED, gaps, missed
 from bench.run import _is_possible as is_possible
@@ -228,3 +230,37 @@ def test_the_bench_of_a_set_that_is_not_there_is_left_out(tmp_path, monkeypatch,
     monkeypatch.setattr("sys.argv", ["recall"])
     assert main() == 1
     assert "make it with: python -m examples.make_sample --large" in capsys.readouterr().out
+
+
+def test_progressive_searches_read_less_and_find_nearly_as_much(data):
+    full, *others = measured_progressively(4, data)
+    W = D // 8
+    assert (full["search"], full["share_read"]) == ("all bits", 1)
+    assert full["row_bytes"] == 4 * W + 10
+    found = {row["search"]: row for row in others}
+    plane, hamming = found["plane one, then 4k"], found["Hamming, then 4k"]
+    rescored = 4 * 10 / 800
+    assert plane["share_read"] == pytest.approx((W + 6) / full["row_bytes"] + rescored)
+    assert hamming["share_read"] == pytest.approx(W / full["row_bytes"] + rescored)
+    assert full["recall"] > 0.8
+    assert plane["recall"] > 0.6
+    recalls = [found[f"plane one, then {multiplier}k"]["recall"] for multiplier in (2, 4, 16)]
+    assert recalls == sorted(recalls)
+    assert recalls[-1] == pytest.approx(full["recall"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("share", "recall", "met"), [(0.33, 0.891, True), (0.34, 0.9, False), (0.1, 0.88, False)]
+)
+def test_the_target_of_progressive_search(share, recall, met):
+    rows = [{"bits": 4, "share_read": 1.0, "recall": 0.9}, {"bits": 4, "share_read": share, "recall": recall}]
+    assert is_met([{"bits": 2, "share_read": 0.1, "recall": 1.0}, *rows]) is met
+
+
+def test_progressive_searches_are_shown(tmp_path, monkeypatch, data):
+    for place in ("bench.record.RESULTS", "bench.markdown.RESULTS"):
+        monkeypatch.setattr(place, tmp_path)
+    record.write("recall_progressive", list(measured_progressively(2, data)))
+    lines = recall_tables.progressive()
+    assert lines[0].startswith("| 800 rows, 20 queries at once | scanned, and read again | bytes read |")
+    assert lines[2].startswith("| `RaBitQuantizer(2)`, 18 bytes | all bits | 100.0 % |")

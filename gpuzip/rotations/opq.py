@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 
 from gpuzip.kmeans import kmeans
-from gpuzip.ops import centroid_update, decode, encode, kmeans_step
+from gpuzip.ops import assign, centroid_sums, centroid_update
 from gpuzip.rotations.spectrum import balanced
 
 _FIRST_ITERATIONS = 4
 _SPLITS = 0  # the seed of how empty centroids are filled
+_BLOCK = 4096
 
 
 def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> Tensor:
-    """(N, D) float32 -> (dims, D) float64 orthonormal rows.
+    """(N, D) float32 -> (dims, D) orthonormal rows.
 
-    From the balanced principal directions: rotate, take one step of k-means, then turn the sample as near as
-    can be to what it is decoded to, n_iter times.
+    From the balanced principal directions and some steps of k-means: find the codes of the sample, turn it as
+    near as can be to what they stand for, and move the centroids to the means of their codes, n_iter times.
     Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013; Schoenemann 1966 for the turn.
     """
     matrix = balanced(x, dims, m)
@@ -27,10 +28,10 @@ def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> T
     turned = _turned(x, matrix, pad)
     centroids = kmeans(turned, m, K, seed=seed, n_iter=_FIRST_ITERATIONS).centroids
     for i in range(n_iter):
-        near = decode(encode(turned, centroids), centroids)[:, :dims]
-        matrix = _nearest_turn(x, near)
+        labels = assign(turned, centroids)
+        matrix = _nearest_turn(x, labels, centroids, dims)
         turned = _turned(x, matrix, pad)
-        centroids = centroid_update(*kmeans_step(turned, centroids), _SPLITS + i)
+        centroids = centroid_update(*centroid_sums(turned, labels, K), _SPLITS + i)
     return matrix
 
 
@@ -38,7 +39,11 @@ def _turned(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
     return torch.nn.functional.pad(x @ matrix.T.float(), (0, pad))
 
 
-def _nearest_turn(x: Tensor, near: Tensor) -> Tensor:
-    """The orthonormal (dims, D) matrix for which x @ matrix.T is nearest to near, (N, dims)."""
-    U, _, Vh = torch.linalg.svd((near.T @ x).double(), full_matrices=False)
-    return U @ Vh
+def _nearest_turn(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
+    """The orthonormal (dims, D) matrix that brings x nearest to what its labels stand for."""
+    every, product = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
+    for part, codes in zip(x.split(_BLOCK), labels.split(_BLOCK), strict=True):
+        near = centroids[every, codes.long()].view(len(part), -1)
+        product.addmm_(near[:, :dims].T, part)
+    U, _, Vh = torch.linalg.svd(product, full_matrices=False)
+    return torch.mm(U, Vh)
