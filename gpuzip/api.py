@@ -14,6 +14,7 @@ from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.mixed import KIND, MixedCodes
 from gpuzip.outcome import FEWEST, Table, compress_for, table_for, table_target, target_of
+from gpuzip.planes import sizes_of
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
 from gpuzip.storage.folder import Folder, read_folder
@@ -105,9 +106,9 @@ def compress(
     metric, that a search finds, on average; rescore: of one with `rescore=x`, which reads x beside the codes.
     for_: "search", so that of codes within a size those of the best recall are taken, or "storage", of the
     least error, which is the default where no recall is asked for.
-    A grid of codecs is tried: a tenth of the rows (2,000 at most) is held out, the others (131,072 at most)
+    A grid of codecs is tried: a tenth of the rows (4,000 at most) is held out, the others (131,072 at most)
     train each codec, and what it does to those that it has not seen is measured, recall with them as queries.
-    The cheapest is taken whose floors hold with two standard errors to spare, or the best within the size.
+    The cheapest is taken that is 95 % sure to reach the floors, or the best within the size.
     `why` of the codes says what was chosen; its codec's `held_out` has the measures, and files keep them.
     return_table: return (codes, table), with all that was tried.
     About a minute for 40,000 x 384 with recall on two cores, half of that without.
@@ -246,10 +247,12 @@ def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | Non
         codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
     except FormatError as error:
         raise type(error)(f"{contents.info.path}: {error}") from error
-    if codec.d != contents.info.d or codec.code_size != contents.codes.shape[1]:
+    sizes = sizes_of(contents.codes)
+    if codec.d != contents.info.d or sizes != codec.plane_sizes:
+        made, needed = ("+".join(map(str, some)) for some in (sizes, codec.plane_sizes))
         raise FormatError(
-            f"{contents.info.path}: {contents.codes.shape[1]} bytes a row of {contents.info.d} columns; "
-            f"its codec makes {codec.code_size} from {codec.d}."
+            f"{contents.info.path}: {made} bytes a row of {contents.info.d} columns; "
+            f"its codec makes {needed} from {codec.d}."
         )
     codec = codec.stamped(codec.held_out, contents.info.quality)
     return Codes(codec, contents.codes, contents.info.dtype)

@@ -35,7 +35,7 @@ def spec_of(codec: Codec) -> str:
         type(codec)(**settings)
     except GpuzipError as error:  # what `fit` was given is in what it learned
         raise GpuzipError(f"{type(codec).__name__}.spec: its settings are no text: {error}") from error
-    parts = [_written(codec, settings)]
+    parts = [_written(codec, settings | _without(codec, rotation is None))]
     if isinstance(rotation, Rotation):
         turn = _settings(rotation)
         if rotation.kind in OF_SUBSPACES:
@@ -50,6 +50,10 @@ def read_spec(text: str, codecs: Iterable[type[Codec]]) -> Codec:
         raise GpuzipError(f"from_spec: {text!r} came, text such as 'OPQ48,PQ48x8' is needed.")
     *turns, last = _COMMA.split(text)
     codec, settings = _read(text, last, "codec", list(codecs))
+    if settings.get("rotation") is not None or ("rotation" in settings and turns):
+        raise GpuzipError(
+            f"from_spec: {text!r} has a setting rotation. Write it before the codec, as in 'RR,SQ8'."
+        )
     if not turns:
         return codec(**settings)  # type: ignore[no-any-return]
     _, turn = _read(text, turns[0], "rotation", [Rotation])
@@ -61,6 +65,12 @@ def read_spec(text: str, codecs: Iterable[type[Codec]]) -> Codec:
     if rotation.m == settings.get("m"):
         rotation = replace(rotation, m=None)  # the codec's own
     return codec(**settings, rotation=rotation)  # type: ignore[no-any-return]
+
+
+def _without(kind: Any, plain: bool = True) -> dict[str, Any]:
+    """The setting that says that a codec has no rotation, of a class that has one by default."""
+    default = next((field.default for field in fields(kind) if field.name == "rotation"), None)
+    return {} if default is None or not plain else {"rotation": None}
 
 
 def _settings(thing: Any) -> dict[str, Any]:
@@ -107,7 +117,7 @@ def _pattern(word: str) -> re.Pattern[str]:
 
 def _others(text: str, kind: Any, inside: str, said: dict[str, Any]) -> dict[str, Any]:
     """Settings in parentheses: name=value, ..."""
-    names = [name for name in _names(kind) if name not in said]
+    names = [name for name in (*_names(kind), *_without(kind)) if name not in said]
     others: dict[str, Any] = {}
     for item in inside.split(",") if inside.strip() else ():
         name, equals, value = (piece.strip() for piece in item.partition("="))

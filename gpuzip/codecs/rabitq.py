@@ -30,6 +30,7 @@ from gpuzip.planes import Planes, split
 from gpuzip.rotations import Rotation
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
+from gpuzip.spec import Words
 
 #: Standard errors of an estimate that a bound reaches: RaBitQ's epsilon_0, which some 3% of estimates exceed.
 REACH = 1.9
@@ -55,6 +56,7 @@ class RaBitQuantizer(Codec):
     """
 
     id = "rabitq"
+    spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics = (*METRICS, "hamming")
     coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
     scores_are_of_decoded_rows = False

@@ -3,6 +3,16 @@
 from gpuzip.outcome.choose import compress_for, table_for
 from gpuzip.outcome.table import Table, Tried
 from gpuzip.outcome.target import Target, table_target, target_of
-from gpuzip.outcome.trial import FEWEST
+from gpuzip.outcome.trial import FEWEST, Trials
 
-__all__ = ["FEWEST", "Table", "Target", "Tried", "compress_for", "table_for", "table_target", "target_of"]
+__all__ = [
+    "FEWEST",
+    "Table",
+    "Target",
+    "Trials",
+    "Tried",
+    "compress_for",
+    "table_for",
+    "table_target",
+    "target_of",
+]

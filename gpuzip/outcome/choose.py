@@ -19,7 +19,7 @@ Grid = dict[str, list[Candidate]]
 def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> tuple[Codes, Table]:
     """Codes of all rows that reach a target, and what was tried. Raises GpuzipError where none do."""
     trials = Trials(who, rows, target, seed)
-    choice = _Choice(who, trials, families(trials.n_trained, rows.d), rows, target)
+    choice = _Choice(who, trials, families(rows.n, rows.d, trials.n_trained), rows, target)
     shortfall = 0.0
     for _ in range(_ROUNDS):
         chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()
@@ -42,7 +42,7 @@ def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> 
 def table_for(who: str, rows: Rows, target: Target, seed: int) -> Table:
     """Some codecs of every family, measured."""
     trials = Trials(who, rows, target, seed)
-    for name, family in families(trials.n_trained, rows.d).items():
+    for name, family in families(rows.n, rows.d, trials.n_trained).items():
         step = max(1, -(-len(family) // _IN_TABLE))
         for candidate in family[::-step]:
             trials.of(candidate, name)
@@ -71,24 +71,35 @@ class _Choice:
             raise self._too_small("at least a byte a row is needed")
 
     def cheapest(self, more: float) -> Tried:
-        """The one of fewest bytes that reaches the floors: bisects each family below the best one so far."""
+        """The one of fewest bytes that reaches the floors: of each family, below the best one so far."""
         best: Tried | None = None
         for name, family in self._grid.items():
             below = [c for c in family if best is None or c.nbytes(self._rows.n) < best.nbytes]
-            if best is not None and not (below and self._reaches(below[-1], name, more)):
-                continue
-            low, high = 0, len(below) - (best is not None)
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if self._reaches(below[middle], name, more) else (middle + 1, high)
-            if low < len(below):
-                found = self._trials.of(below[low], name)
+            first = self._first(below, name, more, near=best is not None)
+            if first is not None:
+                found = self._trials.of(first, name)
                 best = found if best is None or found.nbytes < best.nbytes else best
         if best is None:
             raise self._unreachable()
         if not self._is_small(best):
             raise self._too_large(best)
         return best
+
+    def _first(self, family: list[Candidate], name: str, more: float, near: bool) -> Candidate | None:
+        """The smallest that reaches the floors. near: whether it is likely to be one of the last, if any."""
+        low, high = 0, len(family)  # none does before low, and from high on all do
+        step = 1
+        while near and low < high:
+            at = max(low, high - step)
+            if not self._reaches(family[at], name, more):
+                low = at + 1
+                break
+            high, step = at, 2 * step
+
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._reaches(family[middle], name, more) else (middle + 1, high)
+        return family[low] if low < len(family) else None
 
     def best(self) -> Tried:
         """The best of the largest codecs of each family that are small enough."""

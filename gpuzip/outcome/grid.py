@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gpuzip.codecs.pq import nearest_divisors
 from gpuzip.ops import code_bytes
 
-_STEP = 1.06  # from one size to the next, where any is possible
+_STEP = 17 / 16  # from one size to the next, where any is possible
 _ROWS_PER_CENTROID = 8  # fewer learn codes that serve no other rows
 _WIDEST = 32  # dimensions of a sub-space
 
@@ -26,46 +26,66 @@ class Candidate:
         return n * self.code_size + self.state
 
 
-def families(n: int, d: int) -> dict[str, list[Candidate]]:
-    """What n rows of d columns can train, each family ascending in bytes a row. Another is one line."""
-    turned = 2 * d * d
+def families(n: int, d: int, trained: int | None = None) -> dict[str, list[Candidate]]:
+    """For n rows of d columns, each family ascending in bytes a row. Another is one line.
+
+    trained: rows that codecs are fitted on, by default all.
+    """
+    most = int(math.log2(max(2, (trained or n) / _ROWS_PER_CENTROID)))  # bits of a code
     found = {
-        "OPQ, PQ x8": list(_product(n, d, 8, "OPQ{m}_{dims},")),
-        "OPQ, PQ x4": list(_product(n, d, 4, "OPQ{m}_{dims},")),
-        "PQ x8": list(_product(n, d, 8, "")),
-        "PQ x4": list(_product(n, d, 4, "")),
-        "PCA, MixedLloydMax": list(_mixed(d, "PCA,", turned)),
-        "MixedLloydMax": list(_mixed(d, "", 0)),
         "LloydMax": [Candidate(f"LloydMax{b}", code_bytes(d, b), 4 << b) for b in range(1, 9)],
-        "HR, LloydMax": [
-            Candidate(f"HR,LloydMax{b}", code_bytes(d, b), (4 << b) + 4 * d) for b in range(1, 9)
-        ],
+        "Binary": [Candidate("Binary", code_bytes(d, 1), 8 * d + 4)],
         "SQ": [Candidate(f"SQ{b}", code_bytes(d, b), 8 * d) for b in (4, 6, 8)],
         "SQfp16": [Candidate("SQfp16", 2 * d, 4)],
-        "Binary": [Candidate("Binary", code_bytes(d, 1), 8 * d + 4)],
+        "Balanced, PQ": _product(d, min(8, most), turned=True),
+        "PCA, MixedLloydMax": _mixed(d, turned=True),
+        "MixedLloydMax": _mixed(d, turned=False),
+        "HR, LloydMax": [
+            Candidate(f"HR,LloydMax{b}", code_bytes(d, b), 4 * d + (4 << b)) for b in range(1, 9)
+        ],
+        "RaBitQ": [
+            Candidate(f"RaBitQ{b}", b * code_bytes(d, 1) + (6 if b == 1 else 10), 8 * d) for b in range(1, 9)
+        ],
+        "PQ": _product(d, min(8, most), turned=False),
+        "Balanced, PQ x4": _product(d, min(4, most), turned=True),
+        "PQ x4": _product(d, min(4, most), turned=False),
+        "PRQ": _residual(n, d) if most >= 8 else [],
     }
     return {name: family for name, family in found.items() if family}
 
 
-def _product(n: int, d: int, nbits: int, rotation: str) -> Iterator[Candidate]:
-    """Sub-spaces of S = 32, 31, ... dimensions; with a rotation, up to S - 1 of the least are left out."""
-    K, last = 1 << nbits, 0
-    for S in range(min(_WIDEST, d), 0, -1) if n >= _ROWS_PER_CENTROID * K else ():
-        m = d // S
-        dims = m * S if rotation else d
-        if m == last or dims % m or K.bit_length() - 1 > 8 * S:
-            continue
-        last = m
-        turn = (
-            rotation.format(m=m, dims=dims) if dims < d else rotation.format(m=m, dims=d).replace(f"_{d}", "")
-        )
-        state = 2 * K * dims + (2 * d * dims if rotation else 0)
-        yield Candidate(f"{turn}PQ{m}x{nbits}", code_bytes(m, nbits), state)
+def _product(d: int, nbits: int, turned: bool) -> list[Candidate]:
+    """Sub-spaces of 32, 31, ... dimensions, of nbits, and of 2, 3 and 4 of fewer, which lie between.
+
+    A rotation leaves out the least directions, fewer than a sub-space has, so that sub-spaces are full.
+    """
+    found: dict[int, Candidate] = {}
+    for bits, widths in ((nbits, range(min(_WIDEST, d), 1, -1)), (nbits - 1, (4, 3, 2)), (nbits - 2, (2,))):
+        for S in widths if bits > 0 else ():
+            m, dims = d // S, d // S * S
+            size = code_bytes(m, bits)
+            if m and (dims == d or turned) and size not in found:
+                turn = f"Balanced{m}_{dims}," if dims < d else f"Balanced{m},"
+                state = 2 * (dims << bits) + (2 * d * dims if turned else 0)
+                found[size] = Candidate(f"{turn * turned}PQ{m}x{bits}", size, state)
+    return [found[size] for size in sorted(found)]
 
 
-def _mixed(d: int, rotation: str, turned: int) -> Iterator[Candidate]:
-    size = 1
-    while size <= d:
-        bits = min(8.0, math.ceil(8e4 * size / d) / 1e4)
-        yield Candidate(f"{rotation}MixedLloydMax{bits:g}", size, 9 * d + 1112 + turned)
-        size = max(size + 1, round(size * _STEP))
+def _residual(n: int, d: int) -> list[Candidate]:
+    """Stages of splits some 48 columns wide, where codebooks are a tenth of the codes or less."""
+    splits = nearest_divisors(d, max(1, d // 48))[0]
+    found = [Candidate(f"PRQ{splits}x{m}x8", splits * m, 512 * m * d) for m in range(2, 9)]
+    return [candidate for candidate in found if 10 * candidate.state <= n * candidate.code_size]
+
+
+def _mixed(d: int, turned: bool) -> list[Candidate]:
+    """Of 1 byte a row, and of a sixteenth more each time."""
+    sizes = [1]
+    while sizes[-1] < d:
+        sizes.append(max(sizes[-1] + 1, round(sizes[-1] * _STEP)))
+    bits = [min(8.0, math.ceil(8e4 * size / d) / 1e4) for size in sizes]  # floor(d * bits / 8) is the size
+    state = 9 * d + 1112 + (2 * d * d if turned else 0)
+    return [
+        Candidate(f"{'PCA,' * turned}MixedLloydMax{b:g}", min(size, d), state)
+        for b, size in zip(bits, sizes, strict=True)
+    ]

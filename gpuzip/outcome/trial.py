@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,28 +18,20 @@ from gpuzip.outcome.grid import Candidate
 from gpuzip.outcome.table import Tried
 from gpuzip.outcome.target import Target
 from gpuzip.quality import HeldOut, of_rows
-from gpuzip.rows import Rows
+from gpuzip.rows import BLOCK_BYTES, Rows
 
 #: Fewer rows can't be held out with any left to learn from.
 FEWEST = 100
 
-_HELD_OUT = 2000  # rows
+_HELD_OUT = 4000  # rows
 _TRAINED = 131_072  # rows that codecs are fitted on and searched among, where there are more
 _BLOCK = 4096  # rows that true neighbours are looked for among at a time
 _MULTIPLIER = 4  # candidates for each of the k that are rescored
-_DOUBT = 2.0  # standard errors below the mean: 98 of 100 times further rows are no worse
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Of each query, the share of its true neighbours that was found: (Q,) in the codes, (Q,) rescored."""
-
-    recall: Tensor
-    rescored: Tensor
+_DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
 
 
 class Trials:
-    """A tenth of the rows at most, 2,000, are held out; codecs are fitted on the others or 131,072 of them.
+    """A tenth of the rows, at most 4,000, is held out; codecs are fitted on the others or 131,072 of them.
 
     The rows held out are the queries of searches among those others.
     """
@@ -56,7 +49,8 @@ class Trials:
         self._trained = rows.rows(order[held : held + _TRAINED].sort().values).float()
         self._rows, self._target, self._seed = rows, target, seed
         self._k = min(target.k, len(self._trained))
-        self._truth = self._nearest(None) if target.search else None
+        trained = Rows(who, self._trained).blocks()
+        self._truth = self._nearest(trained, self._k, None) if target.search else None
         self._tried: dict[str, Tried] = {}
 
     @property
@@ -97,7 +91,7 @@ class Trials:
             codec=codec,
         )
         if self._truth is not None:
-            tried = self._with(tried, self._shares(codec.encode(self._trained), self._truth, None))
+            tried = self._with_recall(tried, codec.encode(self._trained), self._truth, None)
         return replace(tried, seconds=time.perf_counter() - start)
 
     def held_out(self, tried: Tried) -> HeldOut:
@@ -108,40 +102,55 @@ class Trials:
 
     def among_all(self, tried: Tried, codes: Codes) -> Tried:
         """With the recall of codes of all rows, searched but for those held out."""
-        mask = torch.ones(len(codes), dtype=torch.bool)
-        mask[self._ids] = False
-        shares = self._shares(codes, self._nearest(mask), mask.to(codes.device))
-        return self._with(tried, shares)
+        mask = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+        mask[self._ids.to(codes.device)] = False
+        truth = self._nearest(self._rows.blocks(), self._k, mask)
+        return self._with_recall(tried, codes, truth, mask)
 
-    def _with(self, tried: Tried, shares: Shares) -> Tried:
-        recall, rescored = float(shares.recall.mean()), float(shares.rescored.mean())
-        return replace(tried, recall=recall, rescored_recall=rescored, sure_recall=self._sure(shares))
+    def _with_recall(self, tried: Tried, codes: Codes, truth: Tensor, mask: Tensor | None) -> Tried:
+        k, found = self._k, self._found(codes, _MULTIPLIER * self._k, mask)
+        hits = (found[:, :, None] == truth[:, None, :]).any(2).double()  # [Q, 4k]
+        recall, rescored = hits[:, :k].sum(1) / k, hits.sum(1) / k
+        return replace(
+            tried,
+            recall=float(recall.mean()),
+            rescored_recall=float(rescored.mean()),
+            sure_recall=_sure(rescored if self._target.rescore else recall),
+        )
 
-    def _nearest(self, mask: Tensor | None) -> Tensor:
-        rows = Rows(self._rows.who, self._trained) if mask is None else self._rows
-        return nearest(rows, self._held_out, self._k, self._target.metric, mask)
+    def _found(self, codes: Codes, k: int, mask: Tensor | None) -> Tensor:
+        """The ids that `codes.search` gives; from decoded rows, which is faster, where it scores those."""
+        if not codes.codec.scores_are_of_decoded_rows:
+            return codes.search(self._held_out, k, self._target.metric, mask)[1]
+        step = max(1, BLOCK_BYTES // (4 * codes.codec.d))
+        starts = range(0, len(codes), step)
+        blocks = ((start, codes.codec.decode_block(codes.data[start : start + step])) for start in starts)
+        return self._nearest(blocks, min(k, len(codes)), mask)
 
-    def _shares(self, codes: Codes, truth: Tensor, mask: Tensor | None) -> Shares:
-        found = codes.search(self._held_out, _MULTIPLIER * self._k, self._target.metric, mask)[1]
-        hits = (found[:, :, None] == truth[:, None, :]).any(2).float()  # [Q, 4k]
-        return Shares(hits[:, : self._k].sum(1) / self._k, hits.sum(1) / self._k)
-
-    def _sure(self, shares: Shares) -> float:
-        """The least recall that is likely, as if one more query had found nothing."""
-        values = shares.rescored if self._target.rescore else shares.recall
-        values = torch.nn.functional.pad(values.double(), (0, 1))
-        return float(values.mean() - _DOUBT * values.std() / len(values) ** 0.5)
+    def _nearest(self, blocks: Iterable[tuple[int, Tensor]], k: int, mask: Tensor | None) -> Tensor:
+        return nearest(blocks, self._held_out, k, self._target.metric, mask)
 
 
-def nearest(rows: Rows, queries: Tensor, k: int, metric: str, mask: Tensor | None = None) -> Tensor:
-    """(Q, k) ids of the rows that are nearest by their source, of those that a mask (N,) allows."""
+def _sure(shares: Tensor) -> float:
+    """The least mean that is likely, as if one more query had found nothing."""
+    shares = torch.nn.functional.pad(shares, (0, 1))
+    return float(shares.mean() - _DOUBT * shares.std() / len(shares) ** 0.5)
+
+
+def nearest(
+    blocks: Iterable[tuple[int, Tensor]], queries: Tensor, k: int, metric: str, mask: Tensor | None = None
+) -> Tensor:
+    """(Q, k) ids of the rows nearest to queries (Q, D), of those that a mask (N,) allows.
+
+    blocks: first id and rows, (n, D) float, of consecutive blocks.
+    """
     keys = queries.new_full((len(queries), k), float("-inf"))
     ids = torch.zeros((len(queries), k), dtype=torch.int64, device=queries.device)
-    for start, block in rows.blocks():
+    for start, block in blocks:
         for first, part in zip(range(start, start + len(block), _BLOCK), block.split(_BLOCK), strict=True):
             among = _keys(queries, part.to(queries.device).float(), metric)
             if mask is not None:
-                among[:, ~mask[first : first + len(part)].to(among.device)] = float("-inf")
+                among[:, ~mask[first : first + len(part)]] = float("-inf")
             own = torch.arange(first, first + len(part), device=ids.device).expand(len(queries), -1)
             keys, at = topk(torch.cat([keys, among], 1), k)
             ids = torch.cat([ids, own], 1).gather(1, at)
