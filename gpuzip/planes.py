@@ -52,6 +52,11 @@ class Planes:
         return Planes([part.to(device) for part in self.parts])
 
 
+def sizes_of(data: Tensor | Planes) -> tuple[int, ...]:
+    """Columns of the parts of a matrix, one where it has no parts."""
+    return data.sizes if isinstance(data, Planes) else (int(data.shape[1]),)
+
+
 def empty(n: int, sizes: Sequence[int], device: torch.device) -> Tensor | Planes:
     """Room for n rows of these parts: a tensor where there is one part."""
     parts = [torch.empty((n, size), dtype=torch.uint8, device=device) for size in sizes]
