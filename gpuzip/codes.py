@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
-from gpuzip.planes import Planes, joined
+from gpuzip.planes import Planes, joined, split
 from gpuzip.quality import Quality, QualityMeter
 from gpuzip.rescoring import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
@@ -135,14 +135,16 @@ class Codes:
         """The k nearest rows of every query, exactly, without unpacking them.
 
         queries: (Q, D) or (D,) float. metric: "l2" gives squared distances, ascending; "ip" and
-        "cosine" give similarities, descending. Scores are those of the decoded rows, in float32;
-        a row or query of norm 0 has cosine 0. Of equal scores the lowest id comes first.
-        "hamming", of binary codes, gives the number of differing bits, int32, ascending; queries are
-        quantized too, or come as (Q, B) uint8.
+        "cosine" give similarities, descending. Scores are those of the decoded rows, in float32, or where
+        the codec says so unbiased estimates of the source's; a row or query of norm 0 has cosine 0. Of equal
+        scores the lowest id comes first. "hamming", of binary codes and of first bits, gives the number of
+        differing bits, int32, ascending; queries are quantized too, or come as (Q, B) uint8.
         rescore: a better store of the same rows: a float tensor on the codes' device, an array or memory
         map, other Codes, or True for these codes. k * rescore_multiplier candidates are found in the codes
         by the metric `candidates` (else by `metric`), their rows alone are read from the store, and its
-        scores are final: the k best are returned.
+        scores are final: the k best are returned. Of RaBitQ codes candidates may also be "plane": the first
+        bits alone are scanned, by their own estimates, and the others read for the candidates; or "bound": by
+        what a row may reach at most, which 3% exceed, and with more candidates until no other row may win.
         mask: (N,) bool, True for the rows that may be found, on the codes' device; None allows all.
         Returns (values, ids): (Q, k) float32 (int32 for "hamming") and int64, or (k,) for one query; k is
         clamped to N, or to the number of rows that mask allows, which on a GPU waits for that number.
@@ -191,7 +193,7 @@ class Codes:
         self.codec.check_fitted("Codes.save")
         return write_codes(
             path,
-            data=self.data,
+            data=split(self.data, self.codec.plane_sizes),
             codec_id=self.codec.id,
             config=self.codec.config(),
             state=self.codec.state(),

@@ -49,7 +49,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 def write_codes(
     path: str | os.PathLike[str],
     *,
-    data: Tensor | Planes,
+    data: Planes,
     codec_id: str,
     config: dict[str, Any],
     state: dict[str, Tensor],
@@ -59,10 +59,8 @@ def write_codes(
 ) -> FileInfo:
     """Write one file atomically, parent folders made; raises IsADirectoryError for a folder."""
     target = check_target(path)
-    parts = data.parts if isinstance(data, Planes) else (data,)
-    tensors = dict(zip(_names(len(parts)), parts, strict=True)) | {
-        f"state.{name}": t for name, t in state.items()
-    }
+    tensors = dict(zip(_names(len(data.parts)), data.parts, strict=True))
+    tensors |= {f"state.{name}": t for name, t in state.items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header = {
         "library": __version__,
