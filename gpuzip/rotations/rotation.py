@@ -11,6 +11,7 @@ from torch import Tensor
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
 from gpuzip.rotations.opq import optimized
+from gpuzip.rotations.product import product
 from gpuzip.rotations.spectrum import balanced, principal
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 
@@ -18,7 +19,7 @@ KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
 
 _SAMPLE = 1 << 16  # rows that directions are found from
-_ROWS = 8192  # rotated at a time
+_QUERIES = 32  # rotated at a time
 _MOST_CODEWORDS = 256  # that rows are coded by while a rotation is sought
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
 
@@ -151,16 +152,16 @@ class Rotation:
 
     def apply(self, x: Tensor) -> Tensor:
         """(N, d) float -> (N, width) float32."""
-        y = self.turned(x)
+        y = product(x, self.matrix.T)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
     def turned(self, x: Tensor) -> Tensor:
         """`apply` without normalizing: of queries, whose length does not matter to an order."""
-        return _product(x, self.matrix.T)
+        return product(x, self.matrix.T, _QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
         """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
-        return _product(y, self.matrix)
+        return product(y, self.matrix)
 
     def state(self) -> dict[str, Tensor]:
         """Fitted tensors, as they are stored."""
@@ -192,14 +193,6 @@ class Rotation:
 def _codewords(K: int, N: int) -> int:
     """A power of two that N rows can train."""
     return 1 << (min(K, _MOST_CODEWORDS, N).bit_length() - 1)
-
-
-def _product(x: Tensor, matrix: Tensor) -> Tensor:
-    """x @ matrix in float32, added up in float64: else a row's last digit depends on the rows beside it."""
-    y, wide = x.new_empty((len(x), matrix.shape[1]), dtype=torch.float32), matrix.double()
-    for start in range(0, len(x), _ROWS):
-        y[start : start + _ROWS] = x[start : start + _ROWS].double() @ wide
-    return y
 
 
 def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:

@@ -1,0 +1,33 @@
+"""Rows times a matrix, the same digits for a row whatever rows are beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpuzip.parallel import map_blocks
+
+_ROWS = 128
+
+
+def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
+    """(N, D) float, (D, E) float32 -> (N, E) float32.
+
+    A library's product of other shapes adds up in another order. On a CPU rows are therefore multiplied
+    `at_once` at a time, the last ones padded to as many, by one thread. On a GPU the last digit of a row may
+    depend on how many rows there are.
+    """
+    if x.device.type != "cpu":
+        return x.float() @ matrix
+    out = torch.empty((len(x), matrix.shape[1]))
+
+    def one_block(start: int, stop: int) -> None:
+        block = x[start:stop].float()
+        if stop - start == at_once:
+            torch.mm(block, matrix, out=out[start:stop])
+        else:
+            padded = torch.nn.functional.pad(block, (0, 0, 0, at_once - len(block)))
+            out[start:stop] = (padded @ matrix)[: stop - start]
+
+    map_blocks(one_block, len(x), at_once)
+    return out
