@@ -72,8 +72,7 @@ def compress(
     Source: smallfry's memory budget, whose bits were allotted by word frequency.
     """
     if max_bytes is None and bits_per_dim is None and importance is None:
-        codec = ProductQuantizer(m=m, nbits=4 if nbits is None else nbits, pad=pad)
-        return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
+        return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
     if m is not None or nbits is not None or pad:
         raise GpuzipError(
             "compress: m, nbits and pad are of product quantization; a budget has codes of its own. Give one."
@@ -82,13 +81,18 @@ def compress(
     return fit_budget("compress", x, max_bytes, bits_per_dim, importance, max_bits, seed)
 
 
+def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:
+    codec = ProductQuantizer(m=m, nbits=nbits, pad=pad)
+    return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
+
+
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:
     """What x looks like after compression: train, encode and decode in one call.
 
     (N, D) -> (N, D) on the same device and of the same dtype. Arguments as in `compress`.
     Source: embzip's function of this name.
     """
-    return compress(x, m, nbits, pad=pad, seed=seed).decode()
+    return _by_product(x, m, nbits, pad, seed).decode()
 
 
 def save(
@@ -106,7 +110,7 @@ def save(
     print() of the result shows sizes, ratio and cosine. Arguments as in `compress`.
     """
     check_target(path)  # before a long training, not after it
-    return compress(x, m, nbits, pad=pad, seed=seed).save(path, x)
+    return _by_product(x, m, nbits, pad, seed).save(path, x)
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Tensor:
