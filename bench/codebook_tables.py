@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bench.markdown import Row, as_bytes, as_seconds, measured, read, table, verdict
 
+_BEST_STEPS = "equal steps, mse, per dim"
+
 
 def bitrates() -> list[str]:
     rows = read("bitrates")
@@ -11,10 +13,15 @@ def bitrates() -> list[str]:
     heads += ["ours of as few bytes, mse"]
     parts = []
     for name in dict.fromkeys(row["table"] for row in rows):
-        some = [row for row in rows if row["table"] == name]
+        some = [row for row in rows if row["table"] == name and _is_shown(row)]
         title = f"{int(some[0]['rows']):,} x {some[0]['d']}, {name}:"
         parts += [title, "", *table(heads, map(_method, some)), ""]
     return [*parts, *_fits(), "", measured(rows[0])]
+
+
+def _is_shown(row: Row) -> bool:
+    """Of equal steps the best kind alone, of ours not what each dimension's own levels gain."""
+    return row["method"] == _BEST_STEPS if row["side"] == "uniform" else "per='dim'" not in row["method"]
 
 
 def _method(row: Row) -> list[str]:

@@ -121,8 +121,7 @@ def compress(
     sizes = (max_bytes, bits_per_dim, ratio)
     asked = [*sizes, min_cosine, min_recall, for_, importance, rescore or None, return_table or None]
     if all(value is None for value in asked):
-        codec = ProductQuantizer(m=m, nbits=4 if nbits is None else nbits, pad=pad)
-        return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
+        return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
     who = "compress"
     if m is not None or nbits is not None or pad:
         raise GpuzipError(
@@ -169,13 +168,18 @@ def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> 
     return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0))
 
 
+def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:
+    codec = ProductQuantizer(m=m, nbits=nbits, pad=pad)
+    return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
+
+
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:
     """What x looks like after compression: train, encode and decode in one call.
 
     (N, D) -> (N, D) on the same device and of the same dtype. Arguments as in `compress`.
     Source: embzip's function of this name.
     """
-    return compress(x, m, nbits, pad=pad, seed=seed).decode()
+    return _by_product(x, m, nbits, pad, seed).decode()
 
 
 def save(
@@ -193,7 +197,7 @@ def save(
     print() of the result shows sizes, ratio and cosine. Arguments as in `compress`.
     """
     check_target(path)  # before a long training, not after it
-    return compress(x, m, nbits, pad=pad, seed=seed).save(path, x)
+    return _by_product(x, m, nbits, pad, seed).save(path, x)
 
 
 def load(

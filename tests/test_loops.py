@@ -172,14 +172,14 @@ def test_decode(N, M, nbits, S, dtype, strided, chosen):
 
 
 @pytest.mark.parametrize(("M", "nbits", "S", "dtype"), [(3, 5, 7, torch.float16), (7, 8, 9, torch.float32)])
-def test_decode_past_the_cache(M, nbits, S, dtype, monkeypatch):
-    """Rows that are no whole lines, more of them than one block, an end within a line."""
-    module = sys.modules[LOOPS["decode"].__module__]
-    monkeypatch.setattr(module, "_LARGE", 1)
-    monkeypatch.setattr(module, "_BLOCK", 1 << 12)
+def test_decode_in_blocks(M, nbits, S, dtype, monkeypatch):
+    """More rows than a block holds, some of which are not there."""
+    monkeypatch.setattr(sys.modules[LOOPS["decode"].__module__], "_BLOCK", 1 << 12)
     codes, centroids = random_codes(1003, M, 1 << nbits), codebook(M, 1 << nbits, S).to(dtype)
     packed = OPS["pack_bits"].reference(codes, nbits)
-    same(LOOPS["decode"](packed, centroids), OPS["decode"].reference(packed, centroids, None))
+    ids = torch.randint(-9, 1012, (2000,), generator=generator())
+    for some in (None, ids):
+        same(LOOPS["decode"](packed, centroids, some), OPS["decode"].reference(packed, centroids, some))
 
 
 def test_decode_of_no_rows_and_of_rows_that_are_not_there():

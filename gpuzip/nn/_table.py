@@ -96,11 +96,9 @@ class QuantizedTable(StoredTable):
         self.check_ids(ids)
         checked = ids.device.type == "cpu" and not torch.compiler.is_compiling()
         if checked:
-            codes = torch.embedding(self.codes, ids)
-            rows = self.decoded(codes.view(-1, codes.shape[-1]))
-        else:
-            self._check_device(ids)
-            rows = self.decoded(self.codes, ids.reshape(-1).long())
+            self._check_range(ids)
+        self._check_device(ids)
+        rows = self.decoded(self.codes, ids.reshape(-1).long())
         return rows if self.padding_idx is None else self._padded(rows, ids.reshape(-1), checked)
 
     def decoded(self, codes: Tensor, ids: Tensor | None = None) -> Tensor:
@@ -118,6 +116,12 @@ class QuantizedTable(StoredTable):
                 f"{type(self).__name__}: input came as {came.removeprefix('torch.')}, a tensor of int64 or "
                 "int32 is needed. Convert it, for example with torch.as_tensor(x).long()."
             )
+
+    def _check_range(self, ids: Tensor) -> None:
+        if ids.numel():
+            low, high = ids.aminmax()
+            if int(low) < 0 or int(high) >= self.num_embeddings:
+                raise IndexError("index out of range in self")  # nn.Embedding's words
 
     def _check_device(self, ids: Tensor) -> None:
         if ids.device != self.codes.device:

@@ -43,7 +43,7 @@ def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) 
         chosen, unknown = _rows(packed, ids, start, stop)
         index = unpack_bits(chosen, M, K.bit_length() - 1) + first  # [n, M] int64
         np.take(table, index.view(-1).numpy(), axis=0, out=rows[start * M : stop * M], mode="clip")
-        if unknown is not None:
+        if unknown is not None and bool(unknown.any()):
             out[start:stop][unknown] = 0
 
     map_blocks(one_block, R, 1024, lone_here=R < 256)
@@ -58,7 +58,7 @@ def _rows(packed: Tensor, ids: Tensor | None, start: int, stop: int) -> tuple[Te
     unknown = (ids < 0) | (ids >= len(packed))
     if len(packed) == 0:
         return packed.new_zeros((stop - start, packed.shape[1])), unknown
-    return packed[ids.masked_fill(unknown, 0)], unknown
+    return torch.from_numpy(packed.numpy().take(ids.numpy(), axis=0, mode="clip")), unknown
 
 
 def _as_bytes(rows: Tensor) -> np.ndarray[Any, Any]:
