@@ -99,8 +99,11 @@ def beam_search(products: Tensor, cross: Tensor, beam: int) -> Tensor:
     """Launch: (N, P, M, K), (P, M*(M-1)/2, K, K) float32 -> (N, P*M) uint8 | int32."""
     N, P, M, K = products.shape
     products, cross = products.contiguous(), cross.contiguous()
-    costs = [torch.zeros((N * P, beam), device=products.device) for _ in range(2)]
-    paths = [torch.zeros((N * P, beam, M), dtype=torch.int32, device=products.device) for _ in range(2)]
+    costs = [
+        torch.zeros((N * P, beam), device=products.device),
+        torch.empty((N * P, beam), device=products.device),
+    ]
+    paths = [torch.empty((N * P, beam, M), dtype=torch.int32, device=products.device) for _ in range(2)]
     BL, BK = _tile(beam, K)
     width = 1
     for m in range(M if N > 0 else 0):

@@ -2,10 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from gpuzip import ResidualQuantizer, from_spec
+from gpuzip import ResidualQuantizer, from_faiss, from_spec, to_faiss
 from gpuzip.additive import cross_bytes, cross_products, nearest_sums, sums, trained
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import beam_search, pack_bits
@@ -193,6 +194,37 @@ def test_the_codes_are_near_as_those_of_faiss(real):
     want = torch.from_numpy(theirs.decode(theirs.compute_codes(x.numpy())))
     got = error(x, searched(x, codebooks, 5), codebooks)
     assert got == pytest.approx(float((x - want).double().square().sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("nsplits", [1, 4])
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_there_and_back_and_the_same_search(real, real_queries, nsplits, metric):
+    pytest.importorskip("faiss")
+    codec = ResidualQuantizer(3, nbits=5, nsplits=nsplits, beam=7).fit(real[:1300], n_iter=2, refine=1)
+    codes = codec.encode(real[:500])
+    index = to_faiss(codes, metric)
+    values, _ = codes.search(real_queries[:20], 5, metric)
+    theirs, _ = index.search(real_queries[:20].numpy(), 5)
+    torch.testing.assert_close(torch.from_numpy(theirs), values, rtol=1e-4, atol=1e-5)
+    back = from_faiss(index)
+    assert torch.equal(back.data, codes.data)
+    assert torch.equal(back.decode(), codes.decode())
+    assert back.codec.spec == codec.spec
+    again = from_faiss(to_faiss(codec))
+    assert torch.equal(again.encode(real[:500]).data, codes.data)
+
+
+def test_residual_codes_that_are_not_ours_are_refused(real):
+    faiss = pytest.importorskip("faiss")
+    uneven = faiss.ResidualQuantizer(8, faiss.UInt64Vector())
+    faiss.copy_array_to_vector(np.array([4, 5], np.uint64), uneven.nbits)
+    uneven.M, uneven.is_trained = 2, True
+    with pytest.raises(GpuzipError, match=r"from_faiss: the ResidualQuantizer has nbits \[4, 5\]"):
+        from_faiss(uneven)
+    normed = faiss.IndexResidualQuantizer(8, 2, 4, faiss.METRIC_L2, faiss.AdditiveQuantizer.ST_norm_qint8)
+    normed.train(real[:700, :8].contiguous().numpy())
+    with pytest.raises(GpuzipError, match=r"stores norms beside its codes\. Use one with"):
+        from_faiss(normed)
 
 
 # --- words and errors

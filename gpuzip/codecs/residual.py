@@ -160,7 +160,7 @@ class ResidualQuantizer(Codec):
     @property
     def scorer_bytes(self) -> int:
         P, M, K, _ = self.codebooks.shape
-        return 4 * 4 * P * M * max(256, K)
+        return 5 * 4 * P * M * max(256, K)
 
     def _config(self) -> dict[str, Any]:
         seed = self._fitted("config").seed

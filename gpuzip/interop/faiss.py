@@ -1,4 +1,4 @@
-"""FAISS: product, scalar, half and binary codes, both ways. Needs faiss-cpu or faiss-gpu."""
+"""FAISS: product, residual, scalar, half and binary codes, both ways. Needs faiss-cpu or faiss-gpu."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.codecs import BinaryQuantizer, Codec, HalfQuantizer, ProductQuantizer, ScalarQuantizer
+from gpuzip.codecs import (
+    BinaryQuantizer,
+    Codec,
+    HalfQuantizer,
+    ProductQuantizer,
+    ResidualQuantizer,
+    ScalarQuantizer,
+)
 from gpuzip.codecs.binary import Halves
 from gpuzip.codecs.half import Limit
 from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
 
 _HALVES = {"float16": "QT_fp16", "bfloat16": "QT_bf16"}
 _STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4bit_uniform": 4}
@@ -24,7 +32,9 @@ _STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4b
 def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
     """A codec as a FAISS quantizer, codes as a FAISS index with the same code bytes.
 
-    ProductQuantizer: faiss.ProductQuantizer and IndexPQ. ScalarQuantizer of 8, 6 or 4 bits, and
+    ProductQuantizer: faiss.ProductQuantizer and IndexPQ. ResidualQuantizer: faiss.ResidualQuantizer and
+    IndexResidualQuantizer, ProductResidualQuantizer and IndexProductResidualQuantizer where it has several
+    splits. ScalarQuantizer of 8, 6 or 4 bits, and
     HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of QT_8bit, QT_6bit or QT_4bit,
     QT_8bit_uniform or QT_4bit_uniform where one range serves all columns, QT_fp16 or QT_bf16.
     BinaryQuantizer: its codes as IndexBinaryFlat, which takes `codec.encode(queries).data` as queries.
@@ -46,8 +56,8 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
 
 
 def from_faiss(source: Any) -> Any:
-    """A faiss.ProductQuantizer or ScalarQuantizer as a codec; a faiss.IndexPQ, IndexScalarQuantizer or
-    IndexBinaryFlat as Codes with the same bytes.
+    """A faiss.ProductQuantizer, ResidualQuantizer, ProductResidualQuantizer or ScalarQuantizer as a codec;
+    an Index of one of them, or an IndexBinaryFlat, as Codes with the same bytes.
 
     Bits are taken as 1 and -1, of values above and not above 0.
     Raises GpuzipError for other types, and for an index that is not trained.
@@ -75,6 +85,12 @@ def _write_product(faiss: Any, codec: ProductQuantizer, codes: Codes | None, met
     index = faiss.IndexPQ(codec.d, M, codec.nbits, _metric(faiss, metric))
     faiss.copy_array_to_vector(centroids, index.pq.centroids)
     return _filled(faiss, index, codes)
+
+
+def _write_residual(faiss: Any, codec: ResidualQuantizer, codes: Codes | None, metric: str | None) -> Any:
+    if codes is None:
+        return residual_quantizer(faiss, codec)
+    return _filled(faiss, residual_index(faiss, codec, _metric(faiss, metric)), codes)
 
 
 def _write_scalar(faiss: Any, codec: ScalarQuantizer, codes: Codes | None, metric: str | None) -> Any:
@@ -174,6 +190,10 @@ def _read_index(faiss: Any, index: Any) -> Codes:
     codec: Codec
     if isinstance(index, faiss.IndexPQ):
         codec = _read_product(faiss, index.pq)
+    elif isinstance(index, faiss.IndexResidualQuantizer):
+        codec = read_residual(faiss, index.rq)
+    elif isinstance(index, faiss.IndexProductResidualQuantizer):
+        codec = read_residual(faiss, index.prq)
     else:
         codec = _read_scalar(faiss, index.sq)
     return Codes(codec, _rows(faiss, index.codes, index.ntotal, codec.code_size))
@@ -199,11 +219,16 @@ _WRITERS: dict[type[Codec], Callable[[Any, Any, Codes | None, str | None], Any]]
     ScalarQuantizer: _write_scalar,
     HalfQuantizer: _write_half,
     BinaryQuantizer: _write_binary,
+    ResidualQuantizer: _write_residual,
 }
 _READERS: dict[str, Callable[[Any, Any], Any]] = {
     "ProductQuantizer": _read_product,
+    "ResidualQuantizer": read_residual,
+    "ProductResidualQuantizer": read_residual,
     "ScalarQuantizer": _read_scalar,
     "IndexPQ": _read_index,
+    "IndexResidualQuantizer": _read_index,
+    "IndexProductResidualQuantizer": _read_index,
     "IndexScalarQuantizer": _read_index,
     "IndexBinaryFlat": _read_binary,
 }
