@@ -144,7 +144,7 @@ class Codes:
         by the metric `candidates` (else by `metric`), their rows alone are read from the store, and its
         scores are final: the k best are returned. Of RaBitQ codes candidates may also be "plane": the first
         bits alone are scanned, by their own estimates, and the others read for the candidates; or "bound": by
-        what a row may reach at most, which 3% exceed, and with more candidates until no other row may win.
+        what a row may reach at most, which 2% exceed, and with more candidates until no other row may win.
         mask: (N,) bool, True for the rows that may be found, on the codes' device; None allows all.
         Returns (values, ids): (Q, k) float32 (int32 for "hamming") and int64, or (k,) for one query; k is
         clamped to N, or to the number of rows that mask allows, which on a GPU waits for that number.

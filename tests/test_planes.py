@@ -1,4 +1,4 @@
-"""Codes in parts of their columns: what they answer, how they are stored, and that a scan leaves parts alone."""
+"""Codes in parts of their columns: what they answer, how they are stored, what a scan leaves alone."""
 
 import subprocess
 import sys
@@ -121,13 +121,17 @@ def test_parts_that_the_codec_does_not_make_are_refused(codes, tmp_path):
         )
 
     write(split(codes.data[:], (48, 6, 99, 1)))
-    with pytest.raises(FormatError, match=r"48\+6\+99\+1 bytes a row of 384 columns; its codec makes 48\+6\+96"):
+    with pytest.raises(
+        FormatError, match=r"48\+6\+99\+1 bytes a row of 384 columns; its codec makes 48\+6\+96"
+    ):
         gpuzip.open(tmp_path / "x")
     write(Planes([codes.data[:]]))
     with pytest.raises(FormatError, match=r"154 bytes a row of 384 columns"):
         gpuzip.open(tmp_path / "x")
     write(Planes([codes.data.parts[0], codes.data.parts[1][:-1]]))
-    with pytest.raises(FormatError, match=r"codes are \(699, 6\) torch.uint8, \(700, B\) uint8 was announced"):
+    with pytest.raises(
+        FormatError, match=r"codes are \(699, 6\) torch.uint8, \(700, B\) uint8 was announced"
+    ):
         gpuzip.open(tmp_path / "x")
 
 

@@ -32,10 +32,11 @@ from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.search import METRICS, Scorer
 from gpuzip.spec import Words
 
-#: Standard errors of an estimate that a bound reaches: RaBitQ's epsilon_0, which some 3% of estimates exceed.
-REACH = 1.9
+#: Standard errors of an estimate that a bound reaches, RaBitQ's epsilon_0: 2% of rows lie above it.
+REACH = 2.0
 
 _SAMPLE = 65_536  # rows that the mean is taken of
+_UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, which no grid fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class RaBitQuantizer(Codec):
     bits: 1 to 8. One bit is the signs. More are planes: the first is the signs, with factors of its own, and
     is kept apart, so that `search(rescore=True, candidates="plane")` scans it alone and reads the others of
     the candidates. A row takes bits * ceil(D / 8) bytes, and 6 of factors, or 10 where bits is 2 or more.
-    rotation: by default "hadamard", which makes rows fit the grid, whatever their values are like.
+    rotation: by default "hadamard", which makes rows fit the grid, whatever their values are like. The
+    directions of "pca", "balanced" and "opq" are mixed among themselves for the same reason.
 
     Scores are not those of the decoded rows, which are shorter than their sources, but unbiased estimates of
     the sources' scores, over random rotations; an estimate may pass 1 by "cosine". "hamming", of plane one,
@@ -97,8 +99,11 @@ class RaBitQuantizer(Codec):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
-        rows, rotation = self.turned(rows, seed)
-        return replace(self, center=rows.sample(_SAMPLE, seed).double().mean(0).float(), rotation=rotation)
+        turned, rotation = self.turned(rows, seed)
+        if rotation is not None and rotation.kind in _UNEVEN:
+            rotation = rotation.mixed(seed)
+            turned = rows.turned(rotation.apply, rotation.width)
+        return replace(self, center=turned.sample(_SAMPLE, seed).double().mean(0).float(), rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
         codes, sums = rabitq_encode(x, self._center, self.bits)

@@ -150,6 +150,15 @@ class Rotation:
             return {"matrix": balanced(x, dims, m).half()}
         return {"matrix": optimized(x, dims, m, _codewords(K, len(x)), self.n_iter, seed).half()}
 
+    def mixed(self, seed: int) -> Rotation:
+        """Onto the same directions, mixed evenly by what "hadamard" does, so that columns vary alike.
+
+        Of "pca", "balanced" or "opq", fitted: what a file has of the others is no matrix.
+        """
+        matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
+        stored, device = {"matrix": matrix.half().to(self.matrix.device)}, self.matrix.device
+        return replace(self, fitted=Turn(_matrix(self.kind, stored, self.width, self.d, device), stored))
+
     def apply(self, x: Tensor) -> Tensor:
         """(N, d) float -> (N, width) float32."""
         y = product(x, self.matrix.T)
