@@ -1,6 +1,6 @@
 """Recall per byte: gpuzip's codecs and FAISS's at the same bytes a vector, on real embeddings.
 
-    python -m bench.recall [word ...] [--size 48 ...]
+    python -m bench.recall [word ...] [--size 48 ...] [--minutes 10]
 
 On the large set (`python -m examples.make_sample --large`): trained on 30,000 rows, all 40,000 searched by
 1,000 queries that are not among them. Each method runs in a process of its own, which is ended after ten
@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from bench import record
 from bench.markdown import RESULTS, ROOT, read
@@ -24,25 +25,23 @@ from bench.recall_methods import SIZES, Method, methods
 from bench.recall_rows import Data, Row, measured, without_figures
 from bench.recall_targets import gaps, missed
 
-#: Seconds that a method may take.
-LIMIT = 600
+#: That a method may take.
+MINUTES = 10
 
 
-def in_a_process(method: Method, data: Data, limit: float = LIMIT) -> Row:
-    """`measured` in a process of its own, ended after `limit` seconds."""
+def in_a_process(method: Method, data: Data, minutes: float) -> Row:
+    """`measured` in a process of its own, ended after so many minutes."""
     command = [sys.executable, "-m", "bench.recall", "--child", method.label]
     try:
-        run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=limit)
+        run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=60 * minutes)
     except subprocess.TimeoutExpired as stopped:
         step = ["starting", *(stopped.stdout or b"").decode().split()][-1]
-        return without_figures(method, data, f"stopped after {limit / 60:g} minutes, still {step}")
+        return without_figures(method, data, f"stopped after {minutes:g} minutes, still {step}")
     row: Row = json.loads(run.stdout.splitlines()[-1])
     return row
 
 
-def rows(
-    chosen: list[Method], data: Data, run: Callable[[Method, Data], Row] = in_a_process
-) -> Iterator[Row]:
+def rows(chosen: list[Method], data: Data, run: Callable[[Method, Data], Row]) -> Iterator[Row]:
     """From the smallest size on; the larger sizes of a method that was stopped are not tried."""
     stopped: dict[str, int] = {}
     for method in sorted(chosen, key=lambda one: one.size):
@@ -59,10 +58,11 @@ def chosen_methods(words: list[str], sizes: list[int], d: int) -> Iterator[Metho
     """Those with one of the words in their names, of these sizes; says which of them are not there."""
     for one in methods(d):
         if one.size in sizes and (not words or any(word.lower() in one.label.lower() for word in words)):
-            if one.is_missing(d):
-                print(f"{one.label} is left out: this version of {one.side} does not have it")
-            else:
+            why_not = one.why_not(d)
+            if why_not is None:
                 yield one
+            else:
+                print(f"{one.label} is left out: {why_not}")
 
 
 def keep(row: Row, d: int) -> None:
@@ -89,6 +89,7 @@ def main() -> int:
     )
     parser.add_argument("words", nargs="*", metavar="word", help="only methods with one in their name")
     parser.add_argument("--size", type=int, nargs="+", choices=SIZES, default=SIZES, help="bytes a vector")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="that a method may take")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     same_threads()
@@ -100,7 +101,8 @@ def main() -> int:
         method = next(one for one in methods(d) if one.label == asked.child)
         print(json.dumps(measured(method, data, lambda step: print(step, flush=True))))
         return 0
-    for row in rows(list(chosen_methods(asked.words, asked.size, d)), data):
+    chosen = list(chosen_methods(asked.words, asked.size, d))
+    for row in rows(chosen, data, partial(in_a_process, minutes=asked.minutes)):
         print(_line(row), flush=True)
         keep(row, d)
     found = read("recall")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
-
 import gpuzip
 from bench.recall_coders import Coder, Faiss, Gpuzip
 
@@ -34,15 +32,13 @@ class Method:
     def label(self) -> str:
         return f"{self.side}: {self.recipe}"
 
-    def is_missing(self, d: int) -> bool:
-        """Whether the library that is here lacks it."""
-        if self.side == GPUZIP:
-            return not hasattr(gpuzip, self.recipe.partition("(")[0])
+    def why_not(self, d: int) -> str | None:
+        """Why the library that is here can't make it for rows of d columns; None where it can."""
         try:
-            faiss.index_factory(d, self.recipe)
-        except RuntimeError:
-            return True
-        return False
+            self.coder(d)
+        except (NameError, ValueError, RuntimeError) as error:
+            return str(error).splitlines()[0]
+        return None
 
     def coder(self, d: int) -> Coder:
         """A new, untrained one, for rows of d columns."""
@@ -59,6 +55,8 @@ _ANY_SIZE: Forms = {
         "ProductQuantizer(m={B}, rotation='opq')",
         "MixedLloydMaxQuantizer({bits:g}, rotation='pca')",
         "ResidualQuantizer({B})",
+        "ResidualQuantizer(4, nsplits={Q})",
+        "ResidualQuantizer(4, nsplits={Q}, rotation='balanced')",
     ),
     FAISS: ("PQ{B}x8np", "OPQ{B},PQ{B}x8np", "RQ{B}x8", "PRQ{Q}x4x8", "LSQ{B}x8", "PLSQ{Q}x4x8"),
 }

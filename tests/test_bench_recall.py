@@ -125,10 +125,11 @@ def test_every_size_has_both_sides_and_names_are_unique():
 
 
 def test_recipes_that_a_library_lacks_are_known():
-    assert method("gpuzip", "NoSuchQuantizer(3)").is_missing(D)
-    assert method("FAISS", "NoSuch3").is_missing(D)
-    assert not method("gpuzip", "BinaryQuantizer()").is_missing(D)
-    assert not method("FAISS", "PQ8x4np").is_missing(D)
+    assert method("gpuzip", "NoSuchQuantizer(3)").why_not(D) == "name 'NoSuchQuantizer' is not defined"
+    assert "m=4000 stages" in (method("gpuzip", "ResidualQuantizer(4000)").why_not(D) or "")
+    assert "NoSuch3" in (method("FAISS", "NoSuch3").why_not(D) or "")
+    for there in (method("gpuzip", "BinaryQuantizer()"), method("FAISS", "PQ8x4np")):
+        assert there.why_not(D) is None
 
 
 def test_larger_sizes_of_a_slow_method_are_not_tried(data):
@@ -150,7 +151,7 @@ def test_larger_sizes_of_a_slow_method_are_not_tried(data):
 
 
 def test_a_method_that_takes_too_long_is_ended(data):
-    row = in_a_process(next(iter(methods())), data, limit=0.3)
+    row = in_a_process(next(iter(methods())), data, minutes=0.005)
     assert row["recall"] is None
     assert row["note"] == "stopped after 0.005 minutes, still starting"
 
