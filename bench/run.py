@@ -1,7 +1,7 @@
 """Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
 
     python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
-                        [bitrates] [fits] [models]
+                        [outcomes] [bitrates] [fits] [models]
 
 Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
 or misses a target; README is then left as it was.
@@ -120,7 +120,17 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 #: Kinds that measure on the large set.
 OF_LARGE_SET = ("recall", "recall_progressive")
-MODULES = ("quality", "memory", "rag", "recall", "recall_progressive", "bitrates", "fits", "models")
+MODULES = (
+    "quality",
+    "memory",
+    "rag",
+    "recall",
+    "recall_progressive",
+    "outcomes",
+    "bitrates",
+    "fits",
+    "models",
+)
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
 

@@ -27,7 +27,7 @@ def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> 
         codes = chosen.codec.encode(x)
         known = chosen if trials.sees_all or not target.search else trials.among_all(chosen, codes)
         if _reaches(known, target, 0.0):
-            codes.codec = codes.codec.stamped(trials.held_out(known))
+            codes = Codes(chosen.codec.stamped(trials.held_out(known)), codes.data, codes.dtype)
             codes.why = choice.why(known)
             return codes, table_of([known if row.spec == known.spec else row for row in trials.tried])
         assert chosen.sure_recall is not None

@@ -43,8 +43,9 @@ def families(n: int, d: int, trained: int | None = None) -> dict[str, list[Candi
         "HR, LloydMax": [
             Candidate(f"HR,LloydMax{b}", code_bytes(d, b), 4 * d + (4 << b)) for b in range(1, 9)
         ],
-        "RaBitQ": [
-            Candidate(f"RaBitQ{b}", b * code_bytes(d, 1) + (6 if b == 1 else 10), 8 * d) for b in range(1, 9)
+        "HR, RaBitQ": [
+            Candidate(f"HR,RaBitQ{b}", b * code_bytes(d, 1) + (6 if b == 1 else 10), 8 * d)
+            for b in range(1, 9)
         ],
         "PQ": _product(d, min(8, most), turned=False),
         "Balanced, PQ x4": _product(d, min(4, most), turned=True),

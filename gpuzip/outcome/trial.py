@@ -26,6 +26,7 @@ FEWEST = 100
 _HELD_OUT = 4000  # rows
 _TRAINED = 131_072  # rows that codecs are fitted on and searched among, where there are more
 _BLOCK = 4096  # rows that true neighbours are looked for among at a time
+_QUERIES = 256  # compared at a time
 _MULTIPLIER = 4  # candidates for each of the k that are rescored
 _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
 
@@ -109,7 +110,7 @@ class Trials:
 
     def _with_recall(self, tried: Tried, codes: Codes, truth: Tensor, mask: Tensor | None) -> Tried:
         k, found = self._k, self._found(codes, _MULTIPLIER * self._k, mask)
-        hits = (found[:, :, None] == truth[:, None, :]).any(2).double()  # [Q, 4k]
+        hits = _hits(found, truth)  # [Q, 4k]
         recall, rescored = hits[:, :k].sum(1) / k, hits.sum(1) / k
         return replace(
             tried,
@@ -129,6 +130,12 @@ class Trials:
 
     def _nearest(self, blocks: Iterable[tuple[int, Tensor]], k: int, mask: Tensor | None) -> Tensor:
         return nearest(blocks, self._held_out, k, self._target.metric, mask)
+
+
+def _hits(found: Tensor, truth: Tensor) -> Tensor:
+    """(Q, C) ids, (Q, k) ids -> (Q, C) float64, 1 where an id is among the true ones of its query."""
+    some = zip(found.split(_QUERIES), truth.split(_QUERIES), strict=True)
+    return torch.cat([(ids[:, :, None] == true[:, None, :]).any(2) for ids, true in some]).double()
 
 
 def _sure(shares: Tensor) -> float:

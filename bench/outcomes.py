@@ -1,0 +1,182 @@
+"""Whether outcomes that are asked for are reached on rows that were never seen, and in how many bytes.
+
+    python -m bench.outcomes [--rows 20000]
+
+Of each matrix 2,000 rows are kept from `gpuzip.compress`, and are the queries (or the rows whose cosine
+counts) afterwards. The best of the grid is the one of fewest bytes that reaches the target on them, fitted on
+all other rows: of every family those below the chosen one are tried, from the largest, until one does not.
+Writes bench/results/outcomes.csv, unless on fewer rows; the exit status is 1 when a target is missed or
+takes more than a tenth above the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gpuzip
+from bench.matrices import word_vectors
+from bench.record import passed, show, write
+from examples.rag_593k import real_rows
+from gpuzip import Codes, from_spec
+from gpuzip.outcome.grid import Candidate, families
+from gpuzip.outcome.trial import nearest
+from gpuzip.rows import Rows
+
+#: Rows of a matrix that are compressed.
+ROWS = 20_000
+#: Bytes above the best of the grid.
+SLACK = 0.1
+TARGETS: list[dict[str, Any]] = [
+    {"min_recall": 0.95},
+    {"min_recall": 0.95, "rescore": True},
+    {"min_cosine": 0.98},
+]
+
+_UNSEEN, _K = 2000, 10
+
+
+def sentences() -> Tensor:
+    return real_rows().embeddings
+
+
+def heavy_tailed() -> Tensor:
+    """Sentence embeddings, values to the power 1.7 and columns of lognormal deviations."""
+    x = sentences()
+    scale = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(1)).mul(0.8).exp()
+    standard = x / x.std(0)
+    return standard.sign() * standard.abs() ** 1.7 * scale
+
+
+MATRICES: dict[str, Callable[[], Tensor]] = {
+    "sentence embeddings": sentences,
+    "word vectors": word_vectors,
+    "heavy-tailed columns": heavy_tailed,
+}
+
+
+class Judge:
+    """What codecs do to rows that none of them has seen."""
+
+    def __init__(self, x: Tensor, rows: int) -> None:
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(99))
+        self.unseen = x[order[:_UNSEEN]].float()
+        self.given = x[order[_UNSEEN : _UNSEEN + rows]].float().contiguous()
+        self._truth = nearest(Rows("judge", self.given).blocks(), self.unseen, _K, "cosine")
+        self._known: dict[str, tuple[int, Tensor, float]] = {}
+
+    def quality(self, codes: Codes, target: dict[str, Any]) -> float:
+        return self._picked(self._measured(codes), target)
+
+    def of(self, candidate: Candidate, target: dict[str, Any]) -> tuple[int, float]:
+        """Bytes and quality of a codec that was fitted on all rows that were given."""
+        if candidate.spec not in self._known:
+            codes = from_spec(candidate.spec).fit(self.given).encode(self.given)
+            self._known[candidate.spec] = (codes.nbytes, *self._measured(codes))
+        nbytes, *measured = self._known[candidate.spec]
+        return nbytes, self._picked(tuple(measured), target)
+
+    def _measured(self, codes: Codes) -> tuple[Tensor, float]:
+        """Recall of the codes and after rescoring, (2,), and the mean cosine of unseen rows."""
+        if codes.codec.scores_are_of_decoded_rows:
+            found = nearest([(0, codes.decode(torch.float32))], self.unseen, 4 * _K, "cosine")
+        else:
+            found = codes.search(self.unseen, 4 * _K)[1]
+        hits = (found[:, :, None] == self._truth[:, None, :]).any(2).double()
+        cosine = torch.cosine_similarity(codes.codec.encode(self.unseen).decode(), self.unseen)
+        return torch.stack([hits[:, :_K].sum(1).mean() / _K, hits.sum(1).mean() / _K]), float(cosine.mean())
+
+    @staticmethod
+    def _picked(measured: Any, target: dict[str, Any]) -> float:
+        recalls, cosine = measured
+        return cosine if "min_cosine" in target else float(recalls[int("rescore" in target)])
+
+
+def measured(name: str, judge: Judge, target: dict[str, Any]) -> dict[str, Any]:
+    start, cpu = time.perf_counter(), time.process_time()
+    codes, table = gpuzip.compress(judge.given, k=_K, return_table=True, **target)
+    took = time.perf_counter() - start, time.process_time() - cpu
+    asked, floor = next((key, value) for key, value in target.items() if key != "rescore")
+    chosen = next(row for row in table if row.spec == codes.codec.spec)
+    best, best_bytes = _best(judge, target, chosen.spec, codes.nbytes, floor)
+    unseen = judge.quality(codes, target)
+    extra = codes.nbytes / best_bytes - 1
+    return {
+        "matrix": name,
+        "rows": len(judge.given),
+        "d": judge.given.shape[1],
+        "target": asked + " rescored" * ("rescore" in target),
+        "floor": floor,
+        "codec": chosen.spec,
+        "code_size": chosen.code_size,
+        "nbytes": codes.nbytes,
+        "likely": chosen.sure_cosine if asked == "min_cosine" else chosen.sure_recall,
+        "unseen": unseen,
+        "best": best,
+        "best_nbytes": best_bytes,
+        "extra": extra,
+        "tried": len(table),
+        "seconds": took[0],
+        "cpu_seconds": took[1],
+        "ok": unseen >= floor and extra <= SLACK,
+    }
+
+
+def _best(judge: Judge, target: dict[str, Any], spec: str, nbytes: int, floor: float) -> tuple[str, int]:
+    """The codec of the grid with the fewest bytes that reaches the target on unseen rows."""
+    n, d = judge.given.shape
+    for family in families(n, d).values():
+        for candidate in reversed(family):
+            if candidate.nbytes(n) >= nbytes:
+                continue
+            size, quality = judge.of(candidate, target)
+            if quality < floor:
+                break
+            spec, nbytes = (candidate.spec, size) if size < nbytes else (spec, nbytes)
+    return spec, nbytes
+
+
+def rows(few: int | None) -> Iterator[dict[str, Any]]:
+    for name, matrix in MATRICES.items():
+        judge = Judge(matrix(), few or ROWS)
+        for target in TARGETS:
+            yield measured(name, judge, target)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    case = f"{row['rows']:,} x {row['d']}, {row['target']} {row['floor']}"
+    quality = [f"{row[column]:.4f}" for column in ("likely", "unseen")]
+    size = [f"{row['nbytes']:,}", row["best"], f"{100 * row['extra']:+.1f} %"]
+    return [
+        row["matrix"],
+        case,
+        row["codec"],
+        *quality,
+        *size,
+        f"{row['cpu_seconds']:.0f} s",
+        passed(row["ok"]),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.outcomes", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rows", type=int, help="of each matrix; writes nothing")
+    few = parser.parse_args().rows
+    found = list(rows(few))
+    if few is None:
+        write("outcomes", found)
+    heads = ["matrix", "asked", "chosen", "likely", "unseen", "bytes", "best of the grid", "more", "CPU", ""]
+    show("Outcomes", heads, map(_cells, found))
+    return 0 if all(row["ok"] for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
