@@ -5,8 +5,8 @@ Of all stretches, coarse ones of 2**(bits-1) / max |o| and fine ones of the best
 the greatest <g, |o|>^2 / |g|^2, in float64, so that every device chooses alike. codes = 2**(bits-1) + cell,
 or 2**(bits-1) - 1 - cell where o < 0; sums = |o|^2, sum |o|, <g, |o|>, |g|^2, <center, o>.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, center (D,), coarse (T,), fine (F,) float32 ->
-codes (N, D) uint8, sums (N, 5) float32. Bytes moved: N*D*(itemsize + 1) + 20*N; a row is in registers while
-all stretches are tried.
+codes (N, D) uint8, sums (N, 5) float32. Bytes moved: N*D*(itemsize + 1) + 20*N; a row is in L1 while all
+stretches are tried.
 Source: Gao et al. 2024 (extended RaBitQ), whose sweep over all stretches this samples.
 """
 
@@ -17,34 +17,58 @@ from torch import Tensor
 
 
 def _tile(D: int) -> tuple[int, int]:
-    """(BD, warps): a row a program, 16 values a thread where it is long."""
-    BD = max(32, triton.next_power_of_2(D))
-    return BD, min(16, max(1, BD // 512))
+    """(BD, warps): a row a program, up to 1024 values at a time, 8 a thread where there are many."""
+    BD = min(1024, max(32, triton.next_power_of_2(D)))
+    return BD, max(1, BD // 256)
 
 
 @triton.jit
-def _point(size, stretch, inside, TOP: tl.constexpr):
-    """(cells, odd numbers as float64, 0 outside) of absolute values [BD]."""
-    cell = tl.floor(tl.minimum(size * stretch, TOP))
-    return cell, tl.where(inside, 2 * cell + 1, 0.0).to(tl.float64)
+def _offset(row_ptr, center_ptr, d, inside):
+    x = tl.load(row_ptr + d, mask=inside, other=0.0).to(tl.float32)
+    return x - tl.load(center_ptr + d, mask=inside, other=0.0)
 
 
 @triton.jit
-def _cosine(size, stretch, inside, TOP: tl.constexpr):
+def _odd(size, stretch, inside, TOP: tl.constexpr):
+    """2 * cell + 1 of absolute values, 0 outside."""
+    return tl.where(inside, 2 * tl.floor(tl.minimum(size * stretch, TOP)) + 1, 0.0)
+
+
+@triton.jit
+def _cosine(row_ptr, center_ptr, D, stretch, TOP: tl.constexpr, BD: tl.constexpr):
     """The square of it, times that of the row's length."""
-    odd = _point(size, stretch, inside, TOP)[1]
-    dot = tl.sum(odd * size.to(tl.float64), axis=0)
-    return dot * dot / tl.sum(odd * odd, axis=0)
+    dot, square = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        size = tl.abs(_offset(row_ptr, center_ptr, d, d < D))
+        odd = _odd(size, stretch, d < D, TOP).to(tl.float64)
+        dot += odd * size.to(tl.float64)
+        square += odd * odd
+    total = tl.sum(dot, axis=0)
+    return total * total / tl.sum(square, axis=0)
 
 
 @triton.jit
-def _better(size, inside, middle, scales_ptr, T, best, chosen, TOP: tl.constexpr):
+def _better(
+    row_ptr, center_ptr, scales_ptr, D, T, middle, best, chosen, TOP: tl.constexpr, BD: tl.constexpr
+):  # fmt: skip
     for i in range(T):
         stretch = tl.minimum(middle * tl.load(scales_ptr + i), 8.507059173023462e37)  # 2**126
-        cosine = _cosine(size, stretch, inside, TOP)
+        cosine = _cosine(row_ptr, center_ptr, D, stretch, TOP, BD)
         chosen = tl.where(cosine > best, stretch, chosen)
         best = tl.maximum(best, cosine)
     return best, chosen
+
+
+@triton.jit
+def _edge(row_ptr, center_ptr, D, HALF: tl.constexpr, BD: tl.constexpr):
+    """The stretch that puts the row's largest value on the edge of the grid; 0 where all are 0."""
+    largest = tl.zeros([BD], tl.float32)
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        largest = tl.maximum(largest, tl.abs(_offset(row_ptr, center_ptr, d, d < D)))
+    most = tl.max(largest, axis=0)
+    return tl.where(most > 0, tl.div_rn(HALF * 1.0, tl.where(most > 0, most, 1.0)), 0.0)
 
 
 @triton.jit(do_not_specialize=["D", "T", "F"])
@@ -54,28 +78,33 @@ def _rabitq_encode(
 ):  # fmt: skip
     TOP: tl.constexpr = HALF - 1.0
     n = tl.program_id(0).to(tl.int64)
-    d = tl.arange(0, BD)
-    inside = d < D
-    center = tl.load(center_ptr + d, mask=inside, other=0.0)
-    x = tl.load(x_ptr + n * stride_n + d, mask=inside, other=0.0).to(tl.float32)
-    offset = x - center
-    size = tl.abs(offset)
-    largest = tl.max(size, axis=0)
-    stretch = tl.where(largest > 0, tl.div_rn(HALF * 1.0, tl.where(largest > 0, largest, 1.0)), 0.0)
+    row_ptr = x_ptr + n * stride_n
+    stretch = _edge(row_ptr, center_ptr, D, HALF, BD)
     if HALF > 1:
         best = tl.full((), -1.0, tl.float64)
-        best, chosen = _better(size, inside, stretch, coarse_ptr, T, best, stretch, TOP)
-        best, stretch = _better(size, inside, chosen, fine_ptr, F, best, chosen, TOP)
-    cell, odd = _point(size, stretch, inside, TOP)
-    code = tl.where(offset >= 0, HALF + cell, TOP - cell)
-    tl.store(codes_ptr + n * D + d, code.to(tl.int32).to(tl.uint8), mask=inside)
-    wide = size.to(tl.float64)
+        best, chosen = _better(row_ptr, center_ptr, coarse_ptr, D, T, stretch, best, stretch, TOP, BD)
+        best, stretch = _better(row_ptr, center_ptr, fine_ptr, D, F, chosen, best, chosen, TOP, BD)
+    square, total = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
+    dot, points, onto = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        offset = _offset(row_ptr, center_ptr, d, d < D)
+        odd = _odd(tl.abs(offset), stretch, d < D, TOP)
+        code = HALF + 0.5 * tl.where(offset >= 0, odd - 1, -odd - 1)
+        tl.store(codes_ptr + n * D + d, code.to(tl.int32).to(tl.uint8), mask=d < D)
+        wide, odd = tl.abs(offset).to(tl.float64), odd.to(tl.float64)
+        center = tl.load(center_ptr + d, mask=d < D, other=0.0)
+        square += wide * wide
+        total += wide
+        dot += odd * wide
+        points += odd * odd
+        onto += center.to(tl.float64) * offset.to(tl.float64)
     sums = sums_ptr + n * 5
-    tl.store(sums, tl.sum(wide * wide, axis=0).to(tl.float32))
-    tl.store(sums + 1, tl.sum(wide, axis=0).to(tl.float32))
-    tl.store(sums + 2, tl.sum(odd * wide, axis=0).to(tl.float32))
-    tl.store(sums + 3, tl.sum(odd * odd, axis=0).to(tl.float32))
-    tl.store(sums + 4, tl.sum(center.to(tl.float64) * offset.to(tl.float64), axis=0).to(tl.float32))
+    tl.store(sums, tl.sum(square, axis=0).to(tl.float32))
+    tl.store(sums + 1, tl.sum(total, axis=0).to(tl.float32))
+    tl.store(sums + 2, tl.sum(dot, axis=0).to(tl.float32))
+    tl.store(sums + 3, tl.sum(points, axis=0).to(tl.float32))
+    tl.store(sums + 4, tl.sum(onto, axis=0).to(tl.float32))
 
 
 def rabitq_encode(

@@ -147,6 +147,15 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
             (1, 8, 256, 64),
         ):
             yield t(1000 if P > 1 else 300_000, P, M, K), t(P, M * (M - 1) // 2, K, K), beam
+    elif op == "rabitq_encode":
+        for D, bits, dtype in (
+            (384, 1, torch.float32),
+            (384, 4, torch.float32),
+            (768, 8, torch.float16),
+            (1024, 4, torch.float32),
+            (4096, 2, torch.bfloat16),
+        ):
+            yield t(N, D, dtype=dtype), t(D), t(16), t(8), bits
     elif op == "bucketize":
         yield t(huge, 384), t(1, 255)
         yield t(N, 384, dtype=torch.float16), t(384, 15)
@@ -247,6 +256,9 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
                 None,
                 32,
             )
+    elif op == "rabitq_encode":
+        for D, bits in product((16, 64, 128, 256, 2048, 8192, 16384), (1, 3, 5, 6, 7)):
+            yield t(N, D), t(D), t(16), t(8), bits
     elif op == "scalar_encode":
         for D in (16, 32, 64, 128, 256):
             yield t(N, D), t(1), t(1), 255
