@@ -62,10 +62,14 @@ class _Table:
 
     def costs(self, x: Tensor) -> Tensor:
         """(n, P*S) -> (n, P, M, K) float32: |c|^2 - 2 c.x."""
-        P = self._shape[0]
-        parts = x.to(self._columns.dtype).view(len(x), P, -1).transpose(0, 1)
-        costs = torch.baddbmm(self._squares, parts, self._columns, alpha=-2).float()
-        return costs.transpose(0, 1).reshape(len(x), *self._shape)
+        n, P = len(x), self._shape[0]
+        parts = x.to(self._columns.dtype).view(n, P, -1).transpose(0, 1)
+        costs = torch.baddbmm(self._squares, parts, self._columns, alpha=-2)
+        return (
+            torch.empty((n, P, costs.shape[2]), device=x.device)
+            .copy_(costs.transpose(0, 1))
+            .view(n, *self._shape)
+        )
 
 
 def sums(labels: Tensor, codebooks: Tensor) -> Tensor:

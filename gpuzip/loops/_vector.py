@@ -91,6 +91,35 @@ def max_into(width):
     return max_into
 
 
+def add_then_min(width):
+    """A function add_then_min(values, j, c, least, i), for w < width: values[j+w] += c, and the least of
+    that and least[i+w] into least[i+w].
+    """
+
+    @intrinsic
+    def add_then_min(context, values, j, summand, least, i):
+        signature = types.void(values, types.uintp, types.float32, least, types.uintp)
+
+        def generate(context, builder, signature, arguments):
+            vector = ir.VectorType(_FLOAT, width)
+            values, least = (
+                context.make_array(signature.args[at])(context, builder, arguments[at]).data for at in (0, 3)
+            )
+            summand = ir.Constant(vector, ir.Undefined)
+            for w in range(width):
+                summand = builder.insert_element(summand, arguments[2], ir.IntType(32)(w))
+            new = builder.fadd(load(builder, values, arguments[1], vector), summand)
+            store(builder, new, values, arguments[1])
+            old = load(builder, least, arguments[4], vector)
+            lesser = builder.select(builder.fcmp_ordered("<", new, old), new, old)
+            store(builder, lesser, least, arguments[4])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_then_min
+
+
 def load(builder, array, at, kind, align=4):
     """The vector of this kind that starts at array[at]. Writes instructions, as `store` does."""
     value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 
 from gpuzip.loops._jit import jit, wide_vectors
+from gpuzip.loops._vector import add_then_min
 from gpuzip.parallel import map_blocks
 
 _ROWS = 64
 _LANES = 16
+
+_add_then_min = add_then_min(_LANES)
 
 
 def beam_search(products, cross, beam):
@@ -35,6 +38,7 @@ def _search(products, cross, beam, labels):
     cost, paths = np.empty((n, beam), np.float32), np.empty((n, beam, M), np.int32)
     least, at = np.empty(beam, np.float32), np.empty(beam, np.int64)
     old, total = np.empty((beam, M), np.int32), np.empty(K, np.float32)
+    lowest = np.empty(_LANES, np.float32)
     for p in range(P):
         cost[:, 0], width = 0, 1
         for m in range(M):
@@ -47,7 +51,7 @@ def _search(products, cross, beam, labels):
                     for k in range(K):
                         total[k] = products[r, p, m, k]
                     _add_tables(total, tables, paths[r, beginning])
-                    _keep_least(total, cost[r, beginning], beginning * K, best, best_at)
+                    _keep_least(total, cost[r, beginning], beginning * K, lowest, best, best_at)
                 for i in range(width):
                     for j in range(m):
                         old[i, j] = paths[r, i, j]
@@ -77,10 +81,11 @@ def _add_tables(total, tables, path):
 
 
 @jit()
-def _keep_least(total, cost, number, least, at):
+def _keep_least(total, cost, number, lowest, least, at):
     """Sort total[k] + cost, of number + k, into the least so far; of equal ones the lower number goes first.
 
-    The least of each lane, of k that are equal modulo the lanes, is found first; most are not looked at.
+    lowest (lanes,) is for the least of each lane, of k that are equal modulo the lanes. The lane that has the
+    lowest is looked at first, so that most lanes are not.
     """
     wide_vectors()
     K, taken = len(total), len(least)
@@ -88,16 +93,19 @@ def _keep_least(total, cost, number, least, at):
         for k in range(K):
             _insert(total[k] + cost, number + k, least, at)
         return
-    lowest = np.full(_LANES, np.inf, np.float32)
-    for first in range(0, K, _LANES):
-        for w in range(_LANES):
-            value = total[first + w] + cost
-            total[first + w] = value
-            lowest[w] = value if value < lowest[w] else lowest[w]
     for w in range(_LANES):
-        if lowest[w] <= least[taken - 1]:
-            for k in range(w, K, _LANES):
-                _insert(total[k], number + k, least, at)
+        lowest[w] = np.inf
+    for first in range(0, K, _LANES):
+        _add_then_min(total, first, cost, lowest, 0)
+    for _ in range(_LANES):
+        lane = 0
+        for w in range(1, _LANES):
+            lane = w if lowest[w] < lowest[lane] else lane
+        if lowest[lane] > least[taken - 1]:
+            break
+        lowest[lane] = np.inf
+        for k in range(lane, K, _LANES):
+            _insert(total[k], number + k, least, at)
 
 
 @jit(inline="always")
