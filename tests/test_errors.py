@@ -127,7 +127,7 @@ def test_what_is_neither_tensor_nor_array_is_refused(codec, codes, taker: str, b
 def test_a_dtype_error_is_a_value_error_and_a_type_error():
     assert issubclass(gpuzip.DtypeError, TypeError) and issubclass(gpuzip.DtypeError, ValueError)
     ours = [getattr(gpuzip, name) for name in gpuzip.__all__ if name.endswith("Error")]
-    assert len(ours) == 6
+    assert len(ours) == 7
     assert all(issubclass(error, gpuzip.GpuzipError) and issubclass(error, ValueError) for error in ours)
 
 

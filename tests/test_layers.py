@@ -149,6 +149,7 @@ def test_a_module_imports_declared_dependencies_and_interop_its_own_inside_funct
     allowed = {
         "gpuzip.interop": {"faiss", "usearch", "sentence_transformers"},
         "gpuzip.loops": {"numba", "llvmlite"},
+        "gpuzip.outcome": {"pyarrow"},
         "gpuzip.plots": {"matplotlib"},
         "gpuzip.words": {"pyarrow", "marisa_trie", "rich"},
     }.get(layer(module(path)), set())

@@ -64,7 +64,7 @@ class Table(list[Tried]):
         try:
             import pyarrow
         except ModuleNotFoundError as error:
-            raise MissingDependencyError("pyarrow is not installed: pip install pyarrow.") from error
+            raise MissingDependencyError("pyarrow is not installed: pip install 'gpuzip[words]'.") from error
         return pyarrow.Table.from_pylist([row.numbers() for row in self])
 
 

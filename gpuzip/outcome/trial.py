@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import signature
 
 import torch
 from torch import Tensor
 
-from gpuzip.codecs import from_spec
+from gpuzip.codecs import Codec, from_spec
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import topk
@@ -28,6 +28,7 @@ _TRAINED = 131_072  # rows that codecs are fitted on and searched among, where t
 _BLOCK = 4096  # rows that true neighbours are looked for among at a time
 _QUERIES = 256  # compared at a time
 _MULTIPLIER = 4  # candidates for each of the k that are rescored
+_UNWARNED = ("min_points_per_centroid",)
 _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
 
 
@@ -75,9 +76,7 @@ class Trials:
 
     def _measured(self, candidate: Candidate, family: str) -> Tried:
         start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # few rows for many centroids: that is measured
-            codec = from_spec(candidate.spec).fit(self._trained, seed=self._seed)
+        codec = _fitted(from_spec(candidate.spec), self._trained, self._seed)
         mse, cosine = of_rows(self._held_out, codec.decode_block(codec.encode_block(self._held_out)))
         nbytes = self._rows.n * codec.code_size + codec.nbytes
         tried = Tried(
@@ -136,6 +135,12 @@ def _hits(found: Tensor, truth: Tensor) -> Tensor:
     """(Q, C) ids, (Q, k) ids -> (Q, C) float64, 1 where an id is among the true ones of its query."""
     some = zip(found.split(_QUERIES), truth.split(_QUERIES), strict=True)
     return torch.cat([(ids[:, :, None] == true[:, None, :]).any(2) for ids, true in some]).double()
+
+
+def _fitted(codec: Codec, x: Tensor, seed: int) -> Codec:
+    """Without a warning of few rows for many centroids: what that does is measured."""
+    known = signature(codec.fit).parameters
+    return codec.fit(x, seed=seed, **{name: 1 for name in _UNWARNED if name in known})
 
 
 def _sure(shares: Tensor) -> float:
