@@ -18,6 +18,7 @@ from bench.markdown import RESULTS as RESULTS
 from bench.markdown import ROOT as ROOT
 from bench.markdown import Row, as_bytes, as_seconds, measured, number, read, table
 from bench.markdown import verdict as verdict
+from bench.outcome_tables import outcomes
 from bench.recall_tables import progressive, recall
 
 README = ROOT / "README.md"
@@ -118,6 +119,7 @@ TABLES |= {
     "models": models,
     "recall": recall,
     "progressive": progressive,
+    "outcomes": outcomes,
 }
 
 

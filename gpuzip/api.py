@@ -101,7 +101,8 @@ def compress(
 
     An outcome instead, limits of size and floors of quality, alone or together:
     max_bytes: of the saved file, with its header and codec, a number or text such as "20MB"; never exceeded.
-    ratio: of the bytes of x to those of the file. bits_per_dim: of the codes alone, up to 8, also a fraction.
+    ratio: of the bytes of x to those of the file. bits_per_dim: of the codes alone, up to 8, also a fraction;
+    their codec then takes a tenth of that or little.
     min_cosine: of rows and their decoded forms, on average. min_recall: share of the k nearest rows, by the
     metric, that a search finds, on average; rescore: of one with `rescore=x`, which reads x beside the codes.
     for_: "search", so that of codes within a size those of the best recall are taken, or "storage", of the

@@ -85,7 +85,8 @@ def test_rows_that_matter_have_more_bits(frequent, mixed):
     def weighted(y):
         return float(((y - x).square().mean(1) * importance).sum() / importance.sum())
 
-    assert weighted(mixed.decode()) < 0.5 * weighted(gpuzip.compress(x, bits_per_dim=2).decode())
+    equal = MixedLloydMaxQuantizer(2).fit(x).encode(x)
+    assert weighted(mixed.decode()) < 0.5 * weighted(equal.decode())
 
 
 def least_error(importance, gains, costs, spare):
@@ -238,7 +239,7 @@ def test_a_budget_is_never_exceeded(frequent, tmp_path, max_bytes, important):
     size = on_disk(codes, tmp_path / "x", x)
     assert size <= limit
     if limit < 10**6:
-        assert size > 0.88 * limit
+        assert size > (0.88 if important else 0.8) * limit  # what loses least need not be the largest
 
 
 @pytest.mark.parametrize("importance", [None, torch.ones(3000)])

@@ -254,6 +254,7 @@ def test_other_names_of_a_size(x, tmp_path):
     for bits in (1, 2.6):
         codes = gpuzip.compress(x, bits_per_dim=bits)
         assert codes.codec.code_size * 8 <= bits * D
+        assert codes.codec.nbytes <= max(GIVEN * D * bits / 80, 16 * D + 2048)
 
 
 @pytest.mark.usefixtures("few")

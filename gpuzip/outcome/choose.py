@@ -61,14 +61,16 @@ class _Choice:
 
     def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
         self._who, self._trials, self._rows, self._target = who, trials, rows, target
-        most = target.code_bytes
-        self._grid = {
-            name: allowed
-            for name, family in grid.items()
-            if (allowed := [c for c in family if most is None or c.code_size <= most])
-        }
+        allowed = {name: list(filter(self._is_allowed, family)) for name, family in grid.items()}
+        self._grid = {name: family for name, family in allowed.items() if family}
         if not self._grid:
             raise self._too_small("at least a byte a row is needed")
+
+    def _is_allowed(self, candidate: Candidate) -> bool:
+        """Whether codes have few enough bits, with a codec of a tenth of them, or that is small anyway."""
+        most, n = self._target.code_bytes, self._rows.n
+        small = 16 * self._rows.d + 2048
+        return most is None or (candidate.code_size <= most and candidate.state <= max(n * most / 10, small))
 
     def cheapest(self, more: float) -> Tried:
         """The one of fewest bytes that reaches the floors: of each family, below the best one so far."""
