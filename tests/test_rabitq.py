@@ -82,6 +82,27 @@ def test_the_layout_is_planes_of_bits_the_highest_first(real, bits):
     assert torch.equal(torch.cat(parts[:2], 1), one.data[:])  # plane one and its factors are codes of one bit
 
 
+def test_bytes_of_a_row_by_hand():
+    """They are what files hold, so they never change."""
+    point = torch.tensor([[3, -1, 1, -3, 1, 1, -1, 3]])  # |g|^2 is 32, sum |g[d]| is 14
+    x = 0.5 * point
+    codec = RaBitQuantizer(2, rotation=None).fit(torch.cat([x, -x]))
+    surplus = 8 / (0.875**2 * 8) - 1
+    want = [
+        0b10110101,  # the signs
+        *(0x80, 0x7D),  # 0.875 = 1.75 / 2: the exponent 62 of 7 bits, and 384 / 512
+        *torch.tensor([surplus]).half().view(torch.uint8).tolist(),
+        *(0, 0),  # no lean
+        0b11000011,  # 1 where |g| is 3 above and 1 below
+        *(0x00, 0x7C),  # 0.5
+        *(0, 0),  # nothing is left
+    ]
+    codes = codec.encode(x)
+    assert codes.data[:].tolist() == [want]
+    assert torch.equal(codes.decode(), x)
+    assert Codes(codec, torch.tensor([want], dtype=torch.uint8)).decode().tolist() == x.tolist()
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 3e4, 1e15])
 def test_factors_keep_three_digits_of_any_length(scale):
     D = 20
