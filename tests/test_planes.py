@@ -76,6 +76,12 @@ def test_codes_in_parts_are_values(codes, real):
         assert torch.equal(one, other)
 
 
+def test_what_takes_other_codes_refuses_these(codes):
+    pytest.importorskip("usearch")
+    with pytest.raises(GpuzipError, match=r"to_usearch: .*RaBitQuantizer"):
+        gpuzip.to_usearch(codes)
+
+
 def test_a_file_has_a_tensor_a_part_however_the_codes_lay(codes, tmp_path):
     for some, name in ((codes, "parts"), (codes[:], "whole")):
         some.save(tmp_path / name)

@@ -33,7 +33,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     usearch = _usearch()
     if not isinstance(codes, Codes):
         raise GpuzipError(f"{who}: a {type(codes).__name__} came, Codes are needed.")
-    codec, data = codes.codec, codes.data.cpu().numpy()
+    codec, data = codes.codec, codes.data[:].cpu().numpy()
     if isinstance(codec, BinaryQuantizer):
         _check_metric(who, metric, ("hamming",), "bits")
         index = usearch.Index(ndim=codec.d, metric="hamming", dtype="b1")
