@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from gpuzip.ops import beam_search, centroid_sums, centroid_update
+from gpuzip.ops import beam_search, centroid_sums, centroid_update, topk
 from gpuzip.parallel import map_blocks
 
 _BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords that exist at a time
+_POINTS = 256  # a codeword, that k-means sees
 _SPLITS = 1234  # the seed of what splits empty cells
 
 
@@ -43,13 +46,18 @@ def nearest_sums(x: Tensor, codebooks: Tensor, cross: Tensor, beam: int, exact: 
     def one_block(start: int, stop: int) -> None:
         labels[start:stop] = beam_search(table.costs(x[start:stop]), cross, beam)
 
-    step = max(16, _BLOCK_BYTES[x.device.type] // (12 * P * M * K))
-    if x.device.type == "cpu":
-        map_blocks(one_block, len(x), step)
-    else:
-        for start in range(0, len(x), step):
-            one_block(start, min(start + step, len(x)))
+    _in_blocks(one_block, len(x), 12 * P * M * K, x.device)
     return labels
+
+
+def _in_blocks(one_block: Callable[[int, int], None], n: int, row_bytes: int, device: torch.device) -> None:
+    """Call it for blocks of n rows that take so many bytes each; on a CPU by threads."""
+    step = max(16, _BLOCK_BYTES[device.type] // row_bytes)
+    if device.type == "cpu":
+        map_blocks(one_block, n, step)
+        return
+    for start in range(0, n, step):
+        one_block(start, min(start + step, n))
 
 
 class _Table:
@@ -81,23 +89,59 @@ def sums(labels: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def trained(
-    x: Tensor, P: int, M: int, K: int, beam: int, seed: int = 0, n_iter: int = 10, refine: int = 4
+    x: Tensor, P: int, M: int, K: int, beam: int, seed: int = 0, n_iter: int = 5, refine: int = 2
 ) -> Tensor:
     """(N, P*S) float32, N >= K -> codebooks (P, M, K, S) float32.
 
-    k-means of what the stages before leave over, a stage at a time; then `refine` times the codes of all
-    rows, and every codebook in turn moved to where it is best for these codes and the others.
+    k-means of what the stages before leave over, stage by stage: of each row by its `beam` best beginnings;
+    what is left then is more varied than what the best alone leaves, and codewords fit other rows better.
+    Then `refine` times the codes of all rows, and every codebook in turn moved to where it is best for these
+    codes and the others. Keeps N * beam * P * S floats.
     """
-    left, stages = x.clone(), []
+    left, stages = x.view(len(x), 1, P, -1), []
     for m in range(M):
-        words = _clustered(left, P, K, seed + m, n_iter)
+        words = _clustered(_some(left.flatten(0, 1).flatten(1), K, seed + m), P, K, seed + m, n_iter)
         stages.append(words)
-        left -= sums(_nearest(left, words), words[:, None])
+        left = _left_over(left, words, beam) if m + 1 < M else left
     codebooks = torch.stack(stages, 1)
     for _ in range(refine):
         labels = nearest_sums(x, codebooks, cross_products(codebooks), beam, exact=False)
         codebooks = _refitted(x, labels, codebooks)
     return codebooks
+
+
+def _some(points: Tensor, K: int, seed: int) -> Tensor:
+    """At most _POINTS * K of the points, drawn without repetition."""
+    if len(points) <= _POINTS * K:
+        return points
+    drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[: _POINTS * K]
+    return points[drawn.sort().values.to(points.device)]
+
+
+def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
+    """What one more stage leaves of every row's beginnings: (N, L, P, S), (P, K, S) -> (N, L', P, S).
+
+    Of each part the L' = min(beam, L*K) nearest next beginnings, in place where L' is L.
+    """
+    N, L, P, S = left.shape
+    width = min(beam, L * words.shape[1])
+    longer = left if width == L > 1 else left.new_empty((N, width, P, S))
+    squares = words.square().sum(2)[:, None]  # [P, 1, K]
+
+    def one_block(start: int, stop: int) -> None:
+        parts = left[start:stop].permute(2, 0, 1, 3).flatten(1, 2)  # [P, n*L, S]
+        distance = torch.baddbmm(squares, parts, words.mT, alpha=-2) + parts.square().sum(2, keepdim=True)
+        _, at = topk(-distance.view(P * (stop - start), -1), width)
+        at = at.view(P, stop - start, width)
+        part, row = (
+            torch.arange(P, device=at.device)[:, None, None],
+            torch.arange(stop - start, device=at.device),
+        )
+        rest = parts[part, row[:, None] * L + at // len(words[0])] - words[part, at % len(words[0])]
+        longer[start:stop] = rest.permute(1, 2, 0, 3)
+
+    _in_blocks(one_block, N, 8 * P * L * words.shape[1], left.device)
+    return longer
 
 
 def _nearest(x: Tensor, words: Tensor) -> Tensor:

@@ -118,6 +118,14 @@ def test_refining_codebooks_together_lowers_the_error(real):
     assert errors[1] < 0.98 * errors[0]
 
 
+def test_training_on_several_beginnings_fits_other_rows_better(real):
+    errors = []
+    for beam in (1, 5):
+        codebooks = trained(real[:2000], 4, 4, 64, beam=beam, n_iter=5, refine=0)
+        errors.append(error(real[2000:4000], searched(real[2000:4000], codebooks, 5), codebooks))
+    assert errors[1] < 0.99 * errors[0]
+
+
 def test_more_stages_are_nearer(real):
     errors = []
     for m in (1, 2, 4, 8):

@@ -46,6 +46,7 @@ class ResidualQuantizer(Codec):
     a divisor of d, each with m stages of its own (FAISS ProductResidualQuantizer "PRQ4x12x8"). A row takes
     ceil(nsplits * m * nbits / 8) bytes.
     beam: beginnings that encoding follows (FAISS's max_beam_size); more find nearer codes and take longer.
+    With several splits, rotation="balanced" lets all vary alike, which the codes gain most from.
 
     Codewords are as wide as a split, so the codebook is large: m * 2**nbits * d * 2 bytes, whatever nsplits,
     where a product quantizer of the same code has 2**nbits * d * 2. Encoding keeps products of codewords,
@@ -104,8 +105,8 @@ class ResidualQuantizer(Codec):
         x: Matrix,
         *,
         seed: int = 0,
-        n_iter: int = 10,
-        refine: int = 4,
+        n_iter: int = 5,
+        refine: int = 2,
         min_points_per_centroid: int = 39,
         max_points_per_centroid: int = 256,
         device: torch.device | str | None = None,
@@ -113,7 +114,7 @@ class ResidualQuantizer(Codec):
         """Train on at most max_points_per_centroid * 2**nbits rows of x.
 
         n_iter: k-means iterations of each stage. refine: rounds in which the rows are encoded anew and all
-        codebooks are fitted to the codes together.
+        codebooks are fitted to the codes together. Takes memory for the sample `beam` times.
         Fewer than min_points_per_centroid * 2**nbits rows give one warning, as a codec learns too little from
         them for other rows than these. device: where to train, and where the codec will live; by default
         where x is.
