@@ -112,7 +112,7 @@ def compress(
     The cheapest is taken that is 95 % sure to reach the floors, or the best within the size.
     `why` of the codes says what was chosen; its codec's `held_out` has the measures, and files keep them.
     return_table: return (codes, table), with all that was tried.
-    About a minute for 40,000 x 384 with recall on two cores, half of that without.
+    A minute or two for 40,000 x 384 with recall, on two cores.
 
     importance: (N,) numbers of 0 or more, such as frequencies, with max_bytes or bits_per_dim: rows of more
     importance have more bits, from 1/4 to max_bits, for the least error weighted by it, in groups of equal

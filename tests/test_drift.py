@@ -108,6 +108,14 @@ def test_what_was_held_out_goes_first_and_stays_with_the_codec(codec, real, tmp_
     assert stamped.fit(real[:700], n_iter=1).held_out is None
 
 
+def test_rotated_codecs_keep_what_was_held_out(real):
+    held_out = HeldOut(1000, 0.5, 0.25)
+    codec = ScalarQuantizer(8, rotation="pca").fit(real[:400]).stamped(held_out)
+    again = ScalarQuantizer.restore(codec.config(), codec.state())
+    assert again.held_out == codec.to("cpu").held_out == held_out
+    assert again.same_as(codec)
+
+
 def test_exact_codecs_lose_nothing_or_anything(real):
     x = real[:100].half().float()
     others = real[:100] / 3

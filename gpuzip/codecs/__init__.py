@@ -41,9 +41,10 @@ def from_spec(text: str) -> Codec:
 
     At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec. Rotations are
     "PCA64", "OPQ48", "OPQ48_96" (96 columns), "RR" and "HR" (which adds no columns here), and of our own
-    "Balanced48" and "Truncate128"; codecs are "PQ48x8" ("PQ48" is the same), "SQ8", "SQ6", "SQ4", "SQfp16",
-    "SQbf16" and "LSH", and of our own "Binary", "LloydMax2" and "MixedLloydMax1.5". Other settings follow in
-    parentheses: "SQ4(range=mse,per=tensor)". `codec.spec` is the text of a codec.
+    "Balanced48" and "Truncate128"; codecs are "PQ48x8" ("PQ48" is the same), "RQ8x8", "PRQ4x6x8", "RaBitQ4",
+    "SQ8", "SQ6", "SQ4", "SQfp16", "SQbf16" and "LSH", and of our own "Binary", "LloydMax2" and
+    "MixedLloydMax1.5". Other settings follow in parentheses: "SQ4(range=mse,per=tensor)". "RaBitQ4" has its
+    usual rotation, "RaBitQ4(rotation=None)" none. `codec.spec` is the text of a codec.
     Raises GpuzipError for other text, and says what is known.
     Source: FAISS index_factory.
     """
