@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
@@ -468,7 +469,7 @@ def test_a_file_that_was_not_measured_is_refused(path: Path):
 
 
 @pytest.mark.parametrize("least", [2, "0.9", True, math.nan])
-def test_a_cosine_is_a_number(path: Path, measured: gpuzip.FileInfo, least: object):
+def test_a_cosine_is_a_number(path: Path, measured: gpuzip.FileInfo, least: Any):
     with pytest.raises(gpuzip.GpuzipError, match=r"min_cosine is .*, a number from -1 to 1 is needed"):
         gpuzip.open(path, min_cosine=least)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,24 @@ from gpuzip.codecs._rabitq_scorer import RaBitQScorer
 from gpuzip.codecs.rabitq import REACH
 from gpuzip.errors import FormatError
 from gpuzip.ops import rabitq_encode, unpack_bits
+from gpuzip.planes import Planes
 from gpuzip.search import METRICS, Exhaustive, best
+
+
+def turn_of(codec: Any) -> Rotation:
+    assert isinstance(codec.rotation, Rotation)
+    return codec.rotation
+
+
+def parts_of(codes: Codes) -> tuple[torch.Tensor, ...]:
+    assert isinstance(codes.data, Planes)
+    return codes.data.parts
+
+
+def row_cosine(codes: Codes, x: torch.Tensor) -> float:
+    quality = codes.quality(x)
+    assert quality is not None
+    return quality.row_cosine
 
 
 def exact(queries, x, metric):
@@ -62,7 +80,7 @@ def test_the_point_is_that_of_all_points_with_the_nearest_direction(D, bits):
 def test_more_bits_are_nearer(real):
     x, last = real[:300], 0.0
     for bits in range(1, 9):
-        cosine = RaBitQuantizer(bits).fit(x).encode(x).quality(x).row_cosine
+        cosine = row_cosine(RaBitQuantizer(bits).fit(x).encode(x), x)
         assert 1 - cosine < (1 - last) / 2.5
         last = cosine
     assert last > 0.9999
@@ -72,8 +90,8 @@ def test_more_bits_are_nearer(real):
 def test_the_layout_is_planes_of_bits_the_highest_first(real, bits):
     codec = RaBitQuantizer(bits, rotation=None).fit(real[:200, :37])
     x = real[200:230, :37]
-    parts = codec.encode(x).data.parts
-    u = rabitq_encode(x, codec.center, bits)[0]
+    parts = parts_of(codec.encode(x))
+    u = rabitq_encode(x, codec._center, bits)[0]
     planes = [parts[0], *(parts[2].split(5, 1) if bits > 1 else ())]
     for bit, plane in zip(reversed(range(bits)), planes, strict=True):
         assert torch.equal(unpack_bits(plane, 37, 1), (u >> bit) & 1)
@@ -124,7 +142,7 @@ def test_estimates_are_those_of_the_paper(real, real_queries, metric, bits):
     x, q = real[:200] * 3, real_queries[:7].double()
     codec = RaBitQuantizer(bits).fit(x)
     codes = codec.encode(x)
-    c = codec._turn.reverse_transform(codec.center[None])[0].double()
+    c = turn_of(codec).reverse_transform(codec._center[None])[0].double()
     o, decoded = x.double() - c, codes.decode().double() - c
     point = decoded * (o.square().sum(1) / (decoded * o).sum(1))[:, None]
     if metric == "cosine":
@@ -334,7 +352,7 @@ def test_at_the_bytes_of_faiss_it_finds_as_much_and_decodes_better(real, real_qu
         assert recall(codes.search(real_queries, 10)[1], truth) > theirs - 0.005
         decoded = torch.from_numpy(index.sa_decode(index.sa_encode(real.numpy())))
         cosine = float(torch.cosine_similarity(decoded, real).mean())
-        assert codes.quality(real).row_cosine > cosine + (0.15 if bits == 4 else 0)
+        assert row_cosine(codes, real) > cosine + (0.15 if bits == 4 else 0)
 
 
 def test_principal_directions_are_mixed(real, real_queries):
@@ -342,7 +360,7 @@ def test_principal_directions_are_mixed(real, real_queries):
     truth = exact(real_queries, real, "cosine").topk(10)[1]
     codec = RaBitQuantizer(2, rotation=Rotation("pca", dims=256)).fit(real)
     plain = Rotation("pca", dims=256).fit(real)
-    rows = codec.rotation.apply(real)
+    rows = turn_of(codec).apply(real)
     torch.testing.assert_close(rows.norm(dim=1), plain.apply(real).norm(dim=1))
     assert rows.var(0).max() < 3 * rows.var(0).min() < 0.5 * plain.apply(real).var(0).max()
     as_it_is = RaBitQuantizer(2, center=plain.apply(real).mean(0), rotation=plain)
@@ -350,9 +368,8 @@ def test_principal_directions_are_mixed(real, real_queries):
         recall(some.encode(real).search(real_queries, 10)[1], truth) for some in (codec, as_it_is)
     )
     assert found > plainly + 0.08
-    assert torch.equal(
-        RaBitQuantizer(2, rotation=Rotation("pca", dims=256)).fit(real).rotation.matrix, codec.rotation.matrix
-    )
+    again = RaBitQuantizer(2, rotation=Rotation("pca", dims=256)).fit(real)
+    assert torch.equal(turn_of(again).matrix, turn_of(codec).matrix)
 
 
 @pytest.mark.parametrize("rotation", [None, "pca", Rotation("pca", dims=100), Rotation("truncate", dims=128)])
@@ -369,7 +386,8 @@ def test_any_rotation_goes_before_it(real, real_queries, rotation):
 
 
 def test_bad_input(real):
-    for bits in (0, 9, 1.5, True, "4"):
+    no_bits: list[Any] = [0, 9, 1.5, True, "4"]
+    for bits in no_bits:
         with pytest.raises(
             GpuzipError, match=r"RaBitQuantizer: bits is .*, a whole number from 1 to 8 is needed"
         ):
@@ -396,7 +414,7 @@ def test_bad_input(real):
 
 def test_a_scorer_of_some_queries_is_theirs(real, real_queries):
     codes = RaBitQuantizer(3).fit(real[:300]).encode(real[:300])
-    scorer = codes.codec._scorer(codes, codes.codec._turn.apply(real_queries[:6]), "l2", None)
+    scorer = codes.codec._scorer(codes, turn_of(codes.codec).apply(real_queries[:6]), "l2", None)
     assert isinstance(scorer, RaBitQScorer)
     some = torch.tensor([4, 1])
     ids = torch.arange(300).expand(6, -1)
@@ -413,4 +431,4 @@ def test_codes_of_one_bit_stand_alone(real, tmp_path):
     assert isinstance(back, Codes)
     assert torch.equal(back.decode(), one.decode())
     assert torch.equal(back.search(real[:3], 5)[1], one.search(real[:3], 5)[1])
-    assert one.data.parts[0] is codes.data.parts[0]
+    assert parts_of(one)[0] is parts_of(codes)[0]

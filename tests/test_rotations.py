@@ -1,6 +1,8 @@
 """Rotations: orthonormal, as good as they say, stored small, and refused where they lie."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -14,6 +16,9 @@ from gpuzip.rotations import KINDS
 from gpuzip.rotations.drawn import hadamard
 from gpuzip.rotations.spectrum import balanced, principal
 
+WRONG: dict[str, Any] = {
+    name: {name: value} for name, value in (("m", 2.5), ("normalize", 1), ("rotation", 3))
+}
 KEPT = [kind for kind in KINDS if kind != "truncate"]
 
 
@@ -105,7 +110,8 @@ def test_variances_are_dealt_out_as_a_plain_loop_does(dims, m, uneven):
     directions, variances = principal(uneven, dims)
     size = math.ceil(dims / m)
     room = [max(0, min(size, dims - size * i)) for i in range(m)]
-    parts, products = [[] for _ in range(m)], [1.0] * m
+    parts: list[list[int]] = [[] for _ in range(m)]
+    products = [1.0] * m
     for i in range(dims):
         free = [j for j in range(m) if len(parts[j]) < room[j]]
         j = min(free, key=lambda j: products[j])
@@ -174,6 +180,7 @@ def test_a_row_has_the_same_code_beside_any_others(real):
 def test_a_fitted_rotation_serves_another_codec(real):
     rotation = Rotation("pca", dims=64).fit(real)
     codec = ScalarQuantizer(rotation=rotation).fit(real)
+    assert isinstance(codec.rotation, Rotation)
     assert torch.equal(codec.rotation.matrix, rotation.matrix)
 
 
@@ -201,12 +208,12 @@ def test_rows_that_are_all_alike(uneven):
     [
         (lambda: Rotation("turn"), "kind is 'turn', one of pca, balanced"),
         (lambda: Rotation("pca", dims=0), "dims is 0, a whole number of at least 1"),
-        (lambda: Rotation("pca", m=2.5), "m is 2.5, a whole number"),
+        (lambda: Rotation("pca", **WRONG["m"]), "m is 2.5, a whole number"),
         (lambda: Rotation("opq", n_iter=-1), "n_iter is -1, a whole number of at least 0"),
-        (lambda: Rotation("pca", normalize=1), "normalize is 1, True or False"),
+        (lambda: Rotation("pca", **WRONG["normalize"]), "normalize is 1, True or False"),
         (lambda: Rotation("truncate"), "'truncate' came without dims"),
         (lambda: ProductQuantizer(rotation="turn"), "kind is 'turn'"),
-        (lambda: ProductQuantizer(rotation=3), "rotation is 3, a Rotation, None or one of"),
+        (lambda: ProductQuantizer(**WRONG["rotation"]), "rotation is 3, a Rotation, None or one of"),
     ],
 )
 def test_settings_that_make_no_sense(make, match):
@@ -247,7 +254,7 @@ def test_a_rotated_codec_is_no_table(uneven):
         codec.as_table(codec.encode(uneven).data)
 
 
-LIES = {
+LIES: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], Any]]] = {
     "a matrix that is no rotation": ("pca", {}, lambda s: {"matrix": s["matrix"] * 2}),
     "a matrix of another shape": ("pca", {}, lambda s: {"matrix": s["matrix"][:, :-1]}),
     "a matrix of float32": ("pca", {}, lambda s: {"matrix": s["matrix"].float()}),

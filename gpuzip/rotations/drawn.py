@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,8 @@ def random_orthogonal(D: int, seed: int) -> Tensor:
     """(D, D) float64, drawn evenly from all rotations and reflections."""
     normal = torch.randn((D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     Q, R = torch.linalg.qr(normal)
-    return Q * R.diagonal().sign()
+    rows: Tensor = Q * R.diagonal().sign()
+    return rows
 
 
 def random_signs(D: int, seed: int) -> Tensor:
@@ -44,7 +47,8 @@ def _transform(x: Tensor) -> Tensor:
     bits = width.bit_length() - 1
     a, b = 1 << (bits // 2), 1 << (bits - bits // 2)
     tile = x.reshape(N * a, b) @ _sylvester(b, x)
-    return (_sylvester(a, x) @ tile.view(N, a, b)).view(N, width) / width**0.5
+    both = torch.matmul(_sylvester(a, x), tile.view(N, a, b))
+    return both.view(N, width).div_(math.sqrt(width))
 
 
 def _sylvester(width: int, like: Tensor) -> Tensor:
