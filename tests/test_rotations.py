@@ -250,8 +250,29 @@ def test_what_is_not_fitted_says_so():
 
 def test_a_rotated_codec_is_no_table(uneven):
     codec = ScalarQuantizer(rotation="pca").fit(uneven)
-    with pytest.raises(GpuzipError, match="its rows are rotated"):
+    with pytest.raises(GpuzipError, match=r"ScalarQuantizer\.as_table: this ScalarQuantizer rotates rows"):
         codec.as_table(codec.encode(uneven).data)
+
+
+def test_codes_of_rotated_rows_are_not_handed_on_as_values(real):
+    codes = ScalarQuantizer(rotation="pca").fit(real).encode(real)
+    with pytest.raises(GpuzipError, match="to_sentence_transformers: this ScalarQuantizer rotates rows"):
+        gpuzip.to_sentence_transformers(codes, "uint8")
+    assert gpuzip.to_sentence_transformers(codes, "float32").shape == real.shape
+    with pytest.raises(GpuzipError, match="to_faiss: the ScalarQuantizer rotates rows"):
+        gpuzip.to_faiss(codes.codec)
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("dims", [None, 128])
+def test_faiss_finds_the_same_neighbours(metric, dims, real, real_queries):
+    pq = ProductQuantizer(m=32, nbits=4, rotation=Rotation("balanced", dims=dims)).fit(real)
+    codes = pq.encode(real)
+    values, ids = gpuzip.to_faiss(codes, metric).search(real_queries.numpy(), 5)
+    ours, own = codes.search(real_queries, 5, metric)
+    assert float((torch.from_numpy(ids) == own).double().mean()) > 0.99  # but for ties
+    if dims is None or metric == "ip":
+        torch.testing.assert_close(torch.from_numpy(values), ours, rtol=1e-4, atol=1e-5)
 
 
 LIES: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], Any]]] = {

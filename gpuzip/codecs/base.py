@@ -210,11 +210,7 @@ class Codec(ABC):
 
         Raises GpuzipError for codecs that are none.
         """
-        if self._turn is not None:
-            raise GpuzipError(
-                f"{type(self).__name__}: its rows are rotated, and are not looked up in a table. "
-                "Use one without rotation."
-            )
+        self.check_unrotated(f"{type(self).__name__}.as_table")
         return self._as_table(data)
 
     def norms(self, data: Tensor) -> Tensor:
@@ -300,6 +296,13 @@ class Codec(ABC):
         if not self.is_fitted:
             raise NotFittedError(
                 f"{who}: this {type(self).__name__} is not fitted. Call .fit(x) and use what it returns."
+            )
+
+    def check_unrotated(self, who: str) -> None:
+        if self._turn is not None:
+            raise GpuzipError(
+                f"{who}: this {type(self).__name__} rotates rows, so that its codes stand for no values of "
+                "theirs. Use one without rotation."
             )
 
     def learned(self, part: Learned | None, name: str) -> Learned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gpuzip.codecs.scalar import Steps
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
 from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
+from gpuzip.rotations import Rotation
 
 _HALVES = {"float16": "QT_fp16", "bfloat16": "QT_bf16"}
 _STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4bit_uniform": 4}
@@ -37,6 +39,7 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
     splits. ScalarQuantizer of 8, 6 or 4 bits, and
     HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of QT_8bit, QT_6bit or QT_4bit,
     QT_8bit_uniform or QT_4bit_uniform where one range serves all columns, QT_fp16 or QT_bf16.
+    Codes of a rotated codec: an IndexPreTransform, whose l2 leaves out what the rotation does.
     BinaryQuantizer: its codes as IndexBinaryFlat, which takes `codec.encode(queries).data` as queries.
     metric: "l2" (the default) or "ip", of the index; bits are compared by "hamming".
     FAISS decodes the same codes to the same values, to rounding. A new row it may encode differently: at the
@@ -52,7 +55,24 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
             f"{', '.join(kind.__name__ for kind in _WRITERS)} have."
         )
     codec.check_fitted("to_faiss")
+    if codec.rotation is not None:
+        return _write_rotated(faiss, codec, codes, metric)
     return write(faiss, codec, codes, metric)
+
+
+def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | None) -> Any:
+    rotation = codec.rotation
+    assert isinstance(rotation, Rotation)
+    if codes is None or isinstance(codec, BinaryQuantizer) or rotation.normalize:
+        raise GpuzipError(
+            f"to_faiss: the {type(codec).__name__} rotates rows. Pass codes, for an IndexPreTransform, of a "
+            "codec that is not binary and whose rotation does not normalize."
+        )
+    turn = faiss.LinearTransform(rotation.d, rotation.width, False)
+    faiss.copy_array_to_vector(rotation.matrix.cpu().numpy().ravel(), turn.A)
+    turn.is_orthonormal = turn.is_trained = True
+    inner = replace(codec, rotation=None)
+    return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.data, codes.dtype), metric))
 
 
 def from_faiss(source: Any) -> Any:

@@ -34,6 +34,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     if not isinstance(codes, Codes):
         raise GpuzipError(f"{who}: a {type(codes).__name__} came, Codes are needed.")
     codec, data = codes.codec, codes.data[:].cpu().numpy()
+    codec.check_unrotated(who)
     if isinstance(codec, BinaryQuantizer):
         _check_metric(who, metric, ("hamming",), "bits")
         index = usearch.Index(ndim=codec.d, metric="hamming", dtype="b1")

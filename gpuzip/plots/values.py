@@ -70,6 +70,7 @@ def bytes_of(who: str, name: str, codes: Values) -> Array:
         codec = codes.codec
         if not isinstance(codec, ScalarQuantizer) or codec.bits != 8:
             raise GpuzipError(f"{who}: {name} are of {codec!r}. Pass codes of a ScalarQuantizer of 8 bits.")
+        codec.check_unrotated(who)
         codes = codes.data.view(torch.int8) if codec.signed else codes.data
     numbers = numeric(who, name, codes)
     least, most = numbers.min(), numbers.max()
@@ -87,6 +88,7 @@ def bits_of(who: str, name: str, bits: Values) -> Array:
     if isinstance(bits, Codes):
         if not isinstance(bits.codec, BinaryQuantizer):
             raise GpuzipError(f"{who}: {name} are of {bits.codec!r}. Pass codes of a BinaryQuantizer.")
+        bits.codec.check_unrotated(who)
         data = bits.data.cpu().numpy()
         bits = np.unpackbits(data, axis=1, count=bits.codec.d)
     values = numeric(who, name, bits)

@@ -89,6 +89,7 @@ def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, An
         raise GpuzipError(f"{who}: precision is {precision!r}, one of {', '.join(PRECISIONS)} is needed.")
     if precision == "float32":
         return _numpy(codes.decode(torch.float32))
+    codec.check_unrotated(who)
     if isinstance(codec, ScalarQuantizer) and codec.bits == 8 and precision in SCALAR:
         held_signed = codec.signed
     elif isinstance(codec, BinaryQuantizer) and precision not in SCALAR:
