@@ -26,7 +26,7 @@ def searched(x, codebooks, beam):
 
 def by_loops(row, codebook, beam):
     """Beam search of one row in one split, path by path."""
-    paths = [()]
+    paths: list[tuple[int, ...]] = [()]
     for words in codebook:
         longer = [(*path, k) for path in paths for k in range(len(words))]
         left = [row - sum(codebook[m][k] for m, k in enumerate(path)) for path in longer]
@@ -100,7 +100,9 @@ def test_decoding_adds_codewords_and_puts_splits_side_by_side(real):
     codec = ResidualQuantizer(3, nbits=5, nsplits=2).fit(real[:1300], n_iter=2, refine=0)
     labels = torch.randint(0, 32, (7, 6), generator=torch.Generator().manual_seed(0))
     parts = [
-        torch.cat([sum(codec.codebooks[p, m, row[3 * p + m]] for m in range(3)) for p in range(2)])
+        torch.cat(
+            [torch.stack([codec.codebooks[p, m, row[3 * p + m]] for m in range(3)]).sum(0) for p in range(2)]
+        )
         for row in labels
     ]
     got = codec.decode_block(pack_bits(labels.to(torch.uint8), 5))
@@ -130,7 +132,9 @@ def test_more_stages_are_nearer(real):
     errors = []
     for m in (1, 2, 4, 8):
         codec = ResidualQuantizer(m, nbits=5).fit(real[:1300], n_iter=5, refine=1)
-        errors.append(codec.encode(real[:1300]).quality(real[:1300]).mse)
+        quality = codec.encode(real[:1300]).quality(real[:1300])
+        assert quality is not None
+        errors.append(quality.mse)
     assert errors == sorted(errors, reverse=True)
 
 
