@@ -8,12 +8,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from gpuzip.budget import Importance, fit_budget
+from gpuzip.budget import Importance, fit_alike, fit_budget
 from gpuzip.codecs import ProductQuantizer, codec_class
 from gpuzip.codes import Codes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.mixed import KIND, MixedCodes
-from gpuzip.outcome import FEWEST, Table, compress_for, table_for, table_target, target_of
+from gpuzip.outcome import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.planes import sizes_of
 from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
@@ -109,52 +109,40 @@ def compress(
     least error, which is the default where no recall is asked for.
     A grid of codecs is tried: a tenth of the rows (4,000 at most) is held out, the others (131,072 at most)
     train each codec, and what it does to those that it has not seen is measured, recall with them as queries.
-    The cheapest is taken that is 95 % sure to reach the floors, or the best within the size.
+    The cheapest is taken that is 95 % sure to reach the floors, or the best within the size. With a size
+    alone no other rows matter, and none is held out.
     `why` of the codes says what was chosen; its codec's `held_out` has the measures, and files keep them.
     return_table: return (codes, table), with all that was tried.
     A minute or two for 40,000 x 384 with recall, on two cores.
 
     importance: (N,) numbers of 0 or more, such as frequencies, with max_bytes or bits_per_dim: rows of more
     importance have more bits, from 1/4 to max_bits, for the least error weighted by it, in groups of equal
-    bits of Lloyd-Max codes; the budget holds for all.
+    bits of Lloyd-Max codes; the budget holds for all. Source: smallfry's memory budget, by word frequency.
     Raises GpuzipError where a target can't be reached, and names what can; or comes with m, nbits or pad.
     """
-    sizes = (max_bytes, bits_per_dim, ratio)
-    asked = [*sizes, min_cosine, min_recall, for_, importance, rescore or None, return_table or None]
-    if all(value is None for value in asked):
-        return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
     who = "compress"
+    asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
+    if asked.is_nothing and importance is None and not return_table:
+        return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
     if m is not None or nbits is not None or pad:
         raise GpuzipError(
             f"{who}: m, nbits and pad are of product quantization; a budget has codes of its own. Give one."
         )
     seed = whole(who, "seed", seed, 0)
-    if importance is not None:
-        if (
-            any(value is not None for value in (ratio, min_cosine, min_recall, for_))
-            or rescore
-            or return_table
-        ):
-            raise GpuzipError(f"{who}: importance goes with max_bytes or bits_per_dim, and no other target.")
-        return fit_budget(who, x, max_bytes, bits_per_dim, importance, max_bits, seed)
+    if importance is None:
+        codes, table = _for_outcome(who, x, asked, return_table, seed)
+        return (codes, table) if return_table else codes
+    if asked.ratio is not None or asked.floors or asked.for_ is not None or rescore or return_table:
+        raise GpuzipError(f"{who}: importance goes with max_bytes or bits_per_dim, and no other target.")
+    return fit_budget(who, x, max_bytes, bits_per_dim, importance, max_bits, seed)
+
+
+def _for_outcome(who: str, x: Matrix, asked: Asked, in_table: bool, seed: int) -> tuple[Codes, Table]:
     rows = Rows(who, x)
-    target = target_of(
-        who,
-        rows,
-        max_bytes=max_bytes,
-        bits_per_dim=bits_per_dim,
-        ratio=ratio,
-        min_cosine=min_cosine,
-        min_recall=min_recall,
-        k=k,
-        metric=metric,
-        rescore=rescore,
-        for_=for_,
-    )
-    if rows.n < FEWEST and not (target.has_floor or target.search or return_table):
-        return fit_budget(who, x, target.max_bytes, bits_per_dim, None, 8, seed)
-    codes, table = compress_for(who, x, rows, target, seed)
-    return (codes, table) if return_table else codes
+    target = target_of(who, rows, asked)
+    if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
+        return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
+    return compress_for(who, x, rows, target, seed)
 
 
 def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> Table:

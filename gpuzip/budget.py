@@ -64,15 +64,33 @@ def fit_budget(
     max_bits: int,
     seed: int,
 ) -> Codes | MixedCodes:
-    """See `gpuzip.compress`."""
+    """Lloyd-Max codes of a number of bytes, by the importance of rows where that is given."""
+    if importance is None:
+        return fit_alike(who, x, max_bytes, bits_per_dim, seed)
+    rows, budget = _some_rows(who, x), _budget(who, max_bytes, bits_per_dim)
+    rates = _rates(rows.d, whole(who, "max_bits", max_bits, 1, 8))
+    return _by_importance(who, rates, rows, budget, importances(who, importance, rows.n), seed)
+
+
+def fit_alike(
+    who: str, x: Matrix, max_bytes: int | str | None, bits_per_dim: float | None, seed: int
+) -> Codes:
+    """Codes of one size: whichever codec that fits has the least error on some rows."""
+    rows, budget = _some_rows(who, x), _budget(who, max_bytes, bits_per_dim)
+    fitted = [codec.fit(x, seed=seed) for codec in _candidates(rows, budget)]
+    if not fitted:
+        smallest = MixedLloydMaxQuantizer(8 / rows.d)
+        raise _too_small(who, budget, rows, _HEADER + rows.n + _state(smallest, rows.d))
+    tried = rows.sample(_TRIED, seed)
+    errors = [_error(codec, tried) for codec in fitted]
+    return fitted[errors.index(min(errors))].encode(x)
+
+
+def _some_rows(who: str, x: Matrix) -> Rows:
     rows = Rows(who, x)
     if rows.n == 0:
         raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
-    budget = _budget(who, max_bytes, bits_per_dim)
-    if importance is None:
-        return _alike(who, x, rows, budget, seed)
-    rates = _rates(rows.d, whole(who, "max_bits", max_bits, 1, 8))
-    return _by_importance(who, rates, rows, budget, importances(who, importance, rows.n), seed)
+    return rows
 
 
 def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -> Budget:
@@ -98,17 +116,6 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
             "a row."
         )
     return values
-
-
-def _alike(who: str, x: Matrix, rows: Rows, budget: Budget, seed: int) -> Codes:
-    """Codes of one size: whichever codec that fits has the least error on some rows."""
-    fitted = [codec.fit(x, seed=seed) for codec in _candidates(rows, budget)]
-    if not fitted:
-        smallest = MixedLloydMaxQuantizer(8 / rows.d)
-        raise _too_small(who, budget, rows, _HEADER + rows.n + _state(smallest, rows.d))
-    tried = rows.sample(_TRIED, seed)
-    errors = [_error(codec, tried) for codec in fitted]
-    return fitted[errors.index(min(errors))].encode(x)
 
 
 def _candidates(rows: Rows, budget: Budget) -> list[Codec]:

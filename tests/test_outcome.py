@@ -18,7 +18,7 @@ D = 48
 GIVEN = 1500
 
 
-def few_families(n, d, trained=None):
+def few_families(n, d, trained=None, limit=None):
     """A grid of which every codec can be tried."""
     return {
         "SQ": [Candidate(f"SQ{b}", d * b // 8, 8 * d) for b in range(1, 9)],

@@ -25,7 +25,7 @@ def test_every_snippet_runs(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(printed):
         for snippet in SNIPPETS:
             exec(snippet, namespace)
-    assert len(SNIPPETS) == 12
+    assert len(SNIPPETS) == 15
     for comment in re.findall(r"print\(error\)\s+# (.*)", README):
         assert comment in printed.getvalue()
     assert "Quality(cosine=0.89" in printed.getvalue()

@@ -2,11 +2,12 @@
 
 from gpuzip.outcome.choose import compress_for, table_for
 from gpuzip.outcome.table import Table, Tried
-from gpuzip.outcome.target import Target, table_target, target_of
+from gpuzip.outcome.target import Asked, Target, table_target, target_of
 from gpuzip.outcome.trial import FEWEST, Trials
 
 __all__ = [
     "FEWEST",
+    "Asked",
     "Table",
     "Target",
     "Trials",

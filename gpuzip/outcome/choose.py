@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.outcome.grid import Candidate, families
@@ -19,7 +21,8 @@ Grid = dict[str, list[Candidate]]
 def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> tuple[Codes, Table]:
     """Codes of all rows that reach a target, and what was tried. Raises GpuzipError where none do."""
     trials = Trials(who, rows, target, seed)
-    choice = _Choice(who, trials, families(rows.n, rows.d, trials.n_trained), rows, target)
+    grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
+    choice = _Choice(who, trials, grid, rows, target)
     shortfall = 0.0
     for _ in range(_ROUNDS):
         chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()

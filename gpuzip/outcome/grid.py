@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuzip.codecs.pq import nearest_divisors
@@ -11,6 +12,9 @@ from gpuzip.ops import code_bytes
 _STEP = 17 / 16  # from one size to the next, where any is possible
 _ROWS_PER_CENTROID = 8  # fewer learn codes that serve no other rows
 _WIDEST = 32  # dimensions of a sub-space
+
+
+Limit = Callable[[int], int | None]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,13 @@ class Candidate:
         return n * self.code_size + self.state
 
 
-def families(n: int, d: int, trained: int | None = None) -> dict[str, list[Candidate]]:
+def families(
+    n: int, d: int, trained: int | None = None, limit: Limit = lambda state: None
+) -> dict[str, list[Candidate]]:
     """For n rows of d columns, each family ascending in bytes a row. Another is one line.
 
-    trained: rows that codecs are fitted on, by default all.
+    trained: rows that codecs are fitted on, by default all. limit: the most bytes a row of a codec of so many
+    bytes, if any: families of any size have one that fills it.
     """
     most = int(math.log2(max(2, (trained or n) / _ROWS_PER_CENTROID)))  # bits of a code
     found = {
@@ -38,8 +45,8 @@ def families(n: int, d: int, trained: int | None = None) -> dict[str, list[Candi
         "SQ": [Candidate(f"SQ{b}", code_bytes(d, b), 8 * d) for b in (4, 6, 8)],
         "SQfp16": [Candidate("SQfp16", 2 * d, 4)],
         "Balanced, PQ": _product(d, min(8, most), turned=True),
-        "PCA, MixedLloydMax": _mixed(d, turned=True),
-        "MixedLloydMax": _mixed(d, turned=False),
+        "PCA, MixedLloydMax": _mixed(d, limit, turned=True),
+        "MixedLloydMax": _mixed(d, limit, turned=False),
         "HR, LloydMax": [
             Candidate(f"HR,LloydMax{b}", code_bytes(d, b), 4 * d + (4 << b)) for b in range(1, 9)
         ],
@@ -79,13 +86,14 @@ def _residual(n: int, d: int) -> list[Candidate]:
     return [candidate for candidate in found if 10 * candidate.state <= n * candidate.code_size]
 
 
-def _mixed(d: int, turned: bool) -> list[Candidate]:
-    """Of 1 byte a row, and of a sixteenth more each time."""
+def _mixed(d: int, limit: Limit, turned: bool) -> list[Candidate]:
+    """Of 1 byte a row, and of a sixteenth more each time; and of the limit."""
+    state = 9 * d + 1112 + (2 * d * d if turned else 0)
     sizes = [1]
     while sizes[-1] < d:
         sizes.append(max(sizes[-1] + 1, round(sizes[-1] * _STEP)))
+    sizes = sorted({*sizes, min(d, max(1, limit(state) or 1))})
     bits = [min(8.0, math.ceil(8e4 * size / d) / 1e4) for size in sizes]  # floor(d * bits / 8) is the size
-    state = 9 * d + 1112 + (2 * d * d if turned else 0)
     return [
         Candidate(f"{'PCA,' * turned}MixedLloydMax{b:g}", min(size, d), state)
         for b, size in zip(bits, sizes, strict=True)

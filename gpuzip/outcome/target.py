@@ -38,53 +38,95 @@ class Target:
     def has_floor(self) -> bool:
         return self.min_cosine is not None or self.min_recall is not None
 
+    def row_bytes(self, n: int, state: int) -> int | None:
+        """Bytes that codes of n rows may take each, with a codec of `state` bytes; None without a limit."""
+        if self.max_bytes is None:
+            return self.code_bytes
+        return max(0, (self.max_bytes - HEADER - state) // max(1, n))
 
-def target_of(
-    who: str,
-    rows: Rows,
-    *,
-    max_bytes: int | str | None,
-    bits_per_dim: float | None,
-    ratio: float | None,
-    min_cosine: float | None,
-    min_recall: float | None,
-    k: int,
-    metric: str,
-    rescore: bool,
-    for_: str | None,
-) -> Target:
+    @property
+    def is_of_these_rows(self) -> bool:
+        """Whether no other rows matter: the codes are to lose little of what they are made from."""
+        return not (self.has_floor or self.search)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of `gpuzip.compress` that are of an outcome, as they came."""
+
+    max_bytes: int | str | None
+    bits_per_dim: float | None
+    ratio: float | None
+    min_cosine: float | None
+    min_recall: float | None
+    k: int
+    metric: str
+    rescore: bool
+    for_: str | None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return _given(self, "max_bytes", "bits_per_dim", "ratio")
+
+    @property
+    def floors(self) -> dict[str, Any]:
+        return _given(self, "min_cosine", "min_recall")
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.sizes or self.floors or self.rescore or self.for_ is not None)
+
+
+def _given(asked: Asked, *names: str) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+
+
+def target_of(who: str, rows: Rows, asked: Asked) -> Target:
     """Raises GpuzipError for arguments that are no target."""
-    given = {"max_bytes": max_bytes, "bits_per_dim": bits_per_dim, "ratio": ratio}
-    sizes = [name for name, value in given.items() if value is not None]
-    if len(sizes) > 1:
-        raise GpuzipError(f"{who}: {' or '.join(sizes)} is needed, and not both.")
-    floors = {"min_cosine": min_cosine, "min_recall": min_recall}
-    if not sizes and all(value is None for value in floors.values()):
+    _check(who, asked)
+    return Target(
+        max_bytes=_file_bytes(who, rows, asked),
+        code_bytes=_code_bytes(who, rows, asked),
+        min_cosine=asked.min_cosine,
+        min_recall=asked.min_recall,
+        search=asked.for_ == "search" or asked.min_recall is not None or asked.rescore,
+        k=whole(who, "k", asked.k),
+        metric=asked.metric,
+        rescore=asked.rescore,
+        asked=", ".join(f"{name}={value}" for name, value in (asked.sizes | asked.floors).items()),
+    )
+
+
+def _check(who: str, asked: Asked) -> None:
+    if len(asked.sizes) > 1:
+        raise GpuzipError(f"{who}: {' or '.join(asked.sizes)} is needed, and not both.")
+    if not asked.sizes and not asked.floors:
         raise GpuzipError(
             f"{who}: max_bytes, bits_per_dim, ratio, min_cosine or min_recall is needed. Say what to reach."
         )
-    if for_ not in (None, *_USES):
-        raise GpuzipError(f"{who}: for_ is {for_!r}, 'search' or 'storage' is needed.")
-    if for_ == "storage" and (min_recall is not None or rescore):
+    if asked.for_ not in (None, *_USES):
+        raise GpuzipError(f"{who}: for_ is {asked.for_!r}, 'search' or 'storage' is needed.")
+    if asked.for_ == "storage" and (asked.min_recall is not None or asked.rescore):
         raise GpuzipError(f"{who}: min_recall and rescore are of search, for_='storage' is not. Give one.")
-    if not isinstance(rescore, bool):
-        raise GpuzipError(f"{who}: rescore is {rescore!r}, True or False is needed.")
-    check_metric(who, metric)
-    for name, value in floors.items():
-        if value is not None:
-            _number(who, name, value, 1)
-    code_bytes = None
-    if bits_per_dim is not None:
-        code_bytes = int(_number(who, "bits_per_dim", bits_per_dim, 8) * rows.d / 8)
-    if max_bytes is not None:
-        max_bytes = parse_bytes(who, "max_bytes", max_bytes)
-    if ratio is not None:
-        max_bytes = int(rows.n * rows.d * rows.dtype.itemsize / _number(who, "ratio", ratio))
-    search = for_ == "search" or min_recall is not None or rescore
-    asked = ", ".join(f"{name}={value}" for name, value in (given | floors).items() if value is not None)
-    return Target(
-        max_bytes, code_bytes, min_cosine, min_recall, search, whole(who, "k", k), metric, rescore, asked
-    )
+    if not isinstance(asked.rescore, bool):
+        raise GpuzipError(f"{who}: rescore is {asked.rescore!r}, True or False is needed.")
+    check_metric(who, asked.metric)
+    for name, value in asked.floors.items():
+        _number(who, name, value, 1)
+
+
+def _file_bytes(who: str, rows: Rows, asked: Asked) -> int | None:
+    if asked.max_bytes is not None:
+        return parse_bytes(who, "max_bytes", asked.max_bytes)
+    if asked.ratio is not None:
+        return int(rows.n * rows.d * rows.dtype.itemsize / _number(who, "ratio", asked.ratio))
+    return None
+
+
+def _code_bytes(who: str, rows: Rows, asked: Asked) -> int | None:
+    if asked.bits_per_dim is None:
+        return None
+    return int(_number(who, "bits_per_dim", asked.bits_per_dim, 8) * rows.d / 8)
 
 
 def table_target(who: str, k: int, metric: str) -> Target:

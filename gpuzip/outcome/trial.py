@@ -35,7 +35,8 @@ _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows a
 class Trials:
     """A tenth of the rows, at most 4,000, is held out; codecs are fitted on the others or 131,072 of them.
 
-    The rows held out are the queries of searches among those others.
+    The rows held out are the queries of searches among those others. Where a target is of these rows alone
+    they are learned, too.
     """
 
     def __init__(self, who: str, rows: Rows, target: Target, seed: int) -> None:
@@ -48,7 +49,8 @@ class Trials:
         held = min(_HELD_OUT, max(rows.n // 10, FEWEST // 2))
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()
-        self._trained = rows.rows(order[held : held + _TRAINED].sort().values).float()
+        first = 0 if target.is_of_these_rows else held
+        self._trained = rows.rows(order[first : first + _TRAINED].sort().values).float()
         self._rows, self._target, self._seed = rows, target, seed
         self._k = min(target.k, len(self._trained))
         trained = Rows(who, self._trained).blocks()
@@ -94,8 +96,10 @@ class Trials:
             tried = self._with_recall(tried, codec.encode(self._trained), self._truth, None)
         return replace(tried, seconds=time.perf_counter() - start)
 
-    def held_out(self, tried: Tried) -> HeldOut:
-        """What is known of a codec, as files keep it."""
+    def held_out(self, tried: Tried) -> HeldOut | None:
+        """What is known of a codec on rows that it has not seen, as files keep it."""
+        if self._target.is_of_these_rows:
+            return None
         k, metric = (self._k, self._target.metric) if self._target.search else (None, None)
         recalls = tried.recall, tried.rescored_recall
         return HeldOut(len(self._ids), tried.row_cosine, tried.mse, k, metric, *recalls)
