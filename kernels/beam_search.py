@@ -20,9 +20,9 @@ _MOST = 8192  # costs of a tile; more are taken a part of K at a time
 
 
 def _tile(L: int, K: int) -> tuple[int, int]:
-    """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two."""
-    BL = triton.next_power_of_2(L)
-    return BL, min(triton.next_power_of_2(K), max(16, _MOST // BL))
+    """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two, few different ones."""
+    BL = 1 if L == 1 else max(8, triton.next_power_of_2(L))
+    return BL, 32 if K <= 32 else min(256, _MOST // BL)
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _least(value, at, LAST: tl.constexpr):
     return least, tl.min(tl.where(value == least, at, LAST), axis=0)
 
 
-@triton.jit(do_not_specialize=["m", "old_width", "width"])
+@triton.jit(do_not_specialize=["P", "m", "old_width", "width"])
 def _beam_stage(
     products_ptr,
     cross_ptr,

@@ -139,13 +139,9 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         half = t(96, 16, 4, dtype=torch.float16)
         yield t(64, 384), t(huge, 48, dtype=u8), half, t(64, 3200, dtype=torch.int64), "l2"
     elif op == "beam_search":
-        for P, M, K, beam in (
-            (1, 24, 256, 5),
-            (4, 12, 256, 16),
-            (4, 6, 16, 5),
-            (1, 4, 4096, 5),
-            (1, 8, 256, 64),
-        ):
+        shapes = [(1, 24, 256, 5), (4, 12, 256, 16), (1, 4, 4096, 5)]
+        shapes += [(4, 6, K, beam) for K in (16, 256) for beam in (1, 5, 16, 32, 64)]
+        for P, M, K, beam in shapes:
             yield t(1000 if P > 1 else 300_000, P, M, K), t(P, M * (M - 1) // 2, K, K), beam
     elif op == "rabitq_encode":
         for D, bits, dtype in (
