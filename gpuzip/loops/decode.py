@@ -15,6 +15,7 @@ from gpuzip.bytewise import by_byte
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 from gpuzip.parallel import map_blocks
 
+_LINE = 64  # bytes
 _BLOCK = 1 << 22  # bytes of output in a block: less is not worth waking another thread
 _FEW = 64  # rows that are not worth a codebook of whole bytes
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
@@ -25,8 +26,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
         centroids, share = by_byte(centroids, share)
     C, K, S = centroids.shape
     M = C * share
-    rows, dtype = len(packed) if ids is None else len(ids), centroids.dtype
-    out = torch.from_numpy(np.empty((rows, M * S), f"i{dtype.itemsize}")).view(dtype)
+    out = _empty(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
     if out.numel() == 0:
         return out
     size = int(np.gcd(S * out.element_size(), 8))
@@ -42,6 +42,14 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
 
     map_blocks(one_block, len(out), max(1, _BLOCK // out[0].nbytes), lone_here=True)
     return out
+
+
+def _empty(N: int, D: int, dtype: torch.dtype) -> Tensor:
+    """(N, D) that starts on a line, since a store across two lines takes longer."""
+    size = dtype.itemsize
+    memory = np.empty(N * D + _LINE // size, f"i{size}")
+    start = -memory.ctypes.data % _LINE // size
+    return torch.from_numpy(memory[start : start + N * D]).view(dtype).view(N, D)
 
 
 @jit()
