@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from bench.tables import ROOT
+from bench.markdown import ROOT
 
 # What a number depends on. Results and README change while the benchmarks run.
 _SOURCES = ["gpuzip", "kernels", "bench", "examples", ":!bench/results", ":!bench/README.md"]

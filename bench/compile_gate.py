@@ -38,7 +38,7 @@ from bench.gate.build import Built, build
 from bench.gate.production import odd, production
 from bench.gate.rows import TARGETS, Row
 from bench.gate.tiles import Tiles
-from bench.tables import RESULTS
+from bench.markdown import RESULTS
 from gpuzip.ops import OPS
 
 FILE = RESULTS / "compile_gate.csv"

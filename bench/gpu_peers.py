@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from bench.columns import aligned
+from bench.markdown import RESULTS
 from bench.races import Call, Race, torch_races
 from bench.roof.cases import floats, integers
 from bench.roof.results import Row, append, stamp, text
-from bench.tables import RESULTS
 from gpuzip import ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans

@@ -23,9 +23,9 @@ import numpy as np
 
 import gpuzip
 from bench.data import D, made_blocks, sample
+from bench.markdown import ROOT
 from bench.measure import PeakMemory
 from bench.record import passed, show, write
-from bench.tables import ROOT
 from gpuzip import Codes, ProductQuantizer
 
 ROWS = 1_000_000

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.checkout import commit
-from bench.tables import RESULTS
+from bench.markdown import RESULTS
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:

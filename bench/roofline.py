@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from bench.columns import aligned
+from bench.markdown import RESULTS
 from bench.roof.cases import Case, Task, bound, cases, present, tasks, traffic
 from bench.roof.floors import Roofs
 from bench.roof.results import Row, append, stamp, text, verdicts
-from bench.tables import RESULTS
 from gpuzip.ops import OPS
 
 FILE = RESULTS / "roofline.csv"

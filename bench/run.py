@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
+from bench.markdown import ROOT, verdict
 from bench.record import show, write
 from examples.sample import large_dir
 
@@ -32,7 +33,7 @@ def speeds(name: str) -> int:
         path = Path(folder, "speed.json")
         command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--benchmark-only"]
         command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
-        failed = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
+        failed = subprocess.run(command, cwd=ROOT, check=False).returncode
         if failed:
             return 1
         rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
@@ -68,12 +69,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
     times = ["" if row[side] is None else f"{row[side] * 1e3:,.2f}" for side in ("seconds", "peer_seconds")]
     if row["ratio"] is None:
         return [case + queries, row["peer"], *times, "", "", "", row["note"] or ""]
-    plain = tables.verdict(row["plain_ratio"], row["peer"])[0]
+    plain = verdict(row["plain_ratio"], row["peer"])[0]
     return [
         case + queries,
         row["peer"],
         *times,
-        *tables.verdict(row["ratio"], row["peer"]),
+        *verdict(row["ratio"], row["peer"]),
         plain,
         _noise(row),
     ]
@@ -103,7 +104,7 @@ def _is_possible(kind: str) -> bool:
 
 
 def _module(name: str) -> int:
-    return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=tables.ROOT, check=False).returncode
+    return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=ROOT, check=False).returncode
 
 
 SPEEDS = {

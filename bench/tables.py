@@ -14,10 +14,7 @@ import sys
 from typing import Any
 
 from bench.codebook_tables import bitrates, lookup, models
-from bench.markdown import RESULTS as RESULTS
-from bench.markdown import ROOT as ROOT
-from bench.markdown import Row, as_bytes, as_seconds, measured, number, read, table
-from bench.markdown import verdict as verdict
+from bench.markdown import ROOT, Row, as_bytes, as_seconds, measured, number, read, table, verdict
 from bench.outcome_tables import outcomes
 from bench.recall_tables import progressive, recall
 

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import torch
 
 if not torch.cuda.is_available():
@@ -23,3 +24,9 @@ def real() -> Tensor:
 def real_queries() -> Tensor:
     """(500, 384) float32, of texts that are not in `real`."""
     return load_sample().queries
+
+
+@pytest.fixture(scope="session")
+def ranges(real: Tensor) -> np.ndarray:
+    """(2, 384): the least and the greatest value of each column of `real`."""
+    return np.stack([real.numpy().min(0), real.numpy().max(0)])

@@ -1,7 +1,7 @@
 """Packed codes to vectors: each code copies its centroid, as words of the widest type that it is whole in.
 
 A decoded row is written once and is bound by memory, which numpy allocates: it asks for large pages where
-torch does not. Stores past the cache, by way of a few rows that stay in it, took 1.4 times as long.
+torch does not.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from gpuzip.loops._jit import UNROLLED, jit, unrolled
 from gpuzip.parallel import map_blocks
 
 _LINE = 64  # bytes
-_BLOCK = 1 << 22  # bytes of output in a block: waking another thread takes as long as a fourth of it
+_BLOCK = 1 << 22  # bytes of output in a block: less is not worth waking another thread
 _FEW = 64  # rows that are not worth a codebook of whole bytes
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
@@ -45,7 +45,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
 
 
 def _empty(N: int, D: int, dtype: torch.dtype) -> Tensor:
-    """(N, D) that starts on a line."""
+    """(N, D) that starts on a line, since a store across two lines takes longer."""
     size = dtype.itemsize
     memory = np.empty(N * D + _LINE // size, f"i{size}")
     start = -memory.ctypes.data % _LINE // size
