@@ -78,7 +78,7 @@ def measured(method: Method, data: Data, say: Callable[[str], None] = lambda ste
 
 
 def _about(method: Method, data: Data) -> Row:
-    about = {"size": method.size, "side": method.side, "method": method.recipe}
+    about = {"size": method.size, "side": method.side, "method": method.recipe, "form": method.form}
     N, D = data.x.shape
     return about | {"rows": N, "d": D, "trained": len(data.trained), "queries": len(data.queries)}
 

@@ -1,22 +1,65 @@
-"""README's table of recall per byte."""
+"""Tables of recall per byte: README's, and RECALL.md's of every row."""
 
 from __future__ import annotations
 
 from bench.markdown import Row, as_bytes, as_seconds, measured, read, table
+from bench.recall_targets import best
 
 
 def recall() -> list[str]:
+    """A line for each form of a method: its recall@10 at every size."""
     rows = read("recall")
-    about = rows[0]
-    title = f"{int(about['rows']):,} x {about['d']}, {int(about['trained']):,} of them trained on, "
-    parts = [f"{title}{int(about['queries']):,} queries:", ""]
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    forms = list(dict.fromkeys((row["form"], row["side"]) for row in sorted(rows, key=_best_first)))
+    found = {(row["form"], row["side"], row["size"]): row for row in rows}
+    heads = ["recall@10", "", *(f"{size} bytes" for size in sizes)]
+    body = [
+        [f"`{form.replace(':g', '')}`", side, *(_recall(found.get((form, side, size))) for size in sizes)]
+        for form, side in sorted(forms, key=lambda name: name[1] == "FAISS")
+    ]
+    ahead = [
+        "best of gpuzip over best of FAISS, in no more bytes",
+        "",
+        *(_ahead(rows, size) for size in sizes),
+    ]
+    return [*_about(rows), "", *table(heads, [*body, ahead]), "", _measured(rows)]
+
+
+def recall_rows() -> list[str]:
+    """A line for each method, by size."""
+    rows, parts = read("recall"), []
     for size in dict.fromkeys(row["size"] for row in rows):
         some = sorted((row for row in rows if row["size"] == size), key=_best_first)
         heads = [f"{size} bytes", "", "bytes a vector", "beside", "recall@10", "rescored x4", "row cosine"]
         heads += ["bound", "training", "encoded a second", "peak memory"]
         parts += [*table(heads, map(_method, some)), ""]
+    return [*_about(rows), "", *parts, _measured(rows)]
+
+
+def _about(rows: list[Row]) -> list[str]:
+    first = rows[0]
+    title = f"{int(first['rows']):,} x {first['d']}, {int(first['trained']):,} of them trained on"
+    return [f"{title}, {int(first['queries']):,} queries:"]
+
+
+def _measured(rows: list[Row]) -> str:
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-    return [*parts, measured(max(rows, key=lambda row: row["date"]) | {"commit": commits})]
+    return measured(max(rows, key=lambda row: row["date"]) | {"commit": commits})
+
+
+def _ahead(rows: list[Row], size: str) -> str:
+    ours, theirs = (best(rows, side, size) for side in ("gpuzip", "FAISS"))
+    return f"{float(ours['recall']) - float(theirs['recall']):+.3f}" if ours and theirs else ""
+
+
+def _recall(row: Row | None) -> str:
+    """With the true bytes of a vector, where they are others; why not, where there is none."""
+    if row is None:
+        return ""
+    if not row["recall"]:
+        return "too slow"
+    more = float(row["row_bytes"]) - float(row["size"])
+    return f"{float(row['recall']):.3f}" + f" ({more:+g} B)" * bool(more)
 
 
 def progressive() -> list[str]:

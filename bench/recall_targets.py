@@ -29,14 +29,15 @@ def missed(rows: list[Row]) -> list[str]:
 def gaps(rows: list[Row]) -> Iterator[str]:
     """A line for each size: the best recall@10 of each side in no more bytes than that."""
     for size in dict.fromkeys(row["size"] for row in rows):
-        ours, theirs = (_best(rows, side, size) for side in ("gpuzip", "FAISS"))
+        ours, theirs = (best(rows, side, size) for side in ("gpuzip", "FAISS"))
         if ours and theirs:
             gap = float(ours["recall"]) - float(theirs["recall"])
             names = f"{ours['method']} has {gap:+.4f} recall@10 over {theirs['side']}'s {theirs['method']}"
             yield f"{size} bytes: {names}, {float(theirs['recall']):.4f}"
 
 
-def _best(rows: list[Row], side: str, size: str) -> Row | None:
+def best(rows: list[Row], side: str, size: str) -> Row | None:
+    """That of the highest recall in no more bytes than that."""
     fitting = [
         row
         for row in rows

@@ -1,10 +1,10 @@
-"""Run the benchmarks, keep their rows in bench/results, and bring README's tables up to date.
+"""Run the benchmarks, keep their rows in bench/results, and renew the tables of README and RECALL.md.
 
     python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
                         [outcomes] [bitrates] [fits] [models]
 
 Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
-or misses a target; README is then left as it was.
+or misses a target; the tables are then left as they were.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def main() -> int:
     failed = [name for name in chosen if KINDS[name]()]
     print(f"{', '.join(chosen)}: {time.perf_counter() - start:.0f} s")
     if failed:
-        print(f"failed or missed a target: {', '.join(failed)}; README.md was left as it was")
+        print(f"failed or missed a target: {', '.join(failed)}; the tables were left as they were")
         return 1
-    tables.README.write_text(tables.render(tables.README.read_text(encoding="utf-8")), encoding="utf-8")
+    tables.renew()
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Write the tables of README.md from bench/results/*.csv.
+"""Write the tables of README.md and bench/RECALL.md from bench/results/*.csv.
 
     python -m bench.tables [--check]
 
 Replaces what stands between <!-- table:NAME --> and <!-- /table -->. With --check nothing is written, and the
-exit status is 1 when README.md is out of date.
+exit status is 1 when one is out of date.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from bench.codebook_tables import bitrates, lookup, models
 from bench.markdown import ROOT, Row, as_bytes, as_seconds, measured, number, read, table, verdict
 from bench.outcome_tables import outcomes
-from bench.recall_tables import progressive, recall
+from bench.recall_tables import progressive, recall, recall_rows
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "bench" / "RECALL.md")
 
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -115,19 +115,31 @@ TABLES |= {
     "lookup": lookup,
     "models": models,
     "recall": recall,
+    "recall_rows": recall_rows,
     "progressive": progressive,
     "outcomes": outcomes,
 }
 
 
 def render(text: str) -> str:
-    """README's text with its tables made anew. Raises SystemExit for a block unknown or there twice."""
+    """A page's text with its tables made anew. Raises SystemExit for a block unknown or there twice."""
     found = [name for _, name, _ in _BLOCK.findall(text)]
     if sorted(found) != sorted(set(found) & set(TABLES)):
-        sys.exit(
-            f"README.md has blocks for the tables {found}; {sorted(TABLES)} are known, once each at most."
-        )
+        sys.exit(f"A page has blocks for the tables {found}; {sorted(TABLES)} are known, once each at most.")
     return _BLOCK.sub(lambda block: "\n".join([block[1], *TABLES[block[2]](), "", block[3]]), text)
+
+
+def renew(check: bool = False) -> list[str]:
+    """Write the pages whose tables are out of date, or with check nothing; their names."""
+    stale = []
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = render(old)
+        if new != old:
+            stale.append(page.name)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    return stale
 
 
 def _case(row: Row) -> str:
@@ -153,17 +165,13 @@ def _task(row: Row) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--check", action="store_true", help="change nothing, fail when README is out of date"
+        "--check", action="store_true", help="change nothing, fail when a page is out of date"
     )
     check = parser.parse_args().check
-    old = README.read_text(encoding="utf-8")
-    new = render(old)
-    if check:
-        if new != old:
-            print("README.md is out of date: python -m bench.tables")
-        return int(new != old)
-    README.write_text(new, encoding="utf-8")
-    return 0
+    stale = renew(check)
+    if check and stale:
+        print(f"{', '.join(stale)}: out of date, run python -m bench.tables")
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,8 @@ def test_a_method_that_takes_too_long_is_ended(data):
 
 def figures(recipe: str, side: str, size: int, recall: float, seconds: float = 1.0) -> dict:
     return {
-        "size": size, "side": side, "method": recipe, "rows": 600, "d": D, "trained": 450, "queries": 20,
+        "size": size, "side": side, "method": recipe, "form": recipe.replace(str(size), "{B}"),
+        "rows": 600, "d": D, "trained": 450, "queries": 20,
         "row_bytes": float(size), "state_bytes": 10_000, "row_cosine": 0.9, "recall": recall,
         "rescored_recall": 0.99, "metric": "cosine", "train_seconds": seconds,
         "encode_rows_per_second": 12345.6, "peak_bytes": 2_000_000, "bound": 0.95, "note": None,
@@ -202,12 +203,14 @@ def test_rows_are_kept_in_order_replaced_and_shown(tmp_path, monkeypatch):
     for place in ("bench.record.RESULTS", "bench.recall.RESULTS", "bench.markdown.RESULTS"):
         monkeypatch.setattr(place, tmp_path)
     slow = without_figures(
-        Method("FAISS", "LSQ24x8", 24, "LSQ"), Data(torch.zeros(600, D), *[torch.zeros(20)] * 3), "stopped"
+        Method("FAISS", "LSQ24x8", 24, "LSQ{B}x8"),
+        Data(torch.zeros(600, D), *[torch.zeros(20)] * 3),
+        "stopped",
     )
     pq = figures("PQ24x8np", "FAISS", 24, 0.5)
     for row in (figures(PLAIN, "FAISS", 48, 0.7), slow, pq, pq | {"recall": 0.625}):
         keep(row, 384)
-    lines = recall_tables.recall()
+    lines = recall_tables.recall_rows()
     assert lines[0] == "600 x 32, 450 of them trained on, 20 queries:"
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ")] == [
         "| 24 bytes", "| ---", "| `PQ24x8np`", "| `LSQ24x8`", "| 48 bytes", "| ---", "| `PQ48x8np`",
@@ -219,6 +222,27 @@ def test_rows_are_kept_in_order_replaced_and_shown(tmp_path, monkeypatch):
     assert any(line.startswith("| `LSQ24x8` | FAISS | stopped | -") for line in lines)
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert record.stamp()["commit"] in lines[-1]
+
+
+def test_recall_is_shown_by_form_and_size(monkeypatch):
+    rows = text(
+        figures("mine48", "gpuzip", 48, 0.8) | {"row_bytes": 54.0},
+        figures("mine24", "gpuzip", 24, 0.6),
+        figures("PQ24x8", "FAISS", 24, 0.5),
+        figures("PQ48x8", "FAISS", 48, 0.7),
+        figures("LSQ24x8", "FAISS", 24, 0.0) | {"recall": None},
+    )
+    stamped = dict.fromkeys(record.stamp(), "1")
+    rows = sorted((row | stamped for row in rows), key=lambda row: int(row["size"]))
+    monkeypatch.setattr(recall_tables, "read", lambda name: rows)
+    assert recall_tables.recall()[2:-2] == [
+        "| recall@10 |  | 24 bytes | 48 bytes |",
+        "| --- | ---: | ---: | ---: |",
+        "| `mine{B}` | gpuzip | 0.600 | 0.800 (+6 B) |",
+        "| `PQ{B}x8` | FAISS | 0.500 | 0.700 |",
+        "| `LSQ{B}x8` | FAISS | too slow |  |",
+        "| best of gpuzip over best of FAISS, in no more bytes |  | +0.100 |  |",
+    ]
 
 
 def test_the_bench_of_a_set_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys):
