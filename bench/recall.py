@@ -1,9 +1,9 @@
 """Recall per byte: gpuzip's codecs and FAISS's at the same bytes a vector, on real embeddings.
 
-    python -m bench.recall [word ...] [--size 48 ...] [--minutes 10]
+    python -m bench.recall [word ...] [--size 48 ...] [--minutes 6]
 
 On the large set (`python -m examples.make_sample --large`): trained on 30,000 rows, all 40,000 searched by
-1,000 queries that are not among them. Each method runs in a process of its own, which is ended after ten
+1,000 queries that are not among them. Each method runs in a process of its own, which is ended after six
 minutes; its larger sizes are then not tried. A row goes into bench/results/recall.csv as soon as it is there,
 in the place of an older one of the same method: with words only methods run that have one in their name, so
 that a run can be in parts. The exit status is 1 when a target is missed.
@@ -26,7 +26,7 @@ from bench.recall_rows import Data, Row, measured, without_figures
 from bench.recall_targets import gaps, missed
 
 #: That a method may take.
-MINUTES = 10
+MINUTES = 6
 
 
 def in_a_process(method: Method, data: Data, minutes: float) -> Row:

@@ -12,6 +12,8 @@ from gpuzip.parallel import map_blocks
 
 _BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords that exist at a time
 _POINTS = 256  # a codeword, that k-means sees
+_START = 0.25  # of its way from the mean, that a codeword starts at
+_HELD = 40  # rows
 _SPLITS = 1234  # the seed of what splits empty cells
 
 
@@ -89,7 +91,7 @@ def sums(labels: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def trained(
-    x: Tensor, P: int, M: int, K: int, beam: int, seed: int = 0, n_iter: int = 5, refine: int = 2
+    x: Tensor, P: int, M: int, K: int, beam: int, seed: int = 0, n_iter: int = 10, refine: int = 2
 ) -> Tensor:
     """(N, P*S) float32, N >= K -> codebooks (P, M, K, S) float32.
 
@@ -150,22 +152,31 @@ def _nearest(x: Tensor, words: Tensor) -> Tensor:
 
 
 def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
-    """Lloyd's k-means whose distances are matrix products, which long rows need: (N, P*S) -> (P, K, S)."""
+    """Lloyd's k-means whose distances are matrix products, which long rows need: (N, P*S) -> (P, K, S).
+
+    It starts from drawn points that are moved most of the way to the mean. Points of many dimensions are all
+    nearer to the mean than to each other: left where they are, most would be alone in their cells for good.
+    """
     start = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:K]
-    words = x[start.to(x.device)].view(K, P, -1).transpose(0, 1).contiguous()
+    mean = x.mean(0, dtype=torch.float64).float()
+    words = mean + _START * (x[start.to(x.device)] - mean)
+    words = words.view(K, P, -1).transpose(0, 1).contiguous()
     for i in range(n_iter):
         words = centroid_update(*centroid_sums(x, _nearest(x, words), K), _SPLITS + i)
     return words
 
 
 def _refitted(x: Tensor, labels: Tensor, codebooks: Tensor) -> Tensor:
-    """Codebooks nearer to rows of these codes: each stage's least squares given the others, in turn."""
+    """Codebooks nearer to rows of these codes: each stage's least squares given the others, in turn.
+
+    As if _HELD more rows said that a codeword is right: few rows would pull it to where no others are.
+    """
     P, M, K, _ = codebooks.shape
     codebooks, left = codebooks.clone(), x - sums(labels, codebooks)
     for m in range(M):
         own = labels.view(-1, P, M)[:, :, m].contiguous()
         total, count = centroid_sums(left, own, K)
-        step = total / count.clamp(min=1)[:, :, None]  # codewords of no row stay
+        step = total / (count + _HELD)[:, :, None]
         codebooks[:, m] += step
         left -= sums(own, step[:, None])
     return codebooks

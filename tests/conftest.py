@@ -2,6 +2,9 @@
 
 import os
 
+# Threads of two processes on two cores that spin for each other take four times as long; read on import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import torch
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import gpuzip
 from gpuzip import Codes, Rotation
 from gpuzip import open as open_codes
 from gpuzip.codecs import (
@@ -209,6 +210,13 @@ def test_a_gpu_gives_the_same_codes_up_to_ties(codec, real, real_queries):
     assert float((ours.data[:] != theirs.data[:]).double().mean()) < 1e-5
     values, _ = there.encode(real.cuda()).search(real_queries.cuda(), 10)
     torch.testing.assert_close(values.cpu(), ours.search(real_queries, 10)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_shown_as_it_is_made(unfitted):
+    again = eval(repr(unfitted), vars(gpuzip))
+    assert type(again) is type(unfitted)
+    assert repr(again) == repr(unfitted)
+    assert (unfitted.rotation is not None) == ("rotation=Rotation" in repr(unfitted))
 
 
 def test_codes_of_a_codec_are_codes(codec, real):

@@ -51,6 +51,21 @@ def test_bits_go_to_the_dimensions_that_vary(uneven):
     )
 
 
+@pytest.mark.parametrize("rotation", [None, "pca"])
+def test_what_a_fit_tells_of_other_bits_is_what_fitting_gives(uneven, rotation):
+    first = MixedLloydMaxQuantizer(2, rotation=rotation).fit(uneven, seed=3)
+    other = MixedLloydMaxQuantizer(3.5, rotation=rotation)
+    like = other.fit_like(first)
+    assert like is not None
+    assert like.same_as(other.fit(uneven, seed=3))
+    assert like.spec == other.spec
+    assert first.code_size < like.code_size
+    assert other.fit_like(MixedLloydMaxQuantizer(2, rotation="hadamard").fit(uneven)) is None
+    assert other.fit_like(first.to("cpu")) is None  # as if from a file
+    assert other.fit_like(other) is None
+    assert LloydMaxQuantizer(2, rotation=rotation).fit_like(first) is None
+
+
 def test_errors_fall_as_bits_rise(uneven):
     errors = []
     for bits in (0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 8):

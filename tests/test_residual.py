@@ -120,6 +120,18 @@ def test_refining_codebooks_together_lowers_the_error(real):
     assert errors[1] < 0.98 * errors[0]
 
 
+@pytest.mark.parametrize("m", [4, 16])
+def test_many_stages_lose_no_more_than_those_of_faiss(real, m):
+    faiss = pytest.importorskip("faiss")
+    theirs = faiss.ResidualQuantizer(384, m, 6)
+    theirs.train(real[:2500].numpy())
+    other = real[4000:5000]
+    decoded = torch.from_numpy(theirs.decode(theirs.compute_codes(other.numpy())))
+    codec = ResidualQuantizer(m, nbits=6).fit(real[:2500])
+    ours = (codec.encode(other).decode() - other).square().sum()
+    assert ours < 1.01 * (decoded - other).square().sum()
+
+
 def test_training_on_several_beginnings_fits_other_rows_better(real):
     errors = []
     for beam in (1, 5):

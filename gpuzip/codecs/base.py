@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -91,6 +91,14 @@ class Codec(ABC):
                 f"{', '.join(KINDS)} is needed."
             )
 
+    def __repr__(self) -> str:
+        """As it is made; a rotation last, where one is or could have been by default."""
+        shown = {f.name: f for f in fields(self) if f.repr}
+        rotation = shown.pop(_ROTATION)
+        if self.rotation is not None or rotation.default is not None:
+            shown[_ROTATION] = rotation
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
     @property
     @abstractmethod
     def width(self) -> int:
@@ -113,6 +121,10 @@ class Codec(ABC):
     @abstractmethod
     def fit(self, x: Matrix, *, seed: int = 0) -> Self:
         """A fitted codec of the same settings."""
+
+    def fit_like(self, other: Codec) -> Self | None:
+        """What `fit` gives on the rows and with the seed of `other`, where that tells it; None where not."""
+        return None
 
     @abstractmethod
     def _encode(self, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Halves:
     levels: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BinaryQuantizer(Codec):
     """One bit a dimension: 1 where a value is above the threshold, else 0.
 

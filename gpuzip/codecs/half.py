@@ -28,7 +28,7 @@ class Limit:
     d: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HalfQuantizer(Codec):
     """Values as float16 (11 bits, up to 65504) or bfloat16 (8 bits, float32's range), rounded to nearest.
 

@@ -34,7 +34,7 @@ class Levels:
     d: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LloydMaxQuantizer(Codec):
     """The scalar quantizer of least squared error: 2**bits levels where the values are, not equal steps.
 

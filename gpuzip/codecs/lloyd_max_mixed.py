@@ -29,12 +29,14 @@ class Allotment:
 
     bits: (d,) uint8, of each dimension, 0, 1, 2, 4 or 8. offset, scale: (d,) float32, the mean of a dimension
     and its deviation. levels: (278,) float32, those of 1, 2, 4 and 8 bits, of values less offset over scale.
+    errors: (5, d) float64, of each dimension with 0, 1, 2, 4 and 8 bits; None where it comes from a file.
     """
 
     bits: Tensor
     offset: Tensor
     scale: Tensor
     levels: Tensor
+    errors: Tensor | None = None
 
     def codebook(self, width: int) -> Tensor:
         first = sum(1 << narrower for narrower in _WIDTHS if narrower < width)
@@ -44,7 +46,7 @@ class Allotment:
         return (self.bits == width).nonzero()[:, 0]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MixedLloydMaxQuantizer(Codec):
     """Lloyd-Max codes of 0, 1, 2, 4 or 8 bits a dimension, `bits` on average, for the least squared error.
 
@@ -101,9 +103,25 @@ class MixedLloydMaxQuantizer(Codec):
         sample /= scale
         levels = [optimal_levels(sample.view(1, -1), 1 << width)[0] for width in _WIDTHS]
         errors = [sample.square().mean(0)] + [_error(sample, some) for some in levels]
-        gains = torch.stack(errors).double() * scale.double().square()  # [5, d]
-        bits = _allotted(gains.cpu(), max(1, int(rows.d * self.bits / 8))).to(sample.device)
-        return replace(self, fitted=Allotment(bits, offset, scale, torch.cat(levels)), rotation=rotation)
+        unscaled = torch.stack(errors).double() * scale.double().square()
+        bits = self._bits_by(unscaled)
+        return replace(
+            self, fitted=Allotment(bits, offset, scale, torch.cat(levels), unscaled), rotation=rotation
+        )
+
+    def fit_like(self, other: Codec) -> MixedLloydMaxQuantizer | None:
+        if not isinstance(other, MixedLloydMaxQuantizer) or other.fitted is None:
+            return None
+        learned = other.fitted
+        if learned.errors is None or replace(other, bits=self.bits).spec != self.spec:
+            return None
+        bits = self._bits_by(learned.errors)
+        return replace(self, fitted=replace(learned, bits=bits), rotation=other.rotation)
+
+    def _bits_by(self, errors: Tensor) -> Tensor:
+        """(5, d) -> (d,) uint8."""
+        most = max(1, int(errors.shape[1] * self.bits / 8))
+        return _allotted(errors.cpu(), most).to(errors.device)
 
     def _encode(self, x: Tensor) -> Tensor:
         fitted = self._fitted("encode")

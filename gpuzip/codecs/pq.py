@@ -29,7 +29,7 @@ class Codebook:
     seed: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProductQuantizer(Codec):
     """Product quantizer of m sub-spaces with 2**nbits centroids each.
 

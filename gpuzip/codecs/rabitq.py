@@ -39,7 +39,7 @@ _SAMPLE = 65_536  # rows that the mean is taken of
 _UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, which no grid fits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RaBitQuantizer(Codec):
     """The direction of a row from the mean, as the nearest point of a grid of 2**bits values a dimension.
 

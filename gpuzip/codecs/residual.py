@@ -38,7 +38,7 @@ class Codebooks:
         return cross_products(self.codebooks)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ResidualQuantizer(Codec):
     """Residual quantizer of m stages with 2**nbits codewords each, or nsplits of them side by side.
 
@@ -105,7 +105,7 @@ class ResidualQuantizer(Codec):
         x: Matrix,
         *,
         seed: int = 0,
-        n_iter: int = 5,
+        n_iter: int = 10,
         refine: int = 2,
         min_points_per_centroid: int = 39,
         max_points_per_centroid: int = 256,

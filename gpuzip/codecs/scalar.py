@@ -33,7 +33,7 @@ class Steps:
     d: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScalarQuantizer(Codec):
     """Each dimension's range is cut into equal steps; a value becomes the number of its step.
 

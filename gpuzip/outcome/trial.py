@@ -78,7 +78,7 @@ class Trials:
 
     def _measured(self, candidate: Candidate, family: str) -> Tried:
         start = time.perf_counter()
-        codec = _fitted(from_spec(candidate.spec), self._trained, self._seed)
+        codec = self._fitted(from_spec(candidate.spec))
         mse, cosine = of_rows(self._held_out, codec.decode_block(codec.encode_block(self._held_out)))
         nbytes = self._rows.n * codec.code_size + codec.nbytes
         tried = Tried(
@@ -95,6 +95,15 @@ class Trials:
         if self._truth is not None:
             tried = self._with_recall(tried, codec.encode(self._trained), self._truth, None)
         return replace(tried, seconds=time.perf_counter() - start)
+
+    def _fitted(self, codec: Codec) -> Codec:
+        """Without a warning of few rows for many centroids: what that does is measured."""
+        for tried in self._tried.values():
+            like = None if tried.codec is None else codec.fit_like(tried.codec)
+            if like is not None:
+                return like
+        known = signature(codec.fit).parameters
+        return codec.fit(self._trained, seed=self._seed, **{name: 1 for name in _UNWARNED if name in known})
 
     def held_out(self, tried: Tried) -> HeldOut | None:
         """What is known of a codec on rows that it has not seen, as files keep it."""
@@ -139,12 +148,6 @@ def _hits(found: Tensor, truth: Tensor) -> Tensor:
     """(Q, C) ids, (Q, k) ids -> (Q, C) float64, 1 where an id is among the true ones of its query."""
     some = zip(found.split(_QUERIES), truth.split(_QUERIES), strict=True)
     return torch.cat([(ids[:, :, None] == true[:, None, :]).any(2) for ids, true in some]).double()
-
-
-def _fitted(codec: Codec, x: Tensor, seed: int) -> Codec:
-    """Without a warning of few rows for many centroids: what that does is measured."""
-    known = signature(codec.fit).parameters
-    return codec.fit(x, seed=seed, **{name: 1 for name in _UNWARNED if name in known})
 
 
 def _sure(shares: Tensor) -> float:
