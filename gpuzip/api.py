@@ -107,7 +107,7 @@ def compress(
     metric, that a search finds, on average; rescore: of one with `rescore=x`, which reads x beside the codes.
     for_: "search", so that of codes within a size those of the best recall are taken, or "storage", of the
     least error, which is the default where no recall is asked for.
-    A grid of codecs is tried: a tenth of the rows (4,000 at most) is held out, the others (131,072 at most)
+    A grid of codecs is tried: a fifth of the rows (4,000 at most) is held out, the others (131,072 at most)
     train each codec, and what it does to those that it has not seen is measured, recall with them as queries.
     The cheapest is taken that is 95 % sure to reach the floors, or the best within the size. With a size
     alone no other rows matter, and none is held out.

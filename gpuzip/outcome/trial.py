@@ -33,7 +33,7 @@ _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows a
 
 
 class Trials:
-    """A tenth of the rows, at most 4,000, is held out; codecs are fitted on the others or 131,072 of them.
+    """A fifth of the rows, at most 4,000, is held out; codecs are fitted on the others or 131,072 of them.
 
     The rows held out are the queries of searches among those others. Where a target is of these rows alone
     they are learned, too.
@@ -46,7 +46,7 @@ class Trials:
                 "that they were not fitted on. Name a codec instead."
             )
         order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed))
-        held = min(_HELD_OUT, max(rows.n // 10, FEWEST // 2))
+        held = min(_HELD_OUT, max(rows.n // 5, FEWEST // 2))
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()
         first = 0 if target.is_of_these_rows else held
