@@ -1,6 +1,8 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
-from gpuzip import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, open_mixed, pareto, quantize, save
 from gpuzip.codecs import (
@@ -38,7 +40,10 @@ from gpuzip.quality import HeldOut, Quality, recall
 from gpuzip.rotations import Rotation
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
-from gpuzip.words import WordVectors
+
+if TYPE_CHECKING:
+    from gpuzip import nn
+    from gpuzip.words import WordVectors
 
 __all__ = [
     "BinaryQuantizer",
@@ -87,3 +92,17 @@ __all__ = [
     "to_sentence_transformers",
     "to_usearch",
 ]
+
+_MODULES = ("nn", "words")  # imported when they are first asked for: most programs need neither
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"gpuzip.{name}")
+    if name == "WordVectors":
+        return import_module("gpuzip.words").WordVectors
+    raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
