@@ -1,6 +1,5 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gpuzip._version import __version__
@@ -93,16 +92,19 @@ __all__ = [
     "to_usearch",
 ]
 
-_MODULES = ("nn", "words")  # imported when they are first asked for: most programs need neither
-
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"gpuzip.{name}")
-    if name == "WordVectors":
-        return import_module("gpuzip.words").WordVectors
+    """nn and words are imported when they are first asked for: most programs need neither."""
+    if name == "nn":
+        import gpuzip.nn as nn
+
+        return nn
+    if name in ("words", "WordVectors"):
+        import gpuzip.words as words
+
+        return words if name == "words" else words.WordVectors
     raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__, "words"})
