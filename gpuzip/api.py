@@ -113,7 +113,7 @@ def compress(
     alone no other rows matter, and none is held out.
     `why` of the codes says what was chosen; its codec's `held_out` has the measures, and files keep them.
     return_table: return (codes, table), with all that was tried.
-    A minute or two for 40,000 x 384 with recall, on two cores.
+    Up to a minute for 20,000 x 384, on two cores (bench/results/outcomes.csv).
 
     importance: (N,) numbers of 0 or more, such as frequencies, with max_bytes or bits_per_dim: rows of more
     importance have more bits, from 1/4 to max_bits, for the least error weighted by it, in groups of equal

@@ -228,4 +228,13 @@ def test_import_takes_at_most_150_ms_over_torch_and_imports_neither_triton_nor_f
     assert best <= 0.15
     assert "gpuzip.api" in new
     assert not {name.partition(".")[0] for name in new} & {"triton", "faiss", "pandas", "matplotlib"}
-    assert not any(name.startswith("gpuzip.kernels") for name in new)
+    assert not any(name.startswith(("gpuzip.kernels", "gpuzip.nn", "gpuzip.words")) for name in new)
+
+
+def test_what_is_imported_later_is_there():
+    for name in (*gpuzip.__all__, "words"):
+        assert name in dir(gpuzip)
+        assert getattr(gpuzip, name) is not None
+    assert gpuzip.WordVectors is gpuzip.words.WordVectors
+    with pytest.raises(AttributeError, match="module 'gpuzip' has no attribute 'nothing'"):
+        gpuzip.nothing  # noqa: B018
