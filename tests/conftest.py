@@ -2,7 +2,7 @@
 
 import os
 
-# Threads of two processes on two cores that spin for each other take four times as long; read on import.
+# Idle threads of one worker would spin in the other's time; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
