@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors
@@ -431,74 +430,3 @@ def test_the_mode_of_a_new_file_is_that_of_any_new_file(path: Path, umask: int):
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-
-
-@pytest.fixture
-def measured(x: Tensor, path: Path) -> gpuzip.FileInfo:
-    return gpuzip.save(x, path, m=M)
-
-
-def test_a_file_that_is_good_enough_is_read(x: Tensor, path: Path, measured: gpuzip.FileInfo):
-    assert measured.quality is not None
-    for enough in (measured.quality.row_cosine, 0.1, -1):
-        assert torch.equal(gpuzip.load(path, min_cosine=enough), gpuzip.load(path))
-        assert len(gpuzip.open(path, min_cosine=enough)) == N
-
-
-def test_a_worse_file_is_refused_before_its_codes_are_read(
-    path: Path, measured: gpuzip.FileInfo, monkeypatch: pytest.MonkeyPatch
-):
-    def read(_: Tensor) -> str:
-        raise AssertionError("a tensor was read")
-
-    monkeypatch.setattr(file, "_checksum", read)
-    for call in (gpuzip.load, gpuzip.open):
-        with pytest.raises(
-            gpuzip.QualityError, match=r"a\.ezip: the mean cosine of its rows is 0\.\d+, below min_"
-        ):
-            call(path, min_cosine=0.9999)
-
-
-def test_a_file_that_was_not_measured_is_refused(path: Path):
-    codes_of(3).save(path)
-    for call in (gpuzip.load, gpuzip.open):
-        with pytest.raises(
-            gpuzip.QualityError, match=r"a\.ezip: was not measured, min_cosine=-1 is asked for"
-        ):
-            call(path, min_cosine=-1)
-
-
-@pytest.mark.parametrize("least", [2, "0.9", True, math.nan])
-def test_a_cosine_is_a_number(path: Path, measured: gpuzip.FileInfo, least: Any):
-    with pytest.raises(gpuzip.GpuzipError, match=r"min_cosine is .*, a number from -1 to 1 is needed"):
-        gpuzip.open(path, min_cosine=least)
-
-
-def test_what_was_held_out_is_in_the_file_and_printed(path: Path):
-    held_out = gpuzip.HeldOut(500, 0.9512345678, 0.001, 10, "cosine", 0.875, 0.99)
-    codes = gpuzip.Codes(grid_codec().stamped(held_out), codes_of(3).data)
-    info = codes.save(path)
-    assert info.held_out == gpuzip.HeldOut(500, 0.951235, 0.001, 10, "cosine", 0.875, 0.99)
-    assert gpuzip.open(path).codec.held_out == info.held_out
-    said = "Held out: cosine 0.951235, recall@10 0.875, rescored 0.99 on 500 rows"
-    assert said in str(info).split("\n")
-    bare = codes_of(3).save(path)
-    assert bare.held_out is None
-    assert "Held out" not in str(bare)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        None,
-        {},
-        {"rows": 1, "row_cosine": 1.0},
-        {"rows": 1.5, "row_cosine": 1.0, "mse": 0.0},
-        {"rows": 1, "row_cosine": 1.0, "mse": 0.0, "surprise": 1},
-        {"rows": 1, "row_cosine": "high", "mse": 0.0},
-    ],
-)
-def test_a_measure_that_is_none_is_refused(wrong: object):
-    codec = grid_codec()
-    with pytest.raises(gpuzip.FormatError, match=r"held_out: .* is no measure of rows that were held out"):
-        type(codec).restore({**codec.config(), "held_out": wrong}, codec.state())
