@@ -219,7 +219,8 @@ def _weights(queries: Tensor, CB: int) -> tuple[Tensor, Tensor]:
     """(Q, B) uint8 -> (Q, ceil(B/CB), 8, CB) int8 for `_scan_dot`, and set bits of each query, (Q,) int32."""
     padded = torch.nn.functional.pad(queries, (0, -queries.shape[1] % CB))
     bits = (padded[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=queries.device)) & 1  # [Q, Bp, 8]
-    values = torch.tensor([-128, -64, -32, -16, -8, -4, -2, 1], dtype=torch.int8, device=queries.device)
+    s = torch.arange(8, dtype=torch.int16, device=queries.device)  # no list: a copy from the host waits for the GPU
+    values = torch.where(s < 7, -(128 >> s), 1).to(torch.int8)
     weights = (bits.to(torch.int8) * values).view(len(queries), -1, CB, 8).transpose(2, 3).contiguous()
     return weights, bits.sum((1, 2), dtype=torch.int32)
 

@@ -99,7 +99,7 @@ def _step(
             low, first, _ = least(tl.dot(rows, load_table(own, k0, BC, SP)), k0 + tl.arange(0, BC), K, False)
             label = tl.where(low < best, first, label)  # strict: an earlier tile keeps a tie
             best = tl.minimum(best, low)
-        label = tl.where(n < N, label, -1)
+        label = tl.where(n < N, tl.minimum(label, K - 1), -1)  # padded columns may round below the last
         total = add_by_label(total, x, label, BK, SP, PART)
     sums, counts = sums_and_counts(total, BK, SP)
     s = tl.arange(0, SP)

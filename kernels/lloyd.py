@@ -81,7 +81,7 @@ def _lloyd(
             x = tl.load(rows[:, None] + j // 4, mask=(n[:, None] < N) & (j // 4 < S), other=0.0)
             halves, _, _ = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
             _, label, _ = least(tl.dot(halves, table), k, K, False)
-            label = tl.where(n < N, label, -1)
+            label = tl.where(n < N, tl.minimum(label, K - 1), -1)  # padded columns may round below the last
             total = add_by_label(total, x, label, BK, SP, PART)
         sums, counts = sums_and_counts(total, BK, SP)
         means = tl.div_rn(sums, tl.maximum(counts, 1).to(tl.float32)[:, None])
