@@ -256,8 +256,9 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
         for D, bits in product((16, 64, 128, 256, 2048, 8192, 16384), (1, 3, 5, 6, 7)):
             yield t(N, D), t(D), t(16), t(8), bits
     elif op == "scalar_encode":
-        for D in (16, 32, 64, 128, 256):
-            yield t(N, D), t(1), t(1), 255
+        for D in (1, 2, 4, 16, 32, 64, 128):
+            for d in (D, D + 1, D + 2):  # words of 4, 1 and 2 values
+                yield t(N, d), t(1), t(1), 255
     elif op == "rescore":
         for D in (1, 32, 64, 128):
             yield t(1, D), t(N, D), t(1, 100, dtype=torch.int64), "cosine", None, None
