@@ -47,8 +47,8 @@ def _decode(
     packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, share, stride_n,
     S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    # Rows and chunks share an axis, chunks first. Of two axes triton 3.6 would lay lanes along the first and 3.9
-    # along the second, and the lanes of a warp have to write one row.
+    # Rows and chunks share an axis, chunks first. Of two axes triton 3.6 would lay lanes along the first and
+    # 3.9 along the second, and the lanes of a warp have to write one row.
     t = tl.arange(0, BN * BC)[:, None]
     r = tl.program_id(0).to(tl.int64) * BN + t // BC
     c = tl.program_id(1) * BC + t % BC
