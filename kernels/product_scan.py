@@ -9,12 +9,15 @@ table through L1 and multiplies it by as many rows of the transposed queries. Bo
 whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of neighbours are
 joined into one of 256 rows, so that a gather is as long as for 8 bits.
 Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
-N*D*itemsize for each BQ queries.
+N*D*itemsize for each BQ queries. From _MANY queries on, N*D*itemsize out and in again instead, 256 MB at a
+time.
 Source: Jegou, Douze, Schmid (2011), section III, as a product: q.x is linear in the decoded x.
 Ladder: 1. torch, blocks of rows decoded to memory and multiplied: 2*N*D*itemsize moved more. 2. decode and
 dot in one kernel, the rows as the left operand (here). The queries on the left would leave a group's rows in
 one thread, and Triton 3.6 cannot compile that form for S = 4. num_stages = 1: gathers pass through L1, where
-the table stays; with 2 they become asynchronous copies, which read L2.
+the table stays; with 2 they become asynchronous copies, which read L2. 3. for many queries, blocks of rows
+decoded into memory once, then multiplied by all queries with their scores kept on the chip (_row_scan.py):
+decoding is no longer done again for each 128 queries, and both operands are asynchronous copies.
 """
 
 from typing import NamedTuple
@@ -26,6 +29,12 @@ from torch import Tensor
 
 from ._bits import load_code
 from ._launch import launch_or
+from ._row_scan import RowTile, scan_rows
+from .decode import decode
+
+_MANY = 129  # queries from which a row is decoded once into memory instead of once per tile of queries
+_BLOCK = 1 << 28  # bytes of decoded rows at a time
+_STEP = 4096  # rows of which a block is a multiple, so that it begins a group
 
 
 class Tile(NamedTuple):
@@ -68,8 +77,12 @@ def _estimates(
     row_ok = n < N
     acc = tl.zeros([BN, BQ], tl.float32)
     for step in tl.range(0, steps, num_stages=1):
-        m = step * BS // S * BM + tl.arange(0, BM)  # [BM]
-        s = step * BS % S + tl.arange(0, BS)  # [BS]
+        if BS == S:  # triton 3.6 does not see that `step * BS % S` is 0, and would gather 2 bytes at a time
+            m = step * BM + tl.arange(0, BM)  # [BM]
+            s = tl.arange(0, BS)  # [BS]
+        else:
+            m = step * BS // S + tl.arange(0, BM)
+            s = step * BS % S + tl.arange(0, BS)
         code = load_code(packed_ptr + n[:, None] * B, m[None, :], row_ok[:, None], NBITS)
         rows = table_ptr + m.to(tl.int64)[None, :] * ((1 << NBITS) * S) + code * S  # [BN, BM]
         x = tl.reshape(tl.load(rows[:, :, None] + s[None, None, :]), [BN, BM * BS])
@@ -149,25 +162,50 @@ def product_scan(
     bias: Tensor | None,
     mask: Tensor | None,
     group: int,
-    tile: Tile | None = None,
+    tile: Tile | RowTile | None = None,
 ) -> Tensor:
     """Launch: (N, B) uint8, (M, K, S), (Q, M*S), three of (N,) or None -> (Q, ceil(N/group)) float32."""
-    (N, B), Q = packed.shape, len(queries)
-    groups = triton.cdiv(N, group)
-    out = torch.empty((Q, groups), dtype=torch.float32, device=packed.device)
+    (N, _), Q = packed.shape, len(queries)
+    out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
         return out
-    table = _joined(table)
-    S = triton.next_power_of_2(table.shape[2])
-    rows = tuple(None if t is None else t.contiguous() for t in (scale, bias))
+    scale, bias = (None if t is None else t.contiguous() for t in (scale, bias))
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
+    args = (packed.contiguous(), _joined(table), queries, scale, bias, mask, group, out)
+    of_rows = tile if isinstance(tile, RowTile) else None
+    if of_rows or (tile is None and Q >= _MANY and _is_for_matrix_units(table.dtype)):
+        launch_or(
+            "_scan_rows[decoded blocks]",
+            lambda: _scan_decoded(*args, of_rows),
+            lambda: _scan_fused(*args, None),
+        )
+    else:
+        _scan_fused(*args, tile)
+    return out
+
+
+def _scan_decoded(packed, table, queries, scale, bias, mask, group, out, tile):
+    """Blocks of rows are decoded into memory once, and multiplied by all queries."""
+    rows = _BLOCK // (queries.shape[1] * queries.element_size())
+    step = max(_STEP, rows // _STEP * _STEP)
+    queries = queries.contiguous()
+    for start in range(0, len(packed), step):
+        some = slice(start, start + step)
+        columns = (None if t is None else t[some] for t in (scale, bias, mask))
+        scan_rows(decode(packed[some], table), queries, *columns, group, out, start // group, tile)
+
+
+def _scan_fused(packed, table, queries, scale, bias, mask, group, out, tile):
+    """Rows are decoded into the operand of the product, again for each tile of queries."""
+    (N, B), Q = packed.shape, len(queries)
+    S = triton.next_power_of_2(table.shape[2])
 
     def launch(S: int, tile: Tile) -> None:
         columns, padded = _padded_queries(queries, table.shape[0], S, tile), _padded_table(table, S, tile)
         q_tiles = columns.shape[1] // tile.BQ
         _product_scan[(triton.cdiv(N, max(tile.BN, group)) * q_tiles,)](
-            packed.contiguous(), padded, columns, *rows, mask, out,
-            N, Q, B, columns.shape[1], q_tiles, groups, len(columns) // (tile.BM * tile.BS),
+            packed, padded, columns, scale, bias, mask, out,
+            N, Q, B, columns.shape[1], q_tiles, out.shape[1], len(columns) // (tile.BM * tile.BS),
             NBITS=table.shape[1].bit_length() - 1, S=S, G=group, BN=tile.BN, BQ=tile.BQ,
             BM=tile.BM, BS=tile.BS, HALF=tile.HALF,
             num_warps=tile.warps, num_stages=1, enable_fp_fusion=False,
@@ -188,4 +226,3 @@ def product_scan(
         launch_or("_product_scan[matrix units]", on_matrix_units, plainly)
     else:
         plainly()
-    return out

@@ -31,6 +31,7 @@ MEANT = {
     "_product_scan": Meant("tensor", "product_scan", rows="BN", where="HALF=True"),
     "_scalar_scan": Meant("tensor", "scalar_scan", rows="BQ", where="TENSOR=True"),
     "_scan_dot": Meant("tensor", "hamming_scan", rows="BQ"),
+    "_scan_rows": Meant("tensor", "product_scan", rows="BQ"),
     "_scan_popcount": Meant("popc", "hamming_scan"),
     "_step": Meant("tensor", "kmeans_step", rows="BN"),
 }

@@ -93,6 +93,7 @@ def _samples(device: str) -> Iterator[tuple[Any, ...]]:
         (5, 131, 7, 4, 4, 32, half),
         (2, 67, 3, 8, 65, 16, half),  # more columns than a step has
         (129, 150, 9, 8, 8, 32, half),
+        (130, 700, 8, 8, 8, 128, half),
         (2, 1100, 2, 8, 16, 1024, half),
         (2, 19, 3, 9, 5, 2, half),
         (1, 23, 1, 16, 2, 1, half),
@@ -148,7 +149,8 @@ def product_scan(
     x[n, m*S + s] = table[m, code[n, m], s], and -inf for rows where mask is False. group as in `adc_scan`.
     Products and sums are float32, whose order is each device's own: an estimate with a known error,
     where `adc_scan` is the final word. On a CPU a bfloat16 product is rounded to bfloat16 once more.
-    The decoded rows take memory of one block a thread: 4096 rows on a CPU, a tile on a GPU.
+    The decoded rows take memory of one block: 4096 rows per thread on a CPU; on a GPU a tile, or 256 MB
+    for more than 128 queries.
     """
     best: Tensor = _op(packed, table, queries, scale, bias, mask, group)
     return best
