@@ -3,8 +3,9 @@
 out[q, g] = max over the rows n of group g of (x[n] . queries[q]) * scale[n] + bias[n], products and sums in
 fp32, -inf where mask[n] is False.
 Layouts: x (N, D) and queries (Q, D) float16 or bfloat16 by rows, scale, bias (N,) fp32 or None, mask (N,) or
-None -> columns [first, first + ceil(N/group)) of out (Q, groups). The queries are the left operand, so that
-the rows of a group lie in the registers of four threads, and a maximum costs one instruction per score.
+None -> columns [first, first + ceil(N/group)) of out (Q, groups). D is a multiple of BD. The queries are the
+left operand, so that the rows of a group lie in the registers of four threads, and a maximum costs one
+instruction per score.
 Bytes moved: N*D*2 in, from memory once and for the other tiles of queries from L2, Q*ceil(N/group)*4 out.
 """
 
@@ -36,9 +37,9 @@ TILES = (
 )
 
 
-def _tile(D: int, target: str) -> RowTile:
-    """The widest that spills nowhere: half the rows on Blackwell, less where D has to be masked."""
-    if not target.startswith("cuda") or D % 64:
+def _tile(target: str) -> RowTile:
+    """The widest that spills nowhere: half the rows on Blackwell."""
+    if not target.startswith("cuda"):
         return RowTile(64, 128, 64, 4, 2)  # in the 64 KiB of AMD's processors
     return TILES[2] if target == "cuda 100" else TILES[0]
 
@@ -46,7 +47,7 @@ def _tile(D: int, target: str) -> RowTile:
 @triton.jit(do_not_specialize=["N", "Q", "q_tiles", "groups", "first"])
 def _scan_rows(
     x_ptr, queries_ptr, scale_ptr, bias_ptr, mask_ptr, out_ptr, N, Q, D, q_tiles, groups, first,
-    G: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
+    G: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     GROUPS: tl.constexpr = max(BN // G, 1)  # that end in this program
@@ -62,13 +63,7 @@ def _scan_rows(
         at = n.to(tl.int64)
         acc = tl.zeros([BQ, BN], tl.float32)
         for d0 in tl.range(0, D, BD, num_stages=STAGES):
-            if EVEN:
-                y, x = tl.load(asked + d0), tl.load(rows + d0)
-            else:
-                there = (d0 + d < D)[None, :]
-                y = tl.load(asked + d0, mask=there, other=0.0)
-                x = tl.load(rows + d0, mask=there, other=0.0)
-            acc = tl.dot(y, tl.trans(x), acc)
+            acc = tl.dot(tl.load(asked + d0), tl.trans(tl.load(rows + d0)), acc)
         if scale_ptr is not None:
             acc *= tl.load(scale_ptr + at, mask=row_ok, other=0.0)[None, :]
         if bias_ptr is not None:
@@ -87,10 +82,10 @@ def scan_rows(
     group: int, out: Tensor, first: int, tile: RowTile | None = None,
 ) -> None:  # fmt: skip
     """Launch: write the groups of these rows into out from column `first` on. mask: uint8."""
-    (N, D), Q, tile = x.shape, len(queries), tile or _tile(x.shape[1], compile_target())
+    (N, D), Q, tile = x.shape, len(queries), tile or _tile(compile_target())
     q_tiles = triton.cdiv(Q, tile.BQ)
     _scan_rows[(triton.cdiv(N, max(tile.BN, group)) * q_tiles,)](
         x, queries, scale, bias, mask, out, N, Q, D, q_tiles, out.shape[1], first,
-        G=group, BQ=tile.BQ, BN=tile.BN, BD=tile.BD, EVEN=D % tile.BD == 0, STAGES=tile.stages,
+        G=group, BQ=tile.BQ, BN=tile.BN, BD=tile.BD, STAGES=tile.stages,
         num_warps=tile.warps, enable_fp_fusion=False,
     )  # fmt: skip

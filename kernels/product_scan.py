@@ -33,6 +33,7 @@ from ._row_scan import RowTile, scan_rows
 from .decode import decode
 
 _MANY = 129  # queries from which a row is decoded once into memory instead of once per tile of queries
+_COLUMNS = 64  # of which decoded rows have to be a multiple then
 _BLOCK = 1 << 28  # bytes of decoded rows at a time
 _STEP = 4096  # rows of which a block is a multiple, so that it begins a group
 
@@ -173,7 +174,8 @@ def product_scan(
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
     args = (packed.contiguous(), _joined(table), queries, scale, bias, mask, group, out)
     of_rows = tile if isinstance(tile, RowTile) else None
-    if of_rows or (tile is None and Q >= _MANY and _is_for_matrix_units(table.dtype)):
+    many = Q >= _MANY and queries.shape[1] % _COLUMNS == 0 and _is_for_matrix_units(table.dtype)
+    if of_rows or (many and tile is None):
         launch_or(
             "_scan_rows[decoded blocks]",
             lambda: _scan_decoded(*args, of_rows),
