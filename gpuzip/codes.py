@@ -171,7 +171,9 @@ class Codes:
                 lambda q, metric: store.codec.scorer(store, q, metric), len(store), store.device
             )
         return ReadStore(
-            lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device), len(self)
+            lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device),
+            len(self),
+            each_once=self.device.type != "cuda" or store.device != self.device,
         )
 
     def quality(self, x: Matrix) -> Quality | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.rows import Matrix, Rows
-from gpuzip.search import WORKSPACE, Scorer
+from gpuzip.rows import LARGEST_NORM, Matrix, Rows
+from gpuzip.search import Scorer, workspace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Store(Protocol):
@@ -22,35 +25,75 @@ class Store(Protocol):
     def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         """(Q, D) float32, (Q, R) int64 -> (Q, R) float32, the greater the better; -inf for ids outside."""
 
+    def sound(self, ids: Tensor) -> Tensor | None:
+        """Whether the rows of ids are fit to score by: (Q,) bool; None where `keys` sees to it."""
+
+    def checked(self) -> Store:
+        """A store of the same rows whose `keys` raises for those that are not fit."""
+
+
+class _ChecksKeys:
+    """What stores share whose rows need no check, or whose `keys` checks them."""
+
+    def sound(self, ids: Tensor) -> Tensor | None:
+        return None
+
+    def checked(self) -> Self:
+        return self
+
 
 class InPlaceStore:
-    """Rows of a tensor, unchecked: what a CUDA graph can record, which must not ask which rows there are."""
+    """Rows of a tensor on the device of the codes: nothing waits to learn which there are.
 
-    def __init__(self, x: Tensor) -> None:
-        self._x = x
+    checked: the store that reads them one by one; None where a CUDA graph is recorded, which checks nothing.
+    """
+
+    def __init__(self, x: Tensor, checked: Store | None) -> None:
+        self._x, self._checked = x, checked
 
     def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         return rescore(queries, self._x, ids, metric)
 
+    def sound(self, ids: Tensor) -> Tensor | None:
+        """By squared norms, which are NaN or too large where a row is not fit: its distance from 0."""
+        if self._checked is None:
+            return None
+        squares = rescore(
+            self._x.new_zeros((len(ids), self._x.shape[1]), dtype=torch.float32), self._x, ids, "l2"
+        )
+        return (squares > -(LARGEST_NORM**2)).all(1)
 
-class ReadStore:
-    """Rows that are read by id: of a matrix or map, or codes that are decoded. Each once for some queries.
+    def checked(self) -> Store:
+        return self._checked or self
 
-    read: ascending ids -> (n, D) float rows on the device of the queries.
+
+class ReadStore(_ChecksKeys):
+    """Rows that are read by id: of a matrix or map, or codes that are decoded.
+
+    read: ids, ascending where each is read once -> (n, D) float rows on the device of the queries.
+    each_once: whether a row is read once for some queries, which waits for a GPU to learn which there are.
     """
 
-    def __init__(self, read: Callable[[Tensor], Tensor], n: int) -> None:
-        self._read, self._n = read, n
+    def __init__(self, read: Callable[[Tensor], Tensor], n: int, each_once: bool) -> None:
+        self._read, self._n, self._each_once = read, n, each_once
 
     def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
-        keys = torch.empty(ids.shape, device=ids.device)
-        for some in _some_queries(ids, queries.shape[1]):
-            known, place = ids[some].clamp(0, self._n - 1).unique(return_inverse=True)
-            keys[some] = rescore(queries[some], self._read(known), place, metric)
+        parts = [
+            self._keys(queries[some], ids[some], metric) for some in _some_queries(ids, queries.shape[1])
+        ]
+        keys = parts[0] if len(parts) == 1 else torch.cat(parts)
         return keys.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
 
+    def _keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+        ids = ids.clamp(0, self._n - 1)
+        if self._each_once:
+            known, place = ids.unique(return_inverse=True)
+        else:
+            known, place = ids.view(-1), torch.arange(ids.numel(), device=ids.device).view(ids.shape)
+        return rescore(queries, self._read(known), place, metric)
 
-class ScorerStore:
+
+class ScorerStore(_ChecksKeys):
     """Rows of codes whose scores are no decoded rows': the keys that their codec gathers.
 
     scorer: (Q, D) float32 queries on `device`, where the codes are, and a metric -> their scorer.
@@ -66,9 +109,9 @@ class ScorerStore:
 
 
 def _some_queries(ids: Tensor, D: int) -> Iterator[slice]:
-    """Queries whose candidates take at most WORKSPACE as float32."""
-    step = max(1, WORKSPACE // max(1, 4 * D * ids.shape[1]))
-    for start in range(0, len(ids), step):
+    """Queries whose candidates take at most the workspace as float32."""
+    step = max(1, workspace(ids.device) // max(1, 4 * D * ids.shape[1]))
+    for start in range(0, max(1, len(ids)), step):
         yield slice(start, start + step)
 
 
@@ -82,18 +125,24 @@ def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> S
         raise GpuzipError(
             f"{who}: rescore has {rows.n} rows, there are {n} codes. Pass the rows of these codes."
         )
+    read = ReadStore(lambda ids: rows.rows(ids).to(device), n, each_once=True)
     if isinstance(x, Tensor) and is_capturing(device):
-        return InPlaceStore(x.detach())
-    return ReadStore(lambda ids: rows.rows(ids).to(device), n)
+        return InPlaceStore(x.detach(), None)
+    if isinstance(x, Tensor) and device.type == "cuda" and x.dtype != torch.float64 and x.stride(1) == 1:
+        return InPlaceStore(x.detach(), read)
+    return read
 
 
 def best_of_candidates(
     store: Store, queries: Tensor, ids: Tensor, metric: str, k: int
-) -> tuple[Tensor, Tensor]:
-    """The k best of every query's candidates: keys (Q, k), ids (Q, k); the lowest id first among equals."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The k best of every query's candidates: keys (Q, k), ids (Q, k); the lowest id first among equals.
+
+    Last whether the rows of the candidates were fit to score by, (Q,) bool; None where all were.
+    """
     ids = ids.sort(1).values  # so that position breaks ties as id does
     keys, at = topk(store.keys(queries, ids, metric), k)
-    return keys, ids.gather(1, at)
+    return keys, ids.gather(1, at), store.sound(ids)
 
 
 def check_multiplier(who: str, value: Any) -> float:

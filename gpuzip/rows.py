@@ -65,6 +65,7 @@ class Rows:
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
         self._turn: Callable[[Tensor], Tensor] | None = None
+        self._is_checked = False
 
     def turned(self, turn: Callable[[Tensor], Tensor], d: int) -> Rows:
         """The same rows after `turn`, (n, D) -> (n, d) float32, which is done to what is read."""
@@ -89,6 +90,13 @@ class Rows:
         for check in waiting:
             self._check(*check)
 
+    def check(self) -> None:
+        """Checks all rows of a tensor, with one wait; blocks and rows that are read later are not checked."""
+        if isinstance(self._x, Tensor) and not is_capturing(self.device):
+            for _ in self.blocks():
+                pass
+            self._is_checked = True
+
     def block(self, start: int, stop: int) -> Tensor:
         """float32, or the halves that came."""
         return self._checked(self._x[start:stop], range(start, min(stop, self.n)))
@@ -96,7 +104,7 @@ class Rows:
     def rows(self, ids: Tensor) -> Tensor:
         """Rows by id, as `block` gives them."""
         index = ids.to(self.device)
-        return self._checked(self._x[index if isinstance(self._x, Tensor) else index.numpy()], ids.tolist())
+        return self._checked(self._x[index if isinstance(self._x, Tensor) else index.numpy()], ids)
 
     def sample(self, limit: int, seed: int) -> Tensor:
         """All rows when there are at most `limit`, else that many drawn without repetition."""
@@ -108,7 +116,8 @@ class Rows:
 
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         x = _readable(part)
-        self._check(part, _is_sound(x), ids)
+        if not self._is_checked and not is_capturing(self.device):
+            self._check(part, _is_sound(x), ids)
         return self._given(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
@@ -126,7 +135,7 @@ class Rows:
         what = "a value too large: squares of rows must fit in float32" if finite else "NaN or inf"
         advice = "Scale the rows down" if finite else "Drop those rows or replace the values"
         raise GpuzipError(
-            f"{self.who}: row {ids[first]} holds {what} ({len(bad)} such rows in this block). {advice}."
+            f"{self.who}: row {int(ids[first])} holds {what} ({len(bad)} such rows in this block). {advice}."
         )
 
 
@@ -165,8 +174,14 @@ class PackedRows:
         self._x = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x).copy())
         self.n = len(x)
 
+    def check(self) -> None:
+        """Every byte is a code."""
+
     def block(self, start: int, stop: int) -> Tensor:
         return self._x[start:stop]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self._x[ids.to(self._x.device)]
 
 
 def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:

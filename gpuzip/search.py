@@ -8,6 +8,7 @@ forbidden row has the key -inf, so with k allowed rows or more none is among the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -21,14 +22,22 @@ from gpuzip.rows import whole
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
-#: Bytes that tables, group extrema and candidates of the queries searched at a time may take: queries
-#: are cut into chunks that fit. One query alone uses what it needs, about 8 bytes for every group of
-#: rows. On top come the tiles of each thread of a CPU, some 20 MB, and 4 bytes a row while many
-#: queries are searched by "l2". What one chunk takes is free again before the next.
+#: Bytes that tables, group extrema and candidates of the queries searched at a time may take on a CPU:
+#: queries are cut into chunks that fit. One query alone uses what it needs, about 8 bytes for every group of
+#: rows. On top come the tiles of each thread of a CPU, some 20 MB, and 4 bytes a row while many queries are
+#: searched by "l2". What one chunk takes is free again before the next.
 WORKSPACE = 128 << 20
+
+#: The same on a GPU, at most, and as a share of its memory. A chunk reads all codes, so that few queries a
+#: chunk leave the matrix units waiting for memory: 128 of them, of 100 million rows and k = 100, take 1 GB.
+GPU_WORKSPACE, _GPU_SHARE = 2 << 30, 16
 
 _MAX_GROUP = 1024
 _WIDER = 16  # times as many candidates, for a query whose first ones leave a doubt
+_TILE = 128  # queries of a GPU's matrix product
+
+#: How `attempt` looks for rows, each slower and surer than the one before; the last leaves no doubt.
+ROADS = FIRST, WIDER, EXACT = range(3)
 
 
 class Scorer(Protocol):
@@ -45,16 +54,19 @@ class Scorer(Protocol):
     """How much longer a key takes to gather than by look-up tables, which is 1: groups are smaller for it."""
 
     def group_max(self, group: int) -> Tensor:
-        """(Q, ceil(N / group)): the best key of each `group` consecutive rows, or an estimate of it."""
+        """(Q, ceil(N / group)): the best key of each `group` consecutive rows, or an estimate of it.
+
+        Estimates may have a scale of their own for each query, above 0, and a shift; `ceiling` knows them.
+        """
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         """The greatest key that a group with this `group_max` can hold: (Q, 1) -> (Q, 1)."""
 
     def gather(self, ids: Tensor) -> Tensor:
-        """The final keys of rows ids: (Q, R) int64 -> (Q, R)."""
+        """The final keys of rows ids: (Q, R) int64 -> (Q, R); -inf for ids that are no rows."""
 
-    def exact(self, queries: Tensor) -> Scorer:
-        """An exact scorer of some of the queries, named by index."""
+    def exact(self, queries: Tensor | None = None) -> Scorer:
+        """An exact scorer of some of the queries, named by index on their device, or of all."""
 
 
 def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
@@ -62,18 +74,90 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
 
     With fewer than k allowed rows, the last places hold -inf and any id.
     """
-    if scorer.is_exact:
-        return _best_exact(scorer, k)
-    group = group_size(scorer.N, _candidate_groups(k), scorer.gather_cost)
-    if group == 1:
-        return _best_exact(scorer.exact(torch.arange(scorer.Q)), k)
-    estimates, taken = scorer.group_max(group), _candidate_groups(k)
-    values, groups = topk(estimates, taken + 1)
-    keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
-    unsure = _unsure(keys, scorer.ceiling(values[:, -1:]))
-    for some in unsure.split(_at_once(taken, group)) if len(unsure) else ():
-        keys[some], ids[some] = _best_of_unsure(scorer, some, estimates, k, group)
+    keys, ids, unsure = attempt(scorer, k, FIRST)
+    if unsure is not None and len(some := unsure.nonzero().view(-1)):
+        keys[some], ids[some] = _best_exact(scorer.exact(some), k)
     return keys, ids
+
+
+def attempt(scorer: Scorer, k: int, road: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `best`, and of which queries it is unsure, (Q,) bool, or None: of none. Nothing waits for a GPU.
+
+    road: of ROADS. A query is unsure where a group that was not taken may hold a better row than the last.
+    """
+    group, taken = group_size(scorer.N, _candidate_groups(k), scorer.gather_cost), _candidate_groups(k)
+    if road == WIDER:
+        taken *= _WIDER
+        road = EXACT if 4 * taken * group >= scorer.N else road
+    if scorer.is_exact or road == EXACT or group == 1:
+        return *_best_exact(scorer if scorer.is_exact else scorer.exact(), k), None
+    values, groups = topk(scorer.group_max(group), taken + 1)
+    keys, ids = _best_of_groups(scorer, groups[:, :taken], k, group)
+    return keys, ids, keys[:, -1] <= scorer.ceiling(values[:, -1:])[:, 0]
+
+
+Attempt = Callable[[slice | Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
+
+
+def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Keys and ids of all queries: chunk by chunk, then of the unsure ones again by the next road.
+
+    attempt: some queries and a road -> as `attempt` above. queries: how many, or their numbers. steps: how
+    many at a time, and by later roads. All chunks are launched before the first wait, which tells who is
+    unsure: a GPU is waited for once a road that is taken, however many chunks there are.
+    """
+    chunks: Sequence[slice | Tensor]
+    if isinstance(queries, int):
+        chunks = [slice(a, min(a + steps[0], queries)) for a in range(0, queries, steps[0])]
+    else:
+        chunks = queries.split(steps[0])
+    found = [attempt(some, FIRST) for some in chunks]
+    keys, ids = _joined([part[0] for part in found]), _joined([part[1] for part in found])
+    at = _unsure(found)  # of the queries
+    for road in (WIDER, EXACT):
+        if at is None or len(at) == 0:
+            break
+        again = at.split(steps[1])
+        found = [attempt(some if isinstance(queries, int) else queries[some], road) for some in again]
+        for some, part in zip(again, found, strict=True):
+            keys[some], ids[some] = part[:2]
+        unsure = _unsure(found)
+        at = None if unsure is None else at[unsure]
+    return keys, ids
+
+
+def _unsure(found: list[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor | None:
+    """The numbers of the unsure ones among the queries of these chunks; None, without a wait, of none."""
+    if all(unsure is None for _, _, unsure in found):
+        return None
+    of_chunks = [
+        ids.new_zeros(len(ids), dtype=torch.bool) if unsure is None else unsure for _, ids, unsure in found
+    ]
+    return _joined(of_chunks).nonzero().view(-1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def workspace(device: torch.device) -> int:
+    """Bytes that the queries searched at a time may take on a device."""
+    if device.type != "cuda":
+        return WORKSPACE
+    return min(GPU_WORKSPACE, torch.cuda.get_device_properties(device).total_memory // _GPU_SHARE)
+
+
+def at_once(queries: int, fit: int) -> int:
+    """How many queries to search at a time where `fit` fit: even chunks, of whole tiles where they can be.
+
+    A chunk costs what its last tile would if it were full, so that all chunks but the last are whole.
+    """
+    if queries <= fit:
+        return max(1, queries)
+    tile = _TILE if fit >= _TILE else min(16, 1 << (max(1, fit).bit_length() - 1))
+    fit = max(1, fit // tile * tile)
+    even = -(-queries // -(-queries // fit))  # of as few chunks as there can be
+    return min(fit, -(-even // tile) * tile)
 
 
 def group_size(N: int, k: int, gather_cost: int = 1) -> int:
@@ -101,38 +185,17 @@ def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
     return _best_of_groups(scorer, topk(first, k)[1], k, group)
 
 
-def _unsure(keys: Tensor, ceiling: Tensor) -> Tensor:
-    """Queries of which a group that was not taken may hold a better row than the last key."""
-    return (keys[:, -1:] <= ceiling)[:, 0].nonzero().view(-1)
-
-
-def _best_of_unsure(
-    scorer: Scorer, queries: Tensor, estimates: Tensor, k: int, group: int
-) -> tuple[Tensor, Tensor]:
-    """Of some queries: by many more groups, and where that leaves a doubt by all rows."""
-    exact, taken = scorer.exact(queries), _WIDER * _candidate_groups(k)
-    if 4 * taken * group >= scorer.N:
-        return _best_exact(exact, k)
-    values, groups = topk(estimates[queries], taken + 1)
-    keys, ids = _best_of_groups(exact, groups[:, :taken], k, group)
-    last = torch.zeros((scorer.Q, 1), device=keys.device).index_copy_(0, queries, values[:, -1:])
-    left = _unsure(keys, scorer.ceiling(last)[queries])
-    if len(left):
-        keys[left], ids[left] = _best_exact(scorer.exact(queries[left]), k)
-    return keys, ids
-
-
-def _at_once(taken: int, group: int) -> int:
-    """Queries whose many more candidates fit in the workspace."""
-    return max(1, WORKSPACE // (40 * _WIDER * taken * group))
+def wider_bytes(N: int, k: int, gather_cost: int = 1) -> int:
+    """As `query_bytes`, of the roads after the first: where it doubts, a query takes many more candidates."""
+    groups = _candidate_groups(k)
+    return _WIDER * 40 * groups * group_size(N, groups, gather_cost)
 
 
 def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
-    first_ids = groups.sort(1).values * group  # ascending, so that position breaks ties as id does
-    ids = (first_ids[:, :, None] + torch.arange(group, device=groups.device)).view(len(groups), -1)
-    outside = ids >= scorer.N
-    keys = scorer.gather(ids.clamp(max=scorer.N - 1)).masked_fill_(outside, float("-inf"))
-    keys, at = topk(keys, k)
+    groups = groups.sort(1).values  # ascending, so that position breaks ties as id does
+    places = torch.arange(group, device=groups.device)
+    ids = torch.add(places, groups[:, :, None], alpha=group).view(len(groups), -1)
+    keys, at = topk(scorer.gather(ids), k)
     return keys, torch.gather(ids, 1, at)
 
 
@@ -146,7 +209,7 @@ class Exhaustive:
         self.gather_cost = scorer.gather_cost
 
     def group_max(self, group: int) -> Tensor:
-        step = max(1, WORKSPACE // (64 * group * max(1, self.Q))) * group
+        step = max(1, workspace(self._device) // (64 * group * max(1, self.Q))) * group
         parts = []
         for start in range(0, self.N, step):
             ids = torch.arange(start, min(start + step, self.N), device=self._device)
@@ -159,7 +222,7 @@ class Exhaustive:
     def gather(self, ids: Tensor) -> Tensor:
         return self._scorer.gather(ids)
 
-    def exact(self, queries: Tensor) -> Scorer:
+    def exact(self, queries: Tensor | None = None) -> Scorer:
         return self._scorer.exact(queries)
 
 

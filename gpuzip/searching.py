@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,18 @@ from gpuzip.capture import is_capturing
 from gpuzip.errors import GpuzipError
 from gpuzip.rescoring import Store, best_of_candidates, check_multiplier
 from gpuzip.rows import Matrix, PackedRows, Rows
-from gpuzip.search import WORKSPACE, best, check_k, check_mask, check_metric, query_bytes
+from gpuzip.search import (
+    FIRST,
+    at_once,
+    attempt,
+    check_k,
+    check_mask,
+    check_metric,
+    query_bytes,
+    until_sure,
+    wider_bytes,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
@@ -96,47 +108,69 @@ def _asked(codes: Codes, queries: Matrix, metric: str) -> Rows | PackedRows:
 
 
 def _answers(codes: Codes, plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
-    """Chunk by chunk of the queries, each within the workspace."""
-    keys = torch.empty((asked.n, plan.k), device=codes.device)
-    ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=codes.device)
-    step = _at_once(codes, plan.found)
-    for start in range(0, asked.n if plan.k else 0, step):
-        block = asked.block(start, start + step).to(codes.device)
-        block = block if block.dtype == torch.uint8 else block.float()
-        keys[start : start + step], ids[start : start + step] = _of_block(codes, plan, block)
+    """By more and more candidates, for queries where the last of them leaves room for a better row."""
+    if asked.n == 0 or plan.k == 0:
+        ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=codes.device)
+        return _scores(torch.empty(ids.shape, device=codes.device), plan.metric, False), ids
+    if codes.device.type == "cuda":
+        asked.check()
+    found, bounds = plan.found, plan.most > plan.found
+    left = torch.zeros(asked.n, dtype=torch.bool, device=codes.device) if bounds else None
+    keys, ids = _found(plan, asked, asked.n, found, left)
+    while left is not None and found < plan.most and len(some := left.nonzero().view(-1)):
+        found = min(_MORE * found, plan.most)
+        keys[some], ids[some] = _found(plan, asked, some, found, left)
     absent = plan.mask is not None and is_capturing(codes.device)  # else there are k rows for k places
     return _scores(keys, plan.metric, absent), ids
 
 
-def _at_once(codes: Codes, found: int) -> int:
-    """Queries whose work fits in the workspace."""
-    one = query_bytes(len(codes), found, codes.codec.gather_cost) + codes.codec.scorer_bytes
-    return max(1, WORKSPACE // one)
+def _found(
+    plan: Plan, asked: Rows | PackedRows, queries: int | Tensor, found: int, left: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Keys (Q, k) and ids (Q, k) of all queries, or of some by number, from so many candidates.
+
+    left: of all queries, where it is noted whether the last candidate's key is above the last of these.
+    """
+    device = plan.codes.device
+
+    def one_chunk(some: slice | Tensor, road: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        block = asked.block(some.start, some.stop) if isinstance(some, slice) else asked.rows(some)
+        block = block.to(device)
+        block = block if block.dtype == torch.uint8 else block.float()
+        keys, ids, unsure, more = _of_block(plan, block, found, road)
+        if left is not None:
+            left[some] = more()
+        return keys, ids, unsure
+
+    return until_sure(
+        one_chunk, queries, _steps(plan, queries if isinstance(queries, int) else len(queries), found)
+    )
 
 
-def _of_block(codes: Codes, plan: Plan, queries: Tensor) -> tuple[Tensor, Tensor]:
-    """By more and more candidates, for queries where the last of them leaves room for a better row."""
-    keys, ids, left = _found(plan, queries, plan.found)
-    unsure, found = left.nonzero().view(-1) if plan.most > plan.found else left[:0], plan.found
-    while len(unsure) and found < plan.most:
-        found = min(_MORE * found, plan.most)
-        for some in unsure.split(_at_once(codes, found)):
-            keys[some], ids[some], left[some] = _found(plan, queries[some], found)
-        unsure = unsure[left[unsure]]
-    return keys, ids
+def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
+    """Queries whose work fits in the workspace, at first and where more of their rows are looked at."""
+    codes, room = plan.codes, workspace(plan.codes.device)
+    size = len(codes), found, codes.codec.gather_cost
+    own = codes.codec.scorer_bytes
+    return at_once(queries, room // (query_bytes(*size) + own)), max(1, room // (wider_bytes(*size) + own))
 
 
-def _found(plan: Plan, queries: Tensor, found: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys (Q, k), ids (Q, k), and whether the last candidate's key is above the last of these: (Q,) bool."""
+def _of_block(
+    plan: Plan, queries: Tensor, found: int, road: int
+) -> tuple[Tensor, Tensor, Tensor | None, Callable[[], Tensor]]:
+    """Keys and ids (Q, k), which are unsure, and what tells where more candidates may hold a better row."""
     codes = plan.codes
-    firsts, ids = best(codes.codec.scorer(codes, queries, plan.first, plan.mask), found)
+    firsts, ids, unsure = attempt(codes.codec.scorer(codes, queries, plan.first, plan.mask), found, road)
     if plan.mask is not None and is_capturing(codes.device):
         ids.masked_fill_(firsts.isneginf(), -1)
     if plan.store is None:
         keys = firsts
     else:
-        keys, ids = best_of_candidates(plan.store, queries, ids, plan.metric, plan.k)
-    return keys, ids, firsts[:, -1] > keys[:, -1]
+        store = plan.store if road == FIRST else plan.store.checked()
+        keys, ids, sound = best_of_candidates(store, queries, ids, plan.metric, plan.k)
+        if sound is not None:  # the next road reads the rows one by one and says which is not
+            unsure = ~sound if unsure is None else unsure | ~sound
+    return keys, ids, unsure, lambda: firsts[:, -1] > keys[:, -1]
 
 
 def _scores(keys: Tensor, metric: str, absent: bool) -> Tensor:

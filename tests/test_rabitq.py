@@ -216,7 +216,7 @@ def test_planes_are_put_side_by_side_some_rows_at_a_time(real, real_queries, mon
     codes = RaBitQuantizer(3).fit(real[:500]).encode(real[:5000])
     want = codes.search(real_queries[:3], 10)
     monkeypatch.setattr("gpuzip.codecs._rabitq_scorer._ROWS", {"cpu": 1024, "cuda": 1024})
-    monkeypatch.setattr("gpuzip.codecs._rabitq_scorer.WORKSPACE", 1)
+    monkeypatch.setattr("gpuzip.search.WORKSPACE", 1)
     for one, other in zip(codes.search(real_queries[:3], 10), want, strict=True):
         assert torch.equal(one, other)
 

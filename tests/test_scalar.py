@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpuzip import GpuzipError, ScalarQuantizer, recall, search
+from gpuzip import GpuzipError, ScalarQuantizer, recall, search, searching
 from gpuzip.codecs._scalar_scorer import ScalarScorer
 from gpuzip.search import Exhaustive
 
@@ -178,18 +178,18 @@ def test_doubtful_queries_look_wider_before_they_look_everywhere(monkeypatch):
     codes = ScalarQuantizer().fit(x).encode(x)
     everywhere: list[int] = []
     monkeypatch.setattr(Exhaustive, "group_max", lambda self, group: everywhere.append(self.Q))
-    wider: list[int] = []
-    monkeypatch.setattr(search, "_best_of_unsure", noting(search._best_of_unsure, wider))
+    wider: list[tuple[int, int]] = []
+    monkeypatch.setattr(searching, "attempt", noting(search.attempt, wider))
     values, _ = codes.search(x[[5000, 7]], 5, "ip")
     scores = x[[5000, 7]].double() @ codes.decode().double().T
     torch.testing.assert_close(values.double(), scores.topk(5).values, rtol=0, atol=1e-4)
-    assert wider == [1] and not everywhere
+    assert wider == [(search.FIRST, 2), (search.WIDER, 1)] and not everywhere
 
 
 def noting(function, seen):
-    def noted(scorer, queries, *rest):
-        seen.append(len(queries))
-        return function(scorer, queries, *rest)
+    def noted(scorer, k, road):
+        seen.append((road, scorer.Q))
+        return function(scorer, k, road)
 
     return noted
 

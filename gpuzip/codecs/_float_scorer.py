@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpuzip.capture import is_capturing
 from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
+from gpuzip.matmul import products_are_float32
 from gpuzip.ops import max_of_groups, rescore
 from gpuzip.parallel import map_blocks
 from gpuzip.search import Exhaustive, Scorer
@@ -53,8 +54,8 @@ class FloatScorer:
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":
                 keys *= inverse(norms)
-            else:
-                keys = keys.mul_(2).sub_(norms.square()).sub_(self._length.square().T)
+            else:  # q.x - |x|^2 / 2, and `ceiling` takes the rest
+                keys.addcmul_(norms, norms, value=-0.5)
         if self._mask is not None:
             keys.masked_fill_(~self._mask[start:stop, None], float("-inf"))
         return keys
@@ -62,19 +63,22 @@ class FloatScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         """A sum of D products is off by at most D roundings of its size, there and in the final keys."""
         D = self._store.shape[1]
-        error = (D + 8) * 2.0**-22 if _products_are_float32(self._store.device) else 2.0**-6
-        hidden = error * self._length
-        if self._metric != "cosine":
-            largest = self._norms().max()
-            hidden = error * (self._length + largest).square() if self._metric == "l2" else hidden * largest
-        return torch.where(estimate.isneginf(), estimate, estimate + hidden)
+        error = (D + 8) * 2.0**-22 if products_are_float32(self._store.device) else 2.0**-6
+        hidden: Tensor = error * self._length
+        if self._metric == "l2":
+            hidden = error * (self._length + self._norms().max()).square() - self._length.square()
+            return torch.add(hidden, estimate, alpha=2)
+        if self._metric == "ip":
+            hidden = hidden * self._norms().max()
+        return estimate + hidden
 
     def gather(self, ids: Tensor) -> Tensor:
         keys = rescore(self._queries, self._store, ids, self._metric)
         return forbid(keys, ids, self._mask)
 
-    def exact(self, queries: Tensor) -> Scorer:
-        queries = queries.to(self._queries.device)
+    def exact(self, queries: Tensor | None = None) -> Scorer:
+        if queries is None:
+            return Exhaustive(self, self._store.device)
         some = FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)
         return Exhaustive(some, self._store.device)
 
@@ -85,9 +89,3 @@ def float_scorer(
     """A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact."""
     scorer = FloatScorer(store, norms, queries, metric, mask)
     return Exhaustive(scorer, store.device) if is_capturing(store.device) else scorer
-
-
-def _products_are_float32(device: torch.device) -> bool:
-    """Whether torch rounds nothing before a product of float32."""
-    loose = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return torch.get_float32_matmul_precision() == "highest" and not loose

@@ -28,9 +28,9 @@ class HammingScorer:
     def gather(self, ids: Tensor) -> Tensor:
         return self._keys(hamming_gather(self._queries, self._data, self._mask, ids))
 
-    def exact(self, queries: Tensor) -> HammingScorer:
-        return HammingScorer(self._data, self._queries[queries.to(self._queries.device)], self._mask)
+    def exact(self, queries: Tensor | None = None) -> HammingScorer:
+        return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)
 
     def _keys(self, distances: Tensor) -> Tensor:
-        keys = distances.float().neg_()
+        keys = distances * -1.0  # float32
         return keys if self._mask is None else keys.masked_fill_(distances == _ABSENT, float("-inf"))

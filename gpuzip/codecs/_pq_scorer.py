@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gpuzip.capture import is_capturing
-from gpuzip.codecs._scoring import inverse
+from gpuzip.codecs._scoring import inverse, inverse_norms, largest_norm, minus_squares, normalized
+from gpuzip.matmul import products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer are scored exactly in no time
 _LOST = 2.0**-62  # squares of smaller values may be lost, so norms can be too low by this for each dimension
+_TOP = 2.0**14  # the norm of scaled queries: no value is above it, and float16 holds twice as much
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
@@ -41,10 +45,10 @@ class LutScorer:
         self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
         self.N, self.Q, self._mask = len(codes), len(queries), mask
         sub = queries.view(-1, M, S).permute(1, 2, 0).contiguous()  # [M, S, Q]
-        columns = codes.remembered("centroids", lambda: centroids.mT.contiguous())  # [M, S, K]
+        columns = codes.remembered("columns", lambda: centroids.mT.contiguous())  # [M, S, K]
         tables = _tables(sub, columns, metric)
         self._lut = tables.transpose(0, 1).contiguous()  # [Q, M, K]
-        self._scale = inverse(codes.norms) if metric == "cosine" else None
+        self._scale = inverse_norms(codes) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
         return adc_scan(self._codes.data, self._lut, self._scale, group, self._mask)
@@ -55,13 +59,18 @@ class LutScorer:
     def gather(self, ids: Tensor) -> Tensor:
         return adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask)
 
-    def exact(self, queries: Tensor) -> LutScorer:
-        queries = queries.to(self._queries.device)
-        return LutScorer(self._codes, self._centroids, self._queries[queries], self._metric, self._mask)
+    def exact(self, queries: Tensor | None = None) -> LutScorer:
+        some = self._queries if queries is None else self._queries[queries]
+        return LutScorer(self._codes, self._centroids, some, self._metric, self._mask)
 
 
 class ProductScorer(LutScorer):
-    """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's."""
+    """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's.
+
+    The rounded factors are q' = q * s and x' = x * t. t is a power of two, of the codec; s brings queries to
+    the norm 2**14: each its own, or for "l2", where the norms of rows are added to products, all together.
+    Estimates stay scaled so; `ceiling` scales back the few that matter.
+    """
 
     is_exact = False
 
@@ -70,53 +79,105 @@ class ProductScorer(LutScorer):
     ) -> None:
         super().__init__(codes, centroids, queries, metric, mask)
         self._dtype = _product_dtype(queries.device)
-        of_queries, of_rows = _scales(queries, centroids, self._dtype)
-        self._columns = (queries * of_queries).to(self._dtype)  # [Q, D]
-        self._table = (centroids * of_rows).to(self._dtype)
-        self._unscale = 1 / (of_queries * of_rows)  # all powers of two: exact
-        self._square = queries.square().sum(1, keepdim=True)  # [Q, 1]
-        self._query_error = torch.linalg.vector_norm(
-            queries - self._columns.float() / of_queries, dim=1, keepdim=True
+        unit = _unit(self._dtype, queries.device)
+        self._product: Product = codes.remembered(
+            f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
         )
-        self._row_error = _error_of_rows(centroids, self._table.float() / of_rows, self._dtype)
-
-    def ceiling(self, estimate: Tensor) -> Tensor:
-        """What rounding can hide: of the query, of the row, of sums in float32, and of the product itself.
-
-        With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first
-        difference is known, the second is at most u |x| + `_row_error`. The product is rounded by at
-        most u of itself. Rows so short that their norms lose digits are no candidates for an estimate by
-        cosine. No row of a group without allowed rows is above -inf.
-        """
-        D, u = self._columns.shape[1], torch.finfo(self._dtype).eps / 2
-        norm: Tensor = self._square.sqrt() + D**0.5 * _LOST
-        own_rounding = 1.01 * u * estimate.abs()
-        rounded_norm = 1.01 * norm + self._query_error
-        per_reach: Tensor = self._query_error + rounded_norm * (u + D * 2.0**-22)
-        if self._metric == "cosine":
-            assert self._scale is not None
-            largest = self._scale.max()
-            top = estimate + per_reach + rounded_norm * self._row_error * largest + own_rounding
-            top = torch.where(largest * _LOST < 2.0**-8 / D, top, float("inf"))
-        else:
-            reach = self._codes.norms.max() + D**0.5 * _LOST
-            hidden = per_reach * reach + rounded_norm * self._row_error
-            if self._metric == "ip":
-                top = estimate + hidden + own_rounding
-            else:
-                top = estimate + 2 * (hidden + 1.01 * u * norm * reach) + 2.0**-18 * (norm + reach).square()
-        return torch.where(estimate.isneginf(), estimate, top)
+        self._length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)  # [Q, 1]
+        scale: Tensor | float = _TOP
+        if metric == "ip":
+            scale = _TOP * inverse(self._length)
+        elif metric == "l2":
+            self._longest = self._length.amax().clamp(min=self._product.shortest)
+            scale = _TOP / self._longest
+        self._columns = (queries * scale).to(self._dtype)  # [Q, D]
 
     def group_max(self, group: int) -> Tensor:
-        bias = None
-        if self._metric == "l2":  # 2 q.x - |x|^2, over 2 and scaled as the product is
-            bias = self._codes.norms.square().mul_(-0.5 / self._unscale)
-        best = product_scan(
-            self._codes.data, self._table, self._columns, self._scale, bias, self._mask, group
-        )
-        if self._metric == "l2":
-            return best.mul_(2 * self._unscale).sub_(self._square)
-        return best.mul_(self._unscale)
+        table, bias = self._product.table, None
+        if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
+            bias = minus_squares(self._codes) * (0.5 * _TOP * self._product.scale / self._longest)
+        return product_scan(self._codes.data, table, self._columns, self._scale, bias, self._mask, group)
+
+    def ceiling(self, estimate: Tensor) -> Tensor:
+        """The estimate, scaled back, and what rounding can hide, as `_error` says.
+
+        Rows so short that their norms lose digits are no candidates for an estimate by cosine. No row of a
+        group without allowed rows is above -inf.
+        """
+        D, product, length = self._columns.shape[1], self._product, self._length
+        unscale = 1 / (_TOP * product.scale)
+        if self._metric == "cosine":
+            largest: float = self._codes.remembered("largest inverse norm", self._largest_inverse)
+            if largest * _LOST >= 2.0**-8 / D:
+                return torch.where(estimate.isneginf(), estimate, float("inf"))
+            return torch.add(length * _error(D, product, 1.0, largest), estimate, alpha=unscale)
+        lost = math.sqrt(D) * _LOST
+        longest: float = self._codes.remembered("longest", lambda: float(largest_norm(self._codes)))
+        reach = longest + lost
+        hidden = _error(D, product, reach, 1.0)
+        if self._metric == "ip":
+            return torch.addcmul(length * hidden + lost * reach, length, estimate, value=unscale)
+        small = (
+            math.sqrt(D) * 2.0**-38 * (reach + product.row_error)
+        )  # of queries far shorter than the longest
+        above = length * (2 * hidden) + (2 * small * self._longest + 2 * lost * reach)
+        above += (length + reach).square_().mul_(2.0**-18) - length.square()
+        return torch.addcmul(above, self._longest, estimate, value=2 * unscale)
+
+    def _largest_inverse(self) -> float:
+        assert self._scale is not None
+        return float(self._scale.max())
+
+
+@dataclass(frozen=True)
+class Product:
+    """Centroids as a product takes them. A value: what depends on the codec alone, kept with its codes.
+
+    table: (M, K, S), centroids times `scale`, a power of two. row_error: as of `_error_of_rows`. unit: by how
+    much of itself a value is rounded at most; rounded: the same of a product. shortest: queries are scaled as
+    if the longest were no shorter, so that the squared norms of rows, scaled like products, fit in float32.
+    """
+
+    table: Tensor
+    scale: float
+    row_error: float
+    unit: float
+    rounded: float
+    shortest: float
+
+
+def _unit(dtype: torch.dtype, device: torch.device) -> float:
+    """By how much of itself a factor of a product is rounded at most."""
+    if dtype == torch.float32 and not products_are_float32(device):
+        dtype = torch.bfloat16  # or tf32, which is nearer
+    return torch.finfo(dtype).eps / 2
+
+
+def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
+    """Waits for a GPU, once for these codes."""
+    scale = 1.0
+    if dtype == torch.float16:
+        largest = float(centroids.abs().amax())
+        scale = math.ldexp(1.0, max(-60, min(60, 15 - math.frexp(largest)[1]))) if largest > 0 else 1.0
+    table = (centroids * scale).to(dtype)
+    row_error = float(_error_of_rows(centroids, table.float() / scale, dtype))
+    rounded = unit if dtype == torch.bfloat16 else 2.0**-22
+    return Product(table, scale, row_error, unit, rounded, 2.0**-46 * max(1.0, 1 / scale))
+
+
+def _error(D: int, product: Product, reach: float, inverse: float) -> float:
+    """What rounding can hide for a query of norm 1: of its values, of the row's, of sums, and of the product.
+
+    reach: the largest norm of rows, times `inverse`, by which products are multiplied.
+    With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first difference is
+    at most u and what float16 loses below its normal range, 2**-25 of the norm 2**14 for each dimension; the
+    second is at most u |x| + `row_error`. Sums are of D products in float32, and scaled back.
+    """
+    u = 1.01 * product.unit
+    query = u + 2.0**-22 + math.sqrt(D) * 2.0**-39
+    row_error, rounded = product.row_error * inverse, 1.05 * product.rounded
+    error = reach * (query + 1.02 * (u + (D + 8) * 2.0**-22) + rounded) + (1.02 + rounded) * row_error
+    return 1.02 * error
 
 
 def pq_scorer(
@@ -127,7 +188,7 @@ def pq_scorer(
     A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact.
     """
     if metric == "cosine":
-        queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
+        queries = normalized(queries)
     many = len(queries) >= _MANY_QUERIES[queries.device.type] and len(codes) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(codes, centroids, queries, metric, mask)
@@ -139,14 +200,14 @@ def _tables(sub: Tensor, centroids: Tensor, metric: str) -> Tensor:
     Added up one dimension at a time: a matrix product would round a query's table differently
     beside other queries, and near distances would lose their digits.
     """
-    M, S, Q = sub.shape
+    M, _, Q = sub.shape
     K = centroids.shape[2]
     tables = sub.new_zeros((M, Q, K))
     step = max(1, _TILE // (Q * K)) if sub.device.type == "cpu" else M
     for m in range(0, M, step):
-        tile = tables[m : m + step]
-        for s in range(S):
-            query, centroid = sub[m : m + step, s, :, None], centroids[m : m + step, s, None, :]
+        tile, parts = tables[m : m + step], slice(m, m + step)
+        pairs = zip(sub[parts, :, :, None].unbind(1), centroids[parts, :, None].unbind(1), strict=True)
+        for query, centroid in pairs:
             if metric == "l2":
                 tile -= (query - centroid).square_()
             else:
@@ -165,28 +226,6 @@ def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Te
     excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 for the roundings of this very sum
     bound: Tensor = 1.01 * torch.linalg.vector_norm(excess.amax(1))
     return bound
-
-
-def _scales(queries: Tensor, centroids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Powers of two, as tensors, that bring the largest value of each near the top of float16's range.
-
-    Values 2**28 below the largest then keep float16's precision. They are found on the device, since
-    asking it would stop the stream. Their exponents are bounded so that the squared norms of rows,
-    scaled like products, stay within float32.
-    """
-    if dtype != torch.float16:
-        return queries.new_ones(()), queries.new_ones(())
-    of_rows = _exponent_to_top(centroids)
-    of_queries = torch.minimum(_exponent_to_top(queries), of_rows + 60)
-    one = queries.new_ones(())
-    return torch.ldexp(one, of_queries), torch.ldexp(one, of_rows)
-
-
-def _exponent_to_top(values: Tensor) -> Tensor:
-    """e such that the largest |value| * 2**e is in [2**14, 2**15), as int32 within -60 and 60."""
-    largest = values.abs().amax()
-    exponent = torch.where(largest > 0, 15 - torch.frexp(largest).exponent, 0)
-    return exponent.clamp(-60, 60)
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:

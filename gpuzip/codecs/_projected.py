@@ -18,18 +18,21 @@ class ProjectedScorer:
         self.gather_cost = scorer.gather_cost
 
     def group_max(self, group: int) -> Tensor:
-        return self._given(self._scorer.group_max(group))
+        """Estimates stay in the scorer's own scale."""
+        best = self._scorer.group_max(group)
+        return self._given(best) if self.is_exact else best
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        inner = (estimate - self._summand) / torch.where(self._factor > 0, self._factor, 1)
-        return self._given(self._scorer.ceiling(inner))
+        return estimate if self.is_exact else self._given(self._scorer.ceiling(estimate))
 
     def gather(self, ids: Tensor) -> Tensor:
         return self._given(self._scorer.gather(ids))
 
-    def exact(self, queries: Tensor) -> Scorer:
-        some = queries.to(self._factor.device)
-        return ProjectedScorer(self._scorer.exact(queries), self._factor[some], self._summand[some])
+    def exact(self, queries: Tensor | None = None) -> Scorer:
+        factor, summand = self._factor, self._summand
+        if queries is not None:
+            factor, summand = factor[queries], summand[queries]
+        return ProjectedScorer(self._scorer.exact(queries), factor, summand)
 
     def _given(self, keys: Tensor) -> Tensor:
         forbidden = keys.isneginf()

@@ -8,7 +8,7 @@ from torch import Tensor
 from gpuzip.codecs._rabitq_factors import Coefficients, Terms
 from gpuzip.codecs._scoring import forbid
 from gpuzip.ops import adc_gather, adc_scan
-from gpuzip.search import WORKSPACE
+from gpuzip.search import workspace
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of which planes are put side by side at a time
 
@@ -43,10 +43,10 @@ class RaBitQScorer:
         return estimate
 
     def gather(self, ids: Tensor) -> Tensor:
-        keys = torch.empty(ids.shape, device=ids.device)
-        step = max(1, WORKSPACE // (8 * self._width * max(1, ids.shape[1])))
-        for start in range(0, len(ids), step):
-            keys[start : start + step] = self._gathered(slice(start, start + step), ids[start : start + step])
+        step = max(1, workspace(ids.device) // (8 * self._width * max(1, ids.shape[1])))
+        parts = [slice(start, start + step) for start in range(0, max(1, len(ids)), step)]
+        found = [self._gathered(part, ids[part]) for part in parts]
+        keys = found[0] if len(found) == 1 else torch.cat(found)
         return forbid(keys, ids, self._mask)
 
     def _gathered(self, queries: slice, ids: Tensor) -> Tensor:
@@ -61,9 +61,10 @@ class RaBitQScorer:
         parts = [plane[rows] for plane in self._planes]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def exact(self, queries: Tensor) -> RaBitQScorer:
-        some = queries.to(self._lut.device)
-        asked = Coefficients(*(part[some] for part in self._asked))
+    def exact(self, queries: Tensor | None = None) -> RaBitQScorer:
+        if queries is None:
+            return self
+        asked = Coefficients(*(part[queries] for part in self._asked))
         return RaBitQScorer(self._planes, self._terms, asked, self._mask)
 
 

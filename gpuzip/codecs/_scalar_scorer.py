@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
+from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse, inverse_norms, minus_squares, normalized
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
 from gpuzip.search import Exhaustive, Scorer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
-_ROWS = 1 << 16  # signed codes that are made unsigned at a time; a multiple of every group
+_ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # signed codes made unsigned at a time; multiples of every group
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Coding:
     """What codes stand for: start + (code + 0.5) * step, both (D,). flip: (1, B), makes signed ones unsigned.
 
     centroids: (D, 2**bits, 1), of the codes as they are stored; None where a code is a byte.
+    middle: (D,) float64, of the range of values. bounds: (), the norm of the largest values there can be.
     """
 
     bits: int
@@ -33,6 +35,16 @@ class Coding:
     step: Tensor
     centroids: Tensor | None
     flip: Tensor | None
+    middle: Tensor
+    bounds: Tensor
+
+
+def coding_of(
+    bits: int, start: Tensor, step: Tensor, centroids: Tensor | None, flip: Tensor | None
+) -> Coding:
+    middle = start.double() + ((1 << (bits - 1)) + 0.5) * step.double()
+    bounds = torch.linalg.vector_norm(torch.maximum(start.abs(), (start + (1 << bits) * step).abs()))
+    return Coding(bits, start, step, centroids, flip, middle, bounds)
 
 
 class ScalarScorer:
@@ -52,42 +64,38 @@ class ScalarScorer:
     ) -> None:
         self._codes, self._coding, self._queries, self._metric = codes, coding, queries, metric
         self._mask, self.N, self.Q = mask, len(codes), len(queries)
-        bits, start, step = coding.bits, coding.start, coding.step
-        self._middle = 1 << (bits - 1)
+        self._middle = 1 << (coding.bits - 1)
         self._scale = None
         if metric == "cosine":
-            self._scale = inverse(codes.norms)
-            queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
-        weights = queries.double() * step  # [Q, D]
-        unit = weights.abs().amax(1, keepdim=True) / 127
-        whole = (weights / torch.where(unit > 0, unit, 1)).round()
+            self._scale = inverse_norms(codes)
+            queries = normalized(queries)
+        wide = queries.double()
+        weights = wide * coding.step  # [Q, D]
+        unit = torch.linalg.vector_norm(weights, math.inf, dim=1, keepdim=True) / 127
+        whole = (weights * inverse(unit)).round_().clamp_(-127, 127)
         self._whole, self._unit = whole.to(torch.int8), unit[:, 0].float()
-        rest = weights - self._unit.double()[:, None] * whole
-        middle = start.double() + (self._middle + 0.5) * step.double()  # of the range
-        self._offset = (queries.double() @ middle - self._middle * self._unit.double() * whole.sum(1)).float()
-        self._hidden = torch.linalg.vector_norm(rest, dim=1)[:, None].float() * 1.001  # [Q, 1]
-        self._bounds = torch.linalg.vector_norm(
-            torch.maximum(start.abs(), (start + (1 << bits) * step).abs())
-        )
+        step = self._unit.double()
+        rest = torch.linalg.vector_norm(torch.addcmul(weights, step[:, None], whole, value=-1), dim=1)
+        self._hidden = (rest * 1.001)[:, None].float()  # [Q, 1]
+        self._offset = torch.addcmul(wide @ coding.middle, step, whole.sum(1), value=-self._middle).float()
         self._square = queries.square().sum(1, keepdim=True)
         self._norm = self._square.sqrt()
 
     def group_max(self, group: int) -> Tensor:
         scale, bias, unit, offset = self._scale, None, self._unit, self._offset
-        if self._metric == "l2":  # 2 q.x - |x|^2 - |q|^2
-            bias, unit, offset = -self._codes.norms.square(), 2 * unit, 2 * offset
+        if self._metric == "l2":  # 2 q.x - |x|^2, and `ceiling` takes the rest
+            bias, unit, offset = minus_squares(self._codes), 2 * unit, 2 * offset
         parts = []
         for rows, data in self._unsigned():
             of_rows = [None if column is None else column[rows] for column in (scale, bias, self._mask)]
             of_queries, bits = (self._whole, unit, offset), self._coding.bits
             parts.append(scalar_scan(data, *of_queries, of_rows[0], of_rows[1], of_rows[2], bits, group))
-        best = torch.cat(parts, 1)
-        return best.sub_(self._square) if self._metric == "l2" else best
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _unsigned(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows and their codes: all at once, or blocks that were made unsigned."""
         data, flip = self._codes.data, self._coding.flip
-        step = len(data) if flip is None else _ROWS
+        step = len(data) if flip is None else _ROWS[data.device.type]
         for start in range(0, len(data), step):
             rows = slice(start, start + step)
             yield rows, data[rows] if flip is None else data[rows] ^ flip
@@ -100,13 +108,13 @@ class ScalarScorer:
         """
         D, norm = self._queries.shape[1], self._norm
         spread, per_norm, largest, over = self._codes.remembered("spread", self._spread)
-        steps = 2.0**-22 * (norm * self._bounds + 2 * self._offset.abs()[:, None])
+        steps = 2.0**-22 * (norm * self._coding.bounds + 2 * self._offset.abs()[:, None])
         if self._metric == "cosine":
             hidden = self._hidden * per_norm + D * 2.0**-22 + steps * over
         else:
             hidden = self._hidden * spread + D * 2.0**-22 * norm * largest + steps
             if self._metric == "l2":
-                hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square()
+                hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square() - self._square
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
     def gather(self, ids: Tensor) -> Tensor:
@@ -120,9 +128,10 @@ class ScalarScorer:
             keys = rescore_codes(self._queries, data, coding.centroids, ids, self._metric)
         return forbid(keys, ids, self._mask)
 
-    def exact(self, queries: Tensor) -> Scorer:
-        some = self._queries[queries.to(self._queries.device)]
-        scorer = ScalarScorer(self._codes, self._coding, some, self._metric, self._mask)
+    def exact(self, queries: Tensor | None = None) -> Scorer:
+        if queries is None:
+            return Exhaustive(self, self._codes.device)
+        scorer = ScalarScorer(self._codes, self._coding, self._queries[queries], self._metric, self._mask)
         return Exhaustive(scorer, self._codes.device)
 
     def _spread(self) -> tuple[Tensor, ...]:

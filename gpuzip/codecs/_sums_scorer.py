@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._scoring import inverse
+from gpuzip.codecs._scoring import inverse_norms, minus_squares, normalized
 from gpuzip.ops import adc_gather, adc_scan
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ class SumsScorer:
         self, codes: Codes, codebooks: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
     ) -> None:
         if metric == "cosine":
-            queries = queries * inverse(torch.linalg.vector_norm(queries, dim=1))[:, None]
+            queries = normalized(queries)
         self.N, self.Q = len(codes), len(queries)
         self._codes, self._codebooks, self._queries = codes, codebooks, queries
         self._metric, self._mask = metric, mask
         self._lut = _tables(queries, codebooks, 2.0 if metric == "l2" else 1.0)
-        self._scale = inverse(codes.norms) if metric == "cosine" else None
+        self._scale = inverse_norms(codes) if metric == "cosine" else None
         self._extra = self._coef = None
         if metric == "l2":
-            self._extra = codes.norms.square()[:, None]
-            self._coef = queries.new_full((self.Q, 1), -1.0)
+            self._extra = minus_squares(codes)[:, None]
+            self._coef = queries.new_ones((self.Q, 1))
             self._square = queries.square().sum(1, keepdim=True)
 
     def group_max(self, group: int) -> Tensor:
@@ -53,9 +53,10 @@ class SumsScorer:
             adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask, self._extra, self._coef)
         )
 
-    def exact(self, queries: Tensor) -> SumsScorer:
-        some = self._queries[queries.to(self._queries.device)]
-        return SumsScorer(self._codes, self._codebooks, some, self._metric, self._mask)
+    def exact(self, queries: Tensor | None = None) -> SumsScorer:
+        if queries is None:
+            return self
+        return SumsScorer(self._codes, self._codebooks, self._queries[queries], self._metric, self._mask)
 
     def _key(self, sums: Tensor) -> Tensor:
         return sums.sub_(self._square) if self._metric == "l2" else sums

@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuzip.capture import is_capturing
 from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer
+from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer, coding_of
 from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.base import Codec, Table, check_names
 from gpuzip.codes import Codes
@@ -165,14 +165,16 @@ class ScalarQuantizer(Codec):
     def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         may_estimate = self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
         if not may_estimate or is_capturing(queries.device):
-            return pq_scorer(codes, self.centroids, queries, metric, mask)
-        return ScalarScorer(codes, self._coding(), queries, metric, mask)
+            return pq_scorer(
+                codes, codes.remembered("centroids", lambda: self.centroids), queries, metric, mask
+            )
+        return ScalarScorer(codes, codes.remembered("coding", self._coding), queries, metric, mask)
 
     def _coding(self) -> Coding:
         fitted = self._fitted("scorer")
         steps = fitted.start.expand(fitted.d), fitted.step.expand(fitted.d)
         centroids = None if self.bits == 8 else self.centroids
-        return Coding(self.bits, *steps, centroids, self._flip if self.signed else None)
+        return coding_of(self.bits, *steps, centroids, self._flip if self.signed else None)
 
     @property
     def scorer_bytes(self) -> int:
