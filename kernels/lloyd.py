@@ -17,15 +17,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ._halves import halves_of_slots, halves_of_table_slots, padded, table_exponent
-from ._launch import launch_or
+from ._launch import compile_target, launch_or
 from .assign import least
+from .centroid_sums import column_reach
 from .centroid_update import centroid_update, drawn
-from .kmeans_step import add_by_label, kmeans_step, part_type, sums_and_counts
+from .kmeans_step import kmeans_step
+
+TILES = ((64, 4), (128, 4), (128, 8), (256, 8))
 
 
 def _tile(S: int) -> tuple[int, int]:
-    """(BN, warps). Few programs run, so each is large; other pairs spill for one compiler or another."""
-    return (64, 4) if S <= 4 else (128, 8)
+    """(BN, warps). Few programs run, so each is as large as spills for no compiler."""
+    return (256, 8) if S <= 4 else (128, 4) if S <= 8 else (128, 8)
 
 
 def _fits(N: int, K: int, S: int) -> bool:
@@ -33,8 +36,33 @@ def _fits(N: int, K: int, S: int) -> bool:
     return K <= 16 and S <= 16 and 0 < N <= 8192
 
 
+def _part_type() -> tl.dtype:
+    """bfloat16; the interpreter multiplies its bits as integers, so there the same values in float32."""
+    return tl.float32 if compile_target() == "interpreter" else tl.bfloat16
+
+
 @triton.jit
-def split_large(c, counts, k, K, seed, m, SP: tl.constexpr):
+def _add_by_label(total, x, label, BK: tl.constexpr, SP: tl.constexpr, PART: tl.constexpr):
+    """Add to (BK, 4*SP) the sums by label of hi, mid, lo and 1 of x, which has each dimension four times."""
+    j = tl.arange(0, 4 * SP)[None, :]
+    hi = x.to(tl.bfloat16).to(tl.float32)
+    mid = (x - hi).to(tl.bfloat16).to(tl.float32)
+    part = tl.where(j % 4 == 0, hi, tl.where(j % 4 == 1, mid, tl.where(j % 4 == 2, x - hi - mid, 1.0)))
+    hot = tl.where(tl.arange(0, BK)[:, None] == label[None, :], 1.0, 0.0)
+    return tl.dot(hot.to(PART), part.to(PART), total, input_precision="ieee")
+
+
+@triton.jit
+def _sums_and_counts(parts, BK: tl.constexpr, SP: tl.constexpr):
+    """(BK, 4*SP) -> (BK, SP) float32, (BK,) int32."""
+    hi_lo, mid_one = tl.split(tl.reshape(parts, (BK, SP, 2, 2)))  # slot 2i + j is [.., i, j]
+    hi, lo = tl.split(hi_lo)
+    mid, ones = tl.split(mid_one)
+    return hi + (mid + lo), tl.max(ones, axis=1).to(tl.int32)
+
+
+@triton.jit
+def _split_large(c, counts, k, K, seed, m, SP: tl.constexpr):
     """`centroid_update` of (BK, 4*SP) means whose cells are in one program's registers."""
     size = tl.where(k < K, counts, 0).to(tl.int64)
     empty = (size == 0) & (k < K)
@@ -82,13 +110,13 @@ def _lloyd(
             halves, _, _ = halves_of_slots(tl.where(j // 4 < S, x - shift, 0.0), exponent, SP)
             _, label, _ = least(tl.dot(halves, table), k, K, False)
             label = tl.where(n < N, tl.minimum(label, K - 1), -1)  # padded columns may round below the last
-            total = add_by_label(total, x, label, BK, SP, PART)
-        sums, counts = sums_and_counts(total, BK, SP)
+            total = _add_by_label(total, x, label, BK, SP, PART)
+        sums, counts = _sums_and_counts(total, BK, SP)
         means = tl.div_rn(sums, tl.maximum(counts, 1).to(tl.float32)[:, None])
         four = tl.reshape(tl.broadcast_to(means[:, :, None], (BK, SP, 4)), (BK, 4 * SP))
         c = tl.where(real, four, 0.0)
         now = (tl.full([], 0, tl.int64) + seed + i) & 0x7FFFFFFF
-        c = split_large(c, counts, k, K, now, m, SP)
+        c = _split_large(c, counts, k, K, now, m, SP)
     tl.store(out_ptr + cells, c, mask=real & (j % 4 == 0))
 
 
@@ -104,14 +132,14 @@ def lloyd(
         BN, warps = tile or _tile(S)
         _lloyd[(M,)](
             x, centroids, out, N, K, n_iter, seed, x.stride(0), S=S, SP=padded(S), BN=BN, BK=16,
-            PART=part_type(), num_warps=warps, num_stages=1, enable_fp_fusion=False,
+            PART=_part_type(), num_warps=warps, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
         return out
 
     def in_steps() -> Tensor:
-        c = centroids.clone()
+        c, reach = centroids.clone(), column_reach(x) if N else None
         for i in range(n_iter):
-            c = centroid_update(*kmeans_step(x, c), (seed + i) & 0x7FFFFFFF)
+            c = centroid_update(*kmeans_step(x, c, reach), (seed + i) & 0x7FFFFFFF)
         return c
 
     return launch_or("lloyd[one launch]", in_one, in_steps) if _fits(N, K, S) else in_steps()

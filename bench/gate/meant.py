@@ -33,7 +33,6 @@ MEANT = {
     "_scan_dot": Meant("tensor", "hamming_scan", rows="BQ"),
     "_scan_rows": Meant("tensor", "product_scan", rows="BQ"),
     "_scan_popcount": Meant("popc", "hamming_scan"),
-    "_step": Meant("tensor", "kmeans_step", rows="BN"),
 }
 
 

@@ -236,9 +236,9 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
     elif op == "hamming_scan":
         for Q, B in product((2, 3, 8), (3, 4)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, 32
-    elif op == "kmeans_step":
-        for K, S in product((16, 32, 64, 128, 256), (4, 8, 16)):
-            yield t(N, S), t(1, K, S)
+    elif op == "centroid_sums":
+        for D in (16, 32, 64):
+            yield t(N, D), t(N, D // 4, dtype=u8), 16
     elif op == "pack_bits":
         yield t(N, 100, dtype=u8), 3
     elif op == "product_scan":

@@ -19,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 from gpuzip.kernels.assign import _WIDEST
-from gpuzip.kernels.kmeans_step import _is_fused
 
 #: What a size may be, by its name. Other arguments are tried at the values that launches gave them.
 SIZES: dict[str, list[int]] = {
@@ -42,7 +41,6 @@ POSSIBLE: dict[str, Callable[..., bool]] = {
     "kernels.assign._tile": lambda K, S, per=1, **_: S <= _WIDEST and (per == 1 or K**per == 256),
     "kernels.bucketize._tile": lambda nbits, **_: 8 % nbits == 0,
     "kernels.decode._tile": lambda D, S, **_: D % S == 0,
-    "kernels.kmeans_step._tile": lambda K, S, **_: _is_fused(K, S),
     "kernels.product_scan._tile": lambda S, **_: S & (S - 1) == 0,
 }
 
