@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu
 from gpuzip.errors import GpuzipError
 from gpuzip.planes import Planes, joined, split
 from gpuzip.quality import Quality, QualityMeter
@@ -173,7 +173,7 @@ class Codes:
         return ReadStore(
             lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device),
             len(self),
-            each_once=self.device.type != "cuda" or store.device != self.device,
+            each_once=not is_gpu(self.device) or store.device != self.device,
         )
 
     def quality(self, x: Matrix) -> Quality | None:

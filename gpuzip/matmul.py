@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from gpuzip.capture import is_gpu
+
 _FULL = ("ieee", "none")  # "none" is nobody's wish, and torch's own default is ieee for products
 
 
@@ -16,7 +18,7 @@ def products_are_float32(device: torch.device) -> bool:
     """
     newer = getattr(torch.backends, "fp32_precision", None)
     if newer is None:
-        loose = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        loose = is_gpu(device) and torch.backends.cuda.matmul.allow_tf32
         return torch.get_float32_matmul_precision() == "highest" and not loose
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    backend: Any = torch.backends.cuda if is_gpu(device) else torch.backends.mkldnn
     return backend.matmul.fp32_precision in _FULL

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
 from gpuzip.rows import LARGEST_NORM, Matrix, Rows
@@ -128,7 +128,7 @@ def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> S
     read = ReadStore(lambda ids: rows.rows(ids).to(device), n, each_once=True)
     if isinstance(x, Tensor) and is_capturing(device):
         return InPlaceStore(x.detach(), None)
-    if isinstance(x, Tensor) and device.type == "cuda" and x.dtype != torch.float64 and x.stride(1) == 1:
+    if isinstance(x, Tensor) and is_gpu(device) and x.dtype != torch.float64 and x.stride(1) == 1:
         return InPlaceStore(x.detach(), read)
     return read
 

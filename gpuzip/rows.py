@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu
 from gpuzip.errors import DtypeError, GpuzipError
 
 Matrix = Tensor | np.ndarray[Any, Any]
@@ -78,13 +78,13 @@ class Rows:
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or the halves that came."""
-        step = max(1, (_GPU_BLOCK_BYTES if self.device.type == "cuda" else BLOCK_BYTES) // (4 * self.d))
+        step = max(1, (_GPU_BLOCK_BYTES if is_gpu(self.device) else BLOCK_BYTES) // (4 * self.d))
         waiting = []
         for start in range(0, self.n, step):
             part, ids = self._x[start : start + step], range(start, min(start + step, self.n))
             block = _readable(part)
             waiting.append((part, _is_sound(block), ids))
-            if self.device.type != "cuda":
+            if not is_gpu(self.device):
                 self._check(*waiting.pop())
             yield start, self._given(block)
         for check in waiting:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_gpu
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.ops import max_of_groups, topk
 from gpuzip.rows import whole
@@ -142,7 +143,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 def workspace(device: torch.device) -> int:
     """Bytes that the queries searched at a time may take on a device."""
-    if device.type != "cuda":
+    if not is_gpu(device):
         return WORKSPACE
     return min(GPU_WORKSPACE, torch.cuda.get_device_properties(device).total_memory // _GPU_SHARE)
 

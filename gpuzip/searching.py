@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu
 from gpuzip.errors import GpuzipError
 from gpuzip.rescoring import Store, best_of_candidates, check_multiplier
 from gpuzip.rows import Matrix, PackedRows, Rows
@@ -112,7 +112,7 @@ def _answers(codes: Codes, plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor
     if asked.n == 0 or plan.k == 0:
         ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=codes.device)
         return _scores(torch.empty(ids.shape, device=codes.device), plan.metric, False), ids
-    if codes.device.type == "cuda":
+    if is_gpu(codes.device):
         asked.check()
     found, bounds = plan.found, plan.most > plan.found
     left = torch.zeros(asked.n, dtype=torch.bool, device=codes.device) if bounds else None

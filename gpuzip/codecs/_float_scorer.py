@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu, kind
 from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
 from gpuzip.matmul import products_are_float32
 from gpuzip.ops import max_of_groups, rescore
@@ -35,12 +35,12 @@ class FloatScorer:
 
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
-        step = _ROWS[self._store.device.type]
+        step = _ROWS[kind(self._store.device)]
 
         def one_block(start: int, stop: int) -> None:
             best[:, start // group : -(-stop // group)] = max_of_groups(self._keys(start, stop), group)
 
-        if self._store.device.type == "cpu":
+        if not is_gpu(self._store.device):
             map_blocks(one_block, self.N, step)
         else:
             for start in range(0, self.N, step):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
+from gpuzip.capture import is_capturing, is_gpu, kind
 from gpuzip.codecs._scoring import inverse, inverse_norms, largest_norm, minus_squares, normalized
 from gpuzip.matmul import products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer are scored exactly in no time
 _LOST = 2.0**-62  # squares of smaller values may be lost, so norms can be too low by this for each dimension
-_TOP = 2.0**14  # the norm of scaled queries: no value is above it, and float16 holds twice as much
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
@@ -44,10 +43,8 @@ class LutScorer:
         M, _, S = centroids.shape
         self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
         self.N, self.Q, self._mask = len(codes), len(queries), mask
-        sub = queries.view(-1, M, S).permute(1, 2, 0).contiguous()  # [M, S, Q]
-        columns = codes.remembered("columns", lambda: centroids.mT.contiguous())  # [M, S, K]
-        tables = _tables(sub, columns, metric)
-        self._lut = tables.transpose(0, 1).contiguous()  # [Q, M, K]
+        columns = codes.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())  # [S, M, K]
+        self._lut = _tables(queries.view(-1, M, S), columns, metric)  # [Q, M, K]
         self._scale = inverse_norms(codes) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
@@ -68,7 +65,7 @@ class ProductScorer(LutScorer):
     """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's.
 
     The rounded factors are q' = q * s and x' = x * t. t is a power of two, of the codec; s brings queries to
-    the norm 2**14: each its own, or for "l2", where the norms of rows are added to products, all together.
+    the norm 1: each its own, or for "l2", where the norms of rows are added to products, the longest.
     Estimates stay scaled so; `ceiling` scales back the few that matter.
     """
 
@@ -84,18 +81,18 @@ class ProductScorer(LutScorer):
             f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
         )
         self._length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)  # [Q, 1]
-        scale: Tensor | float = _TOP
         if metric == "ip":
-            scale = _TOP * inverse(self._length)
+            queries = queries * inverse(self._length)
         elif metric == "l2":
-            self._longest = self._length.amax().clamp(min=self._product.shortest)
-            scale = _TOP / self._longest
-        self._columns = (queries * scale).to(self._dtype)  # [Q, D]
+            self._longest = self._length.amax().clamp_(min=self._product.shortest)
+            self._shrink = self._longest.reciprocal()
+            queries = queries * self._shrink
+        self._columns = queries.to(self._dtype)  # [Q, D]
 
     def group_max(self, group: int) -> Tensor:
         table, bias = self._product.table, None
         if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
-            bias = minus_squares(self._codes) * (0.5 * _TOP * self._product.scale / self._longest)
+            bias = minus_squares(self._codes) * (0.5 * self._product.scale * self._shrink)
         return product_scan(self._codes.data, table, self._columns, self._scale, bias, self._mask, group)
 
     def ceiling(self, estimate: Tensor) -> Tensor:
@@ -105,7 +102,7 @@ class ProductScorer(LutScorer):
         group without allowed rows is above -inf.
         """
         D, product, length = self._columns.shape[1], self._product, self._length
-        unscale = 1 / (_TOP * product.scale)
+        unscale = 1 / product.scale
         if self._metric == "cosine":
             largest: float = self._codes.remembered("largest inverse norm", self._largest_inverse)
             if largest * _LOST >= 2.0**-8 / D:
@@ -117,11 +114,10 @@ class ProductScorer(LutScorer):
         hidden = _error(D, product, reach, 1.0)
         if self._metric == "ip":
             return torch.addcmul(length * hidden + lost * reach, length, estimate, value=unscale)
-        small = (
-            math.sqrt(D) * 2.0**-38 * (reach + product.row_error)
-        )  # of queries far shorter than the longest
-        above = length * (2 * hidden) + (2 * small * self._longest + 2 * lost * reach)
-        above += (length + reach).square_().mul_(2.0**-18) - length.square()
+        small = math.sqrt(D) * 2.0**-24 * (reach + product.row_error)  # of queries shorter than the longest
+        slack = 2.0**-18  # of (|q| + reach)^2, for norms and their squares
+        above = (length * (slack - 1)).add_(2 * hidden + 2 * slack * reach).mul_(length)
+        above.add_(self._longest, alpha=2 * small).add_(2 * lost * reach + slack * reach**2)
         return torch.addcmul(above, self._longest, estimate, value=2 * unscale)
 
     def _largest_inverse(self) -> float:
@@ -162,7 +158,7 @@ def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
     table = (centroids * scale).to(dtype)
     row_error = float(_error_of_rows(centroids, table.float() / scale, dtype))
     rounded = unit if dtype == torch.bfloat16 else 2.0**-22
-    return Product(table, scale, row_error, unit, rounded, 2.0**-46 * max(1.0, 1 / scale))
+    return Product(table, scale, row_error, unit, rounded, 2.0**-60 * max(1.0, 1 / scale))
 
 
 def _error(D: int, product: Product, reach: float, inverse: float) -> float:
@@ -170,11 +166,11 @@ def _error(D: int, product: Product, reach: float, inverse: float) -> float:
 
     reach: the largest norm of rows, times `inverse`, by which products are multiplied.
     With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first difference is
-    at most u and what float16 loses below its normal range, 2**-25 of the norm 2**14 for each dimension; the
+    at most u and what float16 loses below its normal range, 2**-25 a dimension of a query of norm 1; the
     second is at most u |x| + `row_error`. Sums are of D products in float32, and scaled back.
     """
     u = 1.01 * product.unit
-    query = u + 2.0**-22 + math.sqrt(D) * 2.0**-39
+    query = u + 2.0**-22 + math.sqrt(D) * 2.0**-25
     row_error, rounded = product.row_error * inverse, 1.05 * product.rounded
     error = reach * (query + 1.02 * (u + (D + 8) * 2.0**-22) + rounded) + (1.02 + rounded) * row_error
     return 1.02 * error
@@ -189,30 +185,35 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(queries) >= _MANY_QUERIES[queries.device.type] and len(codes) >= _MANY_ROWS
+    many = len(queries) >= _MANY_QUERIES[kind(queries.device)] and len(codes) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(codes, centroids, queries, metric, mask)
 
 
-def _tables(sub: Tensor, centroids: Tensor, metric: str) -> Tensor:
-    """(M, S, Q), (M, S, K) -> (M, Q, K): dot products, or minus squared distances.
+def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:
+    """(Q, M, S), (S, M, K) -> (Q, M, K): dot products, or minus squared distances.
 
     Added up one dimension at a time: a matrix product would round a query's table differently
     beside other queries, and near distances would lose their digits.
     """
-    M, _, Q = sub.shape
-    K = centroids.shape[2]
-    tables = sub.new_zeros((M, Q, K))
-    step = max(1, _TILE // (Q * K)) if sub.device.type == "cpu" else M
+    Q, M, _ = queries.shape
+    K = columns.shape[2]
+    tables = queries.new_zeros((Q, M, K)) if metric == "l2" else queries.new_empty((Q, M, K))
+    step = M if is_gpu(queries.device) else max(1, _TILE // max(1, Q * K))
     for m in range(0, M, step):
-        tile, parts = tables[m : m + step], slice(m, m + step)
-        pairs = zip(sub[parts, :, :, None].unbind(1), centroids[parts, :, None].unbind(1), strict=True)
-        for query, centroid in pairs:
-            if metric == "l2":
-                tile -= (query - centroid).square_()
-            else:
-                tile.addcmul_(query, centroid)
+        some = slice(m, m + step)
+        _fill(tables[:, some], queries[:, some, :, None], columns[:, some], metric)
     return tables
+
+
+def _fill(tile: Tensor, queries: Tensor, columns: Tensor, metric: str) -> None:
+    for s, (query, column) in enumerate(zip(queries.unbind(2), columns.unbind(0), strict=True)):
+        if metric == "l2":
+            tile -= (query - column).square_()
+        elif s == 0:
+            torch.mul(query, column, out=tile)
+        else:
+            tile.addcmul_(query, column)
 
 
 def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Tensor:
@@ -230,7 +231,7 @@ def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Te
 
 def _product_dtype(device: torch.device) -> torch.dtype:
     """float16 on a GPU; on a CPU bfloat16 where it has a unit for that, else float32, then the faster."""
-    if device.type == "cuda":
+    if is_gpu(device):
         return torch.float16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip.capture import kind
 from gpuzip.codecs._rabitq_factors import Coefficients, Terms
 from gpuzip.codecs._scoring import forbid
 from gpuzip.ops import adc_gather, adc_scan
@@ -29,7 +30,7 @@ class RaBitQScorer:
         self._lut = _tables(asked.across, W, self._width // W)
 
     def group_max(self, group: int) -> Tensor:
-        step = self.N if len(self._planes) == 1 else _ROWS[self._lut.device.type]
+        step = self.N if len(self._planes) == 1 else _ROWS[kind(self._lut.device)]
         best = [self._scanned(slice(start, start + step), group) for start in range(0, self.N, step or 1)]
         keys = torch.cat(best, 1) if best else self._lut.new_empty((self.Q, 0))
         return keys.add_(self._asked.shift)

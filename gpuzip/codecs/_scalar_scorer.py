@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gpuzip.capture import kind
 from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse, inverse_norms, minus_squares, normalized
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
@@ -95,7 +96,7 @@ class ScalarScorer:
     def _unsigned(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows and their codes: all at once, or blocks that were made unsigned."""
         data, flip = self._codes.data, self._coding.flip
-        step = len(data) if flip is None else _ROWS[data.device.type]
+        step = len(data) if flip is None else _ROWS[kind(data.device)]
         for start in range(0, len(data), step):
             rows = slice(start, start + step)
             yield rows, data[rows] if flip is None else data[rows] ^ flip

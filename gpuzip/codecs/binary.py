@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_gpu
 from gpuzip.codecs._hamming_scorer import HammingScorer
 from gpuzip.codecs._pq_scorer import pq_scorer
 from gpuzip.codecs.base import Codec, Table, check_names
@@ -110,7 +111,7 @@ class BinaryQuantizer(Codec):
 
     def _encode(self, x: Tensor) -> Tensor:
         threshold = self._fitted("encode").threshold
-        if x.device.type == "cpu":
+        if not is_gpu(x.device):
             return _packed(x, threshold)
         return mirrored(bucketize_packed(x, threshold[:, None], 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +42,11 @@ class Allotment:
     def codebook(self, width: int) -> Tensor:
         first = sum(1 << narrower for narrower in _WIDTHS if narrower < width)
         return self.levels[first : first + (1 << width)]
+
+    @cached_property
+    def code_size(self) -> int:
+        """Bytes a row; a GPU is waited for once."""
+        return _bytes_of(self.bits)
 
     def columns(self, width: int) -> Tensor:
         return (self.bits == width).nonzero()[:, 0]
@@ -83,7 +89,7 @@ class MixedLloydMaxQuantizer(Codec):
 
     @property
     def code_size(self) -> int:
-        return _bytes_of(self._fitted("code_size").bits)
+        return self._fitted("code_size").code_size
 
     def _fitted(self, name: str) -> Allotment:
         return self.learned(self.fitted, name)
@@ -184,7 +190,7 @@ class MixedLloydMaxQuantizer(Codec):
     def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         centroids = codes.remembered("bytes", lambda: self.centroids)
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
-        wide[:, self._slots()] = queries
+        wide[:, codes.remembered("slots", self._slots)] = queries
         return pq_scorer(codes, centroids, wide, metric, mask)
 
     @property

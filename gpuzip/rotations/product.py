@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip.capture import is_gpu
 from gpuzip.parallel import map_blocks
 
 _ROWS = 128
@@ -17,7 +18,7 @@ def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
     `at_once` at a time, the last ones padded to as many, by one thread. On a GPU the last digit of a row may
     depend on how many rows there are.
     """
-    if x.device.type != "cpu":
+    if is_gpu(x.device):
         return x.float() @ matrix
     out = torch.empty((len(x), matrix.shape[1]))
 
