@@ -3,7 +3,8 @@
 sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n with labels[n, m] == k; counts[m, k] = how many there are.
 Values become whole numbers, x * 2**e, which are added atomically: sums of whole numbers are the same in any
 order, so they repeat bit for bit. Each column has an e, such that N of its largest value stay within 2**62:
-of 2**b rows, a value loses digits only below 2**(b - 62) of the largest in its column.
+of 2**b rows, a value loses digits only below 2**(b - 62) of the largest in its column. A column that holds
+inf or NaN gives it to all its sums.
 Layouts: x (N, M*S) with any row stride, labels (N, M), reach (M*S,) the largest |x| of each column -> sums
 (M, K, S) float32, counts (M, K) int32.
 Bytes moved: N*D*4 and N*M*(1 or 4) in, N*D*8 and N*M*4 of additions, which meet in L2 where the sums fit
@@ -48,8 +49,10 @@ def _add_rows(
     there = (n < N) & (m < M)
     x = tl.load(x_ptr + n * stride_n + d, mask=there, other=0.0)
     cell = m.to(tl.int64) * K + tl.load(labels_ptr + n * M + m, mask=there, other=0).to(tl.int32)
-    a, b = _exponents(tl.load(reach_ptr + d, mask=there, other=0.0), bits)
-    whole = (x * power_of_two(a + 127) * power_of_two(b + 127)).to(tl.int64)
+    reach = tl.load(reach_ptr + d, mask=there, other=0.0)
+    a, b = _exponents(reach, bits)
+    scaled = x * power_of_two(a + 127) * power_of_two(b + 127)
+    whole = tl.where(reach < float("inf"), scaled, 0.0).to(tl.int64)
     tl.atomic_add(sums_ptr + cell * S + (d - m * S), whole, mask=there, sem="relaxed")
     tl.atomic_add(counts_ptr + cell, 1, mask=there & (d == m * S), sem="relaxed")
 
@@ -58,9 +61,11 @@ def _add_rows(
 def _to_floats(whole_ptr, reach_ptr, sums_ptr, K, E, bits, S: tl.constexpr, BE: tl.constexpr):
     e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
     d = e // (K.to(tl.int64) * S) * S + e % S
-    a, b = _exponents(tl.load(reach_ptr + d, mask=e < E, other=0.0), bits)
+    reach = tl.load(reach_ptr + d, mask=e < E, other=0.0)
+    a, b = _exponents(reach, bits)
     whole = tl.load(whole_ptr + e, mask=e < E, other=0)
-    tl.store(sums_ptr + e, whole.to(tl.float32) * power_of_two(127 - b) * power_of_two(127 - a), mask=e < E)
+    total = whole.to(tl.float32) * power_of_two(127 - b) * power_of_two(127 - a)
+    tl.store(sums_ptr + e, tl.where(reach < float("inf"), total, reach), mask=e < E)
 
 
 def column_reach(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """k-means: its policy, its repeatability, and what it does when clusters run empty."""
 
+import importlib.util
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gpuzip import GpuzipError, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
-from gpuzip.ops import assign
+from gpuzip.ops import OPS, assign
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def objective(x, centroids):
@@ -181,3 +184,23 @@ def test_encoding_does_not_wait_for_the_gpu(gpu_without_values, m, nbits, d):
     data = codec.encode_block(torch.empty(1000, d, device=gpu_without_values))
     assert data.device.type == "cuda"
     assert data.shape == (1000, codec.code_size)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="the kernel needs triton")
+def test_sums_of_the_kernel_keep_the_digits_of_small_rows_and_show_what_is_not_finite():
+    """Columns of very different size, subnormal ones too; gradients with inf must not become finite sums."""
+    from gpuzip.kernels.centroid_sums import centroid_sums
+
+    g = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1e-41, 1e-20, 1.0, 1e30])
+    x, labels = torch.randn(500, 4, generator=g) * scale, torch.randint(0, 5, (500, 2), generator=g).byte()
+    x[7, 2] = 1e4
+    sums, counts = centroid_sums(x, labels, 5)
+    want, how_many = OPS["centroid_sums"].reference(x.double(), labels, 5)
+    assert torch.equal(counts, how_many)
+    assert bool(((sums - want).abs() <= 1e-6 * x.double().abs().sum(0).view(2, 1, 2) + 2e-45).all())
+    x[3, 1], x[4, 3] = float("inf"), float("nan")
+    sums, _ = centroid_sums(x, labels, 5)
+    assert (
+        not sums[0, :, 1].isfinite().any() and sums[1, :, 1].isnan().all() and sums[:, :, 0].isfinite().all()
+    )

@@ -62,8 +62,8 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """Sum and count the sub-vectors of every label.
 
     (N, M*S) float32, (N, M) uint8 or int32 below K -> sums (M, K, S) float32, counts (M, K) int32.
-    Counts are exact. Sums add in an order that depends on N and the device alone, never on timing,
-    so they repeat bit for bit; another device may round differently.
+    Counts are exact. Sums repeat bit for bit on a device; another device may round differently. On a GPU
+    a column of x that holds inf or NaN gives it to all its sums.
     """
     sums, counts = _op(x, labels, K)
     return sums, counts
