@@ -53,6 +53,7 @@ def _shapes(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _samples(device: str) -> Iterator[tuple[Tensor, int]]:
     sizes = [(1, 1, 1), (3, 37, 5), (2, 37, 37), (5, 1031, 10), (1, 4099, 3), (2, 2500, 100), (2, 70_001, 4)]
+    sizes += [(1, 70_001, 1100), (1, 5000, 1030), (2, 8192, 500)]  # more than one program of a GPU takes
     for Q, N, k in sizes:
         scores = torch.randn(Q, N, generator=generator(N))
         yield scores.to(device), k
