@@ -5,24 +5,30 @@ rows; masked rows, rows past N and ids outside [0, N) count as 2**31 - 1.
 Layouts: queries (Q, B) uint8, codes (N, B) uint8 of any B, read as 32-bit words where B is a multiple of 4,
 mask (N,) bool or None, ids (Q, R) int64 -> hamming_scan (Q, ceil(N/group)), hamming_gather (Q, R).
 
-Few queries, _scan_popcount: xor and a population count, written with shifts, which LLVM turns into POPC or
-v_bcnt. BQ queries share the words that a program read.
-Many queries, _scan_dot: on int8 tensor cores. byte & 2**s is the int8 value 2**s of a bit that is set (-128
-for s = 7), and the query has w[s] = -2**(7-s) (1 for s = 7) where its own bit is set, else 0: each bit set in
-both adds -128. So acc = -128 * popcount(query & code), and as popcount(a xor b) = popcount(a) + popcount(b) -
-2 popcount(a & b),
+One or two queries, _scan_popcount: xor and a population count, written with shifts, which LLVM turns into
+POPC or v_bcnt. Lanes lie along a row, 16 bytes each, so that a warp reads bytes that follow each other.
+More queries, on int8 tensor cores: byte & 2**s is the int8 value 2**s of a bit that is set (-128 for s = 7),
+so that only ANDs unpack the bits, four a 32-bit instruction. The sum over k runs in any order: a chunk of CB
+bytes is eight planes of CB int8, which stay the bytes that were loaded.
+Up to _SOME, _scan_few: rows on the left, whose planes are made in registers. With a the query's bits,
+popcount(a xor b) = popcount(a) + sum b (1 - 2 a). w[s] = 2**(6-s) (1 - 2 a) makes 64 of each term for s < 7;
+w[7] = 2 a - 1 makes 128 of it, in a sum of its own:
+    distance = popcount(query) + (2 * acc + top) / 128.
+Beyond, _scan_dot: queries on the left, so that the rows of a group lie in few threads. A second sum has no
+room there: w[s] = -2**(7-s) a (a for s = 7) adds -128 for each bit set in both, and as popcount(a xor b) =
+popcount(a) + popcount(b) - 2 popcount(a & b),
     distance = popcount(query) + popcount(code) + acc / 64.
-Only ANDs unpack the bits, four a 32-bit instruction. The sum over k runs in any order, so a chunk of CB bytes
-is laid out as eight planes of CB int8, which stay the contiguous bytes that were loaded: as one operand of
-8*CB (`together`; IGMMA behind 16-byte stores on sm_90), or one after the other as eight operands of CB (no
-byte-wise stores on sm_100). acc and 64 times a distance are within 2**29 for B below 2**19.
+Its planes are one operand of 8*CB (`together`; IGMMA behind 16-byte stores on sm_90), or one after the other
+eight operands of CB (no byte-wise stores on sm_100). acc and the rest are within 2**29 for B below 2**19.
 Bytes moved: hamming_scan N*B in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out; hamming_gather
 Q*R*(B + 12).
 Source: popcount as in Warren, "Hacker's Delight", 5-1.
-Ladder: 1. a word at a time, a lane a row: strided 4-byte loads. 2. chunks of 16 bytes a lane (here). 3. +1/-1
-bits on tensor cores, which need a shift for the eighth plane, and int8 shifts split every word into bytes.
-4. AND only (here); planes joined bit by bit cost a byte permutation and do not compile for sm_100 with triton
-3.9, planes kept whole do.
+Ladder: 1. a word at a time, a lane a row: strided 4-byte loads. 2. chunks of 16 bytes, a lane a row: half of
+what an H200's memory gives. 3. lanes along a row (here). 4. +1/-1 bits on tensor cores, which need a shift
+for the eighth plane, and int8 shifts split every word into bytes. 5. AND only (here); planes joined bit by
+bit cost a byte permutation and do not compile for sm_100 with triton 3.9, planes kept whole do. 6. few
+queries on the left too, in a tile of 64: 62 ps a row on an H200; rows on the left, 12 ps a row modelled
+(here). 7. _scan_dot in 149 registers: one program an SM, nothing of which overlaps; 128 let two in.
 """
 
 import math
@@ -35,7 +41,9 @@ from torch import Tensor
 
 from ._launch import compile_target, launch_or
 
-_FEW = 10  # queries up to which counting costs less than a tile of 64 queries on tensor cores
+_FEW = 2  # queries up to which counting costs no more than reading, nor than products
+_SOME = 32  # queries up to which rows are on the left
+_KEPT = 128  # bytes of a row up to which the weights of these queries stay in shared memory
 
 
 class PopcountTile(NamedTuple):
@@ -43,6 +51,14 @@ class PopcountTile(NamedTuple):
 
     BQ: int
     BN: int
+
+
+class RowsTile(NamedTuple):
+    """Queries and rows per program, bytes of a row per step."""
+
+    BQ: int
+    BN: int
+    CB: int
 
 
 class DotTile(NamedTuple):
@@ -55,17 +71,28 @@ class DotTile(NamedTuple):
     num_warps: int
 
 
-def _popcount_tile(Q: int, whole_words: bool) -> PopcountTile:
-    """Up to eight queries share what is read, by two rows a thread where rows are whole words."""
-    return PopcountTile(min(triton.next_power_of_2(Q), 8), 256 if whole_words else 128)
+Tile = PopcountTile | RowsTile | DotTile
 
 
-def _tile(Q: int, B: int, whole_words: bool, target: str) -> PopcountTile | DotTile:
+def _popcount_tile(Q: int, length: int) -> PopcountTile:
+    """Up to eight queries share what is read; as many rows as 32 words a thread. length: words or bytes."""
+    BQ = min(triton.next_power_of_2(Q), 8)
+    return PopcountTile(BQ, max(4096 // (BQ * _lanes(length) * 4), 16))
+
+
+def _lanes(length: int) -> int:
+    """Chunks of four words, or of four bytes, that hold a row; at most eight at a time."""
+    return min(triton.next_power_of_2(triton.cdiv(length, 4)), 8)
+
+
+def _tile(Q: int, B: int, whole_words: bool, target: str) -> Tile:
     """Few queries, or rows that are not whole words: counting. Else the widest tile that spills nowhere."""
     if Q <= _FEW or not whole_words:
-        return _popcount_tile(Q, whole_words)
+        return _popcount_tile(Q, B // 4 if whole_words else B)
+    if Q <= _SOME:
+        return RowsTile(16 if Q <= 16 else 32, 64, 32 if 0 < B % 64 <= 32 else 64)
     if target.startswith("cuda 10"):
-        return DotTile(128 if Q > 64 else 64, 128, 32 if B <= 32 else 64, False, 8 if Q > 64 else 4)
+        return DotTile(128, 128, 32, False, 8)
     wide = Q > 64 and (target == "cuda 90" or not target.startswith("cuda"))
     return DotTile(128, 128, 16, True, 8) if wide else DotTile(64, 128, 16, True, 4)
 
@@ -148,7 +175,7 @@ def _scan_dot(
     UNIT: tl.constexpr, G: tl.constexpr, TOGETHER: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """weights (Q, ceil(B/CB), 8, CB) int8 as in `_weights`; words: codes again, as int32."""
+    """weights: those of `_weights`; words: codes again, as int32."""
     GROUPS: tl.constexpr = max(BN // G, 1)
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
@@ -167,11 +194,11 @@ def _scan_dot(
             code = tl.load(codes_ptr + n[:, None] * B + b0 + b, mask=row_ok & (b0 + b < B), other=0)
             if TOGETHER:
                 k = b0 * 8 + tl.arange(0, 8 * CB)[None, :]
-                weight = tl.load(weights + k, mask=(q < Q)[:, None], other=0)
+                weight = tl.load(weights + k)
                 acc = tl.dot(weight, tl.trans(_planes(code, BN, CB)), acc, out_dtype=tl.int32)
             else:
                 for s in tl.static_range(8):
-                    weight = tl.load(weights + b0 * 8 + s * CB + b, mask=(q < Q)[:, None], other=0)
+                    weight = tl.load(weights + b0 * 8 + s * CB + b)
                     plane = code & ((1 << s) if s < 7 else -128)
                     acc = tl.dot(weight, tl.trans(plane), acc, out_dtype=tl.int32)
             w = b0 // 4 + tl.arange(0, CB // 4)[None, :]
@@ -180,11 +207,79 @@ def _scan_dot(
             count += tl.sum(_popcount(word), axis=1)
         key = acc + tl.where(_is_there(mask_ptr, n, N), count * 64, 1 << 30)[None, :]
         best = tl.minimum(best, tl.min(tl.reshape(key, [BQ, GROUPS, BN // GROUPS]), axis=2))
-    popcount = tl.load(popcounts_ptr + q, mask=q < Q, other=0)[:, None]
+    popcount = tl.load(popcounts_ptr + q)[:, None]
     least = tl.where(best >= 1 << 29, 2147483647, popcount + (best >> 6))
     g = tile * GROUPS + tl.arange(0, GROUPS)
     ok = (q < Q)[:, None] & (g < groups)[None, :]
     tl.store(out_ptr + q[:, None] * groups + g[None, :], least, mask=ok)
+
+
+@triton.jit
+def _add_planes(acc, top, code, weights, CB: tl.constexpr):
+    """Add code [BN, CB] times weights, pointers [BQ, CB] to plane 0, to acc and top [BN, BQ]."""
+    for s in tl.static_range(7):
+        acc = tl.dot(code & (1 << s), tl.trans(tl.load(weights + s * CB)), acc, out_dtype=tl.int32)
+    top = tl.dot(code & -128, tl.trans(tl.load(weights + 7 * CB)), top, out_dtype=tl.int32)
+    return acc, top
+
+
+@triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
+def _scan_few(
+    weights_ptr, popcounts_ptr, codes_ptr, mask_ptr, out_ptr, N, Q, units, q_tiles, groups, steps,
+    UNIT: tl.constexpr, G: tl.constexpr, CHUNKS: tl.constexpr,
+    CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """weights: those of `_weights` with a sign. CHUNKS of CB bytes a row, 0 for any number."""
+    GROUPS: tl.constexpr = max(BN // G, 1)
+    tile = (tl.program_id(0) // q_tiles).to(tl.int64)
+    q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
+    B = units * UNIT
+    b = tl.arange(0, CB)[None, :]
+    weights = weights_ptr + q[:, None].to(tl.int64) * (tl.cdiv(B, CB) * CB * 8) + b
+    best = tl.full([BN, BQ], 1 << 30, tl.int32)  # of 128 * (distance - popcount(query)); 2**30: nothing there
+    for step in range(steps):
+        n = (tile * steps + step) * BN + tl.arange(0, BN)
+        rows = codes_ptr + n[:, None] * B + b
+        row_ok = (n < N)[:, None]
+        acc = tl.zeros([BN, BQ], tl.int32)
+        top = tl.zeros([BN, BQ], tl.int32)
+        if CHUNKS > 0:  # weights are the same at every step: the compiler loads them once
+            for chunk in tl.static_range(CHUNKS):
+                code = tl.load(rows + chunk * CB, mask=row_ok & (chunk * CB + b < B), other=0)
+                acc, top = _add_planes(acc, top, code, weights + chunk * (8 * CB), CB)
+        else:
+            for b0 in range(0, B, CB):
+                code = tl.load(rows + b0, mask=row_ok & (b0 + b < B), other=0)
+                acc, top = _add_planes(acc, top, code, weights + b0 * 8, CB)
+        best = tl.where(_is_there(mask_ptr, n, N)[:, None], tl.minimum(best, 2 * acc + top), best)
+    least = tl.min(tl.reshape(best, [GROUPS, BN // GROUPS, BQ]), axis=1)
+    popcount = tl.load(popcounts_ptr + q)[None, :]
+    least = tl.where(least >= 1 << 29, 2147483647, popcount + (least >> 7))
+    g = tile * GROUPS + tl.arange(0, GROUPS)
+    ok = (g < groups)[:, None] & (q < Q)[None, :]
+    tl.store(out_ptr + q[None, :].to(tl.int64) * groups + g[:, None], least, mask=ok)
+
+
+@triton.jit
+def _weigh(
+    queries_ptr, weights_ptr, popcounts_ptr, Q, B, SIGNED: tl.constexpr, CB: tl.constexpr
+):  # fmt: skip
+    q = tl.program_id(0).to(tl.int64)
+    s = tl.arange(0, 8)[:, None]
+    b = tl.arange(0, CB)[None, :]
+    query = queries_ptr + tl.minimum(q, Q - 1) * B + b  # past Q, the last again
+    weights = weights_ptr + q * (tl.cdiv(B, CB) * CB * 8) + s * CB + b
+    count = tl.zeros([8, CB], tl.int32)
+    for b0 in range(0, B, CB):
+        byte = tl.load(query + b0, mask=b0 + b < B, other=0).to(tl.int32)
+        bit = (byte >> s) & 1
+        if SIGNED:
+            weight = tl.where(s < 7, (64 >> s) * (1 - 2 * bit), 2 * bit - 1)
+        else:
+            weight = tl.where(s < 7, -(128 >> s), 1) * bit
+        tl.store(weights + b0 * 8, weight.to(tl.int8))
+        count += bit
+    tl.store(popcounts_ptr + q, tl.sum(count))
 
 
 @triton.jit(do_not_specialize=["N", "R", "units", "tiles"])
@@ -209,42 +304,66 @@ def _words(rows: Tensor) -> tuple[Tensor, int]:
     return rows.view(torch.int32), 4
 
 
+def _like(queries: Tensor, codes: Tensor) -> Tensor:
+    """Queries by rows, in the elements of the codes: words, or bytes."""
+    queries = queries.contiguous()
+    if codes.dtype == torch.int32 and _words(queries)[1] == 1:  # they start at an odd byte
+        queries = queries.clone()
+    return queries.view(codes.dtype)
+
+
 def _units(length: int, most: int) -> dict[str, int]:
     """A row's length as units * UNIT, so that the compiler knows how far rows are aligned."""
     UNIT = math.gcd(length, most)
     return {"units": length // UNIT, "UNIT": UNIT}
 
 
-def _weights(queries: Tensor, CB: int) -> tuple[Tensor, Tensor]:
-    """(Q, B) uint8 -> (Q, ceil(B/CB), 8, CB) int8 for `_scan_dot`, and set bits of each query, (Q,) int32."""
-    padded = torch.nn.functional.pad(queries, (0, -queries.shape[1] % CB))
-    bits = (padded[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=queries.device)) & 1  # [Q, Bp, 8]
-    s = torch.arange(8, dtype=torch.int16, device=queries.device)  # no list: a copy from the host waits for the GPU
-    values = torch.where(s < 7, -(128 >> s), 1).to(torch.int8)
-    weights = (bits.to(torch.int8) * values).view(len(queries), -1, CB, 8).transpose(2, 3).contiguous()
-    return weights, bits.sum((1, 2), dtype=torch.int32)
+def _weights(queries: Tensor, tile: RowsTile | DotTile) -> tuple[Tensor, Tensor]:
+    """(Q, B) uint8 -> (Q, ceil(B/CB), 8, CB) int8, of whole tiles of queries, and set bits of each, int32."""
+    Q, B = queries.shape
+    rows, chunks = triton.cdiv(Q, tile.BQ) * tile.BQ, triton.cdiv(B, tile.CB)
+    weights = torch.empty((rows, chunks, 8, tile.CB), dtype=torch.int8, device=queries.device)
+    popcounts = torch.empty(rows, dtype=torch.int32, device=queries.device)
+    signed = isinstance(tile, RowsTile)
+    _weigh[(rows,)](queries, weights, popcounts, Q, B, SIGNED=signed, CB=tile.CB, num_warps=1)
+    return weights, popcounts
 
 
 def _launch_popcount(tile, queries, codes, mask, group, out):
     (Q, B), N = queries.shape, len(codes)
     codes, size = _words(codes)
-    queries = queries.clone().view(codes.dtype)
+    queries = _like(queries, codes)
     q_tiles, steps = triton.cdiv(Q, tile.BQ), max(1, group // tile.BN)
     _scan_popcount[(triton.cdiv(N, tile.BN * steps) * q_tiles,)](
         queries, codes, mask, out, N, Q, q_tiles=q_tiles, groups=out.shape[1], **_units(B // size, 4),
-        CW=4, steps=steps, G=group, **tile._asdict(), num_warps=4, enable_fp_fusion=False,
+        CW=4 * _lanes(B // size), steps=steps, G=group, **tile._asdict(), num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
 
 
 def _launch_dot(tile, queries, codes, mask, group, out):
     (Q, B), N = queries.shape, len(codes)
-    weights, popcounts = _weights(queries, tile.CB)
+    weights, popcounts = _weights(queries, tile)
     q_tiles, steps = triton.cdiv(Q, tile.BQ), max(1, group // tile.BN)
-    _scan_dot[(triton.cdiv(N, tile.BN * steps) * q_tiles,)](
-        weights, popcounts, codes.view(torch.int8), codes.view(torch.int32), mask, out, N, Q, q_tiles=q_tiles,
-        groups=out.shape[1], **_units(B, 16), steps=steps, G=group, TOGETHER=tile.together,
-        CB=tile.CB, BQ=tile.BQ, BN=tile.BN, num_warps=tile.num_warps, num_stages=1, enable_fp_fusion=False,
-    )  # fmt: skip
+    grid, codes = (triton.cdiv(N, tile.BN * steps) * q_tiles,), codes.view(torch.int8)
+    sizes = {"q_tiles": q_tiles, "groups": out.shape[1], **_units(B, 16), "steps": steps, "G": group}
+    if isinstance(tile, RowsTile):
+        _scan_few[grid](
+            weights, popcounts, codes, mask, out, N, Q, **sizes, **tile._asdict(),
+            CHUNKS=weights.shape[1] if B <= _KEPT else 0,
+            num_warps=4, num_stages=1, enable_fp_fusion=False,
+        )  # fmt: skip
+    else:
+        _scan_dot[grid](
+            weights, popcounts, codes, codes.view(torch.int32), mask, out, N, Q, **sizes,
+            TOGETHER=tile.together, CB=tile.CB, BQ=tile.BQ, BN=tile.BN, num_warps=tile.num_warps,
+            num_stages=1, enable_fp_fusion=False, **_registers(tile, group),
+        )  # fmt: skip
+
+
+def _registers(tile: DotTile, group: int) -> dict[str, int]:
+    """Two programs of eight warps an SM where their epilogue is short; the compiler would take a few more."""
+    fits = tile.num_warps == 8 and group >= tile.BN and compile_target() == "cuda 90"
+    return {"maxnreg": 128} if fits else {}
 
 
 def hamming_scan(
@@ -252,7 +371,7 @@ def hamming_scan(
     codes: Tensor,
     mask: Tensor | None,
     group: int,
-    tile: PopcountTile | DotTile | None = None,
+    tile: Tile | None = None,
 ) -> Tensor:
     """Launch: (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N/group)) int32."""
     (Q, B), N = queries.shape, len(codes)
@@ -267,9 +386,9 @@ def hamming_scan(
         _launch_popcount(tile, *args)
     else:
         launch_or(
-            "_scan_dot[int8 tensor cores]",
+            "_scan_few[int8 tensor cores]" if isinstance(tile, RowsTile) else "_scan_dot[int8 tensor cores]",
             lambda: _launch_dot(tile, *args),
-            lambda: _launch_popcount(_popcount_tile(Q, True), *args),
+            lambda: _launch_popcount(_popcount_tile(Q, B // 4), *args),
         )
     return out
 
@@ -281,12 +400,13 @@ def hamming_gather(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Ten
     if out.numel() == 0:
         return out
     codes, size = _words(codes.contiguous())
-    queries = queries.clone(memory_format=torch.contiguous_format).view(codes.dtype)
+    queries = _like(queries, codes)
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
-    BR = 128
+    CW = 4 * _lanes(B // size)
+    BR = max(2048 // CW, 16)
     tiles = triton.cdiv(R, BR)
     _gather[(len(queries) * tiles,)](
         queries, codes, mask, ids.contiguous(), out, N, R, tiles=tiles, **_units(B // size, 4),
-        CW=4, BR=BR, num_warps=4, enable_fp_fusion=False,
+        CW=CW, BR=BR, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return out

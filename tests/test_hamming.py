@@ -15,8 +15,8 @@ from gpuzip.ops._lanes import use_loops
 
 ABSENT = 2**31 - 1
 TILES = [
-    (1, 128), (2, 256), (8, 128), (64, 128, 16, True, 4), (128, 128, 16, True, 8), (64, 64, 32, False, 4),
-    (64, 128, 64, False, 4),
+    (1, 128), (2, 256), (8, 128), (16, 128, 32), (16, 128, 64), (32, 64, 32), (64, 128, 16, True, 4),
+    (128, 128, 16, True, 8), (64, 64, 32, False, 4), (64, 128, 64, False, 4),
 ]  # fmt: skip
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or torch.cuda.is_available(),
@@ -120,7 +120,7 @@ def test_without_numpys_own_count(monkeypatch):
 
 
 @needs_triton
-@pytest.mark.parametrize(("B", "group"), [(48, 1), (20, 64), (16, 1024)])
+@pytest.mark.parametrize(("B", "group"), [(48, 1), (20, 64), (16, 1024), (132, 128)])
 def test_every_tile_gives_the_same_bytes(B, group):
     from gpuzip.kernels import hamming as kernel
 
@@ -129,7 +129,8 @@ def test_every_tile_gives_the_same_bytes(B, group):
     mask = random_bytes(150, seed=3) < 200
     want = OPS["hamming_scan"].reference(queries, codes, mask, group)
     for tile in TILES:
-        chosen = kernel.PopcountTile(*tile) if len(tile) == 2 else kernel.DotTile(*tile)
+        form = {2: kernel.PopcountTile, 3: kernel.RowsTile, 5: kernel.DotTile}[len(tile)]
+        chosen = form(*tile)
         assert torch.equal(kernel.hamming_scan(queries, codes, mask, group, chosen), want), tile
 
 
@@ -154,13 +155,14 @@ def test_counting_stands_in_where_the_tensor_core_form_does_not_compile(monkeypa
 
     monkeypatch.setattr(_launch, "FALLEN", {})
     monkeypatch.setattr(kernel, "_launch_dot", fails)
-    queries, codes = random_bytes(20, 16, seed=1), random_bytes(99, 16, seed=2)
-    want = OPS["hamming_scan"].reference(queries, codes, None, 16)
-    with pytest.warns(UserWarning, match="_scan_dot"):
-        assert torch.equal(kernel.hamming_scan(queries, codes, None, 16), want)
-    with warnings.catch_warnings():  # said once
-        warnings.simplefilter("error", UserWarning)
-        assert torch.equal(kernel.hamming_scan(queries, codes, None, 16), want)
+    for Q, form in ((20, "_scan_few"), (40, "_scan_dot")):
+        queries, codes = random_bytes(Q, 16, seed=1), random_bytes(99, 16, seed=2)
+        want = OPS["hamming_scan"].reference(queries, codes, None, 16)
+        with pytest.warns(UserWarning, match=form):
+            assert torch.equal(kernel.hamming_scan(queries, codes, None, 16), want)
+        with warnings.catch_warnings():  # said once
+            warnings.simplefilter("error", UserWarning)
+            assert torch.equal(kernel.hamming_scan(queries, codes, None, 16), want)
 
 
 @needs_triton
@@ -169,10 +171,12 @@ def test_tiles():
 
     tile = kernel._tile
     assert tile(1, 48, True, "cuda 90") == (1, 256)
-    assert tile(10, 48, True, "cuda 90") == (8, 256)
-    assert tile(1000, 13, False, "cuda 90") == (8, 128)  # rows that are not whole words
-    assert tile(11, 48, True, "cuda 90") == (64, 128, 16, True, 4)
+    assert tile(2, 96, True, "cuda 90") == (2, 64)
+    assert tile(1000, 13, False, "cuda 90") == (8, 32)  # rows that are not whole words
+    assert tile(3, 48, True, "cuda 90") == (16, 64, 64)
+    assert tile(32, 96, True, "cuda 90") == (32, 64, 32)
+    assert tile(33, 48, True, "cuda 90") == (64, 128, 16, True, 4)
     assert tile(65, 48, True, "cuda 90") == (128, 128, 16, True, 8)
     assert tile(65, 48, True, "cuda 80") == (64, 128, 16, True, 4)
-    assert tile(65, 48, True, "cuda 100") == (128, 128, 64, False, 8)
+    assert tile(33, 48, True, "cuda 100") == (128, 128, 32, False, 8)
     assert tile(65, 48, True, "hip gfx942") == (128, 128, 16, True, 8)

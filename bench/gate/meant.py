@@ -1,4 +1,8 @@
-"""The instructions that kernels are meant to have, and what is wrong with one that lacks them."""
+"""The instructions that kernels are meant to have, and what is wrong with one that lacks them, or is slow.
+
+Slow on sm_90, where the loops are read: values of 2 bytes gathered or stored one by one in a loop, one program a
+multiprocessor where a warp group multiplies, and warps that repeat each other's work.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from bench.gate import sass
 from bench.gate.rows import Row
+from bench.gate.sass import Code
 
 
 class Meant(NamedTuple):
@@ -14,40 +20,81 @@ class Meant(NamedTuple):
 
     rows: the constexpr that is the rows of its product, "" for none; 64 rows or more have to be a product of
     a whole warp group on sm_90. where: a constexpr that has to be set for the need to hold, "" for always.
+    gathers: tables are gathered 16 bytes at a time, so that no load of 2 bytes is in a loop.
     """
 
     need: str
     op: str
     rows: str = ""
     where: str = ""
+    gathers: bool = False
 
 
 #: Kernels that are not named here need nothing.
 MEANT = {
     "_assign_halves": Meant("tensor", "encode", rows="BN"),
-    "_decode_rotated": Meant("tensor", "decode_rotated", rows="BN", where="SPLIT=True"),
+    "_decode_rotated": Meant("tensor", "decode_rotated", rows="BN", where="SPLIT=True", gathers=True),
     "_gather": Meant("popc", "hamming_gather"),
     "_lloyd": Meant("tensor", "lloyd", rows="BN"),
-    "_product_scan": Meant("tensor", "product_scan", rows="BN", where="HALF=True"),
+    "_product_scan": Meant("tensor", "product_scan", rows="BN", where="HALF=True", gathers=True),
     "_scalar_scan": Meant("tensor", "scalar_scan", rows="BQ", where="TENSOR=True"),
     "_scan_dot": Meant("tensor", "hamming_scan", rows="BQ"),
+    "_scan_few": Meant("tensor", "hamming_scan", rows="BN"),
     "_scan_rows": Meant("tensor", "product_scan", rows="BQ"),
     "_scan_popcount": Meant("popc", "hamming_scan"),
 }
 
 
-def problem(row: Row) -> str:
-    """What is wrong with a kernel that did compile; nothing where nothing is."""
+class Excuse(NamedTuple):
+    """Why a kernel may do what is slow. kind: warps, gathers, stores or blocks. where: as in Meant."""
+
+    kernel: str
+    kind: str
+    why: str
+    where: str = ""
+
+
+EXCUSED: list[Excuse] = []
+
+
+def problem(row: Row, code: Code = (), layouts: str = "") -> str:
+    """What is wrong with a kernel that did compile; nothing where nothing is. layouts: of `layouts.repeated`."""
     if row.stack or row.counts.get("spill"):
         return f"spills: {row.stack} bytes of stack"
     if row.counts.get("float_atomic"):
         return "adds floats atomically, in no fixed order"
     meant = MEANT.get(row.kernel)
-    if meant is None or meant.where not in ("", *row.tile.split()):
-        return ""
-    fast = meant.need == "tensor" and row.target == "sm_90" and _constexpr(row.tile, meant.rows) >= 64
-    need = "wgmma" if fast else meant.need
-    return "" if row.counts.get(need) else f"no {need} instruction"
+    if meant is not None and meant.where in ("", *row.tile.split()):
+        fast = meant.need == "tensor" and row.target == "sm_90" and _constexpr(row.tile, meant.rows) >= 64
+        need = "wgmma" if fast else meant.need
+        if not row.counts.get(need):
+            return f"no {need} instruction"
+    return next((what for kind, what in _slow(row, code, layouts) if not _excused(row, kind)), "")
+
+
+def _slow(row: Row, code: Code, layouts: str) -> Iterator[tuple[str, str]]:
+    """What makes a kernel slower on sm_90 than it need be: the kind, for EXCUSED, and the words."""
+    if row.target != "sm_90":
+        return
+    if layouts:
+        yield "warps", f"warps repeat each other's work: {layouts}"
+    inside = {i for loop in sass.loops(code) for i in range(loop.first, loop.last + 1)}
+    looped = [code[i].opcode for i in inside]
+    meant = MEANT.get(row.kernel)
+    if gathers := sum(re.match(r"LDG\.\S*[US]16\b", opcode) is not None for opcode in looped):
+        if meant is not None and meant.gathers:
+            yield "gathers", f"{gathers} loads of 2 bytes in a loop, where 16 are gathered"
+    if stores := sum(re.match(r"STS\.[US]16\b", opcode) is not None for opcode in looped):
+        yield "stores", f"{stores} stores of 2 bytes into shared memory in a loop"
+    if row.counts.get("wgmma") and row.blocks == 1:
+        yield "blocks", "one program a multiprocessor, so that nothing runs beside its products"
+
+
+def _excused(row: Row, kind: str) -> bool:
+    return any(
+        excuse.kernel == row.kernel and excuse.kind == kind and excuse.where in ("", *row.tile.split())
+        for excuse in EXCUSED
+    )
 
 
 def never_built(kernels: Collection[str], ops: Collection[str]) -> Iterator[str]:

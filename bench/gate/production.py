@@ -90,9 +90,10 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         for Q, group, E in ((1, 1024, 1), (64, 32, 2)):
             yield t(N, 48, dtype=u8), t(Q, 48, 256), t(N), None, group, t(N, E), t(Q, E)
     elif op == "hamming_scan":
-        for Q, B, group in ((1, 48, 1024), (10, 96, 32), (64, 128, 64), (1000, 48, 1024), (1000, 38, 32)):
+        for Q, B, group in ((1, 48, 1024), (10, 96, 32), (32, 48, 1024), (64, 128, 64), (1000, 48, 1024)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
         yield t(4, 48, dtype=u8), t(huge, 48, dtype=u8), t(huge, dtype=torch.bool), 1024
+        yield t(1000, 38, dtype=u8), t(N, 38, dtype=u8), None, 32
         yield t(1000, 96, dtype=u8), t(huge, 96, dtype=u8), t(huge, dtype=torch.bool), 1
     elif op == "hamming_gather":
         yield (
@@ -211,7 +212,7 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
     """Arguments of sizes that hardly anybody has and that get tiles of their own. For --every."""
     N, u8, half = 1000, torch.uint8, torch.float16
     if op == "adc_scan":
-        for M, nbits in ((8, 4), (16, 4), (8, 7), (7, 10)):
+        for M, nbits in ((8, 4), (16, 4), (32, 4), (32, 2), (64, 1), (8, 7), (7, 10)):
             yield t(N, -(-M * nbits // 8), dtype=u8), t(1, M, 1 << nbits), None, None, 512
     elif op == "assign":
         for K, S, exact in product((16, 32, 64), (4, 64, 65), (False, True)):
