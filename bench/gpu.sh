@@ -1,64 +1,105 @@
 #!/usr/bin/env bash
-# Right first, then fast: what a person with an NVIDIA GPU runs, in at most ten minutes.
+# Right first, then fast: what a person with an NVIDIA GPU runs.
 #
-#     bench/gpu.sh              # PYTHON=... for another python than python3
+#     bench/gpu.sh              # all of it, at most eight minutes; PYTHON=... for another python than python3
+#     bench/gpu.sh --headline   # only what has a target
+#     bench/gpu.sh --sweep      # the tiles of every kernel beside those that are chosen
+#     bench/gpu.sh --profile    # Nsight Compute on the three kernels that are furthest from their floors
+#     bench/gpu.sh --dry        # a rehearsal that needs no GPU, measures nothing and leaves no rows
 #
-# Needs torch, triton and pytest, and no network. Stops at the first wrong answer. Rows are appended to
-# bench/results/*.csv; when OUT names a folder, they and the logs are copied there. Anything that is not measured is
-# not written.
-set -euo pipefail
+# Needs torch, triton and pytest, and no network. Logs and rows go to the folder that OUT names, rows else to
+# bench/results and logs to a temporary folder, each line as soon as it is known. A stage that fails or takes too
+# long loses nothing of the others; the exit status says at the end whether any did.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
-export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-unset TRITON_INTERPRET
-logs=$(mktemp -d)
-trap keep EXIT
+export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+mode=${1:-all}
+rehearse=()
+case $mode in
+  all | --headline | --sweep | --profile) unset TRITON_INTERPRET ;;
+  --dry)
+    rehearse=(--rehearse)
+    unset TRITON_INTERPRET
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    export OUT=$scratch GPUZIP_LOOPS=0  # nothing is timed, so numba need not compile
+    ;;
+  *)
+    sed -n '2,/^set/p' "$0" | grep '^#'
+    exit 2
+    ;;
+esac
+logs=${OUT:-$(mktemp -d)}
+mkdir -p "$logs"
+failed=()
 
-keep() {
-  if [ -n "${OUT:-}" ]; then
-    mkdir -p "$OUT"
-    cp "$logs"/*.log "$OUT"/ 2>/dev/null || true
-    cp bench/results/roofline.csv bench/results/gpu_peers.csv "$OUT"/ 2>/dev/null || true
-  fi
-  rm -rf "$logs"
-}
-
-# stage NAME SECONDS COMMAND...: run it with a limit, and keep what it says.
+# stage NAME SECONDS COMMAND...: run it with a limit; what it says is kept line by line.
 stage() {
-  local name=$1 seconds=$2 status=0
+  local name=$1 seconds=$2 status
   shift 2
-  echo "== $name"
-  timeout --kill-after=10 "$seconds" "$@" 2>&1 | tee "$logs/$name.log" || status=$?
+  echo "== $name, $SECONDS s in"
+  timeout --kill-after=10 "$seconds" "$@" 2>&1 | tee "$logs/$name.log"
+  status=${PIPESTATUS[0]}
   if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-    echo "== $name: stopped after $seconds s" | tee -a "$logs/$name.log"
+    echo "== $name: stopped after $seconds s; what it printed until then holds" | tee -a "$logs/$name.log"
   elif [ "$status" -ne 0 ]; then
-    echo "== $name: failed, exit status $status. Nothing after it was run." | tee -a "$logs/$name.log"
+    echo "== $name: exit status $status" | tee -a "$logs/$name.log"
   fi
-  return "$status"
+  [ "$status" -eq 0 ] || failed+=("$name")
 }
 
-"$python" - <<'PYTHON'
+"$python" - "$mode" <<'PYTHON' || exit 1
 import importlib.util, sys
 
 missing = [name for name in ("torch", "triton", "safetensors", "pytest") if not importlib.util.find_spec(name)]
 if missing:
     sys.exit(f"bench/gpu.sh needs {', '.join(missing)}: pip install {' '.join(missing)}")
-import torch
+import torch, triton
 
-if not torch.cuda.is_available():
+if sys.argv[1] != "--dry" and not torch.cuda.is_available():
     sys.exit("bench/gpu.sh measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+print(f"{gpu}, torch {torch.__version__}, triton {triton.__version__}, python {sys.version.split()[0]}")
 PYTHON
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || true
 
-nvidia-smi --query-gpu=name,driver_version,clocks.sm,memory.total --format=csv,noheader || true
+# Warnings of newer versions are no wrong answers. Compiling takes most of the time, so processes share it.
+tests=(-m pytest tests/test_ops.py -q -W default -p no:cacheprovider --maxfail=50)
+if "$python" -c 'import xdist' 2>/dev/null; then tests+=(-p xdist -n 12); fi
 
-# A kernel that falls back to its simpler form warns; that is no wrong answer.
-# Compiling takes most of its time, so several processes share it where pytest-xdist is there.
-workers=()
-if "$python" -c 'import xdist' 2>/dev/null; then workers=(-n 8); fi
-stage ops 240 "$python" -m pytest tests/test_ops.py -q -x -k cuda ${workers[@]+"${workers[@]}"} \
-  -W default::UserWarning -p no:cacheprovider
-stage check 100 "$python" -m bench.gpu_check
-stage roofline 180 "$python" -m bench.roofline || test $? -eq 124  # rows up to there are written
-stage peers 60 "$python" -m bench.gpu_peers || test $? -eq 124
-echo "== done in $SECONDS s"
+case $mode in
+  --dry)
+    stage precompile 300 "$python" -m bench.roof.precompile --few --jobs 2
+    stage ops 120 "$python" -m pytest tests/test_ops.py -q -W default -p no:cacheprovider --maxfail=50 \
+      -k "matches_its_reference and topk"
+    stage headline 600 "$python" -m bench.roofline --headline --rehearse --kernel decode hamming_scan "PQ search"
+    stage check 300 "$python" -m bench.gpu_check --rehearse
+    stage rest 300 "$python" -m bench.roofline --rest --rehearse --kernel pack_bits
+    stage sweep 300 "$python" -m bench.roofline --sweep --rehearse --kernel lloyd
+    stage peers 60 "$python" -m bench.gpu_peers --rehearse
+    stage profile 60 "$python" -m bench.roof.profile --rehearse
+    echo "== a rehearsal: nothing was measured"
+    ;;
+  --sweep) stage sweep 300 "$python" -m bench.roofline --sweep ;;
+  --profile) stage profile 300 "$python" -m bench.roof.profile ;;
+  --headline)
+    stage precompile 90 "$python" -m bench.roof.precompile
+    stage headline 120 "$python" -m bench.roofline --headline
+    ;;
+  all)
+    stage precompile 90 "$python" -m bench.roof.precompile
+    stage ops 120 "$python" "${tests[@]}" -k cuda
+    stage headline 120 "$python" -m bench.roofline --headline
+    stage check 120 "$python" -m bench.gpu_check
+    stage rest 150 "$python" -m bench.roofline --rest
+    stage peers 60 "$python" -m bench.gpu_peers
+    ;;
+esac
+
+if [ "${#failed[@]}" -gt 0 ]; then
+  echo "== done in $SECONDS s; not clean: ${failed[*]}"
+  exit 1
+fi
+echo "== done in $SECONDS s; every stage is clean"

@@ -1,11 +1,12 @@
 """Are the answers right on the GPU at hand, at sizes that tests do not reach?
 
-    python -m bench.gpu_check
+    python -m bench.gpu_check [--rehearse]
 
 Against torch on the same GPU, in float64 where rounding matters: codes of a million rows are nearest, scans
 and decoding agree, searches find what sorting all scores finds, two runs are the same bytes, and replays of a
-captured graph repeat the eager answer. Stops at the first wrong answer, with exit status 1.
-`tests/test_ops.py` holds every operator to its reference; run it first.
+captured graph repeat the eager answer. A check that fails says so and the others go on; the exit status is 1
+then. `tests/test_ops.py` holds every operator to its reference.
+--rehearse runs the checks on few rows of the CPU, but for those of graphs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, adc_scan, assign, decode, pack_bits, topk, unpack_bits
 
-_N, _D = 1_000_000, 384
+_DEVICE, _N, _D, _TRAINED = "cuda", 1_000_000, 384, 65_536
 _PQ = ((48, 256), (96, 16), (64, 64))
 
 
@@ -41,7 +42,7 @@ def require(right: bool, what: str) -> None:
 
 def codes_are_nearest() -> None:
     for M, K in _PQ:
-        codec, x = _codec(M, K), floats("cuda", _N, _D)
+        codec, x = _codec(M, K), floats(_DEVICE, _N, _D)
         x[:1000] *= 1e3
         x[1000:2000] *= 1e-3
         encoded = unpack_bits(codec.encode_block(x), M, codec.nbits)
@@ -64,7 +65,7 @@ def _excess(x: Tensor, centroids: Tensor, labels: Tensor) -> float:
 
 def rows_come_back() -> None:
     for M, K in _PQ:
-        labels, centroids = integers("cuda", K, _N, M), floats("cuda", M, K, _D // M)
+        labels, centroids = integers(_DEVICE, K, _N, M), floats(_DEVICE, M, K, _D // M)
         packed = pack_bits(labels, K.bit_length() - 1)
         require(torch.equal(unpack_bits(packed, M, K.bit_length() - 1), labels), f"unpack_bits M={M} K={K}")
         rows = _decoded(labels, centroids)
@@ -77,23 +78,23 @@ def _decoded(labels: Tensor, centroids: Tensor) -> Tensor:
 
 def scans_agree() -> None:
     for M, K in _PQ:
-        labels = integers("cuda", K, _N, M)
+        labels = integers(_DEVICE, K, _N, M)
         packed = pack_bits(labels, K.bit_length() - 1)
         for Q in (1, 3, 33):
-            lut = floats("cuda", Q, M, K)
+            lut = floats(_DEVICE, Q, M, K)
             want = torch.stack([_looked_up(labels, table) for table in lut])
             worst = float((adc_scan(packed, lut) - want).abs().max())
             require(worst <= 1e-5 * M, f"adc_scan M={M} K={K} Q={Q}: a score is off by {worst:.1e}")
 
 
 def _looked_up(labels: Tensor, table: Tensor) -> Tensor:
-    every = torch.arange(len(table), device="cuda")
+    every = torch.arange(len(table), device=_DEVICE)
     return table.double()[every, labels.long()].sum(1)
 
 
 def the_best_are_found() -> None:
-    for Q, N, k in ((1, 10_000_019, 100), (33, 1_000_003, 10), (1000, 4_099, 1000)):
-        scores = floats("cuda", Q, N).mul(1000).round()  # ties
+    for Q, N, k in ((1, 10 * _N + 19, 100), (33, _N + 3, 10), (1000, 4_099, 1000)):
+        scores = floats(_DEVICE, Q, N).mul(1000).round()  # ties
         values, ids = topk(scores, k)
         want, at = torch.sort(scores, dim=1, descending=True, stable=True)
         right = torch.equal(values, want[:, :k]) and torch.equal(ids, at[:, :k])
@@ -103,10 +104,10 @@ def the_best_are_found() -> None:
 def searches_find_the_nearest() -> None:
     for M, K in _PQ:
         codec = _codec(M, K)
-        codes = Codes(codec, integers("cuda", 256, _N, codec.code_size))
+        codes = Codes(codec, integers(_DEVICE, 256, _N, codec.code_size))
         rows = codes.decode()
         for Q in (1, 7, 300):
-            queries = floats("cuda", Q, _D)
+            queries = floats(_DEVICE, Q, _D)
             for metric, scores in _exact(rows, queries).items():
                 values, ids = codes.search(queries, k=100, metric=metric)
                 want = scores.gather(1, ids)
@@ -132,12 +133,12 @@ def _exact(rows: Tensor, queries: Tensor) -> dict[str, Tensor]:
 
 
 def _codec(M: int, K: int) -> ProductQuantizer:
-    centroids = floats("cuda", M, K, _D // M)
+    centroids = floats(_DEVICE, M, K, _D // M)
     return ProductQuantizer(M, K.bit_length() - 1, codebook=Codebook(centroids, _D))
 
 
 def training_lowers_the_error_and_repeats() -> None:
-    x = floats("cuda", 65_536, _D)
+    x = floats(_DEVICE, _TRAINED, _D)
     errors: list[float] = []
     first = kmeans(x, 48, 256, n_iter=10, progress=lambda i, n, error: errors.append(error))
     rises = [b / a for a, b in pairwise(errors) if b > a * (1 + 1e-6)]
@@ -152,8 +153,8 @@ def two_runs_are_the_same_bytes() -> None:
 
 def replays_repeat_the_eager_answer() -> None:
     """Encoding, scan with selection, and every operator; replays have to overwrite what was spoilt."""
-    codec, x = _codec(48, 256), floats("cuda", 100_000, _D)
-    packed, lut = integers("cuda", 256, _N, 48), floats("cuda", 3, 48, 256)
+    codec, x = _codec(48, 256), floats(_DEVICE, 100_000, _D)
+    packed, lut = integers(_DEVICE, 256, _N, 48), floats(_DEVICE, 3, 48, 256)
 
     def encoding() -> Tensor:
         return codec.encode_block(x)
@@ -177,7 +178,7 @@ def _each_op() -> list[tuple[str, Callable[[], Any]]]:
     """One case of each operator."""
     first = {case.op: case for case in reversed(list(present(cases(_N))))}
     return [
-        (f"{op} {case.name}", partial(OPS[op].call, *bound(OPS[op], case.make("cuda"))))
+        (f"{op} {case.name}", partial(OPS[op].call, *bound(OPS[op], case.make(_DEVICE))))
         for op, case in first.items()
     ]
 
@@ -203,21 +204,39 @@ CHECKS = [
 ]
 
 
+def run(check: Callable[[], None]) -> bool:
+    """Whether a check found nothing wrong; what it found, or how it failed, is printed."""
+    start, name = time.perf_counter(), check.__name__.replace("_", " ")
+    try:
+        check()
+        verdict = "right "
+    except WrongAnswerError as wrong:
+        verdict, name = "WRONG ", f"{name}: {wrong}"
+    except Exception as error:
+        verdict, name = "FAILED", f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    print(f"{verdict} {name}, {time.perf_counter() - start:.1f} s", flush=True)
+    return verdict == "right "
+
+
 def main() -> int:
-    if not torch.cuda.is_available():
+    global _DEVICE, _N, _TRAINED
+    rehearse = "--rehearse" in sys.argv
+    if not rehearse and not torch.cuda.is_available():
         print("bench.gpu_check needs an NVIDIA GPU, and torch sees none here. Nothing was checked.")
         return 2
-    torch.backends.cuda.matmul.allow_tf32 = False
-    for check in CHECKS:
-        start = time.perf_counter()
-        try:
-            check()
-        except WrongAnswerError as wrong:
-            print(f"WRONG  {wrong}")
-            return 1
-        torch.cuda.empty_cache()
-        print(f"right  {check.__name__.replace('_', ' ')}, {time.perf_counter() - start:.1f} s", flush=True)
-    return 0
+    checks = CHECKS
+    if rehearse:
+        _DEVICE, _N, _TRAINED = "cpu", 3_000, 2_000
+        checks = [check for check in CHECKS if check is not replays_repeat_the_eager_answer]
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    passed = 0
+    for check in checks:
+        passed += run(check)
+        if not rehearse:
+            torch.cuda.empty_cache()
+    print(f"{passed} of {len(checks)} checks passed{'. A rehearsal, on the CPU.' if rehearse else ''}")
+    return 0 if passed == len(checks) else 1
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """gpuzip beside other libraries on the GPU at hand: the same work, answers compared before anything is timed.
 
-    python -m bench.gpu_peers [--no-write]
+    python -m bench.gpu_peers [--no-write | --rehearse]
 
 Peers are torch, and what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are
 named as not installed. Both sides run in turns, on data that is on the GPU already where the peer takes it
 there.
 `ratio` is the peer's median over gpuzip's: above 1 gpuzip is faster. Rows are appended to
-bench/results/gpu_peers.csv. The exit status is 1 where answers differ by more than the comparison allows.
+bench/results/gpu_peers.csv, or to the folder that OUT names. The exit status is 1 where answers differ by
+more than the comparison allows. --rehearse says which peers are installed, and needs no GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -24,16 +26,15 @@ import torch
 from torch import Tensor
 
 from bench.columns import aligned
-from bench.markdown import RESULTS
 from bench.races import Call, Race, torch_races
 from bench.roof.cases import floats, integers
-from bench.roof.results import Row, append, stamp, text
+from bench.roof.results import Row, append, folder, stamp, text
 from gpuzip import ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, assign, topk
 
-FILE = RESULTS / "gpu_peers.csv"
+NAME = "gpu_peers.csv"
 _BUDGET = 5.0  # seconds for the rounds of one race
 _D, _M, _K, _TRAINED = 384, 48, 256, 65_536
 _LIMIT = 1.03  # of the peer's error, where both sides train
@@ -207,8 +208,14 @@ def _race(peer: str, race: Race) -> Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_peers")
-    parser.add_argument("--no-write", action="store_true", help=f"leave {FILE.name} as it is")
+    parser.add_argument("--no-write", action="store_true", help=f"leave {NAME} as it is")
+    parser.add_argument("--rehearse", action="store_true", help="say which peers are installed")
     chosen = parser.parse_args()
+    if chosen.rehearse:
+        print(
+            "\n".join(f"{peer}: {_version(peer) if find_spec(peer) else 'not installed'}" for peer in PEERS)
+        )
+        return 0
     if not torch.cuda.is_available():
         print("bench.gpu_peers measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
         return 2
@@ -222,7 +229,7 @@ def main() -> int:
                     return 1
                 rows.append(_race(peer, race))
                 if not chosen.no_write:
-                    append(FILE, rows[-1:])
+                    append(folder() / NAME, rows[-1:])
         except ModuleNotFoundError as error:
             print(f"{peer}: not installed ({error})")
         except Exception as error:  # a peer that does not work here is not our failure, and has no number

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.markdown import RESULTS
 from bench.roof import floors
 from bench.roof.cases import bound, cases, present, tasks, traffic
 from bench.roof.floors import Roofs
@@ -88,12 +89,15 @@ class TestResults:
     def test_verdicts_are_of_what_was_measured(self):
         from bench.roof.results import TARGETS, verdicts
 
-        lines = verdicts([])
+        lines = verdicts([], "NVIDIA H200")
         assert len(lines) == len(TARGETS)
         assert all(line.endswith("not measured") for line in lines)
         row = {"kernel": "k-means", "case": "N=65536 M=48 K=256 25 iterations", "seconds": 0.0151}
-        assert [line[:4] for line in verdicts([row])].count("FAIL") == 1
-        assert [line[:4] for line in verdicts([row | {"seconds": 0.0149}])].count("PASS") == 1
+        assert [line[:4] for line in verdicts([row], "NVIDIA H200")].count("FAIL") == 1
+        assert [line[:4] for line in verdicts([row | {"seconds": 0.0149}], "NVIDIA H100")].count("PASS") == 1
+        other = verdicts([row], "NVIDIA L4")
+        assert not any(line.startswith(("PASS", "FAIL")) for line in other)
+        assert "the target is for H100 and H200" in "".join(other)
 
     def test_rows_are_appended_under_one_head(self, tmp_path):
         from bench.roof.results import append
@@ -116,7 +120,8 @@ class TestResults:
         from bench import roofline
 
         monkeypatch.setattr("sys.argv", ["roofline"])
-        before = roofline.FILE.exists() and roofline.FILE.read_bytes()
+        file = RESULTS / roofline.NAME
+        before = file.exists() and file.read_bytes()
         assert roofline.main() == 2
         assert "Nothing was measured" in capsys.readouterr().out
-        assert (roofline.FILE.exists() and roofline.FILE.read_bytes()) == before
+        assert (file.exists() and file.read_bytes()) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from bench.roof.floors import Roofs, moved
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
-from gpuzip.ops import OPS, Op
+from gpuzip.ops import OPS, Op, assign
 
 Arguments = dict[str, Any]
 Floor = Callable[[Roofs], float]
@@ -46,12 +47,14 @@ class Case:
 class Task:
     """A public function at work.
 
-    make: the call, its tensors on a device. memory: bytes that it takes in all. queries: of a search.
+    make: the call, its tensors on a device. fault: what is wrong with the answer of a small one of its kind
+    on a device, "" where nothing is. memory: bytes that it takes in all. queries: of a search.
     """
 
     kind: str
     name: str
     make: Callable[[str], Callable[[], Any]]
+    fault: Callable[[str], str]
     floor: Floor
     vectors: int
     memory: float
@@ -64,7 +67,7 @@ def cases(N: int) -> Iterator[Case]:
     for M, K in _PQ:
         for dtype in (torch.float32, torch.float16):
             yield from _codes(n, M, K, dtype)
-        yield from _training(65_536 if K == 256 else 4_096, M, K)
+        yield from _training(min(4 * N, 65_536 if K == 256 else 4_096), M, K)
         yield from _pq_scans(N, M, K)
         yield _gathering("adc_gather", N, f"M={M} K={K}", partial(_packed_and_tables, N, M, K, 1024))
     for Q in (1, 16, 1024):
@@ -260,10 +263,12 @@ def tasks(N: int) -> Iterator[Task]:
     for M, K, n in ((48, 256, 65_536), (96, 16, 4_096)):
         step = partial(_iterations, partial(floors.kmeans_step, N=n, D=_D, M=M, K=K))
         name = f"N={n} M={M} K={K} 25 iterations"
-        yield Task("k-means", name, partial(_trained, n, M, K), step, n, 64 * n * _D)
-    for Q in (1, 1024):
-        name, floor = f"{_sizes(N, Q)} M=48 K=256 k=100", partial(_search, N, Q)
-        yield Task("PQ search", name, partial(_searched, N, Q), floor, N * Q, 64 * N + 4e9, Q)
+        make, fault = partial(_trained, n, M, K), partial(_training_fault, M, K)
+        yield Task("k-means", name, make, fault, step, n, 64 * n * _D)
+    for rows, Q, metric in product((N, N // 100), (1, 1024), ("ip", "cosine")):
+        name = f"{_sizes(rows, Q)} M=48 K=256 k=100{'' if metric == 'ip' else f' {metric}'}"
+        make, fault = partial(_searched, rows, Q, metric), partial(_search_fault, Q, metric)
+        yield Task("PQ search", name, make, fault, partial(_search, rows, Q), rows * Q, 64 * rows + 4e9, Q)
 
 
 def _iterations(step: Floor, roofs: Roofs) -> float:
@@ -281,10 +286,39 @@ def _trained(N: int, M: int, K: int, device: str) -> Callable[[], Any]:
     return lambda: kmeans(x, M, K, n_iter=25)
 
 
-def _searched(N: int, Q: int, device: str) -> Callable[[], Any]:
+def _training_fault(M: int, K: int, device: str) -> str:
+    """The error that k-means states is that of its centroids before their last update, or little more."""
+    x = floats(device, 4 * K, _D)
+    found = kmeans(x, M, K, n_iter=10)
+    labels = assign(x, found.centroids).long()
+    sub = x.view(-1, M, _D // M) - found.centroids[torch.arange(M, device=device), labels]
+    error, stated = float(sub.double().square().sum()), float(found.objective.sum())
+    return (
+        "" if 0.8 * stated < error <= 1.0001 * stated else f"the error is {error:g}, k-means says {stated:g}"
+    )
+
+
+def _coded_rows(N: int, device: str) -> Codes:
     codec = ProductQuantizer(48, 8, codebook=Codebook(floats(device, 48, 256, 8), _D))
-    codes, queries = Codes(codec, integers(device, 256, N, _BYTES)), floats(device, Q, _D)
-    return lambda: codes.search(queries, k=100, metric="ip")
+    return Codes(codec, integers(device, 256, N, _BYTES))
+
+
+def _searched(N: int, Q: int, metric: str, device: str) -> Callable[[], Any]:
+    codes, queries = _coded_rows(N, device), floats(device, Q, _D)
+    return lambda: codes.search(queries, k=100, metric=metric)
+
+
+def _search_fault(Q: int, metric: str, device: str) -> str:
+    """Scores of the decoded rows in float64 decide which are the hundred best."""
+    codes, queries = _coded_rows(20_011, device), floats(device, Q, _D)
+    values, ids = codes.search(queries, k=100, metric=metric)
+    rows, asked = codes.decode().double(), queries.double()
+    if metric == "cosine":
+        rows, asked = (torch.nn.functional.normalize(t, dim=1) for t in (rows, asked))
+    want = asked @ rows.T
+    best = want.topk(100).values
+    off = max(float((want.gather(1, ids) - best).abs().max()), float((values - best).abs().max()))
+    return "" if off <= 1e-5 * float(best.abs().max()) else f"a score is off by {off:g}"
 
 
 def present(table: Iterator[Case]) -> Iterator[Case]:

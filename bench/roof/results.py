@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,59 @@ import torch
 import triton
 
 from bench.checkout import commit
-from bench.roof.timing import query_gpu
+from bench.markdown import RESULTS
+from bench.roof.cases import Case, Task
+from bench.roof.floors import Roofs
+from bench.roof.timing import Time, query_gpu
 
 Row = dict[str, Any]
 
 
-def stamp() -> Row:
-    """On what GPU, with which versions, of which source, when."""
+def folder() -> Path:
+    """Where rows go: the folder that the environment's OUT names, else bench/results."""
+    return Path(os.environ["OUT"]) if os.environ.get("OUT") else RESULTS
+
+
+def row_of(
+    kernel: str,
+    case: Case | Task,
+    time: Time,
+    roofs: Roofs,
+    *,
+    moved: int | None = None,
+    queries: int | None = None,
+) -> Row:
+    """A row of the file, but for its stamp. moved: bytes in and out."""
+    roofs = replace(roofs, clock=time.clock)
+    floor, rate = case.floor(roofs), None if moved is None else moved / time.median
     return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": query_gpu("driver_version"),
+        "kernel": kernel,
+        "case": case.name,
+        "tile": "",
+        "seconds": time.median,
+        "least_seconds": time.least,
+        "floor_seconds": floor,
+        "share": floor / time.median,
+        "gb_per_second": None if rate is None else rate / 1e9,
+        "copy_share": None if rate is None else rate / roofs.copy,
+        "vectors_per_second": case.vectors / time.median,
+        "queries_per_second": None if queries is None else queries / time.median,
+        "peak_bytes": time.peak_bytes,
+        "how": time.how,
+        "roof_copy": roofs.copy,
+        "roof_half": roofs.half,
+        "roof_int8": roofs.int8,
+        "clock": roofs.clock,
+        "answer": "",
+    }
+
+
+def stamp(device: str = "cuda") -> Row:
+    """On what GPU, with which versions, of which source, when."""
+    gpu = device == "cuda"
+    return {
+        "gpu": torch.cuda.get_device_name() if gpu else "no GPU",
+        "driver": query_gpu("driver_version") if gpu else "none",
         "torch": torch.__version__,
         "triton": triton.__version__,
         "commit": commit(),
@@ -51,9 +96,13 @@ def text(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+#: GPUs that the targets in seconds and per second are for; a share of a roof is for every GPU.
+KNOWN = ("H100", "H200")
+
+
 @dataclass(frozen=True)
 class Target:
-    """What a row has to reach on an H200. column: of the row. least or most: one of the two is given."""
+    """What a row has to reach. column: of the row. least or most: one of the two is given."""
 
     kernel: str
     case: str
@@ -63,6 +112,10 @@ class Target:
 
     def met(self, row: Row) -> bool:
         return self.least <= float(row[self.column]) <= self.most
+
+    @property
+    def is_absolute(self) -> bool:
+        return not self.column.endswith("share")
 
     def words(self) -> str:
         bound = f"at least {self.least:g}" if self.least else f"at most {self.most:g}"
@@ -81,15 +134,18 @@ TARGETS = [
 ]
 
 
-def verdicts(rows: Iterable[Row]) -> list[str]:
-    """A line for each target: PASS or FAIL with what was measured, or that nothing was."""
+def verdicts(rows: Iterable[Row], gpu: str) -> list[str]:
+    """A line for each target: PASS or FAIL with what was measured, or why there is no verdict."""
     found = {(row["kernel"], row["case"]): row for row in rows}
     lines = []
     for target in TARGETS:
         row = found.get((target.kernel, target.case))
-        if row is None:
+        if row is None or math.isnan(float(row[target.column])):
             lines.append(f"----  {target.words()}: not measured")
             continue
         measured = text(row[target.column])
+        if target.is_absolute and not any(name in gpu for name in KNOWN):
+            lines.append(f"----  {target.words()}: {measured}; the target is for {' and '.join(KNOWN)}")
+            continue
         lines.append(f"{'PASS' if target.met(row) else 'FAIL'}  {target.words()}: {measured}")
     return lines

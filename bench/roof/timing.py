@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from itertools import cycle, islice
 from statistics import median
@@ -14,18 +15,23 @@ from torch import Tensor
 from bench.roof.cases import tensor_bytes
 from bench.roof.floors import Roofs
 
-_BUDGET = 1.0  # seconds for the rounds of one case
+_BUDGET = 0.3  # seconds for the rounds of one case
 _ROUNDS = 5, 50  # least and most
 _CALLS = 20  # at least, in one round of a graph
+_BUSY = 0.1  # seconds of work behind a reading of the clock
 
 
 class Time(NamedTuple):
-    """Seconds of a call. how: "graph" when calls were replayed, "calls" when the CPU launched each."""
+    """Seconds of a call. how: "graph" when calls were replayed, "calls" when the CPU launched each.
+
+    clock: Hz of the multiprocessors while the calls ran.
+    """
 
     median: float
     least: float
     peak_bytes: int
     how: str
+    clock: float
 
 
 def time_op(call: Callable[..., Any], arguments: list[Any]) -> Time:
@@ -47,18 +53,18 @@ def time_op(call: Callable[..., Any], arguments: list[Any]) -> Time:
     except RuntimeError:
         replay, how = one_round, "calls"
     took = [t / len(calls) for t in rounds(replay)]
-    return Time(median(took), min(took), peak, how)
+    return Time(median(took), min(took), peak, how, clock_during(replay, median(took) * len(calls)))
 
 
 def time_task(call: Callable[[], Any]) -> Time:
     """A whole task with its launches and waits, its inputs as they are."""
     peak = _peak(call)
     took = rounds(call)
-    return Time(median(took), min(took), peak, "calls")
+    return Time(median(took), min(took), peak, "calls", clock_during(call, median(took)))
 
 
 def rounds(call: Callable[[], Any]) -> list[float]:
-    """Seconds of each of as many calls as fit in about a second, after one that is not counted."""
+    """Seconds of each of as many calls as fit in `_BUDGET`, after one that is not counted."""
     first = _event_seconds(call)
     first = min(first, _event_seconds(call))
     count = max(_ROUNDS[0], min(_ROUNDS[1], int(_BUDGET / max(first, 1e-9))))
@@ -124,7 +130,7 @@ def measure_roofs() -> Roofs:
         half=2 * n**3 / median(rounds(lambda: a @ b)),
         int8=2 * n**3 / median(rounds(lambda: torch._int_mm(c, d.T))),
         sms=torch.cuda.get_device_properties(0).multi_processor_count,
-        clock=_clock(lambda: a @ b),
+        clock=clock_during(lambda: a @ b, 2e-3),
     )
 
 
@@ -135,16 +141,20 @@ def _copied_a_second(size: int) -> float:
     return 2 * size / median(rounds(lambda: copy.copy_(source)))
 
 
-def _clock(work: Callable[[], Any]) -> float:
-    """Hz of the multiprocessors while they work, half a second into it."""
-    each = max(_event_seconds(work), 1e-5)
-    for _ in range(int(1.5 / each)):
+def clock_during(work: Callable[[], Any], seconds: float) -> float:
+    """Hz of the multiprocessors a tenth of a second into this work, of which a call takes so many seconds.
+
+    The clock falls where a GPU reaches its power limit, so each kernel is judged by its own.
+    """
+    for _ in range(max(1, min(1000, int(_BUSY / max(seconds, 1e-6))))):
         work()
+    time.sleep(_BUSY / 2)
     try:
-        megahertz = float(query_gpu("clocks.sm"))
+        return float(torch.cuda.clock_rate()) * 1e6
+    except (ModuleNotFoundError, RuntimeError, AttributeError):  # no NVML: the highest it may be
+        return float(getattr(torch.cuda.get_device_properties(0), "clock_rate", 1.755e6)) * 1e3
     finally:
         torch.cuda.synchronize()
-    return megahertz * 1e6
 
 
 def query_gpu(what: str) -> str:

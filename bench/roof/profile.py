@@ -1,0 +1,87 @@
+"""Nsight Compute on the kernels that are furthest from their floors, by the last rows of the roofline.
+
+    python -m bench.roof.profile [--count 3] [--rehearse]
+    python -m bench.roof.profile --one encode "N=1e+06 M=48 K=256 float32"
+
+The clocks are left alone. Where ncu is not installed nothing is profiled. --rehearse prints the commands and
+runs each case's call once on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+
+import torch
+
+from bench.markdown import RESULTS
+from bench.roof.cases import Case, bound, cases, present
+from bench.roof.results import Row, folder
+from gpuzip.ops import OPS
+
+NAME = "roofline.csv"
+
+
+def furthest(rows: list[Row], count: int) -> list[tuple[str, str]]:
+    """(kernel, case) of the smallest shares, each kernel once, by the last row of each case."""
+    last = {(row["kernel"], row["case"]): float(row["share"]) for row in rows if row["kernel"] in OPS}
+    worst: dict[str, tuple[str, str]] = {}
+    for kernel, case in sorted(last, key=lambda key: last[key]):
+        worst.setdefault(kernel, (kernel, case))
+    return list(worst.values())[:count]
+
+
+def command(kernel: str, case: str) -> list[str]:
+    """The second call of a case under ncu: the first one compiles and warms up."""
+    ncu = ["ncu", "--clock-control", "none", "--set", "full", "--nvtx", "--nvtx-include", "profiled/"]
+    return [*ncu, sys.executable, "-m", "bench.roof.profile", "--one", kernel, case]
+
+
+def run_one(kernel: str, name: str, device: str) -> None:
+    N = 10**8 if device == "cuda" else 1_000
+    op = OPS[kernel]
+    found: list[Case] = [case for case in present(cases(10**8)) if case.op == kernel]
+    place = [case.name for case in found].index(name)
+    arguments = bound(op, [case for case in present(cases(N)) if case.op == kernel][place].make(device))
+    op.call(*arguments)
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.nvtx.range_push("profiled")
+        op.call(*arguments)
+        torch.cuda.synchronize()
+        torch.cuda.nvtx.range_pop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.roof.profile")
+    parser.add_argument("--count", type=int, default=3, help="kernels")
+    parser.add_argument("--one", nargs=2, metavar=("KERNEL", "CASE"), help="call this case twice")
+    parser.add_argument("--rehearse", action="store_true", help="profile nothing")
+    chosen = parser.parse_args()
+    if chosen.one:
+        run_one(*chosen.one, "cuda")
+        return 0
+    files = [path for path in (folder() / NAME, RESULTS / NAME) if path.exists()]
+    if not files:
+        print(f"{NAME} has no rows yet: run python -m bench.roofline first. Nothing was profiled.")
+        return 2
+    with files[0].open(newline="", encoding="utf-8") as lines:
+        chosen_cases = furthest(list(csv.DictReader(lines)), chosen.count)
+    if not chosen.rehearse and shutil.which("ncu") is None:
+        print("ncu is not on the PATH. Nothing was profiled.")
+        return 0
+    for kernel, case in chosen_cases:
+        print(f"== {kernel} {case}\n{' '.join(command(kernel, case))}", flush=True)
+        if chosen.rehearse:
+            run_one(kernel, case, "cpu")
+        else:
+            subprocess.run(command(kernel, case), check=False, timeout=120, env=os.environ)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The GPU script without a GPU: a case that fails takes no other with it, and rows are kept as they come."""
+
+import importlib.util
+import os
+import sys
+
+import pytest
+
+from bench.roof import worker
+from bench.roof.floors import Roofs
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+
+ROOFS = Roofs(copy=1.0, half=1.0, int8=1.0, sms=1, clock=1.0)
+
+
+def answer(order, roofs):
+    """What an order says happens to it, in a worker."""
+    if order["does"] == "raise":
+        raise RuntimeError("no such\nkernel")
+    if order["does"] == "die":
+        os.kill(os.getpid(), 9)
+    if order["does"] == "print":
+        print("not a row")
+    return {"seconds": roofs.copy}, "right"
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that serves `answer` under `python -m`, and calls the GPU broken after "break"."""
+    path = tmp_path / "served.py"
+    path.write_text(
+        "import sys\n"
+        "from tests.test_gpu_script import answer\n"
+        "from bench.roof import worker\n"
+        "seen = []\n"
+        "def one(order, roofs):\n"
+        "    seen.append(order['does'])\n"
+        "    if order['does'] == 'break': raise RuntimeError('illegal access')\n"
+        "    return answer(order, roofs)\n"
+        "worker.serve(one, lambda: seen[-1] == 'break')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.getcwd()]))
+    return "served"
+
+
+def told(module, *does):
+    orders = [{"does": d} for d in does]
+    return [(o["does"], row is not None, note) for o, row, note in worker.results(orders, ROOFS, module)]
+
+
+def test_a_case_that_fails_says_so_and_the_others_go_on(module):
+    found = told(module, "work", "raise", "print", "work")
+    assert [f[:2] for f in found] == [("work", True), ("raise", False), ("print", True), ("work", True)]
+    assert found[1][2] == "FAILED: RuntimeError: no such kernel"
+
+
+def test_a_process_that_dies_loses_one_case(module):
+    found = told(module, "work", "die", "work", "die", "die", "work")
+    assert [f[1] for f in found] == [True, False, True, False, False, True]
+    assert all(note == "FAILED: its process ended with -9" for does, _, note in found if does == "die")
+
+
+def test_a_broken_gpu_is_left_to_a_new_process(module):
+    found = told(module, "work", "break", "work")
+    assert [f[1] for f in found] == [True, False, True]
+    assert "illegal access" in found[1][2]
+
+
+def test_a_case_that_hangs_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (found,) = worker.results([{}], ROOFS, "hangs", patience=0.5)
+    assert found[1] is None and found[2].startswith("FAILED")
+
+
+def test_a_row_is_on_disk_before_the_next_case_begins(tmp_path, monkeypatch):
+    from bench import roofline
+    from bench.roof.machine import Rehearsal
+
+    file, kept = tmp_path / "rows.csv", []
+
+    def results(orders, roofs, module):
+        for order in orders:
+            kept.append(len(file.read_text().splitlines()) if file.exists() else 0)
+            yield order, {"kernel": "a", "case": "b", "seconds": 1.0, "share": 0.5}, "right"
+
+    monkeypatch.setattr(worker, "results", results)
+    orders = [{"rows": 10**6, "case": i} for i in range(3)]
+    assert len(roofline.run(orders, Rehearsal(), ROOFS, file)) == 3
+    assert kept == [0, 2, 3]
+
+
+def test_a_wrong_answer_is_named(monkeypatch):
+    from bench.roof import answers
+    from bench.roof.cases import cases, present
+    from bench.roof.machine import Rehearsal
+
+    case = next(case for case in present(cases(67)) if case.op == "unpack_bits")
+    machine = Rehearsal()
+    assert answers.judged(case, machine) == "right"
+    given = machine.answer
+    monkeypatch.setattr(machine, "answer", lambda *args: given(*args) + 1)
+    assert answers.judged(case, machine).startswith("WRONG Tensor-likes are not equal")
+
+
+def test_a_failed_check_lets_the_others_run(monkeypatch, capsys):
+    from bench import gpu_check
+
+    def fine():
+        pass
+
+    def wrong():
+        gpu_check.require(False, "a code is off")
+
+    def broken():
+        raise ZeroDivisionError("nothing")
+
+    monkeypatch.setattr(gpu_check, "CHECKS", [wrong, broken, fine])
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--rehearse"])
+    assert gpu_check.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("WRONG  wrong: a code is off") and lines[1].startswith(
+        "FAILED broken: ZeroDiv"
+    )
+    assert lines[2].startswith("right  fine") and lines[3].startswith("1 of 3 checks passed")
+
+
+def test_the_kernels_furthest_from_their_floors_are_profiled():
+    from bench.roof.profile import command, furthest
+
+    rows = [
+        {"kernel": kernel, "case": case, "share": share}
+        for kernel, case, share in [
+            ("decode", "x", "0.1"),
+            ("decode", "y", "0.2"),
+            ("topk", "x", "0.05"),
+            ("topk", "x", "0.9"),  # measured again
+            ("assign", "x", "0.5"),
+            ("k-means", "x", "0.01"),  # a task is no kernel
+        ]
+    ]
+    assert furthest(rows, 2) == [("decode", "x"), ("assign", "x")]
+    assert "none" in command("decode", "x")
