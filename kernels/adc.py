@@ -9,12 +9,15 @@ where an id outside [0, N) scores -inf.
 Bytes moved: adc_scan N*(B + 4 + 4*E) in, from memory once and for the other queries from L2,
 Q*ceil(N/group)*4 out; adc_gather Q*R*(B + 16 + 4*E). A table, M*K*4, comes from L2 once for every BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
-Ladder: 1. a lane a (query, row), entries gathered by pointer through L1, four queries a program; its gather
-is kept where a row of the table has more entries than the rows of codes look up. 2. a row of the table in
-shared memory, by a gather of one dimension: one load from there a look-up (a gather of two dimensions is
-hundreds of warp shuffles), and codes of 4 and 8 bits as words, up to four in one load, since bytes at a
-stride of B would each cost a sector of 32 (here). Two queries a program would share the loads and shifts of
-codes, but the look-ups, 3.15 cycles for 32 of them in a row of 256, are what takes the time.
+Ladder: 1. a lane a (query, row), entries gathered by pointer through L1; kept where a row of the table has
+more entries than the rows of codes look up. 2. a row of the table in shared memory, by a gather of one
+dimension: one load from there a look-up (a gather of two dimensions is hundreds of warp shuffles), and codes
+as words, up to four in one load, since bytes at a stride of B would each cost a sector of 32. 3. the tables
+of a word's codes as one row, and the codes of all its sub-spaces in one gather (here): two barriers for each
+word instead of each code. On an H200 form 2 took 27 ps a row for M = 48, K = 256 and 39 ps for M = 96,
+K = 16, where barriers and waiting took more than the look-ups; modelled: 24 and 17 ps. The look-ups alone,
+3.15 cycles for 32 of them in a row of 256 entries, are 20 ps, so that two queries a program, which would
+share the loads and shifts of codes, gain little.
 """
 
 from typing import NamedTuple
@@ -28,7 +31,10 @@ from ._bits import load_code
 
 
 class Tile(NamedTuple):
-    """BN rows a program; SHARED: table rows in shared memory; VW: words a load, 0 for codes one by one."""
+    """BN rows a program; VW: words of codes a load, 0 for codes one by one.
+
+    SHARED: rows of the table go to shared memory, as they do for words.
+    """
 
     BN: int
     SHARED: bool
@@ -39,12 +45,23 @@ class Tile(NamedTuple):
         return 8 if self.BN >= 512 else 4  # four rows a thread: with more, values do not fit in registers
 
 
-def _tile(rows: int, words: int, K: int, group: int = 1) -> Tile:
-    """1024 rows share each row of the table, 256 where there are few, and whole groups of them."""
-    BN = max(group, 1024 if rows >= 1 << 16 else 256)
-    most = {256: 2 if group == 512 else 4, 16: 2}.get(K, 0)  # twice that spills on sm_100
-    VW = min(most, words & -words)
-    return Tile(BN, K <= BN, VW)
+TILES = (
+    Tile(1024, True, 4),
+    Tile(1024, True, 2),
+    Tile(2048, True, 4),
+    Tile(2048, True, 2),
+    Tile(512, True, 4),
+)
+
+
+def _tile(rows: int, words: int, K: int, group: int = 0) -> Tile:
+    """The rows that share each row of the table: fewer where there are few; whole groups, or chosen ones.
+
+    Twice as many chosen rows would not fit in the registers of sm_100.
+    """
+    BN = max(group, 1024 if group and rows >= 1 << 16 else 512 if rows >= 1 << 11 else 256)
+    most = {256: 4, 16: 4, 4: 2, 2: 2}.get(K, 0)
+    return Tile(BN, K <= BN, min(most, words & -words))
 
 
 @triton.jit
@@ -58,11 +75,48 @@ def _entries(table_ptr, m, M, code, NBITS: tl.constexpr, SHARED: tl.constexpr):
 
 
 @triton.jit
-def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr, SHARED: tl.constexpr):
+def _codes(word, first: tl.constexpr, count: tl.constexpr, NBITS: tl.constexpr):
+    """Codes [BN, 2, ..., 2] of a word, and j * 2**NBITS more for code j: the highest bit of j comes last."""
+    if count == 1:
+        code = ((word >> (first * NBITS)) & ((1 << NBITS) - 1)) + first * (1 << NBITS)
+    else:
+        low = _codes(word, first, count // 2, NBITS)
+        code = tl.join(low, _codes(word, first + count // 2, count // 2, NBITS))
+    return code
+
+
+@triton.jit
+def _add_in_order(score, entries):
+    """score [BN] and entries [BN, 2, ..., 2] as `_codes` lays them."""
+    if len(entries.shape) == 1:
+        score += entries
+    else:
+        low, high = tl.split(entries)
+        score = _add_in_order(_add_in_order(score, low), high)
+    return score
+
+
+@triton.jit
+def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr):
     """score [BN] and the entries of the codes in word [BN], the lowest of them code m."""
-    for j in tl.static_range(32 // NBITS):
-        code = (word >> (j * NBITS)) & ((1 << NBITS) - 1)
-        score += _entries(table_ptr, m + j, M, code, NBITS, SHARED)
+    code = _codes(word, 0, 32 // NBITS, NBITS)
+    k = m * (1 << NBITS) + tl.arange(0, (32 // NBITS) << NBITS)
+    rows = tl.load(table_ptr + k, mask=k < M * (1 << NBITS), other=0.0)
+    entries = tl.gather(rows, tl.reshape(code, [code.numel]), 0)
+    return _add_in_order(score, tl.reshape(entries, code.shape))
+
+
+@triton.jit
+def _add_words(score, words, table_ptr, m, M, NBITS: tl.constexpr):
+    """score [BN] and the entries of the codes in words [BN, VW], the lowest of them code m."""
+    BN: tl.constexpr = words.shape[0]
+    VW: tl.constexpr = words.shape[1]
+    if VW == 1:
+        score = _add_word(score, tl.reshape(words, [BN]), table_ptr, m, M, NBITS)
+    else:
+        low, high = tl.split(tl.permute(tl.reshape(words, [BN, 2, VW // 2]), (0, 2, 1)))
+        score = _add_words(score, low, table_ptr, m, M, NBITS)
+        score = _add_words(score, high, table_ptr, m + VW // 2 * (32 // NBITS), M, NBITS)
     return score
 
 
@@ -73,7 +127,6 @@ def _scores(
 ):  # fmt: skip
     """Rows n [BN] int64 against query q's table -> [BN]. A row of packed: `loads` * VW words or bytes."""
     table_ptr = lut_ptr + q * M * (1 << NBITS)
-    PER: tl.constexpr = 32 // NBITS  # codes a word
     score = tl.zeros([BN], tl.float32)
     if VW == 0:
         for m in range(M):
@@ -83,21 +136,7 @@ def _scores(
         for i in range(loads):
             w = i * VW + tl.arange(0, VW)[None, :]
             words = tl.load(packed_ptr + n[:, None] * (loads * VW) + w, mask=row_ok[:, None], other=0)
-            m = i * VW * PER
-            if VW == 1:
-                score = _add_word(score, tl.reshape(words, [BN]), table_ptr, m, M, NBITS, SHARED)
-            elif VW == 2:
-                w0, w1 = tl.split(words)
-                score = _add_word(score, w0, table_ptr, m, M, NBITS, SHARED)
-                score = _add_word(score, w1, table_ptr, m + PER, M, NBITS, SHARED)
-            else:
-                even, odd = tl.split(tl.reshape(words, [BN, 2, 2]))
-                w0, w2 = tl.split(even)
-                w1, w3 = tl.split(odd)
-                score = _add_word(score, w0, table_ptr, m, M, NBITS, SHARED)
-                score = _add_word(score, w1, table_ptr, m + PER, M, NBITS, SHARED)
-                score = _add_word(score, w2, table_ptr, m + 2 * PER, M, NBITS, SHARED)
-                score = _add_word(score, w3, table_ptr, m + 3 * PER, M, NBITS, SHARED)
+            score = _add_words(score, words, table_ptr, i * VW * (32 // NBITS), M, NBITS)
     if scale_ptr is not None:
         score *= tl.load(scale_ptr + n, mask=row_ok, other=1.0)
     for e in tl.static_range(E):

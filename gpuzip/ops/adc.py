@@ -203,6 +203,9 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor
         (1, 1201, 8, 8),
         (2, 19, 3, 9),
         (2, 300, 33, 4),
+        (2, 515, 31, 4),
+        (1, 67, 32, 2),
+        (2, 131, 64, 1),
         (2, 8209, 2, 8),
     ]
     for Q, N, M, nbits in sizes:
