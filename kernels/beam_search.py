@@ -20,9 +20,14 @@ _MOST = 8192  # costs of a tile; more are taken a part of K at a time
 
 
 def _tile(L: int, K: int) -> tuple[int, int]:
-    """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two, few different ones."""
+    """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two, few different ones.
+
+    Of 16 beginnings and 32 codes triton 3.6 spills 8 bytes on sm_90.
+    """
     BL = 1 if L == 1 else max(8, triton.next_power_of_2(L))
-    return BL, 32 if K <= 32 else min(256, _MOST // BL)
+    if K <= 32:
+        return BL, 16 if BL == 16 else 32
+    return BL, min(256, _MOST // BL)
 
 
 @triton.jit
