@@ -26,7 +26,9 @@ LAYERS = [
     ["gpuzip.quality", "gpuzip.rows"],
     ["gpuzip.ops"],
     ["gpuzip.loops"],
-    ["gpuzip.byte_products", "gpuzip.bytewise", "gpuzip.capture", "gpuzip.parallel", "gpuzip.planes"],
+    ["gpuzip.byte_products", "gpuzip.matmul"],
+    ["gpuzip.probe"],
+    ["gpuzip.bytewise", "gpuzip.capture", "gpuzip.parallel", "gpuzip.planes"],
     ["gpuzip._version", "gpuzip.errors"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,17 +1,19 @@
-"""Inner products of bytes: few queries row by row, many by a matrix product whose sums are scored at once."""
+"""Inner products of bytes: few queries row by row, many by tiles or by a matrix product, as is faster."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.byte_products import byte_products
+from gpuzip.byte_products import byte_products, fastest_product
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
+from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops.bits import unpack_bits
 from gpuzip.parallel import map_blocks
 
 _FEW = 4  # queries that row by row are faster
-_SUMS = 1 << 18  # of a block of the matrix product: a megabyte
+_SUMS = 1 << 18  # of a block of products: a megabyte
+_TILE = 64  # rows that stay in L1 while all queries meet them
 _BYTES = 1 << 21  # of codes in a block of few queries
 
 
@@ -32,6 +34,8 @@ def scalar_scan(
     unit = query_scale.contiguous().numpy()
     offset = part(query_offset, 0, Q, np.float32)
     whole, shift = queries.contiguous(), group.bit_length() - 1
+    in_tiles = Q > _FEW and fastest_product({"tiles": products_in_tiles}) == "tiles"
+    product = products_in_tiles if in_tiles else byte_products
 
     def one_block(start, stop):
         some = codes[start:stop]
@@ -46,12 +50,52 @@ def scalar_scan(
         if Q <= _FEW:
             _scan(values.numpy(), whole.numpy(), unit, offset, *extras)
         else:
-            _score(byte_products(values, whole).numpy(), unit, offset, *extras)
+            _score(product(values, whole).numpy(), unit, offset, *extras)
 
     if best.size:
         rows = _BYTES // max(1, D) if Q <= _FEW else _SUMS // Q
         map_blocks(one_block, N, max(1024, rows // 1024 * 1024), lone_here=True)
     return torch.from_numpy(best)
+
+
+def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
+    """(n, D) uint8, (Q, D) int8 -> (n, Q) int32. Exact for D up to 65536."""
+    (n, D), Q = values.shape, len(queries)
+    E = -(-D // WIDTH) * WIDTH
+    flat = values.contiguous().view(-1)
+    if E != D:  # a row is read beyond its end, where the query is 0
+        flat = torch.nn.functional.pad(flat, (0, E - D))
+    asked = torch.nn.functional.pad(queries.short(), (0, E - D)).contiguous()
+    sums = torch.empty((n, Q), dtype=torch.int32)
+    _products(flat.numpy(), n, D, asked.numpy(), sums.numpy())
+    return sums
+
+
+_dots_2x4, _dots_1x4, _dots_4x1, _dots_1x1 = dots(2, 4), dots(1, 4), dots(4, 1), dots(1, 1)
+
+
+@jit()
+def _products(codes, n, D, queries, out):
+    """codes: flat bytes of n rows, so many more behind them as D is short of E; queries (Q, E) int16."""
+    Q, E = queries.shape
+    asked, sums = queries.reshape(-1), out.reshape(-1)
+    for first in range(0, n, _TILE):
+        last = min(first + _TILE, n)
+        for q in range(0, Q // 4 * 4, 4):
+            r = first
+            while r + 2 <= last:
+                _dots_2x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                r += 2
+            if r < last:
+                _dots_1x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+        for q in range(Q // 4 * 4, Q):
+            r = first
+            while r + 4 <= last:
+                _dots_4x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                r += 4
+            while r < last:
+                _dots_1x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                r += 1
 
 
 @jit()
