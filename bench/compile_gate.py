@@ -13,8 +13,14 @@ kernel
 - keeps values on the stack, or adds floats atomically;
 - lacks the tensor-core or POPC instructions that bench/gate/meant.py says it is meant to have;
 
-and, with --every for all ops, when some sizes get a tile that nothing compiled has. --write puts the table,
-one line for each kernel, tile and target, into bench/results/compile_gate.csv.
+- on sm_90, gathers or stores 2 bytes at a time in a loop, has warps that repeat each other's work, or is the
+  only program of a multiprocessor that multiplies by warp groups, unless meant.py says why;
+- has other loops than bench/gate/work.py states;
+
+and, with --every for all ops, when some sizes get a tile that nothing compiled has. Then, for sm_90, comes
+the time that the machine code of the roofline's cases implies, modelled, beside the floor (model.py).
+--write puts the tables into bench/results/compile_gate.csv, one line for each kernel, tile and target, and
+compile_gate_times.csv; those of a triton other than the newest have its version in the name.
 """
 
 from __future__ import annotations
@@ -29,26 +35,36 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 
-from bench.gate import machine_code, meant, table, workers
+from bench.gate import machine_code, meant, model, pipes, sass, table, workers
 from bench.gate.build import Built, build
 from bench.gate.production import odd, production
 from bench.gate.rows import TARGETS, Row
+from bench.gate.sass import Code
 from bench.gate.tiles import Tiles
 from bench.markdown import RESULTS
 from gpuzip.ops import OPS
 
-FILE = RESULTS / "compile_gate.csv"
+NAMES = ("compile_gate", "compile_gate_times")
 
 
 class Found(NamedTuple):
-    """rows: one for each specialisation of each kernel on each target. problems: what fails the gate."""
+    """rows: one for each specialisation of each kernel on each target. problems: what fails the gate.
+
+    times: of the cases that are modelled, on sm_90.
+    """
 
     rows: list[Row]
     problems: list[str]
+    times: list[model.Time]
+
+
+def model_op(target: str, op: str) -> list[model.Time]:
+    """The modelled times of the cases of an op."""
+    return list(model.times([op]))
 
 
 class _Work(NamedTuple):
@@ -95,18 +111,42 @@ def gate(ops: list[str], targets: list[str], jobs: int, every: bool = False) -> 
         problems += meant.never_built({row.kernel for row in rows}, OPS)
         if every:
             problems += _unreached([d.result.tiles for d in done if d.result is not None])
-    return Found(rows, problems)
+    times, of_times = _times(ops) if "sm_90" in targets else ([], [])
+    return Found(rows, problems + of_times, times)
+
+
+def _times(ops: list[str]) -> tuple[list[model.Time], list[str]]:
+    """And what is wrong with them, but for what is wrong with the kernels themselves."""
+    cased = {op for op, _ in model.LIMITS}
+    done = workers.run(model_op, ["sm_90"], [op for op in ops if op in cased], 1)
+    times = [time for d in done if d.result is not None for time in d.result]
+    deaths = [f"the model of {d.op}: {d.death}" for d in done if d.result is None]
+    return times, deaths + [f"{time.op} {time.case}: {time.problem}" for time in times if time.problem]
 
 
 def _rows(target: str, built: list[Built]) -> list[Row]:
     """The rows with their instructions counted, and the first thing that is wrong with each."""
     compiled = [b for b in built if b.code]
     rows = [b.row for b in built if not b.code]
-    found = machine_code.opcodes(TARGETS[target], [b.code for b in compiled])
-    for b, opcodes in zip(compiled, found, strict=True):
-        row = replace(b.row, instructions=len(opcodes), counts=machine_code.count(opcodes))
-        rows.append(replace(row, problem=meant.problem(row)))
+    found = machine_code.instructions(TARGETS[target], [b.code for b in compiled])
+    for b, code in zip(compiled, found, strict=True):
+        counts = machine_code.count(instruction.opcode for instruction in code)
+        row = replace(b.row, instructions=len(code), counts=counts, **_of_a_processor(b.row, code))
+        rows.append(replace(row, problem=meant.problem(row, code, b.layouts)))
     return rows
+
+
+def _of_a_processor(row: Row, code: Code) -> dict[str, Any]:
+    """Programs that an H100's multiprocessor holds, and the largest pipe of the largest loop."""
+    if row.target != "sm_90":
+        return {}
+    blocks = pipes.blocks(row.registers or 0, row.shared or 0, row.warps)
+    found = max(
+        sass.loops(code), key=lambda loop: loop.last - loop.first, default=sass.Loop(0, len(code) - 1)
+    )
+    cycles = pipes.total(code[found.first : found.last + 1])
+    pipe = pipes.largest(cycles)
+    return {"blocks": blocks, "loop": f"{pipe} {cycles[pipe] * row.warps:.0f}"}
 
 
 def _unreached(found: list[Tiles]) -> Iterator[str]:
@@ -127,7 +167,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, len(TARGETS)), help="processes")
     parser.add_argument(
-        "--write", nargs="?", const=FILE, type=Path, help="write the table, for every op and target"
+        "--write", nargs="?", const=RESULTS, type=Path, help="write the tables, for every op and target"
     )
     parser.add_argument(
         "--every", action="store_true", help="samples and odd sizes too, and tiles that nothing reaches"
@@ -138,9 +178,12 @@ def main() -> int:
     if chosen.write and (set(chosen.op) != set(OPS) or set(chosen.target) != set(TARGETS)):
         parser.error("--write needs every op and every target.")
     start = time.perf_counter()
-    rows, problems = gate(chosen.op, chosen.target, chosen.jobs, chosen.every)
+    rows, problems, times = gate(chosen.op, chosen.target, chosen.jobs, chosen.every)
     lines = table.worst(rows)
     print(table.text(lines))
+    if times:
+        print("\nModelled times of sm_90, of which nothing is measured:")
+        print(table.text_of_times(table.of_times(times)))
     for problem in problems:
         print(f"PROBLEM {problem}")
     fallen = len({(row.kernel, row.target) for row in rows if row.fallback})
@@ -150,7 +193,9 @@ def main() -> int:
         f"{fallen} fall back, {seconds:.0f} s"
     )
     if chosen.write:
-        chosen.write.write_text(table.written(lines), encoding="utf-8")
+        path, path_of_times = (table.file_of(name, chosen.write) for name in NAMES)
+        path.write_text(table.written(lines), encoding="utf-8")
+        path_of_times.write_text(table.written(table.of_times(times), table.TIMES), encoding="utf-8")
     return 1 if problems or not rows else 0
 
 

@@ -147,7 +147,7 @@ def _rotated_tile(R: int, E: int, W: int) -> tuple[int, int, int, int, int]:
     BE, BD = max(16, triton.next_power_of_2(E)), 16 if W == 1 else 32
     if R <= 64 and W > 1:
         return 32, min(BE, 64), BD, 4, 2
-    return (128, min(BE, 128), BD, 8, 2) if W >= 4 else (64, min(BE, 64), BD, 8, 2)
+    return (128, min(BE, 128), BD, 8, 2) if W >= 4 else (64, min(BE, 64), BD, 4, 2)
 
 
 def decode_rotated(

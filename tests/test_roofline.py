@@ -23,7 +23,10 @@ def test_floors_of_an_h200():
     code = {"N": 10**6, "D": 384, "itemsize": 4}
     assert floors.assign(H200, **code, M=48, K=256, out=48) == pytest.approx(3.07e-3, rel=0.01)
     assert floors.assign(H200, **code, M=96, K=16, out=48) == pytest.approx(0.38e-3, rel=0.01)
-    assert floors.kmeans_step(H200, 10**6, 384, 48, 256) == pytest.approx(4.2e-3, rel=0.01)
+    assert floors.kmeans_step(H200, 10**6, 384, 48, 256) == pytest.approx(3.07e-3, rel=0.01)
+    assert floors.rotated(H200, 10**6, 384, 48, 4) == pytest.approx(1.12e-3, rel=0.01)
+    assert floors.rabitq_encode(H200, 10**6, 384, 4, 24) == pytest.approx(1.86e-3, rel=0.01)
+    assert floors.beam_search(H200, 1, 24, 256, 5) == pytest.approx(0.334e-6, rel=0.01)
     assert floors.moved(H200, 10**6 * (48 + 4 * 384)) == pytest.approx(0.37e-3, rel=0.01)
     assert floors.table_scan(H200, N, 48, 256, 1, 48) == pytest.approx(2.04e-3, rel=0.01)
     assert floors.table_scan(H200, N, 96, 16, 1, 48) == pytest.approx(1.81e-3, rel=0.01)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,7 +19,7 @@ from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction
 
-from bench.gate import machine_code
+from bench.gate import layouts, machine_code
 from bench.gate.rows import TARGETS, Row
 
 _TENSOR_MEMORY = 512  # columns that sm_100 has
@@ -25,10 +27,24 @@ _TENSOR_MEMORY = 512  # columns that sm_100 has
 
 @dataclass(frozen=True)
 class Built:
-    """A row that waits for its instructions to be counted; code is empty where nothing compiled."""
+    """A row that waits for its instructions to be counted; code is empty where nothing compiled.
+
+    layouts: what `layouts.repeated` says of the compiler's intermediate form.
+    """
 
     row: Row
     code: bytes = b""
+    layouts: str = ""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher would launch. values: of the kernel's parameters by name; programs: of the grid."""
+
+    row: Row
+    code: bytes
+    values: dict[str, Any]
+    programs: int
 
 
 @dataclass
@@ -61,13 +77,13 @@ class _Recorder:
     failed: dict[str, Row] = field(default_factory=dict)
     forms: dict[tuple[str, str, str], Exception | None] = field(default_factory=dict)
 
-    def compile(self, run: Any, apart: bool, function: Any, *args: Any, **kwargs: Any) -> None:
+    def compile(self, apart: bool, run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
         """apart: whether sizes that are other multiples of 16 make another form."""
         row = _row(self.name, function, args, kwargs)
         form = (row.kernel, row.tile, _without_multiples(row.arguments))
         if form in self.forms and not apart:
             if (known := self.forms[form]) is not None:
-                self.failed[str(row)] = replace(row, fallback=_words(known))
+                self.failed[str(row)] = replace(row, fallback=words(known))
                 raise known
             return
         self.forms[form] = None
@@ -76,7 +92,7 @@ class _Recorder:
             _fit(self.name, kernel)
         except Exception as error:
             self.forms[form] = error
-            self.failed[str(row)] = replace(row, fallback=_words(error))
+            self.failed[str(row)] = replace(row, fallback=words(error))
             raise
         if kernel.hash not in self.built:
             self.built[kernel.hash] = _read(row, kernel)
@@ -84,7 +100,7 @@ class _Recorder:
     def end_launch(self, launcher: str, error: Exception | None) -> None:
         """Failures of a launch that ended well are fallbacks; others are problems."""
         if error is not None and not self.failed:
-            self._keep(Row(launcher, self.name, problem=f"the launcher fails: {_words(error)}"))
+            self._keep(Row(launcher, self.name, problem=f"the launcher fails: {words(error)}"))
         last = len(self.failed) - 1
         for i, row in enumerate(self.failed.values()):
             uncaught = error is not None and i == last
@@ -97,10 +113,8 @@ class _Recorder:
 
 def _row(target: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row:
     """`uint8,float32,float32 D%16` are the arguments, `NBITS=8 BN=8 BD=128 warps=4` is the tile."""
-    values = dict(zip(function.arg_names, args, strict=False)) | kwargs
     dtypes, facts, tile = [], [], []
-    for param in function.params:
-        value = values.get(param.name, param.default)
+    for param, value in _values(function, args, kwargs):
         if isinstance(value, Tensor):
             dtypes.append(str(value.dtype).removeprefix("torch."))
         elif param.is_constexpr:
@@ -113,6 +127,12 @@ def _row(target: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, An
             facts.append(f"{param.name}=1" if value == 1 else f"{param.name}%16")
     tile += [f"{name[4:]}={kwargs[name]}" for name in ("num_warps", "num_stages") if name in kwargs]
     return Row(function.__name__, target, " ".join([",".join(dtypes), *facts]), " ".join(tile))
+
+
+def _values(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The parameters of a kernel and what a launch gives them."""
+    values = dict(zip(function.arg_names, args, strict=False)) | kwargs
+    return ((param, values.get(param.name, param.default)) for param in function.params)
 
 
 def _without_multiples(arguments: str) -> str:
@@ -134,10 +154,11 @@ def _read(row: Row, kernel: Any) -> Built:
         registers, stack, code = machine_code.usage(TARGETS[row.target], kernel)
     except (RuntimeError, OSError) as error:  # no cuobjdump
         return Built(replace(row, problem=f"not read: {error}"))
-    return Built(replace(row, registers=registers, stack=stack), code)
+    ttgir = kernel.asm.get("ttgir", "") if row.target == "sm_90" else ""
+    return Built(replace(row, registers=registers, stack=stack), code, layouts.repeated(ttgir))
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
     """First and last line of an error, without the paths and addresses that differ between machines."""
     lines = f"{type(error).__name__}: {error}".strip().splitlines()
     text = " ... ".join(dict.fromkeys((lines[0].strip(), lines[-1].strip())))
@@ -152,16 +173,15 @@ def _without_memory(value: Any) -> Any:
 
 
 @contextmanager
-def _compiling_for(recorder: _Recorder, apart: bool) -> Iterator[None]:
-    """Launches inside compile for the target of the recorder, and do not run; fallbacks say nothing."""
+def _compiling_for(target: str, compile: Callable[..., None]) -> Iterator[None]:
+    """Launches inside go to `compile`, behind the function that runs them; fallbacks say nothing."""
     run = JITFunction.run
 
     def compile_only(function: Any, *args: Any, **kwargs: Any) -> None:
-        recorder.compile(run, apart, function, *args, **kwargs)
+        compile(run, function, *args, **kwargs)
 
-    absent = _Driver(recorder.name, TARGETS[recorder.name].gpu)
     with (
-        mock.patch.object(driver, "_active", absent),
+        mock.patch.object(driver, "_active", _Driver(target, TARGETS[target].gpu)),
         mock.patch.object(JITFunction, "run", compile_only),
         warnings.catch_warnings(),
     ):
@@ -186,7 +206,7 @@ def build(
 
     recorder = _Recorder(target)
     for is_apart, arguments in ((True, apart), (False, once)):
-        with _compiling_for(recorder, is_apart):
+        with _compiling_for(target, partial(recorder.compile, is_apart)):
             for args in arguments:
                 FALLEN.clear()
                 error = None
@@ -196,3 +216,26 @@ def build(
                     error = raised
                 recorder.end_launch(launcher, error)
     return list(recorder.built.values())
+
+
+def launches(target: str, launch: Callable[..., Any], args: Iterable[Any]) -> list[Launch]:
+    """What the launcher would launch there for these arguments, in order."""
+    from gpuzip.kernels._launch import FALLEN
+
+    found: list[Launch] = []
+    read: dict[str, Built] = {}
+
+    def note(run: Any, function: Any, *args: Any, **kwargs: Any) -> None:
+        kernel = run(function, *args, **{**kwargs, "warmup": True})
+        _fit(target, kernel)
+        if kernel.hash not in read:
+            read[kernel.hash] = _read(_row(target, function, args, kwargs), kernel)
+        built = read[kernel.hash]
+        values = {param.name: value for param, value in _values(function, args, kwargs)}
+        values["warps"] = kernel.metadata.num_warps
+        found.append(Launch(built.row, built.code, values, math.prod(kwargs["grid"])))
+
+    FALLEN.clear()
+    with _compiling_for(target, note):
+        launch(*map(_without_memory, args))
+    return found

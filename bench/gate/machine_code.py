@@ -17,6 +17,7 @@ from typing import Any
 import triton
 
 from bench.gate.rows import Target
+from bench.gate.sass import Instruction, parse
 
 #: Classes of instructions, by how the opcode begins in SASS or in AMD's assembly.
 CLASSES = {
@@ -36,7 +37,7 @@ _CLASSES = {name: re.compile(pattern) for name, pattern in CLASSES.items()}
 
 
 def usage(target: Target, kernel: Any) -> tuple[int, int, bytes]:
-    """Registers and stack bytes of a thread, and the code for `opcodes`."""
+    """Registers and stack bytes of a thread, and the code for `instructions`."""
     if target.gpu.backend == "hip":
         return _usage_amd(kernel.asm["amdgcn"])
     return _usage_nvidia(kernel.asm["cubin"])
@@ -72,22 +73,21 @@ def _usage_amd(text: str) -> tuple[int, int, bytes]:
     return int(registers[1]), int(scratch[1]), "\n".join(mnemonics).encode()
 
 
-def opcodes(target: Target, codes: list[bytes]) -> list[list[str]]:
-    """The opcodes of each kernel, with their modifiers (`LDG.E.128`) and without NOPs."""
+def instructions(target: Target, codes: list[bytes]) -> list[list[Instruction]]:
+    """Those of each kernel, without NOPs; of AMD's the opcodes alone."""
     if target.gpu.backend == "hip":
-        return [code.decode().split() for code in codes]
+        return [[Instruction(opcode) for opcode in code.decode().split()] for code in codes]
     if not codes:
         return []
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(codes))
         file.flush()
-        text = _run(triton.knobs.nvidia.nvdisasm.path, "-ndf", "-b", target.sass, file.name)
-    lines = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([\w.]+)[^;]*;", text)
-    if len(lines) != sum(map(len, codes)) // 16:
+        found = parse(_run(triton.knobs.nvidia.nvdisasm.path, "-ndf", "-b", target.sass, file.name))
+    if len(found) != sum(map(len, codes)) // 16:
         raise RuntimeError("nvdisasm reads another number of instructions than there are")
-    stream = iter(lines)
+    stream = iter(found)
     kernels = [islice(stream, len(code) // 16) for code in codes]
-    return [[opcode for opcode in kernel if opcode != "NOP"] for kernel in kernels]
+    return [[one for one in kernel if one.opcode != "NOP"] for kernel in kernels]
 
 
 def count(opcodes: Iterable[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from triton.backends.compiler import GPUTarget
@@ -29,8 +30,10 @@ class Row:
     """One kernel at one specialisation on one target; None where nothing could be read.
 
     arguments: dtypes of the tensors and what the compiler knows of the numbers. tile: what the launcher
-    chose. counts: instructions of each class of `machine_code.CLASSES`. fallback: why the launcher took
-    the simpler form that it declares. problem: what fails the gate, empty where nothing does.
+    chose. counts: instructions of each class of `machine_code.CLASSES`. blocks: programs that a
+    multiprocessor holds at a time. loop: the largest pipe of the largest loop, and the cycles that a program
+    takes of it in one turn. fallback: why the launcher took the simpler form that it declares. problem: what
+    fails the gate, empty where nothing does.
     """
 
     kernel: str
@@ -42,8 +45,15 @@ class Row:
     shared: int | None = None  # bytes a program
     instructions: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    blocks: int | None = None
+    loop: str = ""
     fallback: str = ""
     problem: str = ""
+
+    @property
+    def warps(self) -> int:
+        found = re.search(r"\bwarps=(\d+)", self.tile)
+        return int(found[1]) if found else 4
 
     @property
     def status(self) -> str:

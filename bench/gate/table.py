@@ -10,15 +10,18 @@ from pathlib import Path
 import triton
 
 from bench.columns import aligned
+from bench.gate.model import Time
 from bench.gate.rows import TARGETS, Row
+
+NEWEST = "3.9"
 
 _COUNTS = ["tensor", "wgmma", "popc", "lds", "sts", "sts8", "async", "ldg128", "stg128"]
 _SIZES = ["registers", "stack", "shared", "instructions"]
-HEADS = ["kernel", "tile", "target", "variants", *_SIZES, *_COUNTS, "status"]
+HEADS = ["kernel", "tile", "target", "variants", *_SIZES, *_COUNTS, "blocks", "loop", "status"]
 
 
 def worst(rows: Iterable[Row]) -> list[list[str]]:
-    """A line for each kernel, tile and target: the most of each column over the variants of arguments."""
+    """A line for each kernel, tile and target: the worst of each column over the variants of arguments."""
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.kernel, row.tile, list(TARGETS).index(row.target)), []).append(row)
@@ -30,7 +33,10 @@ def _line(rows: list[Row]) -> list[str]:
     counts = [_most(row.counts.get(name) for row in rows) for name in _COUNTS]
     status = max((row.status for row in rows), key=lambda status: (status != "ok", status))
     first = rows[0]
-    return [first.kernel, first.tile, first.target, str(len(rows)), *sizes, *counts, status]
+    blocks = [row.blocks for row in rows if row.blocks is not None]
+    loop = max((row.loop for row in rows), key=lambda loop: float(loop.partition(" ")[2] or 0))
+    slots = [str(min(blocks)) if blocks else "", loop]
+    return [first.kernel, first.tile, first.target, str(len(rows)), *sizes, *counts, *slots, status]
 
 
 def _most(values: Iterable[int | None]) -> str:
@@ -38,15 +44,44 @@ def _most(values: Iterable[int | None]) -> str:
     return str(max(known)) if known else ""
 
 
+TIMES = ["operator", "case", "launches", "kernel", "tile", "blocks", "pipe", "modelled", "expected"]
+TIMES += ["floor", "floor_pipe", "ratio", "status"]
+
+
+def of_times(times: Iterable[Time]) -> list[list[str]]:
+    """A line for each case, all of it modelled."""
+    return [
+        [t.op, t.case, str(t.launches), t.kernel, t.tile, str(t.blocks), t.pipe]
+        + [_seconds(t.seconds), _seconds(t.expected), _seconds(t.floor), t.floor_pipe, f"{t.ratio:.2f}"]
+        + [t.status]
+        for t in times
+    ]
+
+
+def _seconds(value: float) -> str:
+    """In microseconds below a thousandth."""
+    return f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
+
+
+def text_of_times(lines: list[list[str]]) -> str:
+    return aligned(TIMES, lines, left={"operator", "case", "kernel", "tile", "pipe", "floor_pipe", "status"})
+
+
+def file_of(name: str, folder: Path) -> Path:
+    """`name.csv` of the newest triton in use, `name_3.6.csv` of another."""
+    version = ".".join(triton.__version__.split(".")[:2])
+    return folder / (f"{name}.csv" if version == NEWEST else f"{name}_{version}.csv")
+
+
 def text(lines: list[list[str]]) -> str:
-    return aligned(HEADS, lines, left={"kernel", "tile", "target", "status"})
+    return aligned(HEADS, lines, left={"kernel", "tile", "target", "loop", "status"})
 
 
-def written(lines: list[list[str]]) -> str:
+def written(lines: list[list[str]], heads: list[str] = HEADS) -> str:
     """The file: which triton it is of, then the lines as CSV."""
     file = io.StringIO()
     file.write(f"# triton {triton.__version__}\n")
-    csv.writer(file, lineterminator="\n").writerows([HEADS, *lines])
+    csv.writer(file, lineterminator="\n").writerows([heads, *lines])
     return file.getvalue()
 
 

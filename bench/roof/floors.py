@@ -14,14 +14,31 @@ from dataclasses import dataclass
 #: Instructions on the pipe of compares and integers for one distance: the row's minimum, and the lowest index
 #: that has it.
 ARGMIN = 3.7
-#: The same and the one-hot operand of the sums.
-STEP = 5.06
 #: Cycles of 32 random look-ups in a row of 256 floats in shared memory: banks are hit more than once.
 CONFLICTS = 3.15
 #: Instructions of a look-up in a row of 16, where no bank is hit twice and issuing them is the bound.
 LOOKUP = 5.6
 #: Bytes a cycle that a multiprocessor gathers from its L1, in runs of 16.
 GATHER = 47
+#: Instructions of a value and a stretch of RaBitQ's grid: scale, clamp, a floor of two sums, and two sums.
+SWEEP = 6
+
+
+class Floor(float):
+    """Seconds, and the pipe that takes them."""
+
+    pipe: str
+
+    def __new__(cls, seconds: float, pipe: str) -> Floor:
+        found = super().__new__(cls, seconds)
+        found.pipe = pipe
+        return found
+
+
+def slowest(**pipes: float) -> Floor:
+    """Of the seconds that each pipe takes, the most."""
+    pipe = max(pipes, key=lambda name: pipes[name])
+    return Floor(pipes[pipe], pipe)
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,11 @@ class Roofs:
         return self.cycles * 64
 
     @property
+    def issued(self) -> float:
+        """Instructions of a lane, of any kind."""
+        return self.cycles * 128
+
+    @property
     def popcounts(self) -> float:
         """Of words of 32 bits."""
         return self.cycles * 16
@@ -52,55 +74,66 @@ class Roofs:
         return self.cycles * (128 / LOOKUP if K <= 16 else 32 / CONFLICTS)
 
 
-def moved(roofs: Roofs, count: float) -> float:
+def moved(roofs: Roofs, count: float) -> Floor:
     """Seconds that `count` bytes take."""
-    return count / roofs.copy
+    return Floor(count / roofs.copy, "memory")
 
 
-def assign(roofs: Roofs, N: int, D: int, M: int, K: int, itemsize: int, out: int) -> float:
-    """out: bytes of codes a vector."""
-    return max(
-        moved(roofs, N * (D * itemsize + out)),
-        8 * N * D * K / roofs.half,  # four half-precision products a term
-        ARGMIN * N * M * K / roofs.compares,
+def assign(roofs: Roofs, N: int, D: int, M: int, K: int, itemsize: int, out: int) -> Floor:
+    """out: bytes of codes a vector. Four half-precision products a term."""
+    return slowest(
+        memory=moved(roofs, N * (D * itemsize + out)),
+        products=8 * N * D * K / roofs.half,
+        compares=ARGMIN * N * M * K / roofs.compares,
     )
 
 
-def kmeans_step(roofs: Roofs, N: int, D: int, M: int, K: int) -> float:
-    return max(
-        moved(roofs, 4 * N * D),
-        16 * N * D * K / roofs.half,
-        STEP * N * M * K / roofs.compares,
-    )
+def kmeans_step(roofs: Roofs, N: int, D: int, M: int, K: int) -> Floor:
+    """Nearest centroids; the sums of their rows are added meanwhile."""
+    return assign(roofs, N, D, M, K, itemsize=4, out=0)
 
 
-def table_scan(roofs: Roofs, N: int, M: int, K: int, Q: int, B: int) -> float:
-    return max(moved(roofs, N * B), N * M * Q / roofs.lookups(K))
+def table_scan(roofs: Roofs, N: int, M: int, K: int, Q: int, B: int) -> Floor:
+    return slowest(memory=moved(roofs, N * B), lookups=N * M * Q / roofs.lookups(K))
 
 
-def product_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> float:
+def product_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> Floor:
     """Codes become halves once for each 128 queries."""
     rounds = math.ceil(Q / 128)
-    return max(
-        moved(roofs, N * B * rounds),
-        2 * N * D * rounds / (GATHER * roofs.cycles),
-        2 * N * D * Q / roofs.half,
+    return slowest(
+        memory=moved(roofs, N * B * rounds),
+        gathers=2 * N * D * rounds / (GATHER * roofs.cycles),
+        products=2 * N * D * Q / roofs.half,
     )
 
 
-def hamming_scan(roofs: Roofs, N: int, Q: int, B: int) -> float:
+def hamming_scan(roofs: Roofs, N: int, Q: int, B: int) -> Floor:
     """Counting bits for few queries, products of bytes for many, whichever is the sooner."""
-    counted = max(moved(roofs, N * B), N * Q * math.ceil(B / 4) / roofs.popcounts)
+    counted = slowest(memory=moved(roofs, N * B), popcounts=N * Q * math.ceil(B / 4) / roofs.popcounts)
     return min(counted, scalar_scan(roofs, N, 8 * B, Q, B))
 
 
-def scalar_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> float:
+def scalar_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> Floor:
     """The least tile of a product has 64 queries; the rows are read once for each 128."""
-    return max(moved(roofs, N * B * math.ceil(Q / 128)), 2 * N * D * max(Q, 64) / roofs.int8)
+    return slowest(
+        memory=moved(roofs, N * B * math.ceil(Q / 128)), products=2 * N * D * max(Q, 64) / roofs.int8
+    )
 
 
-def rotated(roofs: Roofs, N: int, D: int, B: int, itemsize: int) -> float:
-    return max(moved(roofs, N * (B + D * itemsize)), 2 * N * D * D / roofs.half)
+def rotated(roofs: Roofs, N: int, D: int, B: int, itemsize: int) -> Floor:
+    """Three half-precision products a term: high by high, high by low and low by high."""
+    return slowest(memory=moved(roofs, N * (B + D * itemsize)), products=6 * N * D * D / roofs.half)
+
+
+def rabitq_encode(roofs: Roofs, N: int, D: int, itemsize: int, stretches: int) -> Floor:
+    return slowest(
+        memory=moved(roofs, N * (D * (itemsize + 1) + 20)), issue=SWEEP * stretches * N * D / roofs.issued
+    )
+
+
+def beam_search(roofs: Roofs, N: int, M: int, K: int, beam: int) -> Floor:
+    """Every stage reads a row of a table for each beginning and each stage before."""
+    return moved(roofs, 4 * N * M * K * (1 + beam * (M - 1) / 2))
 
 
 def sectors(count: int) -> int:

@@ -1,0 +1,216 @@
+"""The time that the machine code of each case implies, beside its floor: modelled, nothing of it measured.
+
+A kernel takes what its busiest pipe does: the cycles of its instructions (pipes.py) times how often they run
+(work.py), on 132 multiprocessors at 1.755 GHz, or its bytes at 4.3 TB/s. `expected` is modelled as well, and
+adds what is waited for: with one program a multiprocessor a product does not overlap the rest of its kernel's
+work, and at each barrier a program waits for what it has loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from bench.gate import machine_code, pipes, sass
+from bench.gate.build import Launch, launches, words
+from bench.gate.production import t
+from bench.gate.rows import TARGETS, Row
+from bench.gate.work import WORK, Work
+from bench.roof import floors
+from bench.roof.cases import Case, bound, cases
+from bench.roof.floors import Roofs
+from gpuzip.ops import OPS
+
+H200 = Roofs(copy=pipes.COPY, half=pipes.HALF, int8=pipes.INT8, sms=pipes.SMS, clock=pipes.CLOCK)
+ROWS = 10**8
+#: Cycles that a barrier takes with the loads before it: those of adc_scan when it had two for each sub-space,
+#: as measured on an H200, for K = 256 and K = 16.
+_BARRIER = 200
+
+#: What the model over the floor may be, by operator and case; 0: not asked of it, with the reason below.
+LIMITS: dict[tuple[str, str], float] = {
+    ("encode", "N=1e+06 M=48 K=256 float32"): 1.5,
+    ("encode", "N=1e+06 M=96 K=16 float32"): 2,
+    ("decode", "N=1e+06 M=48 K=256 float32"): 1.5,
+    ("decode_rotated", "N=1e+06 M=48 K=256 float32"): 2,
+    ("decode", "look-up of 131072 rows D=384 nbits=4"): 2,
+    ("rescore", "N=1e+06 Q=1024 R=100"): 1.5,
+    ("hamming_scan", "N=1e+08 Q=1 384 bit"): 1.5,
+    ("hamming_scan", "N=1e+08 Q=1024 384 bit"): 1.5,
+    ("topk", "Q=1 N=1e+08 k=100"): 1.5,
+    ("topk", "Q=1024 N=1e+05 k=100"): 1.5,
+    ("scalar_scan", "N=2e+07 Q=1 D=384 nbits=8"): 1.5,
+    ("scalar_scan", "N=2e+07 Q=1024 D=384 nbits=8"): 1.5,
+    ("kmeans_step", "N=65536 M=48 K=256"): 2,
+    ("adc_scan", "N=1e+08 Q=1 M=48 K=256"): 2,
+    ("adc_scan", "N=1e+08 Q=1 M=96 K=16"): 2,
+    ("product_scan", "N=1e+08 Q=1024 M=48 K=256"): 2,
+    ("bucketize_packed", "N=1e+06 D=384 nbits=4"): 2,
+    ("bucketize", "N=1e+06 D=384 nbits=8"): 2,
+}
+
+#: Operators and cases of the roofline that are not modelled, and why.
+LEFT = {
+    "adc_gather, hamming_gather, rescore_codes": "random rows: what they hit in L2 is not in the code",
+    "lloyd": "one program a sub-space on 96 of 132 multiprocessors: latency, not a pipe",
+    "centroid_sums": "a part of kmeans_step",
+    "assign": "encode without packing",
+    "pack_bits, unpack_bits": "measured at their floors",
+    "rabitq_encode, beam_search": "no case of the roofline",
+}
+
+
+class Time(NamedTuple):
+    """Of one case. launches: of kernels. pipe: the largest of the kernel that takes longest."""
+
+    op: str
+    case: str
+    launches: int
+    kernel: str
+    tile: str
+    pipe: str
+    blocks: int
+    seconds: float
+    expected: float
+    floor: float
+    floor_pipe: str
+    limit: float
+    problem: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.floor
+
+    @property
+    def status(self) -> str:
+        return self.problem or ("ok" if self.ratio <= self.limit else f"more than {self.limit:g} floors")
+
+
+class _Kernel(NamedTuple):
+    seconds: float = 0.0
+    expected: float = 0.0
+    pipe: str = ""
+    blocks: int = 0
+
+
+def times(ops: Iterable[str] | None = None) -> Iterator[Time]:
+    """Of every case of LIMITS whose operator is among these."""
+    for case in [*cases(ROWS), *_more_cases()]:
+        if (case.op, case.name) in LIMITS and (ops is None or case.op in ops):
+            yield _time(case)
+
+
+def _more_cases() -> Iterator[Case]:
+    """Rows of an embedding, looked up by their numbers."""
+    R, D = 131_072, 384
+
+    def make(device: str) -> dict[str, Any]:
+        packed, table = t(1_000_000, D // 2, dtype=torch.uint8), t(1, 16, 1, dtype=torch.float16)
+        return {"packed": packed, "centroids": table, "ids": t(R, dtype=torch.int64), "share": D}
+
+    moved = R * (8 + floors.sectors(D // 2) + 2 * D)
+    name = f"look-up of {R} rows D={D} nbits=4"
+    yield Case("decode", name, make, partial(floors.moved, count=moved), R)
+
+
+def _time(case: Case) -> Time:
+    module, _, launcher = OPS[case.op].kernel.partition(":")
+    launch: Callable[..., Any] = getattr(importlib.import_module(module), launcher)
+    floor = case.floor(H200)
+    known: dict[str, list[sass.Instruction]] = {}
+    spent: Counter[str] = Counter()
+    found: dict[str, tuple[Row, _Kernel]] = {}
+    expected, count, problem = 0.0, 0, ""
+    try:
+        for one in launches("sm_90", launch, bound(OPS[case.op], case.make("meta"))):
+            key, count = str(one.row), count + 1
+            if key not in known:
+                known[key] = machine_code.instructions(TARGETS["sm_90"], [one.code])[0]
+            kernel = modelled(one, known[key])
+            spent[key] += kernel.seconds
+            expected += kernel.expected
+            found.setdefault(key, (one.row, kernel))
+    except sass.MismatchError as error:
+        problem = str(error)
+    except Exception as error:  # the gate says so of the launcher; the other cases go on
+        problem = f"the launcher fails: {words(error)}"
+    row, kernel = found[max(spent, key=lambda key: spent[key])] if found else (Row("", "sm_90"), _Kernel())
+    return Time(
+        op=case.op,
+        case=case.name,
+        launches=count,
+        kernel=row.kernel,
+        tile=row.tile,
+        pipe=kernel.pipe,
+        blocks=kernel.blocks,
+        seconds=sum(spent.values()),
+        expected=expected,
+        floor=floor,
+        floor_pipe=getattr(floor, "pipe", ""),
+        limit=LIMITS[case.op, case.name],
+        problem=problem,
+    )
+
+
+def modelled(launch: Launch, code: sass.Code) -> _Kernel:
+    """Seconds of one launch. Raises sass.MismatchError where work.py states other loops, or other work."""
+    row, values = launch.row, SimpleNamespace(**launch.values)
+    where = f"{row.kernel} {row.tile}: bench/gate/work.py"
+    if row.kernel not in WORK:
+        raise sass.MismatchError(f"{where} does not know it")
+    work = WORK[row.kernel]
+    try:
+        runs = _runs(work, values, code)
+        cycles = pipes.total(code, runs, work.conflicts(values), floors.GATHER if work.gathers else 0.0)
+        moved = work.moved(values)
+    except AttributeError as error:
+        raise sass.MismatchError(f"{where} asks for a parameter that it lacks: {error.name}") from error
+    except sass.MismatchError as error:
+        raise sass.MismatchError(f"{where} disagrees: {error}") from error
+    programs = max(1.0, -(-launch.programs // pipes.SMS))  # of the busiest multiprocessor
+    scale = programs * values.warps / pipes.CLOCK
+    seconds = {pipe: count * scale for pipe, count in cycles.items()}
+    seconds["memory"] = moved / pipes.COPY
+    blocks = pipes.blocks(row.registers or 0, row.shared or 0, values.warps)
+    most = max(seconds, key=lambda pipe: seconds[pipe])
+    barriers = sum(count for one, count in zip(code, runs, strict=True) if one.opcode.startswith("BAR"))
+    expected = max(seconds[most], barriers * _BARRIER * programs / max(blocks, 1) / pipes.CLOCK)
+    if blocks == 1 and "tensor" in seconds:
+        rest = max(value for pipe, value in seconds.items() if pipe != "tensor")
+        expected = max(expected, seconds["tensor"] + rest)
+    return _Kernel(seconds[most], expected, most, blocks)
+
+
+def _runs(work: Work, values: SimpleNamespace, code: sass.Code) -> list[float]:
+    nests = [tuple(nest) for nest in work.nests(values)]
+
+    def anchor(one: sass.Instruction) -> bool:
+        return work.is_anchor(one.opcode)
+
+    found = sass.runs(code, anchor, nests)
+    if work.units is None:
+        return found
+    expected, there = work.units(values), _units(code, found, anchor, values.warps)
+    unrolled = round(there / expected)
+    if abs(there / expected - unrolled) > 0.02 * unrolled or unrolled < 1:
+        raise sass.MismatchError(f"{there:g} units of work in the code, {expected:g} stated")
+    if unrolled > 1:
+        *rest, last = nests[0]
+        found = sass.runs(code, anchor, [(*rest, last / unrolled), *nests[1:]])
+    return found
+
+
+def _units(
+    code: sass.Code, runs: list[float], anchor: Callable[[sass.Instruction], bool], warps: int
+) -> float:
+    return sum(
+        count * warps * (pipes.products(one.opcode) or 32)
+        for one, count in zip(code, runs, strict=True)
+        if anchor(one)
+    )

@@ -1,0 +1,158 @@
+"""How much of its code each kernel runs: trips of its loops, and the bytes that its launch moves.
+
+`c` has the values of the kernel's parameters by name, constexprs and tensors too, and `warps`. A kernel whose
+loops are others than stated here fails the model with a message that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from bench.roof import floors
+
+Values = SimpleNamespace
+
+TENSOR = r"[HI]G?MMA\."
+LOOKUP = r"LDS$"
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def size(*tensors: Tensor | None) -> int:
+    """Bytes."""
+    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+class Work(NamedTuple):
+    """moved: bytes from and to memory of a whole launch. nests: of `sass.runs`, around `anchor`.
+
+    units: multiply-adds of a program where the anchor is a product, else how many lanes run an anchor; the
+    code has to agree. It may have more in a loop's turn than stated: then the loop is unrolled. conflicts:
+    cycles of a look-up in shared memory. gathers: loads of 16 bytes are of random places.
+    """
+
+    moved: Callable[[Values], float]
+    anchor: str = ""
+    nests: Callable[[Values], Sequence[Sequence[float]]] = lambda c: ()
+    units: Callable[[Values], float] | None = None
+    conflicts: Callable[[Values], float] = lambda c: 1.0
+    gathers: bool = False
+
+    def is_anchor(self, opcode: str) -> bool:
+        return bool(self.anchor) and re.match(self.anchor, opcode) is not None
+
+
+def all_of(*names: str) -> Callable[[Values], float]:
+    """The bytes of these tensors, each once."""
+    return lambda c: size(*(getattr(c, name) for name in names))
+
+
+def _parts(c: Values) -> int:
+    return max(1, int(c.G // c.BN))
+
+
+def _tiles(c: Values) -> int:
+    return 1 if c.ONE else cdiv(c.K, c.BK)
+
+
+def _chunks(c: Values) -> int:
+    return cdiv(c.units * c.UNIT, c.CB)
+
+
+def _decoded(c: Values) -> float:
+    rows = c.packed_ptr.shape[1]
+    read = c.R * (rows if c.ids_ptr is None else 8 + floors.sectors(rows))
+    return read + size(c.out_ptr)
+
+
+def _blocks_of_rows(c: Values) -> float:
+    """x once, and the columns of the result that this launch writes."""
+    return size(c.x_ptr, c.queries_ptr) + 4 * c.Q * cdiv(c.N, c.G)
+
+
+def _rescored(c: Values) -> float:
+    return c.ids_ptr.numel() * (12 + floors.sectors(c.D * c.store_ptr.element_size()))
+
+
+def _bank(c: Values) -> float:
+    return 1.0 if c.NBITS <= 4 else floors.CONFLICTS
+
+
+WORK: dict[str, Work] = {
+    "_add_rows": Work(all_of("x_ptr", "labels_ptr")),
+    "_adc_scan": Work(
+        all_of("packed_ptr", "scale_ptr", "mask_ptr", "extra_ptr", "out_ptr"),
+        LOOKUP,
+        lambda c: [(c.loads,)],
+        lambda c: c.BN * c.M,
+        _bank,
+    ),
+    "_assign_halves": Work(
+        all_of("x_ptr", "out_ptr", "unsure_ptr"),
+        TENSOR,
+        lambda c: [(c.COLUMNS, c.STEPS, _tiles(c))],
+        lambda c: c.COLUMNS * c.STEPS * c.PER * c.BN * 4 * c.SP * c.BK * _tiles(c),
+    ),
+    "_center": Work(all_of("c_ptr")),
+    "_count": Work(
+        all_of("x_ptr", "out_ptr"),
+        r"FSETP",
+        lambda c: [(cdiv(c.rows, c.BN),)],
+        lambda c: c.rows * c.BW * c.PER_WORD * c.L,
+    ),
+    "_decode": Work(_decoded, gathers=True),
+    "_decode_rotated": Work(
+        _decoded,
+        TENSOR,
+        lambda c: [(cdiv(c.chunks, c.BC),)],
+        lambda c: c.BN * c.BE * cdiv(c.chunks, c.BC) * c.BC * c.W * (2 if c.lo_ptr is None else 3),
+        gathers=True,
+    ),
+    "_finish": Work(all_of("best_ptr", "values_ptr", "ids_ptr")),
+    "_group_best": Work(all_of("scores_ptr", "out_ptr")),
+    "_member_keys": Work(lambda c: 3 * size(c.out_ptr) / 2),
+    "_product_scan": Work(
+        all_of("packed_ptr", "scale_ptr", "bias_ptr", "mask_ptr", "out_ptr"),
+        TENSOR,
+        lambda c: [(_parts(c), c.steps)],
+        lambda c: c.BN * c.BQ * c.BM * c.BS * c.steps * _parts(c),
+        gathers=True,
+    ),
+    "_rescore": Work(_rescored, r"FFMA", lambda c: [(cdiv(c.D, c.BD),)], lambda c: c.BR * c.D),
+    "_scalar_encode": Work(all_of("x_ptr", "out_ptr")),
+    "_scan_dot": Work(
+        all_of("codes_ptr", "mask_ptr", "out_ptr"),
+        TENSOR,
+        lambda c: [(c.steps, _chunks(c))],
+        lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
+    ),
+    "_scan_few": Work(
+        all_of("codes_ptr", "mask_ptr", "out_ptr"),
+        TENSOR,
+        lambda c: [(c.steps, _chunks(c))],
+        lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
+    ),
+    "_scan_popcount": Work(
+        all_of("codes_ptr", "mask_ptr", "out_ptr"),
+        r"POPC",
+        lambda c: [(c.steps, cdiv(c.units * c.UNIT, c.CW))],
+        lambda c: c.steps * c.BQ * c.BN * cdiv(c.units * c.UNIT, c.CW) * c.CW,
+    ),
+    "_scan_rows": Work(
+        _blocks_of_rows,
+        TENSOR,
+        lambda c: [(_parts(c), cdiv(c.D, c.BD))],
+        lambda c: c.BN * c.BQ * c.D * _parts(c),
+    ),
+    "_search": Work(all_of("x_ptr", "out_ptr"), r"FSETP", lambda c: [(cdiv(c.rows, c.BN),)]),
+    "_table": Work(all_of("table_ptr")),
+    "_to_floats": Work(all_of("whole_ptr", "sums_ptr")),
+    "_weigh": Work(all_of("weights_ptr")),
+}
