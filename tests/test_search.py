@@ -81,9 +81,10 @@ def test_nothing_but_ties(codes, real_queries, metric, Q):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
+    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
     values, ids = codes.search(real_queries, 10, metric)
     assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.ProductScorer
-    monkeypatch.setitem(_pq_scorer._MANY_QUERIES, "cpu", 10**9)
+    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 10**9)
     assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.LutScorer
     by_tables = codes.search(real_queries, 10, metric)
     assert torch.equal(values, by_tables[0])
@@ -94,6 +95,7 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
+    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
     fast = codes.codec.scorer(codes, real_queries[:200], metric)
     ceiling, exact = fast.ceiling(fast.group_max(1)), fast.exact().group_max(1)
     assert bool((exact <= ceiling).all())
@@ -111,6 +113,7 @@ def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch)
 
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
     """With a ceiling that no candidate can beat, every query takes the exact road and nothing changes."""
+    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
     want = codes.search(real_queries, 10, "ip")
     again, plain = [], _pq_scorer.ProductScorer.exact
 
@@ -392,3 +395,9 @@ def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monk
         assert ids[:, :3].sort(1).values.tolist() == [[0, 1, 2]] * 5
         assert bool((ids[:, 3:] == -1).all())
         assert bool((values[:, 3:] == worst).all())
+
+
+def test_many_queries_go_to_products_only_where_bfloat16_is_faster(codes, real_queries, monkeypatch):
+    for dtype, kind in ((torch.float32, _pq_scorer.LutScorer), (torch.bfloat16, _pq_scorer.ProductScorer)):
+        monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device, dtype=dtype: dtype)
+        assert type(codes.codec.scorer(codes, real_queries, "ip")) is kind

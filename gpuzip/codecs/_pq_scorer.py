@@ -11,16 +11,15 @@ from torch import Tensor
 
 from gpuzip.capture import is_capturing, is_gpu, kind
 from gpuzip.codecs._scoring import inverse, inverse_norms, largest_norm, minus_squares, normalized
-from gpuzip.matmul import products_are_float32
+from gpuzip.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
 
-# From this many queries on, decoding a row once costs less than a table look-up per query. On a CPU by
-# measurement. On a GPU by a model of an H200, not measured yet: M=48 look-ups are 20 ps a row and query, the
-# gathers that decode the row 70 ps, whatever the queries, and its product 1 ps a query: 4 queries are even,
-# and the product has a fixed cost beside. It is an estimate too, so few queries stay with tables.
+# From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
+# look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
+# 2 bytes long. On a CPU tables are faster for any number of queries, unless bfloat16 products are.
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer are scored exactly in no time
 _LOST = 2.0**-62  # squares of smaller values may be lost, so norms can be too low by this for each dimension
@@ -185,7 +184,7 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(queries) >= _MANY_QUERIES[kind(queries.device)] and len(codes) >= _MANY_ROWS
+    many = len(queries) >= _many_queries(queries.device) and len(codes) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(codes, centroids, queries, metric, mask)
 
@@ -229,10 +228,14 @@ def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Te
     return bound
 
 
+def _many_queries(device: torch.device) -> float:
+    """Queries from which a product is faster than tables."""
+    pays = is_gpu(device) or _product_dtype(device) == torch.bfloat16
+    return _MANY_QUERIES[kind(device)] if pays else float("inf")
+
+
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU bfloat16 where it has a unit for that, else float32, then the faster."""
+    """float16 on a GPU; on a CPU bfloat16 where products of it are faster than those of float32."""
     if is_gpu(device):
         return torch.float16
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    return torch.bfloat16 if has_amx or has_bf16 else torch.float32
+    return torch.bfloat16 if bfloat16_is_faster() else torch.float32
