@@ -9,7 +9,6 @@ work, and at each barrier a program waits for what it has loaded.
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -24,10 +23,9 @@ from bench.gate.rows import TARGETS, Row
 from bench.gate.work import WORK, Work
 from bench.roof import floors
 from bench.roof.cases import Case, bound, cases
-from bench.roof.floors import Roofs
+from bench.roof.floors import H200
 from gpuzip.ops import OPS
 
-H200 = Roofs(copy=pipes.COPY, half=pipes.HALF, int8=pipes.INT8, sms=pipes.SMS, clock=pipes.CLOCK)
 ROWS = 10**8
 #: Cycles that a barrier takes with the loads before it: those of adc_scan when it had two for each sub-space,
 #: as measured on an H200, for K = 256 and K = 16.
@@ -124,7 +122,7 @@ def _time(case: Case) -> Time:
     launch: Callable[..., Any] = getattr(importlib.import_module(module), launcher)
     floor = case.floor(H200)
     known: dict[str, list[sass.Instruction]] = {}
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = {}
     found: dict[str, tuple[Row, _Kernel]] = {}
     expected, count, problem = 0.0, 0, ""
     try:
@@ -133,7 +131,7 @@ def _time(case: Case) -> Time:
             if key not in known:
                 known[key] = machine_code.instructions(TARGETS["sm_90"], [one.code])[0]
             kernel = modelled(one, known[key])
-            spent[key] += kernel.seconds
+            spent[key] = spent.get(key, 0.0) + kernel.seconds
             expected += kernel.expected
             found.setdefault(key, (one.row, kernel))
     except sass.MismatchError as error:
@@ -173,14 +171,14 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
         raise sass.MismatchError(f"{where} asks for a parameter that it lacks: {error.name}") from error
     except sass.MismatchError as error:
         raise sass.MismatchError(f"{where} disagrees: {error}") from error
-    programs = max(1.0, -(-launch.programs // pipes.SMS))  # of the busiest multiprocessor
-    scale = programs * values.warps / pipes.CLOCK
+    programs = max(1.0, -(-launch.programs // H200.sms))  # of the busiest multiprocessor
+    scale = programs * values.warps / H200.clock
     seconds = {pipe: count * scale for pipe, count in cycles.items()}
-    seconds["memory"] = moved / pipes.COPY
+    seconds["memory"] = moved / H200.copy
     blocks = pipes.blocks(row.registers or 0, row.shared or 0, values.warps)
     most = max(seconds, key=lambda pipe: seconds[pipe])
     barriers = sum(count for one, count in zip(code, runs, strict=True) if one.opcode.startswith("BAR"))
-    expected = max(seconds[most], barriers * _BARRIER * programs / max(blocks, 1) / pipes.CLOCK)
+    expected = max(seconds[most], barriers * _BARRIER * programs / max(blocks, 1) / H200.clock)
     if blocks == 1 and "tensor" in seconds:
         rest = max(value for pipe, value in seconds.items() if pipe != "tensor")
         expected = max(expected, seconds["tensor"] + rest)

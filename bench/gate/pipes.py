@@ -7,13 +7,11 @@ have the rate that a large product reaches, and half of it where warps multiply 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 from bench.gate.sass import Code
+from bench.roof.floors import H200
 
-SMS, CLOCK = 132, 1.755e9
-COPY, HALF, INT8 = 4.3e12, 790e12, 1.58e15  # bytes, and operations, a second
 L2 = 7e12  # bytes a second that reach the multiprocessors past their L1: an estimate, between 5.5 and 9
 _SLICES = 80  # of the L2, each of which adds to one sector of 32 bytes a cycle: an estimate too
 
@@ -61,9 +59,9 @@ def costs(opcode: str, conflicts: float = 1.0, gather: float = 0.0) -> dict[str,
     """
     found = {"issue": 1 / 4}
     if opcode.startswith(("RED", "ATOM")) and not opcode.startswith(("REDUX", "ATOMS")):
-        return found | {"atomics": (32 * width(opcode) / 32) / (_SLICES / SMS), "ldg": 1.0}
+        return found | {"atomics": (32 * width(opcode) / 32) / (_SLICES / H200.sms), "ldg": 1.0}
     if multiplied := products(opcode):
-        rate = (INT8 if opcode[0] == "I" else HALF) / 2 / (SMS * CLOCK)
+        rate = (H200.int8 if opcode[0] == "I" else H200.half) / 2 / H200.cycles
         return found | {"tensor": multiplied / (rate if "GMMA" in opcode else rate / 2)}
     name, lanes = next((name, lanes) for name, pattern, lanes in _PIPES if pattern.match(opcode))
     if lanes is None:
@@ -76,23 +74,23 @@ def costs(opcode: str, conflicts: float = 1.0, gather: float = 0.0) -> dict[str,
         if opcode == "LDS":
             cycles *= conflicts
         if opcode.startswith("LDGSTS"):
-            found["l2"] = 32 * width(opcode) / (L2 / SMS / CLOCK)
+            found["l2"] = 32 * width(opcode) / (L2 / H200.cycles)
     return found | {name: cycles}
 
 
 def total(
     code: Code, times: Iterable[float] | None = None, conflicts: float = 1.0, gather: float = 0.0
-) -> Counter[str]:
+) -> dict[str, float]:
     """Cycles of each pipe of a multiprocessor for one warp. times: of each instruction, or once."""
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for instruction, count in zip(code, times or [1.0] * len(code), strict=True):
         if count:
             for pipe, cycles in costs(instruction.opcode, conflicts, gather).items():
-                found[pipe] += count * cycles
+                found[pipe] = found.get(pipe, 0.0) + count * cycles
     return found
 
 
-def largest(cycles: Counter[str]) -> str:
+def largest(cycles: dict[str, float]) -> str:
     return max(cycles, key=lambda pipe: cycles[pipe], default="")
 
 

@@ -103,7 +103,9 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
             t(64, 3200, dtype=torch.int64),
         )
     elif op == "scalar_scan":
-        for Q, B, nbits, group in ((1, 384, 8, 1024), (4, 192, 4, 64), (64, 768, 8, 64), (1000, 192, 4, 1)):
+        few = [(1, 384, 8, 1024), (4, 192, 4, 64), (32, 384, 8, 32), (32, 192, 4, 1024), (1000, 100, 8, 256)]
+        many = [(64, 768, 8, 64), (1000, 384, 8, 1024), (1000, 192, 4, 1), (1000, 192, 4, 1024)]
+        for Q, B, nbits, group in few + many:
             yield (
                 t(N, B, dtype=u8),
                 t(Q, B * 8 // nbits, dtype=torch.int8),

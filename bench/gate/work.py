@@ -59,7 +59,7 @@ def _parts(c: Values) -> int:
 
 
 def _tiles(c: Values) -> int:
-    return 1 if c.ONE else cdiv(c.K, c.BK)
+    return 1 if c.ONE else cdiv(int(c.K), int(c.BK))
 
 
 def _chunks(c: Values) -> int:
@@ -67,18 +67,18 @@ def _chunks(c: Values) -> int:
 
 
 def _decoded(c: Values) -> float:
-    rows = c.packed_ptr.shape[1]
-    read = c.R * (rows if c.ids_ptr is None else 8 + floors.sectors(rows))
+    rows = int(c.packed_ptr.shape[1])
+    read = int(c.R) * (rows if c.ids_ptr is None else 8 + floors.sectors(rows))
     return read + size(c.out_ptr)
 
 
 def _blocks_of_rows(c: Values) -> float:
     """x once, and the columns of the result that this launch writes."""
-    return size(c.x_ptr, c.queries_ptr) + 4 * c.Q * cdiv(c.N, c.G)
+    return size(c.x_ptr, c.queries_ptr) + 4 * int(c.Q) * cdiv(c.N, c.G)
 
 
 def _rescored(c: Values) -> float:
-    return c.ids_ptr.numel() * (12 + floors.sectors(c.D * c.store_ptr.element_size()))
+    return int(c.ids_ptr.numel()) * (12 + floors.sectors(c.D * c.store_ptr.element_size()))
 
 
 def _bank(c: Values) -> float:

@@ -74,6 +74,11 @@ class Roofs:
         return self.cycles * (128 / LOOKUP if K <= 16 else 32 / CONFLICTS)
 
 
+#: What kernels/README.md and the model of the compile gate take for an H200: bytes copied, and operations of
+#: large products.
+H200 = Roofs(copy=4.3e12, half=790e12, int8=1.58e15, sms=132, clock=1.755e9)
+
+
 def moved(roofs: Roofs, count: float) -> Floor:
     """Seconds that `count` bytes take."""
     return Floor(count / roofs.copy, "memory")
@@ -99,10 +104,9 @@ def table_scan(roofs: Roofs, N: int, M: int, K: int, Q: int, B: int) -> Floor:
 
 def product_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> Floor:
     """Codes become halves once for each 128 queries."""
-    rounds = math.ceil(Q / 128)
     return slowest(
-        memory=moved(roofs, N * B * rounds),
-        gathers=2 * N * D * rounds / (GATHER * roofs.cycles),
+        memory=moved(roofs, N * B),
+        gathers=2 * N * D * math.ceil(Q / 128) / (GATHER * roofs.cycles),
         products=2 * N * D * Q / roofs.half,
     )
 
@@ -114,10 +118,8 @@ def hamming_scan(roofs: Roofs, N: int, Q: int, B: int) -> Floor:
 
 
 def scalar_scan(roofs: Roofs, N: int, D: int, Q: int, B: int) -> Floor:
-    """The least tile of a product has 64 queries; the rows are read once for each 128."""
-    return slowest(
-        memory=moved(roofs, N * B * math.ceil(Q / 128)), products=2 * N * D * max(Q, 64) / roofs.int8
-    )
+    """The least tile of a product has 64 queries; other tiles of queries have the rows from L2."""
+    return slowest(memory=moved(roofs, N * B), products=2 * N * D * max(Q, 64) / roofs.int8)
 
 
 def rotated(roofs: Roofs, N: int, D: int, B: int, itemsize: int) -> Floor:

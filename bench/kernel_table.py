@@ -1,0 +1,195 @@
+"""Write the floors of kernels/README.md from bench/roof, and the measured shares from bench/results.
+
+    python -m bench.kernel_table [--check]
+
+Two cells of each row of the table are replaced, and what stands between <!-- measured --> and
+<!-- /measured -->. With --check nothing is written, and the exit status is 1 when one is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bench.markdown import RESULTS, ROOT, Row
+from bench.roof import floors
+from bench.roof.cases import cases
+from bench.roof.floors import H200, Floor
+
+PAGE = ROOT / "kernels" / "README.md"
+_FIRST, _FLOOR, _SHARE = 1, 4, 5  # cells of a row
+_NOTE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
+
+
+class Shown(NamedTuple):
+    """What a row says of its floor. per: what the seconds are of. cases: of the roofline, or with a floor."""
+
+    words: str
+    per: str
+    cases: tuple[str | tuple[str, Floor], ...]
+
+
+_PQ = ("N=1e+06 M=48 K=256 float32", "N=1e+06 M=96 K=16 float32")
+
+SHOWN = {
+    "assign": Shown(f"{floors.ARGMIN:g} comparisons a distance, or memory", "a vector", _PQ),
+    "encode": Shown("as `assign`", "a vector", _PQ),
+    "kmeans_step": Shown("as `assign`", "a vector", ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
+    "beam_search": Shown(
+        "the tables",
+        "a vector",
+        (("M=24 K=256 L=5", floors.beam_search(H200, N=1, M=24, K=256, beam=5)),),
+    ),
+    "centroid_update": Shown(
+        "bytes / bandwidth", "in all, below a launch", (("M=48 K=256", floors.moved(H200, 48 * 256 * 68)),)
+    ),
+    "lloyd": Shown("as `kmeans_step`, on all processors", "a vector", ("N=4096 M=96 K=16 25 iterations",)),
+    "centroid_sums": Shown("bytes / bandwidth", "a vector", ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
+    "pack_bits": Shown("bytes / bandwidth", "a vector", ("N=1e+07 M=96 nbits=4",)),
+    "unpack_bits": Shown("bytes / bandwidth", "a vector", ("N=1e+07 M=96 nbits=4",)),
+    "decode": Shown("bytes / bandwidth", "a vector", _PQ),
+    "decode_rotated": Shown(
+        "the larger of bytes / bandwidth and 6·N·D·E fp16 operations", "a vector", _PQ[:1]
+    ),
+    "rescore": Shown("bytes / bandwidth", "a candidate", ("N=1e+06 Q=1024 R=100",)),
+    "rescore_codes": Shown("bytes / bandwidth, in sectors", "a candidate", ("N=1e+06 Q=1024 R=100",)),
+    "bucketize": Shown(
+        "bytes / bandwidth",
+        "a vector",
+        ("N=1e+06 D=384 nbits=8", "N=1e+06 D=384 nbits=4"),
+    ),
+    "adc_scan": Shown(
+        "the larger of bytes / bandwidth and Q·N·M look-ups",
+        "a row and query",
+        ("N=1e+08 Q=1 M=48 K=256", "N=1e+08 Q=1 M=96 K=16"),
+    ),
+    "adc_gather": Shown(
+        "bytes / bandwidth, in sectors", "a candidate", ("N=1e+08 Q=1024 R=3200 M=48 K=256",)
+    ),
+    "rabitq_encode": Shown(
+        f"the larger of bytes / bandwidth and {floors.SWEEP} instructions a value and stretch",
+        "a vector",
+        (("D=384 float32, 24 stretches", floors.rabitq_encode(H200, 1, 384, 4, 24)),),
+    ),
+    "product_scan": Shown(
+        "the larger of gathers from L1 for each 128 queries and 2·N·D·Q fp16 operations",
+        "a row and query",
+        ("N=1e+08 Q=16 M=48 K=256", "N=1e+08 Q=1024 M=48 K=256"),
+    ),
+    "hamming_scan": Shown(
+        "the larger of bytes / bandwidth and Q·N·B/4 popcounts, or 2·N·Q·8·B int8 operations",
+        "a row and query",
+        ("N=1e+08 Q=1 384 bit", "N=1e+08 Q=16 384 bit", "N=1e+08 Q=1024 384 bit"),
+    ),
+    "hamming_gather": Shown(
+        "bytes / bandwidth, in sectors", "a candidate", ("N=1e+08 Q=1024 R=3200 384 bit",)
+    ),
+    "scalar_encode": Shown("bytes / bandwidth", "a vector", ("N=1e+06 D=384",)),
+    "scalar_scan": Shown(
+        "the larger of bytes / bandwidth and 2·N·D·Q int8 operations",
+        "a row and query",
+        ("N=2e+07 Q=1 D=384 nbits=8", "N=2e+07 Q=1024 D=384 nbits=8"),
+    ),
+    "topk": Shown("bytes / bandwidth", "a score", ("Q=1 N=1e+08 k=100", "Q=1024 N=1e+05 k=100")),
+}
+
+
+class _Case(NamedTuple):
+    name: str
+    floor: float
+    vectors: int
+    seconds: float | None
+
+
+def _cases(op: str, measured: dict[tuple[str, str], Row]) -> Iterable[_Case]:
+    """Those that a row shows, with what was measured."""
+    known = {(case.op.removesuffix("_packed"), case.name): case for case in cases(10**8)}
+    for shown in SHOWN[op].cases:
+        if isinstance(shown, tuple):
+            yield _Case(shown[0], shown[1], 1, None)
+            continue
+        case = known[op, shown]
+        row = measured.get((case.op, case.name))
+        seconds = float(row["seconds"]) if row else None
+        yield _Case(case.name, case.floor(H200), case.vectors, seconds)
+
+
+def _time(seconds: float) -> str:
+    """Two digits: `0.37 ns`, `3.1 ns`, `20 ps`."""
+    for unit, size in (("us", 1e-6), ("ns", 1e-9), ("ps", 1e-12)):
+        if seconds >= 0.1 * size or unit == "ps":
+            value = seconds / size
+            return f"{value:.2f} {unit}" if value < 1 else f"{value:.2g} {unit}"
+    raise AssertionError
+
+
+def _pipe(floor: float) -> str:
+    return f" ({floor.pipe})" if isinstance(floor, Floor) else ""
+
+
+def _cells(op: str, measured: dict[tuple[str, str], Row]) -> tuple[str, str]:
+    """The floor, and the share of it."""
+    found = list(_cases(op, measured))
+    times = [
+        f"{_time(case.floor / case.vectors)}{f' {SHOWN[op].per}' if i == 0 else ''} "
+        f"at {re.sub(r'^N=[12]e[+]0[678] ', '', case.name)}{_pipe(case.floor)}"
+        for i, case in enumerate(found)
+    ]
+    shares = [f"{case.floor / case.seconds:.2f}" if case.seconds else "-" for case in found]
+    known = any(case.seconds for case in found)
+    return f"{SHOWN[op].words}: {', '.join(times)}", ", ".join(shares) if known else "not measured yet"
+
+
+def _measured() -> dict[tuple[str, str], Row]:
+    """The last row of each case of the roofline that a GPU has run."""
+    path = RESULTS / "roofline.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {(row["kernel"], row["case"]): row for row in csv.DictReader(file)}
+
+
+def _note(rows: Iterable[Row]) -> str:
+    runs = dict.fromkeys((row["gpu"], row["date"], row["triton"], row["commit"]) for row in rows)
+    if not runs:
+        return "No share was measured yet."
+    said = "; ".join(f"{gpu}, {date}, triton {triton}, commit {commit}" for gpu, date, triton, commit in runs)
+    return (
+        f"Measured shares, the floor beside them over the median time, are of: {said}. A kernel that has "
+        "changed since is not measured yet in its present form."
+    )
+
+
+def render(text: str) -> str:
+    """The page with its cells made anew. Raises SystemExit for a kernel that has a row and no floor here."""
+    measured, lines = _measured(), []
+    for line in text.splitlines():
+        cells = line.split("|")
+        names = re.findall(r"`(\w+)`", cells[_FIRST]) if line.startswith("| `") else []
+        if names:
+            if names[0] not in SHOWN:
+                sys.exit(f"{names[0]} has a row in {PAGE.name} and no floor in bench/kernel_table.py")
+            cells[_FLOOR], cells[_SHARE] = (f" {cell} " for cell in _cells(names[0], measured))
+        lines.append("|".join(cells))
+    shown = [row for (kernel, _), row in measured.items() if kernel in SHOWN]
+    return _NOTE.sub(lambda found: f"{found[1]}{_note(shown)}\n{found[2]}", "\n".join(lines) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.kernel_table")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 when it is out of date")
+    check = parser.parse_args().check
+    old = PAGE.read_text(encoding="utf-8")
+    new = render(old)
+    if new != old and not check:
+        PAGE.write_text(new, encoding="utf-8")
+    print(f"{PAGE.name}: {'as it should be' if new == old else 'out of date' if check else 'written'}")
+    return int(check and new != old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
