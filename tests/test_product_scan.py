@@ -149,8 +149,9 @@ def test_tiles():
     from gpuzip.kernels import product_scan as product
 
     assert adc._tile(10**6, 12, 256, 64) == (1024, True, 4)
-    assert adc._tile(10**6, 12, 16, 64) == (1024, True, 2)
-    assert adc._tile(10**6, 11, 256) == (1024, True, 1)
+    assert adc._tile(10**6, 12, 16, 64) == (1024, True, 4)
+    assert adc._tile(10**6, 11, 256, 1) == (1024, True, 1)
+    assert adc._tile(10**6, 12, 256) == (512, True, 4)
     assert adc._tile(100, 12, 512) == (256, False, 0)
     assert adc._tile(100, 0, 256, 1024) == (1024, True, 0)
     assert product._tile(1000, 8, True) == (128, 128, 8, 8, True)
