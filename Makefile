@@ -20,8 +20,16 @@ bench: .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench-models]"
 	$(BIN)/python -m bench.run
 
-compile-gate: .venv/.ready
+# With the triton that is installed, and with the oldest one that PyTorch in use comes with.
+OLD_TRITON := 3.6.0
+
+compile-gate: .venv/.ready build/triton-$(OLD_TRITON)
 	$(BIN)/python -m bench.compile_gate
+	PYTHONPATH=build/triton-$(OLD_TRITON) $(BIN)/python -m bench.compile_gate
+
+build/triton-$(OLD_TRITON): .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ triton==$(OLD_TRITON)
+	touch $@
 
 # These two need an NVIDIA GPU.
 roofline: .venv/.ready

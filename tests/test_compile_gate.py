@@ -13,12 +13,13 @@ pytest.importorskip("triton")
 
 import triton
 
-from bench.gate import machine_code, meant, table
+from bench import compile_gate
+from bench.gate import layouts, machine_code, meant, model, pipes, sass, table
 from bench.gate.rows import TARGETS, Row
 from bench.gate.tiles import Tiles, answers
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "bench" / "results" / "compile_gate.csv"
+RESULTS = ROOT / "bench" / "results"
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -30,7 +31,7 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 
 
 def test_every_kernel_compiles_for_every_target_as_the_table_says(tmp_path):
-    run = python("-m", "bench.compile_gate", "--write", str(tmp_path / "table.csv"))
+    run = python("-m", "bench.compile_gate", "--write", str(tmp_path))
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     assert ", 0 problems, " in run.stdout
     sources = [path.read_text() for path in (ROOT / "kernels").glob("*.py")]
@@ -39,9 +40,17 @@ def test_every_kernel_compiles_for_every_target_as_the_table_says(tmp_path):
     for kernel in launched:
         for target in TARGETS:
             assert re.search(rf"^{kernel} .* {target} ", run.stdout, re.MULTILINE), (kernel, target)
-    if table.version_of(TABLE) == triton.__version__:
-        stale = f"{TABLE.name} is out of date: run python -m bench.compile_gate --write"
-        assert (tmp_path / "table.csv").read_text() == TABLE.read_text(), stale
+    for name in compile_gate.NAMES:
+        committed, new = table.file_of(name, RESULTS), table.file_of(name, tmp_path)
+        if committed.exists() and table.version_of(committed) == triton.__version__:
+            stale = f"{committed.name} is out of date: run python -m bench.compile_gate --write"
+            assert new.read_text() == committed.read_text(), stale
+
+
+def test_tables_of_both_tritons_are_committed():
+    for name in compile_gate.NAMES:
+        versions = [table.version_of(RESULTS / file) for file in (f"{name}.csv", f"{name}_3.6.csv")]
+        assert versions[0].startswith(f"{table.NEWEST}.") and versions[1].startswith("3.6."), name
 
 
 def test_what_the_gate_says_of_kernels_that_fail(tmp_path):
@@ -178,6 +187,188 @@ ROW = Row("_k", "sm_90", "float32", "BN=64 warps=4", 10, 0, 0, 100)
 def test_what_is_meant_to_be_there_is_missed(monkeypatch, need, counts, said):
     monkeypatch.setattr(meant, "MEANT", {"_k": need} if need else {})
     assert meant.problem(replace(ROW, counts=counts)) == said
+
+
+def code(*lines):
+    """Instructions of lines such as `@P0 BRA 0x20`, 16 bytes each."""
+    return sass.parse("".join(f"/*{16 * i:04x}*/ {line} ;\n" for i, line in enumerate(lines)))
+
+
+NESTED = code(
+    "S2R R0, SR_TID.X",
+    "LDG.E R1, [R2.64]",  # 0x10: the outer loop
+    "HGMMA.64x128x16.F32 R24, gdesc[UR4]",  # 0x20: the inner one
+    "LDS R4, [R5]",
+    "@P0 BRA 0x20",
+    "FADD R1, R1, R4",
+    "@P1 BRA 0x10",
+    "STG.E [R2.64], R1",
+    "EXIT",
+    "BRA 0x90",
+)
+
+
+def of_products(instruction):
+    return instruction.opcode.startswith("HGMMA")
+
+
+def test_loops_are_branches_back():
+    assert sass.loops(NESTED) == [(1, 6), (2, 4)]
+    assert [one.guard for one in NESTED if one.target is not None] == ["@P0", "@P1", ""]
+
+
+def test_how_often_each_instruction_runs():
+    assert sass.runs(NESTED, of_products, [(3, 5)]) == [1, 3, 15, 15, 15, 3, 3, 1, 1, 0]
+    assert sass.runs(NESTED, of_products, [(3, 5, 1)])[2] == 15  # what runs once need not be a loop
+
+
+@pytest.mark.parametrize("nests", [[(3,)], [(3, 5, 2)], [(3, 5), (2, 2)], []])
+def test_loops_other_than_stated_are_an_error(nests):
+    with pytest.raises(sass.MismatchError, match="declared"):
+        sass.runs(NESTED, of_products, nests)
+
+
+def test_of_two_ways_the_one_with_a_loop_runs_else_the_shorter_and_no_subroutine():
+    ways = code("@P0 BRA 0x40", "IADD3 R0", "IADD3 R1", "BRA 0x50", "MOV R2", "EXIT")
+    assert sass.runs(ways, of_products, []) == [1, 0, 0, 0, 1, 1]
+    looped = code("@P0 BRA 0x40", "IADD3 R0", "@P1 BRA 0x10", "BRA 0x50", "MOV R2", "EXIT")
+    assert sass.runs(looped, of_products, []) == [1, 1, 1, 1, 0, 1]
+    rare = code("@P0 BRA 0x30", "MOV R4, 0x30", "CALL.REL 0x50", "STG.E R0", "EXIT", "FMUL R0", "RET R4")
+    assert sass.runs(rare, of_products, []) == [1, 0, 0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "pipe", "cycles"),
+    [
+        ("FMNMX", "alu", 0.5),
+        ("FFMA", "fma", 0.25),
+        ("IMAD.WIDE", "fma", 0.5),
+        ("LDS.128", "lds", 4),
+        ("STS.U16", "lds", 1),
+        ("LDSM.16.MT88.4", "lds", 4),
+        ("LDG.E.64.CONSTANT", "ldg", 2),
+        ("SHFL.BFLY", "shfl", 1),
+        ("POPC", "mufu", 2),
+        ("F2F.F64.F32", "f2f", 2),
+        ("DADD", "fp64", 0.5),
+        ("F2FP.F16.F32.PACK_AB", "alu", 0.5),
+        ("HGMMA.64x256x16.F32", "tensor", 38.4),
+        ("IGMMA.64x128x32.S8.S8", "tensor", 19.2),
+        ("HMMA.16816.F32", "tensor", 2.4),
+        ("REDG.E.ADD.64.STRONG.GPU", "atomics", 13.2),
+        ("BAR.SYNC.DEFER_BLOCKING", "issue", 0.25),
+        ("UIADD3", "issue", 0.25),
+    ],
+)
+def test_what_an_instruction_costs(opcode, pipe, cycles):
+    costs = pipes.costs(opcode)
+    assert costs[pipe] == pytest.approx(cycles, rel=0.01) and costs["issue"] == 0.25
+    assert set(costs) <= {"issue", "ldg", pipe}
+
+
+def test_look_ups_conflict_and_gathers_take_longer():
+    assert pipes.costs("LDS", conflicts=3.15)["lds"] == 3.15
+    assert pipes.costs("LDS.128", conflicts=3.15)["lds"] == 4
+    assert pipes.costs("LDG.E.128", gather=47)["ldg"] == pytest.approx(10.9, rel=0.01)
+    assert pipes.costs("LDG.E.U8", gather=47)["ldg"] == 1
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "warps", "blocks"),
+    [(128, 0, 8, 2), (129, 0, 8, 1), (32, 0, 4, 16), (32, 98_304, 4, 2), (32, 114_688, 4, 2), (24, 0, 1, 32)],
+)
+def test_programs_that_a_multiprocessor_holds(registers, shared, warps, blocks):
+    assert pipes.blocks(registers, shared, warps) == blocks
+
+
+TTGIR = """
+#mma = #ttg.nvidia_mma<{versionMajor = 3, versionMinor = 0, warpsPerCTA = [8, 1], instrShape = [16, 256, 16]}>
+  %1 = ttng.warp_group_dot %a, %b, %c : tensor<64x32xf16, #x> * !ttg.memdesc<> -> ROWSx256xf32, #mma>
+"""
+
+
+def test_warps_that_repeat_each_other_are_found():
+    for rows, said in (("tensor<64", "8 warps of 16 rows in a product of 64"), ("tensor<128", "")):
+        assert layouts.repeated(TTGIR.replace("ROWS", rows)) == said
+
+
+SLOW = [
+    ("_k", ["LDG.E.U16 R0, [R2.64]"], "", {}, 2, "1 loads of 2 bytes in a loop, where 16 are gathered"),
+    ("_k", ["LDG.E.128 R0, [R2.64]", "LDG.E.U8 R0, [R2.64]"], "", {}, 2, ""),
+    ("_l", ["LDG.E.U16 R0, [R2.64]"], "", {}, 2, ""),
+    ("_l", ["STS.U16 [R0], R1"] * 9, "", {}, 2, "9 stores of 2 bytes into shared memory in a loop"),
+    ("_l", ["STS.U16 [R0], R1"] * 8, "", {}, 2, ""),
+    (
+        "_l",
+        ["NOP"],
+        "8 warps of 16 rows in a product of 64",
+        {},
+        2,
+        "warps repeat each other's work: 8 warps",
+    ),
+    ("_l", ["NOP"], "", {"wgmma": 4}, 1, "one program a multiprocessor, so that nothing runs"),
+    ("_l", ["NOP"], "", {"wgmma": 4}, 2, ""),
+    ("_l", ["NOP"], "", {}, 1, ""),
+]
+
+
+@pytest.mark.parametrize(("kernel", "loop", "layout", "counts", "blocks", "said"), SLOW)
+def test_what_is_slow_is_a_problem_of_sm_90_unless_excused(
+    monkeypatch, kernel, loop, layout, counts, blocks, said
+):
+    monkeypatch.setattr(meant, "MEANT", {"_k": meant.Meant("lds", "op", gathers=True)})
+    row = replace(ROW, kernel=kernel, counts={"lds": 1, **counts}, blocks=blocks)
+    looped = code(*loop, "@P0 BRA 0x0", "EXIT")
+    found = meant.problem(row, looped, layout)
+    assert found.startswith(said) and bool(found) == bool(said)
+    assert meant.problem(row, code(*loop, "EXIT"), layout) == ("" if "in a loop" in said else found)
+    assert meant.problem(replace(row, target="sm_80"), looped, layout) == ""
+    for kind in ("gathers", "stores", "warps", "blocks"):
+        monkeypatch.setattr(meant, "EXCUSED", [meant.Excuse(kernel, kind, "why", "BN=64")])
+        excused = meant.problem(row, looped, layout)
+        assert excused in ("", found)
+        monkeypatch.setattr(meant, "EXCUSED", [meant.Excuse(kernel, kind, "why", "BN=32")])
+        assert meant.problem(row, looped, layout) == found
+
+
+def test_every_excuse_says_why_of_a_kernel_that_there_is():
+    sources = "".join(path.read_text() for path in (ROOT / "kernels").glob("*.py"))
+    for excuse in meant.EXCUSED:
+        assert f"def {excuse.kernel}(" in sources and excuse.why
+        assert excuse.kind in ("gathers", "stores", "warps", "blocks")
+
+
+def test_every_case_that_is_modelled_is_one_of_the_roofline():
+    from bench.roof.cases import cases
+
+    known = {(case.op, case.name) for case in [*cases(model.ROWS), *model._more_cases()]}
+    assert set(model.LIMITS) <= known
+
+
+def test_modelled_times_are_those_of_the_machine_code(tmp_path):
+    """Decoding is bound by memory; loops other than stated are told of by name."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+from unittest import mock
+
+from bench.gate import model
+from bench.gate.work import WORK
+
+first, second = model.times(["decode"])
+assert first.pipe == "memory" and 0.99 < first.ratio < 1.05 and first.status == "ok", first
+assert second.pipe != "memory" and second.launches == 1 and second.blocks > 1, second
+with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(anchor="STG", nests=lambda c: [(7,)])):
+    (_, wrong) = model.times(["decode"])
+assert "_decode S=1" in wrong.problem and "0 outermost loops with an anchor, where 1" in wrong.problem, wrong
+with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(anchor="STG", units=lambda c: c.BN)):
+    (_, wrong) = model.times(["decode"])
+assert "units of work in the code" in wrong.problem, wrong
+with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(moved=lambda c: c.nothing)):
+    (_, wrong) = model.times(["decode"])
+assert "a parameter that it lacks: nothing" in wrong.problem, wrong
+""")
+    run = python(str(script), cwd=tmp_path)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
 
 
 def test_a_kernel_that_nothing_compiles_is_missed(monkeypatch):

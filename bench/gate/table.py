@@ -52,15 +52,15 @@ def of_times(times: Iterable[Time]) -> list[list[str]]:
     """A line for each case, all of it modelled."""
     return [
         [t.op, t.case, str(t.launches), t.kernel, t.tile, str(t.blocks), t.pipe]
-        + [_seconds(t.seconds), _seconds(t.expected), _seconds(t.floor), t.floor_pipe, f"{t.ratio:.2f}"]
-        + [t.status]
+        + [_seconds(t.seconds), _seconds(t.expected), _seconds(t.floor), t.floor_pipe]
+        + [f"{t.ratio:.2f}" if t.seconds else "", t.status]
         for t in times
     ]
 
 
 def _seconds(value: float) -> str:
-    """In microseconds below a thousandth."""
-    return f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
+    """In microseconds below a thousandth; nothing of what is not known."""
+    return "" if not value else f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
 
 
 def text_of_times(lines: list[list[str]]) -> str:

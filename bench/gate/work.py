@@ -98,7 +98,7 @@ WORK: dict[str, Work] = {
         all_of("x_ptr", "out_ptr", "unsure_ptr"),
         TENSOR,
         lambda c: [(c.COLUMNS, c.STEPS, _tiles(c))],
-        lambda c: c.COLUMNS * c.STEPS * c.PER * c.BN * 4 * c.SP * c.BK * _tiles(c),
+        lambda c: c.COLUMNS * c.STEPS * c.BN * 4 * c.SP * c.BK * _tiles(c),
     ),
     "_center": Work(all_of("c_ptr")),
     "_count": Work(
@@ -115,6 +115,13 @@ WORK: dict[str, Work] = {
         lambda c: c.BN * c.BE * cdiv(c.chunks, c.BC) * c.BC * c.W * (2 if c.lo_ptr is None else 3),
         gathers=True,
     ),
+    "_few": Work(
+        all_of("x_ptr", "out_ptr"),
+        r"FFMA",
+        lambda c: [(c.BK / c.UNROLLED,)],
+        lambda c: c.BN * c.BM * c.SP * (c.BK + 1),
+    ),
+    "_few_table": Work(all_of("table_ptr")),
     "_finish": Work(all_of("best_ptr", "values_ptr", "ids_ptr")),
     "_group_best": Work(all_of("scores_ptr", "out_ptr")),
     "_member_keys": Work(lambda c: 3 * size(c.out_ptr) / 2),
