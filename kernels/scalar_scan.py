@@ -15,11 +15,17 @@ Tensor cores multiply signed bytes, and codes are unsigned. Flipping the top bit
 Both halves of a byte stay where they lie: no shifts, which split every word into bytes. The launcher lays the
 queries out to match, parts (Q, 1 or 2, Bp) int8, and sums `offset` = 128 * sum of the last part. All within
 int32 for D <= 65536.
-Few queries: codes times queries in int32 by the plain cores, chunks of 16 bytes a lane.
+Rows are the left operand, so that flips and masks are made in registers, four bytes an instruction, and what
+belongs to a row, its scale and bias, is in few registers. The sum starts at the offset.
+Where tensor cores do not compile: codes times queries in int32 by the plain cores, chunks of 16 bytes a lane.
 Bytes moved: N*(B + 4 + 4) in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out.
 Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
-Ladder: 1. products in int32 (kept for few queries, and where the other does not compile). 2. int8 tensor
-cores (here). 3. both halves joined into one operand: byte permutations as many as products.
+Ladder: 1. products in int32 (now where the other does not compile): byte permutations, and lanes along rows,
+so that one query took twice as long as an H200's memory. 2. int8 tensor cores, the queries on the left:
+flipped codes go through shared memory, and every thread holds the scales of many rows. 3. both halves joined
+into one operand: byte permutations as many as products. 4. rows on the left (here), whole rows in flight at
+once and queries that stay in shared memory: 64 rows of 384 bytes by 64 queries in 434 instructions a warp
+instead of 632, by 16 queries in 275. With 128 queries the registers spill.
 """
 
 import math
@@ -32,134 +38,229 @@ from torch import Tensor
 
 from ._launch import compile_target, launch_or
 
-_FEW = 4  # queries up to which plain products keep up with memory
+_KEPT = 512  # dimensions up to which the queries of a program stay in shared memory
 
 
 class Tile(NamedTuple):
-    """Queries and rows a program, bytes of a row a step, on tensor cores or not, warps."""
+    """Queries and rows per program, bytes of a row per step, on tensor cores or not, registers a thread.
+
+    registers: 0 for as many as the compiler likes.
+    """
 
     BQ: int
     BN: int
     CB: int
     on_tensor_cores: bool
-    num_warps: int
+    registers: int = 0
 
 
 def _plain_tile(Q: int) -> Tile:
-    return Tile(min(triton.next_power_of_2(Q), 4), 128, 16, False, 4)
+    return Tile(min(triton.next_power_of_2(Q), 4), 128, 16, False)
 
 
-def _tile(Q: int, B: int, nbits: int, target: str) -> Tile:
-    """Plain products for few queries; else the widest tile that spills nowhere.
-
-    Rows that are not whole sixteens take many pointers, 4 bits take two accumulators, and a thread of
-    sm_100 holds every column of a row.
-    """
-    if Q <= _FEW:
-        return _plain_tile(Q)
+def _tile(Q: int, B: int, nbits: int, group: int, target: str) -> Tile:
+    """As many queries as there are, up to 64: to 32 beside rows that take a pointer a byte, and for 4 bits
+    where two sums and the accumulators of warps on their own do not fit."""
     if B % 16:
-        return Tile(64, 32, 32, True, 4)
-    return Tile(64, 128 if nbits == 8 else 32 if target.startswith("cuda 10") else 64, 64, True, 4)
+        return Tile(16 if Q <= 16 else 32, 64, 32, True)
+    most = 32 if nbits == 4 and target.startswith("cuda 8") else 64
+    BQ = min(max(triton.next_power_of_2(Q), 16), most)
+    three = BQ == 64 and nbits == 8 and group >= 64 and target == "cuda 90"  # programs an SM
+    return Tile(BQ, 64, 128 if BQ < 64 and nbits == 8 else 64, True, 168 if three else 0)
 
 
 @triton.jit
 def _plain_dots(
-    queries_ptr,
-    rows,
-    q,
-    query_ok,
-    row_ok,
-    B,
-    NBITS: tl.constexpr,
-    CB: tl.constexpr,
-    BQ: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Pointers to rows [BN] against queries q [BQ] of parts (Q, 8 // NBITS, Bp) -> [BQ, BN] int32."""
-    Bp = tl.cdiv(B, CB) * CB
-    parts = queries_ptr + q[:, None, None] * (Bp * (8 // NBITS))
+    parts, rows, row_ok, b, B, Bp,
+    NBITS: tl.constexpr, CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Pointers to parts (8 // NBITS, Bp) of queries [BQ] and to rows [BN], b [CB] -> [BQ, BN] int32."""
     dots = tl.zeros([BQ, BN], tl.int32)
+    parts, rows, b = parts[:, None, None], rows[None, :, None], b[None, None, :]
     for b0 in range(0, B, CB):
-        b = b0 + tl.arange(0, CB)[None, None, :]
-        code = tl.load(rows[None, :, None] + b, mask=row_ok[None, :, None] & (b < B), other=0).to(tl.int32)
-        query = tl.load(parts + b, mask=query_ok[:, None, None], other=0).to(tl.int32)
+        code = tl.load(rows + b0 + b, mask=row_ok[None, :, None] & (b0 + b < B), other=0).to(tl.int32)
+        query = tl.load(parts + b0 + b).to(tl.int32)
         if NBITS == 8:
             dots += tl.sum(query * (code & 255), axis=2)
         else:
-            odd = tl.load(parts + Bp + b, mask=query_ok[:, None, None], other=0).to(tl.int32)
+            odd = tl.load(parts + Bp + b0 + b).to(tl.int32)
             dots += tl.sum(query * (code & 15) + odd * ((code >> 4) & 15), axis=2)
     return dots
 
 
 @triton.jit
-def _tensor_dots(
-    queries_ptr, rows, q, query_ok, row_ok, offset, B,
-    NBITS: tl.constexpr, CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+def _add_product(flipped, low, code, parts, Bp, NBITS: tl.constexpr):
+    """Add code [BN, CB] times queries, pointers [BQ, CB] to their first part, to flipped and low [BN, BQ]."""
+    query = tl.trans(tl.load(parts))
+    if NBITS == 8:
+        flipped = tl.dot(code ^ -128, query, flipped, out_dtype=tl.int32)
+    else:
+        low = tl.dot(code & 15, query, low, out_dtype=tl.int32)
+        odd = tl.trans(tl.load(parts + Bp))
+        flipped = tl.dot((code & -16) ^ -128, odd, flipped, out_dtype=tl.int32)
+    return flipped, low
+
+
+@triton.jit
+def _dots(
+    parts, rows, row_ok, offset, b, B, Bp, NBITS: tl.constexpr, CHUNKS: tl.constexpr,
+    CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """As `_plain_dots`, on int8 tensor cores; offset [BQ]: 128 times the sum of the queries' last part."""
-    Bp = tl.cdiv(B, CB) * CB
-    parts = queries_ptr + q[:, None] * (Bp * (8 // NBITS))
-    flipped = tl.zeros([BQ, BN], tl.int32)
-    low = tl.zeros([BQ, BN], tl.int32)
-    for b0 in range(0, B, CB):
-        b = b0 + tl.arange(0, CB)[None, :]
-        code = tl.load(rows[:, None] + b, mask=row_ok[:, None] & (b < B), other=0)
-        query = tl.load(parts + b, mask=query_ok[:, None], other=0)
-        if NBITS == 8:
-            flipped = tl.dot(query, tl.trans(code ^ -128), flipped, out_dtype=tl.int32)
-        else:
-            odd = tl.load(parts + Bp + b, mask=query_ok[:, None], other=0)
-            low = tl.dot(query, tl.trans(code & 15), low, out_dtype=tl.int32)
-            flipped = tl.dot(odd, tl.trans((code & -16) ^ -128), flipped, out_dtype=tl.int32)
-    dots = flipped + offset[:, None]
-    if NBITS == 4:
-        dots = low + (dots >> 4)
-    return dots
+    """As `_plain_dots`, on int8 tensor cores -> [BN, BQ]. CHUNKS a row, 0 for any number.
+
+    offset [BQ]: 128 times the sum of the queries' last part.
+    """
+    flipped = tl.zeros([BN, BQ], tl.int32) + offset[None, :]
+    low = tl.zeros([BN, BQ], tl.int32)
+    row_ok, b = row_ok[:, None], b[None, :]
+    parts, rows = parts[:, None] + b, rows[:, None] + b
+    if CHUNKS > 0:  # the queries are the same for all rows: the compiler loads them once
+        for chunk in tl.static_range(CHUNKS):
+            code = tl.load(rows + chunk * CB, mask=row_ok & (chunk * CB + b < B), other=0)
+            flipped, low = _add_product(flipped, low, code, parts + chunk * CB, Bp, NBITS)
+    else:
+        for b0 in range(0, B, CB):
+            code = tl.load(rows + b0, mask=row_ok & (b0 + b < B), other=0)
+            flipped, low = _add_product(flipped, low, code, parts + b0, Bp, NBITS)
+    return flipped if NBITS == 8 else low + (flipped >> 4)
+
+
+@triton.jit
+def _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N):
+    """Scale and bias of rows n [BN]; the bias of a row that is masked, or past N, is -inf."""
+    there = n < N
+    if mask_ptr is not None:
+        there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
+    scale = None if scale_ptr is None else tl.load(scale_ptr + n, mask=there, other=0.0)
+    if bias_ptr is None:
+        bias = tl.where(there, -0.0, float("-inf"))  # adding -0.0 leaves every float as it is
+    else:
+        bias = tl.load(bias_ptr + n, mask=there, other=float("-inf"))
+    return scale, bias
 
 
 @triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
-def _scalar_scan(
-    queries_ptr, offset_ptr, query_scale_ptr, query_offset_ptr, codes_ptr, scale_ptr, bias_ptr, mask_ptr,
+def _plain_scan(
+    parts_ptr, query_scale_ptr, query_offset_ptr, codes_ptr, scale_ptr, bias_ptr, mask_ptr,
     out_ptr, N, Q, units, q_tiles, groups, steps,
-    UNIT: tl.constexpr, NBITS: tl.constexpr, TENSOR: tl.constexpr, G: tl.constexpr,
+    UNIT: tl.constexpr, NBITS: tl.constexpr, G: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     GROUPS: tl.constexpr = max(BN // G, 1)
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
-    query_scale = tl.load(query_scale_ptr + q, mask=q < Q, other=0.0)
+    query_scale = tl.load(query_scale_ptr + q, mask=q < Q, other=0.0)[:, None]
     B = units * UNIT
+    Bp = tl.cdiv(B, CB) * CB
+    parts, b = parts_ptr + q * (Bp * (8 // NBITS)), tl.arange(0, CB)
     best = tl.full([BQ, GROUPS], float("-inf"), tl.float32)
     for step in range(steps):
         n = (tile * steps + step) * BN + tl.arange(0, BN)
-        there = n < N
-        if TENSOR:
-            offset = tl.load(offset_ptr + q, mask=q < Q, other=0)
-            dots = _tensor_dots(queries_ptr, codes_ptr + n * B, q, q < Q, there, offset, B, NBITS, CB, BQ, BN)
-        else:
-            dots = _plain_dots(queries_ptr, codes_ptr + n * B, q, q < Q, there, B, NBITS, CB, BQ, BN)
-        score = query_scale[:, None] * dots.to(tl.float32)
+        dots = _plain_dots(parts, codes_ptr + n * B, n < N, b, B, Bp, NBITS, CB, BQ, BN)
+        score = query_scale * dots.to(tl.float32)
         if query_offset_ptr is not None:
-            score = score + tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[:, None]
-        if scale_ptr is not None:
-            score = score * tl.load(scale_ptr + n, mask=there, other=0.0)[None, :]
-        if bias_ptr is not None:
-            score = score + tl.load(bias_ptr + n, mask=there, other=0.0)[None, :]
-        if mask_ptr is not None:
-            there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
-        score = tl.where(there[None, :], score, float("-inf"))
+            score += tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[:, None]
+        scale, bias = _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N)
+        if scale is not None:
+            score *= scale[None, :]
+        score += bias[None, :]
         best = tl.maximum(best, tl.max(tl.reshape(score, [BQ, GROUPS, BN // GROUPS]), axis=2))
     g = tile * GROUPS + tl.arange(0, GROUPS)
     ok = (q < Q)[:, None] & (g < groups)[None, :]
     tl.store(out_ptr + q[:, None] * groups + g[None, :], best, mask=ok)
 
 
-def _parts(queries: Tensor, nbits: int, CB: int) -> tuple[Tensor, Tensor]:
-    """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, a part a place in a byte; (Q,) offsets."""
-    per_byte = 8 // nbits
-    padded = torch.nn.functional.pad(queries, (0, -queries.shape[1] % (per_byte * CB)))
-    parts = padded.view(len(queries), -1, per_byte).transpose(1, 2).contiguous()
-    return parts, 128 * parts[:, -1].sum(1, dtype=torch.int32)
+@triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
+def _scalar_scan(
+    parts_ptr, offset_ptr, query_scale_ptr, query_offset_ptr, codes_ptr, scale_ptr, bias_ptr, mask_ptr,
+    out_ptr, N, Q, units, q_tiles, groups, steps,
+    UNIT: tl.constexpr, NBITS: tl.constexpr, G: tl.constexpr, CHUNKS: tl.constexpr,
+    CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """The best of a group is kept for each row of a tile, and the best of these is taken once, at the end."""
+    GROUPS: tl.constexpr = max(BN // G, 1)
+    tile = (tl.program_id(0) // q_tiles).to(tl.int64)
+    q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
+    query_scale = tl.load(query_scale_ptr + q, mask=q < Q, other=0.0)[None, :]
+    offset = tl.load(offset_ptr + q)
+    B = units * UNIT
+    Bp = tl.cdiv(B, CB) * CB
+    parts, b = parts_ptr + q * (Bp * (8 // NBITS)), tl.arange(0, CB)
+    best = tl.full([BN, BQ], float("-inf"), tl.float32)
+    for step in range(steps):
+        n = (tile * steps + step) * BN + tl.arange(0, BN)
+        dots = _dots(parts, codes_ptr + n * B, n < N, offset, b, B, Bp, NBITS, CHUNKS, CB, BQ, BN)
+        score = query_scale * dots.to(tl.float32)
+        if query_offset_ptr is not None:
+            score += tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[None, :]
+        scale, bias = _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N)
+        if scale is not None:
+            score *= scale[:, None]
+        best = tl.maximum(best, score + bias[:, None])
+    best = tl.max(tl.reshape(best, [GROUPS, BN // GROUPS, BQ]), axis=1)
+    g = tile * GROUPS + tl.arange(0, GROUPS)
+    ok = (g < groups)[:, None] & (q < Q)[None, :]
+    tl.store(out_ptr + q[None, :] * groups + g[:, None], best, mask=ok)
+
+
+@triton.jit
+def _split(queries_ptr, parts_ptr, offset_ptr, Q, D, PER: tl.constexpr, CB: tl.constexpr):
+    q = tl.program_id(0).to(tl.int64)
+    Bp = tl.cdiv(D, PER * CB) * CB
+    query = queries_ptr + tl.minimum(q, Q - 1) * D  # past Q, the last again
+    for part in tl.static_range(PER):
+        total = tl.zeros([CB], tl.int32)
+        for b0 in range(0, Bp, CB):
+            b = b0 + tl.arange(0, CB)
+            d = b * PER + part
+            value = tl.load(query + d, mask=d < D, other=0)
+            tl.store(parts_ptr + (q * PER + part) * Bp + b, value)
+            total += value.to(tl.int32)
+    tl.store(offset_ptr + q, 128 * tl.sum(total))
+
+
+def _parts(queries: Tensor, nbits: int, tile: Tile) -> tuple[Tensor, Tensor]:
+    """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, a part a place in a byte, and (Q,) offsets.
+
+    Of whole tiles of queries.
+    """
+    Q, D = queries.shape
+    rows, per = triton.cdiv(Q, tile.BQ) * tile.BQ, 8 // nbits
+    chunks = triton.cdiv(D, per * tile.CB)
+    parts = torch.empty((rows, per, chunks * tile.CB), dtype=torch.int8, device=queries.device)
+    offset = torch.empty(rows, dtype=torch.int32, device=queries.device)
+    _split[(rows,)](queries, parts, offset, Q, D, PER=per, CB=tile.CB, num_warps=1)
+    return parts, offset
+
+
+def _sizes(tile: Tile, Q: int, B: int, nbits: int, group: int, groups: int) -> dict[str, int]:
+    """Arguments by name of both kernels; UNIT, so that the compiler knows how far rows are aligned."""
+    UNIT = math.gcd(B, 16)
+    return {
+        "units": B // UNIT, "UNIT": UNIT, "q_tiles": triton.cdiv(Q, tile.BQ), "groups": groups,
+        "steps": max(1, group // tile.BN), "G": group, "NBITS": nbits,
+        "CB": tile.CB, "BQ": tile.BQ, "BN": tile.BN,
+    }  # fmt: skip
+
+
+def _launch_plain(tile, queries, nbits, group, query_scale, query_offset, codes, *rest):
+    sizes = _sizes(tile, len(queries), codes.shape[1], nbits, group, rest[3].shape[1])
+    parts, _ = _parts(queries, nbits, tile)
+    _plain_scan[(triton.cdiv(len(codes), tile.BN * sizes["steps"]) * sizes["q_tiles"],)](
+        parts, query_scale, query_offset, codes, *rest, **sizes, num_warps=4, enable_fp_fusion=False
+    )
+
+
+def _launch_products(tile, queries, nbits, group, query_scale, query_offset, codes, *rest):
+    sizes = _sizes(tile, len(queries), codes.shape[1], nbits, group, rest[3].shape[1])
+    parts, offset = _parts(queries, nbits, tile)
+    kept = parts[0].numel() <= _KEPT and sizes["UNIT"] == 16
+    limit = {"maxnreg": tile.registers} if tile.registers else {}
+    _scalar_scan[(triton.cdiv(len(codes), tile.BN * sizes["steps"]) * sizes["q_tiles"],)](
+        parts, offset, query_scale, query_offset, codes, *rest, **sizes,
+        CHUNKS=parts.shape[2] // tile.CB if kept else 0,
+        num_warps=4, num_stages=1, enable_fp_fusion=False, **limit,
+    )  # fmt: skip
 
 
 def scalar_scan(
@@ -173,24 +274,17 @@ def scalar_scan(
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.float32, device=codes.device)
     if out.numel() == 0:
         return out
-    codes = codes.contiguous().view(torch.int8)
+    codes, queries = codes.contiguous().view(torch.int8), queries.contiguous()
     query_offset, scale, bias = (None if t is None else t.contiguous() for t in (query_offset, scale, bias))
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
-    UNIT = math.gcd(B, 16)  # so that the compiler knows how far rows are aligned
-
-    def launch(tile):
-        parts, offset = _parts(queries, nbits, tile.CB)
-        q_tiles, steps = triton.cdiv(Q, tile.BQ), max(1, group // tile.BN)
-        _scalar_scan[(triton.cdiv(N, tile.BN * steps) * q_tiles,)](
-            parts, offset, query_scale.contiguous(), query_offset, codes, scale, bias, mask, out,
-            N, Q, B // UNIT, q_tiles, out.shape[1], steps,
-            UNIT=UNIT, NBITS=nbits, TENSOR=tile.on_tensor_cores, G=group, CB=tile.CB, BQ=tile.BQ, BN=tile.BN,
-            num_warps=tile.num_warps, num_stages=1, enable_fp_fusion=False,
-        )  # fmt: skip
-
-    tile = tile or _tile(Q, B, nbits, compile_target())
+    args = (query_scale.contiguous(), query_offset, codes, scale, bias, mask, out, N, Q)
+    tile = tile or _tile(Q, B, nbits, group, compile_target())
     if tile.on_tensor_cores:
-        launch_or("_scalar_scan[int8 tensor cores]", lambda: launch(tile), lambda: launch(_plain_tile(Q)))
+        launch_or(
+            "_scalar_scan[int8 tensor cores]",
+            lambda: _launch_products(tile, queries, nbits, group, *args),
+            lambda: _launch_plain(_plain_tile(Q), queries, nbits, group, *args),
+        )
     else:
-        launch(tile)
+        _launch_plain(tile, queries, nbits, group, *args)
     return out
