@@ -11,6 +11,7 @@ then. `tests/test_ops.py` holds every operator to its reference.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,10 +26,11 @@ from bench.roof.cases import bound, cases, floats, integers, present
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
-from gpuzip.ops import OPS, adc_scan, assign, decode, pack_bits, topk, unpack_bits
+from gpuzip.ops import OPS, adc_scan, assign, decode, hamming_scan, pack_bits, topk, unpack_bits
 
 _DEVICE, _N, _D, _TRAINED = "cuda", 1_000_000, 384, 65_536
 _PQ = ((48, 256), (96, 16), (64, 64))
+Named = tuple[str, Callable[[], Any]]
 
 
 class WrongAnswerError(Exception):
@@ -147,14 +149,14 @@ def training_lowers_the_error_and_repeats() -> None:
 
 
 def two_runs_are_the_same_bytes() -> None:
-    for name, call in _each_op():
-        require(_equal(call(), call()), f"{name}: two runs differ")
+    _all(_each_op(), lambda call: _equal(call(), call()), "two runs differ")
 
 
 def replays_repeat_the_eager_answer() -> None:
     """Encoding, scan with selection, and every operator; replays have to overwrite what was spoilt."""
     codec, x = _codec(48, 256), floats(_DEVICE, 100_000, _D)
     packed, lut = integers(_DEVICE, 256, _N, 48), floats(_DEVICE, 3, 48, 256)
+    bits = integers(_DEVICE, 256, 1024, 48)
 
     def encoding() -> Tensor:
         return codec.encode_block(x)
@@ -162,21 +164,40 @@ def replays_repeat_the_eager_answer() -> None:
     def best_groups() -> tuple[Tensor, Tensor]:
         return topk(adc_scan(packed, lut, group=1024), 10)
 
-    for name, call in [("encoding", encoding), ("scan and topk", best_groups), *_each_op()]:
-        want = _tensors(call())
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = _tensors(call())
-        for tensor in captured:
-            tensor.zero_()
-        graph.replay()
-        require(_equal(captured, want), f"{name}: the replay of a graph differs")
+    def hamming() -> Tensor:
+        return hamming_scan(bits, packed, None, 512)
+
+    calls = [("encoding", encoding), ("scan and topk", best_groups), ("1,024 Hamming queries", hamming)]
+    _all([*calls, *_each_op()], _replays, "the replay of a graph differs")
 
 
-def _each_op() -> list[tuple[str, Callable[[], Any]]]:
+def _replays(call: Callable[[], Any]) -> bool:
+    want = _tensors(call())
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = _tensors(call())
+    for tensor in captured:
+        tensor.zero_()
+    graph.replay()
+    return _equal(captured, want)
+
+
+def _all(calls: list[Named], holds: Callable[[Callable[[], Any]], bool], otherwise: str) -> None:
+    """Every call is asked; those for which it does not hold, or that raise, are named together."""
+    faults = []
+    for name, call in calls:
+        try:
+            if not holds(call):
+                faults.append(f"{name}: {otherwise}")
+        except Exception as error:
+            faults.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:150]}")
+    require(not faults, "; ".join(faults))
+
+
+def _each_op() -> list[Named]:
     """One case of each operator."""
-    first = {case.op: case for case in reversed(list(present(cases(_N))))}
+    first = {case.op: case for case in reversed(list(present(cases(_N if _DEVICE == "cuda" else 67))))}
     return [
         (f"{op} {case.name}", partial(OPS[op].call, *bound(OPS[op], case.make(_DEVICE))))
         for op, case in first.items()
@@ -231,12 +252,35 @@ def main() -> int:
     else:
         torch.backends.cuda.matmul.allow_tf32 = False
     passed = 0
-    for check in checks:
+    for check in checks[_first() :]:
         passed += run(check)
+        if not rehearse and _is_broken():
+            return _go_on(checks.index(check) + 1)
         if not rehearse:
             torch.cuda.empty_cache()
     print(f"{passed} of {len(checks)} checks passed{'. A rehearsal, on the CPU.' if rehearse else ''}")
     return 0 if passed == len(checks) else 1
+
+
+def _first() -> int:
+    """The check to begin with, after `--from`."""
+    return int(sys.argv[sys.argv.index("--from") + 1]) if "--from" in sys.argv else 0
+
+
+def _is_broken() -> bool:
+    """Whether nothing runs any more in this process, as after an illegal access."""
+    try:
+        torch.zeros(1, device="cuda").item()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _go_on(first: int) -> int:
+    """The checks that are left, in a new process."""
+    print(f"the GPU is broken for this process; a new one goes on with check {first + 1}", flush=True)
+    subprocess.run([sys.executable, "-m", "bench.gpu_check", "--from", str(first)], check=False)
+    return 1
 
 
 if __name__ == "__main__":

@@ -220,16 +220,19 @@ def main() -> int:
         print("bench.gpu_peers measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
         return 2
     rows: list[Row] = []
+    differ = False
     for peer, races in PEERS.items():
         try:
             for race in races():
                 wrong = race.differ(race.ours(), race.theirs())
                 if wrong:
-                    print(f"{peer}: {race.case}: DIFFERENT ANSWERS, {wrong}")
-                    return 1
+                    print(f"{peer}: {race.case}: DIFFERENT ANSWERS, {wrong}", flush=True)
+                    differ = True
+                    continue
                 rows.append(_race(peer, race))
                 if not chosen.no_write:
                     append(folder() / NAME, rows[-1:])
+                print(f"{peer}: {race.case}: ratio {rows[-1]['ratio']:.3g}", flush=True)
         except ModuleNotFoundError as error:
             print(f"{peer}: not installed ({error})")
         except Exception as error:  # a peer that does not work here is not our failure, and has no number
@@ -239,7 +242,7 @@ def main() -> int:
         print(
             aligned(heads, [[text(row[h]) for h in heads] for row in rows], {"peer", "peer_version", "case"})
         )
-    return 0
+    return 1 if differ else 0
 
 
 if __name__ == "__main__":

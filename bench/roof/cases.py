@@ -14,9 +14,12 @@ from torch import Tensor
 from bench.roof import floors
 from bench.roof.floors import Roofs, moved
 from gpuzip import Codes, ProductQuantizer
+from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.pq import Codebook
 from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, Op, assign
+from gpuzip.ops.rabitq_encode import _COARSE, _FINE
+from gpuzip.search import group_size
 
 Arguments = dict[str, Any]
 Floor = Callable[[Roofs], float]
@@ -24,7 +27,11 @@ Floor = Callable[[Roofs], float]
 _D = 384
 _BYTES = 48  # of a code: 48 of 8 bits, 96 of 4, or 384 signs
 _PQ = ((48, 256), (96, 16))  # M, K
-_GROUP = 1024  # rows whose best score a scan keeps
+_BEST = 100  # rows that a search asks for
+_GROUP = group_size(10**8, _BEST)  # rows whose best score a scan keeps, where scores are exact
+_TAKEN = 4 * _BEST + 16  # groups that a search looks into, where they are estimates
+_PRODUCT_GROUP = group_size(10**8, _TAKEN)
+_SCALAR_GROUP = group_size(10**8 // 4, _TAKEN, GATHER_COST)
 _CANDIDATES = 3200  # of a query: as many as the groups that an exact search for 10 of a million looks into
 
 
@@ -74,10 +81,11 @@ def cases(N: int) -> Iterator[Case]:
         floor = partial(floors.hamming_scan, N=N, Q=Q, B=_BYTES)
         yield Case("hamming_scan", f"{_sizes(N, Q)} 384 bit", partial(_bits, N, Q), floor, N * Q)
     yield _gathering("hamming_gather", N, "384 bit", partial(_bits, N, 1024))
-    for Q, columns in ((1, N), (1024, max(100, N // 1024))):
+    for Q, columns in ((1, max(100, N)), (1024, max(100, N // 1024))):
         read = partial(moved, count=4 * Q * columns)
         name = f"Q={Q} N={columns:.0e} k=100"
         yield Case("topk", name, partial(_scores, Q, columns, 100), read, Q * columns)
+    yield _selection(N)
     for Q in (1, 16, 1024):
         for nbits in (8, 4):
             floor = partial(floors.scalar_scan, N=N // 4, D=_D, Q=Q, B=_D * nbits // 8)
@@ -94,6 +102,34 @@ def cases(N: int) -> Iterator[Case]:
     name = f"N={10 * n:.0e} M=96 nbits=4"
     yield Case("pack_bits", name, partial(_values, 10 * n, 96, 4), both, 10 * n)
     yield Case("unpack_bits", name, partial(_packed, 10 * n, 96, 4), both, 10 * n)
+    yield _looking_up(n)
+    yield from _coders(n)
+
+
+def _selection(N: int) -> Case:
+    """The best groups of a search by products: as many as no block divides."""
+    groups = max(1_001, -(-N // _PRODUCT_GROUP))
+    name, read = f"Q=128 N={groups} k={_TAKEN + 1}", partial(moved, count=4 * 128 * groups)
+    return Case("topk", name, partial(_scores, 128, groups, _TAKEN + 1), read, 128 * groups)
+
+
+def _looking_up(N: int) -> Case:
+    """Rows of an embedding table of 4 bits a value, as gpuzip.nn looks them up."""
+    R = min(131_072, N)
+    floor = partial(moved, count=R * (8 + floors.sectors(_D // 2) + 2 * _D))
+    return Case("decode", f"N={N:.0e} ids={R} D={_D} nbits=4 float16", partial(_table, N, R), floor, R)
+
+
+def _coders(N: int) -> Iterator[Case]:
+    """Encoders of codecs other than PQ and scalars."""
+    stretches = len(_COARSE) + len(_FINE)
+    floor = partial(floors.rabitq_encode, N=N, D=_D, itemsize=4, stretches=stretches)
+    yield Case("rabitq_encode", f"N={N:.0e} D={_D} nbits=4", partial(_centered, N), floor, N)
+    n = min(N, 100_000)  # tables of 24 KB a row
+    M, K, beam = 24, 256, 5
+    floor = partial(floors.beam_search, N=n, M=M, K=K, beam=beam)
+    make = partial(_costs, n, M, K, beam)
+    yield Case("beam_search", f"N={n:.0e} M={M} K={K} beam={beam}", make, floor, n)
 
 
 def _codes(N: int, M: int, K: int, dtype: torch.dtype) -> Iterator[Case]:
@@ -123,11 +159,11 @@ def _training(N: int, M: int, K: int) -> Iterator[Case]:
 
 def _pq_scans(N: int, M: int, K: int) -> Iterator[Case]:
     for Q in (1, 16):
-        make = partial(_and_group, partial(_packed_and_tables, N, M, K, Q))
+        make = partial(_and_group, partial(_packed_and_tables, N, M, K, Q), _GROUP)
         floor = partial(floors.table_scan, N=N, M=M, K=K, Q=Q, B=_BYTES)
         yield Case("adc_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
     for Q in (16, 128, 1024):
-        make = partial(_and_group, partial(_packed_and_queries, N, M, K, Q))
+        make = partial(_and_group, partial(_packed_and_queries, N, M, K, Q), _PRODUCT_GROUP)
         floor = partial(floors.product_scan, N=N, D=_D, Q=Q, B=_BYTES)
         yield Case("product_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
 
@@ -215,7 +251,7 @@ def _scalars(N: int, Q: int, nbits: int, device: str) -> Arguments:
         "queries": integers(device, 127, Q, _D, dtype=torch.int8),
         "query_scale": floats(device, Q),
         "nbits": nbits,
-        "group": _GROUP,
+        "group": _SCALAR_GROUP,
     }
 
 
@@ -241,8 +277,30 @@ def _coded(N: int, Q: int, R: int, device: str) -> Arguments:
     return given | {"queries": floats(device, Q, _D), "ids": ids, "metric": "ip"}
 
 
-def _and_group(make: Callable[[str], Arguments], device: str) -> Arguments:
-    return make(device) | {"group": _GROUP}
+def _table(N: int, R: int, device: str) -> Arguments:
+    return {
+        "packed": integers(device, 256, N, _D // 2),
+        "centroids": floats(device, 1, 16, 1, dtype=torch.float16),
+        "ids": integers(device, N, R, dtype=torch.int64),
+        "share": _D,
+    }
+
+
+def _centered(N: int, device: str) -> Arguments:
+    scales = {
+        "coarse": torch.tensor(_COARSE, device=device),
+        "fine": torch.tensor(_FINE, device=device),
+    }
+    return {"x": floats(device, N, _D), "center": floats(device, _D), **scales, "bits": 4}
+
+
+def _costs(N: int, M: int, K: int, beam: int, device: str) -> Arguments:
+    cross = floats(device, 1, M * (M - 1) // 2, K, K)
+    return {"products": floats(device, N, 1, M, K), "cross": cross, "beam": beam}
+
+
+def _and_group(make: Callable[[str], Arguments], group: int, device: str) -> Arguments:
+    return make(device) | {"group": group}
 
 
 def _and_steps(make: Callable[[str], Arguments], device: str) -> Arguments:

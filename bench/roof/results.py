@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -67,12 +68,20 @@ def stamp(device: str = "cuda") -> Row:
     gpu = device == "cuda"
     return {
         "gpu": torch.cuda.get_device_name() if gpu else "no GPU",
-        "driver": query_gpu("driver_version") if gpu else "none",
+        "driver": _driver() if gpu else "none",
         "torch": torch.__version__,
         "triton": triton.__version__,
         "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def _driver() -> str:
+    """Nothing where nvidia-smi does not answer: a row is worth more than its driver's name."""
+    try:
+        return query_gpu("driver_version")
+    except (OSError, subprocess.SubprocessError, AttributeError):
+        return ""
 
 
 def append(path: Path, rows: list[Row]) -> None:

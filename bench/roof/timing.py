@@ -161,4 +161,4 @@ def query_gpu(what: str) -> str:
     """One answer of nvidia-smi about the current GPU, by its UUID, as it may have another number there."""
     uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", f"--id={uuid}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
