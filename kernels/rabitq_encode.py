@@ -2,113 +2,191 @@
 
 o = x[n] - center; cell(t) = min(floor(|o| * t), 2**(bits-1) - 1) for a stretch t of the grid, g = 2*cell + 1.
 Of all stretches, coarse ones of 2**(bits-1) / max |o| and fine ones of the best of these, the first that has
-the greatest <g, |o|>^2 / |g|^2, in float64, so that every device chooses alike. codes = 2**(bits-1) + cell,
+the greatest <g, |o|>^2 / |g|^2, to 46 bits, so that every device chooses alike. codes = 2**(bits-1) + cell,
 or 2**(bits-1) - 1 - cell where o < 0; sums = |o|^2, sum |o|, <g, |o|>, |g|^2, <center, o>.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, center (D,), coarse (T,), fine (F,) float32 ->
-codes (N, D) uint8, sums (N, 5) float32. Bytes moved: N*D*(itemsize + 1) + 20*N; a row is in L1 while all
-stretches are tried.
+codes (N, D) uint8, sums (N, 5) float32. Bytes moved: N*D*(itemsize + 1) + 20*N; a row is read twice, and in
+registers while all stretches are tried.
 Source: Gao et al. 2024 (extended RaBitQ), whose sweep over all stretches this samples.
+Ladder, at D=384 fp32 and 4 bits, modelled: 1. a row a program, read from L1 for each stretch, all sums in
+float64: conversions and floors run at an eighth of the rate of sums, 17 ns a row. 2. (here) rows in
+registers, 8 lanes or more a row; stretches are compared in float32, and again in pairs of float32 where that
+cannot tell; a floor is two sums: 4 ns, half of it 6 instructions a value and stretch. Less would need cells
+of two values at a time, and fp16 has too few bits to find them.
 """
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import libdevice
+
+from ._launch import compile_target
 
 
-def _tile(D: int) -> tuple[int, int]:
-    """(BD, warps): a row a program, up to 1024 values at a time, 8 a thread where there are many."""
-    BD = min(1024, max(32, triton.next_power_of_2(D)))
-    return BD, max(1, BD // 256)
-
-
-@triton.jit
-def _offset(row_ptr, center_ptr, d, inside):
-    x = tl.load(row_ptr + d, mask=inside, other=0.0).to(tl.float32)
-    return x - tl.load(center_ptr + d, mask=inside, other=0.0)
-
-
-@triton.jit
-def _odd(size, stretch, inside, TOP: tl.constexpr):
-    """2 * cell + 1 of absolute values, 0 outside."""
-    return tl.where(inside, 2 * tl.floor(tl.minimum(size * stretch, TOP)) + 1, 0.0)
+def _tile(D: int) -> tuple[int, int, int]:
+    """(BN, BD, warps): rows, values of each at a time, 4 a lane: in all up to 48 of a row a lane, or 64."""
+    for BN, BD in ((4, 32), (2, 64), (1, 128)):
+        if 12 * BD >= D:
+            return BN, BD, 1
+    BD = min(4096, triton.next_power_of_2(triton.cdiv(D, 16 if D <= 8192 else 8)))
+    return 1, BD, BD // 128
 
 
 @triton.jit
-def _cosine(row_ptr, center_ptr, D, stretch, TOP: tl.constexpr, BD: tl.constexpr):
-    """The square of it, times that of the row's length."""
-    dot, square = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
-    for start in range(0, D, BD):
-        d = start + tl.arange(0, BD)
-        size = tl.abs(_offset(row_ptr, center_ptr, d, d < D))
-        odd = _odd(size, stretch, d < D, TOP).to(tl.float64)
-        dot += odd * size.to(tl.float64)
-        square += odd * odd
-    total = tl.sum(dot, axis=0)
-    return total * total / tl.sum(square, axis=0)
+def _offset(rows, center_ptr, d, inside, D):
+    """x - center, and center, read for each row so that both are laid out alike; 0 where there is nothing."""
+    there = inside & (d < D)
+    center = tl.load(center_ptr + tl.broadcast_to(d, there.shape), mask=there, other=0.0)
+    return tl.load(rows + d, mask=there, other=0.0).to(tl.float32) - center, center
+
+
+@triton.jit
+def _sizes(rows, center_ptr, inside, D, BD: tl.constexpr, CHUNKS: tl.constexpr):
+    """|o|, 0 past the row's end: CHUNKS of [BN, BD]."""
+    found = ()
+    for i in tl.static_range(CHUNKS):
+        d = i * BD + tl.arange(0, BD)[None, :]
+        offset, _ = _offset(rows, center_ptr, d, inside, D)
+        found = found + (tl.abs(offset),)
+    return found
+
+
+@triton.jit
+def _scaled(sizes, CHUNKS: tl.constexpr):
+    """Sizes times a power of two that brings the largest of a row to 1..4, it, its inverse, and the largest.
+
+    Nothing is rounded but what vanishes beside the largest.
+    """
+    largest = sizes[0]
+    for i in tl.static_range(1, CHUNKS):
+        largest = tl.maximum(largest, sizes[i])
+    largest = tl.max(largest, axis=1)[:, None]
+    exponent = tl.minimum(tl.maximum(254 - (largest.to(tl.int32, bitcast=True) >> 23), 1), 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    found = ()
+    for i in tl.static_range(CHUNKS):
+        found = found + (sizes[i] * scale,)
+    return found, ((254 - exponent) << 23).to(tl.float32, bitcast=True), largest
+
+
+@triton.jit
+def _middle(size, stretch, TOP: tl.constexpr, DOWN: tl.constexpr):
+    """cell + 1/2 of absolute values. Sums near 2**23 are whole numbers: the next below, or the nearest."""
+    v = tl.minimum(size * stretch, TOP)
+    if DOWN:
+        return libdevice.add_rd(v, 8388608.0) - 8388607.5
+    near = (v + 8388608.0) - 8388608.0
+    return tl.where(v >= near, near + 0.5, near - 0.5)
+
+
+@triton.jit
+def _cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr):
+    """The square of it, times something of the row alone, to float32; outside: values past the row's end."""
+    dot, square = tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0])
+    for i in tl.static_range(CHUNKS):
+        middle = _middle(sizes[i], stretch, TOP, DOWN)
+        dot = tl.fma(middle, sizes[i], dot)
+        square = tl.fma(middle, middle, square)
+    total = tl.sum(dot, axis=1)[:, None]
+    return total * total / (tl.sum(square, axis=1)[:, None] - 0.25 * outside)
+
+
+@triton.jit
+def _exact_cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr):
+    """The same to 46 bits: products and sums of float32 with what their rounding leaves."""
+    dot, rest, square = tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0])
+    for i in tl.static_range(CHUNKS):
+        middle = _middle(sizes[i], stretch, TOP, DOWN)
+        product = middle * sizes[i]
+        more = dot + product
+        part = more - dot
+        rest += tl.fma(middle, sizes[i], -product) + ((dot - (more - part)) + (product - part))
+        dot = more
+        square = tl.fma(middle, middle, square)  # exact, of 8 bits and up to 1000 chunks
+    total = tl.sum(dot.to(tl.float64) + rest.to(tl.float64), axis=1)[:, None]
+    return total * total / (tl.sum(square.to(tl.float64), axis=1)[:, None] - 0.25 * outside)
 
 
 @triton.jit
 def _better(
-    row_ptr, center_ptr, scales_ptr, D, T, middle, best, chosen, TOP: tl.constexpr, BD: tl.constexpr
+    sizes, scales_ptr, T, middle, best, chosen, unscale, outside,
+    TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr,
 ):  # fmt: skip
+    """The best stretch: the first with the greatest cosine, and that cosine to float32."""
+    doubt = 1.2e-7 * (3 * CHUNKS + 42)  # what two cosines may be off together
     for i in range(T):
         stretch = tl.minimum(middle * tl.load(scales_ptr + i), 8.507059173023462e37)  # 2**126
-        cosine = _cosine(row_ptr, center_ptr, D, stretch, TOP, BD)
-        chosen = tl.where(cosine > best, stretch, chosen)
-        best = tl.maximum(best, cosine)
+        cosine = _cosine(sizes, stretch * unscale, outside, TOP, CHUNKS, DOWN)
+        greater = cosine > best
+        close = (tl.abs(cosine - best) <= doubt * best) & (best > 0)
+        if tl.max(tl.max(close.to(tl.int32), axis=1), axis=0) > 0:
+            other = tl.zeros_like(best).to(tl.float64)
+            one = other
+            for j in range(2):  # a loop, so that what the float32 cosine has is not kept in registers for it
+                tried = tl.where(j == 0, chosen, stretch)
+                other = one
+                one = _exact_cosine(sizes, tried * unscale, outside, TOP, CHUNKS, DOWN)
+            greater = (close & (one > other)) | (~close & greater)
+        chosen = tl.where(greater, stretch, chosen)
+        best = tl.where(greater, cosine, best)
     return best, chosen
 
 
-@triton.jit
-def _edge(row_ptr, center_ptr, D, HALF: tl.constexpr, BD: tl.constexpr):
-    """The stretch that puts the row's largest value on the edge of the grid; 0 where all are 0."""
-    largest = tl.zeros([BD], tl.float32)
-    for start in range(0, D, BD):
-        d = start + tl.arange(0, BD)
-        largest = tl.maximum(largest, tl.abs(_offset(row_ptr, center_ptr, d, d < D)))
-    most = tl.max(largest, axis=0)
-    return tl.where(most > 0, tl.div_rn(HALF * 1.0, tl.where(most > 0, most, 1.0)), 0.0)
-
-
-@triton.jit(do_not_specialize=["D", "T", "F"])
+@triton.jit(do_not_specialize=["N", "T", "F"])
 def _rabitq_encode(
-    x_ptr, center_ptr, coarse_ptr, fine_ptr, codes_ptr, sums_ptr, D, T, F, stride_n,
-    HALF: tl.constexpr, BD: tl.constexpr,
+    x_ptr, center_ptr, coarse_ptr, fine_ptr, codes_ptr, sums_ptr, N, D, T, F, stride_n,
+    HALF: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr,
 ):  # fmt: skip
     TOP: tl.constexpr = HALF - 1.0
-    n = tl.program_id(0).to(tl.int64)
-    row_ptr = x_ptr + n * stride_n
-    stretch = _edge(row_ptr, center_ptr, D, HALF, BD)
+    n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)[:, None]
+    inside = n < N
+    rows = x_ptr + n * stride_n
+    sizes, unscale, largest = _scaled(_sizes(rows, center_ptr, inside, D, BD, CHUNKS), CHUNKS)
+    # the stretch that puts the row's largest value on the edge of the grid; 0 where all are 0
+    stretch = tl.where(largest > 0, tl.div_rn(HALF * 1.0, tl.where(largest > 0, largest, 1.0)), 0.0)
     if HALF > 1:
-        best = tl.full((), -1.0, tl.float64)
-        best, chosen = _better(row_ptr, center_ptr, coarse_ptr, D, T, stretch, best, stretch, TOP, BD)
-        best, stretch = _better(row_ptr, center_ptr, fine_ptr, D, F, chosen, best, chosen, TOP, BD)
-    square, total = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
-    dot, points, onto = tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64), tl.zeros([BD], tl.float64)
-    for start in range(0, D, BD):
-        d = start + tl.arange(0, BD)
-        offset = _offset(row_ptr, center_ptr, d, d < D)
-        odd = _odd(tl.abs(offset), stretch, d < D, TOP)
-        code = HALF + 0.5 * tl.where(offset >= 0, odd - 1, -odd - 1)
-        tl.store(codes_ptr + n * D + d, code.to(tl.int32).to(tl.uint8), mask=d < D)
-        wide, odd = tl.abs(offset).to(tl.float64), odd.to(tl.float64)
-        center = tl.load(center_ptr + d, mask=d < D, other=0.0)
-        square += wide * wide
+        outside = CHUNKS * BD - D
+        best = tl.full([BN, 1], -1.0, tl.float32)
+        best, chosen = _better(
+            sizes, coarse_ptr, T, stretch, best, stretch, unscale, outside, TOP, CHUNKS, DOWN
+        )
+        best, stretch = _better(sizes, fine_ptr, F, chosen, best, chosen, unscale, outside, TOP, CHUNKS, DOWN)
+    square, total = tl.zeros([BN, BD], tl.float64), tl.zeros([BN, BD], tl.float64)
+    dot, onto = tl.zeros([BN, BD], tl.float64), tl.zeros([BN, BD], tl.float64)
+    points = tl.zeros([BN, BD], tl.float32)
+    for i in tl.static_range(CHUNKS):
+        d = i * BD + tl.arange(0, BD)[None, :]
+        offset, center = _offset(rows, center_ptr, d, inside, D)
+        middle = _middle(tl.abs(offset), stretch, TOP, DOWN)
+        code = tl.where(offset >= 0, middle, -middle) + (HALF - 0.5)
+        tl.store(codes_ptr + n * D + d, code.to(tl.int32).to(tl.uint8), mask=inside & (d < D))
+        wide, odd = tl.abs(offset).to(tl.float64), tl.where(d < D, 2 * middle, 0.0)
+        square = tl.fma(wide, wide, square)
         total += wide
-        dot += odd * wide
-        points += odd * odd
-        onto += center.to(tl.float64) * offset.to(tl.float64)
+        dot = tl.fma(odd.to(tl.float64), wide, dot)
+        points = tl.fma(odd, odd, points)  # exact
+        onto = tl.fma(center.to(tl.float64), offset.to(tl.float64), onto)
     sums = sums_ptr + n * 5
-    tl.store(sums, tl.sum(square, axis=0).to(tl.float32))
-    tl.store(sums + 1, tl.sum(total, axis=0).to(tl.float32))
-    tl.store(sums + 2, tl.sum(dot, axis=0).to(tl.float32))
-    tl.store(sums + 3, tl.sum(points, axis=0).to(tl.float32))
-    tl.store(sums + 4, tl.sum(onto, axis=0).to(tl.float32))
+    _put(sums, square, inside)
+    _put(sums + 1, total, inside)
+    _put(sums + 2, dot, inside)
+    _put(sums + 3, points.to(tl.float64), inside)
+    _put(sums + 4, onto, inside)
+
+
+@triton.jit
+def _put(at, part, inside):
+    tl.store(at, tl.sum(part, axis=1)[:, None].to(tl.float32), mask=inside)
 
 
 def rabitq_encode(
-    x: Tensor, center: Tensor, coarse: Tensor, fine: Tensor, bits: int, tile: tuple[int, int] | None = None
+    x: Tensor,
+    center: Tensor,
+    coarse: Tensor,
+    fine: Tensor,
+    bits: int,
+    tile: tuple[int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launch: (N, D), (D,) float32, (T,) float32, (F,) float32, bits 1..8 -> (N, D) uint8, (N, 5) float32."""
     N, D = x.shape
@@ -118,9 +196,12 @@ def rabitq_encode(
         return codes, sums
     x = x if x.stride(1) == 1 else x.contiguous()
     coarse, fine = coarse.contiguous(), fine.contiguous()
-    BD, warps = tile or _tile(D)
-    _rabitq_encode[(N,)](
-        x, center.contiguous(), coarse, fine, codes, sums, D, len(coarse), len(fine), x.stride(0),
-        HALF=1 << (bits - 1), BD=BD, num_warps=warps, enable_fp_fusion=False,
+    BN, BD, warps = tile or _tile(D)
+    # rounding down is an instruction of NVIDIA's
+    down = compile_target().startswith("cuda")
+    _rabitq_encode[(triton.cdiv(N, BN),)](
+        x, center.contiguous(), coarse, fine, codes, sums, N, D, len(coarse), len(fine), x.stride(0),
+        HALF=1 << (bits - 1), BN=BN, BD=BD, CHUNKS=triton.cdiv(D, BD), DOWN=down,
+        num_warps=warps, enable_fp_fusion=False,
     )  # fmt: skip
     return codes, sums
