@@ -93,7 +93,8 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
         for Q, B, group in ((1, 48, 1024), (10, 96, 32), (32, 48, 1024), (64, 128, 64), (1000, 48, 1024)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, group
         yield t(4, 48, dtype=u8), t(huge, 48, dtype=u8), t(huge, dtype=torch.bool), 1024
-        yield t(1000, 38, dtype=u8), t(N, 38, dtype=u8), None, 32
+        for B in (38, 48):
+            yield t(1000, B, dtype=u8), t(N, B, dtype=u8), None, 32
         yield t(1000, 96, dtype=u8), t(huge, 96, dtype=u8), t(huge, dtype=torch.bool), 1
     elif op == "hamming_gather":
         yield (
@@ -224,6 +225,10 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
             for D in (width, width - 16 // nbits, width - 1):  # words of 4, 2 and 1 bytes
                 if D:
                     yield t(N, D), t(1, (1 << nbits) - 1), nbits
+        for nbits, D in product((1, 2, 4, 8), (1, 3)):
+            yield t(N, D), t(1, (1 << nbits) - 1), nbits
+        for D in (16, 64):  # bytes of few boundaries
+            yield t(N, D), t(1, 15), 8
     elif op == "decode":
         for (S, M), nbits, dtype in product(
             ((1, 1024), (2, 512), (4, 256), (8, 128)), (7, 8, 9, 10), (torch.float32, half)
