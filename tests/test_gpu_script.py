@@ -142,3 +142,22 @@ def test_the_kernels_furthest_from_their_floors_are_profiled():
     ]
     assert furthest(rows, 2) == [("decode", "x"), ("assign", "x")]
     assert "none" in command("decode", "x")
+
+
+def test_a_check_names_every_operator_that_fails():
+    from bench import gpu_check
+
+    def broken():
+        raise ZeroDivisionError("nothing")
+
+    calls = [("a", lambda: False), ("b", broken), ("c", lambda: True)]
+    with pytest.raises(gpu_check.WrongAnswerError) as found:
+        gpu_check._all(calls, lambda call: call(), "differs")
+    assert str(found.value) == "a: differs; b: ZeroDivisionError: nothing"
+
+
+def test_cases_keep_their_places_whatever_the_rows():
+    """A small case of the same place is the one that is judged."""
+    from bench.roofline import kind, whole
+
+    assert [kind(case) for case in whole(67)] == [kind(case) for case in whole(10**8)]
