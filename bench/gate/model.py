@@ -95,7 +95,6 @@ class _Kernel(NamedTuple):
     expected: float = 0.0
     pipe: str = ""
     blocks: int = 0
-    moved: float = 0.0
 
 
 def times(ops: Iterable[str] | None = None) -> Iterator[Time]:
@@ -124,7 +123,7 @@ def _time(case: Case) -> Time:
     except Exception as error:  # the gate says so of the launcher; the other cases go on
         return _line(case, [], f"the launcher fails: {words(error)}")
     try:
-        return _line(case, kernels(launched))
+        return _line(case, _kernels(launched))
     except sass.MismatchError as error:
         return _line(case, [], str(error))
 
@@ -135,8 +134,7 @@ def _launches(case: Case) -> list[Launch]:
     return launches("sm_90", launch, bound(OPS[case.op], case.make("meta")))
 
 
-def kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
-    """What each launch takes. Raises sass.MismatchError."""
+def _kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
     codes: dict[bytes, list[sass.Instruction]] = {}
     for one in launched:
         if one.code not in codes:
@@ -179,7 +177,7 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     try:
         runs = _runs(work, values, code)
         cycles = pipes.total(code, runs, work.conflicts(values), floors.GATHER if work.gathers else 0.0)
-        moved, again = work.moved(values), work.again(values)
+        moved = work.moved(values)
     except AttributeError as error:
         raise sass.MismatchError(f"{where} asks for a parameter that it lacks: {error.name}") from error
     except sass.MismatchError as error:
@@ -188,7 +186,6 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     scale = programs * values.warps / H200.clock
     seconds = {pipe: count * scale for pipe, count in cycles.items()}
     seconds["memory"] = moved / H200.copy
-    seconds["l2"] = seconds.get("l2", 0.0) + again / pipes.L2
     blocks = pipes.blocks(row.registers or 0, row.shared or 0, values.warps)
     most = max(seconds, key=lambda pipe: seconds[pipe])
     barriers = sum(count for one, count in zip(code, runs, strict=True) if one.opcode.startswith("BAR"))
@@ -196,7 +193,7 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     if blocks == 1 and "tensor" in seconds:
         rest = max(value for pipe, value in seconds.items() if pipe != "tensor")
         expected = max(expected, seconds["tensor"] + rest)
-    return _Kernel(seconds[most], expected, most, blocks, moved)
+    return _Kernel(seconds[most], expected, most, blocks)
 
 
 def _runs(work: Work, values: SimpleNamespace, code: sass.Code) -> list[float]:
