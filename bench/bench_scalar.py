@@ -98,4 +98,7 @@ def test_scalar_search(compare: Compare, n: int, q: int) -> None:
         return search(small, few_bytes[:count], 10, MetricKind.IP, exact=True, threads=threads)
 
     about |= affordable(peers, "USearch i8, exact", usearch, q)
+    if n == _ROWS:  # a million rows of float32 and their scores take gigabytes
+        rows = codes.decode()
+        peers["torch, float32"] = lambda: torch.topk(queries @ rows.T, 10)
     compare(ours, peers, about, rows=n, m=None, nbits=8, queries=q)
