@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench compile-gate roofline gpu clean
+.PHONY: demo test test-avx2 lint bench compile-gate roofline gpu clean
 
 demo: .venv/.ready
 	$(BIN)/python -m examples.demo
 
 test: .venv/.ready lint
 	$(BIN)/python -m pytest -n 2
+
+# What runs on a CPU, as one with AVX2 alone would run it.
+test-avx2: .venv/.ready
+	.ci/lowered avx2
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
