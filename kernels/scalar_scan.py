@@ -54,6 +54,15 @@ class Tile(NamedTuple):
     registers: int = 0
 
 
+TILES = (
+    Tile(16, 64, 128, True),
+    Tile(16, 64, 64, True),
+    Tile(32, 64, 64, True),
+    Tile(64, 64, 64, True),
+    Tile(64, 64, 64, True, 168),
+)
+
+
 def _plain_tile(Q: int) -> Tile:
     return Tile(min(triton.next_power_of_2(Q), 4), 128, 16, False)
 
@@ -126,17 +135,16 @@ def _dots(
 
 
 @triton.jit
-def _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N):
-    """Scale and bias of rows n [BN]; the bias of a row that is masked, or past N, is -inf."""
+def _bias_of_rows(bias_ptr, mask_ptr, n, N):
+    """Which of rows n [BN] there are, and their bias: -inf for one that is masked, or past N."""
     there = n < N
     if mask_ptr is not None:
         there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
-    scale = None if scale_ptr is None else tl.load(scale_ptr + n, mask=there, other=0.0)
     if bias_ptr is None:
         bias = tl.where(there, -0.0, float("-inf"))  # adding -0.0 leaves every float as it is
     else:
         bias = tl.load(bias_ptr + n, mask=there, other=float("-inf"))
-    return scale, bias
+    return there, bias
 
 
 @triton.jit(do_not_specialize=["N", "Q", "units", "q_tiles", "groups"])
@@ -160,9 +168,9 @@ def _plain_scan(
         score = query_scale * dots.to(tl.float32)
         if query_offset_ptr is not None:
             score += tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[:, None]
-        scale, bias = _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N)
-        if scale is not None:
-            score *= scale[None, :]
+        there, bias = _bias_of_rows(bias_ptr, mask_ptr, n, N)
+        if scale_ptr is not None:
+            score *= tl.load(scale_ptr + n, mask=there, other=0.0)[None, :]
         score += bias[None, :]
         best = tl.maximum(best, tl.max(tl.reshape(score, [BQ, GROUPS, BN // GROUPS]), axis=2))
     g = tile * GROUPS + tl.arange(0, GROUPS)
@@ -193,9 +201,9 @@ def _scalar_scan(
         score = query_scale * dots.to(tl.float32)
         if query_offset_ptr is not None:
             score += tl.load(query_offset_ptr + q, mask=q < Q, other=0.0)[None, :]
-        scale, bias = _of_rows(scale_ptr, bias_ptr, mask_ptr, n, N)
-        if scale is not None:
-            score *= scale[:, None]
+        there, bias = _bias_of_rows(bias_ptr, mask_ptr, n, N)
+        if scale_ptr is not None:
+            score *= tl.load(scale_ptr + n, mask=there, other=0.0)[:, None]
         best = tl.maximum(best, score + bias[:, None])
     best = tl.max(tl.reshape(best, [GROUPS, BN // GROUPS, BQ]), axis=1)
     g = tile * GROUPS + tl.arange(0, GROUPS)

@@ -178,5 +178,5 @@ def test_tiles():
     assert tile(33, 48, True, "cuda 90") == (64, 128, 16, True, 4)
     assert tile(65, 48, True, "cuda 90") == (128, 128, 16, True, 8)
     assert tile(65, 48, True, "cuda 80") == (64, 128, 16, True, 4)
-    assert tile(33, 48, True, "cuda 100") == (128, 128, 32, False, 8)
+    assert tile(33, 48, True, "cuda 100") == (128, 64, 64, False, 8)
     assert tile(65, 48, True, "hip gfx942") == (128, 128, 16, True, 8)
