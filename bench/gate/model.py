@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import torch
-
 from bench.gate import machine_code, pipes, sass
 from bench.gate.build import Launch, launches, words
-from bench.gate.production import t
 from bench.gate.rows import TARGETS, Row
 from bench.gate.work import WORK, Work
 from bench.roof import floors
@@ -37,7 +33,7 @@ LIMITS: dict[tuple[str, str], float] = {
     ("encode", "N=1e+06 M=96 K=16 float32"): 2,
     ("decode", "N=1e+06 M=48 K=256 float32"): 1.5,
     ("decode_rotated", "N=1e+06 M=48 K=256 float32"): 2,
-    ("decode", "look-up of 131072 rows D=384 nbits=4"): 2,
+    ("decode", "N=1e+06 ids=131072 D=384 nbits=4 float16"): 2,
     ("rescore", "N=1e+06 Q=1024 R=100"): 1.5,
     ("hamming_scan", "N=1e+08 Q=1 384 bit"): 1.5,
     ("hamming_scan", "N=1e+08 Q=1024 384 bit"): 1.5,
@@ -95,26 +91,14 @@ class _Kernel(NamedTuple):
     expected: float = 0.0
     pipe: str = ""
     blocks: int = 0
+    moved: float = 0.0
 
 
 def times(ops: Iterable[str] | None = None) -> Iterator[Time]:
     """Of every case of LIMITS whose operator is among these."""
-    for case in [*cases(ROWS), *_more_cases()]:
+    for case in cases(ROWS):
         if (case.op, case.name) in LIMITS and (ops is None or case.op in ops):
             yield _time(case)
-
-
-def _more_cases() -> Iterator[Case]:
-    """Rows of an embedding, looked up by their numbers."""
-    R, D = 131_072, 384
-
-    def make(device: str) -> dict[str, Any]:
-        packed, table = t(1_000_000, D // 2, dtype=torch.uint8), t(1, 16, 1, dtype=torch.float16)
-        return {"packed": packed, "centroids": table, "ids": t(R, dtype=torch.int64), "share": D}
-
-    moved = R * (8 + floors.sectors(D // 2) + 2 * D)
-    name = f"look-up of {R} rows D={D} nbits=4"
-    yield Case("decode", name, make, partial(floors.moved, count=moved), R)
 
 
 def _time(case: Case) -> Time:
@@ -123,7 +107,7 @@ def _time(case: Case) -> Time:
     except Exception as error:  # the gate says so of the launcher; the other cases go on
         return _line(case, [], f"the launcher fails: {words(error)}")
     try:
-        return _line(case, _kernels(launched))
+        return _line(case, kernels(launched))
     except sass.MismatchError as error:
         return _line(case, [], str(error))
 
@@ -134,7 +118,8 @@ def _launches(case: Case) -> list[Launch]:
     return launches("sm_90", launch, bound(OPS[case.op], case.make("meta")))
 
 
-def _kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
+def kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
+    """What each launch takes. Raises sass.MismatchError."""
     codes: dict[bytes, list[sass.Instruction]] = {}
     for one in launched:
         if one.code not in codes:
@@ -177,7 +162,7 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     try:
         runs = _runs(work, values, code)
         cycles = pipes.total(code, runs, work.conflicts(values), floors.GATHER if work.gathers else 0.0)
-        moved = work.moved(values)
+        moved, again = work.moved(values), work.again(values)
     except AttributeError as error:
         raise sass.MismatchError(f"{where} asks for a parameter that it lacks: {error.name}") from error
     except sass.MismatchError as error:
@@ -186,6 +171,7 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     scale = programs * values.warps / H200.clock
     seconds = {pipe: count * scale for pipe, count in cycles.items()}
     seconds["memory"] = moved / H200.copy
+    seconds["l2"] = seconds.get("l2", 0.0) + again / pipes.L2
     blocks = pipes.blocks(row.registers or 0, row.shared or 0, values.warps)
     most = max(seconds, key=lambda pipe: seconds[pipe])
     barriers = sum(count for one, count in zip(code, runs, strict=True) if one.opcode.startswith("BAR"))
@@ -193,7 +179,7 @@ def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     if blocks == 1 and "tensor" in seconds:
         rest = max(value for pipe, value in seconds.items() if pipe != "tensor")
         expected = max(expected, seconds["tensor"] + rest)
-    return _Kernel(seconds[most], expected, most, blocks)
+    return _Kernel(seconds[most], expected, most, blocks, moved)
 
 
 def _runs(work: Work, values: SimpleNamespace, code: sass.Code) -> list[float]:

@@ -118,6 +118,7 @@ def production(op: str) -> Iterator[tuple[Any, ...]]:
                 nbits,
                 group,
             )
+        yield t(N, 384, dtype=u8), t(1000, 384, dtype=torch.int8), t(1000), None, None, None, None, 8, 256
         for nbits in (4, 8):
             queries, mask = t(1000, 1536, dtype=torch.int8), t(huge, dtype=torch.bool)
             yield (

@@ -35,7 +35,8 @@ class Work(NamedTuple):
 
     units: multiply-adds of a program where the anchor is a product, else how many lanes run an anchor; the
     code has to agree. It may have more in a loop's turn than stated: then the loop is unrolled. conflicts:
-    cycles of a look-up in shared memory. gathers: loads of 16 bytes are of random places.
+    cycles of a look-up in shared memory. gathers: loads of 16 bytes are of random places. again: bytes of a
+    launch that reach other programs from L2, besides asynchronous copies, which are read in the code.
     """
 
     moved: Callable[[Values], float]
@@ -44,6 +45,7 @@ class Work(NamedTuple):
     units: Callable[[Values], float] | None = None
     conflicts: Callable[[Values], float] = lambda c: 1.0
     gathers: bool = False
+    again: Callable[[Values], float] = lambda c: 0.0
 
     def is_anchor(self, opcode: str) -> bool:
         return bool(self.anchor) and re.match(self.anchor, opcode) is not None
@@ -81,12 +83,26 @@ def _rescored(c: Values) -> float:
     return int(c.ids_ptr.numel()) * (12 + floors.sectors(c.D * c.store_ptr.element_size()))
 
 
+def _codes_again(name: str) -> Callable[[Values], float]:
+    """Rows of codes, once for each tile of queries."""
+    return lambda c: size(getattr(c, name)) * int(c.q_tiles)
+
+
 def _bank(c: Values) -> float:
     return 1.0 if c.NBITS <= 4 else floors.CONFLICTS
 
 
 WORK: dict[str, Work] = {
     "_add_rows": Work(all_of("x_ptr", "labels_ptr")),
+    "_adc_gather": Work(
+        lambda c: (
+            c.ids_ptr.numel() * (12 + floors.sectors(c.packed_ptr.element_size() * c.packed_ptr.shape[1]))
+        ),
+        LOOKUP,
+        lambda c: [(c.loads,)],
+        lambda c: c.BN * c.M,
+        _bank,
+    ),
     "_adc_scan": Work(
         all_of("packed_ptr", "scale_ptr", "mask_ptr", "extra_ptr", "out_ptr"),
         LOOKUP,
@@ -131,20 +147,30 @@ WORK: dict[str, Work] = {
         lambda c: [(_parts(c), c.steps)],
         lambda c: c.BN * c.BQ * c.BM * c.BS * c.steps * _parts(c),
         gathers=True,
+        again=_codes_again("packed_ptr"),
     ),
     "_rescore": Work(_rescored, r"FFMA", lambda c: [(cdiv(c.D, c.BD),)], lambda c: c.BR * c.D),
     "_scalar_encode": Work(all_of("x_ptr", "out_ptr")),
+    "_scalar_scan": Work(
+        all_of("codes_ptr", "scale_ptr", "bias_ptr", "mask_ptr", "out_ptr"),
+        TENSOR,
+        lambda c: [(c.steps, 1 if c.CHUNKS else _chunks(c))],
+        lambda c: c.steps * c.BQ * c.BN * c.CB * (8 // c.NBITS) * _chunks(c),
+        again=_codes_again("codes_ptr"),
+    ),
     "_scan_dot": Work(
         all_of("codes_ptr", "mask_ptr", "out_ptr"),
         TENSOR,
         lambda c: [(c.steps, _chunks(c))],
         lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
+        again=_codes_again("codes_ptr"),
     ),
     "_scan_few": Work(
         all_of("codes_ptr", "mask_ptr", "out_ptr"),
         TENSOR,
         lambda c: [(c.steps, _chunks(c))],
         lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
+        again=_codes_again("codes_ptr"),
     ),
     "_scan_popcount": Work(
         all_of("codes_ptr", "mask_ptr", "out_ptr"),
@@ -159,6 +185,7 @@ WORK: dict[str, Work] = {
         lambda c: c.BN * c.BQ * c.D * _parts(c),
     ),
     "_search": Work(all_of("x_ptr", "out_ptr"), r"FSETP", lambda c: [(cdiv(c.rows, c.BN),)]),
+    "_split": Work(all_of("queries_ptr", "parts_ptr")),
     "_table": Work(all_of("table_ptr")),
     "_to_floats": Work(all_of("whole_ptr", "sums_ptr")),
     "_weigh": Work(all_of("weights_ptr")),

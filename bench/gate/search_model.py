@@ -1,0 +1,175 @@
+"""Every launch, byte and wait of one search of PQ codes on an H200: modelled, nothing of it measured.
+
+    python -m bench.gate.search_model [--write]
+
+The search itself runs on tensors without memory that are said to be on a GPU, so its chunks, its candidates
+and its operators are those of the code. An operator of gpuzip takes what bench/gate/model.py says of its
+kernels, one of torch its bytes at the rate of copies, and no launch less than _LAUNCH. It is the second of
+two searches: what depends on the codes alone is kept from the first. --write puts the table into
+bench/results/compile_gate_search.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.columns import aligned
+from bench.markdown import RESULTS
+from bench.roof.floors import H200
+from gpuzip import Codes, ProductQuantizer, capture
+from gpuzip.codecs.pq import Codebook
+from gpuzip.ops import OPS
+
+PATH = RESULTS / "compile_gate_search.csv"
+HEADS = ["queries", "metric", "step", "calls", "launches", "bytes", "modelled"]
+_MEMORY = 141 * 10**9  # of an H200
+_LAUNCH = 2e-6  # seconds: what the least kernel takes on a GPU, an estimate
+_WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
+_VIEWS = {
+    f"aten::{name}"
+    for name in ("view", "_unsafe_view", "slice", "select", "expand", "unsqueeze", "squeeze", "permute")
+} | {f"aten::{name}" for name in ("transpose", "t", "detach", "alias", "split", "unbind", "as_strided")}
+_VIEWS |= {"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::lift_fresh", "prim::device"}
+
+
+class Step(NamedTuple):
+    """An operator with its arguments, of which tensors have no memory. bytes: that go in and come out."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    bytes: int
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes what is launched and waited for; what the CPU would read of the GPU are guesses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+        self.waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        if name in _WAITS:
+            self.waits += 1
+            return _guess(name, args[0])
+        out = func(*args, **(kwargs or {}))
+        if name not in _VIEWS:
+            read = args[1:] if name == "aten::gather" else args  # which reads little of its first
+            size = _bytes(read) + _bytes(out if isinstance(out, tuple) else (out,))
+            self.steps.append(Step(name, args, size))
+        return out
+
+
+def _guess(name: str, tensor: Tensor) -> Any:
+    """No query is unsure, values are 1, and nothing is wrong."""
+    if name == "aten::nonzero":
+        return tensor.new_empty((0, tensor.ndim), dtype=torch.int64)
+    return tensor.dtype != torch.bool if tensor.ndim == 0 and not tensor.is_floating_point() else 1.0
+
+
+def _bytes(values: Any) -> int:
+    """Of the tensors among them; a broadcast one is read once."""
+    total = 0
+    for value in values:
+        if isinstance(value, Tensor):
+            real = [n for n, stride in zip(value.shape, value.stride(), strict=True) if stride]
+            total += torch.Size(real).numel() * value.element_size()
+    return total
+
+
+@contextmanager
+def _a_gpu() -> Iterator[None]:
+    """Tensors without memory, and a CPU that is said to be a GPU."""
+    with (
+        mock.patch.object(capture, "_GPUS", {"cuda", "cpu"}),
+        mock.patch.object(
+            torch.cuda, "get_device_properties", return_value=SimpleNamespace(total_memory=_MEMORY)
+        ),
+        FakeTensorMode(),
+    ):
+        yield
+
+
+def recorded(N: int, Q: int, k: int, metric: str) -> _Recorder:
+    """A search of N codes of 48 sub-spaces for Q queries, the second of its kind."""
+    with _a_gpu():
+        codec = ProductQuantizer(48, 8, codebook=Codebook(torch.empty(48, 256, 8), 384))
+        codes = Codes(codec, torch.empty(N, 48, dtype=torch.uint8))
+        for _ in range(2):
+            recorder = _Recorder()
+            with recorder:
+                codes.search(torch.empty(Q, 384), k=k, metric=metric)
+    return recorder
+
+
+def _cost(step: Step) -> tuple[int, float, float]:
+    """Launches, the bytes that they move from and to memory, and seconds."""
+    from bench.gate import model
+    from bench.gate.build import launches
+
+    op = step.name.removeprefix("gpuzip::")
+    if op == step.name:
+        return 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)
+    module, _, launcher = OPS[op].kernel.partition(":")
+    meta = [torch.empty_like(a, device="meta") if isinstance(a, Tensor) else a for a in step.arguments]
+    found = launches("sm_90", getattr(importlib.import_module(module), launcher), meta)
+    kernels = [kernel for _, kernel in model.kernels(found)]
+    seconds = sum(max(_LAUNCH, kernel.seconds) for kernel in kernels)
+    return len(found), sum(kernel.moved for kernel in kernels), seconds
+
+
+def table(N: int = 10**8, k: int = 100) -> list[list[str]]:
+    """A line for each operator, one for all others of torch, and a sum."""
+    lines = []
+    for Q, metric in ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine")):
+        recorder = recorded(N, Q, k, metric)
+        known: dict[str, tuple[int, float, float]] = {}
+        groups: dict[str, list[float]] = {}
+        for step in recorder.steps:
+            key = f"{step.name} {[a.shape if isinstance(a, Tensor) else a for a in step.arguments]}"
+            if key not in known:
+                known[key] = _cost(step)
+            name = step.name.removeprefix("gpuzip::") if step.name.startswith("gpuzip") else "torch"
+            group = groups.setdefault(name, [0, 0, 0, 0.0])
+            for i, value in enumerate((1, *known[key])):
+                group[i] += value
+        groups["in all"] = [sum(group[i] for group in groups.values()) for i in range(4)]
+        for name, (calls, count, size, seconds) in groups.items():
+            lines.append([str(Q), metric, name, *(f"{n:.0f}" for n in (calls, count, size)), _ms(seconds)])
+        lines.append([str(Q), metric, "waits for the GPU", str(recorder.waits), "", "", ""])
+    return lines
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gate.search_model")
+    parser.add_argument("--write", action="store_true", help=f"write {PATH.name}")
+    write = parser.parse_args().write
+    lines = table()
+    print("Modelled search of 1e8 codes, m=48, k=100; nothing of it is measured:")
+    print(aligned(HEADS, lines, left={"metric", "step"}))
+    if write:
+        with PATH.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEADS, *lines])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
