@@ -34,6 +34,10 @@ class Floor(float):
         found.pipe = pipe
         return found
 
+    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]
+        """For pickle, by which the gate's processes answer."""
+        return float(self), self.pipe
+
 
 def slowest(**pipes: float) -> Floor:
     """Of the seconds that each pipe takes, the most."""
