@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ._bits import load_code
 from ._launch import launch_or
+from ._row_scan import TILES as ROW_TILES
 from ._row_scan import RowTile, scan_rows
 from .decode import decode
 
@@ -66,6 +67,10 @@ def _tile(Q: int, S: int, half: bool) -> Tile:
     BS = min(S, 32)
     BM = 1 if BS < S else min(BD, 16 * S) // S
     return Tile(128, BQ, BM, BS, half)
+
+
+#: What a sweep times: rows decoded first, and decoded in the product.
+TILES = (*ROW_TILES, Tile(128, 128, 8, 8, True), Tile(128, 64, 8, 8, True), Tile(256, 128, 8, 8, True))
 
 
 @triton.jit

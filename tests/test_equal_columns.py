@@ -47,20 +47,21 @@ SIZES = [(1031, 3, 17, 3), (37, 3, 5, 4), (301, 2, 200, 8)]
 
 @pytest.mark.parametrize("size", SIZES)
 def test_labels_name_centroids(size, disturbed):
-    x, centroids = apart(*size, "cpu")
+    N, M, K, S = size
+    x, centroids = apart(N, M, K, S, "cpu")
     labels = launcher("assign")(x, centroids, False).long()
-    assert int(labels.max()) < size[2]
-    M, S = size[1], size[3]
+    assert int(labels.max()) < K
     chosen = centroids[torch.arange(M), labels]
     assert bool(((x.view(-1, M, S) - chosen).abs() < 0.1).all())  # each row is within 0.1 of its centroid
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_step_counts_every_row(size, disturbed):
-    x, centroids = apart(*size, "cpu")
+    N, M, K, S = size
+    x, centroids = apart(N, M, K, S, "cpu")
     sums, counts = launcher("kmeans_step")(x, centroids)
-    assert counts.sum(1).tolist() == [size[0]] * size[1]
-    torch.testing.assert_close(sums.sum(1), x.view(size[0], size[1], size[3]).sum(0), rtol=1e-4, atol=1e-2)
+    assert counts.sum(1).tolist() == [N] * M
+    torch.testing.assert_close(sums.sum(1), x.view(N, M, S).sum(0), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("K", [3, 5, 13])

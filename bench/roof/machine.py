@@ -82,7 +82,8 @@ class Rehearsal:
         op = OPS[case.op]
         module, _, name = op.kernel.partition(":")
         launch = launch or getattr(importlib.import_module(module), name)
-        problems = [b.row for b in build("sm_90", name, launch, [bound(op, case.make("meta"))]) if not b.code]
+        arguments = tuple(bound(op, case.make("meta")))
+        problems = [b.row for b in build("sm_90", name, launch, [arguments]) if not b.code]
         if problems:
             raise RuntimeError("; ".join(map(str, problems)))
         return self._nothing

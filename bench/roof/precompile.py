@@ -37,7 +37,7 @@ def compile_case(index: int, name: str) -> str:
     op = OPS[case.op]
     module, _, launcher = op.kernel.partition(":")
     launch = getattr(importlib.import_module(module), launcher)
-    built = build(name, launcher, launch, [bound(op, case.make("meta"))])
+    built = build(name, launcher, launch, [tuple(bound(op, case.make("meta")))])
     return "; ".join(str(b.row) for b in built if not b.code)
 
 

@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--rehearse", action="store_true", help="profile nothing")
     chosen = parser.parse_args()
     if chosen.one:
-        run_one(*chosen.one, "cuda")
+        run_one(chosen.one[0], chosen.one[1], "cuda")
         return 0
     files = [path for path in (folder() / NAME, RESULTS / NAME) if path.exists()]
     if not files:
