@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -193,8 +193,8 @@ def build(
     target: str,
     launcher: str,
     launch: Callable[..., Any],
-    once: Iterable[tuple[Any, ...]],
-    apart: Iterable[tuple[Any, ...]] = (),
+    once: Iterable[Sequence[Any]],
+    apart: Iterable[Sequence[Any]] = (),
 ) -> list[Built]:
     """What the launcher compiles on a target. No launch knows of another's fallbacks.
 

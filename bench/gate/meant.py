@@ -60,6 +60,7 @@ class Excuse(NamedTuple):
 EXCUSED = [
     Excuse("_assign_halves", "stores", "rows of 4 or 8 values: each loaded four times takes more", "BK=16"),
     Excuse("_lloyd", "stores", "few programs run, and wait for each other's loads longer than for stores"),
+    Excuse("_lloyd", "blocks", "there are fewer programs than multiprocessors"),
     Excuse("_lloyd", "warps", "sums of 16 centroids are a product of 16 rows"),
     Excuse("_scan_rows", "blocks", "the copies of three steps are under way beside each product"),
     Excuse("_product_scan", "blocks", "fewer queries a program would decode rows once more", "BQ=128"),

@@ -6,14 +6,14 @@ The search itself runs on tensors without memory that are said to be on a GPU, s
 and its operators are those of the code. An operator of gpuzip takes what bench/gate/model.py says of its
 kernels, one of torch its bytes at the rate of copies, and no launch less than _LAUNCH. It is the second of
 two searches: what depends on the codes alone is kept from the first. --write puts the table into
-bench/results/compile_gate_search.csv.
+bench/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,14 +27,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.columns import aligned
-from bench.markdown import RESULTS
+from bench.markdown import ROOT, table
 from bench.roof.floors import H200
 from gpuzip import Codes, ProductQuantizer, capture
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
 
-PATH = RESULTS / "compile_gate_search.csv"
-HEADS = ["queries", "metric", "step", "calls", "launches", "bytes", "modelled"]
+PAGE = ROOT / "bench" / "README.md"
+HEADS = ["queries, metric", "operator", "calls", "launches", "bytes", "modelled", "waits"]
+SEARCHES = ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine"))
+_PLACE = re.compile(r"(<!-- search -->\n).*?(<!-- /search -->)", re.DOTALL)
 _MEMORY = 141 * 10**9  # of an H200
 _LAUNCH = 2e-6  # seconds: what the least kernel takes on a GPU, an estimate
 _WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
@@ -51,6 +53,11 @@ class Step(NamedTuple):
     name: str
     arguments: tuple[Any, ...]
     bytes: int
+
+    @property
+    def op(self) -> str:
+        """Of gpuzip, or ""."""
+        return self.name.removeprefix("gpuzip::") if self.name.startswith("gpuzip::") else ""
 
 
 class _Recorder(TorchDispatchMode):
@@ -121,10 +128,9 @@ def _cost(step: Step) -> tuple[int, float, float]:
     from bench.gate import model
     from bench.gate.build import launches
 
-    op = step.name.removeprefix("gpuzip::")
-    if op == step.name:
+    if not step.op:
         return 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)
-    module, _, launcher = OPS[op].kernel.partition(":")
+    module, _, launcher = OPS[step.op].kernel.partition(":")
     meta = [torch.empty_like(a, device="meta") if isinstance(a, Tensor) else a for a in step.arguments]
     found = launches("sm_90", getattr(importlib.import_module(module), launcher), meta)
     kernels = [kernel for _, kernel in model.kernels(found)]
@@ -132,42 +138,49 @@ def _cost(step: Step) -> tuple[int, float, float]:
     return len(found), sum(kernel.moved for kernel in kernels), seconds
 
 
-def table(N: int = 10**8, k: int = 100) -> list[list[str]]:
-    """A line for each operator, one for all others of torch, and a sum."""
-    lines = []
-    for Q, metric in ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine")):
-        recorder = recorded(N, Q, k, metric)
-        known: dict[str, tuple[int, float, float]] = {}
-        groups: dict[str, list[float]] = {}
-        for step in recorder.steps:
-            key = f"{step.name} {[a.shape if isinstance(a, Tensor) else a for a in step.arguments]}"
-            if key not in known:
-                known[key] = _cost(step)
-            name = step.name.removeprefix("gpuzip::") if step.name.startswith("gpuzip") else "torch"
-            group = groups.setdefault(name, [0, 0, 0, 0.0])
-            for i, value in enumerate((1, *known[key])):
-                group[i] += value
-        groups["in all"] = [sum(group[i] for group in groups.values()) for i in range(4)]
-        for name, (calls, count, size, seconds) in groups.items():
-            lines.append([str(Q), metric, name, *(f"{n:.0f}" for n in (calls, count, size)), _ms(seconds)])
-        lines.append([str(Q), metric, "waits for the GPU", str(recorder.waits), "", "", ""])
-    return lines
+def lines(N: int = 10**8, k: int = 100) -> list[list[str]]:
+    """A line for each operator of gpuzip, one for all of torch, their sum, and the waits of each search."""
+    return [line for Q, metric in SEARCHES for line in _lines(recorded(N, Q, k, metric), Q, metric)]
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+def _lines(recorder: _Recorder, Q: int, metric: str) -> Iterator[list[str]]:
+    known: dict[str, tuple[int, float, float]] = {}
+    groups: dict[str, list[float]] = {}
+    for step in recorder.steps:
+        key = f"{step.name} {[a.shape if isinstance(a, Tensor) else a for a in step.arguments]}"
+        if key not in known:
+            known[key] = _cost(step)
+        group = groups.setdefault(step.op or "torch", [0, 0, 0.0, 0.0])
+        for i, value in enumerate((1, *known[key])):
+            group[i] += value
+    groups["in all"] = [sum(group[i] for group in groups.values()) for i in range(4)]
+    for name, (calls, launches, size, seconds) in groups.items():
+        waits = str(recorder.waits) if name == "in all" else ""
+        numbers = [
+            f"{calls:.0f}",
+            f"{launches:.0f}",
+            f"{size / 1e9:,.3g} GB",
+            f"{seconds * 1e3:.3g} ms",
+            waits,
+        ]
+        yield [f"{Q:,}, {metric}", name, *numbers]
+
+
+def written(page: str, found: list[list[str]]) -> str:
+    """The page with these lines in its place for them."""
+    body = "\n".join(table(HEADS, found))
+    return _PLACE.sub(lambda place: f"{place[1]}{body}\n{place[2]}", page)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gate.search_model")
-    parser.add_argument("--write", action="store_true", help=f"write {PATH.name}")
+    parser.add_argument("--write", action="store_true", help=f"write the table of {PAGE.name}")
     write = parser.parse_args().write
-    lines = table()
+    found = lines()
     print("Modelled search of 1e8 codes, m=48, k=100; nothing of it is measured:")
-    print(aligned(HEADS, lines, left={"metric", "step"}))
+    print(aligned(HEADS, found, left={HEADS[0], HEADS[1]}))
     if write:
-        with PATH.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEADS, *lines])
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
     return 0
 
 
