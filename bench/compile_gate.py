@@ -75,12 +75,12 @@ class _Work(NamedTuple):
 def compile_op(target: str, op: str, every: bool = False) -> _Work:
     """What the launcher of an op compiles on a target, and the tiles that it chose."""
     module, launcher = _kernel(op)
-    samples = list(OPS[op].samples("cpu"))
-    once, apart = list(production(op)) or samples, []
-    if every:
-        once, apart = list(odd(op)), [*production(op), *samples]
     tiles = Tiles()
     with tiles.watch(_modules()):
+        samples = list(OPS[op].samples("cpu"))
+        once, apart = list(production(op)) or samples, []
+        if every:
+            once, apart = list(odd(op)), [*production(op), *samples]
         return _Work(build(target, launcher, getattr(module, launcher), once, apart), tiles)
 
 
@@ -111,12 +111,13 @@ def gate(ops: list[str], targets: list[str], jobs: int, every: bool = False) -> 
         problems += meant.never_built({row.kernel for row in rows}, OPS)
         if every:
             problems += _unreached([d.result.tiles for d in done if d.result is not None])
-    times, of_times = _times(ops) if "sm_90" in targets else ([], [])
+    alive = [d.op for d in done if d.target == "sm_90" and d.result is not None]
+    times, of_times = _times(alive)
     return Found(rows, problems + of_times, times)
 
 
 def _times(ops: list[str]) -> tuple[list[model.Time], list[str]]:
-    """And what is wrong with them, but for what is wrong with the kernels themselves."""
+    """Of the cases of ops that compile; and what is wrong with them."""
     cased = {op for op, _ in model.LIMITS}
     done = workers.run(model_op, ["sm_90"], [op for op in ops if op in cased], 1)
     times = [time for d in done if d.result is not None for time in d.result]

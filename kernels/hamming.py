@@ -316,9 +316,8 @@ def _words(rows: Tensor) -> tuple[Tensor, int]:
 def _like(queries: Tensor, codes: Tensor) -> Tensor:
     """Queries by rows, in the elements of the codes: words, or bytes."""
     queries = queries.contiguous()
-    if codes.dtype == torch.int32 and _words(queries)[1] == 1:  # they start at an odd byte
-        queries = queries.clone()
-    return queries.view(codes.dtype)
+    at_odd_byte = codes.dtype == torch.int32 and _words(queries)[1] == 1
+    return (queries.clone() if at_odd_byte else queries).view(codes.dtype)
 
 
 def _units(length: int, most: int) -> dict[str, int]:

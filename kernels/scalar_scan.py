@@ -287,12 +287,10 @@ def scalar_scan(
     mask = None if mask is None else mask.contiguous().view(torch.uint8)
     args = (query_scale.contiguous(), query_offset, codes, scale, bias, mask, out, N, Q)
     tile = tile or _tile(Q, B, nbits, group, compile_target())
-    if tile.on_tensor_cores:
-        launch_or(
-            "_scalar_scan[int8 tensor cores]",
-            lambda: _launch_products(tile, queries, nbits, group, *args),
-            lambda: _launch_plain(_plain_tile(Q), queries, nbits, group, *args),
-        )
-    else:
-        _launch_plain(tile, queries, nbits, group, *args)
+    launch = _launch_products if tile.on_tensor_cores else _launch_plain
+    launch_or(
+        "_scalar_scan[int8 tensor cores]",
+        lambda: launch(tile, queries, nbits, group, *args),
+        lambda: _launch_plain(_plain_tile(Q), queries, nbits, group, *args),
+    )
     return out

@@ -370,6 +370,7 @@ def test_a_search_that_waits_for_the_gpu_is_seen(capturing):
 
     for module in ("gpuzip.codes", "gpuzip.codecs._pq_scorer"):
         capturing.setattr(f"{module}.is_capturing", lambda device: False)
+    capturing.setattr(_pq_scorer, "_many_queries", lambda device: 1)
     codes = fake_codes()
     primed(codes, capturing)
     scorer = codes.codec.scorer(codes, torch.empty(200, 384), "ip")

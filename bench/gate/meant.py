@@ -59,6 +59,8 @@ class Excuse(NamedTuple):
 
 EXCUSED = [
     Excuse("_assign_halves", "stores", "rows of 4 or 8 values: each loaded four times takes more", "BK=16"),
+    Excuse("_decode_rotated", "stores", "chunks of 8 bytes or less become rows of an operand", "W=4"),
+    Excuse("_decode_rotated", "stores", "chunks of 8 bytes or less become rows of an operand", "W=2"),
     Excuse("_lloyd", "stores", "few programs run, and wait for each other's loads longer than for stores"),
     Excuse("_lloyd", "blocks", "there are fewer programs than multiprocessors"),
     Excuse("_lloyd", "warps", "sums of 16 centroids are a product of 16 rows"),

@@ -228,8 +228,9 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
                     yield t(N, D), t(1, (1 << nbits) - 1), nbits
         for nbits, D in product((1, 2, 4, 8), (1, 3)):
             yield t(N, D), t(1, (1 << nbits) - 1), nbits
-        for D in (16, 64):  # bytes of few boundaries
+        for D in (8, 16, 24, 64, 127):  # bytes of few boundaries
             yield t(N, D), t(1, 15), 8
+        yield t(N, 8), t(1, 15), 4
     elif op == "decode":
         for (S, M), nbits, dtype in product(
             ((1, 1024), (2, 512), (4, 256), (8, 128)), (7, 8, 9, 10), (torch.float32, half)
@@ -243,7 +244,7 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
         for K in (2, 4):
             yield t(N, 64), t(1, K, 64), False
     elif op == "hamming_scan":
-        for Q, B in product((2, 3, 8), (3, 4)):
+        for Q, B in (*product((2, 3, 8), (3, 4)), *product((1, 2, 3), (7, 13, 20, 38)), (17, 4)):
             yield t(Q, B, dtype=u8), t(N, B, dtype=u8), None, 32
     elif op == "centroid_sums":
         for D in (16, 32, 64):
@@ -268,6 +269,12 @@ def odd(op: str) -> Iterator[tuple[Any, ...]]:
         for D in (1, 2, 4, 16, 32, 64, 128):
             for d in (D, D + 1, D + 2):  # words of 4, 1 and 2 values
                 yield t(N, d), t(1), t(1), 255
+    elif op == "scalar_scan":
+        from gpuzip.kernels import scalar_scan
+
+        for Q, nbits in product((1, 2, 4), (4, 8)):  # the simple form, that no target needs
+            rows, queries = t(N, 48 * nbits, dtype=u8), t(Q, 384, dtype=torch.int8)
+            yield rows, queries, t(Q), t(Q), t(N), t(N), None, nbits, 256, scalar_scan._plain_tile(Q)
     elif op == "rescore":
         for D in (1, 32, 64, 128):
             yield t(1, D), t(N, D), t(1, 100, dtype=torch.int64), "cosine", None, None

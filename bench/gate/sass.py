@@ -102,11 +102,12 @@ def runs(code: Code, anchor: Callable[[Instruction], bool], nests: Sequence[Sequ
 
 
 def _matched(chain: list[Loop], nest: Sequence[float]) -> Sequence[float]:
-    """The trips of a chain of loops; one that runs once may have gone."""
+    """The trips of a chain of loops; those that run once may have gone."""
     if any(not a.holds(b) for a, b in itertools.pairwise(chain)):
         raise MismatchError("loops with an anchor side by side in a loop; unrolled with a remainder?")
-    if len(chain) < len(nest):
-        nest = [trips for trips in nest if trips != 1]
+    nest = list(nest)
+    while len(chain) < len(nest) and 1 in nest:
+        nest.remove(1)
     if len(chain) != len(nest):
         raise MismatchError(f"{len(chain)} loops around the anchor, where {len(nest)} are declared")
     return nest

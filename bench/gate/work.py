@@ -114,7 +114,7 @@ WORK: dict[str, Work] = {
         all_of("x_ptr", "out_ptr", "unsure_ptr"),
         TENSOR,
         lambda c: [(c.COLUMNS, c.STEPS, _tiles(c))],
-        lambda c: c.COLUMNS * c.STEPS * c.BN * 4 * c.SP * c.BK * _tiles(c),
+        lambda c: c.COLUMNS * c.STEPS * c.PER * c.BN * 4 * c.SP * c.BK * _tiles(c),
     ),
     "_center": Work(all_of("c_ptr")),
     "_count": Work(
