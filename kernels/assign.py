@@ -49,8 +49,8 @@ def _tile(K: int, S: int, per: int = 1, exact: bool = False, target: str = "") -
     BK = min(max(16, triton.next_power_of_2(K)), most, 4096 // padded(S))
     if BK > 64 or K > BK:
         return Tile(64, BK, 4, 8 if K <= BK else 1, 1)
-    is_wide = S > (8 if target == "cuda 100" else 32)  # 128 rows would spill
-    return Tile(64 if is_wide else 128, BK, 4, 1, max(1, 8 // per))
+    widest = 8 if target == "cuda 100" else 32  # of 128 rows: more spills
+    return Tile(64 if widest < S else 128, BK, 4, 1, max(1, 8 // per))
 
 
 def _in_slots(S: int, target: str) -> bool:
