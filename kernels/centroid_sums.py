@@ -2,9 +2,10 @@
 
 sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n with labels[n, m] == k; counts[m, k] = how many there are.
 Values become whole numbers, x * 2**e, which are added atomically: sums of whole numbers are the same in any
-order, so they repeat bit for bit. Each column has an e, such that N of its largest value stay within 2**62:
-of 2**b rows, a value loses digits only below 2**(b - 62) of the largest in its column. A column that holds
-inf or NaN gives it to all its sums.
+order, so they repeat bit for bit. Each column has an e, such that N of its largest value stay within 2**62.
+What x * 2**e has beside its whole part, if anything, is a second whole number: of 2**b rows, a value loses
+digits only below 2**(2*b - 100) of the largest in its column. A column that holds inf or NaN gives it to all
+its sums.
 Layouts: x (N, M*S) with any row stride, labels (N, M), reach (M*S,) the largest |x| of each column -> sums
 (M, K, S) float32, counts (M, K) int32.
 Bytes moved: N*D*4 and N*M*(1 or 4) in, N*D*8 and N*M*4 of additions, which meet in L2 where the sums fit
@@ -37,9 +38,28 @@ def _exponents(reach, bits):
     return e >> 1, e - (e >> 1)
 
 
-@triton.jit(do_not_specialize=["N", "M", "K", "bits"])
+@triton.jit
+def whole_parts(x, reach, bits):
+    """x * 2**e as a whole number, and what it leaves, times 2**(62 - bits), as another; 0 past float32."""
+    a, b = _exponents(reach, bits)
+    size = tl.abs(x) * power_of_two(a + 127) * power_of_two(b + 127)
+    size = tl.where(reach < float("inf"), size, 0.0)
+    floor = tl.floor(size)
+    whole, rest = floor.to(tl.int64), ((size - floor) * power_of_two(189 - bits)).to(tl.int64)
+    return tl.where(x < 0, -whole, whole), tl.where(x < 0, -rest, rest)
+
+
+@triton.jit
+def from_parts(whole, rest, reach, bits):
+    """The float32 of a sum of whole parts and a sum of rests; inf or NaN in a column that holds it."""
+    a, b = _exponents(reach, bits)
+    total = whole.to(tl.float32) + rest.to(tl.float32) * power_of_two(65 + bits)
+    return tl.where(reach < float("inf"), total * power_of_two(127 - b) * power_of_two(127 - a), reach)
+
+
+@triton.jit(do_not_specialize=["N", "M", "K", "E", "bits"])
 def _add_rows(
-    x_ptr, labels_ptr, reach_ptr, sums_ptr, counts_ptr, N, M, K, stride_n, bits,
+    x_ptr, labels_ptr, reach_ptr, sums_ptr, counts_ptr, N, M, K, E, stride_n, bits,
     S: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     t = tl.arange(0, BN * BD)  # rows and columns on one axis, columns first: the lanes of a warp share a row
@@ -50,10 +70,10 @@ def _add_rows(
     x = tl.load(x_ptr + n * stride_n + d, mask=there, other=0.0)
     cell = m.to(tl.int64) * K + tl.load(labels_ptr + n * M + m, mask=there, other=0).to(tl.int32)
     reach = tl.load(reach_ptr + d, mask=there, other=0.0)
-    a, b = _exponents(reach, bits)
-    scaled = x * power_of_two(a + 127) * power_of_two(b + 127)
-    whole = tl.where(reach < float("inf"), scaled, 0.0).to(tl.int64)
-    tl.atomic_add(sums_ptr + cell * S + (d - m * S), whole, mask=there, sem="relaxed")
+    whole, rest = whole_parts(x, reach, bits)
+    sums_ptr += cell * S + (d - m * S)
+    tl.atomic_add(sums_ptr, whole, mask=there, sem="relaxed")
+    tl.atomic_add(sums_ptr + E, rest, mask=there & (rest != 0), sem="relaxed")  # rarely any
     tl.atomic_add(counts_ptr + cell, 1, mask=there & (d == m * S), sem="relaxed")
 
 
@@ -62,10 +82,9 @@ def _to_floats(whole_ptr, reach_ptr, sums_ptr, K, E, bits, S: tl.constexpr, BE: 
     e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
     d = e // (K.to(tl.int64) * S) * S + e % S
     reach = tl.load(reach_ptr + d, mask=e < E, other=0.0)
-    a, b = _exponents(reach, bits)
     whole = tl.load(whole_ptr + e, mask=e < E, other=0)
-    total = whole.to(tl.float32) * power_of_two(127 - b) * power_of_two(127 - a)
-    tl.store(sums_ptr + e, tl.where(reach < float("inf"), total, reach), mask=e < E)
+    rest = tl.load(whole_ptr + E + e, mask=e < E, other=0)
+    tl.store(sums_ptr + e, from_parts(whole, rest, reach, bits), mask=e < E)
 
 
 def column_reach(x: Tensor) -> Tensor:
@@ -80,7 +99,7 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int, reach: Tensor | None = None
     """
     (N, D), M = x.shape, labels.shape[1]
     S = D // M
-    whole = torch.zeros((M, K, S), dtype=torch.int64, device=x.device)
+    whole = torch.zeros((2, M, K, S), dtype=torch.int64, device=x.device)
     counts = torch.zeros((M, K), dtype=torch.int32, device=x.device)
     sums = torch.zeros((M, K, S), dtype=torch.float32, device=x.device)
     if N == 0:
@@ -88,11 +107,10 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int, reach: Tensor | None = None
     x = x if x.stride(1) == 1 else x.contiguous()
     reach, bits, (BN, BD) = column_reach(x) if reach is None else reach, N.bit_length(), _tile(D)
     _add_rows[(triton.cdiv(N, BN), triton.cdiv(D, BD))](
-        x, labels.contiguous(), reach, whole, counts, N, M, K, x.stride(0), bits,
+        x, labels.contiguous(), reach, whole, counts, N, M, K, M * K * S, x.stride(0), bits,
         S=S, BN=BN, BD=BD, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
-    E = whole.numel()
-    _to_floats[(triton.cdiv(E, 512),)](
-        whole, reach, sums, K, E, bits, S=S, BE=512, num_warps=4, enable_fp_fusion=False
+    _to_floats[(triton.cdiv(sums.numel(), 512),)](
+        whole, reach, sums, K, sums.numel(), bits, S=S, BE=512, num_warps=4, enable_fp_fusion=False
     )
     return sums, counts
