@@ -1,6 +1,8 @@
 """Every operator against its reference, on every sample, and as a citizen of torch."""
 
 import importlib.util
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -8,28 +10,36 @@ from torch import Tensor
 
 from gpuzip.ops import OPS, Op
 from gpuzip.ops._lanes import use_loops
+from tests.launchers import covering, launcher_of
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-CASES = [
-    pytest.param(op, i, id=f"{op.name}-{i}")
-    for op in OPS.values()
-    for i in range(len(list(op.samples("cpu"))))
-]
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CPU_LANES = [
-    pytest.param(op, i, lane, id=f"{op.name}-{i}-{lane}")
+    pytest.param(op, lane, id=f"{op.name}-{lane}")
     for op in OPS.values()
-    for i in range(len(list(op.samples("cpu"))))
     for lane in ("torch", *(["loops"] if HAS_NUMBA and op.loops else []))
 ]
-ROADS = [pytest.param(*case.values, "cpu", id=case.id) for case in CPU_LANES] + [
-    pytest.param(*case.values, "", "cuda", id=f"{case.id}-cuda") for case in CASES if len(DEVICES) > 1
-]
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+needs_the_interpreter = pytest.mark.skipif(
+    not HAS_TRITON or torch.cuda.is_available(), reason="the interpreter stands in for a GPU"
+)
+each_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 
 
-def sample(op: Op, i: int, device: str) -> tuple:
-    return list(op.samples(device))[i]
+@cache
+def samples(op: Op) -> list[tuple]:
+    return list(op.samples("cpu"))
+
+
+def for_each_sample(
+    op: Op, check: Callable[[tuple], None], device: str = "cpu", numbers: list[int] | None = None
+) -> None:
+    """Run a check on all samples of an operator, or on those with these numbers; name the one that fails."""
+    for i in range(len(samples(op))) if numbers is None else numbers:
+        try:
+            check(tuple(a.to(device) if isinstance(a, Tensor) else a for a in samples(op)[i]))
+        except Exception as error:
+            raise AssertionError(f"{op.name}, sample {i}: {error}") from error
 
 
 def outputs(result) -> tuple[Tensor, ...]:
@@ -37,7 +47,7 @@ def outputs(result) -> tuple[Tensor, ...]:
 
 
 def check_agreement(op: Op, args: tuple, got, want) -> None:
-    """The three families of DESIGN: exact, nearest (an index as near), close (float32 rounding)."""
+    """The three ways to agree: exact, nearest (an index as near), close (float32 rounding)."""
     for a, b in zip(outputs(got), outputs(want), strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
@@ -60,71 +70,95 @@ def check_nearest(x: Tensor, centroids: Tensor, got: Tensor, want: Tensor) -> No
     assert bool((chosen - nearest <= 1e-5 * (nearest + sub.square().sum(-1))).all())
 
 
-@pytest.mark.parametrize(("op", "i", "lane", "device"), ROADS)
-def test_matches_its_reference(op, i, lane, device):
-    args = sample(op, i, device)
-    want = op.reference(*[a.cpu() if isinstance(a, Tensor) else a for a in args])
-    with use_loops(lane == "loops"):
-        check_agreement(op, args, op.call(*args), want)
+def check_same_bytes(got, want) -> None:
+    for a, b in zip(outputs(got), outputs(want), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("op", "lane"), CPU_LANES)
+def test_matches_its_reference_with_any_number_of_threads(op, lane):
+    """Two runs give the same bytes, whatever the number of threads."""
+    threads = torch.get_num_threads()
+
+    def check(args: tuple) -> None:
+        with use_loops(lane == "loops"):
+            got = op.call(*args)
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                check_same_bytes(op.call(*args), got)
+        torch.set_num_threads(threads)
+        check_agreement(op, args, got, op.reference(*args))
+
+    try:
+        for_each_sample(op, check)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@each_op
+def test_a_gpu_matches_the_reference_and_repeats_itself(op):
+    def check(args: tuple) -> None:
+        got = op.call(*args)
+        check_same_bytes(op.call(*args), got)
+        want = op.reference(*[a.cpu() if isinstance(a, Tensor) else a for a in args])
+        check_agreement(op, args, got, want)
+
+    for_each_sample(op, check, "cuda")
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@each_op
 def test_opcheck(op, device):
-    for args in list(op.samples(device))[:6]:
-        torch.library.opcheck(op.call, args)
+    for_each_sample(op, lambda args: torch.library.opcheck(op.call, args), device, list(range(6)))
 
 
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@each_op
 def test_compiles_without_a_graph_break(op):
     torch._dynamo.reset()
     compiled = torch.compile(
         lambda *args: [out + 0 for out in outputs(op.call(*args))], fullgraph=True, backend="aot_eager"
     )
-    args = sample(op, 2, "cpu")
+    args = samples(op)[2]
     check_agreement(op, args, tuple(compiled(*args)), op.call(*args))
 
 
-@pytest.mark.parametrize(("op", "i", "lane", "device"), ROADS)
-def test_two_runs_are_the_same_bytes(op, i, lane, device):
-    args = sample(op, i, device)
-    with use_loops(lane == "loops"):
-        for a, b in zip(outputs(op.call(*args)), outputs(op.call(*args)), strict=True):
-            assert torch.equal(a, b)
+@needs_the_interpreter
+@each_op
+def test_kernel_in_the_interpreter_on_samples_that_reach_all_of_it(op, poison):
+    interpreted(op, covering(op, samples(op)))
 
 
-@pytest.mark.parametrize(("op", "i", "lane"), CPU_LANES)
-def test_any_number_of_threads_gives_the_same_bytes(op, i, lane):
-    args, threads = sample(op, i, "cpu"), torch.get_num_threads()
-    try:
-        with use_loops(lane == "loops"):
-            want = outputs(op.call(*args))
-            for count in (1, 3):
-                torch.set_num_threads(count)
-                for a, b in zip(outputs(op.call(*args)), want, strict=True):
-                    assert torch.equal(a, b)
-    finally:
-        torch.set_num_threads(threads)
+@pytest.mark.full
+@needs_the_interpreter
+@each_op
+def test_kernel_in_the_interpreter_on_every_sample(op, poison):
+    interpreted(op)
 
 
-@pytest.mark.skipif(not HAS_TRITON or torch.cuda.is_available(), reason="the interpreter stands in for a GPU")
-@pytest.mark.parametrize(("op", "i"), CASES)
-def test_kernel_in_the_interpreter(op, i, poison):
-    module, _, launcher = op.kernel.partition(":")
-    args = sample(op, i, "cpu")
-    kernel = getattr(importlib.import_module(module), launcher)
-    check_agreement(op, args, kernel(*args), op.reference(*args))
+def interpreted(op: Op, numbers: list[int] | None = None) -> None:
+    kernel = launcher_of(op)
+    for_each_sample(
+        op, lambda args: check_agreement(op, args, kernel(*args), op.reference(*args)), numbers=numbers
+    )
 
 
-@pytest.mark.skipif(not HAS_TRITON or torch.cuda.is_available(), reason="the interpreter stands in for a GPU")
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@needs_the_interpreter
+@each_op
 def test_kernel_takes_strided_inputs(op, poison):
-    module, _, launcher = op.kernel.partition(":")
-    args = sample(op, 3, "cpu")
-    kernel = getattr(importlib.import_module(module), launcher)
+    args, kernel = small_sample(op), launcher_of(op)
     strided = [spread(a) if isinstance(a, Tensor) else a for a in args]
     check_agreement(op, args, kernel(*strided), op.reference(*args))
     check_agreement(op, args, op.call(*strided), op.reference(*args))
+
+
+def small_sample(op: Op) -> tuple:
+    """The smallest sample whose tensors all have several rows."""
+    tensors = [[a for a in args if isinstance(a, Tensor)] for args in samples(op)]
+    sizes = {
+        i: sum(a.numel() for a in some) for i, some in enumerate(tensors) if all(len(a) > 1 for a in some)
+    }
+    return samples(op)[min(sizes, key=sizes.__getitem__)]
 
 
 def spread(t: Tensor) -> Tensor:
