@@ -20,7 +20,7 @@ from bench.matrices import token_matrix, word_vectors
 from bench.methods import Stored, methods
 from bench.record import passed, show, write
 from bench.weight_peers import version_of
-from gpuzip.quality import QualityMeter
+from gpuzip._core.quality import QualityMeter
 
 Row = dict[str, Any]
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from bench.roof.cases import bound, cases, floats, integers, present
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, adc_scan, assign, decode, hamming_scan, pack_bits, topk, unpack_bits
+from gpuzip.training.kmeans import kmeans
 
 _DEVICE, _N, _D, _TRAINED = "cuda", 1_000_000, 384, 65_536
 _PQ = ((48, 256), (96, 16), (64, 64))

@@ -31,8 +31,8 @@ from bench.roof.cases import floats, integers
 from bench.roof.results import Row, append, folder, stamp, text
 from gpuzip import ProductQuantizer
 from gpuzip.codecs.pq import Codebook
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, assign, topk
+from gpuzip.training.kmeans import kmeans
 
 NAME = "gpu_peers.csv"
 _BUDGET = 5.0  # seconds for the rounds of one race

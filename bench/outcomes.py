@@ -25,9 +25,9 @@ from bench.matrices import word_vectors
 from bench.record import passed, show, write
 from examples.rag_593k import real_rows
 from gpuzip import Codes, from_spec
-from gpuzip.outcome.grid import Candidate, families
-from gpuzip.outcome.trial import nearest
-from gpuzip.rows import Rows
+from gpuzip._core.rows import Rows
+from gpuzip.choose.grid import Candidate, families
+from gpuzip.choose.trial import nearest
 
 #: Rows of a matrix that are compressed.
 ROWS = 20_000

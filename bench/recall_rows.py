@@ -17,7 +17,7 @@ from bench.recall_bound import cosine_bound
 from bench.recall_coders import Coder
 from bench.recall_methods import Method
 from examples.sample import load_large
-from gpuzip.quality import QualityMeter
+from gpuzip._core.quality import QualityMeter
 
 Row = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from gpuzip._core.quality import HeldOut, Quality, recall
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, open_mixed, pareto, quantize, save
 from gpuzip.codecs import (
@@ -15,8 +16,9 @@ from gpuzip.codecs import (
     ScalarQuantizer,
     from_spec,
 )
-from gpuzip.codes import Codes, cat
-from gpuzip.drift import Drift
+from gpuzip.codecs.codes import Codes, cat
+from gpuzip.codecs.drift import Drift
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import (
     DtypeError,
     FormatError,
@@ -34,8 +36,6 @@ from gpuzip.interop.sentence_transformers import (
     to_sentence_transformers,
 )
 from gpuzip.interop.usearch import from_usearch, to_usearch
-from gpuzip.mixed import MixedCodes
-from gpuzip.quality import HeldOut, Quality, recall
 from gpuzip.rotations import Rotation
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo

@@ -8,14 +8,14 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from gpuzip.budget import Importance, fit_alike, fit_budget
+from gpuzip._core.planes import sizes_of
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
+from gpuzip.choose.by_bytes import Importance, fit_alike, fit_budget
 from gpuzip.codecs import ProductQuantizer, codec_class
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import KIND, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.mixed import KIND, MixedCodes
-from gpuzip.outcome import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
-from gpuzip.planes import sizes_of
-from gpuzip.rows import Matrix, Rows, is_whole, whole
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
 from gpuzip.storage.folder import Folder, read_folder
 from gpuzip.storage.tensors import read_tensors

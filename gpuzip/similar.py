@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.codes import Codes
+from gpuzip._core.rows import Rows, is_whole, whole
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.rows import Rows, is_whole, whole
-from gpuzip.search import check_metric
+from gpuzip.search.exact import check_metric
 
 Labelled = Codes | Mapping[Any, Any]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from gpuzip.codes import Codes
+from gpuzip._core.rows import Matrix, whole
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
-from gpuzip.rows import Matrix, whole
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpuzip import capture
+from gpuzip._core import device
 
 # Operators whose result, or its shape, the CPU must know; lift_fresh is torch.tensor, which copies.
 _WAITS = {
@@ -103,7 +103,7 @@ def a_gpu(is_capturing: bool, memory: int = 80 << 30) -> Iterator[None]:
     """The CPU is said to be a GPU of so many bytes, of which a graph is captured or not."""
     properties = SimpleNamespace(total_memory=memory)
     with (
-        mock.patch.object(capture, "_GPUS", {"cuda", "cpu"}),
+        mock.patch.object(device, "_GPUS", {"cuda", "cpu"}),
         mock.patch.object(torch.cuda, "is_available", return_value=True),
         mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=is_capturing),
         mock.patch.object(torch.cuda, "get_device_properties", return_value=properties),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gpuzip import GpuzipError
+from gpuzip._core.rows import LARGEST_NORM
 from gpuzip.ops import OPS, assign, centroid_update, encode, kmeans_step, lloyd, unpack_bits
 from gpuzip.ops._samples import anisotropic, generator
-from gpuzip.rows import LARGEST_NORM
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_kernels = pytest.mark.skipif(not HAS_TRITON, reason="needs triton")

@@ -8,7 +8,7 @@ pytest.importorskip("rich")
 
 from bench import outcome_tables, outcomes
 from gpuzip import from_spec, recall
-from gpuzip.outcome import choose
+from gpuzip.choose import choose
 from tests.test_outcome import few_families
 
 

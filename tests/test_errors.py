@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import gpuzip
-from gpuzip import rows
+from gpuzip._core import rows
 
 N, D, M = 640, 32, 8  # enough rows for 16 centroids without a warning
 

@@ -6,8 +6,8 @@ import torch
 
 import gpuzip
 from gpuzip.codecs.pq import Codebook
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import adc_scan, pack_bits
+from gpuzip.training.kmeans import kmeans
 
 faiss = pytest.importorskip("faiss")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gpuzip.ops import OPS, hamming_gather, hamming_scan, pack_bits
-from gpuzip.ops._lanes import use_loops
+from gpuzip.ops._dispatch import use_loops
 
 ABSENT = 2**31 - 1
 TILES = [

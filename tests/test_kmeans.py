@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpuzip import GpuzipError, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, assign
+from gpuzip.training.kmeans import kmeans
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpuzip.levels import optimal_levels
+from gpuzip.training.scalar_levels import optimal_levels
 
 sklearn_cluster = pytest.importorskip("sklearn.cluster")
 

@@ -7,7 +7,7 @@ import torch
 
 import gpuzip
 from gpuzip import Codes, LloydMaxQuantizer, MixedCodes, MixedLloydMaxQuantizer
-from gpuzip.budget import allot_rows, parse_bytes
+from gpuzip.choose.by_bytes import allot_rows, parse_bytes
 from gpuzip.errors import FormatError, GpuzipError
 
 

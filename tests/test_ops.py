@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.ops import OPS, Op
-from gpuzip.ops._lanes import use_loops
+from gpuzip.ops._dispatch import use_loops
 from tests.launchers import covering, launcher_of
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None

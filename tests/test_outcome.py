@@ -8,11 +8,11 @@ import torch
 
 import gpuzip
 from gpuzip import Codes, GpuzipError, from_spec
-from gpuzip.outcome import choose, trial
-from gpuzip.outcome.grid import Candidate, families
-from gpuzip.outcome.trial import nearest
-from gpuzip.quality import HeldOut
-from gpuzip.rows import Rows
+from gpuzip._core.quality import HeldOut
+from gpuzip._core.rows import Rows
+from gpuzip.choose import choose, trial
+from gpuzip.choose.grid import Candidate, families
+from gpuzip.choose.trial import nearest
 
 D = 48
 GIVEN = 1500
@@ -117,7 +117,7 @@ def test_cosine_is_reached_on_rows_never_seen(x, unseen, floor):
 )
 def test_none_that_is_smaller_reaches_it(x, target):
     codes, table = gpuzip.compress(x, **target, return_table=True)
-    every = gpuzip.outcome.Trials("t", Rows("t", x), gpuzip.outcome.table_target("t", 10, "cosine"), 0)
+    every = gpuzip.choose.Trials("t", Rows("t", x), gpuzip.choose.table_target("t", 10, "cosine"), 0)
     enough = []
     for name, family in few_families(GIVEN, D).items():
         for candidate in family:
@@ -138,8 +138,8 @@ def test_nothing_that_is_held_out_is_learned(reached, x):
 
 
 def test_what_is_held_out_is_not_found(x):
-    target = gpuzip.outcome.table_target("t", 10, "cosine")
-    trials = gpuzip.outcome.Trials("t", Rows("t", x), target, 0)
+    target = gpuzip.choose.table_target("t", 10, "cosine")
+    trials = gpuzip.choose.Trials("t", Rows("t", x), target, 0)
     row = trials.of(Candidate("SQfp16", 2 * D, 4), "SQfp16")
     assert number(row.recall) > 0.99
     order = torch.randperm(GIVEN, generator=torch.Generator().manual_seed(0))

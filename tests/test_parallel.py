@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from gpuzip.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -58,7 +58,7 @@ def test_a_forked_process_has_workers_of_its_own():
     """Threads do not survive a fork; a child that waited for its parent's would wait for ever."""
     script = """
 import os, warnings, torch
-from gpuzip.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)
 assert map_blocks(lambda a, b: a, 4, 1) == [0, 1, 2, 3]

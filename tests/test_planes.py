@@ -9,8 +9,8 @@ import torch
 
 import gpuzip
 from gpuzip import Codes, GpuzipError, RaBitQuantizer, cat
+from gpuzip._core.planes import Planes, empty, joined, sizes_of, split
 from gpuzip.errors import FormatError
-from gpuzip.planes import Planes, empty, joined, sizes_of, split
 from gpuzip.storage.tensors import read_tensors
 
 

@@ -83,7 +83,7 @@ def test_memory_maps_are_read_in_blocks(real, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", real[:3000].numpy())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     codec = gpuzip.ProductQuantizer(48, 4).fit(mapped)
-    monkeypatch.setattr("gpuzip.rows.BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr("gpuzip._core.rows.BLOCK_BYTES", 1 << 20)
     assert torch.equal(codec.encode(mapped).data, codec.encode(real[:3000]).data)
 
 

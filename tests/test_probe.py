@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gpuzip import byte_products, probe
+from gpuzip._core import byte_products, probe
 from gpuzip.ops import OPS, pack_bits, scalar_scan
-from gpuzip.ops._lanes import use_loops
+from gpuzip.ops._dispatch import use_loops
 
 
 class Clock:

@@ -12,8 +12,8 @@ import torch
 
 import gpuzip
 from gpuzip.codecs import _pq_scorer
-from gpuzip.codecs._scoring import normalized
 from gpuzip.ops import OPS, adc_gather, adc_scan, pack_bits, product_scan
+from gpuzip.search.scorers.common import normalized
 
 METRICS = ["l2", "ip", "cosine"]
 needs_interpreter = pytest.mark.skipif(

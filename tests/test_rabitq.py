@@ -9,13 +9,13 @@ import torch
 
 import gpuzip
 from gpuzip import BinaryQuantizer, Codes, GpuzipError, RaBitQuantizer, Rotation, recall
-from gpuzip.codecs._rabitq_factors import first_bytes, read_first
-from gpuzip.codecs._rabitq_scorer import RaBitQScorer
+from gpuzip._core.planes import Planes
 from gpuzip.codecs.rabitq import REACH
 from gpuzip.errors import FormatError
 from gpuzip.ops import rabitq_encode, unpack_bits
-from gpuzip.planes import Planes
-from gpuzip.search import METRICS, Exhaustive, best
+from gpuzip.search.exact import METRICS, Exhaustive, best
+from gpuzip.search.scorers.rabitq import RaBitQScorer
+from gpuzip.search.scorers.rabitq_factors import first_bytes, read_first
 
 
 def turn_of(codec: Any) -> Rotation:
@@ -215,8 +215,8 @@ def test_a_search_is_exact_over_the_estimates(real, real_queries, bits, metric, 
 def test_planes_are_put_side_by_side_some_rows_at_a_time(real, real_queries, monkeypatch):
     codes = RaBitQuantizer(3).fit(real[:500]).encode(real[:5000])
     want = codes.search(real_queries[:3], 10)
-    monkeypatch.setattr("gpuzip.codecs._rabitq_scorer._ROWS", {"cpu": 1024, "cuda": 1024})
-    monkeypatch.setattr("gpuzip.search.WORKSPACE", 1)
+    monkeypatch.setattr("gpuzip.search.scorers.rabitq._ROWS", {"cpu": 1024, "cuda": 1024})
+    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", 1)
     for one, other in zip(codes.search(real_queries[:3], 10), want, strict=True):
         assert torch.equal(one, other)
 

@@ -6,7 +6,7 @@ import torch
 
 from gpuzip import BinaryQuantizer, DtypeError, GpuzipError, HalfQuantizer, ScalarQuantizer
 from gpuzip import open as open_codes
-from gpuzip.rows import Rows
+from gpuzip._core.rows import Rows
 from tests.test_scalar import METRICS
 
 
@@ -103,7 +103,7 @@ def test_with_a_mask_and_few_rows(bits, real, real_queries):
 def test_parts_of_queries_do_not_matter(bits, real, real_queries, monkeypatch):
     int8 = HalfQuantizer().fit(real).encode(real)
     want = bits.search(real_queries[:50], 10, rescore=int8)
-    monkeypatch.setattr("gpuzip.search.WORKSPACE", 384 * 4 * 40 * 7)  # seven queries at a time
+    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", 384 * 4 * 40 * 7)  # seven queries at a time
     got = bits.search(real_queries[:50], 10, rescore=int8)
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 
@@ -141,6 +141,6 @@ def test_a_graph_records_rows_in_place(bits, real, real_queries, monkeypatch):
     """Under capture nothing asks which rows there are; a CPU stands in for the GPU."""
     want = bits.search(real_queries[:9], 10, rescore=real)
     monkeypatch.setattr(Rows, "rows", None)
-    monkeypatch.setattr("gpuzip.rescoring.is_capturing", lambda device: True)
+    monkeypatch.setattr("gpuzip.search.rescore.is_capturing", lambda device: True)
     got = bits.search(real_queries[:9], 10, rescore=real)
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gpuzip import ResidualQuantizer, from_faiss, from_spec, to_faiss
-from gpuzip.additive import cross_bytes, cross_products, nearest_sums, sums, trained
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import beam_search, pack_bits
+from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
 
 
 def normal(*shape, seed=0):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpuzip import GpuzipError, ScalarQuantizer, recall, search, searching
-from gpuzip.codecs._scalar_scorer import ScalarScorer
-from gpuzip.search import Exhaustive
+from gpuzip import GpuzipError, ScalarQuantizer, recall
+from gpuzip.search import exact as exact_search
+from gpuzip.search import run
+from gpuzip.search.exact import Exhaustive
+from gpuzip.search.scorers.scalar import ScalarScorer
 
 METRICS = ["l2", "ip", "cosine"]
 
@@ -179,11 +181,11 @@ def test_doubtful_queries_look_wider_before_they_look_everywhere(monkeypatch):
     everywhere: list[int] = []
     monkeypatch.setattr(Exhaustive, "group_max", lambda self, group: everywhere.append(self.Q))
     wider: list[tuple[int, int]] = []
-    monkeypatch.setattr(searching, "attempt", noting(search.attempt, wider))
+    monkeypatch.setattr(run, "attempt", noting(exact_search.attempt, wider))
     values, _ = codes.search(x[[5000, 7]], 5, "ip")
     scores = x[[5000, 7]].double() @ codes.decode().double().T
     torch.testing.assert_close(values.double(), scores.topk(5).values, rtol=0, atol=1e-4)
-    assert wider == [(search.FIRST, 2), (search.WIDER, 1)] and not everywhere
+    assert wider == [(exact_search.FIRST, 2), (exact_search.WIDER, 1)] and not everywhere
 
 
 def noting(function, seen):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gpuzip.byte_products import bytes_are_exact, products_of_bytes, products_of_floats
+from gpuzip._core.byte_products import bytes_are_exact, products_of_bytes, products_of_floats
 from gpuzip.ops import OPS, pack_bits, scalar_scan
-from gpuzip.ops._lanes import use_loops
+from gpuzip.ops._dispatch import use_loops
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or torch.cuda.is_available(),

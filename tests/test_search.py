@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpuzip
-from gpuzip import search
-from gpuzip.capture import is_capturing
-from gpuzip.codecs import _pq_scorer
+from gpuzip._core.device import is_capturing
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
+from gpuzip.search import exact as search
+from gpuzip.search.scorers import tables
 
 METRICS = ["l2", "ip", "cosine"]
 
@@ -81,11 +81,11 @@ def test_nothing_but_ties(codes, real_queries, metric, Q):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
-    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     values, ids = codes.search(real_queries, 10, metric)
-    assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.ProductScorer
-    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 10**9)
-    assert type(codes.codec.scorer(codes, real_queries, metric)) is _pq_scorer.LutScorer
+    assert type(codes.codec.scorer(codes, real_queries, metric)) is tables.ProductScorer
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 10**9)
+    assert type(codes.codec.scorer(codes, real_queries, metric)) is tables.LutScorer
     by_tables = codes.search(real_queries, 10, metric)
     assert torch.equal(values, by_tables[0])
     assert torch.equal(ids, by_tables[1])
@@ -94,8 +94,8 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
-    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: dtype)
-    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
+    monkeypatch.setattr(tables, "_product_dtype", lambda device: dtype)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     fast = codes.codec.scorer(codes, real_queries[:200], metric)
     ceiling, exact = fast.ceiling(fast.group_max(1)), fast.exact().group_max(1)
     assert bool((exact <= ceiling).all())
@@ -105,24 +105,24 @@ def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeyp
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch):
     """The estimates alone, scaled back, are no ceilings."""
-    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: torch.bfloat16)
-    monkeypatch.setattr(_pq_scorer, "_error", lambda *arguments: 0.0)
+    monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(tables, "_error", lambda *arguments: 0.0)
     fast = codes.codec.scorer(codes, real_queries[:200], metric)
     assert bool((fast.exact().group_max(1) > fast.ceiling(fast.group_max(1))).any())
 
 
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
     """With a ceiling that no candidate can beat, every query takes the exact road and nothing changes."""
-    monkeypatch.setattr(_pq_scorer, "_many_queries", lambda device: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     want = codes.search(real_queries, 10, "ip")
-    again, plain = [], _pq_scorer.ProductScorer.exact
+    again, plain = [], tables.ProductScorer.exact
 
     def counted(self, queries=None):
         again.append(self.Q)
         return plain(self, queries)
 
-    monkeypatch.setattr(_pq_scorer.ProductScorer, "ceiling", lambda self, estimate: estimate + 1e9)
-    monkeypatch.setattr(_pq_scorer.ProductScorer, "exact", counted)
+    monkeypatch.setattr(tables.ProductScorer, "ceiling", lambda self, estimate: estimate + 1e9)
+    monkeypatch.setattr(tables.ProductScorer, "exact", counted)
     values, ids = codes.search(real_queries, 10, "ip")
     assert sum(again) == len(real_queries)
     assert torch.equal(values, want[0])
@@ -134,7 +134,7 @@ def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
 def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, workspace, metric, monkeypatch):
     """A small workspace cuts the queries into other chunks, down to one at a time."""
     want = codes.search(real_queries[:199], 10, metric)
-    monkeypatch.setattr("gpuzip.search.WORKSPACE", workspace)
+    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", workspace)
     got = codes.search(real_queries[:199], 10, metric)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
@@ -152,7 +152,7 @@ def test_no_call_makes_a_score_for_every_row_and_query(codes, real_queries, monk
         return call
 
     for name in ("adc_scan", "adc_gather"):
-        monkeypatch.setattr(_pq_scorer, name, measured(getattr(_pq_scorer, name)))
+        monkeypatch.setattr(tables, name, measured(getattr(tables, name)))
     codes.search(real_queries[:50], 10, "ip")
     assert len(sizes) == 2
     assert max(sizes) < 0.25 * 50 * len(codes)
@@ -288,9 +288,7 @@ def test_whole_groups_masked_ties_and_all_allowed(codes, real_queries, Q):
 
 def test_few_allowed_rows_are_no_reason_to_search_again(codes, real_queries, monkeypatch):
     """A group without allowed rows has the ceiling -inf, not NaN, which nothing is above."""
-    monkeypatch.setattr(
-        _pq_scorer.ProductScorer, "exact", lambda self, queries: pytest.fail("searched again")
-    )
+    monkeypatch.setattr(tables.ProductScorer, "exact", lambda self, queries: pytest.fail("searched again"))
     mask = torch.zeros(len(codes), dtype=torch.bool)
     mask[:: len(codes) // 12] = True
     ids = codes.search(real_queries[:150], 10, "ip", mask)[1]
@@ -333,7 +331,7 @@ def capturing(monkeypatch):
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    for module in ("gpuzip.codes", "gpuzip.codecs._pq_scorer"):
+    for module in ("gpuzip.codecs.codes", "gpuzip.search.scorers.tables"):
         monkeypatch.setattr(f"{module}.is_capturing", lambda device: True)
     with FakeTensorMode():
         yield monkeypatch
@@ -341,8 +339,8 @@ def capturing(monkeypatch):
 
 def primed(codes, monkeypatch):
     """With what a first search learns of codes and codec, which it waits for."""
-    product = _pq_scorer.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
-    monkeypatch.setattr(_pq_scorer, "_product_of", lambda *arguments: product)
+    product = tables.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
+    monkeypatch.setattr(tables, "_product_of", lambda *arguments: product)
     codes._remembered.update({"longest": 1.0, "largest inverse norm": 1.0})
 
 
@@ -368,13 +366,13 @@ def test_a_search_that_waits_for_the_gpu_is_seen(capturing):
     """The test above fails where it should: not under capture, a search asks which queries are unsure."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-    for module in ("gpuzip.codes", "gpuzip.codecs._pq_scorer"):
+    for module in ("gpuzip.codecs.codes", "gpuzip.search.scorers.tables"):
         capturing.setattr(f"{module}.is_capturing", lambda device: False)
-    capturing.setattr(_pq_scorer, "_many_queries", lambda device: 1)
+    capturing.setattr(tables, "_many_queries", lambda device: 1)
     codes = fake_codes()
     primed(codes, capturing)
     scorer = codes.codec.scorer(codes, torch.empty(200, 384), "ip")
-    assert type(scorer) is _pq_scorer.ProductScorer
+    assert type(scorer) is tables.ProductScorer
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         search.best(scorer, 10)
     assert codes.norms is codes.norms
@@ -389,7 +387,7 @@ def test_only_a_gpu_is_asked_whether_it_records(monkeypatch, is_recording):
 
 
 def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monkeypatch):
-    monkeypatch.setattr("gpuzip.codes.is_capturing", lambda device: True)
+    monkeypatch.setattr("gpuzip.codecs.codes.is_capturing", lambda device: True)
     mask = torch.arange(len(codes)) < 3
     for metric, worst in (("l2", float("inf")), ("ip", float("-inf"))):
         values, ids = codes.search(real_queries[:5], 10, metric, mask)
@@ -399,6 +397,6 @@ def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monk
 
 
 def test_many_queries_go_to_products_only_where_bfloat16_is_faster(codes, real_queries, monkeypatch):
-    for dtype, kind in ((torch.float32, _pq_scorer.LutScorer), (torch.bfloat16, _pq_scorer.ProductScorer)):
-        monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device, dtype=dtype: dtype)
+    for dtype, kind in ((torch.float32, tables.LutScorer), (torch.bfloat16, tables.ProductScorer)):
+        monkeypatch.setattr(tables, "_product_dtype", lambda device, dtype=dtype: dtype)
         assert type(codes.codec.scorer(codes, real_queries, "ip")) is kind

@@ -8,10 +8,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gpuzip
-from gpuzip import ProductQuantizer, search, searching
-from gpuzip.codecs import _pq_scorer, from_spec
+from gpuzip import ProductQuantizer
+from gpuzip._core.matmul import products_are_float32
+from gpuzip.codecs import tables, from_spec
 from gpuzip.codecs.pq import Codebook
-from gpuzip.matmul import products_are_float32
+from gpuzip.search import exact as exact_search
+from gpuzip.search import run
 from tests.pretence import a_gpu, watched
 
 METRICS = ("l2", "ip", "cosine")
@@ -33,7 +35,7 @@ def cost(codes, queries, metric, chunks=1, monkeypatch=None, **arguments):
     want = codes.search(queries, 10, metric, **arguments)
     step = -(-len(queries) // chunks)
     if monkeypatch is not None:
-        monkeypatch.setattr(searching, "at_once", lambda queries, fit: step)
+        monkeypatch.setattr(run, "at_once", lambda queries, fit: step)
     with a_gpu(is_capturing=False):
         codes.search(queries, 10, metric, **arguments)
         with watched(may_wait=True) as watch:
@@ -64,7 +66,7 @@ def test_few_launches_of_one_query(codes, rows, metric):
 def test_waits_do_not_grow_with_the_chunks(rows, spec, chunks, monkeypatch):
     """One for whether the queries are finite, and one for which of them are unsure."""
     codes = from_spec(spec).fit(rows).encode(rows)
-    monkeypatch.setattr(search, "_unsure", nobody(search._unsure))
+    monkeypatch.setattr(exact_search, "_unsure", nobody(exact_search._unsure))
     for metric in codes.codec.metrics:
         if metric != "hamming":
             assert len(cost(codes, rows[:64] + 0.1, metric, chunks, monkeypatch).waits) <= 2, metric
@@ -110,7 +112,7 @@ def test_rows_that_are_not_finite_are_refused_on_a_gpu(codes, rows):
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_that_are_unsure_are_searched_again_at_once(codes, rows, metric, monkeypatch):
     """A wait for a road, however many chunks; the answer is exact."""
-    monkeypatch.setattr(_pq_scorer, "_error", lambda *arguments: 1e9)
+    monkeypatch.setattr(tables, "_error", lambda *arguments: 1e9)
     assert 2 <= len(cost(codes, rows[:64] + 0.1, metric, 4, monkeypatch).waits) <= 3
 
 
@@ -119,16 +121,16 @@ def test_chunks_of_a_gpu_are_whole_tiles():
     with FakeTensorMode():
         codes = gpuzip.Codes(codec, torch.empty(10**8, 48, dtype=torch.uint8))
     for k in (10, 100):
-        plan = searching.Plan(codes, k, k, len(codes), "ip", "ip", None, None)
+        plan = run.Plan(codes, k, k, len(codes), "ip", "ip", None, None)
         with a_gpu(is_capturing=False, memory=80 * GB):
-            assert search.workspace(codes.device) == 2 * GB
+            assert exact_search.workspace(codes.device) == 2 * GB
             for asked in (1024, 1000, 900):
-                step, again = searching._steps(plan, asked, k)
+                step, again = run._steps(plan, asked, k)
                 assert step >= 128 and step % 128 == 0
                 assert again >= 1
-            assert searching._steps(plan, 144, k)[0] == 144  # padded once, in one chunk
+            assert run._steps(plan, 144, k)[0] == 144  # padded once, in one chunk
         with a_gpu(is_capturing=False, memory=8 * GB):
-            assert search.workspace(codes.device) == GB // 2
+            assert exact_search.workspace(codes.device) == GB // 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_chunks_of_a_gpu_are_whole_tiles():
     + [(300, 290, 256), (100, 40, 32), (100, 17, 16), (40, 7, 4), (5, 0, 1), (3, 1, 1)],
 )
 def test_even_chunks(queries, fit, step):
-    assert search.at_once(queries, fit) == step
+    assert exact_search.at_once(queries, fit) == step
 
 
 def test_what_is_kept_is_one_column_a_metric(codes, rows):
@@ -209,10 +211,10 @@ def test_the_older_switch_of_torch_is_read(precision):
 
 
 def test_a_loose_setting_widens_the_bound(codes, rows, monkeypatch):
-    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.float32)
     hidden = []
     for exact in (True, False):
-        monkeypatch.setattr(_pq_scorer, "products_are_float32", lambda device, exact=exact: exact)
-        scorer = _pq_scorer.ProductScorer(codes, codes.codec.centroids, rows[:3], "ip")
+        monkeypatch.setattr(tables, "products_are_float32", lambda device, exact=exact: exact)
+        scorer = tables.ProductScorer(codes, codes.codec.centroids, rows[:3], "ip")
         hidden.append(float(scorer.ceiling(torch.zeros(3, 1)).max()))
     assert math.log2(hidden[1] / hidden[0]) > 8

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs import lloyd_max, lloyd_max_mixed
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.interop import smallfry
-from gpuzip.mixed import MixedCodes
 from gpuzip.words import WordVectors, legacy
 
 V, DIM = 50, 7

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gpuzip
 from gpuzip.codecs import HalfQuantizer, LloydMaxQuantizer, ProductQuantizer, lloyd_max, lloyd_max_mixed
-from gpuzip.mixed import MixedCodes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.words import WordVectors, load
 from gpuzip.words.lookup import Lookup, word_hash, write_lookup
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpuzip.codecs import HalfQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.words import WordVectors, binary
 from gpuzip.words.binary import read_binary

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gpuzip.codecs import LloydMaxQuantizer
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
-from gpuzip.mixed import MixedCodes
 from gpuzip.storage import folder
 from gpuzip.storage.folder import read_folder, write_folder
 from gpuzip.words import WordVectors, load

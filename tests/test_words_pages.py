@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpuzip.codecs import LloydMaxQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.words import WordVectors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")

@@ -29,7 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.columns import aligned
 from bench.markdown import ROOT, table
 from bench.roof.floors import H200
-from gpuzip import Codes, ProductQuantizer, capture
+from gpuzip import Codes, ProductQuantizer
+from gpuzip._core import device
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
 
@@ -102,7 +103,7 @@ def _bytes(values: Any) -> int:
 def _a_gpu() -> Iterator[None]:
     """Tensors without memory, and a CPU that is said to be a GPU."""
     with (
-        mock.patch.object(capture, "_GPUS", {"cuda", "cpu"}),
+        mock.patch.object(device, "_GPUS", {"cuda", "cpu"}),
         mock.patch.object(
             torch.cuda, "get_device_properties", return_value=SimpleNamespace(total_memory=_MEMORY)
         ),

@@ -14,12 +14,12 @@ from torch import Tensor
 from bench.roof import floors
 from bench.roof.floors import Roofs, moved
 from gpuzip import Codes, ProductQuantizer
-from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.pq import Codebook
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import OPS, Op, assign
 from gpuzip.ops.rabitq_encode import _COARSE, _FINE
-from gpuzip.search import group_size
+from gpuzip.search.exact import group_size
+from gpuzip.search.scorers.common import GATHER_COST
+from gpuzip.training.kmeans import kmeans
 
 Arguments = dict[str, Any]
 Floor = Callable[[Roofs], float]

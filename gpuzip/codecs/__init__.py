@@ -9,8 +9,8 @@ from gpuzip.codecs.pq import ProductQuantizer
 from gpuzip.codecs.rabitq import RaBitQuantizer
 from gpuzip.codecs.residual import ResidualQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
+from gpuzip.codecs.spec import read_spec
 from gpuzip.errors import UnknownCodecError
-from gpuzip.spec import read_spec
 
 CODECS: dict[str, type[Codec]] = {
     codec.id: codec

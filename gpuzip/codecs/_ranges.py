@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.rows import Rows
 
 Limit = float | Tensor | np.ndarray[Any, Any]
 Given = tuple[Limit, Limit] | Tensor | np.ndarray[Any, Any]  # (low, high)

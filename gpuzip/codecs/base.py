@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._projected import of_projected
-from gpuzip.codes import Codes
-from gpuzip.drift import Drift, drift_of
+from gpuzip._core.planes import empty
+from gpuzip._core.quality import HeldOut, Quality
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.drift import Drift, drift_of
+from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
-from gpuzip.planes import empty
-from gpuzip.quality import HeldOut, Quality
 from gpuzip.rotations import KINDS, Rotation
-from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.search import METRICS, Scorer
-from gpuzip.spec import Words, spec_of
+from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.scorers.projected import of_projected
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_gpu
-from gpuzip.codecs._hamming_scorer import HammingScorer
-from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip._core.device import is_gpu
+from gpuzip._core.parallel import map_blocks
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, bucketize_packed, decode
-from gpuzip.parallel import map_blocks
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import METRICS, Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.scorers.hamming import HammingScorer
+from gpuzip.search.scorers.tables import pq_scorer
 
 _SAMPLE = 65_536  # rows that medians are taken of
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}  # that sums are taken over at a time

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._float_scorer import float_scorer
-from gpuzip.codecs._scoring import GATHER_COST
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.common import GATHER_COST
+from gpuzip.search.scorers.floats import float_scorer
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.bytewise import by_byte
-from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, Table, check_names
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.pq import nearest_divisors
-from gpuzip.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.kmeans import kmeans
-from gpuzip.levels import optimal_levels
 from gpuzip.ops import adc_scan, bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.training.kmeans import kmeans
+from gpuzip.training.scalar_levels import optimal_levels
 
 _VALUES = 1 << 24  # that levels are found from
 _BLOCKS_PER_LEVEL = 4096  # that levels of blocks are found from

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.levels import optimal_levels
 from gpuzip.ops import adc_scan, bucketize_packed, decode
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.training.scalar_levels import optimal_levels
 
 _WIDTHS = (1, 2, 4, 8)  # bits of a value: codes that bytes hold whole
 _VALUES = 1 << 22  # that levels and errors are found from

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.kmeans import Progress, kmeans
 from gpuzip.ops import adc_scan, code_bytes, decode, encode
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.training.kmeans import Progress, kmeans
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._hamming_scorer import HammingScorer
-from gpuzip.codecs._rabitq_factors import (
+from gpuzip._core.planes import Planes, split
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
+from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops import decode, pack_bits, rabitq_encode
+from gpuzip.rotations import Rotation
+from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.scorers.hamming import HammingScorer
+from gpuzip.search.scorers.rabitq import RaBitQScorer
+from gpuzip.search.scorers.rabitq_factors import (
     DEEP,
     FIRST,
     Terms,
@@ -21,16 +31,6 @@ from gpuzip.codecs._rabitq_factors import (
     read_first,
     terms,
 )
-from gpuzip.codecs._rabitq_scorer import RaBitQScorer
-from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codes import Codes
-from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import decode, pack_bits, rabitq_encode
-from gpuzip.planes import Planes, split
-from gpuzip.rotations import Rotation
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import METRICS, Scorer
-from gpuzip.spec import Words
 
 #: Standard errors of an estimate that a bound reaches, RaBitQ's epsilon_0: 2% of rows lie above it.
 REACH = 2.0

@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.additive import cross_bytes, cross_products, nearest_sums, sums, trained
-from gpuzip.codecs._sums_scorer import SumsScorer
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.pq import nearest_divisors, rounded
-from gpuzip.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, unpack_bits
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.sums import SumsScorer
+from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
 
 _SETTINGS = ("m", "nbits", "nsplits", "beam")
 _MOST_TABLES = 2 << 30  # bytes of the products of codewords

@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing
-from gpuzip.codecs._pq_scorer import pq_scorer
+from gpuzip._core.device import is_capturing
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs._scalar_scorer import FEWEST_ROWS, Coding, ScalarScorer, coding_of
-from gpuzip.codecs._scoring import GATHER_COST
 from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
-from gpuzip.rows import Matrix, Rows, is_whole, whole
-from gpuzip.search import Scorer
-from gpuzip.spec import Words
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.common import GATHER_COST
+from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
+from gpuzip.search.scorers.tables import pq_scorer
 
 _GIVEN = "given"  # how settings name a range that a caller gave; it is in the steps
 

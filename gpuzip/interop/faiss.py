@@ -19,10 +19,10 @@ from gpuzip.codecs import (
     ScalarQuantizer,
 )
 from gpuzip.codecs.binary import Halves
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.half import Limit
 from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
-from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
 from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
 from gpuzip.rotations import Rotation

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpuzip._core.rows import is_whole
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.rows import is_whole
 from gpuzip.storage.folder import MANIFEST
 from gpuzip.words import WordVectors
 from gpuzip.words.legacy import read_pair, read_parts

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.binary import Halves
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.scalar import Steps
-from gpuzip.codes import Codes
 from gpuzip.errors import GpuzipError, MissingDependencyError
 
 _METRICS = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}  # of int8

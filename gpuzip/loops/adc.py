@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from gpuzip.bytewise import byte_tables
+from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
 from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
-from gpuzip.parallel import map_blocks
 
 _WORK = 1 << 17  # rows times queries of a block: a millisecond
 _GATHERED = 1 << 14  # candidates of a block

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
-from gpuzip.parallel import map_blocks
 
 _ROWS = 64
 _TOGETHER = 4  # centroids

@@ -7,9 +7,9 @@ to them, four at a time, in the order of the reference.
 import numpy as np
 import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._vector import add_then_min
-from gpuzip.parallel import map_blocks
 
 _ROWS = 64
 _LANES = 16

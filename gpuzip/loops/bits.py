@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit
-from gpuzip.parallel import map_blocks
 
 _BLOCK = 1 << 18  # codes of a block
 

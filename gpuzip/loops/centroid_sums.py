@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
-from gpuzip.parallel import map_blocks
 
 _ROWS = 256
 _WORK = 1 << 18  # values that make a group of sub-spaces worth a thread

@@ -11,9 +11,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from gpuzip.bytewise import by_byte
+from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
-from gpuzip.parallel import map_blocks
 
 _LINE = 64  # bytes
 _BLOCK = 1 << 22  # bytes of output in a block: less is not worth waking another thread

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops.assign import Codebook
 from gpuzip.loops.bits import pack_rows
-from gpuzip.parallel import map_blocks
 
 
 def encode(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:

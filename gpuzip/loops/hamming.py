@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
-from gpuzip.parallel import map_blocks
 
 _WORK = 1 << 18  # rows times queries of a block: a millisecond
 _GATHERED = 1 << 14  # candidates of a block

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops.assign import Codebook
 from gpuzip.loops.centroid_sums import subspaces_of_a_group
-from gpuzip.parallel import map_blocks
 
 _WORK = 1 << 21  # products that make a group of sub-spaces worth a thread
 

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import as_float
 from gpuzip.loops.decode import decode
-from gpuzip.parallel import map_blocks
 
 _ROWS = 1024
 

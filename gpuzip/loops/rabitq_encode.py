@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
-from gpuzip.parallel import map_blocks
 
 _BLOCK = 1 << 16  # values of a block
 _LARGEST = np.float32(2.0**126)

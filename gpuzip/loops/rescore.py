@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops.decode import decode
-from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 17  # floats of candidates that are gathered at a time: 512 KB, which stay in L2
 _METRICS = {"ip": 0, "cosine": 1, "l2": 2}

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.byte_products import byte_products, fastest_product
+from gpuzip._core.byte_products import byte_products, fastest_product
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops.bits import unpack_bits
-from gpuzip.parallel import map_blocks
 
 _FEW = 4  # queries that row by row are faster
 _SUMS = 1 << 18  # of a block of products: a megabyte

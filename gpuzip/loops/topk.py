@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit
-from gpuzip.parallel import map_blocks
 
 
 def topk(scores, k):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs import Codec, LloydMaxQuantizer, ProductQuantizer
 from gpuzip.errors import GpuzipError
-from gpuzip.rows import Matrix, Rows
 
 
 def compressed(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix, Rows, whole
 from gpuzip.codecs import Codec
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.nn._compress import compressed, row_of
 from gpuzip.nn._lookup import lookup
 from gpuzip.nn._shapes import sharing
 from gpuzip.nn._stored import StoredTable, Trainable
 from gpuzip.ops import code_bytes
-from gpuzip.rows import Matrix, Rows, whole
 
 
 class QuantizedTable(StoredTable):

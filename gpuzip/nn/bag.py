@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gpuzip._core.rows import Matrix
 from gpuzip.codecs import Codec
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._stored import Trainable
 from gpuzip.nn._table import QuantizedTable, learning, shape_of
-from gpuzip.rows import Matrix
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from gpuzip._core.quality import Quality, QualityMeter
+from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.codecs import Codec
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._found import Dense, FilterFn, Found, check_sharing, find, grouped, why_not
@@ -13,8 +15,6 @@ from gpuzip.nn._table import QuantizedTable
 from gpuzip.nn.bag import QuantizedEmbeddingBag
 from gpuzip.nn.embedding import QuantizedEmbedding
 from gpuzip.nn.report import Report, ReportRow
-from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rows import BLOCK_BYTES
 
 
 def quantize_embeddings_(

@@ -1,7 +1,7 @@
 """The operators, one file each: schema, reference, shape rule, samples and the name of the kernel."""
 
 from gpuzip.ops._define import OPS, Op
-from gpuzip.ops._lanes import loops_are_used, use_loops
+from gpuzip.ops._dispatch import loops_are_used, use_loops
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.beam_search import beam_search

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from gpuzip.errors import MissingDependencyError
-from gpuzip.ops._lanes import loops_or
+from gpuzip.ops._dispatch import loops_or
 
 Agreement = Literal["exact", "nearest", "close"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.bytewise import byte_tables
+from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
-from gpuzip.parallel import map_blocks
 
 _ROWS = 8192
 _QUERIES = 32  # tables of 32 queries, side by side, stay in L2

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, label_dtype
-from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 18  # distances in one tile: 1 MB of float32, half of a core's L2
 _ROWS = 512

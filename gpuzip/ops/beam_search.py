@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, label_dtype
 from gpuzip.ops.topk import topk
-from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 20  # costs of a block
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 from gpuzip.ops.bits import code_bytes, pack_bits
-from gpuzip.parallel import map_blocks
 
 _FEW = 15  # boundaries up to which comparing with each is faster than a search
 _TILE = 1 << 16  # values of a block, whose temporaries stay in L2

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, random_codes
-from gpuzip.parallel import map_blocks
 
 _ROWS = 1 << 17  # sub-vectors that make a thread worth its start
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.bytewise import by_byte
+from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
-from gpuzip.parallel import map_blocks
 
 
 def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) -> Tensor:

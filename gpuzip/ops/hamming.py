@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 from gpuzip.ops.groups import max_of_groups
-from gpuzip.parallel import map_blocks
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits
 from gpuzip.ops.decode import decode
 from gpuzip.ops.groups import max_of_groups
-from gpuzip.parallel import map_blocks
 
 _ROWS = 4096
 

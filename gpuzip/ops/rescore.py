@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits
 from gpuzip.ops.decode import decode, some_ids
-from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 17  # floats of candidates gathered at a time: 512 KB, which stay in L2
 

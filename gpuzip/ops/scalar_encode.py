@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
-from gpuzip.parallel import map_blocks
 
 _TILE = 1 << 16  # values of a block, whose temporaries stay in L2
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gpuzip.byte_products import byte_products
+from gpuzip._core.byte_products import byte_products
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
-from gpuzip.parallel import map_blocks
 
 _LEAST_ROWS, _MOST_ROWS = 2048, 8192  # of a block
 _SUMS = 1 << 19  # of a block with many queries

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
-from gpuzip.rows import Matrix
 
 Values = Matrix | Codes | Sequence[Any]
 Array = np.ndarray[Any, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.kmeans import kmeans
 from gpuzip.ops import assign, centroid_sums, centroid_update
 from gpuzip.rotations.spectrum import balanced
+from gpuzip.training.kmeans import kmeans
 
 _FIRST_ITERATIONS = 4
 _SPLITS = 0  # the seed of how empty centroids are filled

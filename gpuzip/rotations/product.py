@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_gpu
-from gpuzip.parallel import map_blocks
+from gpuzip._core.device import is_gpu
+from gpuzip._core.parallel import map_blocks
 
 _ROWS = 128
 

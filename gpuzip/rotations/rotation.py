@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
 from gpuzip.rotations.opq import optimized
 from gpuzip.rotations.product import product
 from gpuzip.rotations.spectrum import balanced, principal
-from gpuzip.rows import Matrix, Rows, is_whole, whole
 
 KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpuzip._core.planes import Planes
+from gpuzip._core.quality import Quality
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError
-from gpuzip.planes import Planes
-from gpuzip.quality import Quality
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine

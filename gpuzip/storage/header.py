@@ -16,8 +16,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpuzip._core.quality import Quality
 from gpuzip.errors import FormatError
-from gpuzip.quality import Quality
 
 FORMAT = 1
 

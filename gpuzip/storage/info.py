@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import GpuzipError, QualityError
-from gpuzip.quality import HeldOut, Quality
 
 _RULE = "=" * 100
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.codes import Codes
+from gpuzip._core.rows import whole
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
-from gpuzip.mixed import MixedCodes
-from gpuzip.rows import whole
 from gpuzip.words.vocabulary import Vocabulary
 
 One = str | Tensor | np.ndarray[Any, Any]

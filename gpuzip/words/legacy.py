@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpuzip._core.rows import is_whole
 from gpuzip.codecs import LloydMaxQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError
-from gpuzip.mixed import MixedCodes
 from gpuzip.ops import code_bytes, pack_bits
-from gpuzip.rows import is_whole
 
 #: Bytes of codes that are packed anew at a time.
 BLOCK_BYTES = 1 << 20

@@ -9,13 +9,13 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
+from gpuzip._core.rows import Matrix, whole
 from gpuzip.api import compress
-from gpuzip.budget import fit_budget
+from gpuzip.choose.by_bytes import fit_budget
 from gpuzip.codecs import Codec, LloydMaxQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
-from gpuzip.mixed import MixedCodes
-from gpuzip.rows import Matrix, whole
 
 Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor
 

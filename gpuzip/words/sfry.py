@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from gpuzip._core.rows import is_whole
 from gpuzip.api import open as open_codes
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.mixed import MixedCodes
-from gpuzip.rows import is_whole
 from gpuzip.storage.folder import Folder, Writer, read_folder, write_folder
 from gpuzip.words.arrow import ArrowWords, write_arrow
 from gpuzip.words.lookup import write_lookup

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.codes import Codes
+from gpuzip._core.rows import Matrix, is_whole, whole
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
-from gpuzip.mixed import MixedCodes
-from gpuzip.rows import Matrix, is_whole, whole
 from gpuzip.words import analogies
 from gpuzip.words.binary import read_binary
 from gpuzip.words.collector import Collector, Policy

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from gpuzip._core.rows import is_whole
 from gpuzip.errors import GpuzipError
-from gpuzip.rows import is_whole
 
 
 class Vocabulary(ABC):

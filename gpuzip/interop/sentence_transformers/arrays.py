@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import BLOCK_BYTES, Matrix
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.binary import Halves, mirrored
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.scalar import Steps
-from gpuzip.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.inputs import (
     checked_ranges,
@@ -22,7 +23,6 @@ from gpuzip.interop.sentence_transformers.inputs import (
     stacked,
 )
 from gpuzip.ops import bucketize_packed, scalar_encode
-from gpuzip.rows import BLOCK_BYTES, Matrix
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 SCALAR = ("int8", "uint8")

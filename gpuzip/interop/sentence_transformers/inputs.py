@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix
 from gpuzip.errors import DtypeError, GpuzipError
-from gpuzip.rows import Matrix
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 

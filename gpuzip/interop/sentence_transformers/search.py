@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import Matrix, Rows, whole
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
-from gpuzip.codecs._float_scorer import float_scorer
-from gpuzip.codecs._scoring import GATHER_COST
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.arrays import SCALAR, codes_of
 from gpuzip.interop.sentence_transformers.inputs import FLOATS, dtype_name, limits_of, stacked
-from gpuzip.rescoring import check_multiplier
-from gpuzip.rows import Matrix, Rows, whole
-from gpuzip.search import WORKSPACE, best, check_metric, query_bytes
+from gpuzip.search.exact import WORKSPACE, best, check_metric, query_bytes
+from gpuzip.search.rescore import check_multiplier
+from gpuzip.search.scorers.common import GATHER_COST
+from gpuzip.search.scorers.floats import float_scorer
 
 Hits = list[list[dict[str, int | float]]]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gpuzip._core.quality import of_rows
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.quality import of_rows
-from gpuzip.rows import Matrix, Rows
 
 if TYPE_CHECKING:
     from gpuzip.codecs.base import Codec

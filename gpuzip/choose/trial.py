@@ -10,15 +10,15 @@ from inspect import signature
 import torch
 from torch import Tensor
 
+from gpuzip._core.quality import HeldOut, of_rows
+from gpuzip._core.rows import BLOCK_BYTES, Rows
+from gpuzip.choose.grid import Candidate
+from gpuzip.choose.table import Tried
+from gpuzip.choose.target import Target
 from gpuzip.codecs import Codec, from_spec
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import topk
-from gpuzip.outcome.grid import Candidate
-from gpuzip.outcome.table import Tried
-from gpuzip.outcome.target import Target
-from gpuzip.quality import HeldOut, of_rows
-from gpuzip.rows import BLOCK_BYTES, Rows
 
 #: Fewer rows can't be held out with any left to learn from.
 FEWEST = 100

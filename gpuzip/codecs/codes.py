@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu
+from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.planes import Planes, joined, split
+from gpuzip._core.quality import Quality, QualityMeter
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.planes import Planes, joined, split
-from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rescoring import ReadStore, ScorerStore, Store, matrix_store
-from gpuzip.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.searching import WHO, search
+from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
+from gpuzip.search.run import WHO, search
 from gpuzip.storage import FileInfo, write_codes
 
 if TYPE_CHECKING:

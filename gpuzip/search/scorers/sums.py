@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._scoring import inverse_norms, minus_squares, normalized
 from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized
 
 if TYPE_CHECKING:
-    from gpuzip.codes import Codes
+    from gpuzip.codecs.codes import Codes
 
 
 class SumsScorer:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._scoring import inverse
+from gpuzip.search.scorers.common import inverse
 
 FIRST, DEEP = 6, 4  # bytes a row of factors of the signs, and of all bits
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu
+from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip.errors import DtypeError, GpuzipError
 
 Matrix = Tensor | np.ndarray[Any, Any]

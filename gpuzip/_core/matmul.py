@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from gpuzip.capture import is_gpu
-from gpuzip.probe import fastest
+from gpuzip._core.device import is_gpu
+from gpuzip._core.probe import fastest
 
 _FULL = ("ieee", "none")  # "none" is nobody's wish, and torch's own default is ieee for products
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, is_whole, whole
 from gpuzip.codecs import Codec, LloydMaxQuantizer, MixedLloydMaxQuantizer
-from gpuzip.codes import Codes
+from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
-from gpuzip.mixed import MixedCodes
 from gpuzip.ops import code_bytes
-from gpuzip.rows import BLOCK_BYTES, Matrix, Rows, is_whole, whole
 
 Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpuzip.budget import parse_bytes
+from gpuzip._core.rows import Rows, whole
+from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.errors import GpuzipError
-from gpuzip.rows import Rows, whole
-from gpuzip.search import check_metric
+from gpuzip.search.exact import check_metric
 
 #: Bytes of a file beside its codes and what decodes them, at most.
 HEADER = 2048

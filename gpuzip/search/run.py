@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu
+from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.rescoring import Store, best_of_candidates, check_multiplier
-from gpuzip.rows import Matrix, PackedRows, Rows
-from gpuzip.search import (
+from gpuzip.search.exact import (
     FIRST,
     at_once,
     attempt,
@@ -27,9 +26,10 @@ from gpuzip.search import (
     wider_bytes,
     workspace,
 )
+from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
 
 if TYPE_CHECKING:
-    from gpuzip.codes import Codes
+    from gpuzip.codecs.codes import Codes
 
 WHO = "Codes.search"
 

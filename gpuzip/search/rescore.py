@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu
+from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.rows import LARGEST_NORM, Matrix, Rows
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.rows import LARGEST_NORM, Matrix, Rows
-from gpuzip.search import Scorer, workspace
+from gpuzip.search.exact import Scorer, workspace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

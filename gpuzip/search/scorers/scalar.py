@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.capture import kind
-from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse, inverse_norms, minus_squares, normalized
+from gpuzip._core.device import kind
+from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.rows import BLOCK_BYTES
-from gpuzip.search import Exhaustive, Scorer
+from gpuzip.search.exact import Exhaustive, Scorer
+from gpuzip.search.scorers.common import (
+    GATHER_COST,
+    forbid,
+    inverse,
+    inverse_norms,
+    minus_squares,
+    normalized,
+)
 
 if TYPE_CHECKING:
-    from gpuzip.codes import Codes
+    from gpuzip.codecs.codes import Codes
 
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # signed codes made unsigned at a time; multiples of every group

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_gpu
+from gpuzip._core.device import is_gpu
+from gpuzip._core.rows import whole
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.ops import max_of_groups, topk
-from gpuzip.rows import whole
 
 Metric = Literal["l2", "ip", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gpuzip.codes import Codes
+    from gpuzip.codecs.codes import Codes
 
 GATHER_COST = 16  # of keys that are sums over all dimensions of a row
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.capture import kind
-from gpuzip.codecs._rabitq_factors import Coefficients, Terms
-from gpuzip.codecs._scoring import forbid
+from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
-from gpuzip.search import workspace
+from gpuzip.search.exact import workspace
+from gpuzip.search.scorers.common import forbid
+from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of which planes are put side by side at a time
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import beam_search, centroid_sums, centroid_update, topk
-from gpuzip.parallel import map_blocks
 
 _BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords that exist at a time
 _POINTS = 256  # a codeword, that k-means sees

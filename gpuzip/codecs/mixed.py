@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpuzip.codes import Codes, row_ids
+from gpuzip._core.quality import Quality, QualityMeter
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.codes import Codes, row_ids
 from gpuzip.errors import GpuzipError
-from gpuzip.quality import Quality, QualityMeter
-from gpuzip.rows import Matrix, Rows
 from gpuzip.storage.folder import Folder, Writer, write_folder
 
 KIND = "mixed"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.codecs._scoring import inverse
-from gpuzip.search import Scorer
+from gpuzip.search.exact import Scorer
+from gpuzip.search.scorers.common import inverse
 
 
 class ProjectedScorer:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuzip.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks
 
 _ROUNDS = 4
 _BEHIND = 2  # times the best that a road may take to be timed again

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gpuzip.probe import fastest
+from gpuzip._core.probe import fastest
 
 _TRIED = 512, 32  # rows and queries of what is timed
 _DIMS = 512  # sums of as many products of 0..255 with -128..127 stay below 2**24: exact in float32

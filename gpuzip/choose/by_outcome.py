@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from gpuzip.codes import Codes
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.choose.grid import Candidate, families
+from gpuzip.choose.table import Table, Tried, table_of
+from gpuzip.choose.target import HEADER, Target
+from gpuzip.choose.trial import Trials
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
-from gpuzip.outcome.grid import Candidate, families
-from gpuzip.outcome.table import Table, Tried, table_of
-from gpuzip.outcome.target import HEADER, Target
-from gpuzip.outcome.trial import Trials
-from gpuzip.rows import Matrix, Rows
 
 _ROUNDS = 4  # of choosing anew, where a search among all rows finds less than one among some
 _IN_TABLE = 6  # codecs of a family

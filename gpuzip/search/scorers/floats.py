@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu, kind
-from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
-from gpuzip.matmul import products_are_float32
+from gpuzip._core.device import is_capturing, is_gpu, kind
+from gpuzip._core.matmul import products_are_float32
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
-from gpuzip.parallel import map_blocks
-from gpuzip.search import Exhaustive, Scorer
+from gpuzip.search.exact import Exhaustive, Scorer
+from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
 
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block; a multiple of every group
 

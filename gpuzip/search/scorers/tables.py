@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpuzip.capture import is_capturing, is_gpu, kind
-from gpuzip.codecs._scoring import inverse, inverse_norms, largest_norm, minus_squares, normalized
-from gpuzip.matmul import bfloat16_is_faster, products_are_float32
+from gpuzip._core.device import is_capturing, is_gpu, kind
+from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
+from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, minus_squares, normalized
 
 if TYPE_CHECKING:
-    from gpuzip.codes import Codes
+    from gpuzip.codecs.codes import Codes
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were

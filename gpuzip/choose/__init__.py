@@ -1,9 +1,9 @@
 """Codes for an outcome: a grid of codecs, tried on rows that are held out from them."""
 
-from gpuzip.outcome.choose import compress_for, table_for
-from gpuzip.outcome.table import Table, Tried
-from gpuzip.outcome.target import Asked, Target, table_target, target_of
-from gpuzip.outcome.trial import FEWEST, Trials
+from gpuzip.choose.by_outcome import compress_for, table_for
+from gpuzip.choose.table import Table, Tried
+from gpuzip.choose.target import Asked, Target, table_target, target_of
+from gpuzip.choose.trial import FEWEST, Trials
 
 __all__ = [
     "FEWEST",

@@ -1,0 +1,1 @@
+"""What every package of gpuzip stands on: matrices, checks, planes, threads, devices."""

@@ -1,0 +1,1 @@
+"""One search of codes, from its arguments to its answer."""

@@ -1,0 +1,1 @@
+"""How rows are scored, one file for each kind of code."""
