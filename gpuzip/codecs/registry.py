@@ -1,0 +1,128 @@
+"""The codecs by the id they have in files: ours, those a program registers, and those of installed packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from gpuzip.codecs.base import Codec
+from gpuzip.codecs.binary import BinaryQuantizer
+from gpuzip.codecs.half import HalfQuantizer
+from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
+from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
+from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.rabitq import RaBitQuantizer
+from gpuzip.codecs.residual import ResidualQuantizer
+from gpuzip.codecs.scalar import ScalarQuantizer
+from gpuzip.codecs.spec import read_spec
+from gpuzip.errors import GpuzipError, UnknownCodecError
+
+#: The codecs of gpuzip. A new one is one file and one line here.
+CODECS: dict[str, type[Codec]] = {
+    codec.id: codec
+    for codec in (
+        ProductQuantizer,
+        ScalarQuantizer,
+        BinaryQuantizer,
+        HalfQuantizer,
+        LloydMaxQuantizer,
+        MixedLloydMaxQuantizer,
+        ResidualQuantizer,
+        RaBitQuantizer,
+    )
+}
+
+#: The group of entry points under which a package offers codecs of its own.
+ENTRY_POINTS = "gpuzip.codecs"
+
+_registered: dict[str, type[Codec]] = {}
+
+Registered = TypeVar("Registered", bound=type[Codec])
+
+
+def register_codec(codec: Registered) -> Registered:
+    """Make a codec known, so that files of it open and `from_spec` reads its words. Also a class decorator.
+
+    An installed package registers its codecs by entry points of the group ``gpuzip.codecs``, which are
+    loaded when a file or a spec names a codec that is not known otherwise.
+
+    Parameters
+    ----------
+    codec : type
+        A subclass of `gpuzip.Codec` with an `id` of its own.
+
+    Returns
+    -------
+    type
+        The same class.
+
+    Raises
+    ------
+    GpuzipError
+        For anything else, or if another codec has this id.
+
+    Examples
+    --------
+    >>> import gpuzip
+    >>> gpuzip.register_codec(gpuzip.ProductQuantizer).id
+    'pq'
+    """
+    id = getattr(codec, "id", None)
+    if not (isinstance(codec, type) and issubclass(codec, Codec) and isinstance(id, str)):
+        raise GpuzipError(f"register_codec: {codec!r} came, a subclass of gpuzip.Codec with an id is needed.")
+    known = CODECS.get(id) or _registered.get(id, codec)
+    if known is not codec:
+        raise GpuzipError(
+            f"register_codec: {known.__qualname__} has the id {id!r} already. Give {codec.__qualname__} another."
+        )
+    if id not in CODECS:
+        _registered[id] = codec
+    return codec
+
+
+def codec_class(id: str) -> type[Codec]:
+    """The codec of a file's id. Raises UnknownCodecError."""
+    if id not in CODECS and id not in _registered:
+        _load_installed()
+    if id in CODECS:
+        return CODECS[id]
+    if id in _registered:
+        return _registered[id]
+    raise UnknownCodecError(
+        f"codec {id!r} is not one of {', '.join((*CODECS, *_registered))}. A newer gpuzip may have it, or a "
+        "package that is not installed; gpuzip.register_codec makes one of yours known."
+    )
+
+
+def from_spec(text: str) -> Codec:
+    """The codec, not fitted, that a FAISS factory string stands for, such as "OPQ48,PQ48x8" or "PCA128,SQ8".
+
+    At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec. Rotations are
+    "PCA64", "OPQ48", "OPQ48_96" (96 columns), "RR" and "HR" (which adds no columns here), and of our own
+    "Balanced48" and "Truncate128"; codecs are "PQ48x8" ("PQ48" is the same), "RQ8x8", "PRQ4x6x8", "RaBitQ4",
+    "SQ8", "SQ6", "SQ4", "SQfp16", "SQbf16" and "LSH", and of our own "Binary", "LloydMax2" and
+    "MixedLloydMax1.5". Other settings follow in parentheses: "SQ4(range=mse,per=tensor)". "RaBitQ4" has its
+    usual rotation, "RaBitQ4(rotation=None)" none. `codec.spec` is the text of a codec.
+    Raises GpuzipError for other text, and says what is known.
+    Source: FAISS index_factory.
+    """
+    try:
+        return read_spec(text, (*CODECS.values(), *_registered.values()))
+    except GpuzipError:
+        if not _load_installed():
+            raise
+    return read_spec(text, (*CODECS.values(), *_registered.values()))
+
+
+def _load_installed() -> bool:
+    """Register what installed packages offer; whether that was anything new."""
+    before = len(_registered)
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            register_codec(point.load())
+        except (ImportError, AttributeError, GpuzipError) as error:
+            raise GpuzipError(
+                f"The codec {point.name!r} of an installed package ({point.value}) cannot be loaded: {error}. "
+                "Update the package, or remove it."
+            ) from error
+    return len(_registered) > before
