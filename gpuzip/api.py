@@ -11,7 +11,8 @@ from torch import Tensor
 from gpuzip._core.planes import sizes_of
 from gpuzip._core.rows import Matrix, Rows, is_whole, whole
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
-from gpuzip.choose.by_bytes import Importance, fit_alike, fit_budget
+from gpuzip.choose.arguments import check_together, given_of
+from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance
 from gpuzip.codecs import ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MixedCodes
@@ -34,8 +35,8 @@ def compress(
     ratio: float | None = ...,
     min_cosine: float | None = ...,
     min_recall: float | None = ...,
-    k: int = ...,
-    metric: str = ...,
+    k: int | None = ...,
+    metric: str | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
     return_table: Literal[False] = ...,
@@ -53,8 +54,8 @@ def compress(
     ratio: float | None = ...,
     min_cosine: float | None = ...,
     min_recall: float | None = ...,
-    k: int = ...,
-    metric: str = ...,
+    k: int | None = ...,
+    metric: str | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
     return_table: Literal[True],
@@ -69,7 +70,7 @@ def compress(
     max_bytes: int | str | None = ...,
     bits_per_dim: float | None = ...,
     importance: Importance,
-    max_bits: int = ...,
+    max_bits: int | None = ...,
 ) -> MixedCodes: ...
 
 
@@ -85,13 +86,13 @@ def compress(
     ratio: float | None = None,
     min_cosine: float | None = None,
     min_recall: float | None = None,
-    k: int = 10,
-    metric: str = "cosine",
+    k: int | None = None,
+    metric: str | None = None,
     rescore: bool = False,
     for_: str | None = None,
     return_table: bool = False,
     importance: Importance | None = None,
-    max_bits: int = 8,
+    max_bits: int | None = None,
 ) -> Codes | MixedCodes | tuple[Codes, Table]:
     """Train a quantizer on x and encode x with it: by product quantization, or whichever reaches an outcome.
 
@@ -121,20 +122,35 @@ def compress(
     Raises GpuzipError where a target can't be reached, and names what can; or comes with m, nbits or pad.
     """
     who = "compress"
-    asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
-    if asked.is_nothing and importance is None and not return_table:
+    given = given_of(
+        {
+            "m": m,
+            "nbits": nbits,
+            "pad": pad,
+            "max_bytes": max_bytes,
+            "bits_per_dim": bits_per_dim,
+            "ratio": ratio,
+            "min_cosine": min_cosine,
+            "min_recall": min_recall,
+            "k": k,
+            "metric": metric,
+            "rescore": rescore,
+            "for_": for_,
+            "return_table": return_table,
+            "importance": importance,
+            "max_bits": max_bits,
+        }
+    )
+    check_together(who, given)
+    if not given - {"m", "nbits", "pad"}:
         return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
-    if m is not None or nbits is not None or pad:
-        raise GpuzipError(
-            f"{who}: m, nbits and pad are of product quantization; a budget has codes of its own. Give one."
-        )
     seed = whole(who, "seed", seed, 0)
-    if importance is None:
-        codes, table = _for_outcome(who, x, asked, return_table, seed)
-        return (codes, table) if return_table else codes
-    if asked.ratio is not None or asked.floors or asked.for_ is not None or rescore or return_table:
-        raise GpuzipError(f"{who}: importance goes with max_bytes or bits_per_dim, and no other target.")
-    return fit_budget(who, x, max_bytes, bits_per_dim, importance, max_bits, seed)
+    if importance is not None:
+        return fit_by_importance(who, x, max_bytes, bits_per_dim, importance, max_bits or 8, seed)
+    k, metric = 10 if k is None else k, "cosine" if metric is None else metric
+    asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
+    codes, table = _for_outcome(who, x, asked, return_table, seed)
+    return (codes, table) if return_table else codes
 
 
 def _for_outcome(who: str, x: Matrix, asked: Asked, in_table: bool, seed: int) -> tuple[Codes, Table]:

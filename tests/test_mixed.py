@@ -287,7 +287,7 @@ def test_the_better_of_equal_and_mixed_bits(uneven, bits):
         ({"bits_per_dim": 1, "importance": torch.ones(2999)}, r"importance is \(2999,\); \(3000,\) finite"),
         ({"bits_per_dim": 1, "importance": -torch.ones(3000)}, "of 0 or more are needed"),
         ({"bits_per_dim": 1, "importance": "much"}, "importance is not of numbers"),
-        ({"bits_per_dim": 1, "m": 8}, "m, nbits and pad are of product quantization"),
+        ({"bits_per_dim": 1, "m": 8}, "importance chooses the codes; m would be ignored"),
     ],
 )
 def test_options_are_checked(frequent, options, match):

@@ -10,7 +10,7 @@ import gpuzip
 from gpuzip import Codes, GpuzipError, from_spec
 from gpuzip._core.quality import HeldOut
 from gpuzip._core.rows import Rows
-from gpuzip.choose import choose, trial
+from gpuzip.choose import by_outcome, trial
 from gpuzip.choose.grid import Candidate, families
 from gpuzip.choose.trial import nearest
 
@@ -29,7 +29,7 @@ def few_families(n, d, trained=None, limit=None):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(choose, "families", few_families)
+    monkeypatch.setattr(by_outcome, "families", few_families)
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,7 @@ def test_searches_among_all_rows_have_the_last_word(x, monkeypatch, few):
     assert len(rounds) > 1
     assert number(rounds[0].sure_recall) < 0.885 <= number(rounds[-1].sure_recall)
     assert held_out(codes).recall == rounds[-1].recall
-    monkeypatch.setattr(choose, "_ROUNDS", 1)
+    monkeypatch.setattr(by_outcome, "_ROUNDS", 1)
     with pytest.raises(GpuzipError, match=r"was not reached among all 1500 rows\. Nearest came"):
         gpuzip.compress(x, min_recall=0.885)
 
@@ -391,7 +391,10 @@ def test_k_is_clamped(real):
         ({"min_recall": 0.9, "metric": "hamming"}, "metric is 'hamming', one of l2, ip, cosine"),
         ({"min_recall": 0.9, "k": 0}, "k is 0, a whole number of at least 1"),
         ({"min_recall": 0.9, "seed": -1}, "seed is -1"),
-        ({"min_recall": 0.9, "m": 8}, "m, nbits and pad are of product quantization"),
+        ({"min_recall": 0.9, "m": 8}, "an outcome chooses the codec; m would be ignored"),
+        ({"m": 4, "nbits": 2, "metric": "l2", "k": 3}, "k and metric go with .*; k, metric would be ignored"),
+        ({"min_cosine": 0.9, "k": 3}, "k and metric go with min_recall, rescore or for_; k would"),
+        ({"max_bytes": 9999, "max_bits": 4}, "max_bits goes with importance; max_bits would be ignored"),
         (
             {"min_recall": 0.9, "importance": torch.ones(GIVEN)},
             "importance goes with max_bytes or bits_per_dim",

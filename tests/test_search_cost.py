@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import gpuzip
 from gpuzip import ProductQuantizer
 from gpuzip._core.matmul import products_are_float32
-from gpuzip.codecs import tables, from_spec
+from gpuzip.codecs import from_spec, tables
 from gpuzip.codecs.pq import Codebook
 from gpuzip.search import exact as exact_search
 from gpuzip.search import run

@@ -17,12 +17,12 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import code_bytes
+from gpuzip.storage import HEADER_BYTES, MANIFEST_BYTES
 
 Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
-_HEADER, _MANIFEST = 1536, 4096  # bytes at most, of an .ezip file and of a folder
 _SAMPLE = 1 << 18  # values that tell how much a bit gains
 _TRIED = 4096  # rows that choose between codecs
 _FITTED = 1 << 24  # values that a group's codec is fitted on
@@ -55,18 +55,16 @@ def parse_bytes(who: str, name: str, value: int | str) -> int:
     return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
 
 
-def fit_budget(
+def fit_by_importance(
     who: str,
     x: Matrix,
     max_bytes: int | str | None,
     bits_per_dim: float | None,
-    importance: Importance | None,
+    importance: Importance,
     max_bits: int,
     seed: int,
-) -> Codes | MixedCodes:
-    """Lloyd-Max codes of a number of bytes, by the importance of rows where that is given."""
-    if importance is None:
-        return fit_alike(who, x, max_bytes, bits_per_dim, seed)
+) -> MixedCodes:
+    """Lloyd-Max codes of a number of bytes, in which rows of more importance have more bits."""
     rows, budget = _some_rows(who, x), _budget(who, max_bytes, bits_per_dim)
     rates = _rates(rows.d, whole(who, "max_bits", max_bits, 1, 8))
     return _by_importance(who, rates, rows, budget, importances(who, importance, rows.n), seed)
@@ -80,7 +78,7 @@ def fit_alike(
     fitted = [codec.fit(x, seed=seed) for codec in _candidates(rows, budget)]
     if not fitted:
         smallest = MixedLloydMaxQuantizer(8 / rows.d)
-        raise _too_small(who, budget, rows, _HEADER + rows.n + _state(smallest, rows.d))
+        raise _too_small(who, budget, rows, HEADER_BYTES + rows.n + _state(smallest, rows.d))
     tried = rows.sample(_TRIED, seed)
     errors = [_error(codec, tried) for codec in fitted]
     return fitted[errors.index(min(errors))].encode(x)
@@ -127,7 +125,7 @@ def _candidates(rows: Rows, budget: Budget) -> list[Codec]:
 
 
 def _bytes_a_row(rows: Rows, budget: Budget, state: int) -> int:
-    return int(budget.code_bits(rows.n, rows.d, state + _HEADER) / rows.n // 8)
+    return int(budget.code_bits(rows.n, rows.d, state + HEADER_BYTES) / rows.n // 8)
 
 
 def _size(codec: Codec, d: int) -> int:
@@ -186,7 +184,7 @@ def _chosen(
 
 def _beside(rates: Sequence[Codec], rows: Rows) -> int:
     """Bytes of a folder of such codes that are no codes."""
-    return _MANIFEST + rows.n + sum(_HEADER + _state(codec, rows.d) for codec in rates)
+    return MANIFEST_BYTES + rows.n + sum(HEADER_BYTES + _state(codec, rows.d) for codec in rates)
 
 
 def _rates(d: int, max_bits: int) -> list[Codec]:

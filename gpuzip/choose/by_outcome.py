@@ -7,10 +7,11 @@ from functools import partial
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose.grid import Candidate, families
 from gpuzip.choose.table import Table, Tried, table_of
-from gpuzip.choose.target import HEADER, Target
+from gpuzip.choose.target import Target
 from gpuzip.choose.trial import Trials
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
+from gpuzip.storage import LONG_HEADER_BYTES
 
 _ROUNDS = 4  # of choosing anew, where a search among all rows finds less than one among some
 _IN_TABLE = 6  # codecs of a family
@@ -110,7 +111,8 @@ class _Choice:
         """The best of the largest codecs of each family that are small enough."""
         largest = [found for name, family in self._grid.items() if (found := self._largest(name, family))]
         if not largest:
-            least = min(c.nbytes(self._rows.n) for family in self._grid.values() for c in family) + HEADER
+            sizes = [c.nbytes(self._rows.n) for family in self._grid.values() for c in family]
+            least = min(sizes) + LONG_HEADER_BYTES
             raise self._too_small(
                 f"{least} bytes are needed for the smallest codes, their levels and headers"
             )
@@ -118,7 +120,7 @@ class _Choice:
 
     def _largest(self, name: str, family: list[Candidate]) -> Tried | None:
         most = self._target.max_bytes
-        small = [c for c in family if most is None or c.nbytes(self._rows.n) + HEADER <= most]
+        small = [c for c in family if most is None or c.nbytes(self._rows.n) + LONG_HEADER_BYTES <= most]
         for candidate in reversed(small):  # what decodes codes can take more than was planned
             found = self._trials.of(candidate, name)
             if self._is_small(found):
@@ -127,7 +129,7 @@ class _Choice:
 
     def _is_small(self, tried: Tried) -> bool:
         most = self._target.max_bytes
-        return most is None or tried.nbytes + HEADER <= most
+        return most is None or tried.nbytes + LONG_HEADER_BYTES <= most
 
     def _reaches(self, candidate: Candidate, name: str, more: float) -> bool:
         return _reaches(self._trials.of(candidate, name), self._target, more)

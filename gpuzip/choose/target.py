@@ -9,9 +9,7 @@ from gpuzip._core.rows import Rows, whole
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.errors import GpuzipError
 from gpuzip.search.exact import check_metric
-
-#: Bytes of a file beside its codes and what decodes them, at most.
-HEADER = 2048
+from gpuzip.storage import LONG_HEADER_BYTES
 
 _USES = ("search", "storage")
 
@@ -42,7 +40,7 @@ class Target:
         """Bytes that codes of n rows may take each, with a codec of `state` bytes; None without a limit."""
         if self.max_bytes is None:
             return self.code_bytes
-        return max(0, (self.max_bytes - HEADER - state) // max(1, n))
+        return max(0, (self.max_bytes - LONG_HEADER_BYTES - state) // max(1, n))
 
     @property
     def is_of_these_rows(self) -> bool:
@@ -71,10 +69,6 @@ class Asked:
     @property
     def floors(self) -> dict[str, Any]:
         return _given(self, "min_cosine", "min_recall")
-
-    @property
-    def is_nothing(self) -> bool:
-        return not (self.sizes or self.floors or self.rescore or self.for_ is not None)
 
 
 def _given(asked: Asked, *names: str) -> dict[str, Any]:

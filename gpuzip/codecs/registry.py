@@ -1,4 +1,4 @@
-"""The codecs by the id they have in files: ours, those a program registers, and those of installed packages."""
+"""The codecs by the id they have in files: ours, and those that programs and packages register."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def register_codec(codec: Registered) -> Registered:
     known = CODECS.get(id) or _registered.get(id, codec)
     if known is not codec:
         raise GpuzipError(
-            f"register_codec: {known.__qualname__} has the id {id!r} already. Give {codec.__qualname__} another."
+            f"register_codec: {known.__qualname__} has the id {id!r} already. "
+            f"Give {codec.__qualname__} another."
         )
     if id not in CODECS:
         _registered[id] = codec
@@ -122,7 +123,7 @@ def _load_installed() -> bool:
             register_codec(point.load())
         except (ImportError, AttributeError, GpuzipError) as error:
             raise GpuzipError(
-                f"The codec {point.name!r} of an installed package ({point.value}) cannot be loaded: {error}. "
-                "Update the package, or remove it."
+                f"The codec {point.name!r} of an installed package ({point.value}) cannot be loaded: "
+                f"{error}. Update the package, or remove it."
             ) from error
     return len(_registered) > before

@@ -1,7 +1,19 @@
 """Files of codes: written whole or not at all, checked before they are believed."""
 
 from gpuzip.storage.file import Contents, check_target, read_codes, read_info, write_codes
-from gpuzip.storage.header import FORMAT
+from gpuzip.storage.folder import MANIFEST_BYTES
+from gpuzip.storage.header import FORMAT, HEADER_BYTES, LONG_HEADER_BYTES
 from gpuzip.storage.info import FileInfo
 
-__all__ = ["FORMAT", "Contents", "FileInfo", "check_target", "read_codes", "read_info", "write_codes"]
+__all__ = [
+    "FORMAT",
+    "HEADER_BYTES",
+    "LONG_HEADER_BYTES",
+    "MANIFEST_BYTES",
+    "Contents",
+    "FileInfo",
+    "check_target",
+    "read_codes",
+    "read_info",
+    "write_codes",
+]

@@ -33,6 +33,9 @@ from gpuzip.storage.atomic import replacing, sync_folder
 FORMAT = 1
 MANIFEST = "manifest.json"
 
+#: Bytes of the manifest of a folder of codes, at most.
+MANIFEST_BYTES = 4096
+
 #: Bytes of a manifest beyond which it is refused; ours have some thousand.
 MANIFEST_LIMIT = 1 << 20
 

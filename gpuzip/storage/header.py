@@ -21,6 +21,10 @@ from gpuzip.errors import FormatError
 
 FORMAT = 1
 
+#: Bytes of an .ezip file beside its codes and the state of its codec, at most; and where the header says what
+#: rotates rows and what was measured on rows held out.
+HEADER_BYTES, LONG_HEADER_BYTES = 1536, 2048
+
 _KEY = "gpuzip"
 _FIELDS = {"format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest"}
 _DTYPES = {"float16", "bfloat16", "float32", "float64"}

@@ -11,7 +11,7 @@ import torch
 
 from gpuzip._core.rows import Matrix, whole
 from gpuzip.api import compress
-from gpuzip.choose.by_bytes import fit_budget
+from gpuzip.choose.by_bytes import fit_alike
 from gpuzip.codecs import Codec, LloydMaxQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
@@ -75,11 +75,9 @@ class Recipe:
             codec = LloydMaxQuantizer(min(self.bits, self.max_bits)) if self.codec is None else self.codec
             return self._coded(codec, rows), None
         if self.importance is None and self.max_bits == 8:
-            found = fit_budget(
-                "compress", rows, **self._budget(), importance=None, max_bits=8, seed=self.seed
-            )
-            assert isinstance(found, Codes)
-            return self._typed(found), None
+            return self._typed(
+                fit_alike("compress", rows, self.max_bytes, self.bits_per_dim, self.seed)
+            ), None
         ones = np.ones(len(words)) if self.importance is None else self.importance
         return self._by_importance(rows, importances(ones, words))
 
