@@ -152,8 +152,9 @@ class Codes:
         are there. Under capture queries are not checked, nor k clamped to a mask: places that no allowed
         row takes then have the id -1 and the worst value, -inf, or inf for "l2".
         Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, on a GPU up
-        to search.GPU_WORKSPACE (2 GB, at most a sixteenth of its memory). Kept where the metric or the number
-        of queries needs them: norms, 4 bytes a row, and as much for what "l2" and "cosine" each make of them.
+        to search.GPU_WORKSPACE (2 GB, at most a sixteenth of its memory) and 256 MB of decoded rows. Kept
+        where the metric or the number of queries needs them: norms, 4 bytes a row, and as much for what "l2"
+        and "cosine" each make of them.
         """
         store = None if rescore is None or rescore is False else self._store(rescore)
         return search(self, queries, k, metric, mask, store, rescore_multiplier, candidates)

@@ -29,13 +29,18 @@ METRICS: tuple[str, ...] = get_args(Metric)
 #: searched by "l2". What one chunk takes is free again before the next.
 WORKSPACE = 128 << 20
 
-#: The same on a GPU, at most, and as a share of its memory. A chunk reads all codes, so that few queries a
-#: chunk leave the matrix units waiting for memory: 128 of them, of 100 million rows and k = 100, take 1 GB.
+#: The same on a GPU, at most, and as a share of its memory. A chunk decodes all codes, so that it has as many
+#: queries as their scan has room for: 1,024 of them, of 100 million rows and k = 100, take 2 GB. What a scan
+#: took is free before candidates are gathered, for fewer queries at a time. On top come 256 MB of decoded
+#: rows, or of keys of rows, while many queries are searched.
 GPU_WORKSPACE, _GPU_SHARE = 2 << 30, 16
 
 _MAX_GROUP = 1024
 _WIDER = 16  # times as many candidates, for a query whose first ones leave a doubt
 _TILE = 128  # queries of a GPU's matrix product
+_CANDIDATE = 40  # bytes of workspace: an id, its key, and what some scorers and topk make of them
+
+ALL = slice(None)  # the queries of a scorer
 
 #: How `attempt` looks for rows, each slower and surer than the one before; the last leaves no doubt.
 ROADS = FIRST, WIDER, EXACT = range(3)
@@ -63,8 +68,11 @@ class Scorer(Protocol):
     def ceiling(self, estimate: Tensor) -> Tensor:
         """The greatest key that a group with this `group_max` can hold: (Q, 1) -> (Q, 1)."""
 
-    def gather(self, ids: Tensor) -> Tensor:
-        """The final keys of rows ids: (Q, R) int64 -> (Q, R); -inf for ids that are no rows."""
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        """The final keys of rows ids for these queries: (Q', R) int64 -> (Q', R).
+
+        -inf for ids that are no rows.
+        """
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         """An exact scorer of some of the queries, named by index on their device, or of all."""
@@ -108,10 +116,7 @@ def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) 
     unsure: a GPU is waited for once a road that is taken, however many chunks there are.
     """
     chunks: Sequence[slice | Tensor]
-    if isinstance(queries, int):
-        chunks = [slice(a, min(a + steps[0], queries)) for a in range(0, queries, steps[0])]
-    else:
-        chunks = queries.split(steps[0])
+    chunks = _chunks(queries, steps[0]) if isinstance(queries, int) else queries.split(steps[0])
     found = [attempt(some, FIRST) for some in chunks]
     keys, ids = _joined([part[0] for part in found]), _joined([part[1] for part in found])
     at = _unsure(found)  # of the queries
@@ -135,6 +140,10 @@ def _unsure(found: list[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor | None:
         ids.new_zeros(len(ids), dtype=torch.bool) if unsure is None else unsure for _, ids, unsure in found
     ]
     return _joined(of_chunks).nonzero().view(-1)
+
+
+def _chunks(queries: int, step: int) -> list[slice]:
+    return [slice(a, min(a + step, queries)) for a in range(0, max(1, queries), step)]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -171,7 +180,21 @@ def query_bytes(N: int, k: int, gather_cost: int = 1) -> int:
     """Workspace that one query takes in `best`, for a caller that cuts queries into chunks."""
     groups = _candidate_groups(k)
     group = group_size(N, groups, gather_cost)
-    return 40 * N if group == 1 else 8 * (N // group) + 40 * groups * group
+    return _CANDIDATE * N if group == 1 else 8 * (N // group) + _CANDIDATE * groups * group
+
+
+def scan_bytes(N: int, k: int, gather_cost: int = 1, key_bytes: int = 4, road: int = FIRST) -> int:
+    """Workspace that one query takes in `attempt` on a GPU before candidates are gathered.
+
+    These are a key for each group, of key_bytes while they are found, and the copies that topk makes of the
+    best of every 32 keys, of the members of those it takes, and of what it returns.
+    """
+    groups = _candidate_groups(k)
+    group = group_size(N, groups, gather_cost)
+    if group == 1:
+        return _CANDIDATE * N
+    keys, taken = -(-N // group), groups if road == FIRST else _WIDER * groups
+    return max(key_bytes * keys, 4 * keys + 8 * min(keys, keys // 32 + 40 * taken))
 
 
 def _candidate_groups(k: int) -> int:
@@ -189,15 +212,22 @@ def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
 def wider_bytes(N: int, k: int, gather_cost: int = 1) -> int:
     """As `query_bytes`, of the roads after the first: where it doubts, a query takes many more candidates."""
     groups = _candidate_groups(k)
-    return _WIDER * 40 * groups * group_size(N, groups, gather_cost)
+    return _WIDER * _CANDIDATE * groups * group_size(N, groups, gather_cost)
 
 
 def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
+    """The k best rows of each query's groups, of as many queries at a time as the workspace has room for."""
     groups = groups.sort(1).values  # ascending, so that position breaks ties as id does
     places = torch.arange(group, device=groups.device)
-    ids = torch.add(places, groups[:, :, None], alpha=group).view(len(groups), -1)
-    keys, at = topk(scorer.gather(ids), k)
-    return keys, torch.gather(ids, 1, at)
+
+    def of_some(queries: slice) -> tuple[Tensor, Tensor]:
+        ids = torch.add(places, groups[queries, :, None], alpha=group).flatten(1)
+        keys, at = topk(scorer.gather(ids, queries), k)
+        return keys, torch.gather(ids, 1, at)
+
+    fit = workspace(groups.device) // (_CANDIDATE * groups.shape[1] * group)
+    found = [of_some(queries) for queries in _chunks(len(groups), at_once(len(groups), fit))]
+    return _joined([keys for keys, _ in found]), _joined([ids for _, ids in found])
 
 
 class Exhaustive:
@@ -220,8 +250,8 @@ class Exhaustive:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._scorer.gather(ids)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return self._scorer.gather(ids, queries)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return self._scorer.exact(queries)

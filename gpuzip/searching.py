@@ -17,12 +17,14 @@ from gpuzip.rescoring import Store, best_of_candidates, check_multiplier
 from gpuzip.rows import Matrix, PackedRows, Rows
 from gpuzip.search import (
     FIRST,
+    WIDER,
     at_once,
     attempt,
     check_k,
     check_mask,
     check_metric,
     query_bytes,
+    scan_bytes,
     until_sure,
     wider_bytes,
     workspace,
@@ -148,11 +150,18 @@ def _found(
 
 
 def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
-    """Queries whose work fits in the workspace, at first and where more of their rows are looked at."""
-    codes, room = plan.codes, workspace(plan.codes.device)
-    size = len(codes), found, codes.codec.gather_cost
-    own = codes.codec.scorer_bytes
-    return at_once(queries, room // (query_bytes(*size) + own)), max(1, room // (wider_bytes(*size) + own))
+    """Queries whose work fits in the workspace, at first and where more of their rows are looked at.
+
+    On a GPU, where each chunk decodes all codes again, that is the work of their scan.
+    """
+    codes, codec, room = plan.codes, plan.codes.codec, workspace(plan.codes.device)
+    size = len(codes), found, codec.gather_cost
+    if is_gpu(codes.device):
+        first, later = (scan_bytes(*size, codec.key_bytes, road) for road in (FIRST, WIDER))
+    else:
+        first, later = query_bytes(*size), wider_bytes(*size)
+    own = codec.scorer_bytes
+    return at_once(queries, room // (first + own)), max(1, room // (later + own))
 
 
 def _of_block(

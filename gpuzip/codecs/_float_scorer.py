@@ -12,9 +12,11 @@ from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse
 from gpuzip.matmul import products_are_float32
 from gpuzip.ops import max_of_groups, rescore
 from gpuzip.parallel import map_blocks
-from gpuzip.search import Exhaustive, Scorer
+from gpuzip.search import ALL, Exhaustive, Scorer
 
-_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block; a multiple of every group
+_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block, at most
+_STEP = 1024  # of which a block is a multiple, as of every group
+_KEYS = 1 << 26  # of a block on a GPU: 256 MB
 
 
 class FloatScorer:
@@ -36,6 +38,8 @@ class FloatScorer:
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
         step = _ROWS[kind(self._store.device)]
+        if is_gpu(self._store.device):
+            step = min(step, max(1, _KEYS // (_STEP * max(1, self.Q))) * _STEP)
 
         def one_block(start: int, stop: int) -> None:
             best[:, start // group : -(-stop // group)] = max_of_groups(self._keys(start, stop), group)
@@ -72,8 +76,8 @@ class FloatScorer:
             hidden = hidden * self._norms().max()
         return estimate + hidden
 
-    def gather(self, ids: Tensor) -> Tensor:
-        keys = rescore(self._queries, self._store, ids, self._metric)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        keys = rescore(self._queries[queries], self._store, ids, self._metric)
         return forbid(keys, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
+from gpuzip.search import ALL
 
 _ABSENT = (1 << 31) - 1  # the distance of a forbidden row
 
@@ -25,8 +26,8 @@ class HammingScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._keys(hamming_gather(self._queries, self._data, self._mask, ids))
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return self._keys(hamming_gather(self._queries[queries], self._data, self._mask, ids))
 
     def exact(self, queries: Tensor | None = None) -> HammingScorer:
         return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)

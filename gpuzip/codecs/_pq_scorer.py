@@ -13,6 +13,7 @@ from gpuzip.capture import is_capturing, is_gpu, kind
 from gpuzip.codecs._scoring import inverse, inverse_norms, largest_norm, minus_squares, normalized
 from gpuzip.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
+from gpuzip.search import ALL
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
@@ -52,8 +53,8 @@ class LutScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return adc_gather(self._codes.data, self._lut[queries], self._scale, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> LutScorer:
         some = self._queries if queries is None else self._queries[queries]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs._scoring import inverse
-from gpuzip.search import Scorer
+from gpuzip.search import ALL, Scorer
 
 
 class ProjectedScorer:
@@ -25,8 +25,8 @@ class ProjectedScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate if self.is_exact else self._given(self._scorer.ceiling(estimate))
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._given(self._scorer.gather(ids))
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return self._given(self._scorer.gather(ids, queries), queries)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         factor, summand = self._factor, self._summand
@@ -34,9 +34,11 @@ class ProjectedScorer:
             factor, summand = factor[queries], summand[queries]
         return ProjectedScorer(self._scorer.exact(queries), factor, summand)
 
-    def _given(self, keys: Tensor) -> Tensor:
+    def _given(self, keys: Tensor, queries: slice = ALL) -> Tensor:
+        """Keys of these queries, changed in place; -inf, of forbidden rows, stays what it is."""
         forbidden = keys.isneginf()
-        return (keys * self._factor + self._summand).masked_fill_(forbidden, float("-inf"))
+        keys.mul_(self._factor[queries]).add_(self._summand[queries])
+        return keys.masked_fill_(forbidden, float("-inf"))
 
 
 def of_projected(scorer: Scorer, queries: Tensor, turned: Tensor, metric: str) -> Scorer:

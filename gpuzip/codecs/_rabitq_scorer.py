@@ -9,7 +9,7 @@ from gpuzip.capture import kind
 from gpuzip.codecs._rabitq_factors import Coefficients, Terms
 from gpuzip.codecs._scoring import forbid
 from gpuzip.ops import adc_gather, adc_scan
-from gpuzip.search import workspace
+from gpuzip.search import ALL, workspace
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of which planes are put side by side at a time
 
@@ -43,20 +43,20 @@ class RaBitQScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         step = max(1, workspace(ids.device) // (8 * self._width * max(1, ids.shape[1])))
-        parts = [slice(start, start + step) for start in range(0, max(1, len(ids)), step)]
-        found = [self._gathered(part, ids[part]) for part in parts]
+        asked = Coefficients(*(part[queries] for part in self._asked))
+        blocks = (part.split(step) for part in (self._lut[queries], asked.coef, ids))
+        found = [self._gathered(*block) for block in zip(*blocks, strict=True)]
         keys = found[0] if len(found) == 1 else torch.cat(found)
-        return forbid(keys, ids, self._mask)
+        return forbid(keys.add_(asked.shift), ids, self._mask)
 
-    def _gathered(self, queries: slice, ids: Tensor) -> Tensor:
+    def _gathered(self, lut: Tensor, coef: Tensor, ids: Tensor) -> Tensor:
         rows = ids.clamp(0, max(0, self.N - 1)).reshape(-1)
         place = torch.arange(len(rows), device=ids.device).view(ids.shape)
         place = place.masked_fill((ids < 0) | (ids >= self.N), -1)
-        scale, extra, coef = self._terms.scale[rows], self._terms.extra[rows], self._asked.coef[queries]
-        keys = adc_gather(self._side_by_side(rows), self._lut[queries], scale, place, None, extra, coef)
-        return keys.add_(self._asked.shift[queries])
+        scale, extra = self._terms.scale[rows], self._terms.extra[rows]
+        return adc_gather(self._side_by_side(rows), lut, scale, place, None, extra, coef)
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         parts = [plane[rows] for plane in self._planes]

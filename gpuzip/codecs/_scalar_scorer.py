@@ -14,7 +14,7 @@ from gpuzip.capture import kind
 from gpuzip.codecs._scoring import GATHER_COST, forbid, inverse, inverse_norms, minus_squares, normalized
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.rows import BLOCK_BYTES
-from gpuzip.search import Exhaustive, Scorer
+from gpuzip.search import ALL, Exhaustive, Scorer
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
@@ -118,15 +118,15 @@ class ScalarScorer:
                 hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square() - self._square
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
-    def gather(self, ids: Tensor) -> Tensor:
-        data, coding = self._codes.data, self._coding
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        data, coding, asked = self._codes.data, self._coding, self._queries[queries]
         if coding.centroids is None:
             first, stored = coding.start + 0.5 * coding.step, data
             if coding.flip is not None:  # two's complement
                 first, stored = first + 128 * coding.step, data.view(torch.int8)
-            keys = rescore(self._queries, stored, ids, self._metric, first, coding.step)
+            keys = rescore(asked, stored, ids, self._metric, first, coding.step)
         else:
-            keys = rescore_codes(self._queries, data, coding.centroids, ids, self._metric)
+            keys = rescore_codes(asked, data, coding.centroids, ids, self._metric)
         return forbid(keys, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:

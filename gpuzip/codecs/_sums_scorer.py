@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpuzip.codecs._scoring import inverse_norms, minus_squares, normalized
 from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.search import ALL
 
 if TYPE_CHECKING:
     from gpuzip.codes import Codes
@@ -48,18 +49,20 @@ class SumsScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._key(
-            adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask, self._extra, self._coef)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        coef = None if self._coef is None else self._coef[queries]
+        sums = adc_gather(
+            self._codes.data, self._lut[queries], self._scale, ids, self._mask, self._extra, coef
         )
+        return self._key(sums, queries)
 
     def exact(self, queries: Tensor | None = None) -> SumsScorer:
         if queries is None:
             return self
         return SumsScorer(self._codes, self._codebooks, self._queries[queries], self._metric, self._mask)
 
-    def _key(self, sums: Tensor) -> Tensor:
-        return sums.sub_(self._square) if self._metric == "l2" else sums
+    def _key(self, sums: Tensor, queries: slice = ALL) -> Tensor:
+        return sums.sub_(self._square[queries]) if self._metric == "l2" else sums
 
 
 def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:

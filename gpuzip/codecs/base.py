@@ -74,6 +74,7 @@ class Codec(ABC):
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
     gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
+    key_bytes: ClassVar[int] = 4  # of memory for each key of a scorer's `group_max`, while it runs
     scores_are_of_decoded_rows: ClassVar[bool] = True  # else estimates of the source's, of their own
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # that `coarse` knows: whether its scores are bounds
     spec_words: ClassVar[Words] = {}  # of `spec`

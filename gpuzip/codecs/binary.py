@@ -53,6 +53,7 @@ class BinaryQuantizer(Codec):
 
     id = "binary"
     metrics = (*METRICS, "hamming")
+    key_bytes = 8  # distances, then keys
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 
     threshold: float | str = 0.0

@@ -60,6 +60,7 @@ class RaBitQuantizer(Codec):
     id = "rabitq"
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics = (*METRICS, "hamming")
+    key_bytes = 8  # of blocks of rows, then put side by side
     coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
     scores_are_of_decoded_rows = False
 

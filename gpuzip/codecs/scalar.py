@@ -54,6 +54,7 @@ class ScalarQuantizer(Codec):
 
     id = "scalar"
     gather_cost = GATHER_COST
+    key_bytes = 8  # of blocks of rows, then put side by side
     spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 
     bits: int = 8
