@@ -100,8 +100,8 @@ class Judge:
 
 def measured(name: str, judge: Judge, target: dict[str, Any]) -> dict[str, Any]:
     start, cpu = time.perf_counter(), time.process_time()
-    nearest_k = {"k": _K} if "min_recall" in target else {}
-    codes, table = gpuzip.compress(judge.given, return_table=True, **nearest_k, **target)
+    k = _K if "min_recall" in target else None
+    codes, table = gpuzip.compress(judge.given, k=k, return_table=True, **target)
     took = time.perf_counter() - start, time.process_time() - cpu
     asked, floor = next((key, value) for key, value in target.items() if key != "rescore")
     chosen = next(row for row in table if row.spec == codes.codec.spec)

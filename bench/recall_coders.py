@@ -9,7 +9,7 @@ import faiss
 import torch
 from torch import Tensor
 
-from gpuzip.codecs import Codec
+from gpuzip.codecs import Quantizer
 
 #: FAISS's names of codes whose scores are more than those of their decoded rows.
 _ESTIMATORS = ("RaBitQ", "SQtq", "EDEN")
@@ -40,7 +40,7 @@ class Coder(Protocol):
 
 
 class Gpuzip:
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Quantizer) -> None:
         self._codec = codec
 
     def warm_up(self, x: Tensor) -> None:

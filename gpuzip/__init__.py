@@ -1,20 +1,24 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from gpuzip._core.quality import HeldOut, Quality, recall
 from gpuzip._version import __version__
 from gpuzip.api import compress, info, load, open, open_mixed, pareto, quantize, save
 from gpuzip.codecs import (
     BinaryQuantizer,
+    Codec,
     HalfQuantizer,
     LloydMaxQuantizer,
     MixedLloydMaxQuantizer,
     ProductQuantizer,
+    Quantizer,
     RaBitQuantizer,
     ResidualQuantizer,
     ScalarQuantizer,
     from_spec,
+    register_codec,
 )
 from gpuzip.codecs.codes import Codes, cat
 from gpuzip.codecs.drift import Drift
@@ -40,12 +44,13 @@ from gpuzip.rotations import Rotation
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
 
-if TYPE_CHECKING:
-    from gpuzip import nn
+if _TYPE_CHECKING:
+    from gpuzip import nn, plots
     from gpuzip.words import WordVectors
 
 __all__ = [
     "BinaryQuantizer",
+    "Codec",
     "Codes",
     "Drift",
     "DtypeError",
@@ -62,6 +67,7 @@ __all__ = [
     "ProductQuantizer",
     "Quality",
     "QualityError",
+    "Quantizer",
     "RaBitQuantizer",
     "ResidualQuantizer",
     "Rotation",
@@ -82,9 +88,11 @@ __all__ = [
     "open",
     "open_mixed",
     "pareto",
+    "plots",
     "quantize",
     "quantize_embeddings",
     "recall",
+    "register_codec",
     "save",
     "semantic_search",
     "to_faiss",
@@ -93,18 +101,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """nn and words are imported when they are first asked for: most programs need neither."""
-    if name == "nn":
-        import gpuzip.nn as nn
+_LAZY = ("nn", "plots", "words")
 
-        return nn
-    if name in ("words", "WordVectors"):
-        import gpuzip.words as words
 
-        return words if name == "words" else words.WordVectors
+def __getattr__(name: str) -> _Any:
+    """Import nn, plots and words when they are first asked for: most programs need none of them."""
+    import importlib
+
+    if name in _LAZY:
+        return importlib.import_module(f"gpuzip.{name}")
+    if name == "WordVectors":
+        return importlib.import_module("gpuzip.words").WordVectors
     raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "words"})
+    return sorted({*__all__, *_LAZY})

@@ -8,8 +8,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.planes import sizes_of
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Rows, is_whole, whole
+from gpuzip._core.checks import check_metric, is_whole, whole
+from gpuzip._core.rows import Rows
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.search.exact import check_metric
 
 Labelled = Codes | Mapping[Any, Any]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, whole
+from gpuzip._core.checks import whole
+from gpuzip._core.rows import Matrix
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 

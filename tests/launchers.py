@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -118,7 +119,7 @@ def covering(op: Op, samples: list[tuple[Any, ...]]) -> list[int]:
     codes = set(launchers(module_of(op)))
     for args in samples:
         with no_kernel_runs() as seen:
-            lines = lines_run(codes, lambda args=args: launcher_of(op)(*without_memory(args)))
+            lines = lines_run(codes, partial(launcher_of(op), *without_memory(args)))
         done.append({*lines, *_constants(seen), *_kinds(args)})
         costs.append(sum(launch.programs for launch in seen))
     return _few(done, costs)

@@ -8,14 +8,14 @@ pytest.importorskip("rich")
 
 from bench import outcome_tables, outcomes
 from gpuzip import from_spec, recall
-from gpuzip.choose import choose
+from gpuzip.choose import by_outcome
 from tests.test_outcome import few_families
 
 
 @pytest.fixture
 def judge(real, monkeypatch):
     monkeypatch.setattr(outcomes, "families", few_families)
-    monkeypatch.setattr(choose, "families", few_families)
+    monkeypatch.setattr(by_outcome, "families", few_families)
     return outcomes.Judge(real[:3500, :48].contiguous(), 1500)
 
 

@@ -32,7 +32,7 @@ def samples(op: Op) -> list[tuple]:
 
 
 def for_each_sample(
-    op: Op, check: Callable[[tuple], None], device: str = "cpu", numbers: list[int] | None = None
+    op: Op, check: Callable[[tuple], object], device: str = "cpu", numbers: list[int] | None = None
 ) -> None:
     """Run a check on all samples of an operator, or on those with these numbers; name the one that fails."""
     for i in range(len(samples(op))) if numbers is None else numbers:

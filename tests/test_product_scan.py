@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import gpuzip
-from gpuzip.codecs import _pq_scorer
 from gpuzip.ops import OPS, adc_gather, adc_scan, pack_bits, product_scan
+from gpuzip.search.scorers import tables
 from gpuzip.search.scorers.common import normalized
 
 METRICS = ["l2", "ip", "cosine"]
@@ -183,7 +183,7 @@ def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbit
     assert isinstance(codec, gpuzip.ProductQuantizer)
     packed = torch.from_numpy(faiss.vector_to_array(index.codes).reshape(N, -1))[:n].contiguous()
     codes = gpuzip.Codes(codec, packed)
-    scorer = _pq_scorer.LutScorer(codes, codec.centroids, real_queries[:Q], metric)
+    scorer = tables.LutScorer(codes.packed, codec.centroids, real_queries[:Q], metric)
     sign = -1 if metric == "l2" else 1
     scan, product = (
         (OPS["adc_scan"].call, OPS["product_scan"].call)
@@ -205,10 +205,10 @@ def test_the_ceiling_holds_for_the_kernel_with_float16(real, real_queries, metri
     """What a GPU does: float16 factors, scaled, products in float32."""
     codes = gpuzip.compress(real[:300], 48)
     centroids = codes.codec.state()["centroids"].float()
-    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: torch.float16)
-    fast = _pq_scorer.ProductScorer(codes, centroids, unit(real_queries[:16], metric), metric)
+    monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.float16)
+    fast = tables.ProductScorer(codes.packed, centroids, unit(real_queries[:16], metric), metric)
     keys = fast.exact().group_max(1)
-    monkeypatch.setattr(_pq_scorer, "product_scan", kernel("product_scan"))
+    monkeypatch.setattr(tables, "product_scan", kernel("product_scan"))
     ceiling = fast.ceiling(fast.group_max(1))
     assert bool((keys <= ceiling).all())
     torch.testing.assert_close(ceiling, keys, rtol=0, atol=5e-3)
@@ -223,7 +223,7 @@ def unit(queries, metric):
 @pytest.mark.parametrize("of_queries", [2.0**-90, 2.0**-30, 1.0, 2.0**20, 2.0**55])
 def test_the_ceiling_holds_at_any_magnitude(metric, of_queries, of_rows, monkeypatch):
     """Queries 2**40 apart in one call, centroids that float16 loses: the bound may be wide, never wrong."""
-    monkeypatch.setattr(_pq_scorer, "_product_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.float16)
     g = torch.Generator().manual_seed(0)
     centroids = torch.randn(4, 16, 6, generator=g) * of_rows
     centroids[1, :8] *= 2.0**-26
@@ -233,7 +233,7 @@ def test_the_ceiling_holds_at_any_magnitude(metric, of_queries, of_rows, monkeyp
     codec = gpuzip.ProductQuantizer(4, 4, codebook=gpuzip.codecs.pq.Codebook(centroids, 24))
     codes = gpuzip.Codes(codec, torch.randint(0, 256, (500, 2), generator=g).byte())
     queries = normalized(queries) if metric == "cosine" else queries
-    fast = _pq_scorer.ProductScorer(codes, centroids, queries, metric)
+    fast = tables.ProductScorer(codes.packed, centroids, queries, metric)
     ceiling, exact = fast.ceiling(fast.group_max(1)), fast.exact().group_max(1)
     assert not bool((exact > ceiling).any())
 
@@ -244,7 +244,7 @@ def test_the_error_of_rows_is_a_bound(real):
     for scale in (1.0, 2.0**-16, 2.0**-22):
         x = centroids * scale
         rounded = x.half().float()
-        t = _pq_scorer._error_of_rows(x, rounded, torch.float16)
+        t = tables._error_of_rows(x, rounded, torch.float16)
         rows = torch.randint(0, x.shape[1], (200, len(x)), generator=torch.Generator().manual_seed(1))
         every = torch.arange(len(x))
         error = (x - rounded)[every, rows].flatten(1).norm(dim=1)
@@ -252,7 +252,7 @@ def test_the_error_of_rows_is_a_bound(real):
 
 
 def test_centroids_of_nothing_but_zeros_are_not_scaled():
-    product = _pq_scorer._product_of(torch.zeros(2, 4, 2), torch.float16, 2.0**-11)
+    product = tables._product_of(torch.zeros(2, 4, 2), torch.float16, 2.0**-11)
     assert product.scale == 1.0 and product.row_error == 0.0
 
 

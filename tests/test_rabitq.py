@@ -2,18 +2,20 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 import gpuzip
 from gpuzip import BinaryQuantizer, Codes, GpuzipError, RaBitQuantizer, Rotation, recall
+from gpuzip._core.checks import METRICS
 from gpuzip._core.planes import Planes
 from gpuzip.codecs.rabitq import REACH
 from gpuzip.errors import FormatError
 from gpuzip.ops import rabitq_encode, unpack_bits
-from gpuzip.search.exact import METRICS, Exhaustive, best
+from gpuzip.search.exact import best
+from gpuzip.search.scorer import Exhaustive
 from gpuzip.search.scorers.rabitq import RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import first_bytes, read_first
 
@@ -42,10 +44,10 @@ def exact(queries, x, metric):
     return -torch.cdist(q, x).square() if metric == "l2" else q @ x.T
 
 
-def keys(codes, queries, metric):
+def keys(searched, queries, metric):
     """(Q, N) float32 estimates, the greater the better."""
-    every = torch.arange(len(codes)).expand(len(queries), -1)
-    return codes.codec.scorer(codes, queries, metric).gather(every)
+    every = torch.arange(len(searched.packed)).expand(len(queries), -1)
+    return searched.codec.scorer(searched.packed, queries, metric).gather(every)
 
 
 @pytest.mark.parametrize(("D", "bits"), [(1, 3), (2, 4), (3, 2), (3, 3), (5, 2), (6, 1)])
@@ -181,7 +183,7 @@ def test_estimates_are_unbiased_over_rotations(bits, metric):
 def test_nineteen_of_twenty_estimates_are_within_the_bound(real, real_queries, metric):
     x, q = real[:3000], real_queries[:100]
     codes = RaBitQuantizer(4).fit(x).encode(x)
-    plane, bound = (codes.codec.coarse(codes, kind) for kind in ("plane", "bound"))
+    plane, bound = (codes.codec.coarse(codes.packed, kind) for kind in ("plane", "bound"))
     estimate, reached = keys(plane, q, metric), keys(bound, q, metric)
     error, hidden = (estimate - exact(q, x, metric)).abs(), reached - estimate
     within = float((error <= hidden).double().mean())
@@ -205,7 +207,7 @@ def test_a_search_is_exact_over_the_estimates(real, real_queries, bits, metric, 
         got = every.gather(1, ids)
         assert torch.equal(got, want[:, :10])
         assert torch.equal(values, -got if metric == "l2" else got)
-    scorer = codes.codec.scorer(codes, q, metric, mask)
+    scorer = codes.codec.scorer(codes.packed, q, metric, mask)
     for one, other in zip(best(scorer, 25), best(Exhaustive(scorer, codes.device), 25), strict=True):
         assert torch.equal(one, other)
     outside = torch.tensor([[-1, 5000, 0, 1]]).expand(Q, -1)
@@ -216,7 +218,7 @@ def test_planes_are_put_side_by_side_some_rows_at_a_time(real, real_queries, mon
     codes = RaBitQuantizer(3).fit(real[:500]).encode(real[:5000])
     want = codes.search(real_queries[:3], 10)
     monkeypatch.setattr("gpuzip.search.scorers.rabitq._ROWS", {"cpu": 1024, "cuda": 1024})
-    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", 1)
+    monkeypatch.setattr("gpuzip.search.memory.WORKSPACE", 1)
     for one, other in zip(codes.search(real_queries[:3], 10), want, strict=True):
         assert torch.equal(one, other)
 
@@ -244,7 +246,7 @@ def test_by_bounds_no_better_row_is_left_out(real, real_queries, metric):
     """Beyond the candidates no row reaches the last answer, however few were asked for first."""
     codes, q = RaBitQuantizer(5).fit(real[:4000]).encode(real[:4000]), real_queries[:40]
     mask = torch.arange(4000) % 5 > 0
-    bound = keys(codes.codec.coarse(codes, "bound"), q, metric).masked_fill(~mask, -math.inf)
+    bound = keys(codes.codec.coarse(codes.packed, "bound"), q, metric).masked_fill(~mask, -math.inf)
     full = keys(codes, q, metric).masked_fill(~mask, -math.inf)
     values, ids = codes.search(
         q, 3, metric, mask=mask, rescore=True, candidates="bound", rescore_multiplier=1
@@ -414,7 +416,7 @@ def test_bad_input(real):
 
 def test_a_scorer_of_some_queries_is_theirs(real, real_queries):
     codes = RaBitQuantizer(3).fit(real[:300]).encode(real[:300])
-    scorer = codes.codec._scorer(codes, turn_of(codes.codec).apply(real_queries[:6]), "l2", None)
+    scorer = codes.codec._scorer(codes.packed, turn_of(codes.codec).apply(real_queries[:6]), "l2", None)
     assert isinstance(scorer, RaBitQScorer)
     some = torch.tensor([4, 1])
     ids = torch.arange(300).expand(6, -1)
@@ -425,7 +427,8 @@ def test_a_scorer_of_some_queries_is_theirs(real, real_queries):
 def test_codes_of_one_bit_stand_alone(real, tmp_path):
     """Plane one and its factors are a file of codes of one bit, once they are given that codec."""
     codes = RaBitQuantizer(4).fit(real[:200]).encode(real[:200])
-    one = codes.codec.coarse(codes, "plane")
+    first = codes.codec.coarse(codes.packed, "plane")
+    one = Codes(cast(RaBitQuantizer, first.codec), first.packed.data)
     one.save(tmp_path / "one")
     back = gpuzip.open(tmp_path / "one", verify=True)
     assert isinstance(back, Codes)

@@ -103,7 +103,7 @@ def test_with_a_mask_and_few_rows(bits, real, real_queries):
 def test_parts_of_queries_do_not_matter(bits, real, real_queries, monkeypatch):
     int8 = HalfQuantizer().fit(real).encode(real)
     want = bits.search(real_queries[:50], 10, rescore=int8)
-    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", 384 * 4 * 40 * 7)  # seven queries at a time
+    monkeypatch.setattr("gpuzip.search.memory.WORKSPACE", 384 * 4 * 40 * 7)  # seven queries at a time
     got = bits.search(real_queries[:50], 10, rescore=int8)
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 

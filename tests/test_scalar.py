@@ -10,7 +10,7 @@ from torch import Tensor
 from gpuzip import GpuzipError, ScalarQuantizer, recall
 from gpuzip.search import exact as exact_search
 from gpuzip.search import run
-from gpuzip.search.exact import Exhaustive
+from gpuzip.search.scorer import Exhaustive
 from gpuzip.search.scorers.scalar import ScalarScorer
 
 METRICS = ["l2", "ip", "cosine"]
@@ -160,7 +160,7 @@ def test_estimates_never_hide_a_better_row(metric, offset):
     x[:, 5] = 2.0
     q = torch.randn(9, 24, generator=g)
     codes = ScalarQuantizer().fit(x).encode(x)
-    scorer = codes.codec.scorer(codes, q, metric)
+    scorer = codes.codec.scorer(codes.packed, q, metric)
     assert isinstance(scorer, ScalarScorer)
     values, ids = codes.search(q, 20, metric)
     every = torch.arange(len(x)).expand(len(q), -1)

@@ -10,6 +10,7 @@ from gpuzip._core.device import is_capturing
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
 from gpuzip.search import exact as search
+from gpuzip.search.memory import group_size
 from gpuzip.search.scorers import tables
 
 METRICS = ["l2", "ip", "cosine"]
@@ -83,9 +84,9 @@ def test_nothing_but_ties(codes, real_queries, metric, Q):
 def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
     monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     values, ids = codes.search(real_queries, 10, metric)
-    assert type(codes.codec.scorer(codes, real_queries, metric)) is tables.ProductScorer
+    assert type(codes.codec.scorer(codes.packed, real_queries, metric)) is tables.ProductScorer
     monkeypatch.setattr(tables, "_many_queries", lambda device: 10**9)
-    assert type(codes.codec.scorer(codes, real_queries, metric)) is tables.LutScorer
+    assert type(codes.codec.scorer(codes.packed, real_queries, metric)) is tables.LutScorer
     by_tables = codes.search(real_queries, 10, metric)
     assert torch.equal(values, by_tables[0])
     assert torch.equal(ids, by_tables[1])
@@ -96,7 +97,7 @@ def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(tables, "_product_dtype", lambda device: dtype)
     monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
-    fast = codes.codec.scorer(codes, real_queries[:200], metric)
+    fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     ceiling, exact = fast.ceiling(fast.group_max(1)), fast.exact().group_max(1)
     assert bool((exact <= ceiling).all())
     assert float((ceiling - exact).max()) < 0.1 * float(exact.abs().max())  # nor is it far above
@@ -107,7 +108,7 @@ def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch)
     """The estimates alone, scaled back, are no ceilings."""
     monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.bfloat16)
     monkeypatch.setattr(tables, "_error", lambda *arguments: 0.0)
-    fast = codes.codec.scorer(codes, real_queries[:200], metric)
+    fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     assert bool((fast.exact().group_max(1) > fast.ceiling(fast.group_max(1))).any())
 
 
@@ -134,7 +135,7 @@ def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
 def test_an_answer_does_not_depend_on_the_other_queries(codes, real_queries, workspace, metric, monkeypatch):
     """A small workspace cuts the queries into other chunks, down to one at a time."""
     want = codes.search(real_queries[:199], 10, metric)
-    monkeypatch.setattr("gpuzip.search.exact.WORKSPACE", workspace)
+    monkeypatch.setattr("gpuzip.search.memory.WORKSPACE", workspace)
     got = codes.search(real_queries[:199], 10, metric)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
@@ -246,7 +247,7 @@ def test_topk_of_any_shape(N, k, seed, levels):
     ("N", "k", "group"), [(10, 1, 2), (1000, 1, 16), (10**6, 10, 128), (10**9, 10, 1024), (50, 50, 1)]
 )
 def test_group_size(N, k, group):
-    assert search.group_size(N, k) == group
+    assert group_size(N, k) == group
 
 
 def brute_force_masked(codes, queries, k, metric, mask):
@@ -331,7 +332,7 @@ def capturing(monkeypatch):
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    for module in ("gpuzip.codecs.codes", "gpuzip.search.scorers.tables"):
+    for module in ("gpuzip.search.packed", "gpuzip.search.scorers.tables"):
         monkeypatch.setattr(f"{module}.is_capturing", lambda device: True)
     with FakeTensorMode():
         yield monkeypatch
@@ -341,7 +342,7 @@ def primed(codes, monkeypatch):
     """With what a first search learns of codes and codec, which it waits for."""
     product = tables.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
     monkeypatch.setattr(tables, "_product_of", lambda *arguments: product)
-    codes._remembered.update({"longest": 1.0, "largest inverse norm": 1.0})
+    codes.packed._remembered.update({"longest": 1.0, "largest inverse norm": 1.0})
 
 
 def fake_codes(N=100_000, nbits=8):
@@ -356,22 +357,22 @@ def test_a_cuda_graph_can_record_a_search(capturing, metric, Q, masked):
     codes = fake_codes()
     queries = torch.empty(Q, 384)
     mask = torch.empty(len(codes), dtype=torch.bool) if masked else None
-    scorer = codes.codec.scorer(codes, queries, metric, mask)
+    scorer = codes.codec.scorer(codes.packed, queries, metric, mask)
     values, ids = search.best(scorer, 10)
     assert values.shape == ids.shape == (Q, 10)
-    assert codes._remembered == {}  # norms made under capture are the graph's memory
+    assert codes.packed._remembered == {}  # norms made under capture are the graph's memory
 
 
 def test_a_search_that_waits_for_the_gpu_is_seen(capturing):
     """The test above fails where it should: not under capture, a search asks which queries are unsure."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-    for module in ("gpuzip.codecs.codes", "gpuzip.search.scorers.tables"):
+    for module in ("gpuzip.search.packed", "gpuzip.search.scorers.tables"):
         capturing.setattr(f"{module}.is_capturing", lambda device: False)
     capturing.setattr(tables, "_many_queries", lambda device: 1)
     codes = fake_codes()
     primed(codes, capturing)
-    scorer = codes.codec.scorer(codes, torch.empty(200, 384), "ip")
+    scorer = codes.codec.scorer(codes.packed, torch.empty(200, 384), "ip")
     assert type(scorer) is tables.ProductScorer
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         search.best(scorer, 10)
@@ -387,7 +388,7 @@ def test_only_a_gpu_is_asked_whether_it_records(monkeypatch, is_recording):
 
 
 def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monkeypatch):
-    monkeypatch.setattr("gpuzip.codecs.codes.is_capturing", lambda device: True)
+    monkeypatch.setattr("gpuzip.search.run.is_capturing", lambda device: True)
     mask = torch.arange(len(codes)) < 3
     for metric, worst in (("l2", float("inf")), ("ip", float("-inf"))):
         values, ids = codes.search(real_queries[:5], 10, metric, mask)
@@ -399,4 +400,4 @@ def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monk
 def test_many_queries_go_to_products_only_where_bfloat16_is_faster(codes, real_queries, monkeypatch):
     for dtype, kind in ((torch.float32, tables.LutScorer), (torch.bfloat16, tables.ProductScorer)):
         monkeypatch.setattr(tables, "_product_dtype", lambda device, dtype=dtype: dtype)
-        assert type(codes.codec.scorer(codes, real_queries, "ip")) is kind
+        assert type(codes.codec.scorer(codes.packed, real_queries, "ip")) is kind

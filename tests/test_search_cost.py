@@ -10,10 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import gpuzip
 from gpuzip import ProductQuantizer
 from gpuzip._core.matmul import products_are_float32
-from gpuzip.codecs import from_spec, tables
+from gpuzip.codecs import from_spec
 from gpuzip.codecs.pq import Codebook
 from gpuzip.search import exact as exact_search
-from gpuzip.search import run
+from gpuzip.search import memory, run
+from gpuzip.search.packed import Searched
+from gpuzip.search.scorers import tables
 from tests.pretence import a_gpu, watched
 
 METRICS = ("l2", "ip", "cosine")
@@ -72,6 +74,26 @@ def test_waits_do_not_grow_with_the_chunks(rows, spec, chunks, monkeypatch):
             assert len(cost(codes, rows[:64] + 0.1, metric, chunks, monkeypatch).waits) <= 2, metric
 
 
+@pytest.mark.parametrize(
+    "spec", ["PQ8x4", "PCA32,PQ8x4", "SQ8", "SQ4", "SQfp16", "Binary", "RaBitQ2", "RQ2x4"]
+)
+def test_candidates_are_gathered_for_a_few_queries_at_a_time(rows, spec, monkeypatch):
+    """The answer is the same to the bit; the scan is of all queries."""
+    codes = from_spec(spec).fit(rows).encode(rows)
+    for metric in codes.codec.metrics:
+        with a_gpu(is_capturing=False):
+            want = codes.search(rows[:50] + 0.1, 10, metric)
+            with monkeypatch.context() as patch, watched(may_wait=True) as watch:
+                patch.setattr(exact_search, "CANDIDATE_BYTES", 1 << 20)
+                got = codes.search(rows[:50] + 0.1, 10, metric)
+        assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+        scans, topks = (
+            sum(count for name, count in watch.launches.items() if name.endswith(end))
+            for end in ("_scan", "topk")
+        )
+        assert topks > scans + 2, metric
+
+
 def nobody(plain):
     """As `_unsure`, which waits, but of queries that nothing is unsure of."""
     return lambda found: None if (unsure := plain(found)) is None else unsure[:0]
@@ -121,16 +143,15 @@ def test_chunks_of_a_gpu_are_whole_tiles():
     with FakeTensorMode():
         codes = gpuzip.Codes(codec, torch.empty(10**8, 48, dtype=torch.uint8))
     for k in (10, 100):
-        plan = run.Plan(codes, k, k, len(codes), "ip", "ip", None, None)
+        plan = run.Plan(Searched(codes.codec, codes.packed), k, k, len(codes), "ip", "ip", None, None)
         with a_gpu(is_capturing=False, memory=80 * GB):
-            assert exact_search.workspace(codes.device) == 2 * GB
-            for asked in (1024, 1000, 900):
+            assert memory.workspace(codes.device) == 2 * GB
+            assert run._steps(plan, 10_000, k)[0] % 128 == 0
+            for asked in (1024, 1000, 144):  # padded once, in one chunk
                 step, again = run._steps(plan, asked, k)
-                assert step >= 128 and step % 128 == 0
-                assert again >= 1
-            assert run._steps(plan, 144, k)[0] == 144  # padded once, in one chunk
+                assert step == asked and again >= 128
         with a_gpu(is_capturing=False, memory=8 * GB):
-            assert exact_search.workspace(codes.device) == GB // 2
+            assert memory.workspace(codes.device) == GB // 2
 
 
 @pytest.mark.parametrize(
@@ -139,7 +160,7 @@ def test_chunks_of_a_gpu_are_whole_tiles():
     + [(300, 290, 256), (100, 40, 32), (100, 17, 16), (40, 7, 4), (5, 0, 1), (3, 1, 1)],
 )
 def test_even_chunks(queries, fit, step):
-    assert exact_search.at_once(queries, fit) == step
+    assert memory.at_once(queries, fit) == step
 
 
 def test_what_is_kept_is_one_column_a_metric(codes, rows):
@@ -148,10 +169,13 @@ def test_what_is_kept_is_one_column_a_metric(codes, rows):
     for metric in METRICS:
         for Q in (1, 64):
             fresh.search(rows[:Q], 10, metric)
+    known = fresh.packed._remembered
     columns = [
-        t for t in fresh._remembered.values() if isinstance(t, torch.Tensor) and t.numel() >= len(fresh)
+        t
+        for t in fresh.packed._remembered.values()
+        if isinstance(t, torch.Tensor) and t.numel() >= len(fresh)
     ]
-    assert sorted(fresh._remembered)
+    assert sorted(known)
     assert len(columns) <= 3 and all(t.numel() == len(fresh) for t in columns)
 
 
@@ -215,6 +239,6 @@ def test_a_loose_setting_widens_the_bound(codes, rows, monkeypatch):
     hidden = []
     for exact in (True, False):
         monkeypatch.setattr(tables, "products_are_float32", lambda device, exact=exact: exact)
-        scorer = tables.ProductScorer(codes, codes.codec.centroids, rows[:3], "ip")
+        scorer = tables.ProductScorer(codes.packed, codes.codec.centroids, rows[:3], "ip")
         hidden.append(float(scorer.ceiling(torch.zeros(3, 1)).max()))
     assert math.log2(hidden[1] / hidden[0]) > 8

@@ -1,7 +1,9 @@
 """The modelled search makes the calls and waits that a search makes, and the page says so."""
 
+import importlib.util
 import re
 from collections import Counter
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 from bench.gate import search_model
 from bench.gate.search_model import PAGE, SEARCHES, recorded
 from bench.roof.floors import H200
+from gpuzip.search.exact import FIRST, WIDER
+from gpuzip.search.memory import GPU_WORKSPACE, group_size, scan_bytes
 
 N = 10**8
 
@@ -31,12 +35,42 @@ def test_one_query_is_one_scan_of_tables(searches):
         assert scan.bytes >= 48 * N
 
 
-def test_many_queries_are_few_chunks_of_whole_tiles(searches):
+def test_many_queries_are_one_scan(searches):
+    """Their candidates are gathered for fewer queries at a time."""
     for metric in ("ip", "cosine"):
         found = searches[1024, metric]
-        sizes = [len(step.arguments[2]) for step in found.steps if step.op == "product_scan"]
-        assert sum(sizes) == 1024 and all(size % 128 == 0 for size in sizes) and len(sizes) <= 4
+        assert [len(step.arguments[2]) for step in found.steps if step.op == "product_scan"] == [1024]
+        gathered = [len(step.arguments[1]) for step in found.steps if step.op == "adc_gather"]
+        assert sum(gathered) == 1024 and len(gathered) <= 4
         assert found.waits <= 3
+
+
+@pytest.mark.parametrize(("Q", "metric"), [(1024, "ip"), (1024, "cosine"), (3000, "cosine"), (1024, "l2")])
+def test_a_search_stays_in_the_workspace(searches, Q, metric):
+    found = searches.get((Q, metric)) or recorded(N, Q, 100, metric)
+    bias = 4 * N if metric == "l2" else 0
+    assert 4 * 1024 * (N // 256) < found.peak < GPU_WORKSPACE + bias
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+@pytest.mark.parametrize("N", [10**5, 10**6, 10**7, 10**8, 10**9])
+@pytest.mark.parametrize("k", [1, 10, 100, 1000])
+@pytest.mark.parametrize("road", [FIRST, WIDER])
+def test_what_topk_takes_of_the_workspace_is_counted(N, k, road):
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    from gpuzip.kernels.topk import topk
+
+    taken = (4 * k + 16) * (16 if road == WIDER else 1)
+    group = group_size(N, 4 * k + 16)
+    if 4 * taken * group >= N:
+        return  # all rows are scored
+    keys = torch.empty((100, N // group), device="meta")
+    recorder, no_run = search_model._Recorder(), mock.patch.object
+    with no_run(JITFunction, "run"), no_run(InterpretedFunction, "run"), recorder:
+        topk(keys, taken + 1)
+    assert 100 * 4 * (N // group) + recorder.peak <= 100 * scan_bytes(N, k, wider=road == WIDER)
 
 
 def test_the_page_has_these_calls_and_waits(searches):

@@ -15,6 +15,7 @@ import argparse
 import importlib
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -62,12 +63,16 @@ class Step(NamedTuple):
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes what is launched and waited for; what the CPU would read of the GPU are guesses."""
+    """Notes what is launched and waited for; what the CPU would read of the GPU are guesses.
+
+    peak: the most bytes that results took at a time; what operators of gpuzip take inside is not in it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.steps: list[Step] = []
-        self.waits = 0
+        self.waits = self.peak = 0
+        self._live: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name
@@ -78,8 +83,26 @@ class _Recorder(TorchDispatchMode):
         if name not in _VIEWS:
             read = args[1:] if name == "aten::gather" else args  # which reads little of its first
             size = _bytes(read) + _bytes(out if isinstance(out, tuple) else (out,))
-            self.steps.append(Step(name, args, size))
+            self.steps.append(Step(name, tuple(_like(value) for value in args), size))
+            self._keep(args, out if isinstance(out, tuple) else (out,))
         return out
+
+    def _keep(self, given: Any, made: tuple[Any, ...]) -> None:
+        """Count the memory of what was made as long as it is there."""
+        old = {tensor.untyped_storage()._cdata for tensor in given if isinstance(tensor, Tensor)}
+        for tensor in made:
+            storage = tensor.untyped_storage()
+            if (key := storage._cdata) not in old and key not in self._live:
+                self._live[key] = storage.nbytes()
+                weakref.finalize(storage, self._live.pop, key)
+        self.peak = max(self.peak, sum(self._live.values()))
+
+
+def _like(value: Any) -> Any:
+    """An argument, where it is a tensor or a list of some without what keeps their memory."""
+    if isinstance(value, list | tuple):
+        return [_like(one) for one in value]
+    return torch.empty_like(value) if isinstance(value, Tensor) else value
 
 
 def _guess(name: str, tensor: Tensor) -> Any:

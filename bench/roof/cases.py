@@ -17,7 +17,7 @@ from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, Op, assign
 from gpuzip.ops.rabitq_encode import _COARSE, _FINE
-from gpuzip.search.exact import group_size
+from gpuzip.search.memory import group_size
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.training.kmeans import kmeans
 

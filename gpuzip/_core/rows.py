@@ -184,19 +184,6 @@ class PackedRows:
         return self._x[ids.to(self._x.device)]
 
 
-def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """A whole number, numpy's too, as an int; raises GpuzipError."""
-    fits = is_whole(value) and least <= value
-    if not fits or (most is not None and value > most):
-        needed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise GpuzipError(f"{who}: {name} is {value!r}, a whole number {needed} is needed.")
-    return int(value)
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def _float_dtype(what: str, x: Matrix) -> torch.dtype:
     name = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else x.dtype.name
     if name not in ("float16", "bfloat16", "float32", "float64"):

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, is_whole, whole
-from gpuzip.codecs import Codec, LloydMaxQuantizer, MixedLloydMaxQuantizer
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.codecs import LloydMaxQuantizer, MixedLloydMaxQuantizer, Quantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
@@ -116,7 +117,7 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
     return values
 
 
-def _candidates(rows: Rows, budget: Budget) -> list[Codec]:
+def _candidates(rows: Rows, budget: Budget) -> list[Quantizer]:
     """The codecs, equal and mixed bits, of as many bytes a row as the budget has."""
     plain = _bytes_a_row(rows, budget, 4 << 8)
     mixed = _bytes_a_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
@@ -128,7 +129,7 @@ def _bytes_a_row(rows: Rows, budget: Budget, state: int) -> int:
     return int(budget.code_bits(rows.n, rows.d, state + HEADER_BYTES) / rows.n // 8)
 
 
-def _size(codec: Codec, d: int) -> int:
+def _size(codec: Quantizer, d: int) -> int:
     """Bytes a row of a codec that is not fitted yet."""
     if isinstance(codec, LloydMaxQuantizer):
         return code_bytes(d, codec.bits)
@@ -136,12 +137,12 @@ def _size(codec: Codec, d: int) -> int:
     return max(1, int(d * codec.bits / 8))
 
 
-def _state(codec: Codec, d: int) -> int:
+def _state(codec: Quantizer, d: int) -> int:
     return 4 << codec.bits if isinstance(codec, LloydMaxQuantizer) else 9 * d + 1112
 
 
 def _by_importance(
-    who: str, rates: list[Codec], rows: Rows, budget: Budget, importance: Tensor, seed: int
+    who: str, rates: list[Quantizer], rows: Rows, budget: Budget, importance: Tensor, seed: int
 ) -> MixedCodes:
     """Rows in groups, each with codes of its own, of more bits for rows of more importance.
 
@@ -165,7 +166,7 @@ def _by_importance(
 
 
 def _chosen(
-    rates: Sequence[Codec],
+    rates: Sequence[Quantizer],
     allowed: list[int],
     rows: Rows,
     budget: Budget,
@@ -182,14 +183,14 @@ def _chosen(
     return torch.tensor(allowed)[steps.long()]
 
 
-def _beside(rates: Sequence[Codec], rows: Rows) -> int:
+def _beside(rates: Sequence[Quantizer], rows: Rows) -> int:
     """Bytes of a folder of such codes that are no codes."""
     return MANIFEST_BYTES + rows.n + sum(HEADER_BYTES + _state(codec, rows.d) for codec in rates)
 
 
-def _rates(d: int, max_bits: int) -> list[Codec]:
+def _rates(d: int, max_bits: int) -> list[Quantizer]:
     """Codecs of more and more bytes a row: a quarter and half a bit a value where it is less, 1 and more."""
-    codecs: list[Codec] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
+    codecs: list[Quantizer] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
     for bits in (0.5, 0.25):
         if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):
             codecs.append(MixedLloydMaxQuantizer(bits))
@@ -214,11 +215,11 @@ def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> 
     return torch.bincount(taken, minlength=len(importance)).to(torch.uint8)
 
 
-def _error(codec: Codec, x: Tensor) -> float:
+def _error(codec: Quantizer, x: Tensor) -> float:
     return float((codec.encode(x).decode(torch.float32) - x).square().mean(dtype=torch.float64))
 
 
-def _coded(codec: Codec, rows: Rows, ids: Tensor, seed: int) -> Codes:
+def _coded(codec: Quantizer, rows: Rows, ids: Tensor, seed: int) -> Codes:
     """Codes of the rows of ids by a codec fitted on them, read in blocks."""
     some = min(len(ids), max(1, _FITTED // rows.d))
     drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:some]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpuzip._core.rows import Rows, whole
+from gpuzip._core.checks import check_metric, whole
+from gpuzip._core.rows import Rows
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.errors import GpuzipError
-from gpuzip.search.exact import check_metric
 from gpuzip.storage import LONG_HEADER_BYTES
 
 _USES = ("search", "storage")

@@ -6,6 +6,7 @@ from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
 from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.rabitq import RaBitQuantizer
 from gpuzip.codecs.registry import CODECS, codec_class, from_spec, register_codec
 from gpuzip.codecs.residual import ResidualQuantizer
@@ -19,6 +20,7 @@ __all__ = [
     "LloydMaxQuantizer",
     "MixedLloydMaxQuantizer",
     "ProductQuantizer",
+    "Quantizer",
     "RaBitQuantizer",
     "ResidualQuantizer",
     "ScalarQuantizer",

@@ -1,4 +1,4 @@
-"""What every codec is: fitted once, then frozen; rows to bytes and back; a way to score bytes."""
+"""What a codec must answer: rows to bytes and back, a way to score bytes, and its state."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.planes import empty
+from gpuzip._core.checks import METRICS
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.drift import Drift, drift_of
 from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations import KINDS, Rotation
-from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.packed import Packed, Searched
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.projected import of_projected
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_names(
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class LookupTable:
     """What codes are looked up in. codebook: (C, K, S), for M = C * share sub-spaces of 2**nbits = K codes.
 
     Sub-space m has codebook[m // share]. A row is its sub-vectors side by side, up to its column d.
@@ -60,7 +60,9 @@ class Turned(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Codec(ABC):
-    """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
+    """The contract of codecs, which derive from `Quantizer`.
+
+    A codec is frozen; `fit` returns a fitted copy and changes nothing.
 
     id: the codec's name in files; never renamed, never reused.
     rotation: what rows go through before they are coded, a `Rotation` or its kind; decoded rows come back.
@@ -74,8 +76,9 @@ class Codec(ABC):
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
     gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
+    score_bytes: ClassVar[int] = 4  # of memory for each key of a scorer's `group_max`, while it runs
     scores_are_of_decoded_rows: ClassVar[bool] = True  # else estimates of the source's, of their own
-    coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # that `coarse` knows: whether its scores are bounds
+    coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # accepted by `coarse`; True if scores are upper bounds
     spec_words: ClassVar[Words] = {}  # of `spec`
 
     rotation: Rotation | str | None = field(default=None, kw_only=True)
@@ -138,7 +141,7 @@ class Codec(ABC):
         """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, width) float32."""
         return self._decode(data[ids])
 
-    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         raise GpuzipError(
             f"{type(self).__name__}: its codes are not looked up in a table. Use a LloydMaxQuantizer, "
             "ScalarQuantizer, BinaryQuantizer or ProductQuantizer."
@@ -154,11 +157,11 @@ class Codec(ABC):
         return norms
 
     @abstractmethod
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         """Keys of every row for (Q, width) float32 queries."""
 
-    def coarse(self, codes: Codes, kind: str) -> Codes:
-        """Codes of the same rows of which less is read, for the candidates of a search: of a coarse kind."""
+    def coarse(self, packed: Packed, kind: str) -> Searched:
+        """The same rows with less to read, from which a search takes candidates. kind: of `coarse_kinds`."""
         raise AssertionError(f"{kind} is none of {list(self.coarse_kinds)}")
 
     @property
@@ -217,7 +220,7 @@ class Codec(ABC):
     def _turned_back(self, rows: Tensor) -> Tensor:
         return rows if self._turn is None else self._turn.reverse_transform(rows)
 
-    def as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
 
         Raises GpuzipError for codecs that are none.
@@ -229,15 +232,15 @@ class Codec(ABC):
         """(N,) float32 L2 norms of decoded rows."""
         return self._norms(data)  # a rotation changes none
 
-    def scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
+    def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
         """Keys of every row for (Q, d) float32 queries; see search.Scorer.
 
         mask: (N,) bool or None; the key of a row where it is False is -inf.
         """
         if self._turn is None or queries.dtype == torch.uint8:  # codes already
-            return self._scorer(codes, queries, metric, mask)
+            return self._scorer(packed, queries, metric, mask)
         turned = self._turn.apply(queries) if metric == "hamming" else self._turn.turned(queries)
-        scorer = self._scorer(codes, turned, metric, mask)
+        scorer = self._scorer(packed, turned, metric, mask)
         return scorer if self.width == self.d else of_projected(scorer, queries, turned, metric)
 
     def config(self) -> dict[str, Any]:
@@ -274,11 +277,6 @@ class Codec(ABC):
         object.__setattr__(codec, "held_out", held_out)
         object.__setattr__(codec, "file_quality", file_quality)
         return codec
-
-    @property
-    def spec(self) -> str:
-        """The settings as text that `gpuzip.from_spec` reads, such as "OPQ48,PQ48x8". Raises GpuzipError."""
-        return spec_of(self)
 
     @property
     def nbytes(self) -> int:
@@ -323,6 +321,11 @@ class Codec(ABC):
         assert part is not None
         return part
 
+    @property
+    def spec(self) -> str:
+        """The settings as text that `gpuzip.from_spec` reads, such as "OPQ48,PQ48x8". Raises GpuzipError."""
+        return spec_of(self)
+
     def drift(self, new_x: Matrix, x: Matrix | None = None) -> Drift:
         """Whether new rows lose more than those that this codec was measured on.
 
@@ -333,18 +336,6 @@ class Codec(ABC):
         """
         return drift_of(self, new_x, x)
 
-    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
-        """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.
-
-        A tensor must be on the codec's device. An array is read block by block onto that device.
-        progress: called after every block with the number of rows done and of all.
-        """
-        who = f"{type(self).__name__}.encode"
-        self.check_fitted(who)
-        rows = Rows(who, x, self.d, self.device)
-        data = empty(rows.n, self.plane_sizes, self.device)
-        for start, block in rows.blocks():
-            data[start : start + len(block)] = self.encode_block(block.to(self.device))
-            if progress is not None:
-                progress(start + len(block), rows.n)
-        return Codes(self, data, rows.dtype)
+    @abstractmethod
+    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Any:
+        """`Codes` of rows; `Quantizer` implements it."""

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import METRICS, is_whole, whole
 from gpuzip._core.device import is_gpu
 from gpuzip._core.parallel import map_blocks
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, bucketize_packed, decode
-from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer
 from gpuzip.search.scorers.tables import pq_scorer
 
@@ -37,7 +39,7 @@ class Halves:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BinaryQuantizer(Codec):
+class BinaryQuantizer(Quantizer):
     """One bit a dimension: 1 where a value is above the threshold, else 0.
 
     threshold: a number (0 as in sentence-transformers), "mean" of all values, or for each dimension its mean,
@@ -53,6 +55,7 @@ class BinaryQuantizer(Codec):
 
     id = "binary"
     metrics = (*METRICS, "hamming")
+    score_bytes = 8  # distances, then keys
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 
     threshold: float | str = 0.0
@@ -126,21 +129,21 @@ class BinaryQuantizer(Codec):
     def _decode(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.width]
 
-    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         levels = self._fitted("as_table").levels  # [2, d]
-        return Table(levels.T[:, :, None].contiguous(), 1), mirrored(data)
+        return LookupTable(levels.T[:, :, None].contiguous(), 1), mirrored(data)
 
     def _norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
-            packed = queries if queries.dtype == torch.uint8 else self._encode(queries)
-            return HammingScorer(codes.data, packed, mask)
-        centroids = codes.remembered("bytes", lambda: self.centroids)
+            bits = queries if queries.dtype == torch.uint8 else self._encode(queries)
+            return HammingScorer(packed.data, bits, mask)
+        centroids = packed.remembered("bytes", lambda: self.centroids)
         queries = torch.nn.functional.pad(queries, (0, -self.width % 8))
-        return pq_scorer(codes, centroids, queries, metric, mask)
+        return pq_scorer(packed, centroids, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

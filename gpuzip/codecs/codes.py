@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.device import is_gpu
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.codecs.base import Codec
 from gpuzip.errors import GpuzipError
+from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.run import WHO, search
 from gpuzip.storage import FileInfo, write_codes
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.base import Codec
 
 Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 
@@ -46,12 +45,11 @@ class Codes:
                 "makes."
             )
         self.codec, self.dtype = codec, dtype
-        self.data = cast(Tensor, data)  # Planes do what is asked of a tensor here
+        self.packed = Packed(data, codec.norms)
         self.why: str | None = None
-        self._remembered: dict[str, Any] = {}
 
     def __len__(self) -> int:
-        return int(self.data.shape[0])
+        return len(self.packed)
 
     def __repr__(self) -> str:
         ratio = f", {self.ratio:.1f}x smaller" if len(self) else ""
@@ -65,8 +63,13 @@ class Codes:
         return len(self), self.codec.d
 
     @property
+    def data(self) -> Tensor:
+        """(N, B) uint8: a tensor, or planes that behave as one."""
+        return self.packed.data
+
+    @property
     def device(self) -> torch.device:
-        return self.data.device
+        return self.packed.device
 
     @property
     def nbytes(self) -> int:
@@ -81,17 +84,7 @@ class Codes:
     @property
     def norms(self) -> Tensor:
         """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes a row."""
-        norms: Tensor = self.remembered("norms", lambda: self.codec.norms(self.data))
-        return norms
-
-    def remembered(self, name: str, find: Callable[[], Any]) -> Any:
-        """What `find` gave when it was first asked for: facts about all rows that a scorer needs."""
-        if name in self._remembered:
-            return self._remembered[name]
-        found = find()
-        if not is_capturing(self.device):  # else it is the graph's, and there after a replay only
-            self._remembered[name] = found
-        return found
+        return self.packed.norms
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
@@ -99,8 +92,7 @@ class Codes:
 
     def to(self, device: torch.device | str) -> Codes:
         moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
-        if "norms" in self._remembered:
-            moved._remembered["norms"] = self.norms.to(device)
+        moved.packed.moved_from(self.packed)
         return moved
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
@@ -151,12 +143,15 @@ class Codes:
         A CUDA graph can record a search: call it once before, so that kernels are compiled and norms
         are there. Under capture queries are not checked, nor k clamped to a mask: places that no allowed
         row takes then have the id -1 and the worst value, -inf, or inf for "l2".
-        Memory beside codes and results: about search.WORKSPACE (128 MB) with some 20 MB a thread, on a GPU up
-        to search.GPU_WORKSPACE (2 GB, at most a sixteenth of its memory). Kept where the metric or the number
-        of queries needs them: norms, 4 bytes a row, and as much for what "l2" and "cosine" each make of them.
+        Memory beside codes and results: about 128 MB (gpuzip.search.memory.WORKSPACE) and some 20 MB per
+        thread; on a GPU up to 2 GB (GPU_WORKSPACE there, at most a sixteenth of its memory) and 256 MB of
+        decoded rows. Kept where the metric or the number of queries needs them: norms, 4 bytes per row, and
+        as much for what "l2" and "cosine" each make of them.
         """
         store = None if rescore is None or rescore is False else self._store(rescore)
-        return search(self, queries, k, metric, mask, store, rescore_multiplier, candidates)
+        return search(
+            Searched(self.codec, self.packed), queries, k, metric, mask, store, rescore_multiplier, candidates
+        )
 
     def _store(self, rescore: Matrix | Codes | bool) -> Store:
         store = self if isinstance(rescore, bool) else rescore
@@ -169,7 +164,7 @@ class Codes:
             )
         if not store.codec.scores_are_of_decoded_rows:
             return ScorerStore(
-                lambda q, metric: store.codec.scorer(store, q, metric), len(store), store.device
+                lambda q, metric: store.codec.scorer(store.packed, q, metric), len(store), store.device
             )
         return ReadStore(
             lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device),

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gpuzip._core.quality import of_rows
+from gpuzip._core.quality import HeldOut, Quality, of_rows
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import GpuzipError
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.base import Codec
 
 _FEWEST = 10
 _SOME, _MUCH = 1.1, 1.25  # times the loss of then; unlike rows of one length may lose no more than that
 _DOUBT = 2.0  # standard errors that chance may explain
 _LEAST = 1e-6  # of a loss by cosine: stamps have six digits
+
+
+class Measured(Protocol):
+    """What drift is told of: a codec, as the contract has it."""
+
+    @property
+    def d(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def held_out(self) -> HeldOut | None: ...
+    @property
+    def file_quality(self) -> Quality | None: ...
+
+    def check_fitted(self, who: str) -> None: ...
+    def encode_block(self, x: Tensor) -> Tensor: ...
+    def decode_block(self, data: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ _ADVICE = {
 }
 
 
-def drift_of(codec: Codec, new_x: Matrix, x: Matrix | None) -> Drift:
+def drift_of(codec: Measured, new_x: Matrix, x: Matrix | None) -> Drift:
     """`Codec.drift`."""
     who = f"{type(codec).__name__}.drift"
     codec.check_fitted(who)
@@ -73,7 +87,7 @@ def drift_of(codec: Codec, new_x: Matrix, x: Matrix | None) -> Drift:
     return Drift(then_mse, now[0], then_cosine, now[1], ratio, sure, len(errors))
 
 
-def _then(who: str, codec: Codec, x: Matrix | None) -> tuple[float, float]:
+def _then(who: str, codec: Measured, x: Matrix | None) -> tuple[float, float]:
     """Mean squared error and mean cosine, of rows that came or as they were measured."""
     if x is not None:
         errors, losses = _losses(who, codec, x, "x")
@@ -87,7 +101,7 @@ def _then(who: str, codec: Codec, x: Matrix | None) -> tuple[float, float]:
     return known.mse, known.row_cosine
 
 
-def _losses(who: str, codec: Codec, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
+def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
     """Of each row the mean squared error and 1 less the cosine: (n,), (n,) float64."""
     rows = Rows(who, x, codec.d, codec.device, name)
     if rows.n < _FEWEST:

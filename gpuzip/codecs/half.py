@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import check_names
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.floats import float_scorer
 
@@ -29,7 +31,7 @@ class Limit:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HalfQuantizer(Codec):
+class HalfQuantizer(Quantizer):
     """Values as float16 (11 bits, up to 65504) or bfloat16 (8 bits, float32's range), rounded to nearest.
 
     dtype: "float16" or "bfloat16". A row takes 2 * d bytes. Larger values become float16's largest.
@@ -81,8 +83,8 @@ class HalfQuantizer(Codec):
         """(N, 2 * D) uint8 -> (N, D) of the dtype, the same memory where it can be."""
         return data.contiguous().view(_DTYPES[self.dtype])
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return float_scorer(self._values(codes.data), lambda: codes.norms, queries, metric, mask)
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        return float_scorer(self._values(packed.data), lambda: packed.norms, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

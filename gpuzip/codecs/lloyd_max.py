@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import LookupTable, check_names
 from gpuzip.codecs.pq import nearest_divisors
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import pq_scorer
 from gpuzip.training.kmeans import kmeans
 from gpuzip.training.scalar_levels import optimal_levels
@@ -35,7 +37,7 @@ class Levels:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LloydMaxQuantizer(Codec):
+class LloydMaxQuantizer(Quantizer):
     """The scalar quantizer of least squared error: 2**bits levels where the values are, not equal steps.
 
     bits: of a code, 1 to 8. block_len: how many neighbouring values share a code, whose levels are then
@@ -162,8 +164,8 @@ class LloydMaxQuantizer(Codec):
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         return decode(data, self.codebook, ids, self._share)
 
-    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
-        return Table(self.codebook, self._share), data
+    def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
+        return LookupTable(self.codebook, self._share), data
 
     def _norms(self, data: Tensor) -> Tensor:
         squares = self._by_byte().square().sum(2)
@@ -174,8 +176,8 @@ class LloydMaxQuantizer(Codec):
         wide, share = by_byte(self.codebook, self._share)
         return wide.repeat_interleave(share, 0)
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return pq_scorer(codes, codes.remembered("bytes", self._by_byte), queries, metric, mask)
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        return pq_scorer(packed, packed.remembered("bytes", self._by_byte), queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

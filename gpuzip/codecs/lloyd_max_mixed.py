@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, bucketize_packed, decode
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
@@ -53,7 +55,7 @@ class Allotment:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MixedLloydMaxQuantizer(Codec):
+class MixedLloydMaxQuantizer(Quantizer):
     """Lloyd-Max codes of 0, 1, 2, 4 or 8 bits a dimension, `bits` on average, for the least squared error.
 
     bits: up to 8, any fraction; a row takes max(1, floor(d * bits / 8)) bytes at most. Dimensions share the
@@ -187,11 +189,11 @@ class MixedLloydMaxQuantizer(Codec):
         squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        centroids = codes.remembered("bytes", lambda: self.centroids)
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        centroids = packed.remembered("bytes", lambda: self.centroids)
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
-        wide[:, codes.remembered("slots", self._slots)] = queries
-        return pq_scorer(codes, centroids, wide, metric, mask)
+        wide[:, packed.remembered("slots", self._slots)] = queries
+        return pq_scorer(packed, centroids, wide, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import adc_scan, code_bytes, decode, encode
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import pq_scorer
 from gpuzip.training.kmeans import Progress, kmeans
 
@@ -30,7 +32,7 @@ class Codebook:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ProductQuantizer(Codec):
+class ProductQuantizer(Quantizer):
     """Product quantizer of m sub-spaces with 2**nbits centroids each.
 
     m: sub-spaces, a divisor of d; by default the divisor nearest d // 16.
@@ -143,15 +145,15 @@ class ProductQuantizer(Codec):
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         return decode(data, self.centroids, ids)[:, : self.width]
 
-    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
-        return Table(self.centroids, 1), data
+    def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
+        return LookupTable(self.centroids, 1), data
 
     def _norms(self, data: Tensor) -> Tensor:
         squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other
         return adc_scan(data, squares[None])[0].sqrt_()
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return pq_scorer(codes, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        return pq_scorer(packed, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

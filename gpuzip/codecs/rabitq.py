@@ -9,15 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import METRICS, is_whole, whole
 from gpuzip._core.planes import Planes, split
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import check_names
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode
 from gpuzip.rotations import Rotation
-from gpuzip.search.exact import METRICS, Scorer
+from gpuzip.search.packed import Packed, Searched
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer
 from gpuzip.search.scorers.rabitq import RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import (
@@ -40,7 +42,7 @@ _UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, 
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RaBitQuantizer(Codec):
+class RaBitQuantizer(Quantizer):
     """The direction of a row from the mean, as the nearest point of a grid of 2**bits values a dimension.
 
     bits: 1 to 8. One bit is the signs. More are planes: the first is the signs, with factors of its own, and
@@ -60,6 +62,7 @@ class RaBitQuantizer(Codec):
     id = "rabitq"
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics = (*METRICS, "hamming")
+    score_bytes = 8  # of blocks of rows, then put side by side
     coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
     scores_are_of_decoded_rows = False
 
@@ -123,11 +126,11 @@ class RaBitQuantizer(Codec):
             grid = 2 * grid + decode(plane.contiguous(), table, None, plane.shape[1])[:, : self.width]
         return self._center + step[:, None] * grid
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        planes: Planes = codes.remembered("planes", lambda: split(codes.data, self.plane_sizes))
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         if metric == "hamming":
             return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
-        found: Terms = codes.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
+        found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
         asked = coefficients(queries, self._center, metric, self.reach)
         return RaBitQScorer([*planes.parts[::2]], found, asked, mask)
 
@@ -141,15 +144,15 @@ class RaBitQuantizer(Codec):
             return queries[:, : self.plane_sizes[0]].contiguous()
         return pack_bits((queries >= self._center).to(torch.uint8), 1)
 
-    def coarse(self, codes: Codes, kind: str) -> Codes:
-        """Plane one as codes of one bit, of the same memory.
+    def coarse(self, packed: Packed, kind: str) -> Searched:
+        """The first plane as codes of one bit, in the same memory.
 
         "plane": scored by its estimates; "bound": by these and all that they are likely to be off.
         """
-        planes: Planes = codes.remembered("planes", lambda: split(codes.data, self.plane_sizes))
+        planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         one = replace(self, bits=1, reach=REACH if kind == "bound" else 0.0)
-        found: Codes = codes.remembered(kind, lambda: Codes(one, Planes(planes.parts[:2]), codes.dtype))
-        return found
+        first: Packed = packed.remembered(kind, lambda: Packed(Planes(planes.parts[:2]), one.norms))
+        return Searched(one, first)
 
     @property
     def scorer_bytes(self) -> int:

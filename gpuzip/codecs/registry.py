@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from gpuzip.codecs.base import Codec
 from gpuzip.codecs.binary import BinaryQuantizer
 from gpuzip.codecs.half import HalfQuantizer
 from gpuzip.codecs.lloyd_max import LloydMaxQuantizer
 from gpuzip.codecs.lloyd_max_mixed import MixedLloydMaxQuantizer
 from gpuzip.codecs.pq import ProductQuantizer
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.rabitq import RaBitQuantizer
 from gpuzip.codecs.residual import ResidualQuantizer
 from gpuzip.codecs.scalar import ScalarQuantizer
@@ -18,7 +18,7 @@ from gpuzip.codecs.spec import read_spec
 from gpuzip.errors import GpuzipError, UnknownCodecError
 
 #: The codecs of gpuzip. A new one is one file and one line here.
-CODECS: dict[str, type[Codec]] = {
+CODECS: dict[str, type[Quantizer]] = {
     codec.id: codec
     for codec in (
         ProductQuantizer,
@@ -35,9 +35,9 @@ CODECS: dict[str, type[Codec]] = {
 #: The group of entry points under which a package offers codecs of its own.
 ENTRY_POINTS = "gpuzip.codecs"
 
-_registered: dict[str, type[Codec]] = {}
+_registered: dict[str, type[Quantizer]] = {}
 
-Registered = TypeVar("Registered", bound=type[Codec])
+Registered = TypeVar("Registered", bound=type[Quantizer])
 
 
 def register_codec(codec: Registered) -> Registered:
@@ -49,7 +49,7 @@ def register_codec(codec: Registered) -> Registered:
     Parameters
     ----------
     codec : type
-        A subclass of `gpuzip.Codec` with an `id` of its own.
+        A subclass of `gpuzip.Quantizer` with an `id` of its own.
 
     Returns
     -------
@@ -68,8 +68,10 @@ def register_codec(codec: Registered) -> Registered:
     'pq'
     """
     id = getattr(codec, "id", None)
-    if not (isinstance(codec, type) and issubclass(codec, Codec) and isinstance(id, str)):
-        raise GpuzipError(f"register_codec: {codec!r} came, a subclass of gpuzip.Codec with an id is needed.")
+    if not (isinstance(codec, type) and issubclass(codec, Quantizer) and isinstance(id, str)):
+        raise GpuzipError(
+            f"register_codec: {codec!r} came, a subclass of gpuzip.Quantizer with an id is needed."
+        )
     known = CODECS.get(id) or _registered.get(id, codec)
     if known is not codec:
         raise GpuzipError(
@@ -81,7 +83,7 @@ def register_codec(codec: Registered) -> Registered:
     return codec
 
 
-def codec_class(id: str) -> type[Codec]:
+def codec_class(id: str) -> type[Quantizer]:
     """The codec of a file's id. Raises UnknownCodecError."""
     if id not in CODECS and id not in _registered:
         _load_installed()
@@ -95,7 +97,7 @@ def codec_class(id: str) -> type[Codec]:
     )
 
 
-def from_spec(text: str) -> Codec:
+def from_spec(text: str) -> Quantizer:
     """The codec, not fitted, that a FAISS factory string stands for, such as "OPQ48,PQ48x8" or "PCA128,SQ8".
 
     At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec. Rotations are

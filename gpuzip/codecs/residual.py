@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
-from gpuzip.codecs.base import Codec, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import check_names
 from gpuzip.codecs.pq import nearest_divisors, rounded
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, unpack_bits
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.sums import SumsScorer
 from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
 
@@ -39,7 +41,7 @@ class Codebooks:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ResidualQuantizer(Codec):
+class ResidualQuantizer(Quantizer):
     """Residual quantizer of m stages with 2**nbits codewords each, or nsplits of them side by side.
 
     m: stages of each split (FAISS's M, or Msub). nbits: bits a code, 1 to 16. nsplits: parts of the columns,
@@ -155,8 +157,8 @@ class ResidualQuantizer(Codec):
         P, M, _, _ = self.codebooks.shape
         return sums(unpack_bits(data, P * M, self.nbits), self.codebooks)
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return SumsScorer(codes, self.codebooks, queries, metric, mask)
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        return SumsScorer(packed, self.codebooks, queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

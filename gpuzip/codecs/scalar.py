@@ -8,15 +8,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.device import is_capturing
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs.base import Codec, Table, check_names
-from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
-from gpuzip.search.exact import Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
 from gpuzip.search.scorers.tables import pq_scorer
@@ -34,7 +36,7 @@ class Steps:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ScalarQuantizer(Codec):
+class ScalarQuantizer(Quantizer):
     """Each dimension's range is cut into equal steps; a value becomes the number of its step.
 
     bits: of a code, 1 to 8; a row takes ceil(d * bits / 8) bytes.
@@ -54,6 +56,7 @@ class ScalarQuantizer(Codec):
 
     id = "scalar"
     gather_cost = GATHER_COST
+    score_bytes = 8  # of blocks of rows, then put side by side
     spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 
     bits: int = 8
@@ -108,9 +111,9 @@ class ScalarQuantizer(Codec):
             codes = codes ^ (1 << (self.bits - 1))
         return self._levels(codes[:, None].float()).T[:, :, None].contiguous()
 
-    def _as_table(self, data: Tensor) -> tuple[Table, Tensor]:
+    def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         codebook = self._codebook()
-        return Table(codebook, self.width // len(codebook)), data
+        return LookupTable(codebook, self.width // len(codebook)), data
 
     def _fitted(self, name: str) -> Steps:
         return self.learned(self.fitted, name)
@@ -162,13 +165,13 @@ class ScalarQuantizer(Codec):
         highest = torch.full((1, self.width), 1 << (self.bits - 1), dtype=torch.uint8, device=self.device)
         return pack_bits(highest, self.bits)
 
-    def _scorer(self, codes: Codes, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        may_estimate = self.bits in (4, 8) and len(codes) >= FEWEST_ROWS
+    def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
+        may_estimate = self.bits in (4, 8) and len(packed) >= FEWEST_ROWS
         if not may_estimate or is_capturing(queries.device):
             return pq_scorer(
-                codes, codes.remembered("centroids", lambda: self.centroids), queries, metric, mask
+                packed, packed.remembered("centroids", lambda: self.centroids), queries, metric, mask
             )
-        return ScalarScorer(codes, codes.remembered("coding", self._coding), queries, metric, mask)
+        return ScalarScorer(packed, packed.remembered("coding", self._coding), queries, metric, mask)
 
     def _coding(self) -> Coding:
         fitted = self._fitted("scorer")

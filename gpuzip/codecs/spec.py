@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from gpuzip.errors import GpuzipError
 from gpuzip.rotations import OF_SUBSPACES, Rotation
 
-if TYPE_CHECKING:
-    from gpuzip.codecs.base import Codec
-
 Words = Mapping[str, Mapping[str, Any]]
+
+Spelled = TypeVar("Spelled")  # a class with `spec_words`
 
 _COMMA = re.compile(r",(?![^(]*\))")
 _PART = re.compile(r"\s*([^\s()]+)\s*(?:\(([^()]*)\))?\s*")
@@ -28,7 +27,7 @@ _APART = ("rotation", "normalize")  # that have words of their own
 _CONSTANTS = {"True": True, "False": False, "None": None}
 
 
-def spec_of(codec: Codec) -> str:
+def spec_of(codec: Any) -> str:
     """The text that `read_spec` makes an unfitted codec of these settings from. Raises GpuzipError."""
     settings, rotation = _settings(codec), codec.rotation
     try:
@@ -44,7 +43,7 @@ def spec_of(codec: Codec) -> str:
     return ",".join(parts)
 
 
-def read_spec(text: str, codecs: Iterable[type[Codec]]) -> Codec:
+def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
     """The codec, not fitted, that text stands for. Raises GpuzipError for text that no codec has."""
     if not isinstance(text, str):
         raise GpuzipError(f"from_spec: {text!r} came, text such as 'OPQ48,PQ48x8' is needed.")

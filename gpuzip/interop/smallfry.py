@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpuzip._core.rows import is_whole
+from gpuzip._core.checks import is_whole
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.folder import MANIFEST
 from gpuzip.words import WordVectors

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, whole
+from gpuzip._core.checks import whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError

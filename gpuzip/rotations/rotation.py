@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, is_whole, whole
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
 from gpuzip.rotations.opq import optimized

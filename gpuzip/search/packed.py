@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing
 from gpuzip._core.planes import Planes
-from gpuzip.search.exact import Scorer
+from gpuzip.search.scorer import Scorer
 
 
 class Packed:
@@ -66,6 +66,8 @@ class Scoring(Protocol):
     def coarse_kinds(self) -> Mapping[str, bool]: ...
     @property
     def gather_cost(self) -> int: ...
+    @property
+    def score_bytes(self) -> int: ...
     @property
     def scorer_bytes(self) -> int: ...
     @property

@@ -13,7 +13,8 @@ from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.rows import LARGEST_NORM, Matrix, Rows
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.search.exact import Scorer, workspace
+from gpuzip.search.memory import workspace
+from gpuzip.search.scorer import Scorer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """Rows that candidates are scored by."""
 
-    def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+    def scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         """(Q, D) float32, (Q, R) int64 -> (Q, R) float32, the greater the better; -inf for ids outside."""
 
     def sound(self, ids: Tensor) -> Tensor | None:
-        """Whether the rows of ids are fit to score by: (Q,) bool; None where `keys` sees to it."""
+        """Whether the rows of ids are fit to score by: (Q,) bool; None where `scores` sees to it."""
 
     def checked(self) -> Store:
-        """A store of the same rows whose `keys` raises for those that are not fit."""
+        """A store of the same rows whose `scores` raises for those that are not fit."""
 
 
-class _ChecksKeys:
-    """What stores share whose rows need no check, or whose `keys` checks them."""
+class _ChecksScores:
+    """What stores share whose rows need no check, or whose `scores` checks them."""
 
     def sound(self, ids: Tensor) -> Tensor | None:
         return None
@@ -51,7 +52,7 @@ class InPlaceStore:
     def __init__(self, x: Tensor, checked: Store | None) -> None:
         self._x, self._checked = x, checked
 
-    def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+    def scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         return rescore(queries, self._x, ids, metric)
 
     def sound(self, ids: Tensor) -> Tensor | None:
@@ -67,7 +68,7 @@ class InPlaceStore:
         return self._checked or self
 
 
-class ReadStore(_ChecksKeys):
+class ReadStore(_ChecksScores):
     """Rows that are read by id: of a matrix or map, or codes that are decoded.
 
     read: ids, ascending where each is read once -> (n, D) float rows on the device of the queries.
@@ -77,14 +78,14 @@ class ReadStore(_ChecksKeys):
     def __init__(self, read: Callable[[Tensor], Tensor], n: int, each_once: bool) -> None:
         self._read, self._n, self._each_once = read, n, each_once
 
-    def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+    def scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         parts = [
-            self._keys(queries[some], ids[some], metric) for some in _some_queries(ids, queries.shape[1])
+            self._scores(queries[some], ids[some], metric) for some in _some_queries(ids, queries.shape[1])
         ]
-        keys = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return keys.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return scores.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
 
-    def _keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+    def _scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         ids = ids.clamp(0, self._n - 1)
         if self._each_once:
             known, place = ids.unique(return_inverse=True)
@@ -93,8 +94,8 @@ class ReadStore(_ChecksKeys):
         return rescore(queries, self._read(known), place, metric)
 
 
-class ScorerStore(_ChecksKeys):
-    """Rows of codes whose scores are no decoded rows': the keys that their codec gathers.
+class ScorerStore(_ChecksScores):
+    """Rows of codes whose scores are no decoded rows': the scores that their codec gathers.
 
     scorer: (Q, D) float32 queries on `device`, where the codes are, and a metric -> their scorer.
     """
@@ -102,10 +103,10 @@ class ScorerStore(_ChecksKeys):
     def __init__(self, scorer: Callable[[Tensor, str], Scorer], n: int, device: torch.device) -> None:
         self._scorer, self._n, self._device = scorer, n, device
 
-    def keys(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
+    def scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
         scorer = self._scorer(queries.to(self._device), metric)
-        keys = scorer.gather(ids.clamp(0, self._n - 1).to(self._device)).to(ids.device)
-        return keys.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
+        scores = scorer.gather(ids.clamp(0, self._n - 1).to(self._device)).to(ids.device)
+        return scores.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
 
 
 def _some_queries(ids: Tensor, D: int) -> Iterator[slice]:
@@ -136,13 +137,13 @@ def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> S
 def best_of_candidates(
     store: Store, queries: Tensor, ids: Tensor, metric: str, k: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The k best of every query's candidates: keys (Q, k), ids (Q, k); the lowest id first among equals.
+    """The k best of every query's candidates: scores (Q, k), ids (Q, k); the lowest id first among equals.
 
     Last whether the rows of the candidates were fit to score by, (Q,) bool; None where all were.
     """
     ids = ids.sort(1).values  # so that position breaks ties as id does
-    keys, at = topk(store.keys(queries, ids, metric), k)
-    return keys, ids.gather(1, at), store.sound(ids)
+    scores, at = topk(store.scores(queries, ids, metric), k)
+    return scores, ids.gather(1, at), store.sound(ids)
 
 
 def check_multiplier(who: str, value: Any) -> float:

@@ -1,61 +1,55 @@
-"""A search of codes from its arguments to its answer: checks, chunks of queries, candidates, rescoring."""
+"""A search from its arguments to its answer: checks, chunks of queries, candidates, rescoring."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import check_k, check_mask, check_metric
 from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.search.exact import (
-    FIRST,
-    at_once,
-    attempt,
-    check_k,
-    check_mask,
-    check_metric,
-    query_bytes,
-    until_sure,
-    wider_bytes,
-    workspace,
-)
+from gpuzip.search.exact import FIRST, attempt, until_sure
+from gpuzip.search.memory import at_once, query_bytes, scan_bytes, wider_bytes, workspace
+from gpuzip.search.packed import Searched
 from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.codes import Codes
 
 WHO = "Codes.search"
 
-_MORE = 4  # times as many candidates, where a bound leaves a doubt
+_MORE = 4  # times as many candidates, where an upper bound leaves a doubt
 _ABSENT = (1 << 31) - 1  # the distance of a place that no allowed row takes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is looked for: `found` rows by the metric `first`, of which k remain by `metric` in the store.
+    """Two stages: take `n_candidates` by `candidate_metric`, keep the best k by `metric` in the store.
 
-    Where the keys of `first` are bounds of the store's, up to `most` rows, until no other may be better.
+    Where scores of candidates are upper bounds, up to `most` are taken, until no other row can be better.
+    Without a store the candidates are the answer.
     """
 
-    codes: Codes
+    searched: Searched
     k: int
-    found: int
+    n_candidates: int
     most: int
-    first: str
+    candidate_metric: str
     metric: str
     mask: Tensor | None
     store: Store | None
 
+    @property
+    def device(self) -> torch.device:
+        return self.searched.packed.device
+
 
 def search(
-    codes: Codes,
+    searched: Searched,
     queries: Matrix,
     k: int,
     metric: str,
@@ -65,17 +59,17 @@ def search(
     candidates: str | None,
 ) -> tuple[Tensor, Tensor]:
     """`Codes.search`, with the store that rescores, or None."""
-    codes.codec.check_fitted(WHO)
+    searched.codec.check_fitted(WHO)
     if candidates is not None and store is None:
         raise GpuzipError(f"{WHO}: candidates={candidates!r} came without rescore. Pass a store, or True.")
-    plan = _plan(codes, k, metric, mask, store, rescore_multiplier, candidates)
+    plan = _plan(searched, k, metric, mask, store, rescore_multiplier, candidates)
     one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
-    values, ids = _answers(codes, plan, _asked(codes, queries[None] if one else queries, metric))
+    values, ids = _answers(plan, _asked(searched, queries[None] if one else queries, metric))
     return (values[0], ids[0]) if one else (values, ids)
 
 
 def _plan(
-    codes: Codes,
+    searched: Searched,
     k: int,
     metric: str,
     mask: Tensor | np.ndarray[Any, Any] | None,
@@ -83,64 +77,66 @@ def _plan(
     multiplier: float,
     candidates: str | None,
 ) -> Plan:
-    codec = codes.codec
+    codec, packed = searched
+    N, device = len(packed), packed.device
     coarse = candidates in codec.coarse_kinds
     first = metric if coarse or candidates is None else candidates
     check_metric(WHO, first, codec.metrics if candidates is None else (*codec.metrics, *codec.coarse_kinds))
     if store is not None:
         check_metric(WHO, metric)
-    k = found = check_k(WHO, k, len(codes))
+    k = found = check_k(WHO, k, N)
     if store is not None:
-        found = min(math.ceil(k * check_multiplier(WHO, multiplier)), len(codes))
-    allowed, most = None if mask is None else check_mask(WHO, mask, len(codes), codes.device), len(codes)
-    if allowed is not None and not is_capturing(codes.device):
+        found = min(math.ceil(k * check_multiplier(WHO, multiplier)), N)
+    allowed, most = None if mask is None else check_mask(WHO, mask, N, device), N
+    if allowed is not None and not is_capturing(device):
         most = int(allowed.sum())
         k, found = min(k, most), min(found, most)
-    bounds = coarse and codec.coarse_kinds[str(candidates)] and not is_capturing(codes.device)
-    scanned = codec.coarse(codes, str(candidates)) if coarse else codes
+    bounds = coarse and codec.coarse_kinds[str(candidates)] and not is_capturing(device)
+    scanned = codec.coarse(packed, str(candidates)) if coarse else searched
     return Plan(scanned, k, found, most if bounds else found, first, metric, allowed, store)
 
 
-def _asked(codes: Codes, queries: Matrix, metric: str) -> Rows | PackedRows:
+def _asked(searched: Searched, queries: Matrix, metric: str) -> Rows | PackedRows:
+    codec, packed = searched
     if metric == "hamming" and str(getattr(queries, "dtype", "")).endswith("uint8"):
-        return PackedRows(WHO, queries, codes.codec.code_size, codes.device, "queries")
-    return Rows(WHO, queries, codes.codec.d, codes.device, "queries")
+        return PackedRows(WHO, queries, codec.code_size, packed.device, "queries")
+    return Rows(WHO, queries, codec.d, packed.device, "queries")
 
 
-def _answers(codes: Codes, plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
+def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
     """By more and more candidates, for queries where the last of them leaves room for a better row."""
+    device = plan.device
     if asked.n == 0 or plan.k == 0:
-        ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=codes.device)
-        return _scores(torch.empty(ids.shape, device=codes.device), plan.metric, False), ids
-    if is_gpu(codes.device):
+        ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=device)
+        return _values(torch.empty(ids.shape, device=device), plan.metric, False), ids
+    if is_gpu(device):
         asked.check()
-    found, bounds = plan.found, plan.most > plan.found
-    left = torch.zeros(asked.n, dtype=torch.bool, device=codes.device) if bounds else None
-    keys, ids = _found(plan, asked, asked.n, found, left)
+    found, bounds = plan.n_candidates, plan.most > plan.n_candidates
+    left = torch.zeros(asked.n, dtype=torch.bool, device=device) if bounds else None
+    scores, ids = _from_candidates(plan, asked, asked.n, found, left)
     while left is not None and found < plan.most and len(some := left.nonzero().view(-1)):
         found = min(_MORE * found, plan.most)
-        keys[some], ids[some] = _found(plan, asked, some, found, left)
-    absent = plan.mask is not None and is_capturing(codes.device)  # else there are k rows for k places
-    return _scores(keys, plan.metric, absent), ids
+        scores[some], ids[some] = _from_candidates(plan, asked, some, found, left)
+    absent = plan.mask is not None and is_capturing(device)  # else there are k rows for k places
+    return _values(scores, plan.metric, absent), ids
 
 
-def _found(
+def _from_candidates(
     plan: Plan, asked: Rows | PackedRows, queries: int | Tensor, found: int, left: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Keys (Q, k) and ids (Q, k) of all queries, or of some by number, from so many candidates.
+    """Scores (Q, k) and ids (Q, k) of all queries, or of some by number, from `found` candidates each.
 
-    left: of all queries, where it is noted whether the last candidate's key is above the last of these.
+    left: of all queries, where it is noted whether the last candidate's score is above the last of these.
     """
-    device = plan.codes.device
 
-    def one_chunk(some: slice | Tensor, road: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def one_chunk(some: slice | Tensor, stage: int) -> tuple[Tensor, Tensor, Tensor | None]:
         block = asked.block(some.start, some.stop) if isinstance(some, slice) else asked.rows(some)
-        block = block.to(device)
+        block = block.to(plan.device)
         block = block if block.dtype == torch.uint8 else block.float()
-        keys, ids, unsure, more = _of_block(plan, block, found, road)
+        scores, ids, unsure, more = _of_block(plan, block, found, stage)
         if left is not None:
             left[some] = more()
-        return keys, ids, unsure
+        return scores, ids, unsure
 
     return until_sure(
         one_chunk, queries, _steps(plan, queries if isinstance(queries, int) else len(queries), found)
@@ -148,36 +144,43 @@ def _found(
 
 
 def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
-    """Queries whose work fits in the workspace, at first and where more of their rows are looked at."""
-    codes, room = plan.codes, workspace(plan.codes.device)
-    size = len(codes), found, codes.codec.gather_cost
-    own = codes.codec.scorer_bytes
-    return at_once(queries, room // (query_bytes(*size) + own)), max(1, room // (wider_bytes(*size) + own))
+    """Queries whose work fits in the workspace, at first and where more of their rows are looked at.
+
+    On a GPU, where each chunk decodes all codes again, that is the work of their scan.
+    """
+    codec, packed = plan.searched
+    size, room, own = (len(packed), found, codec.gather_cost), workspace(plan.device), codec.scorer_bytes
+    if is_gpu(plan.device):
+        first, later = (scan_bytes(*size, codec.score_bytes, wider) for wider in (False, True))
+    else:
+        first, later = query_bytes(*size), wider_bytes(*size)
+    return at_once(queries, room // (first + own)), max(1, room // (later + own))
 
 
 def _of_block(
-    plan: Plan, queries: Tensor, found: int, road: int
+    plan: Plan, queries: Tensor, found: int, stage: int
 ) -> tuple[Tensor, Tensor, Tensor | None, Callable[[], Tensor]]:
-    """Keys and ids (Q, k), which are unsure, and what tells where more candidates may hold a better row."""
-    codes = plan.codes
-    firsts, ids, unsure = attempt(codes.codec.scorer(codes, queries, plan.first, plan.mask), found, road)
-    if plan.mask is not None and is_capturing(codes.device):
-        ids.masked_fill_(firsts.isneginf(), -1)
+    """Scores and ids (Q, k), which are unsure, and what tells where more candidates may hold a better row."""
+    codec, packed = plan.searched
+    scorer = codec.scorer(packed, queries, plan.candidate_metric, plan.mask)
+    candidate_scores, ids, unsure = attempt(scorer, found, stage)
+    if plan.mask is not None and is_capturing(plan.device):
+        ids.masked_fill_(candidate_scores.isneginf(), -1)
     if plan.store is None:
-        keys = firsts
+        scores = candidate_scores
     else:
-        store = plan.store if road == FIRST else plan.store.checked()
-        keys, ids, sound = best_of_candidates(store, queries, ids, plan.metric, plan.k)
-        if sound is not None:  # the next road reads the rows one by one and says which is not
+        store = plan.store if stage == FIRST else plan.store.checked()
+        scores, ids, sound = best_of_candidates(store, queries, ids, plan.metric, plan.k)
+        if sound is not None:  # the next stage reads the rows one by one and says which is not
             unsure = ~sound if unsure is None else unsure | ~sound
-    return keys, ids, unsure, lambda: firsts[:, -1] > keys[:, -1]
+    return scores, ids, unsure, lambda: candidate_scores[:, -1] > scores[:, -1]
 
 
-def _scores(keys: Tensor, metric: str, absent: bool) -> Tensor:
-    """What a caller sees of keys, the greater the better."""
+def _values(scores: Tensor, metric: str, absent: bool) -> Tensor:
+    """What a caller sees of scores: distances by "l2" and "hamming"."""
     if metric == "l2":
-        return keys.neg_().clamp_(min=0).add_(0.0)  # no -0.0
+        return scores.neg_().clamp_(min=0).add_(0.0)  # no -0.0
     if metric == "hamming":
-        distances = keys.neg().clamp_(max=2**24).to(torch.int32)
-        return distances.masked_fill_(keys.isneginf(), _ABSENT) if absent else distances
-    return keys
+        distances = scores.neg().clamp_(max=2**24).to(torch.int32)
+        return distances.masked_fill_(scores.isneginf(), _ABSENT) if absent else distances
+    return scores

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpuzip._core.rows import is_whole
+from gpuzip._core.checks import is_whole
 from gpuzip.codecs import LloydMaxQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes

@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from gpuzip._core.rows import Matrix, whole
+from gpuzip._core.checks import whole
+from gpuzip._core.rows import Matrix
 from gpuzip.api import compress
 from gpuzip.choose.by_bytes import fit_alike
 from gpuzip.codecs import Codec, LloydMaxQuantizer

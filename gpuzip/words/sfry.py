@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpuzip._core.rows import is_whole
+from gpuzip._core.checks import is_whole
 from gpuzip.api import open as open_codes
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, is_whole, whole
+from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.rows import Matrix
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError

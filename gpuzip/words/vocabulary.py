@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from gpuzip._core.rows import is_whole
+from gpuzip._core.checks import is_whole
 from gpuzip.errors import GpuzipError
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Matrix, Rows, whole
+from gpuzip._core.checks import check_metric, whole
+from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.arrays import SCALAR, codes_of
 from gpuzip.interop.sentence_transformers.inputs import FLOATS, dtype_name, limits_of, stacked
-from gpuzip.search.exact import WORKSPACE, best, check_metric, query_bytes
+from gpuzip.search.exact import best
+from gpuzip.search.memory import WORKSPACE, query_bytes
 from gpuzip.search.rescore import check_multiplier
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.floats import float_scorer

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gpuzip.codecs.codes import Codes
+from gpuzip.search.packed import Packed
 
-GATHER_COST = 16  # of keys that are sums over all dimensions of a row
+GATHER_COST = 16  # of scores that are sums over all dimensions of a row
 
 
 def inverse(norms: Tensor) -> Tensor:
@@ -23,26 +20,26 @@ def normalized(queries: Tensor) -> Tensor:
     return queries * inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
 
 
-def inverse_norms(codes: Codes) -> Tensor:
+def inverse_norms(packed: Packed) -> Tensor:
     """(N,) float32, of every decoded row. Found once, 4 bytes a row beside the norms."""
-    norms: Tensor = codes.remembered("inverse norms", lambda: inverse(codes.norms))
+    norms: Tensor = packed.remembered("inverse norms", lambda: inverse(packed.norms))
     return norms
 
 
-def minus_squares(codes: Codes) -> Tensor:
+def minus_squares(packed: Packed) -> Tensor:
     """(N,) float32: -|x|^2 of every decoded row. Found once, as the inverse norms are."""
-    squares: Tensor = codes.remembered("minus squares", lambda: codes.norms.square().neg_())
+    squares: Tensor = packed.remembered("minus squares", lambda: packed.norms.square().neg_())
     return squares
 
 
-def largest_norm(codes: Codes) -> Tensor:
+def largest_norm(packed: Packed) -> Tensor:
     """() float32, of all decoded rows; 0 of none."""
-    largest: Tensor = codes.remembered(
-        "largest norm", lambda: codes.norms.max() if len(codes) else codes.norms.sum()
+    largest: Tensor = packed.remembered(
+        "largest norm", lambda: packed.norms.max() if len(packed) else packed.norms.sum()
     )
     return largest
 
 
-def forbid(keys: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-    """keys, in place, -inf where the mask (N,) is False for the row; ids of the shape of keys."""
-    return keys if mask is None else keys.masked_fill_(~mask[ids.clamp(0, len(mask) - 1)], float("-inf"))
+def forbid(scores: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """scores, in place, -inf where the mask (N,) is False for the row; ids of the shape of scores."""
+    return scores if mask is None else scores.masked_fill_(~mask[ids.clamp(0, len(mask) - 1)], float("-inf"))

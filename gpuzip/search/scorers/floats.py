@@ -11,10 +11,12 @@ from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
-from gpuzip.search.exact import Exhaustive, Scorer
+from gpuzip.search.scorer import ALL, Exhaustive, Scorer
 from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
 
-_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block; a multiple of every group
+_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block, at most
+_STEP = 1024  # of which a block is a multiple, as of every group
+_KEYS = 1 << 26  # of a block on a GPU: 256 MB
 
 
 class FloatScorer:
@@ -36,9 +38,11 @@ class FloatScorer:
     def group_max(self, group: int) -> Tensor:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
         step = _ROWS[kind(self._store.device)]
+        if is_gpu(self._store.device):
+            step = min(step, max(1, _KEYS // (_STEP * max(1, self.Q))) * _STEP)
 
         def one_block(start: int, stop: int) -> None:
-            best[:, start // group : -(-stop // group)] = max_of_groups(self._keys(start, stop), group)
+            best[:, start // group : -(-stop // group)] = max_of_groups(self._scores(start, stop), group)
 
         if not is_gpu(self._store.device):
             map_blocks(one_block, self.N, step)
@@ -47,21 +51,21 @@ class FloatScorer:
                 one_block(start, min(start + step, self.N))
         return best
 
-    def _keys(self, start: int, stop: int) -> Tensor:
+    def _scores(self, start: int, stop: int) -> Tensor:
         """(stop - start, Q)"""
-        keys = self._store[start:stop].float() @ self._columns.T
+        scores = self._store[start:stop].float() @ self._columns.T
         if self._metric != "ip":
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":
-                keys *= inverse(norms)
+                scores *= inverse(norms)
             else:  # q.x - |x|^2 / 2, and `ceiling` takes the rest
-                keys.addcmul_(norms, norms, value=-0.5)
+                scores.addcmul_(norms, norms, value=-0.5)
         if self._mask is not None:
-            keys.masked_fill_(~self._mask[start:stop, None], float("-inf"))
-        return keys
+            scores.masked_fill_(~self._mask[start:stop, None], float("-inf"))
+        return scores
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """A sum of D products is off by at most D roundings of its size, there and in the final keys."""
+        """A sum of D products is off by at most D roundings of its size, there and in the final scores."""
         D = self._store.shape[1]
         error = (D + 8) * 2.0**-22 if products_are_float32(self._store.device) else 2.0**-6
         hidden: Tensor = error * self._length
@@ -72,9 +76,9 @@ class FloatScorer:
             hidden = hidden * self._norms().max()
         return estimate + hidden
 
-    def gather(self, ids: Tensor) -> Tensor:
-        keys = rescore(self._queries, self._store, ids, self._metric)
-        return forbid(keys, ids, self._mask)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        scores = rescore(self._queries[queries], self._store, ids, self._metric)
+        return forbid(scores, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         if queries is None:

@@ -1,10 +1,11 @@
-"""Hamming distances of packed bits as keys: the fewer bits differ, the greater."""
+"""Hamming distances of packed bits as scores: the fewer bits differ, the greater."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
+from gpuzip.search.scorer import ALL
 
 _ABSENT = (1 << 31) - 1  # the distance of a forbidden row
 
@@ -20,17 +21,17 @@ class HammingScorer:
         self.N, self.Q = len(data), len(queries)
 
     def group_max(self, group: int) -> Tensor:
-        return self._keys(hamming_scan(self._queries, self._data, self._mask, group))
+        return self._scores(hamming_scan(self._queries, self._data, self._mask, group))
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._keys(hamming_gather(self._queries, self._data, self._mask, ids))
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return self._scores(hamming_gather(self._queries[queries], self._data, self._mask, ids))
 
     def exact(self, queries: Tensor | None = None) -> HammingScorer:
         return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)
 
-    def _keys(self, distances: Tensor) -> Tensor:
-        keys = distances * -1.0  # float32
-        return keys if self._mask is None else keys.masked_fill_(distances == _ABSENT, float("-inf"))
+    def _scores(self, distances: Tensor) -> Tensor:
+        scores = distances * -1.0  # float32
+        return scores if self._mask is None else scores.masked_fill_(distances == _ABSENT, float("-inf"))

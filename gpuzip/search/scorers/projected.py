@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.search.exact import Scorer
+from gpuzip.search.scorer import ALL, Scorer
 from gpuzip.search.scorers.common import inverse
 
 
 class ProjectedScorer:
-    """Keys times a factor of the query, plus a summand of the query: (Q, 1) each, the factor above 0 or 0."""
+    """Scores times a factor of the query, 0 or above, plus a summand of the query: (Q, 1) each."""
 
     def __init__(self, scorer: Scorer, factor: Tensor, summand: Tensor) -> None:
         self._scorer, self._factor, self._summand = scorer, factor, summand
@@ -25,8 +25,8 @@ class ProjectedScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate if self.is_exact else self._given(self._scorer.ceiling(estimate))
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._given(self._scorer.gather(ids))
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return self._given(self._scorer.gather(ids, queries), queries)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         factor, summand = self._factor, self._summand
@@ -34,13 +34,15 @@ class ProjectedScorer:
             factor, summand = factor[queries], summand[queries]
         return ProjectedScorer(self._scorer.exact(queries), factor, summand)
 
-    def _given(self, keys: Tensor) -> Tensor:
-        forbidden = keys.isneginf()
-        return (keys * self._factor + self._summand).masked_fill_(forbidden, float("-inf"))
+    def _given(self, scores: Tensor, queries: slice = ALL) -> Tensor:
+        """Scores of these queries, changed in place; -inf, of forbidden rows, stays what it is."""
+        forbidden = scores.isneginf()
+        scores.mul_(self._factor[queries]).add_(self._summand[queries])
+        return scores.masked_fill_(forbidden, float("-inf"))
 
 
 def of_projected(scorer: Scorer, queries: Tensor, turned: Tensor, metric: str) -> Scorer:
-    """Keys for (Q, D) queries from those of (Q, width) projected ones.
+    """Scores for (Q, D) queries from those of (Q, width) projected ones.
 
     With y a row's code, x = R'y: q.x = Rq.y and |x| = |y|; |q - x|^2 = |Rq - y|^2 + |q|^2 - |Rq|^2.
     """

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
-from gpuzip.search.exact import workspace
+from gpuzip.search.memory import workspace
+from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import forbid
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
@@ -32,8 +33,8 @@ class RaBitQScorer:
     def group_max(self, group: int) -> Tensor:
         step = self.N if len(self._planes) == 1 else _ROWS[kind(self._lut.device)]
         best = [self._scanned(slice(start, start + step), group) for start in range(0, self.N, step or 1)]
-        keys = torch.cat(best, 1) if best else self._lut.new_empty((self.Q, 0))
-        return keys.add_(self._asked.shift)
+        scores = torch.cat(best, 1) if best else self._lut.new_empty((self.Q, 0))
+        return scores.add_(self._asked.shift)
 
     def _scanned(self, rows: slice, group: int) -> Tensor:
         scale, extra = self._terms.scale[rows], self._terms.extra[rows]
@@ -43,20 +44,20 @@ class RaBitQScorer:
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         step = max(1, workspace(ids.device) // (8 * self._width * max(1, ids.shape[1])))
-        parts = [slice(start, start + step) for start in range(0, max(1, len(ids)), step)]
-        found = [self._gathered(part, ids[part]) for part in parts]
-        keys = found[0] if len(found) == 1 else torch.cat(found)
-        return forbid(keys, ids, self._mask)
+        asked = Coefficients(*(part[queries] for part in self._asked))
+        blocks = (part.split(step) for part in (self._lut[queries], asked.coef, ids))
+        found = [self._gathered(*block) for block in zip(*blocks, strict=True)]
+        scores = found[0] if len(found) == 1 else torch.cat(found)
+        return forbid(scores.add_(asked.shift), ids, self._mask)
 
-    def _gathered(self, queries: slice, ids: Tensor) -> Tensor:
+    def _gathered(self, lut: Tensor, coef: Tensor, ids: Tensor) -> Tensor:
         rows = ids.clamp(0, max(0, self.N - 1)).reshape(-1)
         place = torch.arange(len(rows), device=ids.device).view(ids.shape)
         place = place.masked_fill((ids < 0) | (ids >= self.N), -1)
-        scale, extra, coef = self._terms.scale[rows], self._terms.extra[rows], self._asked.coef[queries]
-        keys = adc_gather(self._side_by_side(rows), self._lut[queries], scale, place, None, extra, coef)
-        return keys.add_(self._asked.shift[queries])
+        scale, extra = self._terms.scale[rows], self._terms.extra[rows]
+        return adc_gather(self._side_by_side(rows), lut, scale, place, None, extra, coef)
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         parts = [plane[rows] for plane in self._planes]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.search.exact import Exhaustive, Scorer
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import ALL, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
     GATHER_COST,
     forbid,
@@ -22,9 +22,6 @@ from gpuzip.search.scorers.common import (
     minus_squares,
     normalized,
 )
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.codes import Codes
 
 FEWEST_ROWS = 4096  # fewer are scored exactly in no time
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # signed codes made unsigned at a time; multiples of every group
@@ -56,7 +53,7 @@ def coding_of(
 
 
 class ScalarScorer:
-    """Estimates keys by products of codes with queries in int8.
+    """Estimates scores by products of codes with queries in int8.
 
     A decoded value is first + step * code, so q.x = q.first + sum w code with w = q * step. w is rounded to
     s * int8; what that hides is bounded by the norms of the rounding and of the codes about their middle.
@@ -68,14 +65,14 @@ class ScalarScorer:
     gather_cost = GATHER_COST
 
     def __init__(
-        self, codes: Codes, coding: Coding, queries: Tensor, metric: str, mask: Tensor | None
+        self, packed: Packed, coding: Coding, queries: Tensor, metric: str, mask: Tensor | None
     ) -> None:
-        self._codes, self._coding, self._queries, self._metric = codes, coding, queries, metric
-        self._mask, self.N, self.Q = mask, len(codes), len(queries)
+        self._packed, self._coding, self._queries, self._metric = packed, coding, queries, metric
+        self._mask, self.N, self.Q = mask, len(packed), len(queries)
         self._middle = 1 << (coding.bits - 1)
         self._scale = None
         if metric == "cosine":
-            self._scale = inverse_norms(codes)
+            self._scale = inverse_norms(packed)
             queries = normalized(queries)
         wide = queries.double()
         weights = wide * coding.step  # [Q, D]
@@ -92,7 +89,7 @@ class ScalarScorer:
     def group_max(self, group: int) -> Tensor:
         scale, bias, unit, offset = self._scale, None, self._unit, self._offset
         if self._metric == "l2":  # 2 q.x - |x|^2, and `ceiling` takes the rest
-            bias, unit, offset = minus_squares(self._codes), 2 * unit, 2 * offset
+            bias, unit, offset = minus_squares(self._packed), 2 * unit, 2 * offset
         parts = []
         for rows, data in self._unsigned():
             of_rows = [None if column is None else column[rows] for column in (scale, bias, self._mask)]
@@ -102,7 +99,7 @@ class ScalarScorer:
 
     def _unsigned(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows and their codes: all at once, or blocks that were made unsigned."""
-        data, flip = self._codes.data, self._coding.flip
+        data, flip = self._packed.data, self._coding.flip
         step = len(data) if flip is None else _ROWS[kind(data.device)]
         for start in range(0, len(data), step):
             rows = slice(start, start + step)
@@ -115,7 +112,7 @@ class ScalarScorer:
         sum of D products is off by at most D roundings of the sum of their sizes.
         """
         D, norm = self._queries.shape[1], self._norm
-        spread, per_norm, largest, over = self._codes.remembered("spread", self._spread)
+        spread, per_norm, largest, over = self._packed.remembered("spread", self._spread)
         steps = 2.0**-22 * (norm * self._coding.bounds + 2 * self._offset.abs()[:, None])
         if self._metric == "cosine":
             hidden = self._hidden * per_norm + D * 2.0**-22 + steps * over
@@ -125,30 +122,30 @@ class ScalarScorer:
                 hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square() - self._square
         return torch.where(estimate.isneginf(), estimate, estimate + hidden)
 
-    def gather(self, ids: Tensor) -> Tensor:
-        data, coding = self._codes.data, self._coding
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        data, coding, asked = self._packed.data, self._coding, self._queries[queries]
         if coding.centroids is None:
             first, stored = coding.start + 0.5 * coding.step, data
             if coding.flip is not None:  # two's complement
                 first, stored = first + 128 * coding.step, data.view(torch.int8)
-            keys = rescore(self._queries, stored, ids, self._metric, first, coding.step)
+            scores = rescore(asked, stored, ids, self._metric, first, coding.step)
         else:
-            keys = rescore_codes(self._queries, data, coding.centroids, ids, self._metric)
-        return forbid(keys, ids, self._mask)
+            scores = rescore_codes(asked, data, coding.centroids, ids, self._metric)
+        return forbid(scores, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         if queries is None:
-            return Exhaustive(self, self._codes.device)
-        scorer = ScalarScorer(self._codes, self._coding, self._queries[queries], self._metric, self._mask)
-        return Exhaustive(scorer, self._codes.device)
+            return Exhaustive(self, self._packed.device)
+        scorer = ScalarScorer(self._packed, self._coding, self._queries[queries], self._metric, self._mask)
+        return Exhaustive(scorer, self._packed.device)
 
     def _spread(self) -> tuple[Tensor, ...]:
         """Over all rows, the largest |code - middle|, the same over the norm, norm, and inverse norm."""
-        codes, D = self._codes, self._queries.shape[1]
-        largest = [torch.zeros((), device=codes.device)] * 4
+        packed, D = self._packed, self._queries.shape[1]
+        largest = [torch.zeros((), device=packed.device)] * 4
         step = max(1, BLOCK_BYTES // (4 * D))
         for rows, data in self._unsigned():
-            for part, norms in zip(data.split(step), codes.norms[rows].split(step), strict=True):
+            for part, norms in zip(data.split(step), packed.norms[rows].split(step), strict=True):
                 values = unpack_bits(part, D, self._coding.bits).float() - self._middle
                 spread, over = torch.linalg.vector_norm(values, dim=1) * 1.001, inverse(norms)
                 here = spread, spread * over, norms, over

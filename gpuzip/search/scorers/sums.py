@@ -2,64 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.codes import Codes
 
 
 class SumsScorer:
-    """Keys from q.x = sum of q.c over a row's codewords c; exact.
+    """Scores from q.x = sum of q.c over a row's codewords c; exact.
 
     codebooks: (P, M, K, S), each part of a row the sum of M codewords. queries: (Q, P*S) float32. mask: (N,)
-    bool or None; a row that it forbids has the key -inf. For "l2" the key is 2 q.x - |x|^2 - |q|^2.
+    bool or None; a row that it forbids has the score -inf. For "l2" the score is 2 q.x - |x|^2 - |q|^2.
     """
 
     is_exact = True
     gather_cost = 1
 
     def __init__(
-        self, codes: Codes, codebooks: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self, packed: Packed, codebooks: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
     ) -> None:
         if metric == "cosine":
             queries = normalized(queries)
-        self.N, self.Q = len(codes), len(queries)
-        self._codes, self._codebooks, self._queries = codes, codebooks, queries
+        self.N, self.Q = len(packed), len(queries)
+        self._packed, self._codebooks, self._queries = packed, codebooks, queries
         self._metric, self._mask = metric, mask
         self._lut = _tables(queries, codebooks, 2.0 if metric == "l2" else 1.0)
-        self._scale = inverse_norms(codes) if metric == "cosine" else None
+        self._scale = inverse_norms(packed) if metric == "cosine" else None
         self._extra = self._coef = None
         if metric == "l2":
-            self._extra = minus_squares(codes)[:, None]
+            self._extra = minus_squares(packed)[:, None]
             self._coef = queries.new_ones((self.Q, 1))
             self._square = queries.square().sum(1, keepdim=True)
 
     def group_max(self, group: int) -> Tensor:
-        return self._key(
-            adc_scan(self._codes.data, self._lut, self._scale, group, self._mask, self._extra, self._coef)
+        return self._score(
+            adc_scan(self._packed.data, self._lut, self._scale, group, self._mask, self._extra, self._coef)
         )
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return self._key(
-            adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask, self._extra, self._coef)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        coef = None if self._coef is None else self._coef[queries]
+        sums = adc_gather(
+            self._packed.data, self._lut[queries], self._scale, ids, self._mask, self._extra, coef
         )
+        return self._score(sums, queries)
 
     def exact(self, queries: Tensor | None = None) -> SumsScorer:
         if queries is None:
             return self
-        return SumsScorer(self._codes, self._codebooks, self._queries[queries], self._metric, self._mask)
+        return SumsScorer(self._packed, self._codebooks, self._queries[queries], self._metric, self._mask)
 
-    def _key(self, sums: Tensor) -> Tensor:
-        return sums.sub_(self._square) if self._metric == "l2" else sums
+    def _score(self, sums: Tensor, queries: slice = ALL) -> Tensor:
+        return sums.sub_(self._square[queries]) if self._metric == "l2" else sums
 
 
 def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:

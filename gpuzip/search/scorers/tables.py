@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,10 +11,9 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
+from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, minus_squares, normalized
-
-if TYPE_CHECKING:
-    from gpuzip.codecs.codes import Codes
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
@@ -29,39 +27,39 @@ _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are 
 class LutScorer:
     """Sums of look-up tables; the final word on every score.
 
-    lut: (Q, M, K), so that the key of a row is scale * sum_m lut[q, m, code[m]]. mask: (N,) bool or
-    None; a row that it forbids has the key -inf.
+    lut: (Q, M, K), so that the score of a row is scale * sum_m lut[q, m, code[m]]. mask: (N,) bool or
+    None; a row that it forbids has the score -inf.
     """
 
     is_exact = True
     gather_cost = 1
 
     def __init__(
-        self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
     ) -> None:
         M, _, S = centroids.shape
-        self._codes, self._centroids, self._queries, self._metric = codes, centroids, queries, metric
-        self.N, self.Q, self._mask = len(codes), len(queries), mask
-        columns = codes.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())  # [S, M, K]
+        self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
+        self.N, self.Q, self._mask = len(packed), len(queries), mask
+        columns = packed.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())  # [S, M, K]
         self._lut = _tables(queries.view(-1, M, S), columns, metric)  # [Q, M, K]
-        self._scale = inverse_norms(codes) if metric == "cosine" else None
+        self._scale = inverse_norms(packed) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
-        return adc_scan(self._codes.data, self._lut, self._scale, group, self._mask)
+        return adc_scan(self._packed.data, self._lut, self._scale, group, self._mask)
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         return estimate
 
-    def gather(self, ids: Tensor) -> Tensor:
-        return adc_gather(self._codes.data, self._lut, self._scale, ids, self._mask)
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        return adc_gather(self._packed.data, self._lut[queries], self._scale, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> LutScorer:
         some = self._queries if queries is None else self._queries[queries]
-        return LutScorer(self._codes, self._centroids, some, self._metric, self._mask)
+        return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
 
 
 class ProductScorer(LutScorer):
-    """Finds candidates by a low-precision matrix product over decoded rows; their keys are LutScorer's.
+    """Finds candidates by a low-precision matrix product over decoded rows; their scores are LutScorer's.
 
     The rounded factors are q' = q * s and x' = x * t. t is a power of two, of the codec; s brings queries to
     the norm 1: each its own, or for "l2", where the norms of rows are added to products, the longest.
@@ -71,12 +69,12 @@ class ProductScorer(LutScorer):
     is_exact = False
 
     def __init__(
-        self, codes: Codes, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
     ) -> None:
-        super().__init__(codes, centroids, queries, metric, mask)
+        super().__init__(packed, centroids, queries, metric, mask)
         self._dtype = _product_dtype(queries.device)
         unit = _unit(self._dtype, queries.device)
-        self._product: Product = codes.remembered(
+        self._product: Product = packed.remembered(
             f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
         )
         self._length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)  # [Q, 1]
@@ -91,8 +89,8 @@ class ProductScorer(LutScorer):
     def group_max(self, group: int) -> Tensor:
         table, bias = self._product.table, None
         if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
-            bias = minus_squares(self._codes) * (0.5 * self._product.scale * self._shrink)
-        return product_scan(self._codes.data, table, self._columns, self._scale, bias, self._mask, group)
+            bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
+        return product_scan(self._packed.data, table, self._columns, self._scale, bias, self._mask, group)
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         """The estimate, scaled back, and what rounding can hide, as `_error` says.
@@ -103,12 +101,12 @@ class ProductScorer(LutScorer):
         D, product, length = self._columns.shape[1], self._product, self._length
         unscale = 1 / product.scale
         if self._metric == "cosine":
-            largest: float = self._codes.remembered("largest inverse norm", self._largest_inverse)
+            largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
             if largest * _LOST >= 2.0**-8 / D:
                 return torch.where(estimate.isneginf(), estimate, float("inf"))
             return torch.add(length * _error(D, product, 1.0, largest), estimate, alpha=unscale)
         lost = math.sqrt(D) * _LOST
-        longest: float = self._codes.remembered("longest", lambda: float(largest_norm(self._codes)))
+        longest: float = self._packed.remembered("longest", lambda: float(largest_norm(self._packed)))
         reach = longest + lost
         hidden = _error(D, product, reach, 1.0)
         if self._metric == "ip":
@@ -176,7 +174,7 @@ def _error(D: int, product: Product, reach: float, inverse: float) -> float:
 
 
 def pq_scorer(
-    codes: Codes, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+    packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
 ) -> LutScorer:
     """The scorer that is faster for this many queries. queries: (Q, M*S) float32; mask: (N,) bool or None.
 
@@ -184,9 +182,9 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(queries) >= _many_queries(queries.device) and len(codes) >= _MANY_ROWS
+    many = len(queries) >= _many_queries(queries.device) and len(packed) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
-    return (ProductScorer if by_product else LutScorer)(codes, centroids, queries, metric, mask)
+    return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask)
 
 
 def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:

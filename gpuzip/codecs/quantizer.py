@@ -1,0 +1,35 @@
+"""The base that codecs derive from: the contract of base.py, and `encode`, which makes `Codes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpuzip._core.planes import empty
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.codecs.base import Codec
+from gpuzip.codecs.codes import Codes
+
+
+@dataclass(frozen=True, eq=False)
+class Quantizer(Codec):
+    """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
+
+    `gpuzip.Codec` lists what a subclass implements: `fit` and the names that begin with an underscore.
+    """
+
+    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
+        """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.
+
+        A tensor must be on the codec's device. An array is read block by block onto that device.
+        progress: called after every block with the number of rows done and of all.
+        """
+        who = f"{type(self).__name__}.encode"
+        self.check_fitted(who)
+        rows = Rows(who, x, self.d, self.device)
+        data = empty(rows.n, self.plane_sizes, self.device)
+        for start, block in rows.blocks():
+            data[start : start + len(block)] = self.encode_block(block.to(self.device))
+            if progress is not None:
+                progress(start + len(block), rows.n)
+        return Codes(self, data, rows.dtype)
