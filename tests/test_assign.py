@@ -44,6 +44,7 @@ def excess(x: Tensor, centroids: Tensor, labels: Tensor) -> Tensor:
     return (chosen - least) / (least + sub.square().sum(-1)).clamp(min=1e-300)
 
 
+@pytest.mark.full
 def test_codes_are_those_of_faiss(real):
     faiss = pytest.importorskip("faiss")
     differ = 0
@@ -61,6 +62,7 @@ def test_codes_are_those_of_faiss(real):
     assert differ <= 5e-6 * 2 * (48 * 512 + 96 * 512)
 
 
+@pytest.mark.full
 @ROAD
 @settings(max_examples=40, deadline=None)
 @given(
@@ -110,6 +112,7 @@ def test_exact_codes_are_those_of_differences_in_float32(road, offset):
     assert int((got != want).sum()) <= int((fast != want).sum())
 
 
+@pytest.mark.full
 @needs_kernels
 def test_tiles_and_the_order_of_slots_change_no_code(monkeypatch):
     from gpuzip.kernels.assign import Tile

@@ -55,6 +55,7 @@ def test_torch_rows_count_their_scales(kind, nbytes):
     assert bool(((decoded - x).abs().amax(1) <= 0.51 * span / steps + 0.01 * span).all())
 
 
+@pytest.mark.full
 def test_methods_of_ours_store_what_they_say():
     x = torch.randn(300, 16, generator=torch.Generator().manual_seed(1)) * torch.rand(
         300, 1, generator=torch.Generator().manual_seed(2)

@@ -25,6 +25,7 @@ def test_unseen_rows_are_neither_given_nor_few(judge):
     assert int((torch.cdist(judge.unseen[:200], judge.given) == 0).sum()) == 0
 
 
+@pytest.mark.full
 def test_the_best_is_the_smallest_of_the_grid_that_reaches_the_target(judge):
     row = outcomes.measured("some", judge, {"min_recall": 0.8})
     enough = []

@@ -30,6 +30,7 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
+@pytest.mark.full
 def test_every_kernel_compiles_for_every_target_as_the_table_says(tmp_path):
     run = python("-m", "bench.compile_gate", "--write", str(tmp_path))
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
@@ -53,6 +54,7 @@ def test_tables_of_both_tritons_are_committed():
         assert versions[0].startswith(f"{table.NEWEST}.") and versions[1].startswith("3.6."), name
 
 
+@pytest.mark.full
 def test_what_the_gate_says_of_kernels_that_fail(tmp_path):
     """In one process, as each takes seconds to start: the asserts of the script are the test."""
     script = tmp_path / "script.py"
@@ -115,6 +117,7 @@ a_launcher_that_fails_before_it_launches_is_a_problem()
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
 
 
+@pytest.mark.full
 def test_a_compiler_that_aborts_is_a_problem_of_its_op(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
@@ -132,6 +135,7 @@ if __name__ == "__main__":
     assert run.returncode == 0, run.stderr[-4000:]
 
 
+@pytest.mark.full
 def test_ops_after_a_death_and_a_hang_still_run(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
@@ -345,6 +349,7 @@ def test_every_case_that_is_modelled_is_one_of_the_roofline():
     assert set(model.LIMITS) <= known
 
 
+@pytest.mark.full
 def test_modelled_times_are_those_of_the_machine_code(tmp_path):
     """Decoding is bound by memory; loops other than stated are told of by name."""
     script = tmp_path / "script.py"

@@ -82,6 +82,7 @@ def test_the_tile_stores_whole_lines_and_keeps_its_centroids_in_cache(K, S, item
     assert BN >= 1 and BN * BC <= 2048
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("M", "nbits", "S"), [(48, 8, 8), (20, 4, 3)])
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e35])
 def test_rotated_rows_are_float32_products_at_any_scale(M, nbits, S, scale):
@@ -112,6 +113,7 @@ def test_the_simpler_form_of_the_rotation(dtype):
         torch.testing.assert_close(out, decode_rotated(packed, centroids, rotation, chosen))
 
 
+@pytest.mark.full
 @needs_interpreter
 def test_a_rotated_row_is_the_same_bits_alone_and_in_any_tile():
     from gpuzip.kernels import decode as kernels

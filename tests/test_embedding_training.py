@@ -178,6 +178,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("trainable", [None, "codebook", "scale"])
 @pytest.mark.parametrize("dynamic", [False, True])
 @TRACED

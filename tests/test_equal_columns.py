@@ -42,7 +42,8 @@ def launcher(name):
     return getattr(importlib.import_module(module), function)
 
 
-SIZES = [(1031, 3, 17, 3), (37, 3, 5, 4), (301, 2, 200, 8)]
+LARGE = [pytest.param(size, marks=pytest.mark.full) for size in [(1031, 3, 17, 3), (301, 2, 200, 8)]]
+SIZES = [(37, 3, 5, 4), *LARGE]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -104,6 +104,7 @@ def test_bit_layout_is_faiss_bitstring(nbits):
     assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("m", "nbits", "n"), [(48, 8, 3000), (64, 4, 1000), (96, 4, 8000)])
 def test_objective_is_within_a_percent_of_faiss(real, m, nbits, n):
     """Means over three seeds: one run's luck is larger than a percent."""

@@ -119,6 +119,7 @@ def test_without_numpys_own_count(monkeypatch):
     assert torch.equal(OPS["hamming_scan"].cpu(queries, codes, None, 4), want)
 
 
+@pytest.mark.full
 @needs_triton
 @pytest.mark.parametrize(("B", "group"), [(48, 1), (20, 64), (16, 1024), (132, 128)])
 def test_every_tile_gives_the_same_bytes(B, group):

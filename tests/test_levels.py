@@ -39,6 +39,7 @@ def hard(n=6000):
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("name", list(hard(2)))
 def test_never_worse_than_k_means(name, bits):
@@ -55,6 +56,7 @@ def test_never_worse_than_k_means(name, bits):
     assert error(values, ours) <= error(values, theirs) * (1 + 1e-6) + rounding
 
 
+@pytest.mark.full
 def test_never_worse_than_k_means_on_real_embeddings(real):
     values = real[:300].reshape(-1)
     for K in (2, 4, 16, 64):
@@ -101,6 +103,7 @@ def test_rows_do_not_see_each_other():
         torch.testing.assert_close(optimal_levels(row[None], 8)[0], levels, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.full
 def test_many_rows_of_many_levels_start_with_fewer():
     """128 x 256 levels are too many for the programs: 64 are halved, which may end 5 % above k-means."""
     rows = draw(128, 3000) * draw(128, 3000, seed=1)

@@ -238,12 +238,14 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.full
 def test_a_second_process_loads_what_the_first_compiled(package: Path):
     first, second = run(package).split("] "), run(package).split("] ")
     assert (first[1].strip(), second[1].strip()) == ("0", "1")
     assert first[0] == second[0]
 
 
+@pytest.mark.full
 def test_loops_run_where_no_folder_can_be_written(package: Path):
     """A plain file stands where each cache folder would be made: no user can write there, not even root."""
     (package / "gpuzip" / "loops" / "__pycache__").write_text("")

@@ -42,6 +42,7 @@ print(fit, encode, few, many)
 MB = 1 << 20
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_training_encoding_and_searching_a_memory_map_stay_small(tmp_path):
     """200,000 x 384 float32 is 307 MB; Q x N scores of 2,000 queries would be 1,600 MB."""

@@ -66,6 +66,7 @@ def test_what_a_fit_tells_of_other_bits_is_what_fitting_gives(uneven, rotation):
     assert LloydMaxQuantizer(2, rotation=rotation).fit_like(first) is None
 
 
+@pytest.mark.full
 def test_errors_fall_as_bits_rise(uneven):
     errors = []
     for bits in (0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 8):
@@ -88,6 +89,7 @@ def test_no_such_bits(bits):
         MixedLloydMaxQuantizer(bits)
 
 
+@pytest.mark.full
 def test_rows_that_matter_have_more_bits(frequent, mixed):
     x, importance = frequent
     assert [part.codec.code_size for part in mixed.parts] == sorted(
@@ -244,8 +246,12 @@ def on_disk(codes, path: Path, x):
     return sum(file.stat().st_size for file in path.iterdir())
 
 
+MORE_BUDGETS = [pytest.param(b, marks=pytest.mark.full) for b in (100_000, 123_457, "0.5MiB", 10**7)]
+BUDGETS = [70_000, "400kB", *MORE_BUDGETS]
+
+
 @pytest.mark.parametrize("important", [False, True])
-@pytest.mark.parametrize("max_bytes", [70_000, 100_000, 123_457, "400kB", "0.5MiB", 10**7])
+@pytest.mark.parametrize("max_bytes", BUDGETS)
 def test_a_budget_is_never_exceeded(frequent, tmp_path, max_bytes, important):
     x, importance = frequent
     codes = gpuzip.compress(x, max_bytes=max_bytes, importance=importance if important else None)
@@ -310,6 +316,7 @@ def test_sizes_in_words(text, size):
     assert parse_bytes("x", "max_bytes", text) == size
 
 
+@pytest.mark.full
 def test_memory_maps_are_read_in_blocks(frequent, tmp_path):
     import numpy as np
 

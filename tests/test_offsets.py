@@ -43,6 +43,7 @@ PACKED = pack_bits(
 IDS = torch.tensor([[2, 0, 1], [1, 2, 2]])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("op", "launch", "rows", "rest"),
     [
@@ -65,6 +66,7 @@ def test_rows_far_apart_are_found(op, launch, rows, rest):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.full
 def test_candidates_far_apart_are_found():
     q = draw(2, 24, seed=5)
     got = rescore.rescore(q, far_apart(X), IDS, "ip")

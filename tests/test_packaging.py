@@ -145,6 +145,7 @@ def test_the_wheel_of_the_sdist_is_the_wheel_of_the_repository(sdist: Path, whee
     assert members(again) == members(wheel)
 
 
+@pytest.mark.full
 def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
@@ -215,6 +216,7 @@ IMPORT = """
 """
 
 
+@pytest.mark.full
 def test_import_takes_at_most_150_ms_over_torch_and_imports_neither_triton_nor_faiss(tmp_path: Path):
     shutil.copytree(ROOT / "gpuzip", tmp_path / "gpuzip", ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(tmp_path, quiet=1)  # as pip leaves it; a checkout may not keep bytecode

@@ -53,6 +53,7 @@ def test_gradients_are_off_inside(threads):
         assert not any(map_blocks(lambda a, b: (x * 2).requires_grad, 4, 1))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_workers_of_its_own():
     """Threads do not survive a fork; a child that waited for its parent's would wait for ever."""

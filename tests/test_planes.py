@@ -169,6 +169,7 @@ print(around, plane, mapped())
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
 def test_a_search_by_plane_one_maps_little_of_the_others(tmp_path: Path):
     N, D, bits = 100_000, 256, 8

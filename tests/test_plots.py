@@ -312,6 +312,7 @@ def test_sizes_of_what_does_not_fit_are_refused(x):
         assert says in str(caught.value)
 
 
+@pytest.mark.full
 def test_the_example_makes_every_picture(tmp_path, capsys, monkeypatch):
     from examples import pictures
 

@@ -83,6 +83,7 @@ def test_masked_rows_are_minus_infinity_and_change_nothing_else(nbits):
         assert bool(scan.isneginf().all())
 
 
+@pytest.mark.full
 @needs_interpreter
 @pytest.mark.parametrize("nbits", [4, 8])
 def test_every_tile_of_a_table_scan_gives_the_same_bits(nbits):
@@ -108,6 +109,7 @@ def test_every_tile_of_a_table_scan_gives_the_same_bits(nbits):
     assert scan(packed, lut, scale, mask, 16, tile=Tile(32, True, 2)).tolist() == groups
 
 
+@pytest.mark.full
 @needs_interpreter
 @pytest.mark.parametrize("group", [1, 8, 64])
 @pytest.mark.parametrize(
@@ -280,6 +282,7 @@ assert found == {"packed", "scale", "bias", "mask", "out"}, found
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 def test_offsets_of_rows_are_64_bits_in_every_specialisation():
     """No tensor of more than 2**31 rows fits in a test; the compiled text shows how its rows are found."""

@@ -159,6 +159,7 @@ def test_estimates_are_those_of_the_paper(real, real_queries, metric, bits):
     torch.testing.assert_close(keys(codes, q.float(), metric).double(), want, rtol=2e-3, atol=4e-3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("bits", [1, 3])
 @pytest.mark.parametrize("metric", METRICS)
 def test_estimates_are_unbiased_over_rotations(bits, metric):
@@ -336,6 +337,7 @@ def test_the_rotation_helps_where_values_are_uneven(real, real_queries):
     assert found[0] > found[1] + 0.02
 
 
+@pytest.mark.full
 def test_at_the_bytes_of_faiss_it_finds_as_much_and_decodes_better(real, real_queries):
     faiss = pytest.importorskip("faiss")
     if not hasattr(faiss, "IndexRaBitQ"):

@@ -85,6 +85,7 @@ def test_a_store_may_have_any_row_stride():
     )
 
 
+@pytest.mark.full
 @pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or torch.cuda.is_available(),
     reason="the interpreter stands in for a GPU",

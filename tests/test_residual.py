@@ -112,6 +112,7 @@ def test_decoding_adds_codewords_and_puts_splits_side_by_side(real):
 # --- what is learned
 
 
+@pytest.mark.full
 def test_refining_codebooks_together_lowers_the_error(real):
     x, errors = real[:3000], []
     for rounds in (0, 2):
@@ -120,6 +121,7 @@ def test_refining_codebooks_together_lowers_the_error(real):
     assert errors[1] < 0.98 * errors[0]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("m", [4, 16])
 def test_many_stages_lose_no_more_than_those_of_faiss(real, m):
     faiss = pytest.importorskip("faiss")

@@ -124,6 +124,7 @@ def test_both_products_of_a_cpu_are_exact():
         assert torch.equal(products_of_bytes(codes, queries).T.double(), want)
 
 
+@pytest.mark.full
 @needs_triton
 @pytest.mark.parametrize("nbits", [4, 8])
 def test_extremes_do_not_overflow_in_the_kernel(nbits):
@@ -135,6 +136,7 @@ def test_extremes_do_not_overflow_in_the_kernel(nbits):
         assert torch.equal(got, want.float())
 
 
+@pytest.mark.full
 @needs_triton
 @pytest.mark.parametrize(
     ("D", "nbits", "group"), [(96, 8, 1), (96, 4, 64), (35, 8, 1024), (35, 4, 1), (528, 8, 128)]

@@ -89,7 +89,7 @@ def test_a_query_by_row(wv: WordVectors, x: Tensor):
             wv.query_idx(wrong)
 
 
-@pytest.mark.parametrize("word", ["nowhere", "", "\ud800", "w1", "w1éé", "W1é"])
+@pytest.mark.parametrize("word", ["nowhere", "", "\0", "\ud800", "w1", "w1éé", "W1é", "w1é\0"])
 def test_a_word_that_is_not_there(wv: WordVectors, x: Tensor, word: str):
     zero = torch.zeros(D)
     for ask in (wv.query, wv.index_of, wv.__getitem__):

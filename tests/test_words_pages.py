@@ -50,6 +50,7 @@ print(around, opened, one, mapped(sys.argv[1]), words)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", ["arrow", "trie"])
 def test_one_query_reads_a_few_pages(tmp_path: Path, form: str):
     pytest.importorskip({"arrow": "pyarrow", "trie": "marisa_trie"}[form])

@@ -55,6 +55,8 @@ class TrieWords(Vocabulary):
         return self._n
 
     def find(self, word: str) -> int | None:
+        if "\0" in word:  # a trie would look for what stands before it
+            return None
         try:
             number = self._trie.get(word)
         except UnicodeEncodeError:  # a lone surrogate, which no file holds
