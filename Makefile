@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 lint bench compile-gate roofline gpu clean
+.PHONY: demo test test-avx2 lint bench docs compile-gate roofline gpu clean
 
 demo: .venv/.ready
 	$(BIN)/python -m examples.demo
@@ -23,6 +23,14 @@ lint: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench-models]"
 	$(BIN)/python -m bench.run
+
+# The pages in site/, with the reference from the code; a warning fails.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/.docs: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
 
 # With the triton that is installed, and with the oldest one that PyTorch in use comes with.
 OLD_TRITON := 3.6.0

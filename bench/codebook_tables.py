@@ -1,4 +1,4 @@
-"""README's tables of Lloyd-Max codes: how good, how soon found, and in a model."""
+"""Tables of Lloyd-Max codes: how good, how soon found, and in a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ _BEST_STEPS = "equal steps, mse, per dim"
 
 def bitrates() -> list[str]:
     rows = read("bitrates")
-    heads = ["bits", "", "method", "bits a value, with levels and scales", "file", "mse", "row cosine", "fit"]
+    heads = [
+        "bits",
+        "",
+        "method",
+        "bits per value, with levels and scales",
+        "file",
+        "mse",
+        "row cosine",
+        "fit",
+    ]
     heads += ["ours of as few bytes, mse"]
     parts = []
     for name in dict.fromkeys(row["table"] for row in rows):

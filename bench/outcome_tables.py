@@ -1,4 +1,4 @@
-"""README's table of outcomes that were asked for."""
+"""The table of outcomes that were asked for."""
 
 from __future__ import annotations
 

@@ -1,9 +1,42 @@
-"""Tables of recall per byte: README's, and RECALL.md's of every row."""
+"""Tables of recall per byte: the best of each side, a line per method, and every row by size or by codec."""
 
 from __future__ import annotations
 
 from bench.markdown import Row, as_bytes, as_seconds, measured, read, table
 from bench.recall_targets import best
+
+
+def best_per_byte() -> list[str]:
+    """The best codec of each side at every size, and the float rows last."""
+    rows = read("recall")
+    d = int(rows[0]["d"])
+    body = []
+    for size in dict.fromkeys(row["size"] for row in rows):
+        pair = [best(rows, side, size) for side in ("gpuzip", "FAISS")]
+        cells = [cell for row in pair for cell in _named(row)]
+        body.append([size, f"{4 * d / int(size):.0f}x", *cells])
+    body.append([f"{4 * d:,}", "1x", "float32", f"{1:.3f}", "float32", f"{1:.3f}"])
+    heads = ["bytes per vector", "smaller", "gpuzip", "recall@10", "FAISS", "recall@10"]
+    return [*_about(rows), "", *table(heads, body), "", _measured(rows)]
+
+
+def _named(row: Row | None) -> list[str]:
+    return ["", ""] if row is None else [f"`{row['method']}`", f"{float(row['recall']):.3f}"]
+
+
+def of_codec(name: str) -> list[str]:
+    """A line for each row of one of our codecs, by size."""
+    everything = read("recall")
+    rows = [row for row in everything if row["method"].startswith(f"{name}(") and row["recall"]]
+    heads = ["settings", "bytes per vector", "codec", "recall@10", "rescored x4", "row cosine", "training"]
+    heads += ["encoded per second", "peak memory"]
+    some = sorted(rows, key=lambda row: (int(row["size"]), _best_first(row)))
+    body = [[cell for i, cell in enumerate(_method(row)) if i not in _SIDE_AND_BOUND] for row in some]
+    return [*_about(everything), "", *table(heads, body), "", _measured(rows)]
+
+
+#: Cells of `_method` that say nothing among rows of one codec.
+_SIDE_AND_BOUND = (1, 7)
 
 
 def recall() -> list[str]:
@@ -30,8 +63,8 @@ def recall_rows() -> list[str]:
     rows, parts = read("recall"), []
     for size in dict.fromkeys(row["size"] for row in rows):
         some = sorted((row for row in rows if row["size"] == size), key=_best_first)
-        heads = [f"{size} bytes", "", "bytes a vector", "beside", "recall@10", "rescored x4", "row cosine"]
-        heads += ["bound", "training", "encoded a second", "peak memory"]
+        heads = [f"{size} bytes", "", "bytes per vector", "beside", "recall@10", "rescored x4", "row cosine"]
+        heads += ["bound", "training", "encoded per second", "peak memory"]
         parts += [*table(heads, map(_method, some)), ""]
     return [*_about(rows), "", *parts, _measured(rows)]
 

@@ -1,7 +1,7 @@
-"""Run the benchmarks, keep their rows in bench/results, and renew the tables of README and RECALL.md.
+"""Run the benchmarks, keep their rows in bench/results, and renew the tables of README and docs.
 
     python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
-                        [outcomes] [bitrates] [fits] [models]
+                        [outcomes] [bitrates] [fits] [models] [sizes]
 
 Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
 or misses a target; the tables are then left as they were.
@@ -131,6 +131,7 @@ MODULES = (
     "bitrates",
     "fits",
     "models",
+    "sizes",
 )
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}

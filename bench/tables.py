@@ -1,4 +1,4 @@
-"""Write the tables of README.md and bench/RECALL.md from bench/results/*.csv.
+"""Write the tables of README.md and docs/ from bench/results/*.csv.
 
     python -m bench.tables [--check]
 
@@ -11,14 +11,26 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from typing import Any
 
 from bench.codebook_tables import bitrates, lookup, models
 from bench.markdown import ROOT, Row, as_bytes, as_seconds, measured, number, read, table, verdict
 from bench.outcome_tables import outcomes
-from bench.recall_tables import progressive, recall, recall_rows
+from bench.recall_tables import best_per_byte, of_codec, progressive, recall, recall_rows
 
-PAGES = (ROOT / "README.md", ROOT / "bench" / "RECALL.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+#: Our codecs in results/recall.csv, with a table each.
+CODECS = (
+    "ProductQuantizer",
+    "ResidualQuantizer",
+    "RaBitQuantizer",
+    "ScalarQuantizer",
+    "BinaryQuantizer",
+    "LloydMaxQuantizer",
+    "MixedLloydMaxQuantizer",
+)
 
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -105,6 +117,18 @@ def _store(row: Row) -> list[str]:
     return [row["name"], *size, took, as_bytes(row["peak_bytes"]), *rates, *quality]
 
 
+def sizes() -> list[str]:
+    rows = read("sizes")
+    heads = [f"{int(rows[0]['rows']):,} x {rows[0]['d']}", "values or codes", "codec", "overhead", "all"]
+    heads += ["float32 / all", "float64 / all"]
+    return [*table(heads, map(_size, rows)), "", measured(rows[0])]
+
+
+def _size(row: Row) -> list[str]:
+    counts = [f"{int(row[name]):,}" for name in ("values", "codec", "overhead", "nbytes")]
+    return [row["name"], *counts, f"{float(row['float32_ratio']):.2f}", f"{float(row['float64_ratio']):.2f}"]
+
+
 def codes() -> list[str]:
     return speed("codes")
 
@@ -118,7 +142,10 @@ TABLES |= {
     "recall_rows": recall_rows,
     "progressive": progressive,
     "outcomes": outcomes,
+    "best_per_byte": best_per_byte,
+    "sizes": sizes,
 }
+TABLES |= {name: partial(of_codec, name) for name in CODECS}
 
 
 def render(text: str) -> str:
@@ -136,7 +163,7 @@ def renew(check: bool = False) -> list[str]:
         old = page.read_text(encoding="utf-8")
         new = render(old)
         if new != old:
-            stale.append(page.name)
+            stale.append(page.relative_to(ROOT).as_posix())
             if not check:
                 page.write_text(new, encoding="utf-8")
     return stale

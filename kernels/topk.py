@@ -1,9 +1,9 @@
 """The k highest scores of every row of a matrix, exactly, by the extrema of groups.
 
-_group_best emits the highest score of each G columns. _finish runs once a row: it takes the k best groups, of
-their columns the k best, and puts these in order. To take the k best of a tile it finds the k-th greatest by
-its bits, highest first, counting how many are no lower; of those that equal it the first ones are taken. The
-k taken columns get their places by counting how many come before each.
+_group_best emits the highest score of each G columns. _finish, once a row, takes k groups or a few more,
+the best, of their columns those that are no lower than the lowest of these maxima, k or some more, and puts
+these in order. To take the best of a tile it searches a distance from the highest, bit by bit, that holds
+enough and not too many. Columns get their places by counting how many come before each.
 Where the groups of a row, or the columns of k groups, do not fit a tile, torch.topk takes the best keys: the
 float as an int32 of the same order (-0.0 as +0.0) above, and 0xFFFFFFFF - its number below. Keys are
 distinct, so torch.topk has no choice among ties, and the lower number wins them.
@@ -16,7 +16,8 @@ Source: the first pass is the PartialReduce of TPU-KNN (arXiv 2206.14286); the s
 Ladder: 1. a key a column, torch.topk over all. 2. two passes, the maxima over keys of columns: some 12
 instructions a score. 3. maxima over the floats themselves, a key a group, and torch.topk twice: on an H200 24
 microseconds each for one row, and six launches of torch beside the kernels'. 4. one kernel for all after the
-first pass (here); 3 is kept for large N and k.
+first pass; 3 is kept for large N and k. 5. its searches end at k to twice as many (here), not at the k-th:
+5 and 0 or 1 turns instead of 31 each for normal scores, and the columns' maxima give their bound.
 """
 
 import math
@@ -40,8 +41,7 @@ def _tile(N: int, k: int) -> int:
 @triton.jit
 def _order(score):
     """int32 of the same order as the float32."""
-    bits = score.to(tl.int32, bitcast=True)
-    bits = tl.where(bits == -2147483648, 0, bits)  # -0.0 is +0.0
+    bits = (score + 0.0).to(tl.int32, bitcast=True)  # -0.0 is +0.0
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
@@ -52,16 +52,35 @@ def _key(score, number):
 
 
 @triton.jit
-def _taken(order, k):
-    """Which of order [C] int32 are the k greatest, the first of equal ones, and how many are before each."""
-    least = tl.where(tl.sum((order >= 0).to(tl.int32), axis=0) >= k, 0, -2147483648)
-    for i in range(31):
-        higher = least + (1 << (30 - i))
-        least = tl.where(tl.sum((order >= higher).to(tl.int32), axis=0) >= k, higher, least)
-    above, equal = (order > least).to(tl.int32), (order == least).to(tl.int32)
-    left = k - tl.sum(above, axis=0)
-    taken = above + equal * (tl.cumsum(equal, axis=0) <= left).to(tl.int32)
-    return taken > 0, tl.cumsum(taken, axis=0) - taken
+def _taken(order, highest, k, MOST: tl.constexpr):
+    """Which of order [C] int32 are taken, the number of each of them, from 1, how many, and the lowest one.
+
+    highest: the greatest. Taken are all within some distance of it that holds k to MOST, found bit by bit, at
+    first a distance of 2**23, where the highest floats mostly are. Where equal ones at this distance are too
+    many, the first of these. -2147483648 is nothing.
+    """
+    nothing = tl.full([], -2147483648, tl.int32)
+    room = (highest - nothing).to(tl.uint32, bitcast=True)
+    below = tl.full([], 0, tl.uint32)  # a distance that holds fewer than k
+    bound, bit = nothing, 32
+    count = tl.sum((order > bound).to(tl.int32), axis=0)
+    while (count > MOST) & (bit >= 0):
+        first = bit == 32
+        distance = below + (tl.full([], 1, tl.uint32) << tl.where(first, 23, bit))
+        nearer = tl.where(distance > room, nothing, highest - distance.to(tl.int32, bitcast=True))
+        many = tl.sum((order > nearer).to(tl.int32), axis=0)
+        enough = many >= k
+        bound, count = tl.where(enough, nearer, bound), tl.where(enough, many, count)
+        below = tl.where(enough | first, below, distance)
+        bit = tl.where(first, tl.where(enough, 22, 31), bit - 1)
+    least = bound + 1
+    above, equal = order > least, order == least
+    both = above.to(tl.int32) + (equal.to(tl.int32) << 16)  # one sum for the two
+    total, so_far = tl.sum(both, axis=0), tl.cumsum(both, axis=0)
+    left = tl.where(count > MOST, k - (total & 65535), total >> 16)
+    taken = above | (equal & ((so_far >> 16) <= left))
+    number = (so_far & 65535) + tl.minimum(so_far >> 16, left)
+    return taken, number, tl.where(count > MOST, k, count), least
 
 
 @triton.jit(do_not_specialize=["k"])
@@ -69,37 +88,46 @@ def _finish(
     scores_ptr, best_ptr, keys_ptr, values_ptr, ids_ptr, N, stride_q, groups, k,
     G: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BJ: tl.constexpr,
 ):  # fmt: skip
-    """keys: (Q, k) int64 of scratch, where the numbers of groups are first."""
+    """keys: (Q, BK) int64 of scratch, where the numbers of groups are first."""
     q = tl.program_id(0).to(tl.int64)
-    keys_ptr += q * k
+    keys_ptr += q * BK
+    lowest = -2147483648
     at = tl.arange(0, BM)
     n, inside = at.to(tl.int64), at < N
     if G > 1:
         g = tl.arange(0, BC)
-        best = tl.load(best_ptr + q * groups + g, mask=g < groups, other=float("-inf"))
-        is_taken, place = _taken(tl.where(g < groups, _order(best), -2147483648), k)
-        tl.store(keys_ptr + place, g.to(tl.int64), mask=is_taken)
+        maximum = tl.load(best_ptr + q * groups + g, mask=g < groups, other=float("-inf"))
+        order = _order(maximum)
+        highest = tl.max(order, axis=0)
+        is_taken, number, count, lowest = _taken(order, highest, k, BK)
+        tl.store(keys_ptr + number - 1, g.to(tl.int64), mask=is_taken)
         tl.debug_barrier()
-        inside = at // G < k
+        inside = at // G < count
         n = tl.load(keys_ptr + at // G, mask=inside, other=0) * G + at % G
         inside = inside & (n < N)
         tl.debug_barrier()
     score = tl.load(scores_ptr + q * stride_q + n, mask=inside, other=float("-inf"))
-    is_taken, place = _taken(tl.where(inside, _order(score), -2147483648), k)
-    key = (_order(score).to(tl.int64) << 32) | (0xFFFFFFFF - n)
-    tl.store(keys_ptr + place, key, mask=is_taken)
+    order = _order(score)
+    order = tl.where(inside & (order >= lowest), order, -2147483648)
+    if G == 1:
+        highest = tl.max(order, axis=0)
+    is_taken, number, count, _ = _taken(order, highest, k, BK)
+    key = (order.to(tl.int64) << 32) | (0xFFFFFFFF - n)
+    key = (order.to(tl.int64) << 32) | (0xFFFFFFFF - n)
+    tl.store(keys_ptr + number - 1, key, mask=is_taken)
     tl.debug_barrier()
     i = tl.arange(0, BK)
-    own = tl.load(keys_ptr + i, mask=i < k, other=0)
+    own = tl.load(keys_ptr + i, mask=i < count, other=0)
     before = tl.zeros([BK], tl.int32)
-    for first in range(0, k, BJ):
+    for first in range(0, count, BJ):
         j = first + tl.arange(0, BJ)
-        other = tl.load(keys_ptr + j, mask=j < k, other=-9223372036854775808)
+        other = tl.load(keys_ptr + j, mask=j < count, other=-9223372036854775808)
         before += tl.sum((other[None, :] > own[:, None]).to(tl.int32), axis=1)
-    number = 0xFFFFFFFF - (own & 0xFFFFFFFF)
-    value = tl.load(scores_ptr + q * stride_q + number, mask=i < k, other=0.0)
-    tl.store(values_ptr + q * k + before, value, mask=i < k)
-    tl.store(ids_ptr + q * k + before, number, mask=i < k)
+    n = 0xFFFFFFFF - (own & 0xFFFFFFFF)
+    best = (i < count) & (before < k)
+    value = tl.load(scores_ptr + q * stride_q + n, mask=best, other=0.0)
+    tl.store(values_ptr + q * k + before, value, mask=best)
+    tl.store(ids_ptr + q * k + before, n, mask=best)
 
 
 @triton.jit(do_not_specialize=["groups", "tiles"])
@@ -155,8 +183,9 @@ def _finished(scores: Tensor, best: Tensor, k: int, G: int) -> tuple[Tensor, Ten
     """One program a row. best: (Q, N / G), or the scores where G is 1."""
     (Q, N), groups = scores.shape, best.shape[1]
     values = torch.empty((Q, k), dtype=torch.float32, device=scores.device)
-    keys, ids = (torch.empty((Q, k), dtype=torch.int64, device=scores.device) for _ in range(2))
+    ids = torch.empty((Q, k), dtype=torch.int64, device=scores.device)
     BC, BM, BK = (triton.next_power_of_2(n) for n in (groups if G > 1 else 1, k * G if G > 1 else N, k))
+    keys = torch.empty((Q, BK), dtype=torch.int64, device=scores.device)
     widest = max(BC, BM)
     _finish[(Q,)](
         scores, best, keys, values, ids, N, scores.stride(0), groups, k,

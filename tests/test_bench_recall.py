@@ -245,6 +245,25 @@ def test_recall_is_shown_by_form_and_size(monkeypatch):
     ]
 
 
+def test_the_best_of_each_side_and_the_rows_of_a_codec_are_shown(monkeypatch):
+    rows = text(
+        figures("ScalarQuantizer(8)", "gpuzip", 24, 0.6),
+        figures("BinaryQuantizer()", "gpuzip", 24, 0.9) | {"row_bytes": 30.0},  # more than 24
+        figures("SQ8", "FAISS", 24, 0.5),
+        figures("SQ4", "FAISS", 24, 0.0) | {"recall": None},
+    )
+    stamped = dict.fromkeys(record.stamp(), "1")
+    monkeypatch.setattr(recall_tables, "read", lambda name: [row | stamped for row in rows])
+    d = int(rows[0]["d"])
+    assert recall_tables.best_per_byte()[4:-2] == [
+        f"| 24 | {4 * d / 24:.0f}x | `ScalarQuantizer(8)` | 0.600 | `SQ8` | 0.500 |",
+        f"| {4 * d:,} | 1x | float32 | 1.000 | float32 | 1.000 |",
+    ]
+    assert [line.split(" | ")[0] for line in recall_tables.of_codec("ScalarQuantizer")[4:-2]] == [
+        "| `ScalarQuantizer(8)`"
+    ]
+
+
 def test_the_bench_of_a_set_that_is_not_there_is_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GPUZIP_CACHE", str(tmp_path))
     assert not is_possible("recall")

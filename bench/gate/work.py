@@ -21,6 +21,11 @@ TENSOR = r"[HI]G?MMA\."
 LOOKUP = r"LDS$"
 
 
+#: Turns that topk searches until k to 128 scores are left, of groups and then of their columns: the means
+#: of 100 rows of 100,000 normal scores, k = 100, rounded up.
+_TURNS_OF_GROUPS, _TURNS_OF_COLUMNS = 5, 1
+
+
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -138,7 +143,11 @@ WORK: dict[str, Work] = {
         lambda c: c.BN * c.BM * c.SP * (c.BK + 1),
     ),
     "_few_table": Work(all_of("table_ptr")),
-    "_finish": Work(all_of("best_ptr", "values_ptr", "ids_ptr")),
+    "_finish": Work(
+        all_of("best_ptr", "values_ptr", "ids_ptr"),
+        r"REDUX",
+        lambda c: [(_TURNS_OF_GROUPS,), (_TURNS_OF_COLUMNS,), (cdiv(c.k, c.BJ),)],
+    ),
     "_group_best": Work(all_of("scores_ptr", "out_ptr")),
     "_member_keys": Work(lambda c: 3 * size(c.out_ptr) / 2),
     "_product_scan": Work(
