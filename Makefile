@@ -2,13 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 lint bench docs compile-gate roofline gpu clean
+.PHONY: demo test test-full test-all test-avx2 lint bench docs compile-gate roofline gpu clean
 
-demo: .venv/.ready
-	$(BIN)/python -m examples.demo
+# What the demo needs and nothing else.
+demo: .venv/.demo
+	@$(BIN)/python -m examples.demo
 
+# The fast set: what a change can break, in some minutes.
 test: .venv/.ready lint
 	$(BIN)/python -m pytest -n 2
+
+# What is slow or exhaustive: every sample, setting and tile, compilers, builds, memory.
+test-full: .venv/.ready
+	$(BIN)/python -m pytest -n 2 -m full
+
+test-all: test test-full test-avx2
 
 # What runs on a CPU, as one with AVX2 alone would run it.
 test-avx2: .venv/.ready
@@ -21,7 +29,7 @@ lint: .venv/.ready
 
 # The model and the peers of some benches are not needed elsewhere.
 bench: .venv/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench-models]"
+	$(PIP) --quiet -e ".[bench-models]"
 	$(BIN)/python -m bench.run
 
 # The pages in site/, with the reference from the code; a warning fails.
@@ -29,7 +37,7 @@ docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/.docs: .venv/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(PIP) --quiet -e ".[docs]"
 	touch $@
 
 # With the triton that is installed, and with the oldest one that PyTorch in use comes with.
@@ -51,10 +59,18 @@ gpu: .venv/.ready
 	PYTHON=$(BIN)/python bench/gpu.sh
 
 # Installed once; again when what it installs has changed.
+PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+
+.venv/.demo: pyproject.toml constraints.txt
+	@echo "Installing gpuzip and what it needs into .venv: torch is the largest part, and takes some minutes."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(PIP) --progress-bar off -e . | grep --line-buffered -E "^(Collecting|Downloading|Installing|Successfully)" | cut -c1-100
+	@touch $@
+
 .venv/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench,lint]"
-	touch $@
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) --quiet -e ".[test,bench,lint]"
+	@touch $@ .venv/.demo
 
 clean:
 	rm -rf .venv

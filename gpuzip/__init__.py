@@ -106,12 +106,18 @@ _LAZY = ("nn", "plots", "words")
 
 def __getattr__(name: str) -> _Any:
     """Import nn, plots and words when they are first asked for: most programs need none of them."""
-    import importlib
+    if name == "nn":
+        import gpuzip.nn as nn
 
-    if name in _LAZY:
-        return importlib.import_module(f"gpuzip.{name}")
-    if name == "WordVectors":
-        return importlib.import_module("gpuzip.words").WordVectors
+        return nn
+    if name == "plots":
+        import gpuzip.plots as plots
+
+        return plots
+    if name in ("words", "WordVectors"):
+        import gpuzip.words as words
+
+        return words if name == "words" else words.WordVectors
     raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
 
 

@@ -1,6 +1,11 @@
 """What holds for every codec in the registry, whatever it does inside."""
 
 import json
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +24,7 @@ from gpuzip.codecs import (
     ResidualQuantizer,
     ScalarQuantizer,
     codec_class,
+    registry,
 )
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError, UnknownCodecError
 from gpuzip.ops import decode
@@ -57,6 +63,19 @@ SETTINGS = {
 }
 
 
+def example_of_the_docs():
+    """The codec that docs/guides/own-codec.md writes, which registers itself."""
+    page = (Path(__file__).parents[1] / "docs" / "guides" / "own-codec.md").read_text()
+    block = page.partition("```python\n")[2].partition("```")[0]
+    module = types.ModuleType("own_codec")
+    sys.modules[module.__name__] = module
+    exec(block, vars(module))
+    return module.RowScaledQuantizer()
+
+
+SETTINGS["of-the-docs"] = example_of_the_docs()
+
+
 @pytest.fixture(scope="module", params=sorted(SETTINGS))
 def codec(request, real):
     return SETTINGS[request.param].fit(real[:1000], seed=0)
@@ -68,8 +87,37 @@ def unfitted(request):
 
 
 def test_every_codec_is_tested():
-    assert {codec.id for codec in SETTINGS.values()} == set(CODECS)
-    assert all(CODECS[codec.id] is type(codec) for codec in SETTINGS.values())
+    ours = {name: codec for name, codec in SETTINGS.items() if name != "of-the-docs"}
+    assert {codec.id for codec in ours.values()} == set(CODECS)
+    assert all(codec_class(codec.id) is type(codec) for codec in SETTINGS.values())
+
+
+def test_only_a_codec_with_an_id_of_its_own_is_registered():
+    class Other(ProductQuantizer):
+        id = "pq"
+
+    wrong: Any
+    for wrong in (Other, object, ProductQuantizer(), "pq"):
+        with pytest.raises(GpuzipError, match="register_codec: "):
+            gpuzip.register_codec(wrong)
+    assert gpuzip.register_codec(ProductQuantizer) is ProductQuantizer
+
+
+def test_codecs_of_installed_packages_are_known(monkeypatch):
+    point = SimpleNamespace(name="x", value="a:B", load=lambda: Offered)
+
+    class Offered(ProductQuantizer):
+        id = "offered"
+        spec_words: ClassVar = {"Offered{m}": {}}
+
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] * (group == "gpuzip.codecs"))
+    assert type(gpuzip.from_spec("Offered8")) is Offered
+    assert codec_class("offered") is Offered
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(point, "load", lambda: object)
+    with pytest.raises(GpuzipError, match=r"The codec 'x' of an installed package \(a:B\) cannot be loaded"):
+        codec_class("offered")
 
 
 def test_unknown_ids_are_refused():
@@ -122,7 +170,7 @@ def test_rows_are_decoded_alone(codec, real):
 def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
     no_table = HalfQuantizer | MixedLloydMaxQuantizer | ResidualQuantizer | RaBitQuantizer
-    if isinstance(codec, no_table) or codec.rotation is not None:
+    if isinstance(codec, no_table) or codec.rotation is not None or codec.id == "row-scaled":
         with pytest.raises(GpuzipError, match=r"are not looked up in a table|rotates rows"):
             codec.as_table(codes.data)
         return
@@ -213,7 +261,7 @@ def test_a_gpu_gives_the_same_codes_up_to_ties(codec, real, real_queries):
 
 
 def test_it_is_shown_as_it_is_made(unfitted):
-    again = eval(repr(unfitted), vars(gpuzip))
+    again = eval(repr(unfitted), {**vars(gpuzip), type(unfitted).__name__: type(unfitted)})
     assert type(again) is type(unfitted)
     assert repr(again) == repr(unfitted)
     assert (unfitted.rotation is not None) == ("rotation=Rotation" in repr(unfitted))

@@ -20,6 +20,8 @@ from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorers.common import GATHER_COST
+from gpuzip.search.scorers.decoded import decoded_scorer
 from gpuzip.search.scorers.projected import of_projected
 
 if TYPE_CHECKING:
@@ -75,8 +77,8 @@ class Codec(ABC):
 
     id: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
-    gather_cost: ClassVar[int] = 1  # of a scorer, the most there is
-    score_bytes: ClassVar[int] = 4  # of memory for each key of a scorer's `group_max`, while it runs
+    gather_cost: ClassVar[int] = GATHER_COST  # of a scorer, the most there is
+    score_bytes: ClassVar[int] = 4  # of memory for each score of a scorer's `group_max`, while it runs
     scores_are_of_decoded_rows: ClassVar[bool] = True  # else estimates of the source's, of their own
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # accepted by `coarse`; True if scores are upper bounds
     spec_words: ClassVar[Words] = {}  # of `spec`
@@ -156,18 +158,18 @@ class Codec(ABC):
             norms[part] = torch.linalg.vector_norm(self._decode(data[part]), dim=1)
         return norms
 
-    @abstractmethod
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        """Keys of every row for (Q, width) float32 queries."""
+        """Scores of every row for (Q, width) float32 queries; those of decoded rows unless overridden."""
+        return decoded_scorer(packed, self._decode, queries, metric, mask)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
         """The same rows with less to read, from which a search takes candidates. kind: of `coarse_kinds`."""
         raise AssertionError(f"{kind} is none of {list(self.coarse_kinds)}")
 
     @property
-    @abstractmethod
     def scorer_bytes(self) -> int:
         """Workspace that a scorer keeps for one query."""
+        return 8 * self.width
 
     @abstractmethod
     def _config(self) -> dict[str, Any]:
@@ -182,8 +184,9 @@ class Codec(ABC):
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The codec that gave this config and state. Raises FormatError when they don't fit together."""
 
-    def turned(self, rows: Rows, seed: int, m: int | None = None, K: int = 256) -> Turned:
+    def turned(self, x: Matrix | Rows, seed: int, m: int | None = None, K: int = 256) -> Turned:
         """Rows to fit on, rotated, and the fitted rotation. m, K: sub-spaces and centroids it is to serve."""
+        rows = x if isinstance(x, Rows) else Rows(f"{type(self).__name__}.fit", x)
         if self._turn is None:
             return Turned(rows, None)
         rotation = self._turn.fit_rows(rows, seed, m, K)
@@ -233,9 +236,9 @@ class Codec(ABC):
         return self._norms(data)  # a rotation changes none
 
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
-        """Keys of every row for (Q, d) float32 queries; see search.Scorer.
+        """Scores of every row for (Q, d) float32 queries; see gpuzip.search.scorer.
 
-        mask: (N,) bool or None; the key of a row where it is False is -inf.
+        mask: (N,) bool or None; the score of a row where it is False is -inf.
         """
         if self._turn is None or queries.dtype == torch.uint8:  # codes already
             return self._scorer(packed, queries, metric, mask)

@@ -54,8 +54,9 @@ class BinaryQuantizer(Quantizer):
     """
 
     id = "binary"
+    gather_cost = 1
     metrics = (*METRICS, "hamming")
-    score_bytes = 8  # distances, then keys
+    score_bytes = 8  # distances, then scores
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 
     threshold: float | str = 0.0

@@ -16,7 +16,6 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.floats import float_scorer
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -39,7 +38,6 @@ class HalfQuantizer(Quantizer):
     """
 
     id = "half"
-    gather_cost = GATHER_COST
     spec_words: ClassVar[Words] = {"SQfp16": {"dtype": "float16"}, "SQbf16": {"dtype": "bfloat16"}}
 
     dtype: str = "float16"
@@ -85,10 +83,6 @@ class HalfQuantizer(Quantizer):
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return float_scorer(self._values(packed.data), lambda: packed.norms, queries, metric, mask)
-
-    @property
-    def scorer_bytes(self) -> int:
-        return 8 * self.width
 
     def _config(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "d": self.width}

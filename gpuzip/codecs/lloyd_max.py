@@ -51,6 +51,7 @@ class LloydMaxQuantizer(Quantizer):
     """
 
     id = "lloydmax"
+    gather_cost = 1
     spec_words: ClassVar[Words] = {"LloydMax{bits}": {}}
 
     bits: int = 1

@@ -67,6 +67,7 @@ class MixedLloydMaxQuantizer(Quantizer):
     """
 
     id = "lloydmax-mixed"
+    gather_cost = 1
     spec_words: ClassVar[Words] = {"MixedLloydMax{bits}": {}}
 
     bits: float = 1.0

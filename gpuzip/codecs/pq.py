@@ -45,6 +45,7 @@ class ProductQuantizer(Quantizer):
     """
 
     id = "pq"
+    gather_cost = 1
     spec_words: ClassVar[Words] = {"PQ{m}x{nbits}": {}, "PQ{m}": {"nbits": 8}, "PQ{m}x{nbits}np": {}}
 
     m: int | None = None

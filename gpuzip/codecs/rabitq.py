@@ -60,6 +60,7 @@ class RaBitQuantizer(Quantizer):
     """
 
     id = "rabitq"
+    gather_cost = 1
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics = (*METRICS, "hamming")
     score_bytes = 8  # of blocks of rows, then put side by side

@@ -59,6 +59,7 @@ class ResidualQuantizer(Quantizer):
     """
 
     id = "residual"
+    gather_cost = 1
     spec_words: ClassVar[Words] = {"RQ{m}x{nbits}": {"nsplits": 1}, "PRQ{nsplits}x{m}x{nbits}": {}}
 
     m: int

@@ -19,7 +19,6 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
 from gpuzip.search.scorers.tables import pq_scorer
 
@@ -55,7 +54,6 @@ class ScalarQuantizer(Quantizer):
     """
 
     id = "scalar"
-    gather_cost = GATHER_COST
     score_bytes = 8  # of blocks of rows, then put side by side
     spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 

@@ -53,7 +53,7 @@ class FloatScorer:
 
     def _scores(self, start: int, stop: int) -> Tensor:
         """(stop - start, Q)"""
-        scores = self._store[start:stop].float() @ self._columns.T
+        scores = self._rows(start, stop) @ self._columns.T
         if self._metric != "ip":
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":
@@ -64,9 +64,13 @@ class FloatScorer:
             scores.masked_fill_(~self._mask[start:stop, None], float("-inf"))
         return scores
 
+    def _rows(self, start: int, stop: int) -> Tensor:
+        """(stop - start, D) float32"""
+        return self._store[start:stop].float()
+
     def ceiling(self, estimate: Tensor) -> Tensor:
         """A sum of D products is off by at most D roundings of its size, there and in the final scores."""
-        D = self._store.shape[1]
+        D = self._queries.shape[1]
         error = (D + 8) * 2.0**-22 if products_are_float32(self._store.device) else 2.0**-6
         hidden: Tensor = error * self._length
         if self._metric == "l2":
@@ -81,10 +85,10 @@ class FloatScorer:
         return forbid(scores, ids, self._mask)
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
-        if queries is None:
-            return Exhaustive(self, self._store.device)
-        some = FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)
-        return Exhaustive(some, self._store.device)
+        return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
+
+    def _of_some(self, queries: Tensor) -> Scorer:
+        return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)
 
 
 def float_scorer(
