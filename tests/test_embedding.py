@@ -17,6 +17,7 @@ from gpuzip.codecs import (
 )
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.nn import QuantizedEmbedding
+from gpuzip.nn._lookup import lookup, table_of_bytes
 
 CODECS = {
     "lloydmax1": LloydMaxQuantizer(1),
@@ -297,3 +298,14 @@ def test_inference_mode(real):
         got = module(ids(9))
         assert module.double()(ids(9)).dtype == torch.float64
     assert torch.equal(got, module.float().weight[ids(9)])
+
+
+@pytest.mark.parametrize(("nbits", "D", "K"), [(4, 384, 256), (2, 384, 256), (1, 100, 16), (4, 385, 16)])
+def test_a_table_of_bytes_gives_the_same_rows(nbits, D, K):
+    """For many rows on a GPU."""
+    codebook = torch.randn(1, 1 << nbits, 1, dtype=torch.float16)
+    codes = torch.randint(0, 256, (50, -(-D * nbits // 8)), dtype=torch.uint8)
+    assert table_of_bytes(codebook, D, 10)[0] is codebook
+    table, share = table_of_bytes(codebook, D, 1 << 23)
+    assert table.shape[1] == K
+    assert torch.equal(lookup(codes, table, None, share), lookup(codes, codebook, None, D))

@@ -178,6 +178,9 @@ def test_tiles():
     assert tile(17, 192, 4, 1024, "cuda 90") == (32, 64, 64, True, 0)
     assert tile(1000, 384, 8, 1024, "cuda 90") == (64, 64, 64, True, 168)  # three programs an SM
     assert tile(1000, 384, 8, 1, "cuda 90") == (64, 64, 64, True, 0)
+    assert tile(1000, 384, 8, 32, "cuda 90") == (128, 64, 128, True, 0)
+    assert tile(1000, 192, 4, 1024, "cuda 100") == (32, 64, 64, True, 0)
     assert tile(1000, 384, 8, 1024, "cuda 80") == (64, 64, 64, True, 0)
+    assert tile(1000, 192, 4, 1024, "cuda 90") == (64, 64, 64, True, 0)
     assert tile(1000, 192, 4, 1024, "cuda 80") == (32, 64, 64, True, 0)
     assert tile(1000, 31, 8, 1024, "cuda 90") == (32, 64, 32, True, 0)

@@ -15,6 +15,7 @@ from bench.roof import floors
 from bench.roof.floors import Roofs, moved
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
+from gpuzip.nn._lookup import table_of_bytes
 from gpuzip.ops import OPS, Op, assign
 from gpuzip.ops.rabitq_encode import _COARSE, _FINE
 from gpuzip.search.memory import group_size
@@ -278,12 +279,10 @@ def _coded(N: int, Q: int, R: int, device: str) -> Arguments:
 
 
 def _table(N: int, R: int, device: str) -> Arguments:
-    return {
-        "packed": integers(device, 256, N, _D // 2),
-        "centroids": floats(device, 1, 16, 1, dtype=torch.float16),
-        "ids": integers(device, N, R, dtype=torch.int64),
-        "share": _D,
-    }
+    """What `lookup` of gpuzip.nn hands to decode on a GPU."""
+    centroids, share = table_of_bytes(floats(device, 1, 16, 1, dtype=torch.float16), _D, R)
+    packed, ids = integers(device, 256, N, _D // 2), integers(device, N, R, dtype=torch.int64)
+    return {"packed": packed, "centroids": centroids, "ids": ids, "share": share}
 
 
 def _centered(N: int, device: str) -> Arguments:
