@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -264,6 +265,9 @@ def test_it_is_shown_as_it_is_made(unfitted):
     again = eval(repr(unfitted), {**vars(gpuzip), type(unfitted).__name__: type(unfitted)})
     assert type(again) is type(unfitted)
     assert repr(again) == repr(unfitted)
+    for setting in fields(unfitted):
+        if setting.repr and setting.name != "rotation":
+            assert getattr(again, setting.name) == getattr(unfitted, setting.name)
     assert (unfitted.rotation is not None) == ("rotation=Rotation" in repr(unfitted))
 
 

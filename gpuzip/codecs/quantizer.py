@@ -11,7 +11,7 @@ from gpuzip.codecs.base import Codec
 from gpuzip.codecs.codes import Codes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantizer(Codec):
     """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuzip.bytewise import by_byte
+from gpuzip._core.byte_tables import by_byte
 from gpuzip.ops import centroid_sums, decode, unpack_bits
 
 #: Values of a look-up from which a GPU saves more than the table of bytes costs: modelled, by 0.6 to 1.6 ps a
