@@ -22,8 +22,8 @@ LOOKUP = r"LDS$"
 
 
 #: Turns that topk searches until k to 128 scores are left, of groups and then of their columns: the means
-#: of 100 rows of 100,000 normal scores, k = 100, rounded up.
-_TURNS_OF_GROUPS, _TURNS_OF_COLUMNS = 5, 1
+#: of 100 rows of 100,000 normal scores, k = 100.
+_TURNS_OF_GROUPS, _TURNS_OF_COLUMNS = 5, 0.5
 
 
 def cdiv(a: int, b: int) -> int:
@@ -63,6 +63,11 @@ def all_of(*names: str) -> Callable[[Values], float]:
 
 def _parts(c: Values) -> int:
     return max(1, int(c.G // c.BN))
+
+
+def _searches(c: Values) -> list[tuple[float]]:
+    """Of topk: for groups and then their columns, or for all columns at once."""
+    return [(_TURNS_OF_GROUPS,), (_TURNS_OF_COLUMNS,)] if c.G > 1 else [(_TURNS_OF_GROUPS,)]
 
 
 def _tiles(c: Values) -> int:
@@ -146,7 +151,7 @@ WORK: dict[str, Work] = {
     "_finish": Work(
         all_of("best_ptr", "values_ptr", "ids_ptr"),
         r"REDUX",
-        lambda c: [(_TURNS_OF_GROUPS,), (_TURNS_OF_COLUMNS,), (cdiv(c.k, c.BJ),)],
+        lambda c: [*_searches(c), (cdiv(c.k, c.BJ),)],
     ),
     "_group_best": Work(all_of("scores_ptr", "out_ptr")),
     "_member_keys": Work(lambda c: 3 * size(c.out_ptr) / 2),
