@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,23 @@ def test_every_module_has_a_layer():
 
 def test_imports_point_down():
     assert failing(LIBRARY, lambda path: upward(path, list(imports(read(path))))) == {}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports for types and imports inside functions count too."""
+    known = {module(path) for path in LIBRARY}
+
+    def of(path: Path) -> set[str]:
+        found = set()
+        for node in ast.walk(read(path)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {name if name in known else node.module for name in names}
+        return (found & known) - {module(path), "gpuzip"}
+
+    TopologicalSorter({module(path): of(path) for path in LIBRARY if module(path) != "gpuzip"}).prepare()
 
 
 def test_an_arrow_up_or_across_is_seen():
