@@ -14,7 +14,7 @@ LAYERS = [
     ["gpuzip"],
     ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
     ["gpuzip.words"],
-    ["gpuzip.api", "gpuzip.similar"],
+    ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
     ["gpuzip.choose"],
     ["gpuzip.codecs"],
     ["gpuzip.rotations"],

@@ -1,6 +1,8 @@
 """Outcomes: targets that hold on rows never seen, limits that hold to the byte, why a codec was chosen."""
 
+import importlib
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -314,6 +316,13 @@ def test_searches_among_all_rows_have_the_last_word(x, monkeypatch, few):
     monkeypatch.setattr(by_outcome, "_ROUNDS", 1)
     with pytest.raises(GpuzipError, match=r"was not reached among all 1500 rows\. Nearest came"):
         gpuzip.compress(x, min_recall=0.885)
+
+
+def test_the_former_name_of_the_package_still_works_and_says_what_to_write():
+    sys.modules.pop("gpuzip.outcome", None)
+    with pytest.warns(DeprecationWarning, match=r"Write: from gpuzip\.choose import"):
+        outcome = importlib.import_module("gpuzip.outcome")
+    assert outcome.Table is gpuzip.choose.Table
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])

@@ -181,7 +181,8 @@ class MixedCodes:
     def save(self, path: str | os.PathLike[str]) -> Folder:
         """Write a folder: one .ezip file a part and the groups. It is replaced whole or, on an error, kept.
 
-        `gpuzip.open` reads it. Raises NotADirectoryError for a file, GpuzipError for a folder of others.
+        `gpuzip.open_mixed` reads it. Raises NotADirectoryError for a file, and GpuzipError for a folder of
+        others.
         """
         writers: dict[str, Writer] = {f"part-{i}.ezip": part.save for i, part in enumerate(self.parts)}
         if self.group is not None:

@@ -122,7 +122,10 @@ def _of_state(name: str) -> bool:
 def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
     source = Path(path)
     if source.is_dir():
-        raise IsADirectoryError(f"open: {source} is a folder, a file is needed.")
+        raise IsADirectoryError(
+            f"open: {source} is a folder, a file is needed. gpuzip.open_mixed reads a folder of MixedCodes, "
+            "gpuzip.WordVectors.load one of words."
+        )
     if not source.exists():
         raise FileNotFoundError(f"open: there is no file {source}.")
     if not source.is_file():
