@@ -27,6 +27,7 @@ def roads():
         yield kernels.bucketize
 
 
+@pytest.mark.full
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_counts_are_those_of_torch_and_numpy(data):
@@ -96,6 +97,7 @@ def test_the_word_of_a_string_of_codes(codes, M, nbits, offset, unit):
     assert _unit(codes, M, nbits, offset) == unit
 
 
+@pytest.mark.full
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_topk_is_a_stable_sort(data):

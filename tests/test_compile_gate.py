@@ -391,6 +391,7 @@ def test_the_table_has_the_worst_of_each_tile():
     assert (named["variants"], named["tensor"], named["status"]) == ("3", "5", "spills")
 
 
+@pytest.mark.full
 def test_samples_sizes_in_use_and_odd_sizes_reach_every_tile(tmp_path):
     """What --every asks after it has compiled; here nothing compiles."""
     script = tmp_path / "script.py"

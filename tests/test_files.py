@@ -321,6 +321,7 @@ KILLED = """
 """
 
 
+@pytest.mark.full
 @posix
 def test_a_killed_save_leaves_the_old_file_or_the_new_one(path: Path):
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(path)]

@@ -33,6 +33,7 @@ def test_better_than_equal_steps(real, bits):
     assert mse(LloydMaxQuantizer(bits), real[:500]) < best
 
 
+@pytest.mark.full
 def test_more_codebooks_are_no_worse(real):
     x = real[:1000]
     errors = [mse(LloydMaxQuantizer(3, per=per), x) for per in ("tensor", 96, 8, "dim")]
@@ -152,6 +153,7 @@ def test_levels_out_of_order_are_refused(real):
         LloydMaxQuantizer.restore(codec.config(), {"codebook": codec.codebook.flip(1)})
 
 
+@pytest.mark.full
 def test_search_of_few_bits_finds_most(real, real_queries):
     _, truth = gpuzip.HalfQuantizer().fit(real).encode(real).search(real_queries, 10)
     for bits, least in ((1, 0.6), (2, 0.75), (4, 0.93), (8, 0.98)):

@@ -41,6 +41,7 @@ def test_codes_take_no_more_than_their_bits(real, bits):
     assert codec.encode(real[:9]).data.shape == (9, codec.code_size)
 
 
+@pytest.mark.full
 def test_bits_go_to_the_dimensions_that_vary(uneven):
     codec = MixedLloydMaxQuantizer(2).fit(uneven)
     bits = codec.state()["bits"]
@@ -51,6 +52,7 @@ def test_bits_go_to_the_dimensions_that_vary(uneven):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rotation", [None, "pca"])
 def test_what_a_fit_tells_of_other_bits_is_what_fitting_gives(uneven, rotation):
     first = MixedLloydMaxQuantizer(2, rotation=rotation).fit(uneven, seed=3)
@@ -263,7 +265,9 @@ def test_a_budget_is_never_exceeded(frequent, tmp_path, max_bytes, important):
         assert size > (0.88 if important else 0.8) * limit  # what loses least need not be the largest
 
 
-@pytest.mark.parametrize("importance", [None, torch.ones(3000)])
+@pytest.mark.parametrize(
+    "importance", [None, pytest.param(torch.ones(3000), marks=pytest.mark.full)], ids=["alike", "important"]
+)
 def test_a_budget_that_is_too_small_says_what_is_needed(frequent, importance):
     with pytest.raises(
         GpuzipError, match=r"max_bytes=5000 is too small for 3000 x 384: ([0-9]+) bytes"
@@ -275,7 +279,7 @@ def test_a_budget_that_is_too_small_says_what_is_needed(frequent, importance):
         gpuzip.compress(frequent[0], bits_per_dim=0.01, importance=importance)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [1, *(pytest.param(b, marks=pytest.mark.full) for b in (2, 3, 4, 8))])
 def test_the_better_of_equal_and_mixed_bits(uneven, bits):
     chosen = mse(gpuzip.compress(uneven, bits_per_dim=bits).decode(), uneven)
     for codec in (LloydMaxQuantizer(bits), MixedLloydMaxQuantizer(bits)):

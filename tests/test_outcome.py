@@ -347,6 +347,7 @@ def test_the_grid_names_codecs_of_rising_sizes(n, d):
             assert from_spec(candidate.spec).spec == candidate.spec
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:ProductQuantizer.fit")
 def test_planned_bytes_are_those_it_takes(x):
     for name, family in families(GIVEN, D).items():

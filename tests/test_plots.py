@@ -112,6 +112,7 @@ def test_what_is_no_axes_is_refused(draw):
         draw(matplotlib.figure.Figure())
 
 
+@pytest.mark.full
 def test_importing_gpuzip_or_the_plots_does_not_import_matplotlib():
     script = "import sys, gpuzip, gpuzip.plots, gpuzip.sizes; print('matplotlib' in sys.modules)"
     done = subprocess.run(

@@ -40,6 +40,7 @@ def state(model: nn.Module) -> list[tuple[str, int]]:
     return [(name, id(one)) for name, one in held]
 
 
+@pytest.mark.full
 def test_every_embedding_is_swapped_and_the_model_says_nearly_the_same():
     model, input = words(), torch.arange(1, 31).view(3, 10)
     want = model(input)

@@ -224,6 +224,7 @@ def test_planes_are_put_side_by_side_some_rows_at_a_time(real, real_queries, mon
         assert torch.equal(one, other)
 
 
+@pytest.mark.full
 def test_planes_first_finds_what_the_full_scan_finds(real, real_queries):
     codes, truth = RaBitQuantizer(4).fit(real).encode(real), exact(real_queries, real, "ip").topk(10)[1]
     full = codes.search(real_queries, 10)

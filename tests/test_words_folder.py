@@ -149,6 +149,7 @@ vectors(1).save({path!r})
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("at", [1, 6])
 def test_a_crash_leaves_the_old_state_and_its_leavings_are_removed_later(path: Path, at: int):
     vectors(0).save(path)
