@@ -25,12 +25,12 @@ from ._launch import compile_target
 
 
 def _tile(D: int) -> tuple[int, int, int]:
-    """(BN, BD, warps): rows, values of each at a time, 4 a lane: in all up to 48 of a row a lane.
+    """(BN, BD, warps): rows, values of each at a time, 4 per lane (wide rows 2), up to 48 of a row per lane.
 
-    Of 64 a lane triton 3.6 spills on sm_80 and sm_100.
+    With 64 per lane, or 4 values of a wide row at a time, one triton or the other spills on sm_80.
     """
     wide = min(4096, triton.next_power_of_2(triton.cdiv(D, 12 if D <= 8192 else 8)))
-    sizes = ((4, 32, 1), (2, 64, 1), (1, 128, 1), (1, wide, wide // 128))
+    sizes = ((4, 32, 1), (2, 64, 1), (1, 128, 1), (1, wide, wide // 64))
     return next((size for size in sizes if 12 * size[1] >= D), sizes[-1])
 
 

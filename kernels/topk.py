@@ -190,7 +190,7 @@ def _finished(scores: Tensor, best: Tensor, k: int, G: int) -> tuple[Tensor, Ten
     _finish[(Q,)](
         scores, best, keys, values, ids, N, scores.stride(0), groups, k,
         G=G, BC=BC, BM=BM, BK=BK, BJ=min(32, BK),
-        num_warps=4 if widest <= 1024 else 8 if widest <= 4096 else 16, enable_fp_fusion=False,
+        num_warps=4 if widest <= 256 else 8 if widest <= 4096 else 16, enable_fp_fusion=False,
     )  # fmt: skip
     return values, ids
 
