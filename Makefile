@@ -44,8 +44,8 @@ docs: .venv/.docs
 OLD_TRITON := 3.6.0
 
 compile-gate: .venv/.ready build/triton-$(OLD_TRITON)
-	$(BIN)/python -m bench.compile_gate
-	PYTHONPATH=build/triton-$(OLD_TRITON) $(BIN)/python -m bench.compile_gate
+	$(BIN)/python -m tools.compile_gate
+	PYTHONPATH=build/triton-$(OLD_TRITON) $(BIN)/python -m tools.compile_gate
 
 build/triton-$(OLD_TRITON): .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ triton==$(OLD_TRITON)
@@ -53,10 +53,10 @@ build/triton-$(OLD_TRITON): .venv/.ready
 
 # These two need an NVIDIA GPU.
 roofline: .venv/.ready
-	$(BIN)/python -m bench.roofline
+	$(BIN)/python -m tools.roofline
 
 gpu: .venv/.ready
-	PYTHON=$(BIN)/python bench/gpu.sh
+	PYTHON=$(BIN)/python tools/gpu.sh
 
 # Installed once; again when what it installs has changed.
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt

@@ -13,10 +13,10 @@ pytest.importorskip("triton")
 
 import triton
 
-from bench import compile_gate
-from bench.gate import layouts, machine_code, meant, model, pipes, sass, table
-from bench.gate.rows import TARGETS, Row
-from bench.gate.tiles import Tiles, answers
+from tools import compile_gate
+from tools.gate import layouts, machine_code, meant, model, pipes, sass, table
+from tools.gate.rows import TARGETS, Row
+from tools.gate.tiles import Tiles, answers
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -32,7 +32,7 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 
 @pytest.mark.full
 def test_every_kernel_compiles_for_every_target_as_the_table_says(tmp_path):
-    run = python("-m", "bench.compile_gate", "--write", str(tmp_path))
+    run = python("-m", "tools.compile_gate", "--write", str(tmp_path))
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     assert ", 0 problems, " in run.stdout
     sources = [path.read_text() for path in (ROOT / "kernels").glob("*.py")]
@@ -44,7 +44,7 @@ def test_every_kernel_compiles_for_every_target_as_the_table_says(tmp_path):
     for name in compile_gate.NAMES:
         committed, new = table.file_of(name, RESULTS), table.file_of(name, tmp_path)
         if committed.exists() and table.version_of(committed) == triton.__version__:
-            stale = f"{committed.name} is out of date: run python -m bench.compile_gate --write"
+            stale = f"{committed.name} is out of date: run python -m tools.compile_gate --write"
             assert new.read_text() == committed.read_text(), stale
 
 
@@ -63,9 +63,9 @@ from dataclasses import replace
 from unittest import mock
 
 import gpuzip.kernels.decode as kernels
-from bench.compile_gate import compile_for
-from bench.gate import meant
-from bench.gate.rows import TARGETS
+from tools.compile_gate import compile_for
+from tools.gate import meant
+from tools.gate.rows import TARGETS
 from gpuzip.kernels._launch import launch_or
 
 def bad_tile(*sizes):
@@ -122,7 +122,7 @@ def test_a_compiler_that_aborts_is_a_problem_of_its_op(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
 import os
-import bench.compile_gate as gate
+import tools.compile_gate as gate
 import gpuzip.kernels.decode as kernels
 
 kernels.decode = lambda *args: os.abort()
@@ -140,7 +140,7 @@ def test_ops_after_a_death_and_a_hang_still_run(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
 import os, time
-from bench.gate import workers
+from tools.gate import workers
 
 def work(target, op):
     if op == "dies":
@@ -343,7 +343,7 @@ def test_every_excuse_says_why_of_a_kernel_that_there_is():
 
 
 def test_every_case_that_is_modelled_is_one_of_the_roofline():
-    from bench.roof.cases import cases
+    from tools.roof.cases import cases
 
     known = {(case.op, case.name) for case in cases(model.ROWS)}
     assert set(model.LIMITS) <= known
@@ -356,8 +356,8 @@ def test_modelled_times_are_those_of_the_machine_code(tmp_path):
     script.write_text("""
 from unittest import mock
 
-from bench.gate import model
-from bench.gate.work import WORK
+from tools.gate import model
+from tools.gate.work import WORK
 
 first, second = model.times(["decode"])
 assert first.pipe == "memory" and 0.99 < first.ratio < 1.05 and first.status == "ok", first
@@ -398,9 +398,9 @@ def test_samples_sizes_in_use_and_odd_sizes_reach_every_tile(tmp_path):
     script.write_text("""
 from unittest import mock
 
-from bench import compile_gate
-from bench.gate.build import _Recorder
-from bench.gate.rows import TARGETS
+from tools import compile_gate
+from tools.gate.build import _Recorder
+from tools.gate.rows import TARGETS
 from gpuzip.ops import OPS
 
 with mock.patch.object(_Recorder, "compile", lambda *args, **kwargs: None):

@@ -19,7 +19,7 @@ from bench import markdown, pareto, tables
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *DOCS)}
-OTHERS = ("CONTRIBUTING.md", "bench/README.md", "kernels/README.md")
+OTHERS = ("CONTRIBUTING.md", "bench/README.md", "tools/README.md", "kernels/README.md")
 ALL = PAGES | {name: (ROOT / name).read_text() for name in OTHERS}
 README = PAGES["README.md"]
 
@@ -123,7 +123,7 @@ def slugs(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_paths_that_are_named_exist(name):
-    for path in re.findall(r"`((?:gpuzip|kernels|bench|tests|examples)/[\w/.-]*)`", PAGES[name]):
+    for path in re.findall(r"`((?:gpuzip|kernels|bench|tools|tests|examples)/[\w/.-]*)`", PAGES[name]):
         assert (ROOT / path).exists(), path
 
 
@@ -160,7 +160,7 @@ def import_all(module: str) -> object:
 def test_paths_in_the_architecture_exist():
     text = ALL["CONTRIBUTING.md"]
     table = text[text.index("## Architecture") : text.index("Imports point one way")]
-    named = re.findall(r"`((?:gpuzip|kernels|bench|tests|examples)/[\w/.]*)`", table)
+    named = re.findall(r"`((?:gpuzip|kernels|bench|tools|tests|examples)/[\w/.]*)`", table)
     assert len(named) > 12
     for path in named:
         assert (ROOT / path).exists(), path

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bench.roof import worker
-from bench.roof.floors import Roofs
+from tools.roof import worker
+from tools.roof.floors import Roofs
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
@@ -32,7 +32,7 @@ def module(tmp_path, monkeypatch):
     path.write_text(
         "import sys\n"
         "from tests.test_gpu_script import answer\n"
-        "from bench.roof import worker\n"
+        "from tools.roof import worker\n"
         "seen = []\n"
         "def one(order, roofs):\n"
         "    seen.append(order['does'])\n"
@@ -75,8 +75,8 @@ def test_a_case_that_hangs_is_given_up(tmp_path, monkeypatch):
 
 
 def test_a_row_is_on_disk_before_the_next_case_begins(tmp_path, monkeypatch):
-    from bench import roofline
-    from bench.roof.machine import Rehearsal
+    from tools import roofline
+    from tools.roof.machine import Rehearsal
 
     file, kept = tmp_path / "rows.csv", []
 
@@ -92,9 +92,9 @@ def test_a_row_is_on_disk_before_the_next_case_begins(tmp_path, monkeypatch):
 
 
 def test_a_wrong_answer_is_named(monkeypatch):
-    from bench.roof import answers
-    from bench.roof.cases import cases, present
-    from bench.roof.machine import Rehearsal
+    from tools.roof import answers
+    from tools.roof.cases import cases, present
+    from tools.roof.machine import Rehearsal
 
     case = next(case for case in present(cases(67)) if case.op == "unpack_bits")
     machine = Rehearsal()
@@ -105,7 +105,7 @@ def test_a_wrong_answer_is_named(monkeypatch):
 
 
 def test_a_failed_check_lets_the_others_run(monkeypatch, capsys):
-    from bench import gpu_check
+    from tools import gpu_check
 
     def fine():
         pass
@@ -127,7 +127,7 @@ def test_a_failed_check_lets_the_others_run(monkeypatch, capsys):
 
 
 def test_the_kernels_furthest_from_their_floors_are_profiled():
-    from bench.roof.profile import command, furthest
+    from tools.roof.profile import command, furthest
 
     rows = [
         {"kernel": kernel, "case": case, "share": share}
@@ -145,7 +145,7 @@ def test_the_kernels_furthest_from_their_floors_are_profiled():
 
 
 def test_a_check_names_every_operator_that_fails():
-    from bench import gpu_check
+    from tools import gpu_check
 
     def broken():
         raise ZeroDivisionError("nothing")
@@ -158,6 +158,6 @@ def test_a_check_names_every_operator_that_fails():
 
 def test_cases_keep_their_places_whatever_the_rows():
     """A small case of the same place is the one that is judged."""
-    from bench.roofline import kind, whole
+    from tools.roofline import kind, whole
 
     assert [kind(case) for case in whole(67)] == [kind(case) for case in whole(10**8)]

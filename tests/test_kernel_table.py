@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench import kernel_table
-from bench.roof import floors
+from tools import kernel_table
+from tools.roof import floors
 
 
 def test_the_table_is_up_to_date():
     page = kernel_table.PAGE.read_text(encoding="utf-8")
-    assert kernel_table.render(page) == page, "run python -m bench.kernel_table"
+    assert kernel_table.render(page) == page, "run python -m tools.kernel_table"
 
 
 def test_floors_and_shares_are_written(monkeypatch):

@@ -127,7 +127,7 @@ def test_what_is_needed_at_run_time_is_little_and_triton_is_not_pinned(wheel: Pa
 
 def test_the_sdist_holds_what_a_developer_needs(sdist: Path):
     files = members(sdist)
-    for folder in ("tests", "bench", "kernels", "examples"):
+    for folder in ("tests", "bench", "tools", "kernels", "examples"):
         assert modules(folder) <= files, folder
     assert modules("gpuzip") <= files
     golden = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests" / "golden").iterdir() if p.is_file()}

@@ -260,8 +260,8 @@ def test_centroids_of_nothing_but_zeros_are_not_scaled():
 
 OFFSETS = """
 import re
-from bench.compile_gate import compile_for
-from bench.gate import build
+from tools.compile_gate import compile_for
+from tools.gate import build
 
 texts = {}
 def keep(row, kernel):

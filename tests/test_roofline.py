@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench.markdown import RESULTS
-from bench.roof import floors
-from bench.roof.cases import bound, cases, present, tasks, traffic
-from bench.roof.floors import Roofs
 from gpuzip.ops import OPS
+from tools.roof import floors
+from tools.roof.cases import bound, cases, present, tasks, traffic
+from tools.roof.floors import Roofs
 
 H200 = Roofs(copy=4.3e12, half=790e12, int8=1.58e15, sms=132, clock=1.755e9)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -84,13 +84,13 @@ def test_names_of_cases_are_one_of_a_kind():
 @pytest.mark.skipif(not HAS_TRITON, reason="rows name triton's version")
 class TestResults:
     def test_every_target_names_a_case_and_a_column(self):
-        from bench.roof.results import TARGETS
+        from tools.roof.results import TARGETS
 
         names = {(case.op, case.name) for case in cases(N)} | {(task.kind, task.name) for task in tasks(N)}
         assert {(target.kernel, target.case) for target in TARGETS} <= names
 
     def test_verdicts_are_of_what_was_measured(self):
-        from bench.roof.results import TARGETS, verdicts
+        from tools.roof.results import TARGETS, verdicts
 
         lines = verdicts([], "NVIDIA H200")
         assert len(lines) == len(TARGETS)
@@ -103,7 +103,7 @@ class TestResults:
         assert "the target is for H100 and H200" in "".join(other)
 
     def test_rows_are_appended_under_one_head(self, tmp_path):
-        from bench.roof.results import append
+        from tools.roof.results import append
 
         path = tmp_path / "rows.csv"
         append(path, [{"kernel": "a", "seconds": 1 / 3, "tile": None}])
@@ -120,7 +120,7 @@ class TestResults:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is something to measure")
     def test_without_a_gpu_nothing_is_measured_or_written(self, monkeypatch, capsys):
-        from bench import roofline
+        from tools import roofline
 
         monkeypatch.setattr("sys.argv", ["roofline"])
         file = RESULTS / roofline.NAME

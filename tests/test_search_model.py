@@ -8,11 +8,11 @@ from unittest import mock
 import pytest
 import torch
 
-from bench.gate import search_model
-from bench.gate.search_model import PAGE, SEARCHES, recorded
-from bench.roof.floors import H200
 from gpuzip.search.exact import FIRST, WIDER
 from gpuzip.search.memory import GPU_WORKSPACE, group_size, scan_bytes
+from tools.gate import search_model
+from tools.gate.search_model import PAGE, SEARCHES, recorded
+from tools.roof.floors import H200
 
 N = 10**8
 
@@ -78,7 +78,7 @@ def test_the_page_has_these_calls_and_waits(searches):
         r"^\| ([\d,]+), (\w+) \| in all \| (\d+) \|.*\| (\d+) \|$", PAGE.read_text(), re.MULTILINE
     )
     want = [(f"{Q:,}", metric, str(len(s.steps)), str(s.waits)) for (Q, metric), s in searches.items()]
-    assert lines == want, "run python -m bench.gate.search_model --write"
+    assert lines == want, "run python -m tools.gate.search_model --write"
 
 
 def test_lines_add_up_and_go_into_their_place(monkeypatch):

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Right first, then fast: what a person with an NVIDIA GPU runs.
 #
-#     bench/gpu.sh              # all of it, at most eight minutes; PYTHON=... for another python than python3
-#     bench/gpu.sh --headline   # only what has a target
-#     bench/gpu.sh --sweep      # the tiles of every kernel beside those that are chosen
-#     bench/gpu.sh --profile    # Nsight Compute on the three kernels that are furthest from their floors
-#     bench/gpu.sh --dry        # a rehearsal that needs no GPU, measures nothing and leaves no rows
+#     tools/gpu.sh              # all of it, at most eight minutes; PYTHON=... for another python than python3
+#     tools/gpu.sh --headline   # only what has a target
+#     tools/gpu.sh --sweep      # the tiles of every kernel beside those that are chosen
+#     tools/gpu.sh --profile    # Nsight Compute on the three kernels that are furthest from their floors
+#     tools/gpu.sh --dry        # a rehearsal that needs no GPU, measures nothing and leaves no rows
 #
 # Needs torch, triton and pytest, and no network. Logs and rows go to the folder that OUT names, rows else to
 # bench/results and logs to a temporary folder, each line as soon as it is known. A stage that fails or takes too
@@ -55,11 +55,11 @@ import importlib.util, sys
 
 missing = [name for name in ("torch", "triton", "safetensors", "pytest") if not importlib.util.find_spec(name)]
 if missing:
-    sys.exit(f"bench/gpu.sh needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    sys.exit(f"tools/gpu.sh needs {', '.join(missing)}: pip install {' '.join(missing)}")
 import torch, triton
 
 if sys.argv[1] != "--dry" and not torch.cuda.is_available():
-    sys.exit("bench/gpu.sh measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
+    sys.exit("tools/gpu.sh measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 print(f"{gpu}, torch {torch.__version__}, triton {triton.__version__}, python {sys.version.split()[0]}")
 PYTHON
@@ -71,30 +71,30 @@ if "$python" -c 'import xdist' 2>/dev/null; then tests+=(-p xdist -n 12); fi
 
 case $mode in
   --dry)
-    stage precompile 300 "$python" -m bench.roof.precompile --few --jobs 2
+    stage precompile 300 "$python" -m tools.roof.precompile --few --jobs 2
     stage ops 120 "$python" -m pytest tests/test_ops.py -q -W default -p no:cacheprovider --maxfail=50 \
       -k "matches_its_reference and topk"
-    stage headline 600 "$python" -m bench.roofline --headline --rehearse --kernel decode hamming_scan "PQ search"
-    stage check 300 "$python" -m bench.gpu_check --rehearse
-    stage rest 300 "$python" -m bench.roofline --rest --rehearse --kernel pack_bits
-    stage sweep 300 "$python" -m bench.roofline --sweep --rehearse --kernel lloyd
-    stage peers 60 "$python" -m bench.gpu_peers --rehearse
-    stage profile 60 "$python" -m bench.roof.profile --rehearse
+    stage headline 600 "$python" -m tools.roofline --headline --rehearse --kernel decode hamming_scan "PQ search"
+    stage check 300 "$python" -m tools.gpu_check --rehearse
+    stage rest 300 "$python" -m tools.roofline --rest --rehearse --kernel pack_bits
+    stage sweep 300 "$python" -m tools.roofline --sweep --rehearse --kernel lloyd
+    stage peers 60 "$python" -m tools.gpu_peers --rehearse
+    stage profile 60 "$python" -m tools.roof.profile --rehearse
     echo "== a rehearsal: nothing was measured"
     ;;
-  --sweep) stage sweep 300 "$python" -m bench.roofline --sweep ;;
-  --profile) stage profile 300 "$python" -m bench.roof.profile ;;
+  --sweep) stage sweep 300 "$python" -m tools.roofline --sweep ;;
+  --profile) stage profile 300 "$python" -m tools.roof.profile ;;
   --headline)
-    stage precompile 90 "$python" -m bench.roof.precompile
-    stage headline 120 "$python" -m bench.roofline --headline
+    stage precompile 90 "$python" -m tools.roof.precompile
+    stage headline 120 "$python" -m tools.roofline --headline
     ;;
   all)
-    stage precompile 90 "$python" -m bench.roof.precompile
+    stage precompile 90 "$python" -m tools.roof.precompile
     stage ops 120 "$python" "${tests[@]}" -k cuda
-    stage headline 120 "$python" -m bench.roofline --headline
-    stage check 120 "$python" -m bench.gpu_check
-    stage rest 150 "$python" -m bench.roofline --rest
-    stage peers 60 "$python" -m bench.gpu_peers
+    stage headline 120 "$python" -m tools.roofline --headline
+    stage check 120 "$python" -m tools.gpu_check
+    stage rest 150 "$python" -m tools.roofline --rest
+    stage peers 60 "$python" -m tools.gpu_peers
     ;;
 esac
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from bench.gate import machine_code, pipes, sass
-from bench.gate.build import Launch, launches, words
-from bench.gate.rows import TARGETS, Row
-from bench.gate.work import WORK, Work
-from bench.roof import floors
-from bench.roof.cases import Case, bound, cases
-from bench.roof.floors import H200
 from gpuzip.ops import OPS
+from tools.gate import machine_code, pipes, sass
+from tools.gate.build import Launch, launches, words
+from tools.gate.rows import TARGETS, Row
+from tools.gate.work import WORK, Work
+from tools.roof import floors
+from tools.roof.cases import Case, bound, cases
+from tools.roof.floors import H200
 
 ROWS = 10**8
 #: Cycles that a barrier takes with the loads before it: those of adc_scan when it had two for each sub-space,
@@ -155,7 +155,7 @@ def _line(case: Case, kernels: list[tuple[Row, _Kernel]], problem: str = "") -> 
 def modelled(launch: Launch, code: sass.Code) -> _Kernel:
     """Seconds of one launch. Raises sass.MismatchError where work.py states other loops, or other work."""
     row, values = launch.row, SimpleNamespace(**launch.values)
-    where = f"{row.kernel} {row.tile}: bench/gate/work.py"
+    where = f"{row.kernel} {row.tile}: tools/gate/work.py"
     if row.kernel not in WORK:
         raise sass.MismatchError(f"{where} does not know it")
     work = WORK[row.kernel]

@@ -19,8 +19,8 @@ from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction
 
-from bench.gate import layouts, machine_code
-from bench.gate.rows import TARGETS, Row
+from tools.gate import layouts, machine_code
+from tools.gate.rows import TARGETS, Row
 
 _TENSOR_MEMORY = 512  # columns that sm_100 has
 

@@ -1,6 +1,6 @@
-"""Write the floors of kernels/README.md from bench/roof, and the measured shares from bench/results.
+"""Write the floors of kernels/README.md from tools/roof, and the measured shares from bench/results.
 
-    python -m bench.kernel_table [--check]
+    python -m tools.kernel_table [--check]
 
 Two cells of each row of the table are replaced, and what stands between <!-- measured --> and
 <!-- /measured -->. With --check nothing is written, and the exit status is 1 when one is out of date.
@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bench.markdown import RESULTS, ROOT, Row
-from bench.roof import floors
-from bench.roof.cases import cases
-from bench.roof.floors import H200, Floor
+from tools.roof import floors
+from tools.roof.cases import cases
+from tools.roof.floors import H200, Floor
 
 PAGE = ROOT / "kernels" / "README.md"
 _FIRST, _FLOOR, _SHARE = 1, 4, 5  # cells of a row
@@ -172,7 +172,7 @@ def render(text: str) -> str:
         names = re.findall(r"`(\w+)`", cells[_FIRST]) if line.startswith("| `") else []
         if names:
             if names[0] not in SHOWN:
-                sys.exit(f"{names[0]} has a row in {PAGE.name} and no floor in bench/kernel_table.py")
+                sys.exit(f"{names[0]} has a row in {PAGE.name} and no floor in tools/kernel_table.py")
             cells[_FLOOR], cells[_SHARE] = (f" {cell} " for cell in _cells(names[0], measured))
         lines.append("|".join(cells))
     shown = [row for (kernel, _), row in measured.items() if kernel in SHOWN]
@@ -180,7 +180,7 @@ def render(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.kernel_table")
+    parser = argparse.ArgumentParser(prog="python -m tools.kernel_table")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 when it is out of date")
     check = parser.parse_args().check
     old = PAGE.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from bench.roof import floors
+from tools.roof import floors
 
 Values = SimpleNamespace
 

@@ -17,9 +17,9 @@ import triton
 
 from bench.checkout import commit
 from bench.markdown import RESULTS
-from bench.roof.cases import Case, Task
-from bench.roof.floors import Roofs
-from bench.roof.timing import Time, query_gpu
+from tools.roof.cases import Case, Task
+from tools.roof.floors import Roofs
+from tools.roof.timing import Time, query_gpu
 
 Row = dict[str, Any]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from bench.gate.sass import Code
-from bench.roof.floors import H200
+from tools.gate.sass import Code
+from tools.roof.floors import H200
 
 L2 = 7e12  # bytes a second that reach the multiprocessors past their L1: an estimate, between 5.5 and 9
 _SLICES = 80  # of the L2, each of which adds to one sector of 32 bytes a cycle: an estimate too

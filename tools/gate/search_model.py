@@ -1,12 +1,12 @@
 """Every launch, byte and wait of one search of PQ codes on an H200: modelled, nothing of it measured.
 
-    python -m bench.gate.search_model [--write]
+    python -m tools.gate.search_model [--write]
 
 The search itself runs on tensors without memory that are said to be on a GPU, so its chunks, its candidates
-and its operators are those of the code. An operator of gpuzip takes what bench/gate/model.py says of its
+and its operators are those of the code. An operator of gpuzip takes what tools/gate/model.py says of its
 kernels, one of torch its bytes at the rate of copies, and no launch less than _LAUNCH. It is the second of
 two searches: what depends on the codes alone is kept from the first. --write puts the table into
-bench/README.md.
+tools/README.md.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.columns import aligned
 from bench.markdown import ROOT, table
-from bench.roof.floors import H200
 from gpuzip import Codes, ProductQuantizer
 from gpuzip._core import device
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
+from tools.roof.floors import H200
 
-PAGE = ROOT / "bench" / "README.md"
+PAGE = ROOT / "tools" / "README.md"
 HEADS = ["queries, metric", "operator", "calls", "launches", "bytes", "modelled", "waits"]
 SEARCHES = ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine"))
 _PLACE = re.compile(r"(<!-- search -->\n).*?(<!-- /search -->)", re.DOTALL)
@@ -149,8 +149,8 @@ def recorded(N: int, Q: int, k: int, metric: str) -> _Recorder:
 
 def _cost(step: Step) -> tuple[int, float, float]:
     """Launches, the bytes that they move from and to memory, and seconds."""
-    from bench.gate import model
-    from bench.gate.build import launches
+    from tools.gate import model
+    from tools.gate.build import launches
 
     if not step.op:
         return 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)
@@ -197,7 +197,7 @@ def written(page: str, found: list[list[str]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gate.search_model")
+    parser = argparse.ArgumentParser(prog="python -m tools.gate.search_model")
     parser.add_argument("--write", action="store_true", help=f"write the table of {PAGE.name}")
     write = parser.parse_args().write
     found = lines()

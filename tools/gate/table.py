@@ -10,8 +10,8 @@ from pathlib import Path
 import triton
 
 from bench.columns import aligned
-from bench.gate.model import Time
-from bench.gate.rows import TARGETS, Row
+from tools.gate.model import Time
+from tools.gate.rows import TARGETS, Row
 
 NEWEST = "3.9"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from bench.roof.floors import Roofs
+from tools.roof.floors import Roofs
 
 #: Seconds after which a case is given up: some hundred times what it takes on a GPU.
 PATIENCE = 120.0

@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from bench.gate import sass
-from bench.gate.rows import Row
-from bench.gate.sass import Code
+from tools.gate import sass
+from tools.gate.rows import Row
+from tools.gate.sass import Code
 
 
 class Meant(NamedTuple):
@@ -119,7 +119,7 @@ def never_built(kernels: Collection[str], ops: Collection[str]) -> Iterator[str]
     """What the table names and no launcher compiles, of the operators that there are."""
     for kernel, meant in MEANT.items():
         if kernel not in kernels and meant.op in ops:
-            yield f"{kernel}: bench/gate/meant.py names it, and no launcher compiles it"
+            yield f"{kernel}: tools/gate/meant.py names it, and no launcher compiles it"
 
 
 def _constexpr(tile: str, name: str) -> int:

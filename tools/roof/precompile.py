@@ -1,6 +1,6 @@
 """Compile what the roofline launches, in many processes at once, so that nothing later waits for a compiler.
 
-    python -m bench.roof.precompile [--jobs 16] [--few]
+    python -m tools.roof.precompile [--jobs 16] [--few]
 
 Kernels are compiled for the GPU at hand, or for sm_90 where there is none, on tensors without memory, into
 triton's cache.
@@ -17,8 +17,8 @@ from multiprocessing import get_context
 
 import torch
 
-from bench.roof.cases import bound, cases, present
 from gpuzip.ops import OPS
+from tools.roof.cases import bound, cases, present
 
 
 def target() -> str:
@@ -31,7 +31,7 @@ def target() -> str:
 
 def compile_case(index: int, name: str) -> str:
     """What went wrong with a case, or nothing."""
-    from bench.gate.build import build
+    from tools.gate.build import build
 
     case = list(present(cases(10**8)))[index]
     op = OPS[case.op]
@@ -42,11 +42,11 @@ def compile_case(index: int, name: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.roof.precompile")
+    parser = argparse.ArgumentParser(prog="python -m tools.roof.precompile")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--few", action="store_true", help="only the first cases, for a rehearsal")
     chosen = parser.parse_args()
-    from bench.gate.rows import TARGETS
+    from tools.gate.rows import TARGETS
 
     name = target()
     if name not in TARGETS:

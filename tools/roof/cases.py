@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.roof import floors
-from bench.roof.floors import Roofs, moved
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.nn._lookup import table_of_bytes
@@ -21,6 +19,8 @@ from gpuzip.ops.rabitq_encode import _COARSE, _FINE
 from gpuzip.search.memory import group_size
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.training.kmeans import kmeans
+from tools.roof import floors
+from tools.roof.floors import Roofs, moved
 
 Arguments = dict[str, Any]
 Floor = Callable[[Roofs], float]

@@ -16,8 +16,8 @@ from typing import Any
 
 import triton
 
-from bench.gate.rows import Target
-from bench.gate.sass import Instruction, parse
+from tools.gate.rows import Target
+from tools.gate.sass import Instruction, parse
 
 #: Classes of instructions, by how the opcode begins in SASS or in AMD's assembly.
 CLASSES = {

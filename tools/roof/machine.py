@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
-from bench.roof.cases import Arguments, Case, Task, bound
-from bench.roof.floors import Roofs
-from bench.roof.timing import Time, measure_roofs, time_op, time_task
 from gpuzip.ops import OPS
+from tools.roof.cases import Arguments, Case, Task, bound
+from tools.roof.floors import Roofs
+from tools.roof.timing import Time, measure_roofs, time_op, time_task
 
 
 class Machine(Protocol):
@@ -77,7 +77,7 @@ class Rehearsal:
         return True
 
     def time(self, case: Case, launch: Callable[..., Any] | None = None) -> Time:
-        from bench.gate.build import build
+        from tools.gate.build import build
 
         op = OPS[case.op]
         module, _, name = op.kernel.partition(":")

@@ -1,6 +1,6 @@
 """Compile every kernel for GPUs that need not be here, and read what each one takes and is made of.
 
-    python -m bench.compile_gate [--op assign ...] [--target sm_90 ...] [--write] [--every]
+    python -m tools.compile_gate [--op assign ...] [--target sm_90 ...] [--write] [--every]
 
 Each launcher runs on tensors without memory under a driver that names a GPU and has none: triton specialises
 and compiles just what a launch there would, and nothing is launched. A new op is picked up by itself.
@@ -11,11 +11,11 @@ kernel
 - does not compile, or asks for more shared memory than the GPU has, and its launcher has no simpler form to
   fall back to (`launch_or`);
 - keeps values on the stack, or adds floats atomically;
-- lacks the tensor-core or POPC instructions that bench/gate/meant.py says it is meant to have;
+- lacks the tensor-core or POPC instructions that tools/gate/meant.py says it is meant to have;
 
 - on sm_90, gathers or stores 2 bytes at a time in a loop, has warps that repeat each other's work, or is the
   only program of a multiprocessor that multiplies by warp groups, unless meant.py says why;
-- has other loops than bench/gate/work.py states;
+- has other loops than tools/gate/work.py states;
 
 and, with --every for all ops, when some sizes get a tile that nothing compiled has. Then, for sm_90, comes
 the time that the machine code of the roofline's cases implies, modelled, beside the floor (model.py).
@@ -39,14 +39,14 @@ from typing import Any, NamedTuple
 
 import triton
 
-from bench.gate import machine_code, meant, model, pipes, sass, table, workers
-from bench.gate.build import Built, build
-from bench.gate.production import odd, production
-from bench.gate.rows import TARGETS, Row
-from bench.gate.sass import Code
-from bench.gate.tiles import Tiles
 from bench.markdown import RESULTS
 from gpuzip.ops import OPS
+from tools.gate import machine_code, meant, model, pipes, sass, table, workers
+from tools.gate.build import Built, build
+from tools.gate.production import odd, production
+from tools.gate.rows import TARGETS, Row
+from tools.gate.sass import Code
+from tools.gate.tiles import Tiles
 
 NAMES = ("compile_gate", "compile_gate_times")
 
@@ -161,7 +161,7 @@ def _unreached(found: list[Tiles]) -> Iterator[str]:
 
 def main() -> int:
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m bench.compile_gate", description=summary)
+    parser = argparse.ArgumentParser(prog="python -m tools.compile_gate", description=summary)
     parser.add_argument("--op", nargs="+", choices=sorted(OPS), default=list(OPS), help="only these ops")
     parser.add_argument(
         "--target", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="only these"

@@ -1,6 +1,6 @@
 """gpuzip beside other libraries on the GPU at hand: the same work, answers compared before anything is timed.
 
-    python -m bench.gpu_peers [--no-write | --rehearse]
+    python -m tools.gpu_peers [--no-write | --rehearse]
 
 Peers are torch, and what is installed of faiss (a GPU build), cuvs, flash_kmeans and torchpq; the others are
 named as not installed. Both sides run in turns, on data that is on the GPU already where the peer takes it
@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from bench.columns import aligned
-from bench.races import Call, Race, torch_races
-from bench.roof.cases import floats, integers
-from bench.roof.results import Row, append, folder, stamp, text
 from gpuzip import ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, assign, topk
 from gpuzip.training.kmeans import kmeans
+from tools.races import Call, Race, torch_races
+from tools.roof.cases import floats, integers
+from tools.roof.results import Row, append, folder, stamp, text
 
 NAME = "gpu_peers.csv"
 _BUDGET = 5.0  # seconds for the rounds of one race
@@ -207,7 +207,7 @@ def _race(peer: str, race: Race) -> Row:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu_peers")
+    parser = argparse.ArgumentParser(prog="python -m tools.gpu_peers")
     parser.add_argument("--no-write", action="store_true", help=f"leave {NAME} as it is")
     parser.add_argument("--rehearse", action="store_true", help="say which peers are installed")
     chosen = parser.parse_args()
@@ -217,7 +217,7 @@ def main() -> int:
         )
         return 0
     if not torch.cuda.is_available():
-        print("bench.gpu_peers measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
+        print("tools.gpu_peers measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
         return 2
     rows: list[Row] = []
     differ = False

@@ -1,7 +1,7 @@
 """Nsight Compute on the kernels that are furthest from their floors, by the last rows of the roofline.
 
-    python -m bench.roof.profile [--count 3] [--rehearse]
-    python -m bench.roof.profile --one encode "N=1e+06 M=48 K=256 float32"
+    python -m tools.roof.profile [--count 3] [--rehearse]
+    python -m tools.roof.profile --one encode "N=1e+06 M=48 K=256 float32"
 
 The clocks are left alone. Where ncu is not installed nothing is profiled. --rehearse prints the commands and
 runs each case's call once on the CPU.
@@ -19,9 +19,9 @@ import sys
 import torch
 
 from bench.markdown import RESULTS
-from bench.roof.cases import Case, bound, cases, present
-from bench.roof.results import Row, folder
 from gpuzip.ops import OPS
+from tools.roof.cases import Case, bound, cases, present
+from tools.roof.results import Row, folder
 
 NAME = "roofline.csv"
 
@@ -38,7 +38,7 @@ def furthest(rows: list[Row], count: int) -> list[tuple[str, str]]:
 def command(kernel: str, case: str) -> list[str]:
     """The second call of a case under ncu: the first one compiles and warms up."""
     ncu = ["ncu", "--clock-control", "none", "--set", "full", "--nvtx", "--nvtx-include", "profiled/"]
-    return [*ncu, sys.executable, "-m", "bench.roof.profile", "--one", kernel, case]
+    return [*ncu, sys.executable, "-m", "tools.roof.profile", "--one", kernel, case]
 
 
 def run_one(kernel: str, name: str, device: str) -> None:
@@ -57,7 +57,7 @@ def run_one(kernel: str, name: str, device: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.roof.profile")
+    parser = argparse.ArgumentParser(prog="python -m tools.roof.profile")
     parser.add_argument("--count", type=int, default=3, help="kernels")
     parser.add_argument("--one", nargs=2, metavar=("KERNEL", "CASE"), help="call this case twice")
     parser.add_argument("--rehearse", action="store_true", help="profile nothing")
@@ -67,7 +67,7 @@ def main() -> int:
         return 0
     files = [path for path in (folder() / NAME, RESULTS / NAME) if path.exists()]
     if not files:
-        print(f"{NAME} has no rows yet: run python -m bench.roofline first. Nothing was profiled.")
+        print(f"{NAME} has no rows yet: run python -m tools.roofline first. Nothing was profiled.")
         return 2
     with files[0].open(newline="", encoding="utf-8") as lines:
         chosen_cases = furthest(list(csv.DictReader(lines)), chosen.count)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.roof.cases import Case, bound
-from bench.roof.machine import Machine
 from gpuzip.ops import OPS, Op
+from tools.roof.cases import Case, bound
+from tools.roof.machine import Machine
 
 
 def judged(case: Case, machine: Machine) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.roof.cases import floats, integers
 from gpuzip.nn import QuantizedEmbedding
+from tools.roof.cases import floats, integers
 
 _ROWS, _D = 30_522, 384
 _STEP = 0.6  # between a value of N(0, 1) and its level of 4 bits, but for the few beyond the last level

@@ -1,6 +1,6 @@
 """Are the answers right on the GPU at hand, at sizes that tests do not reach?
 
-    python -m bench.gpu_check [--rehearse]
+    python -m tools.gpu_check [--rehearse]
 
 Against torch on the same GPU, in float64 where rounding matters: codes of a million rows are nearest, scans
 and decoding agree, searches find what sorting all scores finds, two runs are the same bytes, and replays of a
@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.roof.cases import bound, cases, floats, integers, present
 from gpuzip import Codes, ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, adc_scan, assign, decode, hamming_scan, pack_bits, topk, unpack_bits
 from gpuzip.training.kmeans import kmeans
+from tools.roof.cases import bound, cases, floats, integers, present
 
 _DEVICE, _N, _D, _TRAINED = "cuda", 1_000_000, 384, 65_536
 _PQ = ((48, 256), (96, 16), (64, 64))
@@ -243,7 +243,7 @@ def main() -> int:
     global _DEVICE, _N, _TRAINED
     rehearse = "--rehearse" in sys.argv
     if not rehearse and not torch.cuda.is_available():
-        print("bench.gpu_check needs an NVIDIA GPU, and torch sees none here. Nothing was checked.")
+        print("tools.gpu_check needs an NVIDIA GPU, and torch sees none here. Nothing was checked.")
         return 2
     checks = CHECKS
     if rehearse:
@@ -279,7 +279,7 @@ def _is_broken() -> bool:
 def _go_on(first: int) -> int:
     """The checks that are left, in a new process."""
     print(f"the GPU is broken for this process; a new one goes on with check {first + 1}", flush=True)
-    subprocess.run([sys.executable, "-m", "bench.gpu_check", "--from", str(first)], check=False)
+    subprocess.run([sys.executable, "-m", "tools.gpu_check", "--from", str(first)], check=False)
     return 1
 
 

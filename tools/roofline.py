@@ -1,11 +1,11 @@
 """Time every kernel on the GPU at hand, beside the least time that its work can take there.
 
-    python -m bench.roofline [--kernel encode ...] [--rows 1e8] [--headline | --rest] [--sweep] [--no-write]
+    python -m tools.roofline [--kernel encode ...] [--rows 1e8] [--headline | --rest] [--sweep] [--no-write]
 
 First the roofs are measured: how many bytes the GPU copies per second, and how many operations its matrix
-units do on random halves and bytes. Then each case of bench/roof/cases.py: whether a small one of its kind is
+units do on random halves and bytes. Then each case of tools/roof/cases.py: whether a small one of its kind is
 right, and its time, by CUDA events, medians, inputs in turns so that the cache holds none of them. `share` is
-the floor (bench/roof/floors.py, at the clock that the case ran at) over the median. A row is printed and
+the floor (tools/roof/floors.py, at the clock that the case ran at) over the median. A row is printed and
 appended to bench/results/roofline.csv, or to the folder that OUT names, as soon as it is known; a case that
 fails says so, and the others go on. Cases run in another process, and in a new one after a broken GPU.
 --headline measures only what has a target, --rest all others. --sweep times the tiles that a launcher can
@@ -27,13 +27,13 @@ from typing import Any
 import torch
 
 from bench.columns import aligned
-from bench.roof import worker
-from bench.roof.answers import judged
-from bench.roof.cases import Case, Task, bound, cases, present, tasks, traffic
-from bench.roof.floors import Roofs
-from bench.roof.machine import Gpu, Machine, Rehearsal
-from bench.roof.results import TARGETS, Row, append, folder, row_of, stamp, text, verdicts
 from gpuzip.ops import OPS
+from tools.roof import worker
+from tools.roof.answers import judged
+from tools.roof.cases import Case, Task, bound, cases, present, tasks, traffic
+from tools.roof.floors import Roofs
+from tools.roof.machine import Gpu, Machine, Rehearsal
+from tools.roof.results import TARGETS, Row, append, folder, row_of, stamp, text, verdicts
 
 NAME = "roofline.csv"
 _SHOWN = ["kernel", "case", "tile", "answer", "seconds", "floor_seconds", "share", "gb_per_second"]
@@ -91,7 +91,7 @@ def _launched(launch: Callable[..., Any], tile: Any, *args: Any) -> Any:
 
 def tiles(op: str) -> tuple[Callable[..., Any], list[Any]]:
     """The launcher, and the tiles of its module: TILES where it has them, else what `_tile` can answer."""
-    from bench.gate.tiles import answers
+    from tools.gate.tiles import answers
 
     module, _, launcher = OPS[op].kernel.partition(":")
     kernels = importlib.import_module(module)
@@ -148,7 +148,7 @@ def run(orders: list[worker.Order], machine: Machine, roofs: Roofs, file: Path |
     """Time all, print each as it ends, and append its row to a file at once."""
     where = stamp(machine.device)
     table, rows = whole(orders[0]["rows"]) if orders else [], []
-    for order, row, note in worker.results(orders, roofs, "bench.roofline"):
+    for order, row, note in worker.results(orders, roofs, "tools.roofline"):
         case = table[order["case"]]
         if row is None:
             print(f"{kind(case)} {case.name}: {note}", flush=True)
@@ -179,7 +179,7 @@ def main() -> int:
     if "--worker" in sys.argv:
         _serve()
         return 0
-    parser = argparse.ArgumentParser(prog="python -m bench.roofline")
+    parser = argparse.ArgumentParser(prog="python -m tools.roofline")
     kinds = sorted({case.op for case in cases(10**6)} | {task.kind for task in tasks(10**6)})
     parser.add_argument("--kernel", nargs="+", choices=kinds, default=kinds, help="only these")
     parser.add_argument("--rows", type=float, help="rows of the scans; by default what fits, 1e8 at most")
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--rehearse", action="store_true", help="without a GPU; times and writes nothing")
     chosen = parser.parse_args()
     if not chosen.rehearse and not torch.cuda.is_available():
-        print("bench.roofline measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
+        print("tools.roofline measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
         return 2
     machine: Machine = Rehearsal() if chosen.rehearse else Gpu()
     roofs = machine.roofs()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.roof.cases import tensor_bytes
-from bench.roof.floors import Roofs
+from tools.roof.cases import tensor_bytes
+from tools.roof.floors import Roofs
 
 _BUDGET = 0.3  # seconds for the rounds of one case
 _ROUNDS = 5, 50  # least and most

@@ -1,1 +1,0 @@
-"""What `python -m bench.roofline` is made of, one idea a file."""

@@ -1,0 +1,1 @@
+"""What `python -m tools.roofline` is made of, one idea a file."""
