@@ -15,7 +15,7 @@ import sys
 from PIL import Image
 
 from bench.markdown import ROOT, Row, read
-from bench.recall_targets import best
+from bench.recall.targets import best
 
 PICTURE = ROOT / "docs" / "images" / "recall_per_byte.png"
 SIDES = ("gpuzip", "FAISS")

@@ -104,7 +104,8 @@ def _is_possible(kind: str) -> bool:
 
 
 def _module(name: str) -> int:
-    return subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", f"bench.{PARTS.get(name, name)}"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 SPEEDS = {
@@ -133,6 +134,8 @@ MODULES = (
     "models",
     "sizes",
 )
+#: Modules that are part of a folder.
+PARTS = {"recall_progressive": "recall.progressive"}
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
 KINDS |= {name: partial(_module, name) for name in MODULES}
 

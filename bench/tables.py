@@ -17,7 +17,7 @@ from typing import Any
 from bench.codebook_tables import bitrates, lookup, models
 from bench.markdown import ROOT, Row, as_bytes, as_seconds, measured, number, read, table, verdict
 from bench.outcome_tables import outcomes
-from bench.recall_tables import best_per_byte, of_codec, progressive, recall, recall_rows
+from bench.recall.tables import best_per_byte, of_codec, progressive, recall, recall_rows
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 

@@ -8,14 +8,15 @@ import torch
 pytest.importorskip("faiss")
 pytest.importorskip("rich")
 
-from bench import recall_tables, record
-from bench.recall import in_a_process, keep, main, rows
-from bench.recall_bound import cosine_bound, distortion
-from bench.recall_methods import SIZES, Method, methods
-from bench.recall_progressive import is_met
-from bench.recall_progressive import measured as measured_progressively
-from bench.recall_rows import Data, measured, without_figures
-from bench.recall_targets import OURS, PLAIN, TRAINED, gaps, missed
+from bench import record
+from bench.recall import tables as recall_tables
+from bench.recall.__main__ import in_a_process, keep, main, rows
+from bench.recall.bound import cosine_bound, distortion
+from bench.recall.methods import SIZES, Method, methods
+from bench.recall.progressive import is_met
+from bench.recall.progressive import measured as measured_progressively
+from bench.recall.rows import Data, measured, without_figures
+from bench.recall.targets import OURS, PLAIN, TRAINED, gaps, missed
 from bench.run import _is_possible as is_possible
 
 D = 32
@@ -200,7 +201,7 @@ def test_gaps_are_between_the_best_of_no_more_bytes():
 
 
 def test_rows_are_kept_in_order_replaced_and_shown(tmp_path, monkeypatch):
-    for place in ("bench.record.RESULTS", "bench.recall.RESULTS", "bench.markdown.RESULTS"):
+    for place in ("bench.record.RESULTS", "bench.recall.__main__.RESULTS", "bench.markdown.RESULTS"):
         monkeypatch.setattr(place, tmp_path)
     slow = without_figures(
         Method("FAISS", "LSQ24x8", 24, "LSQ{B}x8"),

@@ -1,6 +1,6 @@
 """Progressive search: plane one of RaBitQ codes, then all bits of the candidates, beside a scan of all bits.
 
-    python -m bench.recall_progressive
+    python -m bench.recall.progressive
 
 On the rows and queries of `bench.recall`. Bytes read are those of the planes that are scanned, and of all
 planes of the candidates. Writes bench/results/recall_progressive.csv; the exit status is 1 when no search of
@@ -20,7 +20,7 @@ from torch import Tensor
 
 import gpuzip
 from bench.peers import same_threads
-from bench.recall_rows import Data, K, Row
+from bench.recall.rows import Data, K, Row
 from bench.record import show, write
 from gpuzip import Codes, RaBitQuantizer
 

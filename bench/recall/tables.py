@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.markdown import Row, as_bytes, as_seconds, measured, read, table
-from bench.recall_targets import best
+from bench.recall.targets import best
 
 
 def best_per_byte() -> list[str]:

@@ -21,9 +21,9 @@ from functools import partial
 from bench import record
 from bench.markdown import RESULTS, ROOT, read
 from bench.peers import same_threads
-from bench.recall_methods import SIZES, Method, methods
-from bench.recall_rows import Data, Row, measured, without_figures
-from bench.recall_targets import gaps, missed
+from bench.recall.methods import SIZES, Method, methods
+from bench.recall.rows import Data, Row, measured, without_figures
+from bench.recall.targets import gaps, missed
 
 #: That a method may take.
 MINUTES = 6

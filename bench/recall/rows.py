@@ -13,9 +13,9 @@ from torch import Tensor
 
 import gpuzip
 from bench.measure import PeakMemory
-from bench.recall_bound import cosine_bound
-from bench.recall_coders import Coder
-from bench.recall_methods import Method
+from bench.recall.bound import cosine_bound
+from bench.recall.coders import Coder
+from bench.recall.methods import Method
 from examples.sample import load_large
 from gpuzip._core.quality import QualityMeter
 

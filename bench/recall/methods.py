@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gpuzip
-from bench.recall_coders import Coder, Faiss, Gpuzip
+from bench.recall.coders import Coder, Faiss, Gpuzip
 
 #: Bytes a vector that the table is about.
 SIZES = (24, 48, 96, 192, 384)

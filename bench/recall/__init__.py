@@ -1,0 +1,1 @@
+"""Recall per byte on real embeddings, gpuzip beside FAISS: `python -m bench.recall`."""
