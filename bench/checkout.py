@@ -1,13 +1,24 @@
-"""Which source a number was measured with."""
+"""The checkout: its results, and which source a number was measured with."""
 
 from __future__ import annotations
 
+import csv
 import subprocess
+from pathlib import Path
 
-from bench.markdown import ROOT
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+Row = dict[str, str]
 
 # What a number depends on. Results and pages change while the benchmarks run.
 _SOURCES = ["gpuzip", "kernels", "bench", "tools", "examples", ":!bench/results", ":!*.md"]
+
+
+def read(name: str) -> list[Row]:
+    """The rows of bench/results/<name>.csv."""
+    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def commit() -> str:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 import gpuzip
+from bench.checkout import ROOT
 from bench.data import D, made_blocks, sample
-from bench.markdown import ROOT
 from bench.measure import PeakMemory
 from bench.record import passed, show, write
 from gpuzip import Codes, ProductQuantizer

@@ -14,7 +14,7 @@ import sys
 
 from PIL import Image
 
-from bench.markdown import ROOT, Row, read
+from bench.checkout import ROOT, Row, read
 from bench.recall.targets import best
 
 PICTURE = ROOT / "docs" / "images" / "recall_per_byte.png"

@@ -16,8 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.checkout import commit
-from bench.markdown import RESULTS
+from bench.checkout import RESULTS, commit
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:

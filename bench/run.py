@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
-from bench.markdown import ROOT, verdict
+from bench.cells import fill
+from bench.checkout import ROOT
 from bench.record import show, write
 from examples.sample import large_dir
 
@@ -69,15 +70,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     times = ["" if row[side] is None else f"{row[side] * 1e3:,.2f}" for side in ("seconds", "peer_seconds")]
     if row["ratio"] is None:
         return [case + queries, row["peer"], *times, "", "", "", row["note"] or ""]
-    plain = verdict(row["plain_ratio"], row["peer"])[0]
-    return [
-        case + queries,
-        row["peer"],
-        *times,
-        *verdict(row["ratio"], row["peer"]),
-        plain,
-        _noise(row),
-    ]
+    ratios = fill("{ratio:x}", row), tables.faster(row["ratio"], row["peer"]), fill("{plain_ratio:x}", row)
+    return [case + queries, row["peer"], *times, *ratios, _noise(row)]
 
 
 def _noise(row: dict[str, Any]) -> str:

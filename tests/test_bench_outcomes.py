@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("faiss")
 pytest.importorskip("rich")
 
-from bench import outcome_tables, outcomes
+from bench import outcomes, tables
 from gpuzip import from_spec, recall
 from gpuzip.choose import by_outcome
 from tests.test_outcome import few_families
@@ -55,7 +55,7 @@ def test_each_target_is_measured_as_it_was_asked_for(judge, target):
 def test_a_row_of_the_table(judge, monkeypatch):
     row = outcomes.measured("some rows", judge, {"min_cosine": 0.98})
     stamp = dict.fromkeys(("date", "cpu", "threads", "torch", "faiss", "python", "commit"), "x")
-    monkeypatch.setattr(outcome_tables, "read", lambda name: [{k: str(v) for k, v in (row | stamp).items()}])
-    heads, _, line, *_ = outcome_tables.outcomes()
+    monkeypatch.setattr(tables, "read", lambda name: [{k: str(v) for k, v in (row | stamp).items()}])
+    heads, _, line, *_ = tables.outcomes()
     assert heads.startswith("| 1,500 rows | asked for | chosen |")
     assert line.startswith(f"| some rows, 48 columns | min_cosine 0.98 | `{row['codec']}` | 0.")

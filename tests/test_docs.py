@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gpuzip
-from bench import markdown, pareto, tables
+from bench import checkout, pareto, tables
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -78,7 +78,7 @@ def test_the_demo_prints_what_is_shown(tmp_path):
 
 def test_tables_and_the_picture_are_those_of_the_results():
     assert tables.renew(check=True) == []
-    assert pareto.is_of(markdown.read("recall"))
+    assert pareto.is_of(checkout.read("recall"))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.markdown import RESULTS
+from bench.checkout import RESULTS
 from gpuzip.ops import OPS
 from tools.roof import floors
 from tools.roof.cases import bound, cases, present, tasks, traffic

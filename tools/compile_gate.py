@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 
 import triton
 
-from bench.markdown import RESULTS
+from bench.checkout import RESULTS
 from gpuzip.ops import OPS
 from tools.gate import machine_code, meant, model, pipes, sass, table, workers
 from tools.gate.build import Built, build

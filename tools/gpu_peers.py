@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.columns import aligned
 from gpuzip import ProductQuantizer
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, assign, topk
 from gpuzip.training.kmeans import kmeans
+from tools.columns import aligned
 from tools.races import Call, Race, torch_races
 from tools.roof.cases import floats, integers
 from tools.roof.results import Row, append, folder, stamp, text

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bench.markdown import RESULTS, ROOT, Row
+from bench.checkout import RESULTS, ROOT, Row
 from tools.roof import floors
 from tools.roof.cases import cases
 from tools.roof.floors import H200, Floor

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from bench.columns import aligned
 from gpuzip.ops import OPS
+from tools.columns import aligned
 from tools.roof import worker
 from tools.roof.answers import judged
 from tools.roof.cases import Case, Task, bound, cases, present, tasks, traffic

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench import record
-from bench.markdown import RESULTS, ROOT, read
+from bench.checkout import RESULTS, ROOT, read
 from bench.peers import same_threads
 from bench.recall.methods import SIZES, Method, methods
 from bench.recall.rows import Data, Row, measured, without_figures

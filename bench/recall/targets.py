@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.markdown import Row
+from bench.checkout import Row
 
 #: At 48 bytes. MARGIN: of recall@10 above PLAIN. FASTER: training, times.
 OURS, TRAINED, PLAIN = "ProductQuantizer(m=48, rotation='opq')", "OPQ48,PQ48x8np", "PQ48x8np"

@@ -27,12 +27,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.columns import aligned
-from bench.markdown import ROOT, table
+from bench.cells import lines as markdown
+from bench.checkout import ROOT
 from gpuzip import Codes, ProductQuantizer
 from gpuzip._core import device
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS
+from tools.columns import aligned
 from tools.roof.floors import H200
 
 PAGE = ROOT / "tools" / "README.md"
@@ -192,7 +193,7 @@ def _lines(recorder: _Recorder, Q: int, metric: str) -> Iterator[list[str]]:
 
 def written(page: str, found: list[list[str]]) -> str:
     """The page with these lines in its place for them."""
-    body = "\n".join(table(HEADS, found))
+    body = "\n".join(markdown(" | ".join(HEADS), map(" | ".join, found)))
     return _PLACE.sub(lambda place: f"{place[1]}{body}\n{place[2]}", page)
 
 

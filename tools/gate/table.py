@@ -9,7 +9,7 @@ from pathlib import Path
 
 import triton
 
-from bench.columns import aligned
+from tools.columns import aligned
 from tools.gate.model import Time
 from tools.gate.rows import TARGETS, Row
 

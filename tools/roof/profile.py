@@ -18,7 +18,7 @@ import sys
 
 import torch
 
-from bench.markdown import RESULTS
+from bench.checkout import RESULTS
 from gpuzip.ops import OPS
 from tools.roof.cases import Case, bound, cases, present
 from tools.roof.results import Row, folder

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 import triton
 
-from bench.checkout import commit
-from bench.markdown import RESULTS
+from bench.checkout import RESULTS, commit
 from tools.roof.cases import Case, Task
 from tools.roof.floors import Roofs
 from tools.roof.timing import Time, query_gpu
