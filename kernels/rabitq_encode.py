@@ -24,13 +24,13 @@ from triton.language.extra.cuda import libdevice
 from ._launch import compile_target
 
 
-def _tile(D: int) -> tuple[int, int, int]:
-    """(BN, BD, warps): rows, values of each at a time, 4 per lane (wide rows 2), up to 48 of a row per lane.
+def _tile(D: int, target: str = "") -> tuple[int, int, int]:
+    """(BN, BD, warps): rows, values of each at a time, 4 per lane, up to 48 of a row per lane.
 
-    With 64 per lane, or 4 values of a wide row at a time, one triton or the other spills on sm_80.
+    With 64 per lane one triton or the other spills; on sm_80 also with 4 values of a wide row at a time.
     """
     wide = min(4096, triton.next_power_of_2(triton.cdiv(D, 12 if D <= 8192 else 8)))
-    sizes = ((4, 32, 1), (2, 64, 1), (1, 128, 1), (1, wide, wide // 64))
+    sizes = ((4, 32, 1), (2, 64, 1), (1, 128, 1), (1, wide, wide // (64 if target == "cuda 80" else 128)))
     return next((size for size in sizes if 12 * size[1] >= D), sizes[-1])
 
 
@@ -197,7 +197,7 @@ def rabitq_encode(
         return codes, sums
     x = x if x.stride(1) == 1 else x.contiguous()
     coarse, fine = coarse.contiguous(), fine.contiguous()
-    BN, BD, warps = tile or _tile(D)
+    BN, BD, warps = tile or _tile(D, compile_target())
     # rounding down is an instruction of NVIDIA's
     down = compile_target().startswith("cuda")
     _rabitq_encode[(triton.cdiv(N, BN),)](
