@@ -1,4 +1,4 @@
-"""Hamming search of packed bits beside FAISS and USearch: pytest bench --benchmark-only -k hamming.
+"""Hamming search of packed bits beside FAISS and USearch: pytest bench --dist=no --benchmark-only -k hamming.
 
 Every case first asserts that all sides give the same distances, then times them in turns.
 """
@@ -16,11 +16,9 @@ from usearch.index import MetricKind, search
 
 from bench import agree
 from bench.conftest import Compare
-from bench.data import D, made_blocks, sample
+from bench.data import MOST_ROWS, D, made_blocks, sample
 from bench.measure import Call, affordable
 from gpuzip import BinaryQuantizer, Codes, cat
-
-_MOST_ROWS = 1_000_000
 
 
 @cache
@@ -36,12 +34,12 @@ def _values(x: Tensor, bits: int) -> Tensor:
 @cache
 def _codes(bits: int) -> Codes:
     codec = BinaryQuantizer(levels="sign").fit(_values(sample().embeddings, bits))
-    return cat([codec.encode(_values(block, bits)) for block in made_blocks(_MOST_ROWS)])
+    return cat([codec.encode(_values(block, bits)) for block in made_blocks(MOST_ROWS)])
 
 
 @pytest.mark.benchmark(group="hamming")
 @pytest.mark.parametrize("q", [1, 16, 256])
-@pytest.mark.parametrize("n", [100_000, _MOST_ROWS])
+@pytest.mark.parametrize("n", sorted({100_000, MOST_ROWS}))
 @pytest.mark.parametrize("bits", [D, 1024])
 def test_hamming(compare: Compare, bits: int, n: int, q: int) -> None:
     codes = _codes(bits)[:n]

@@ -1,4 +1,4 @@
-"""Product quantization beside FAISS and embzip's recipe: pytest bench --benchmark-only.
+"""Product quantization beside FAISS and embzip's recipe: pytest bench --dist=no --benchmark-only.
 
 Every case first asserts that both sides give the same answer, then times them in turns.
 """
@@ -18,13 +18,12 @@ from torch import Tensor
 import gpuzip
 from bench import agree
 from bench.conftest import Compare
-from bench.data import made, made_blocks, sample
+from bench.data import MOST_ROWS, made, made_blocks, sample
 from bench.measure import Call, affordable
 from bench.peers import embzip_load, embzip_save, faiss_pq
 from gpuzip import Codes, ProductQuantizer
 
 _ROWS = 20_000
-_MOST_ROWS = 1_000_000
 
 
 @cache
@@ -39,7 +38,7 @@ def _codec(m: int, nbits: int) -> ProductQuantizer:
 
 @cache
 def _codes(m: int, nbits: int) -> Codes:
-    return gpuzip.cat([_codec(m, nbits).encode(block) for block in made_blocks(_MOST_ROWS)])
+    return gpuzip.cat([_codec(m, nbits).encode(block) for block in made_blocks(MOST_ROWS)])
 
 
 @pytest.mark.benchmark(group="train")
@@ -94,7 +93,7 @@ def test_decode(compare: Compare, m: int, nbits: int) -> None:
 
 @pytest.mark.benchmark(group="search")
 @pytest.mark.parametrize("q", [1, 16, 64, 256])
-@pytest.mark.parametrize("n", [100_000, _MOST_ROWS])
+@pytest.mark.parametrize("n", sorted({100_000, MOST_ROWS}))
 @pytest.mark.parametrize(("m", "nbits"), [(48, 8), (96, 4)])
 def test_search(compare: Compare, m: int, nbits: int, n: int, q: int) -> None:
     codes, queries = _codes(m, nbits)[:n], sample().queries[:q].contiguous()

@@ -1,6 +1,6 @@
 """Scalar and binary codes beside FAISS, USearch and sentence-transformers.
 
-Run it by: pytest bench --benchmark-only -k scalar
+Run it by: pytest bench --dist=no --benchmark-only -k scalar
 
 Every case first asserts that both sides agree as far as their roundings let them, then times them in turns.
 """
@@ -20,12 +20,11 @@ from usearch.index import MetricKind, search
 import gpuzip
 from bench import agree
 from bench.conftest import Compare
-from bench.data import D, made, made_blocks, sample
+from bench.data import MOST_ROWS, D, made, made_blocks, sample
 from bench.measure import Call, affordable
 from gpuzip import BinaryQuantizer, Codes, ScalarQuantizer
 
 _ROWS = 100_000
-_MOST_ROWS = 1_000_000
 
 
 @cache
@@ -36,13 +35,13 @@ def _rows() -> Tensor:
 @cache
 def _codes() -> Codes:
     codec = ScalarQuantizer(steps=255).fit(_rows())
-    return gpuzip.cat([codec.encode(block) for block in made_blocks(_MOST_ROWS)])
+    return gpuzip.cat([codec.encode(block) for block in made_blocks(MOST_ROWS)])
 
 
 @cache
 def _int8() -> np.ndarray:
     """As USearch stores rows of length 1."""
-    return np.concatenate([(block.numpy() * 127).astype(np.int8) for block in made_blocks(_MOST_ROWS)])
+    return np.concatenate([(block.numpy() * 127).astype(np.int8) for block in made_blocks(MOST_ROWS)])
 
 
 @pytest.mark.benchmark(group="scalar encode")
@@ -73,7 +72,7 @@ def test_scalar_binary_encode(compare: Compare) -> None:
 
 @pytest.mark.benchmark(group="int8 search")
 @pytest.mark.parametrize("q", [1, 16, 256])
-@pytest.mark.parametrize("n", [100_000, _MOST_ROWS])
+@pytest.mark.parametrize("n", sorted({100_000, MOST_ROWS}))
 def test_scalar_search(compare: Compare, n: int, q: int) -> None:
     codes, queries = _codes()[:n], sample().queries[:q].contiguous()
     asked = queries.numpy()

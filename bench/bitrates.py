@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.matrices import token_matrix, word_vectors
 from bench.methods import Stored, methods
-from bench.record import passed, show, write
+from bench.record import finish
 from bench.weight_peers import version_of
 from gpuzip._core.quality import QualityMeter
 
@@ -79,23 +79,6 @@ def _rival(row: Row, rows: list[Row]) -> Row:
     return {"rival": rival, "rival_mse": best["mse"], "ok": best["mse"] <= row["mse"]}
 
 
-def _cells(row: Row) -> list[str]:
-    size = f"{row['nbytes'] if row['file_bytes'] is None else row['file_bytes']:,}"
-    took = "" if row["fit_seconds"] is None else f"{row['fit_seconds']:.1f} s"
-    verdict = "" if row["ok"] is None else passed(row["ok"])
-    quality = [f"{row['mse']:.4g}", f"{row['row_cosine']:.5f}"]
-    return [
-        f"{row['bits']}",
-        row["side"],
-        row["method"],
-        size,
-        f"{row['bits_a_value']:.3f}",
-        *quality,
-        took,
-        verdict,
-    ]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.bitrates", description=(__doc__ or "").partition("\n")[0]
@@ -105,16 +88,16 @@ def main() -> int:
     logging.disable(logging.WARNING)  # of kernels that torchao and bitsandbytes have for GPUs
     tables = {"tokens of all-MiniLM-L6-v2": token_matrix(), "word vectors": word_vectors()}
     rows = judged([row for name, x in tables.items() for row in measured(name, x[:few])])
-    if few is None:
-        write("bitrates", rows)
-    heads = ["bits", "", "method", "bytes", "bits a value", "mse", "row cosine", "fit", ""]
-    for name in tables:
-        show(name, heads, map(_cells, (row for row in rows if row["table"] == name)))
-    lost = [row for row in rows if row["ok"] is False]
-    for row in lost:
+    heads = "table | bits |  | method | bytes | bits per value | mse | row cosine | fit | "
+    cells = (
+        "{table} | {bits} | {side} | {method} | {nbytes:,} | {bits_a_value:.3f} | {mse:.4g} | "
+        "{row_cosine:.5f} | {fit_seconds:s} | {ok:ok}"
+    )
+    status = finish("bitrates", rows, heads, cells, title="Bits per value", whole=few is None)
+    for row in (row for row in rows if row["ok"] is False):
         case = f"{row['table']}: {row['side']}, {row['method']}, {row['bits_a_value']:.3f} bits"
         print(f"{case}: mse {row['mse']:.4g}, our best of as few bytes {row['rival_mse']} ({row['rival']})")
-    return 1 if lost else 0
+    return status
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ class Cell(str):
     """A value of a CSV file that formats as the number it is, `-` where there is none.
 
     Besides Python's formats: `n`, three decimals below 10 and one above; `%`, `s` and `MB` of a share, of
-    seconds and of bytes; `x`, a ratio.
+    seconds and of bytes; `x`, a ratio; `ok`, whether a target was met, nothing where there is none.
     """
 
     def __format__(self, form: str) -> str:
         if not form:
             return str(self)
+        if form == "ok":
+            return {"True": "[green]pass[/]", "False": "[red]FAIL[/]"}.get(self, "")
         if not self:
             return "-"
         value = float(self)

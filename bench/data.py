@@ -8,9 +8,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from bench.measure import is_quick
 from examples.sample import Sample, load_sample
 
 D = 384
+#: Rows that are searched at most, made of the real ones.
+MOST_ROWS = 100_000 if is_quick() else 1_000_000
 
 _NOISE = 0.3
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.matrices import made_words, token_matrix
 from bench.measure import peak_bytes, seconds
-from bench.record import passed, show, write
+from bench.record import finish
 from bench.weight_peers import smallfry_levels, version_of
 from gpuzip import LloydMaxQuantizer
 
@@ -80,25 +80,18 @@ def rows(few: int | None) -> Iterator[dict[str, Any]]:
     yield measured(words, made_words(few or ROWS), 2)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    case = f"{row['rows']:,} x {row['d']}, {row['bits']} bits"
-    times = [f"{row[name]:.2f} s" for name in ("seconds", "target_seconds", "some_seconds", "peer_seconds")]
-    errors = [f"{row[name]:.4g}" for name in ("some_mse", "peer_mse")]
-    return [case, *times, f"{row['ratio']:.1f}x", *errors, passed(row["ok"])]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.fits", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--rows", type=int, help="of each table; writes nothing")
     few = parser.parse_args().rows
-    found = list(rows(few))
-    if few is None:
-        write("fits", found)
-    heads = ["table", "fit", "target", "1M values", "scikit-learn", "ratio", "mse", "scikit-learn's", ""]
-    show("Lloyd-Max levels", heads, map(_cells, found))
-    return 0 if all(row["ok"] for row in found) else 1
+    heads = "table | fit | target | 1M values | scikit-learn | ratio | mse | scikit-learn's | "
+    cells = (
+        "{rows:,} x {d}, {bits} bits | {seconds:s} | {target_seconds:s} | {some_seconds:s} | "
+        "{peer_seconds:s} | {ratio:x} | {some_mse:.4g} | {peer_mse:.4g} | {ok:ok}"
+    )
+    return finish("fits", list(rows(few)), heads, cells, title="Lloyd-Max levels", whole=few is None)
 
 
 if __name__ == "__main__":

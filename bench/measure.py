@@ -15,11 +15,17 @@ from typing import Any
 _STATUS = Path("/proc/self/status")
 _SETTLE = 0.02  # OpenMP's threads spin for a while after a call, on cores that the other side's call needs
 _BUDGET = 10.0  # seconds for the rounds of one case
+_QUICK_BUDGET = 1.0
 _ROUNDS = 5, 25  # least and most
 _LONGEST = 10.0  # seconds a call of a peer may take
 _FEW_QUERIES = 16
 
 Call = Callable[[], Any]
+
+
+def is_quick() -> bool:
+    """Whether this is part of `python -m bench.run --quick`, which keeps no results."""
+    return bool(os.environ.get("BENCH_QUICK"))
 
 
 class PeakMemory:
@@ -112,7 +118,8 @@ def in_turns(benchmark: Any, ours: Call, peers: dict[str, Call]) -> dict[str, di
     found: dict[str, dict[str, Any]] = {
         name: {"peak_bytes": peak_bytes(call)} for name, call in peers.items()
     }
-    rounds = round(min(max(_BUDGET / (time.perf_counter() - start), _ROUNDS[0]), _ROUNDS[1]))
+    budget = _QUICK_BUDGET if is_quick() else _BUDGET
+    rounds = round(min(max(budget / (time.perf_counter() - start), _ROUNDS[0]), _ROUNDS[1]))
     times: dict[str, list[float]] = {name: [] for name in peers}
 
     def before_our_round() -> None:

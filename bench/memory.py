@@ -25,7 +25,7 @@ import gpuzip
 from bench.checkout import ROOT
 from bench.data import D, made_blocks, sample
 from bench.measure import PeakMemory
-from bench.record import passed, show, write
+from bench.record import finish
 from gpuzip import Codes, ProductQuantizer
 
 ROWS = 1_000_000
@@ -94,20 +94,6 @@ def measure(rows: int) -> list[dict[str, Any]]:
     return found
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    known = row["peak_bytes"] is not None
-    peak = f"{row['peak_bytes'] / 1e6:,.0f} MB" if known else "unknown here"
-    verdict = passed(row["ok"]) if known else ""
-    return [
-        row["task"],
-        f"{row['rows']:,}",
-        peak,
-        f"{LIMIT / 1e6:,.0f} MB",
-        f"{row['seconds']:.1f} s",
-        verdict,
-    ]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=ROWS)
@@ -118,11 +104,10 @@ def main() -> int:
         _child(chosen.task, chosen.folder)
         return 0
     rows = measure(chosen.rows)
-    if chosen.rows == ROWS:
-        write("memory", rows)
-    heads = ["task", "rows", "peak memory", "limit", "time", ""]
-    show(f"Peak memory, {D} columns, m={_M}, nbits={_NBITS}", heads, map(_cells, rows))
-    return 1 if any(row["ok"] is False for row in rows) else 0
+    title = f"Peak memory, {D} columns, m={_M}, nbits={_NBITS}"
+    heads = "task | rows | peak memory | limit | time | "
+    cells = "{task} | {rows:,} | {peak_bytes:MB} | {limit_bytes:MB} | {seconds:s} | {ok:ok}"
+    return finish("memory", rows, heads, cells, title=title, whole=chosen.rows == ROWS)
 
 
 if __name__ == "__main__":

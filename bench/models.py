@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import gpuzip
 from bench.data import sample
-from bench.record import show, write
+from bench.record import finish
 from examples.make_sample import BATCH, load_encoder
 from gpuzip.nn import quantize_embeddings_
 
@@ -89,12 +89,6 @@ def embedded(model: Any, texts: list[str]) -> Tensor:
     return rows
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    sizes = [f"{row[side] / 1e6:.2f} MB" for side in ("bytes_before", "bytes_after", "model_bytes")]
-    cosines = [f"{row[name]:.4f}" for name in ("table_cosine", "text_cosine", "query_cosine")]
-    return [f"{row['bits']}", row["tables"], *sizes, *cosines, f"{row['recall']:.3f}"]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.models", description=(__doc__ or "").partition("\n")[0]
@@ -102,21 +96,13 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=TEXTS)
     texts = parser.parse_args().texts
     rows = list(measured(load_encoder(), texts))
-    if texts == TEXTS:
-        write("models", rows)
-    heads = [
-        "bits",
-        "tables",
-        "before",
-        "after",
-        "model",
-        "table's cosine",
-        "texts'",
-        "queries'",
-        f"recall@{K}",
-    ]
-    show(f"all-MiniLM-L6-v2, {texts:,} texts, {rows[0]['queries']} queries", heads, map(_cells, rows))
-    return 0
+    heads = "bits | tables | before | after | model | table's cosine | texts' | queries' | recall@10"
+    cells = (
+        "{bits} | {tables} | {bytes_before:MB} | {bytes_after:MB} | {model_bytes:MB} | {table_cosine:.4f} | "
+        "{text_cosine:.4f} | {query_cosine:.4f} | {recall:.3f}"
+    )
+    title = f"all-MiniLM-L6-v2, {texts:,} texts, {rows[0]['queries']} queries"
+    return finish("models", rows, heads, cells, title=title, whole=texts == TEXTS)
 
 
 if __name__ == "__main__":

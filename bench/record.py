@@ -6,7 +6,7 @@ import csv
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,29 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.cells import fill
 from bench.checkout import RESULTS, commit
+from bench.measure import is_quick
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
-    """Replace bench/results/<name>.csv; git keeps the older ones."""
-    put(name, [stamped(row) for row in rows])
+    """Replace bench/results/<name>.csv, unless the run is a quick one; git keeps the older ones."""
+    if not is_quick():
+        put(name, [stamped(row) for row in rows])
+
+
+def finish(
+    name: str, rows: list[dict[str, Any]], heads: str, cells: str, *, title: str, whole: bool = True
+) -> int:
+    """Show the rows and keep them; the exit status, 1 where one has missed its target.
+
+    whole: False where they are of fewer rows than the results. Those are not kept, and no target fails.
+    """
+    show(title, heads, cells, rows)
+    if not whole or is_quick():
+        return 0
+    write(name, rows)
+    return int(any(row.get("ok") is False for row in rows))
 
 
 def stamped(row: dict[str, Any]) -> dict[str, str]:
@@ -65,15 +82,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def show(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    table = Table(*heads, title=title, title_justify="left")
+def show(title: str, heads: str, cells: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table on the screen. Heads and cells are forms as those of `bench.tables`."""
+    table = Table(*heads.split(" | "), title=title, title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*fill(cells, row).split(" | "))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def passed(ok: bool) -> str:
-    return "[green]pass[/]" if ok else "[red]FAIL[/]"
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bench.measure import Call, peak_bytes, seconds
 from bench.peers import same_threads
-from bench.record import passed, show, write
+from bench.record import finish
 from gpuzip import Rotation
 from gpuzip.rotations.drawn import hadamard
 
@@ -83,12 +83,6 @@ def _raced(
     }
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    times = [f"{row[name] * 1e3:.1f} ms" for name in ("seconds", "peer_seconds")]
-    case = f"{row['kind']}, {row['rows']:,} x {row['d']}"
-    return [case, row["peer"], *times, f"{row['ratio']:.2f}x", passed(row["ok"])]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.rotations", description=(__doc__ or "").partition("\n")[0]
@@ -97,10 +91,9 @@ def main() -> int:
     few = parser.parse_args().rows
     same_threads()
     found = [row for d, n in ROWS.items() for row in measured(d, few or n)]
-    if few is None:
-        write("rotations", found)
-    show("Rotations", ["case", "beside", "gpuzip", "theirs", "ratio", ""], map(_cells, found))
-    return 0 if all(row["ok"] for row in found) else 1
+    heads = "case | beside | gpuzip | theirs | ratio | "
+    cells = "{kind}, {rows:,} x {d} | {peer} | {seconds:s} | {peer_seconds:s} | {ratio:x} | {ok:ok}"
+    return finish("rotations", found, heads, cells, title="Rotations", whole=few is None)
 
 
 if __name__ == "__main__":

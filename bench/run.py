@@ -1,10 +1,12 @@
 """Run the benchmarks, keep their rows in bench/results, and renew the tables of README and docs.
 
-    python -m bench.run [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
+    python -m bench.run [--quick]
+                        [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
                         [outcomes] [bitrates] [fits] [models] [sizes]
 
 Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
-or misses a target; the tables are then left as they were.
+or misses a target; the tables are then left as they were. --quick takes fewer rows and rounds, ten minutes at
+most in all: it shows what it measured, keeps nothing, and no target fails.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
-from bench.cells import fill
 from bench.checkout import ROOT
-from bench.record import show, write
+from bench.measure import is_quick
+from bench.record import show, stamped, write
 from examples.sample import large_dir
 
 
@@ -32,15 +34,15 @@ def speeds(name: str) -> int:
     """The pytest benchmarks of some files; <name>.csv when all passed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speed.json")
-        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--benchmark-only"]
+        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--dist=no", "--benchmark-only"]
         command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode
         if failed:
             return 1
         rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
     write(name, rows)
-    heads = ["case", "beside", "gpuzip ms", "theirs ms", "ratio", "faster", "without numba", "note"]
-    show("Speed", heads, map(_cells, rows))
+    shown = (tables.race(text) | {"noise": _noise(row)} for row in rows for text in [stamped(row)])
+    show("Speed", f"{tables.RACE_HEADS} | ", f"{tables.RACE_CELLS} | {{noise}}", shown)
     return 0
 
 
@@ -64,18 +66,10 @@ def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    case = f"{row['group']} {row['rows']:,} {tables.setting(row)}"
-    queries = f" Q={row['queries']}" if row["queries"] else ""
-    times = ["" if row[side] is None else f"{row[side] * 1e3:,.2f}" for side in ("seconds", "peer_seconds")]
-    if row["ratio"] is None:
-        return [case + queries, row["peer"], *times, "", "", "", row["note"] or ""]
-    ratios = fill("{ratio:x}", row), tables.faster(row["ratio"], row["peer"]), fill("{plain_ratio:x}", row)
-    return [case + queries, row["peer"], *times, *ratios, _noise(row)]
-
-
 def _noise(row: dict[str, Any]) -> str:
     """Medians and minima that tell different stories mean that something else was running."""
+    if row["ratio"] is None:
+        return ""
     low, high = sorted((row["ratio"], row["least_ratio"]))
     return f"noisy: {row['least_ratio']:.2f}x by the minima" if high > 1.25 * low else ""
 
@@ -88,7 +82,7 @@ def _warn_of_load() -> None:
 
 def _is_possible(kind: str) -> bool:
     """Whether the packages of a kind, and its rows, are there; says so where they are not."""
-    if kind in OF_LARGE_SET and not (large_dir() / "manifest.json").is_file():
+    if kind in OF_LARGE_SET and not is_quick() and not (large_dir() / "manifest.json").is_file():
         print(f"{kind} is left out: it needs the large set: python -m examples.make_sample --large")
         return False
     missing = [package for package in NEEDS.get(kind, ()) if find_spec(package) is None]
@@ -99,6 +93,7 @@ def _is_possible(kind: str) -> bool:
 
 def _module(name: str) -> int:
     command = [sys.executable, "-m", f"bench.{PARTS.get(name, name)}"]
+    command += QUICK.get(name, []) if is_quick() else []
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
@@ -128,6 +123,16 @@ MODULES = (
     "models",
     "sizes",
 )
+#: What makes a quick run of a kind: fewer rows, or only some methods. `is_quick` sees to the others.
+QUICK = {
+    "memory": ["--rows", "100000"],
+    "rag": ["--rows", "20000"],
+    "recall": ["Quantizer(m=48)", "m=48, rotation='balanced'", "RaBit", "FAISS: PQ", "--size", "48"],
+    "outcomes": ["--rows", "2000"],
+    "bitrates": ["--rows", "2000"],
+    "fits": ["--rows", "20000"],
+    "models": ["--texts", "200"],
+}
 #: Modules that are part of a folder.
 PARTS = {"recall_progressive": "recall.progressive"}
 KINDS = {name: partial(speeds, name) for name in SPEEDS}
@@ -137,18 +142,26 @@ KINDS |= {name: partial(_module, name) for name in MODULES}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
     parser.add_argument("kinds", nargs="*", metavar="|".join(KINDS), help="only these")
-    chosen = parser.parse_args().kinds or list(filter(_is_possible, KINDS))
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds; keeps nothing")
+    asked = parser.parse_args()
+    if asked.quick:
+        os.environ["BENCH_QUICK"] = "1"  # of the processes that run them, too
+    chosen = asked.kinds or list(filter(_is_possible, KINDS))
     unknown = sorted(set(chosen) - set(KINDS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: one of {', '.join(KINDS)} is needed")
     _warn_of_load()
-    start = time.perf_counter()
-    failed = [name for name in chosen if KINDS[name]()]
-    print(f"{', '.join(chosen)}: {time.perf_counter() - start:.0f} s")
+    failed = []
+    for name in chosen:
+        start = time.perf_counter()
+        if KINDS[name]():
+            failed.append(name)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     if failed:
         print(f"failed or missed a target: {', '.join(failed)}; the tables were left as they were")
         return 1
-    tables.renew()
+    if not asked.quick:
+        tables.renew()
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.record import show, write
+from bench.record import finish
 from examples.pictures import encoded
 from examples.sample import load_sample
 from gpuzip.sizes import size_table
@@ -30,10 +30,9 @@ def measured(x: Tensor) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
+    cells = "{name} | {values:,} | {codec:,} | {overhead:,} | {nbytes:,}"
     rows = list(measured(load_sample().embeddings))
-    show("Bytes", ["", *_COUNTS], ([row["name"], *(f"{row[c]:,}" for c in _COUNTS)] for row in rows))
-    write("sizes", rows)
-    return 0
+    return finish("sizes", rows, " | values | codec | overhead | nbytes", cells, title="Bytes")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def quality() -> Lines:
     )
 
 
-def _race(row: Row) -> dict[str, str]:
+def race(row: Row) -> dict[str, str]:
     """A row of one case and one peer; a peer that was not timed has a note of why."""
     queries = " query" if row["queries"] == "1" else " queries"
     about = {
@@ -107,16 +107,18 @@ def _race(row: Row) -> dict[str, str]:
     return row | about
 
 
+RACE_HEADS = (
+    " | beside | gpuzip | theirs | ratio | faster | ratio without numba | memory, gpuzip | memory, theirs"
+)
+RACE_CELLS = (
+    "{group}, {rows:,} rows, {setting}{asked} | {peer}{found} | {seconds:s} | {times} | "
+    "{peak_bytes:MB} | {peer_peak_bytes:MB}"
+)
+
+
 def _speed(name: str) -> Lines:
-    heads = (
-        " | beside | gpuzip | theirs | ratio | faster | ratio without numba | memory, gpuzip | memory, theirs"
-    )
-    cells = (
-        "{group}, {rows:,} rows, {setting}{asked} | {peer}{found} | {seconds:s} | {times} | "
-        "{peak_bytes:MB} | {peer_peak_bytes:MB}"
-    )
     rows = read(name)
-    return under(rows, table(heads, cells, map(_race, rows)))
+    return under(rows, table(RACE_HEADS, RACE_CELLS, map(race, rows)))
 
 
 TABLES |= {"speed": partial(_speed, "pq"), "codes": partial(_speed, "codes")}

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import gpuzip
-from bench.measure import PeakMemory
+from bench.measure import PeakMemory, is_quick
 from bench.recall.bound import cosine_bound
 from bench.recall.coders import Coder
 from bench.recall.methods import Method
-from examples.sample import load_large
+from examples.sample import load_large, load_sample
 from gpuzip._core.quality import QualityMeter
 
 Row = dict[str, Any]
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 K = 10
 
 _TRAINED = 30_000
+_QUICK_TRAINED = 6000
 _MULTIPLIER = 4
 _BLOCK = 4096
 _FIGURES = ["row_bytes", "state_bytes", "row_cosine", "recall", "rescored_recall", "metric", "train_seconds"]
@@ -45,14 +46,14 @@ class Data:
         return cls(x, queries, order[:trained].sort().values, order[trained:].sort().values)
 
     @classmethod
-    def large(cls) -> Data | None:
-        """The large set; None, and how to make it on the screen, where it is not there."""
+    def chosen(cls) -> Data | None:
+        """The large set, in a quick run the shipped one; None, and how to make it, where it is not there."""
         try:
-            sample = load_large()
+            sample, trained = (load_sample(), _QUICK_TRAINED) if is_quick() else (load_large(), _TRAINED)
         except FileNotFoundError as error:
             print(error)
             return None
-        return cls.split(sample.embeddings, sample.queries, _TRAINED)
+        return cls.split(sample.embeddings, sample.queries, trained)
 
 
 def measured(method: Method, data: Data, say: Callable[[str], None] = lambda step: None) -> Row:
