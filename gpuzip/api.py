@@ -95,32 +95,80 @@ def compress(
     importance: Importance | None = None,
     max_bits: int | None = None,
 ) -> Codes | MixedCodes | tuple[Codes, Table]:
-    """Train a quantizer on x and encode x with it: by product quantization, or whichever reaches an outcome.
+    """Compress x: by product quantization, or by the codec that meets a size or a quality.
 
-    x: (N, D) float tensor, array or memory map. m: sub-quantizers, by default the divisor of D
-    nearest D // 16. nbits: bits for each, 1 to 16, by default 4; there must be 2**nbits rows. pad: allow m
-    that does not divide D. The same seed gives the same bytes.
+    Parameters
+    ----------
+    x : (N, D) float tensor, array or memory map
+        Rows to compress.
+    m : int, optional
+        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
+    nbits : int, default 4
+        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
+    pad : bool, default False
+        Allow an m that does not divide D.
+    seed : int, default 0
+        Seed of all random draws. The same seed gives the same bytes.
+    max_bytes : int or str, optional
+        Upper bound on the saved file, with its header and codec: bytes, or text such as "20MB".
+        Never exceeded.
+    bits_per_dim : float, optional
+        Upper bound on the codes alone, in bits per value, up to 8; may be a fraction.
+        The codec may add up to 10 % (or a small fixed size).
+    ratio : float, optional
+        Least ratio of the bytes of x to the bytes of the file.
+    min_cosine : float, optional
+        Least mean cosine between rows and their decoded forms.
+    min_recall : float, optional
+        Least mean share of the k nearest rows that a search finds.
+    k : int, default 10
+        Number of neighbours that recall counts.
+    metric : str, default "cosine"
+        Metric of the search that recall is measured on.
+    rescore : bool, default False
+        Measure recall of a search with `rescore=x`, which reads x beside the codes.
+    for_ : {"search", "storage"}, optional
+        Choose, within a size, the codes of highest recall ("search") or of least error ("storage").
+        Default: "storage" where no recall is asked for.
+    return_table : bool, default False
+        Return (codes, table), where the table lists every codec that was tried.
+    importance : (N,) array of numbers, 0 or more, optional
+        Weight per row, such as a word's frequency; needs max_bytes or bits_per_dim.
+        Rows of higher importance get more bits, for the least weighted error within the budget for all rows.
+    max_bits : int, default 8
+        Most bits per value with importance; the least is 1/4.
 
-    An outcome instead, limits of size and floors of quality, alone or together:
-    max_bytes: of the saved file, with its header and codec, a number or text such as "20MB"; never exceeded.
-    ratio: of the bytes of x to those of the file. bits_per_dim: of the codes alone, up to 8, also a fraction;
-    their codec then takes a tenth of that or little.
-    min_cosine: of rows and their decoded forms, on average. min_recall: share of the k nearest rows, by the
-    metric, that a search finds, on average; rescore: of one with `rescore=x`, which reads x beside the codes.
-    for_: "search", so that of codes within a size those of the best recall are taken, or "storage", of the
-    least error, which is the default where no recall is asked for.
-    A grid of codecs is tried: a fifth of the rows (4,000 at most) is held out, the others (131,072 at most)
-    train each codec, and what it does to those that it has not seen is measured, recall with them as queries.
-    The cheapest is taken that is 95 % sure to reach the floors, or the best within the size. With a size
-    alone no other rows matter, and none is held out.
-    `why` of the codes says what was chosen; its codec's `held_out` has the measures, and files keep them.
-    return_table: return (codes, table), with all that was tried.
-    Up to a minute for 20,000 x 384, on two cores (bench/results/outcomes.csv).
+    Returns
+    -------
+    Codes, MixedCodes or (Codes, Table)
+        MixedCodes with importance: groups of rows of equal bits, in Lloyd-Max codes.
+        (Codes, Table) with return_table.
 
-    importance: (N,) numbers of 0 or more, such as frequencies, with max_bytes or bits_per_dim: rows of more
-    importance have more bits, from 1/4 to max_bits, for the least error weighted by it, in groups of equal
-    bits of Lloyd-Max codes; the budget holds for all. Source: smallfry's memory budget, by word frequency.
-    Raises GpuzipError where a target can't be reached, and names what can; or comes with m, nbits or pad.
+    Raises
+    ------
+    GpuzipError
+        If a target cannot be reached; the message names what can be. If a target comes with m, nbits or pad.
+
+    Notes
+    -----
+    Limits on size and floors on quality may be combined. A grid of codecs is tried: a fifth of the rows (at
+    most 4,000) is held out, and the others (at most 131,072) train each codec. Quality is measured on the
+    held-out rows, which are also the queries for recall. The cheapest codec that is 95 % sure to reach the
+    floors is chosen, or the best one within the size. No rows are held out where only a size is given and
+    recall does not matter.
+
+    `why` of the codes says what was chosen. `held_out` of their codec has the measures, and files keep them.
+    A run takes up to a minute for 20,000 x 384 on two cores (bench/results/outcomes.csv).
+
+    Budgets by importance follow smallfry's memory budget by word frequency.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> codes = gpuzip.compress(x, m=8, nbits=4)
+    >>> codes.shape, codes.codec.code_size
+    ((256, 32), 4)
     """
     who = "compress"
     given = given_of(
@@ -163,11 +211,35 @@ def _for_outcome(who: str, x: Matrix, asked: Asked, in_table: bool, seed: int) -
 
 
 def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> Table:
-    """What sizes cost what quality on x: six codecs of each family of the grid, measured as `compress` does.
+    """Measure size against quality on x, for six codecs of each family of the grid.
 
-    x: (N, D), 100 rows or more. Rows of the table come by their bytes, with cosine, recall@k with and
-    without rescoring, and whether they are on the front: none has as much recall in fewer bytes. print()
-    shows them, `to_arrow` gives a pyarrow.Table. Some minutes for 40,000 x 384 on two cores.
+    Parameters
+    ----------
+    x : (N, D) float tensor, array or memory map
+        Rows to compress; at least 100.
+    k : int, default 10
+        Number of neighbours that recall counts.
+    metric : str, default "cosine"
+        Metric of the search that recall is measured on.
+    seed : int, default 0
+        Seed of all random draws.
+
+    Returns
+    -------
+    Table
+        One entry per codec, sorted by bytes: cosine, recall@k with and without rescoring, and whether it is
+        on the front (no other codec has as much recall in fewer bytes). print() shows the table; `to_arrow`
+        returns a pyarrow.Table.
+
+    Notes
+    -----
+    Measures as `compress` does. Takes some minutes for 40,000 x 384 on two cores.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(20_000, 384)
+    >>> print(gpuzip.pareto(x))  # doctest: +SKIP
     """
     who = "pareto"
     rows = Rows(who, x)
@@ -180,10 +252,39 @@ def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> C
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:
-    """What x looks like after compression: train, encode and decode in one call.
+    """Compress x and decode it again, in one call (a round trip: embzip's function).
 
-    (N, D) -> (N, D) on the same device and of the same dtype. Arguments as in `compress`.
+    `gpuzip.quantize_embeddings` makes sentence-transformers' byte formats instead, and
+    `gpuzip.nn.quantize_embeddings_` compresses the tables of a model in place.
+
+    Parameters
+    ----------
+    x : (N, D) float tensor, array or memory map
+        Rows to compress.
+    m : int, optional
+        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
+    nbits : int, default 4
+        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
+    pad : bool, default False
+        Allow an m that does not divide D.
+    seed : int, default 0
+        Seed of all random draws.
+
+    Returns
+    -------
+    (N, D) tensor
+        The decoded rows, on the device and in the dtype of x.
+
+    Notes
+    -----
     Source: embzip's function of this name.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.quantize(x, m=8).shape
+    torch.Size([256, 32])
     """
     return _by_product(x, m, nbits, pad, seed).decode()
 
@@ -197,10 +298,40 @@ def save(
     pad: bool = False,
     seed: int = 0,
 ) -> FileInfo:
-    """Compress x into one file, measure what that did to it, and stamp the measure in the file.
+    """Compress x into one file, and store in the file how well it decodes.
 
-    Parent folders are made; an older file at `path` is replaced whole or, on any error, kept.
-    print() of the result shows sizes, ratio and cosine. Arguments as in `compress`.
+    Parameters
+    ----------
+    x : (N, D) float tensor, array or memory map
+        Rows to compress.
+    path : str or path-like
+        File to write. Parent folders are made.
+    m : int, optional
+        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
+    nbits : int, default 4
+        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
+    pad : bool, default False
+        Allow an m that does not divide D.
+    seed : int, default 0
+        Seed of all random draws. The same seed gives the same bytes.
+
+    Returns
+    -------
+    FileInfo
+        The header of the file. print() shows sizes, ratio and cosine.
+
+    Notes
+    -----
+    An older file at `path` is replaced whole, or kept on any error.
+
+    Examples
+    --------
+    >>> import gpuzip, pathlib, tempfile, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     info = gpuzip.save(x, pathlib.Path(folder) / "x.ezip", m=8)
+    >>> info.n, info.d
+    (256, 32)
     """
     check_target(path)  # before a long training, not after it
     return _by_product(x, m, nbits, pad, seed).save(path, x)
@@ -209,26 +340,115 @@ def save(
 def load(
     path: str | os.PathLike[str], device: torch.device | str = "cpu", *, min_cosine: float | None = None
 ) -> Tensor:
-    """The rows of a compressed file, (N, D) in the dtype they were saved from. Every checksum is verified.
+    """Decode all rows of a compressed file, after verifying every checksum.
 
-    min_cosine: as in `open`.
+    Parameters
+    ----------
+    path : str or path-like
+        File that `save` or `Codes.save` wrote.
+    device : torch.device or str, default "cpu"
+        Device to decode on.
+    min_cosine : float, optional
+        Least mean cosine between rows and their source, as in `open`.
+
+    Returns
+    -------
+    (N, D) tensor
+        The decoded rows, in the dtype they were saved from.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a gpuzip file, is damaged, or is newer than this version.
+    QualityError
+        If the file is worse than min_cosine, or its quality was not measured.
+
+    Examples
+    --------
+    >>> import gpuzip, pathlib, tempfile, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     info = gpuzip.save(x, pathlib.Path(folder) / "x.ezip", m=8)
+    ...     y = gpuzip.load(info.path)
+    >>> y.shape
+    torch.Size([256, 32])
     """
     return _open(path, verify=True, min_cosine=min_cosine).to(device).decode()
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None) -> Codes:
-    """The codes of a file, mapped: only rows that are touched are read.
+    """Open the codes of a file, mapped: only rows that are touched are read.
 
-    The header and the codec are checked; the codes only with verify=True, which reads them all.
-    min_cosine: the least mean cosine of rows with their source that will do, as stamped in the file. A worse
-    file, or one that was saved without its rows, raises QualityError before its codes are read.
-    `open_mixed` reads the folders of MixedCodes.
+    Parameters
+    ----------
+    path : str or path-like
+        File that `save` or `Codes.save` wrote.
+    verify : bool, default False
+        Check the codes too, which reads them all. The header and the codec are always checked.
+    min_cosine : float, optional
+        Least mean cosine between rows and their source, as stored in the file.
+
+    Returns
+    -------
+    Codes
+        The codes, mapped from the file.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a gpuzip file, is damaged, or is newer than this version.
+    QualityError
+        If the file is worse than min_cosine, or was saved without its rows. Raised before its codes are read.
+
+    See Also
+    --------
+    open_mixed : Open the folders of MixedCodes.
+
+    Examples
+    --------
+    >>> import gpuzip, pathlib, tempfile, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     info = gpuzip.save(x, pathlib.Path(folder) / "x.ezip", m=8)
+    ...     shape = gpuzip.open(info.path).shape
+    >>> shape
+    (256, 32)
     """
     return _open(path, verify=verify, min_cosine=min_cosine)
 
 
 def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCodes:
-    """The codes of a folder that `MixedCodes.save` wrote, mapped. Checks as `open` does, and all is there."""
+    """Open the codes of a folder that `MixedCodes.save` wrote, mapped.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Folder that `MixedCodes.save` wrote.
+    verify : bool, default False
+        Check the codes too, which reads them all. Headers and codecs are always checked, and that no file is
+        missing.
+
+    Returns
+    -------
+    MixedCodes
+        The codes, mapped from the files of the folder.
+
+    Raises
+    ------
+    FormatError
+        If a file of the folder is missing, is damaged, or belongs to another folder.
+
+    Examples
+    --------
+    >>> import gpuzip, pathlib, tempfile, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> codes = gpuzip.compress(x, bits_per_dim=2, importance=torch.arange(256.0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = codes.save(pathlib.Path(folder) / "x")
+    ...     shape = gpuzip.open_mixed(pathlib.Path(folder) / "x").shape
+    >>> shape
+    (256, 32)
+    """
     return read_folder(path, KIND, _mixed, verify=verify)
 
 
@@ -247,7 +467,28 @@ def _mixed(folder: Folder) -> MixedCodes:
 
 
 def info(path: str | os.PathLike[str]) -> FileInfo:
-    """What a file holds and how good it is, from its header alone."""
+    """Read the header of a file: what it holds and how good it is.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File that `save` or `Codes.save` wrote.
+
+    Returns
+    -------
+    FileInfo
+        The header. Codes are not read.
+
+    Examples
+    --------
+    >>> import gpuzip, pathlib, tempfile, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = gpuzip.save(x, pathlib.Path(folder) / "x.ezip", m=8).path
+    ...     info = gpuzip.info(path)
+    >>> info.codec, info.dtype
+    ('pq', torch.float32)
+    """
     return read_info(path)
 
 

@@ -22,38 +22,69 @@ Labelled = Codes | Mapping[Any, Any]
 def most_similar(
     item: Any, codes: Labelled, k: int = 10, labels: Sequence[Any] | None = None, metric: str = "cosine"
 ) -> list[tuple[Any, float]]:
-    """The k vectors most similar to one of them: (label, score) pairs, the item itself first, then the best.
+    """Find the k vectors most similar to one of them: the item itself first, then the best.
 
-    item: a label, or the number of a row; of equal labels the first is meant.
-    codes: Codes, whose decoded row is the query; or a dict of vectors by label, each of D floats, integers
-    or bools, as lists, arrays or tensors.
-    labels: of the rows of Codes, N of them; without, numbers stand for rows.
-    metric: "cosine", "ip" or "l2", of binary codes "hamming" too; scores as `Codes.search` gives them. By
-    "ip" a longer vector may score higher than the item, and still comes after it.
-    Of equal scores the first row comes first.
-    Vectors of uint8 are taken as they are: where 0 stands for a negative number, cosines are all near 1.
-    Codes of a `ScalarQuantizer` are scored by what they stand for.
-    Raises GpuzipError for an unknown label, naming the nearest, and for vectors of different lengths.
+    Parameters
+    ----------
+    item : label or int
+        A label, or the number of a row. Among equal labels the first is meant.
+    codes : Codes or dict
+        Codes, whose decoded row is the query; or a dict of vectors by label, each of D floats, integers or
+        bools, as lists, arrays or tensors.
+    k : int, default 10
+        Number of pairs to return.
+    labels : sequence of N labels, optional
+        Labels of the rows of Codes. Without them, row numbers are the labels.
+    metric : {"cosine", "ip", "l2", "hamming"}, default "cosine"
+        Scores are those of `Codes.search`; "hamming" is for binary codes.
+
+    Returns
+    -------
+    list of (label, score)
+        Among equal scores the first row comes first.
+
+    Raises
+    ------
+    GpuzipError
+        If the label is unknown (the message names the nearest), or vectors have different lengths.
+    DtypeError
+        If codes is neither Codes nor a dict.
+
+    Notes
+    -----
+    By "ip" a longer vector may score higher than the item, and still comes after it. Vectors of uint8 are
+    taken as they are: where 0 stands for a negative number, cosines are all near 1. Codes of a
+    `ScalarQuantizer` are scored by their decoded values.
+
+    Examples
+    --------
+    >>> import gpuzip
+    >>> gpuzip.most_similar("a", {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [1.0, 0.0]}, k=2)
+    [('a', 1.0), ('c', 1.0)]
     """
     who = "most_similar"
     k = whole(who, "k", k)
     if isinstance(codes, Codes):
         names = list(labels) if labels is not None else None
         if names is not None and len(names) != len(codes):
-            raise GpuzipError(f"{who}: {len(names)} labels came for {len(codes)} codes, one each is needed.")
+            raise GpuzipError(
+                f"{who}: labels must be one per row of codes; got {len(names)} labels for {len(codes)} rows."
+            )
         row = _row(who, item, names, len(codes))
         ids, scores = _of_codes(codes, row, k, metric)
     elif isinstance(codes, Mapping):
         if labels is not None:
-            raise GpuzipError(f"{who}: labels came with a dict, whose keys are the labels. Omit them.")
+            raise GpuzipError(
+                f"{who}: labels must not be given with a dict, whose keys are the labels. Omit them."
+            )
         check_metric(who, metric)
         names = list(codes)
         row = _row(who, item, names, len(names))
         ids, scores = _of_rows(_matrix(who, codes), row, k, metric)
     else:
         raise DtypeError(
-            f"{who}: codes came as {type(codes).__name__}, Codes or a dict of vectors by label is needed. "
-            "Compress a matrix first, for example with gpuzip.compress."
+            f"{who}: codes must be Codes or a dict of vectors by label; got "
+            f"{type(codes).__name__}. Compress a matrix first, for example with gpuzip.compress."
         )
     return [(i if names is None else names[i], score) for i, score in zip(ids, scores, strict=True)]
 
@@ -107,7 +138,7 @@ def _matrix(who: str, vectors: Mapping[Any, Any]) -> Tensor:
         if x.ndim != 1 or (rows and len(x) != len(rows[0])):
             needed = f"({len(rows[0])},) like those before" if rows else "one dimension"
             raise GpuzipError(
-                f"{who}: the vector of {label!r} has shape {tuple(x.shape)}, {needed} is needed."
+                f"{who}: the vector of {label!r} must have shape {needed}; got {tuple(x.shape)}."
             )
         rows.append(x.detach().cpu().float())
     return Rows(who, torch.stack(rows), name="codes").block(0, len(rows))

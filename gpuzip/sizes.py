@@ -74,7 +74,7 @@ def _shape(who: str, x: Matrix | tuple[int, int]) -> tuple[int, int]:
     if isinstance(x, Tensor | np.ndarray) and len(shape) == 1:
         shape = (1, *shape)
     if not isinstance(shape, tuple | list) or len(shape) != 2:
-        raise GpuzipError(f"{who}: x is {shape!r}, rows or their shape (N, D) are needed. Pass x.shape.")
+        raise GpuzipError(f"{who}: x must be rows or their shape (N, D); got {shape!r}. Pass x.shape.")
     return whole(who, "N", shape[0]), whole(who, "D", shape[1])
 
 
@@ -93,8 +93,7 @@ def _named(who: str, codes: Codes | Mapping[str, Codes] | Sequence[Codes]) -> Ma
         named = {}
     if not named or not all(isinstance(some, Codes) for some in named.values()):
         raise GpuzipError(
-            f"{who}: codes is a {type(codes).__name__}, Codes or a list or mapping of them are needed. "
-            "Pass at least one."
+            f"{who}: codes must be Codes, or a list or mapping of at least one; got {type(codes).__name__}."
         )
     return named
 

@@ -30,8 +30,8 @@ def kernel(name):
     return run
 
 
-ROADS = [assign, pytest.param(lambda *args: kernel("assign")(*args), marks=needs_kernels)]
-ROAD = pytest.mark.parametrize("road", ROADS, ids=["op", "kernel"])
+PATHS = [assign, pytest.param(lambda *args: kernel("assign")(*args), marks=needs_kernels)]
+PATH = pytest.mark.parametrize("path", PATHS, ids=["op", "kernel"])
 
 
 def excess(x: Tensor, centroids: Tensor, labels: Tensor) -> Tensor:
@@ -55,15 +55,15 @@ def test_codes_are_those_of_faiss(real):
         faiss.copy_array_to_vector(centroids.numpy().ravel(), pq.centroids)
         x = real[-rows:]
         want = unpack_bits(torch.from_numpy(pq.compute_codes(x.numpy())), m, nbits)
-        for road in [encode, *([kernel("encode")] if HAS_TRITON else [])]:
-            got = unpack_bits(road(x, centroids, False), m, nbits)
+        for path in [encode, *([kernel("encode")] if HAS_TRITON else [])]:
+            got = unpack_bits(path(x, centroids, False), m, nbits)
             assert float(excess(x, centroids, got).max()) <= 1e-5
             differ += int((got != want).sum())
     assert differ <= 5e-6 * 2 * (48 * 512 + 96 * 512)
 
 
 @pytest.mark.full
-@ROAD
+@PATH
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.sampled_from([(9, 2, 5, 1), (17, 1, 16, 3), (11, 2, 37, 8), (7, 1, 4, 17)]),
@@ -73,7 +73,7 @@ def test_codes_are_those_of_faiss(real):
     outlier=st.sampled_from([1.0, 30.0, 1e3, 1e6]),
     seed=st.integers(0, 99),
 )
-def test_any_range_of_values_gives_the_nearest(road, size, scale, of_rows, offset, outlier, seed):
+def test_any_range_of_values_gives_the_nearest(path, size, scale, of_rows, offset, outlier, seed):
     N, M, K, S = size
     g = generator(seed)
     centroids = torch.randn(M, K, S, generator=g) + offset
@@ -81,9 +81,9 @@ def test_any_range_of_values_gives_the_nearest(road, size, scale, of_rows, offse
     x[0], x[1::3] = 0.0, x[1::3] * 2.0**of_rows
     centroids[:, -1] *= outlier
     x, centroids = x * 2.0 ** min(scale, 35), centroids * 2.0 ** min(scale, 35)
-    if road is assign and (scale < -45 or bool((x.norm(dim=1) >= LARGEST_NORM).any())):
+    if path is assign and (scale < -45 or bool((x.norm(dim=1) >= LARGEST_NORM).any())):
         return  # squares of float32 vanish there, and all distances are equal; or such rows are refused
-    assert float(excess(x, centroids, road(x, centroids, False)).max()) <= 1e-5
+    assert float(excess(x, centroids, path(x, centroids, False)).max()) <= 1e-5
 
 
 @needs_kernels
@@ -94,21 +94,21 @@ def test_ends_of_float32(power):
     assert float(excess(x, centroids, kernel("assign")(x, centroids)).max()) <= 1e-5
 
 
-@ROAD
+@PATH
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_exact_codes_are_those_of_differences_in_float32(road, offset):
+def test_exact_codes_are_those_of_differences_in_float32(path, offset):
     """Many rows lie between two centroids; the fast product cannot tell those apart, differences can."""
     g = generator()
     centroids = torch.randn(2, 60, 5, generator=g) + offset
     pairs = centroids[:, torch.randint(0, 60, (2, 400), generator=g)]  # [M, 2, N, S]
     x = pairs.mean(1).transpose(0, 1).reshape(400, 10)
     x += 1e-6 * torch.randn(x.shape, generator=g)
-    got, want = road(x, centroids, True).long(), OPS["assign"].reference(x, centroids).long()
+    got, want = path(x, centroids, True).long(), OPS["assign"].reference(x, centroids).long()
     sub = x.view(400, 2, 5)
     ours, theirs = ((sub - centroids[torch.arange(2), label]).square().sum(-1) for label in (got, want))
     rounding = 4 * 2.0**-24 * theirs  # two sums of five squares, each in an order of its own
     assert bool(((ours - theirs).abs() <= rounding).all())
-    fast = road(x, centroids, False).long()
+    fast = path(x, centroids, False).long()
     assert int((got != want).sum()) <= int((fast != want).sum())
 
 

@@ -118,11 +118,11 @@ def test_float_queries_find_more_than_bits_and_rescoring_more_again(real, real_q
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("avg",), "threshold is 'avg', a finite number or one of mean, dim_mean, median is needed"),
-        ((float("nan"),), "threshold is nan"),
-        ((float("inf"),), "threshold is inf"),
-        ((True,), "threshold is True"),
-        ((0.0, "average"), "levels is 'average', 'means' or 'sign' is needed"),
+        (("avg",), "threshold must be a finite number or one of mean, dim_mean, median; got 'avg'"),
+        ((float("nan"),), "threshold must be .*; got nan"),
+        ((float("inf"),), "threshold must be .*; got inf"),
+        ((True,), r"threshold must be .*; got True"),
+        ((0.0, "average"), "levels must be 'means' or 'sign'; got 'average'"),
     ],
 )
 def test_settings_are_checked(arguments, message):
@@ -131,18 +131,18 @@ def test_settings_are_checked(arguments, message):
 
 
 def test_bad_input_is_refused(real):
-    with pytest.raises(GpuzipError, match="x has no rows, at least one is needed"):
+    with pytest.raises(GpuzipError, match="x must have at least one row"):
         BinaryQuantizer().fit(real[:0])
     codes = BinaryQuantizer().fit(real).encode(real[:50])
     with pytest.raises(
-        GpuzipError, match=r"queries came as \(2, 47\) uint8, \(N, 48\) is what the codes are"
+        GpuzipError, match=r"queries must be \(N, 48\) uint8 like the codes, or floats; got \(2, 47\) uint8"
     ):
         codes.search(torch.zeros(2, 47, dtype=torch.uint8), 3, "hamming")
-    with pytest.raises(GpuzipError, match="metric is 'hamming', one of l2, ip, cosine is needed"):
+    with pytest.raises(GpuzipError, match="metric must be one of l2, ip, cosine; got 'hamming'"):
         ProductQuantizer(m=2, nbits=1).fit(real[:100], min_points_per_centroid=1).encode(real).search(
             real[:1], 1, "hamming"
         )
-    with pytest.raises(GpuzipError, match="queries came as uint8"):
+    with pytest.raises(GpuzipError, match=r"queries must be float16.*; got uint8"):
         codes.search(torch.zeros(2, 48, dtype=torch.uint8), 3, "cosine")
 
 

@@ -19,7 +19,7 @@ VALUES = st.one_of(
 )
 
 
-def roads():
+def paths():
     yield bucketize
     if HAS_INTERPRETER:
         from gpuzip.kernels import bucketize as kernels
@@ -37,17 +37,17 @@ def test_counts_are_those_of_torch_and_numpy(data):
     rows, table = torch.tensor([x]), torch.tensor([boundaries])
     want = torch.bucketize(rows, table[0])
     assert want[0].tolist() == np.searchsorted(table[0].numpy(), rows[0].numpy(), side="left").tolist()
-    for road in roads():
-        assert torch.equal(road(rows, table).long(), want)
-        assert torch.equal(road(rows, table.expand(len(x), L)).long(), want)
+    for path in paths():
+        assert torch.equal(path(rows, table).long(), want)
+        assert torch.equal(path(rows, table.expand(len(x), L)).long(), want)
 
 
 @pytest.mark.parametrize("L", [1, 3, 15, 16, 31, 32, 255])
 def test_nan_is_above_every_boundary_and_equal_boundaries_are_all_above_an_equal_value(L):
     x = torch.tensor([[float("nan"), -float("nan"), 2.0, 2.0000002]])
-    for road in roads():
+    for path in paths():
         for table in (torch.full((1, L), 2.0), torch.full((4, L), 2.0)):
-            assert road(x, table).tolist() == [[L, L, 0, L]]
+            assert path(x, table).tolist() == [[L, L, 0, L]]
 
 
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])

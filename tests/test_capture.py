@@ -28,7 +28,7 @@ SPECS = (
     ),
     *("LloydMax2", "MixedLloydMax1.5", "RQ2x4", "PRQ2x2x4", "RaBitQ", "RaBitQ4"),
 )
-N = 5000  # enough for every road that looks for candidates
+N = 5000  # enough for every path that looks for candidates
 
 
 @pytest.fixture(scope="module")

@@ -90,13 +90,13 @@ def test_rotated_rows_are_float32_products_at_any_scale(M, nbits, S, scale):
     centroids *= scale
     rotation = orthogonal(M * S)
     want = (decode(packed, centroids).double() @ rotation).float()
-    roads = [decode_rotated]
+    paths = [decode_rotated]
     if importlib.util.find_spec("triton") and not torch.cuda.is_available():
         from gpuzip.kernels import decode as kernels
 
-        roads.append(kernels.decode_rotated)
-    for road in roads:
-        got = road(packed, centroids, rotation.float())
+        paths.append(kernels.decode_rotated)
+    for path in paths:
+        got = path(packed, centroids, rotation.float())
         torch.testing.assert_close(got / scale, want / scale)
 
 

@@ -61,7 +61,7 @@ def test_few_rows_are_not_enough_to_be_sure(real):
     assert found.sure_ratio < 1.1
     assert found.verdict == "stable"
     with pytest.raises(
-        GpuzipError, match=r"new_x has 9 rows, at least 10 are needed to tell drift from chan"
+        GpuzipError, match=r"new_x must have at least 10 rows, to tell drift from chance; got 9"
     ):
         codec.drift(real[:9], real)
 
@@ -143,12 +143,12 @@ def test_zeros_are_no_nan():
         (lambda codec, x: ProductQuantizer().drift(x), "this ProductQuantizer is not fitted"),
         (
             lambda codec, x: codec.drift(x[:, :9], x),
-            "new_x came with 9 columns, this codec was fitted on 384",
+            "new_x must have 384 columns, as this codec was fitted on; got 9",
         ),
-        (lambda codec, x: codec.drift(x, x[:, :9]), r"drift: x came with 9 columns"),
-        (lambda codec, x: codec.drift([1.0], x), "new_x came as list"),
+        (lambda codec, x: codec.drift(x, x[:, :9]), r"drift: x must have 384 columns"),
+        (lambda codec, x: codec.drift([1.0], x), "new_x must be a torch tensor or numpy array; got list"),
         (lambda codec, x: codec.drift(x[:20] / 0, x), "row 0 holds NaN or inf"),
-        (lambda codec, x: codec.drift(x[:0], x), "new_x has 0 rows"),
+        (lambda codec, x: codec.drift(x[:0], x), "new_x must have at least 10 rows"),
     ],
 )
 def test_bad_rows(codec, real, call, match):

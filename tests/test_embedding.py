@@ -90,7 +90,7 @@ def test_input_that_is_no_ids(input):
 
 
 def test_input_on_another_device():
-    with pytest.raises(GpuzipError, match="on meta, the codes are on cpu"):
+    with pytest.raises(GpuzipError, match="input must be on cpu like the codes; got meta"):
         QuantizedEmbedding(5, 8)(torch.ones(2, dtype=torch.int64, device="meta"))
 
 
@@ -168,18 +168,21 @@ def test_settings_of_row_gradients_are_refused(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_embeddings": 0}, "num_embeddings is 0"),
-        ({"embedding_dim": 2.5}, "embedding_dim is 2.5"),
-        ({"padding_idx": 10}, "padding_idx is 10, a whole number from -10 to 9"),
-        ({"padding_idx": -11}, "padding_idx is -11"),
-        ({"bits": 9}, "bits is 9"),
-        ({"trainable": "rows"}, "trainable is 'rows', None, 'codebook' or 'scale'"),
-        ({"codec": "pq"}, "codec is 'pq', a codec such as"),
+        ({"num_embeddings": 0}, "num_embeddings must be .*; got 0"),
+        ({"embedding_dim": 2.5}, "embedding_dim must be .*; got 2.5"),
+        ({"padding_idx": 10}, "padding_idx must be a whole number from -10 to 9; got 10"),
+        ({"padding_idx": -11}, "padding_idx must be .*; got -11"),
+        ({"bits": 9}, r"bits must be .*; got 9"),
+        ({"trainable": "rows"}, "trainable must be None, 'codebook' or 'scale'; got 'rows'"),
+        ({"codec": "pq"}, "codec must be a codec such as .*; got 'pq'"),
         ({"codec": HalfQuantizer()}, "not looked up in a table"),
-        ({"_weight": torch.ones(10, 9)}, r"_weight came as \(10, 9\), \(10, 8\)"),
+        ({"_weight": torch.ones(10, 9)}, r"_weight must have shape \(10, 8\).*; got \(10, 9\)"),
         ({"_weight": torch.full((10, 8), torch.nan)}, "NaN"),
         ({"_weight": torch.ones(10, 8, dtype=torch.int32)}, "int32"),
-        ({"codec": LloydMaxQuantizer().fit(torch.ones(3, 4))}, "fitted on 4"),
+        (
+            {"codec": LloydMaxQuantizer().fit(torch.ones(3, 4))},
+            "must have 4 columns, as this codec was fitted on",
+        ),
     ],
 )
 def test_arguments_that_cannot_be(arguments, message):
@@ -202,7 +205,7 @@ def test_freeze_and_trainable_must_agree():
 
 @pytest.mark.parametrize("embeddings", [normal(8), normal(2, 3, 4), torch.ones(4, 3).int(), [[1.0]]])
 def test_from_pretrained_wants_a_matrix(embeddings):
-    with pytest.raises(GpuzipError, match=r"from_pretrained: embeddings came"):
+    with pytest.raises(GpuzipError, match=r"from_pretrained: embeddings must be"):
         QuantizedEmbedding.from_pretrained(embeddings)
 
 

@@ -67,30 +67,33 @@ TAKERS = ["fit", "compress", "quantize", "save", "encode", "search", "quality", 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (1, 2, 3, 4), ()])
 def test_rows_of_the_wrong_rank_are_refused_with_their_shape(codec, codes, taker: str, shape: tuple):
     call = takers(codec, codes, torch.zeros(shape))[taker]
-    check_refused(call, f"with {len(shape)} dimensions {re.escape(str(shape))}.*\\(N, D\\) are needed")
+    check_refused(call, rf"must be 2-D \(N, D\); got shape {re.escape(str(shape))}")
 
 
 @pytest.mark.parametrize("taker", [name for name in TAKERS if name != "search"])
 def test_one_row_alone_is_no_matrix(codec, codes, taker: str):
-    check_refused(takers(codec, codes, torch.zeros(D))[taker], r"with 1 dimensions \(32,\)")
+    check_refused(takers(codec, codes, torch.zeros(D))[taker], r"2-D \(N, D\); got shape \(32,\)")
 
 
 @pytest.mark.parametrize("taker", ["encode", "search", "quality", "Codes.save"])
 @pytest.mark.parametrize("d", [1, D - 1, D + 1])
 def test_rows_of_another_width_are_refused_with_both(codec, codes, taker: str, d: int):
     call = takers(codec, codes, torch.zeros(3, d))[taker]
-    check_refused(call, f"with {d} columns, this codec was fitted on {D}. Fit one on {d}, or")
+    check_refused(call, f"must have {D} columns, as this codec was fitted on; got {d}. Fit one on {d}, or")
 
 
 def test_one_query_of_another_width_is_refused(codes: gpuzip.Codes):
     check_refused(
-        lambda: codes.search(torch.zeros(7)), "queries came with 7 columns, this codec was fitted on 32"
+        lambda: codes.search(torch.zeros(7)),
+        "queries must have 32 columns, as this codec was fitted on; got 7",
     )
 
 
 @pytest.mark.parametrize("taker", TAKERS)
 def test_rows_without_columns_are_refused(codec, codes, taker: str):
-    check_refused(takers(codec, codes, torch.zeros(700, 0))[taker], r"without columns, shape \(700, 0\)")
+    check_refused(
+        takers(codec, codes, torch.zeros(700, 0))[taker], r"at least one column; got shape \(700, 0\)"
+    )
 
 
 DTYPES = [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn]
@@ -102,14 +105,18 @@ NUMPY = [np.int64, np.uint16, np.bool_, np.complex128, np.str_, np.object_, "dat
 def test_a_tensor_that_is_not_of_floats_is_refused(codec, codes, taker: str, dtype: torch.dtype):
     name = str(dtype).removeprefix("torch.")
     call = takers(codec, codes, torch.zeros(3, D, dtype=dtype))[taker]
-    check_refused(call, rf"came as {name}, float16.*x\.float\(\)", gpuzip.DtypeError)
+    check_refused(call, rf"must be float16.*; got {name}\. .*x\.float\(\)", gpuzip.DtypeError)
 
 
 @pytest.mark.parametrize("dtype", NUMPY, ids=str)
 def test_an_array_that_is_not_of_floats_is_refused(codec, codes, dtype: Any):
     array = np.zeros((3, D), dtype)
     for call in takers(codec, codes, array).values():
-        check_refused(call, re.escape(f"came as {array.dtype.name}, float16"), gpuzip.DtypeError)
+        check_refused(
+            call,
+            re.escape(f"must be float16, bfloat16, float32 or float64; got {array.dtype.name}."),
+            gpuzip.DtypeError,
+        )
 
 
 NO_MATRICES: list[Any] = [[[0.0] * D], ((0.0,) * D,), None, 3.0, "rows"]
@@ -121,7 +128,11 @@ STRANGE = [
 @pytest.mark.parametrize(("taker", "bad"), STRANGE, ids=lambda v: v if v in TAKERS else type(v).__name__)
 def test_what_is_neither_tensor_nor_array_is_refused(codec, codes, taker: str, bad: object):
     kind = type(bad).__name__
-    check_refused(takers(codec, codes, bad)[taker], rf"came as {kind}, a torch tensor or", gpuzip.DtypeError)
+    check_refused(
+        takers(codec, codes, bad)[taker],
+        rf"must be a torch tensor or numpy array; got {kind}",
+        gpuzip.DtypeError,
+    )
 
 
 def test_a_dtype_error_is_a_value_error_and_a_type_error():
@@ -209,18 +220,18 @@ def test_an_m_that_does_not_divide_is_told_which_do(x: Tensor, m: int, near: str
 @pytest.mark.parametrize("m", [0, -1, 2.0, 2.5, "8", True, [8], torch.tensor(8.0)], ids=repr)
 def test_an_m_that_is_no_positive_whole_number_is_refused(x: Tensor, m: Any):
     for call in (lambda: gpuzip.ProductQuantizer(m=m), lambda: gpuzip.compress(x, m)):
-        check_refused(call, rf"m is {re.escape(repr(m))}, a whole number of at least 1 is needed")
+        check_refused(call, rf"m must be a whole number of at least 1; got {re.escape(repr(m))}")
 
 
 @pytest.mark.parametrize("nbits", [0, 17, -4, 4.0, "4", True, None, [4]], ids=repr)
 def test_nbits_out_of_range_are_refused(x: Tensor, nbits: Any):
     for call in (lambda: gpuzip.ProductQuantizer(nbits=nbits), lambda: gpuzip.quantize(x, nbits=nbits)):
-        check_refused(call, rf"nbits is {re.escape(repr(nbits))}, a whole number from 1 to 16 is needed")
+        check_refused(call, rf"nbits must be a whole number from 1 to 16; got {re.escape(repr(nbits))}")
 
 
 @pytest.mark.parametrize("k", [0, -1, True, False, 2.5, 3.0, "3", None], ids=repr)
 def test_a_k_that_is_no_positive_whole_number_is_refused(codes: gpuzip.Codes, x: Tensor, k: Any):
-    match = rf"k is {re.escape(repr(k))}, a whole number of at least 1 is needed"
+    match = rf"k must be a whole number of at least 1; got {re.escape(repr(k))}"
     check_refused(lambda: codes.search(x[:3], k), match)
 
 
@@ -241,7 +252,7 @@ def test_k_is_clamped_to_the_rows_there_are(codes: gpuzip.Codes, x: Tensor, k: i
 
 @pytest.mark.parametrize("metric", ["dot", "L2", "", None, 2, ["l2"]], ids=repr)
 def test_an_unknown_metric_is_told_the_known_ones(codes: gpuzip.Codes, x: Tensor, metric: Any):
-    match = rf"metric is {re.escape(repr(metric))}, one of l2, ip, cosine is needed"
+    match = rf"metric must be one of l2, ip, cosine; got {re.escape(repr(metric))}"
     check_refused(lambda: codes.search(x, 3, metric), match)
     check_refused(lambda: codes.search(x[0], 3, metric), match)
 
@@ -292,16 +303,18 @@ def test_codes_of_two_codecs_are_not_concatenated(x: Tensor, codes: gpuzip.Codes
     others = [gpuzip.compress(x, m) for m in (4, 16)] + [gpuzip.compress(x, M, seed=1)]
     for other in others:
         check_refused(partial(gpuzip.cat, [codes, codes, other]), "cat: .*different codecs")
-    check_refused(lambda: gpuzip.cat([]), "cat: no codes were given")
+    check_refused(lambda: gpuzip.cat([]), "cat: at least one Codes must be given")
 
 
 def test_devices_are_never_mixed_in_silence(codec, codes, x: Tensor):
     away = x.to("meta")
     check_refused(
-        lambda: codes.search(away), r"queries came on meta, the codec is on cpu. Move one with \.to\(\)"
+        lambda: codes.search(away), r"queries must be on cpu like the codec; got meta. Move one with \.to\(\)"
     )
-    check_refused(lambda: codes.search(away[0]), r"queries came on meta, the codec is on cpu")
-    check_refused(lambda: codec.encode(away), r"x came on meta, the codec is on cpu. Move one with \.to\(\)")
+    check_refused(lambda: codes.search(away[0]), r"queries must be on cpu like the codec; got meta")
+    check_refused(
+        lambda: codec.encode(away), r"x must be on cpu like the codec; got meta. Move one with \.to\(\)"
+    )
     elsewhere = gpuzip.Codes(codec, codes.data.to("meta"))
     check_refused(lambda: gpuzip.cat([codes, elsewhere]), r"cat: .*cpu and meta. Move them with \.to\(\)")
 
@@ -317,11 +330,11 @@ def test_a_row_that_is_not_there_is_an_index_error(codes: gpuzip.Codes, index: i
 
 WRONG: list[Any] = [-1, 1.5, "2", None, True]
 INITS: list[tuple[Any, str]] = [
-    ("kmeans", "init is 'kmeans'; 'random', 'kmeans"),
-    (None, "init is None; 'random'"),
-    (torch.zeros(M, 16, 3), r"init has shape \(8, 16, 3\), \(8, 16, 4\) is needed"),
-    (torch.zeros(16, M, 4), r"init has shape \(16, 8, 4\), \(8, 16, 4\) is needed"),
-    (torch.full((M, 16, 4), float("nan")), "init holds NaN or inf"),
+    ("kmeans", r"init must be 'random', 'kmeans\+\+' or a tensor of centroids; got 'kmeans'"),
+    (None, r"init must be 'random', 'kmeans\+\+' or a tensor of centroids; got None"),
+    (torch.zeros(M, 16, 3), r"init must have shape \(8, 16, 4\); got \(8, 16, 3\)"),
+    (torch.zeros(16, M, 4), r"init must have shape \(8, 16, 4\); got \(16, 8, 4\)"),
+    (torch.full((M, 16, 4), float("nan")), "init must be finite; it holds NaN or inf"),
     (np.zeros((M, 16, 4), np.float32), "tensor of centroids"),
 ]
 
@@ -339,7 +352,7 @@ COUNTS = [(name, value) for name in ("n_iter", "n_init", "max_points_per_centroi
 @pytest.mark.parametrize(("name", "value"), [*COUNTS, ("n_init", 0), ("max_points_per_centroid", 0)])
 def test_counts_of_training_are_whole_numbers(x: Tensor, name: str, value: Any):
     pq = gpuzip.ProductQuantizer(m=M, nbits=4)
-    check_refused(lambda: pq.fit(x, **{name: value}), f"{name} is {re.escape(repr(value))}")
+    check_refused(lambda: pq.fit(x, **{name: value}), f"{name} must be .*; got {re.escape(repr(value))}")
 
 
 def test_nothing_was_written_for_what_was_refused():

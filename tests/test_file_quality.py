@@ -64,7 +64,7 @@ def test_a_file_that_was_not_measured_is_refused(codes: gpuzip.Codes, path: Path
 
 @pytest.mark.parametrize("least", [2, "0.9", True, math.nan])
 def test_a_cosine_is_a_number(path: Path, measured: gpuzip.FileInfo, least: Any):
-    with pytest.raises(gpuzip.GpuzipError, match=r"min_cosine is .*, a number from -1 to 1 is needed"):
+    with pytest.raises(gpuzip.GpuzipError, match=r"min_cosine must be a number from -1 to 1; got .*"):
         gpuzip.open(path, min_cosine=least)
 
 

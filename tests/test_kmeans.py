@@ -122,9 +122,9 @@ def test_inputs_are_left_alone(real):
 
 
 def test_unknown_starts_are_refused(real):
-    with pytest.raises(GpuzipError, match=r"init is 'best'; 'random', 'kmeans\+\+' or a tensor"):
+    with pytest.raises(GpuzipError, match=r"init must be 'random', 'kmeans\+\+' or a tensor"):
         kmeans(real[:100], 2, 4, init="best")
-    with pytest.raises(GpuzipError, match=r"init has shape \(2, 4\), \(2, 4, 192\) is needed"):
+    with pytest.raises(GpuzipError, match=r"init must have shape \(2, 4, 192\); got \(2, 4\)"):
         kmeans(real[:100], 2, 4, init=torch.zeros(2, 4))
 
 

@@ -87,7 +87,7 @@ def test_a_dimension_without_bits_is_its_mean():
 
 @pytest.mark.parametrize("bits", [0, -1, 8.5, float("nan"), "2", True])
 def test_no_such_bits(bits):
-    with pytest.raises(GpuzipError, match="a number above 0 and up to 8 is needed"):
+    with pytest.raises(GpuzipError, match="must be a number above 0 and up to 8"):
         MixedLloydMaxQuantizer(bits)
 
 
@@ -232,9 +232,9 @@ def test_altered_folders_are_refused(mixed, tmp_path):
 
 def test_groups_must_fit_their_parts(mixed):
     for group in (mixed.group[1:], mixed.group.long(), torch.zeros_like(mixed.group)):
-        with pytest.raises(GpuzipError, match="is needed"):
+        with pytest.raises(GpuzipError, match="group must be"):
             MixedCodes(mixed.parts, group)
-    with pytest.raises(GpuzipError, match="no codes were given"):
+    with pytest.raises(GpuzipError, match="at least one Codes must be given"):
         MixedCodes([])
     other = LloydMaxQuantizer(1).fit(torch.ones(2, 3)).encode(torch.ones(2, 3))
     with pytest.raises(GpuzipError, match="Give codes that are alike"):
@@ -289,15 +289,18 @@ def test_the_better_of_equal_and_mixed_bits(uneven, bits):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"max_bytes": 10**6, "bits_per_dim": 1}, "max_bytes or bits_per_dim is needed, and not both"),
-        ({"importance": torch.ones(3000)}, "max_bytes or bits_per_dim is needed"),
-        ({"max_bytes": "lots"}, "max_bytes is 'lots'; a number of bytes, or text such as '20MB'"),
-        ({"max_bytes": 0}, "max_bytes is 0"),
-        ({"bits_per_dim": 9}, "bits_per_dim is 9, a number above 0 and up to 8"),
-        ({"bits_per_dim": 1, "importance": torch.ones(2999)}, r"importance is \(2999,\); \(3000,\) finite"),
-        ({"bits_per_dim": 1, "importance": -torch.ones(3000)}, "of 0 or more are needed"),
-        ({"bits_per_dim": 1, "importance": "much"}, "importance is not of numbers"),
-        ({"bits_per_dim": 1, "m": 8}, "importance chooses the codes; m would be ignored"),
+        ({"max_bytes": 10**6, "bits_per_dim": 1}, "give either max_bytes or bits_per_dim, not both"),
+        ({"importance": torch.ones(3000)}, "give either max_bytes or bits_per_dim, not both"),
+        ({"max_bytes": "lots"}, "max_bytes must be a number of bytes, or text such as '20MB'; got 'lots'"),
+        ({"max_bytes": 0}, r"max_bytes must be .*; got 0"),
+        ({"bits_per_dim": 9}, "bits_per_dim must be a number above 0 and up to 8; got 9"),
+        (
+            {"bits_per_dim": 1, "importance": torch.ones(2999)},
+            r"importance must be \(3000,\) finite.*; got shape \(2999,\)",
+        ),
+        ({"bits_per_dim": 1, "importance": -torch.ones(3000)}, "of at least 0, one per row"),
+        ({"bits_per_dim": 1, "importance": "much"}, "importance must be numbers"),
+        ({"bits_per_dim": 1, "m": 8}, "an outcome chooses the codec; m would be ignored"),
     ],
 )
 def test_options_are_checked(frequent, options, match):

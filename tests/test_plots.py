@@ -108,7 +108,7 @@ def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
 
 @each
 def test_what_is_no_axes_is_refused(draw):
-    with pytest.raises(GpuzipError, match="ax is Figure, one matplotlib Axes is needed"):
+    with pytest.raises(GpuzipError, match="ax must be one matplotlib Axes; got Figure"):
         draw(matplotlib.figure.Figure())
 
 
@@ -214,44 +214,68 @@ def test_names_hide_neither_names_nor_points():
 WRONG: Any = [None]
 NAN = torch.tensor([1.0, float("nan")])
 REFUSED: list[Any] = [
-    (lambda: plots.vector(torch.zeros(2, 3)), "plots.vector: v came as (2, 3), one vector is needed"),
+    (lambda: plots.vector(torch.zeros(2, 3)), "plots.vector: v must be one vector; got shape (2, 3)"),
     (
         lambda: plots.vector(torch.zeros(1, 2, 3)),
-        "plots.vector: v came as (1, 2, 3), (D,) or (N, D) is needed",
+        "plots.vector: v must be (D,) or (N, D); got shape (1, 2, 3)",
     ),
-    (lambda: plots.vector(np.float32(1)), "plots.vector: v came as (), (D,) or (N, D) is needed"),
-    (lambda: plots.vector([]), "plots.vector: v came as (0,), it has no values"),
+    (lambda: plots.vector(np.float32(1)), "plots.vector: v must be (D,) or (N, D); got shape ()"),
+    (lambda: plots.vector([]), "plots.vector: v must have at least one value; got shape (0,)"),
     (lambda: plots.vector(NAN), "plots.vector: v holds NaN or inf (1 of 2 values)"),
-    (lambda: plots.vector(["a"]), "plots.vector: v came as <U1, real numbers are needed"),
+    (lambda: plots.vector(["a"]), "plots.vector: v must be real numbers; got <U1"),
     (lambda: plots.vector([[1.0], [1.0, 2.0]]), "plots.vector: v is no vector or matrix of numbers"),
-    (lambda: plots.histogram(torch.zeros(0, 4)), "plots.histogram: v came as (0, 4), it has no values"),
+    (
+        lambda: plots.histogram(torch.zeros(0, 4)),
+        "plots.histogram: v must have at least one value; got shape (0, 4)",
+    ),
     (lambda: plots.histogram(NAN), "plots.histogram: v holds NaN or inf"),
     (lambda: plots.histogram(V, bins=0), "plots.histogram: bins is 0, which numpy.histogram refuses"),
-    (lambda: plots.float_against_int8(V, CODES[:3]), "x came as (4,), codes as (3,)"),
-    (lambda: plots.float_against_int8(V, V), "codes are float32 from -1.0 to 2.0, integers of one byte"),
-    (lambda: plots.float_against_int8(V, [0, 1, 2, 256]), "codes are int64 from 0 to 256, integers of one"),
-    (lambda: plots.float_against_int8(V, [-1, 1, 2, 200]), "codes are int64 from -1 to 200, integers of one"),
-    (lambda: plots.bit_against_byte(CODES, CODES), "bits run from 3 to 255, 0 and 1 are needed"),
-    (lambda: plots.bit_against_byte(BITS[:2], CODES), "bits came as (2,), bytes as (4,)"),
+    (lambda: plots.float_against_int8(V, CODES[:3]), "x and codes must have one shape; got (4,) and (3,)"),
+    (
+        lambda: plots.float_against_int8(V, V),
+        "codes must be integers of one byte; got float32 from -1.0 to 2.0",
+    ),
+    (
+        lambda: plots.float_against_int8(V, [0, 1, 2, 256]),
+        "codes must be integers of one byte; got int64 from 0 to 256",
+    ),
+    (
+        lambda: plots.float_against_int8(V, [-1, 1, 2, 200]),
+        "codes must be integers of one byte; got int64 from -1 to 200",
+    ),
+    (lambda: plots.bit_against_byte(CODES, CODES), "bits must be 0 and 1; got values from 3 to 255"),
+    (
+        lambda: plots.bit_against_byte(BITS[:2], CODES),
+        "bits and bytes must have one shape; got (2,) and (4,)",
+    ),
     (
         lambda: plots.recall_against_bytes([]),
-        "rows is a list with no rows, CodecRecall or mappings are needed",
+        "rows must be a list of at least one CodecRecall or mapping; got an empty list",
     ),
     (
         lambda: plots.recall_against_bytes(WRONG),
-        "a row is None, CodecRecall or a mapping of name, family, nbytes",
+        "a row must be a CodecRecall or a mapping of name, family, nbytes, recall; got None",
     ),
     (
         lambda: plots.recall_against_bytes([{"name": "a"}]),
-        "a row has ['name'], name, family, nbytes, recall are",
+        "a row must have name, family, nbytes, recall; got ['name']",
     ),
-    (lambda: plots.recall_against_bytes([CodecRecall("a", "b", 0, 0.5)]), "'a' has 0 bytes and recall 0.5"),
-    (lambda: plots.recall_against_bytes([CodecRecall("a", "b", 8, 1.5)]), "'a' has 8 bytes and recall 1.5"),
+    (
+        lambda: plots.recall_against_bytes([CodecRecall("a", "b", 0, 0.5)]),
+        "a recall from 0 to 1; got 0 and 0.5",
+    ),
+    (
+        lambda: plots.recall_against_bytes([CodecRecall("a", "b", 8, 1.5)]),
+        "a recall from 0 to 1; got 8 and 1.5",
+    ),
     (
         lambda: plots.recall_against_bytes([CodecRecall("a", "b", 8, float("nan"))]),
-        "recall nan; bytes above 0",
+        "bytes above 0 and a recall from 0 to 1; got 8 and nan",
     ),
-    (lambda: plots.recall_against_bytes([CodecRecall("a", "b", WRONG[0], 1.0)]), "'a' has None bytes"),
+    (
+        lambda: plots.recall_against_bytes([CodecRecall("a", "b", WRONG[0], 1.0)]),
+        "a recall from 0 to 1; got None and 1.0",
+    ),
 ]
 
 
@@ -301,10 +325,13 @@ def test_sizes_of_what_does_not_fit_are_refused(x):
     codes = BinaryQuantizer().fit(x).encode(x)
     for call, says in [
         (lambda: size_table(x[:5], codes), "are of (640, 12), x is of (5, 12). Pass those of the same rows"),
-        (lambda: size_table(WRONG[0], codes), "x is None, rows or their shape (N, D) are needed"),
-        (lambda: size_table((0, 12), codes), "N is 0, a whole number of at least 1 is needed"),
-        (lambda: size_table(x, []), "codes is a list, Codes or a list or mapping of them are needed"),
-        (lambda: size_table(x, {"a": x}), "codes is a dict, Codes or a list or mapping of them are needed"),
+        (lambda: size_table(WRONG[0], codes), "x must be rows or their shape (N, D); got None"),
+        (lambda: size_table((0, 12), codes), "N must be a whole number of at least 1; got 0"),
+        (lambda: size_table(x, []), "codes must be Codes, or a list or mapping of at least one; got list"),
+        (
+            lambda: size_table(x, {"a": x}),
+            "codes must be Codes, or a list or mapping of at least one; got dict",
+        ),
         (lambda: size_table(x, [codes, codes]), "two of the codes have one name"),
     ]:
         with pytest.raises(GpuzipError) as caught:

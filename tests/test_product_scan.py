@@ -173,12 +173,12 @@ def faiss_index(real, metric, nbits):
 
 @pytest.mark.parametrize("nbits", [4, 8])
 @pytest.mark.parametrize("metric", ["l2", "ip"])
-@pytest.mark.parametrize("road", ["cpu", "kernel"])
-def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbits, road):
-    if road == "kernel" and (torch.cuda.is_available() or importlib.util.find_spec("triton") is None):
+@pytest.mark.parametrize("path", ["cpu", "kernel"])
+def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbits, path):
+    if path == "kernel" and (torch.cuda.is_available() or importlib.util.find_spec("triton") is None):
         pytest.skip("the interpreter stands in for a GPU")
     faiss, index = faiss_index(real, metric, nbits)
-    N, Q, n = 600, 3, 600 if road == "cpu" else 130
+    N, Q, n = 600, 3, 600 if path == "cpu" else 130
     distances, ids = index.search(real_queries[:Q].numpy(), N)
     want = torch.empty(Q, N).scatter_(1, torch.from_numpy(ids), torch.from_numpy(distances))[:, :n]
     codec = gpuzip.from_faiss(index.pq)
@@ -189,7 +189,7 @@ def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbit
     sign = -1 if metric == "l2" else 1
     scan, product = (
         (OPS["adc_scan"].call, OPS["product_scan"].call)
-        if road == "cpu"
+        if path == "cpu"
         else map(kernel, ("adc_scan", "product_scan"))
     )
     by_table = sign * scan(packed, scorer._lut, None, None, 1)

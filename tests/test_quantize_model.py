@@ -192,9 +192,12 @@ def test_a_table_that_cannot_be_compressed_is_named_and_nothing_is_changed(value
     ("settings", "message"),
     [
         ({"codec": ProductQuantizer(7)}, "token: .*m=7 does not divide d=24"),
-        ({"codec": LloydMaxQuantizer().fit(torch.ones(3, 4))}, "token: .*fitted on 4"),
-        ({"bits": 0}, "bits is 0"),
-        ({"trainable": "all"}, "trainable is 'all'"),
+        (
+            {"codec": LloydMaxQuantizer().fit(torch.ones(3, 4))},
+            "token: .*must have 4 columns, as this codec was fitted on",
+        ),
+        ({"bits": 0}, r"bits must be .*; got 0"),
+        ({"trainable": "all"}, r"trainable must be .*; got 'all'"),
     ],
 )
 def test_settings_that_cannot_be_change_nothing(settings, message):

@@ -394,20 +394,20 @@ def test_bad_input(real):
     no_bits: list[Any] = [0, 9, 1.5, True, "4"]
     for bits in no_bits:
         with pytest.raises(
-            GpuzipError, match=r"RaBitQuantizer: bits is .*, a whole number from 1 to 8 is needed"
+            GpuzipError, match=r"RaBitQuantizer: bits must be a whole number from 1 to 8; got .*"
         ):
             RaBitQuantizer(bits)
-    with pytest.raises(GpuzipError, match=r"RaBitQuantizer\.fit: x has no rows"):
+    with pytest.raises(GpuzipError, match=r"RaBitQuantizer\.fit: x must have at least one row"):
         RaBitQuantizer().fit(real[:0])
     codes = RaBitQuantizer(2).fit(real[:99]).encode(real[:99])
-    kinds = "one of l2, ip, cosine, hamming, plane, bound is needed"
+    kinds = "must be one of l2, ip, cosine, hamming, plane, bound"
     with pytest.raises(GpuzipError, match=rf"metric is 'signs', {kinds}"):
         codes.search(real[:1], rescore=True, candidates="signs")
-    with pytest.raises(GpuzipError, match=r"candidates='plane' came without rescore"):
+    with pytest.raises(GpuzipError, match=r"candidates='plane' must be given with rescore"):
         codes.search(real[:1], candidates="plane")
-    with pytest.raises(GpuzipError, match=r"metric is 'plane', one of l2, ip, cosine, hamming is needed"):
+    with pytest.raises(GpuzipError, match=r"metric must be one of l2, ip, cosine, hamming; got 'plane'"):
         codes.search(real[:1], metric="plane")
-    with pytest.raises(GpuzipError, match=r"metric is 'plane', one of l2, ip, cosine is needed"):
+    with pytest.raises(GpuzipError, match=r"metric must be one of l2, ip, cosine; got 'plane'"):
         gpuzip.compress(real[:99], 48).search(real[:1], rescore=True, candidates="plane")
     config, state = codes.codec._config(), codes.codec._state()
     for wrong in ({"bits": 0}, {"bits": "2"}, {"d": 383}, {"d": "x"}):

@@ -111,11 +111,11 @@ def test_parts_of_queries_do_not_matter(bits, real, real_queries, monkeypatch):
 def test_bad_stores_are_refused(bits, real, real_queries):
     q = real_queries[:3]
     for arguments, error, message in [
-        ({"rescore": real[:10]}, GpuzipError, "rescore has 10 rows, there are 8000 codes"),
-        ({"rescore": real[:, :5]}, GpuzipError, "rescore came with 5 columns"),
-        ({"rescore": real.to("meta")}, GpuzipError, "rescore came on meta, the codec is on cpu"),
-        ({"rescore": real.int()}, DtypeError, "rescore came as int32"),
-        ({"rescore": "x.npy"}, DtypeError, "rescore came as str"),
+        ({"rescore": real[:10]}, GpuzipError, "rescore must have 8000 rows, one per code; got 10"),
+        ({"rescore": real[:, :5]}, GpuzipError, "rescore must have 384 columns"),
+        ({"rescore": real.to("meta")}, GpuzipError, "rescore must be on cpu like the codec; got meta"),
+        ({"rescore": real.int()}, DtypeError, "rescore must be float16.*; got int32"),
+        ({"rescore": "x.npy"}, DtypeError, "rescore must be a torch tensor or numpy array; got str"),
         (
             {"rescore": bits[:7]},
             GpuzipError,
@@ -124,11 +124,15 @@ def test_bad_stores_are_refused(bits, real, real_queries):
         (
             {"rescore": real, "rescore_multiplier": 0},
             GpuzipError,
-            "rescore_multiplier is 0, a number of at least",
+            "rescore_multiplier must be a number of at least 1; got 0",
         ),
-        ({"rescore": real, "metric": "hamming"}, GpuzipError, "metric is 'hamming', one of l2, ip, cosine"),
-        ({"candidates": "hamming"}, GpuzipError, "candidates='hamming' came without rescore"),
-        ({"rescore": real, "candidates": "dot"}, GpuzipError, "metric is 'dot', one of"),
+        (
+            {"rescore": real, "metric": "hamming"},
+            GpuzipError,
+            r"metric must be one of l2, ip, cosine.*; got 'hamming'",
+        ),
+        ({"candidates": "hamming"}, GpuzipError, "candidates='hamming' must be given with rescore"),
+        ({"rescore": real, "candidates": "dot"}, GpuzipError, "metric must be one of"),
     ]:
         with pytest.raises(error, match=message):
             bits.search(q, 5, **arguments)

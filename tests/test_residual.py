@@ -272,10 +272,10 @@ def test_specs_are_those_of_faiss(text, codec):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"m": 0}, "m is 0, a whole number of at least 1"),
-        ({"m": 4, "nbits": 17}, "nbits is 17, a whole number from 1 to 16"),
-        ({"m": 4, "nsplits": 0}, "nsplits is 0"),
-        ({"m": 4, "beam": 2.0}, r"beam is 2\.0, a whole number from 1 to 64"),
+        ({"m": 0}, r"m must be a whole number of at least 1.*; got 0"),
+        ({"m": 4, "nbits": 17}, r"nbits must be a whole number from 1 to 16.*; got 17"),
+        ({"m": 4, "nsplits": 0}, r"nsplits must be .*; got 0"),
+        ({"m": 4, "beam": 2.0}, r"beam must be a whole number from 1 to 64.*; got 2\.0"),
         ({"m": 3, "nbits": 14}, r"m=3 stages of nbits=14 need 3\.0 GiB .* at most 2 are allowed"),
     ],
 )

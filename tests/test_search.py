@@ -1,4 +1,4 @@
-"""Search is exact: whatever road it takes, values and ids are those of scoring every decoded row."""
+"""Search is exact: whatever path it takes, values and ids are those of scoring every decoded row."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_nothing_but_ties(codes, real_queries, metric, Q):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_both_roads_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
+def test_both_paths_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
     monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     values, ids = codes.search(real_queries, 10, metric)
     assert type(codes.codec.scorer(codes.packed, real_queries, metric)) is tables.ProductScorer
@@ -113,7 +113,7 @@ def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch)
 
 
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
-    """With a ceiling that no candidate can beat, every query takes the exact road and nothing changes."""
+    """With a ceiling that no candidate can beat, every query takes the exact path and nothing changes."""
     monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     want = codes.search(real_queries, 10, "ip")
     again, plain = [], tables.ProductScorer.exact
@@ -307,15 +307,19 @@ def test_a_mask_as_an_array_and_for_one_query(codes, real_queries):
 @pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
-        ([True] * 730, gpuzip.DtypeError, "mask came as list, a torch tensor or numpy array is needed"),
-        (torch.ones(730), gpuzip.DtypeError, "mask came as float32, bool is needed"),
-        (torch.ones(730).numpy(), gpuzip.DtypeError, "mask came as float32, bool is needed"),
-        (torch.ones(729, dtype=torch.bool), gpuzip.GpuzipError, r"shape \(729,\), \(730,\) is needed"),
-        (torch.ones(730, 1, dtype=torch.bool), gpuzip.GpuzipError, r"shape \(730, 1\), \(730,\) is needed"),
+        ([True] * 730, gpuzip.DtypeError, "mask must be a torch tensor or numpy array; got list"),
+        (torch.ones(730), gpuzip.DtypeError, "mask must be bool.*; got float32"),
+        (torch.ones(730).numpy(), gpuzip.DtypeError, "mask must be bool.*; got float32"),
+        (torch.ones(729, dtype=torch.bool), gpuzip.GpuzipError, r"shape \(730,\), one per row; got \(729,\)"),
+        (
+            torch.ones(730, 1, dtype=torch.bool),
+            gpuzip.GpuzipError,
+            r"shape \(730,\), one per row; got \(730, 1\)",
+        ),
         (
             torch.ones(730, dtype=torch.bool, device="meta"),
             gpuzip.GpuzipError,
-            "on meta, the codes are on cpu",
+            "input must be on cpu like the codes; got meta",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_rows_that_are_not_finite_are_refused_on_a_gpu(codes, rows):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_that_are_unsure_are_searched_again_at_once(codes, rows, metric, monkeypatch):
-    """A wait for a road, however many chunks; the answer is exact."""
+    """A wait for a path, however many chunks; the answer is exact."""
     monkeypatch.setattr(tables, "_error", lambda *arguments: 1e9)
     assert 2 <= len(cost(codes, rows[:64] + 0.1, metric, 4, monkeypatch).waits) <= 3
 

@@ -159,10 +159,10 @@ def test_a_width_that_is_no_multiple_of_eight(real, real_queries):
 
 
 CANNOT_BE_SEARCHED: list[tuple[str, dict[str, Any]]] = [
-    ("top_k is 0, a whole number of at least 1", {"top_k": 0}),
-    ("top_k is -1", {"top_k": -1}),
-    ("metric is 'dot', one of l2, ip, cosine", {"metric": "dot"}),
-    ("rescore_multiplier is 0.5, a number of at least 1", {"rescore_multiplier": 0.5}),
+    (r"top_k must be a whole number of at least 1.*; got 0", {"top_k": 0}),
+    (r"top_k must be .*; got -1", {"top_k": -1}),
+    (r"metric must be one of l2, ip, cosine.*; got 'dot'", {"metric": "dot"}),
+    ("rescore_multiplier must be a number of at least 1; got 0.5", {"rescore_multiplier": 0.5}),
     ("corpus holds uint8, which cannot be decoded without ranges", {"corpus": np.zeros((3, 384), np.uint8)}),
     (
         "corpus has 7 columns of int8; of d=384, int8 has 384 and binary 48",
@@ -172,20 +172,20 @@ CANNOT_BE_SEARCHED: list[tuple[str, dict[str, Any]]] = [
         "precision is 'binary' and corpus is uint8",
         {"corpus": np.zeros((3, 48), np.uint8), "precision": "binary"},
     ),
-    ("corpus came as int32, int8 or uint8 is needed", {"corpus": np.zeros((3, 384), np.int32)}),
-    ("corpus came as str", {"corpus": "text"}),
-    ("query_embeddings came with 7 columns", {"query_embeddings": torch.zeros(2, 7)}),
+    ("corpus must be int8 or uint8; got int32", {"corpus": np.zeros((3, 384), np.int32)}),
+    ("corpus must be .*; got str", {"corpus": "text"}),
+    ("query_embeddings must have 384 columns", {"query_embeddings": torch.zeros(2, 7)}),
     (
-        r"query_embeddings came as \(2, 384\) int64, \(Q, 384\) floats",
+        r"query_embeddings must be \(Q, 384\) floats.*; got \(2, 384\) int64",
         {"query_embeddings": torch.zeros(2, 384).long()},
     ),
-    (r"query_embeddings came as \(2, 7\) uint8", {"query_embeddings": np.zeros((2, 7), np.uint8)}),
+    (r"query_embeddings must be .*; got \(2, 7\) uint8", {"query_embeddings": np.zeros((2, 7), np.uint8)}),
     (
-        "rescore came with a float corpus, whose scores are final",
+        "rescore must not be given with a float corpus, whose scores are exact",
         {"corpus": torch.zeros(3, 384), "rescore": torch.zeros(3, 384)},
     ),
-    ("corpus came with 2 columns|query_embeddings came with 384 columns", {"corpus": torch.zeros(3, 2)}),
-    ("rescore has 2 rows", {"rescore": torch.zeros(2, 384)}),
+    ("query_embeddings must have 2 columns", {"corpus": torch.zeros(3, 2)}),
+    ("rescore must have 50 rows, one per code; got 2", {"rescore": torch.zeros(2, 384)}),
 ]
 
 
@@ -199,5 +199,5 @@ def test_searches_that_cannot_be_are_refused(real, real_queries, match, changed)
 
 def test_quantized_queries_need_codes_of_bytes(real):
     codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:9])
-    with pytest.raises(DtypeError, match=r"\(1, 192\) uint8, \(Q, 384\) floats are needed"):
+    with pytest.raises(DtypeError, match=r"\(Q, 384\) floats.*; got \(1, 192\) uint8"):
         gpuzip.semantic_search(codes.data[:1], codes)

@@ -194,16 +194,16 @@ def refused(match: str, *arguments: Any, error: type[Exception] = GpuzipError, *
 
 def test_what_cannot_be_quantized_is_refused(real):
     x = real[:200]
-    refused("precision is 'int4', one of float32, int8", x, "int4")
+    refused(r"precision must be one of float32, int8.*; got 'int4'", x, "int4")
     for single in (x[0], x[:1], [x[0]], [x[:1]], x[0].numpy()):
         refused("a single embedding came, which has no range for int8. Pass ranges or", single, "int8")
     for bad in (x.int(), x.to(torch.int8), x.bool(), x.numpy().astype(np.uint8), x.to(torch.complex64)):
-        refused(r"embeddings came as \w+, float16, bfloat16", bad, "binary", error=DtypeError)
-    refused("embeddings came as str, a torch tensor", "text", "int8", error=DtypeError)
+        refused(r"embeddings must be float16, bfloat16", bad, "binary", error=DtypeError)
+    refused("embeddings must be a torch tensor.*; got str", "text", "int8", error=DtypeError)
     refused("the rows of embeddings make no matrix", [x[0], x[0, :3]], "int8")
     refused("the rows of embeddings make no matrix", [np.zeros(2), np.zeros(3)], "int8")
-    refused(r"embeddings came with shape \(1, 200, 384\)", x[None], "int8")
-    refused(r"embeddings came with shape \(3, 0\)", torch.zeros(3, 0), "binary")
+    refused(r"embeddings must be \(N, D\) or .*; got shape \(1, 200, 384\)", x[None], "int8")
+    refused(r"embeddings must be \(N, D\) or .*; got shape \(3, 0\)", torch.zeros(3, 0), "binary")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -222,21 +222,21 @@ def test_nan_is_refused(precision, kind):
 def test_ranges_that_do_not_fit_are_refused(real, ranges):
     x = real[:200]
     for wrong in (ranges[:1], ranges[0], ranges.T, ranges[:, :5], np.zeros((2, 1), np.float32)):
-        refused(r"ranges are of shape \(.*\), \(2, 384\) is needed", x, "int8", wrong)
+        refused(r"ranges must have shape \(2, 384\).*; got \(.*\)", x, "int8", wrong)
     turned = ranges.copy()
     turned[:, 3] = turned[::-1, 3]
-    refused("the range of column 3 is 0.* to -0.*ascending order", x, "int8", turned)
+    refused("the range of column 3 must be .* ascending order; got 0.* and -0.", x, "int8", turned)
     for bad in (np.nan, np.inf, 1e39):
         spoiled = ranges.astype(np.float64)
         spoiled[1, 5] = bad
-        refused("the range of column 5 is .*finite numbers", x, "int8", torch.from_numpy(spoiled))
+        refused("the range of column 5 must be two finite numbers", x, "int8", torch.from_numpy(spoiled))
     refused("ranges are no numbers of shape", x, "int8", "wide")
     infinite = x.clone()
     infinite[1, 1] = float("inf")
-    refused("the range of column 1 is .* to inf", infinite, "int8")
+    refused("the range of column 1 must be .*; got .* and inf", infinite, "int8")
     for calibration in (real[:0], real[0]):
-        refused(r"calibration_embeddings came as \(.*at least one row", x, "int8", None, calibration)
-    refused(r"ranges are of shape \(2, 7\), \(2, 384\) is needed", x, "int8", None, real[:5, :7])
+        refused(r"calibration_embeddings must be .*at least one row", x, "int8", None, calibration)
+    refused(r"ranges must have shape \(2, 384\).*; got \(2, 7\)", x, "int8", None, real[:5, :7])
 
 
 @pytest.mark.parametrize("precision", SCALAR + BITS)
@@ -291,9 +291,9 @@ def test_the_precision_is_seen_where_one_fits(real, ranges):
 
 
 CANNOT_BE_READ: list[tuple[str, tuple[Any, ...]]] = [
-    ("array came as float32, int8 or uint8 is needed. Make it with", (np.zeros((3, 4), np.float32),)),
-    ("array came as NoneType, a torch tensor", (None,)),
-    (r"array came with shape \(4,\), rows and columns", (np.zeros(4, np.uint8),)),
+    ("array must be int8 or uint8; got float32. Make it with", (np.zeros((3, 4), np.float32),)),
+    ("array must be a torch tensor.*; got NoneType", (None,)),
+    (r"array must be 2-D \(N, B\); got shape \(4,\)", (np.zeros(4, np.uint8),)),
     ("array of uint8 may be uint8 or ubinary. Name the precision", (np.zeros((3, 4), np.uint8),)),
     ("array of int8 may be int8 or binary", (np.zeros((3, 1), np.int8), None, None, 1)),
     ("array holds int8, which cannot be decoded without ranges", (np.zeros((3, 4), np.int8), "int8")),
@@ -303,7 +303,10 @@ CANNOT_BE_READ: list[tuple[str, tuple[Any, ...]]] = [
         "array has 4 columns of uint8; of d=7, uint8 has 7 and ubinary 1",
         (np.zeros((3, 4), np.uint8), None, None, 7),
     ),
-    (r"ranges are of shape \(2, 3\), \(2, 4\)", (np.zeros((3, 4), np.uint8), None, np.zeros((2, 3)))),
+    (
+        r"ranges must have shape \(2, 4\).*; got \(2, 3\)",
+        (np.zeros((3, 4), np.uint8), None, np.zeros((2, 3))),
+    ),
 ]
 
 
@@ -325,5 +328,5 @@ def test_codes_that_hold_no_such_numbers_are_refused(real):
         gpuzip.to_sentence_transformers(codes, "ubinary")
     with pytest.raises(GpuzipError, match=r"BinaryQuantizer\(.* hold no uint8"):
         gpuzip.to_sentence_transformers(gpuzip.BinaryQuantizer().fit(real).encode(real[:5]), "uint8")
-    with pytest.raises(GpuzipError, match="precision is 'int3', one of float32"):
+    with pytest.raises(GpuzipError, match=r"precision must be one of float32.*; got 'int3'"):
         gpuzip.to_sentence_transformers(codes, "int3")

@@ -127,11 +127,19 @@ def test_of_equal_labels_the_first_is_meant_and_labels_need_not_be_texts(real):
         ("no vector is labelled 'xyzzy'. Look for it in the labels", "xyzzy", {}),
         ("item is row 3, there are 3 rows", 3, {}),
         ("item is row -4, there are 3 rows", -4, {}),
-        ("k is 0, a whole number of at least 1", "Moana", {"k": 0}),
-        ("metric is 'dot', one of l2, ip, cosine", "Moana", {"metric": "dot"}),
-        ("labels came with a dict, whose keys are the labels", "Moana", {"labels": ["a", "b", "c"]}),
-        (r"the vector of 'Up' has shape \(3,\), \(2,\) like those before", "Moana", {"Up": [1, 2, 3]}),
-        (r"the vector of 'Up' has shape \(1, 2\), \(2,\) like", "Moana", {"Up": [[1, 2]]}),
+        (r"k must be a whole number of at least 1.*; got 0", "Moana", {"k": 0}),
+        (r"metric must be one of l2, ip, cosine.*; got 'dot'", "Moana", {"metric": "dot"}),
+        (
+            "labels must not be given with a dict, whose keys are the labels",
+            "Moana",
+            {"labels": ["a", "b", "c"]},
+        ),
+        (
+            r"the vector of 'Up' must have shape \(2,\) like those before.*; got \(3,\)",
+            "Moana",
+            {"Up": [1, 2, 3]},
+        ),
+        (r"the vector of 'Up' must have shape \(2,\) like.*; got \(1, 2\)", "Moana", {"Up": [[1, 2]]}),
         ("the vector of 'Up' is not of numbers", "Moana", {"Up": ["x", "y"]}),
         ("row 2 holds NaN or inf", "Moana", {"Up": [1, float("nan")]}),
     ],
@@ -146,11 +154,13 @@ def test_codes_and_labels_that_do_not_fit_are_refused(real):
     codes = gpuzip.HalfQuantizer().fit(real[:5]).encode(real[:5])
     with pytest.raises(GpuzipError, match=r"item is 'Moana' and there are no labels\. Pass labels="):
         most_similar("Moana", codes)
-    with pytest.raises(GpuzipError, match="2 labels came for 5 codes"):
+    with pytest.raises(GpuzipError, match="got 2 labels for 5 rows"):
         most_similar("Moana", codes, labels=["Moana", "Up"])
-    with pytest.raises(GpuzipError, match="metric is 'hamming'"):
+    with pytest.raises(GpuzipError, match=r"metric must be .*; got 'hamming'"):
         most_similar(0, codes, metric="hamming")
-    with pytest.raises(gpuzip.DtypeError, match="codes came as Tensor, Codes or a dict of vectors"):
+    with pytest.raises(
+        gpuzip.DtypeError, match="codes must be Codes or a dict of vectors by label; got Tensor"
+    ):
         most_similar(0, real)
     with pytest.raises(GpuzipError, match="there are 0 rows"):
         most_similar(0, {})

@@ -91,10 +91,10 @@ WRONG = {
     "no header": (b"the 0.1 0.2\n", r"begins with b'the 0.1 0.2\\n'.*from_text"),
     "no dimensions": (b"3 0\n" + b"a b c ", "begins with"),
     "nothing": (b"", "begins with b''"),
-    "no rows": (b"0 4\n", "holds no words"),
+    "no rows": (b"0 4\n", "must hold at least one word"),
     "NaN": (body(["a", "b", "c"], NAN), "row 1: NaN"),
     "not UTF-8": (GOOD.replace(b"b ", b"\xff "), r"row 1: the word b'\\xff' is not UTF-8"),
-    "a word twice": (body(["a", "b", "a"], X), "row 2: the word 'a' came before"),
+    "a word twice": (body(["a", "b", "a"], X), "row 2: the word 'a' is repeated"),
 }
 
 
@@ -172,15 +172,15 @@ def test_from_gensim_takes_keyed_vectors_alone():
     kv.add_vectors(["a", "b"], vectors(2, 5))
     wv = WordVectors.from_gensim(kv, codec=EXACT)
     assert np.allclose(wv["b"].numpy(), kv["b"], atol=1e-3)
-    with pytest.raises(GpuzipError, match=r"SimpleNamespace came, KeyedVectors are needed. Pass its .wv"):
+    with pytest.raises(GpuzipError, match=r"vectors must be KeyedVectors; got SimpleNamespace. Pass its .wv"):
         WordVectors.from_gensim(SimpleNamespace(wv=kv))
-    with pytest.raises(GpuzipError, match=r"3 words came with vectors \(2, 5\)"):
+    with pytest.raises(GpuzipError, match=r"got \(2, 5\) for 3 words"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", "b", "c"], vectors=kv.vectors))
     with pytest.raises(GpuzipError, match="'a' is the word of rows 0 and 1"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", "a"], vectors=kv.vectors))
     with pytest.raises(GpuzipError, match="row 1 has the word 7, a str"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", 7], vectors=kv.vectors))
-    with pytest.raises(GpuzipError, match="no words came"):
+    with pytest.raises(GpuzipError, match="must hold at least one word"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=[], vectors=np.empty((0, 5), np.float32)))
 
 
@@ -194,16 +194,20 @@ def test_from_dict():
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [
-        ({}, GpuzipError, "no words came"),
-        ({"a": [1.0], "b": [1.0, 2.0]}, GpuzipError, r"'b' has shape \(2,\), \(1,\)"),
-        ({"a": []}, GpuzipError, r"'a' has shape \(0,\)"),
-        ({"a": [[1.0]]}, GpuzipError, "'a' has shape"),
+        ({}, GpuzipError, "must hold at least one word"),
+        (
+            {"a": [1.0], "b": [1.0, 2.0]},
+            GpuzipError,
+            r"'b' must have shape \(1,\) like those before; got \(2,\)",
+        ),
+        ({"a": []}, GpuzipError, r"'a' must have shape .*; got \(0,\)"),
+        ({"a": [[1.0]]}, GpuzipError, "'a' must have shape"),
         ({"a": ["x"]}, DtypeError, "'a' is not of numbers"),
         ({"a": [1.0, np.inf]}, GpuzipError, "'a' holds NaN, inf"),
         ({"a": [1e39]}, GpuzipError, "'a' holds NaN, inf"),
         ({"\ud800": [1.0, 2.0]}, GpuzipError, "half a character"),
-        ({3: [1.0, 2.0]}, GpuzipError, "row 0 has the word 3"),
-        ([("a", [1.0])], DtypeError, "a list came"),
+        ({3: [1.0, 2.0]}, GpuzipError, "every word must be a str; got 3 for row 0"),
+        ([("a", [1.0])], DtypeError, "must be a dict of vectors by word; got list"),
     ],
 )
 def test_a_dict_that_is_wrong(vectors: Any, error: type, message: str):

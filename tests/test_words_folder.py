@@ -302,14 +302,14 @@ LIES = {
     "files of a list": (put("files", value=[]), "wrong kind"),
     "a newer format": (put("format", value=2), "newer than this version reads"),
     "format as text": (put("format", value="1"), "no format number"),
-    "another kind": (put("kind", value="numbers"), "of 'numbers', 'words' is needed"),
+    "another kind": (put("kind", value="numbers"), "must hold 'words'; it holds 'numbers'"),
     "another field": (put("more", value=1), "does not match"),
     "no files": (put("files", value={}), r"names no part-0\.ezip"),
     "no rows": (put("about", "rows", value=[]), "describes no word vectors"),
     "many rows": (put("about", "rows", value=[20, 41]), r"holds \(40, 8\) rows and columns.*\(41, 8\)"),
     "negative rows": (put("about", "rows", value=[20, -41]), "describes no word vectors"),
     "rows as text": (put("about", "rows", value="20"), "describes no word vectors"),
-    "one part less": (put("about", "rows", value=[20]), "holds 60 words|, 20"),
+    "one part less": (put("about", "rows", value=[20]), "must hold 20 words"),
     "other dimensions": (put("about", "d", value=9), r"holds \(20, 8\)"),
     "words in no form": (put("about", "words", value="dict"), "describes no word vectors"),
     "words in another form": (put("about", "words", value="trie"), r"names no words\.trie"),
@@ -347,7 +347,7 @@ def test_paths_that_are_no_folder(path: Path, tmp_path: Path):
         load(tmp_path / "file")
     with pytest.raises(FormatError, match=r"has no manifest\.json"):
         load(tmp_path)
-    with pytest.raises(GpuzipError, match="words is 'json', one of arrow, trie"):
+    with pytest.raises(GpuzipError, match=r"words must be one of arrow, trie.*; got 'json'"):
         vectors(0).save(path, words="json")
 
 

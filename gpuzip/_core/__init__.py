@@ -1,1 +1,1 @@
-"""What every package of gpuzip stands on: matrices, checks, planes, threads, devices."""
+"""Shared helpers: input matrices, argument checks, code planes, threads, devices."""

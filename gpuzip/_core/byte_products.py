@@ -1,4 +1,4 @@
-"""Exact products of bytes on a CPU, by the fastest of torch's matrix products that are exact there."""
+"""Exact products of byte matrices on a CPU, by the fastest torch matrix product that is exact there."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from gpuzip._core.probe import fastest
 
-_TRIED = 512, 32  # rows and queries of what is timed
+_TRIED = 512, 32  # rows and queries of the timed product
 _DIMS = 512  # sums of as many products of 0..255 with -128..127 stay below 2**24: exact in float32
 
 Products = Callable[[Tensor, Tensor], Tensor]
 
 
 def byte_products(values: Tensor, queries: Tensor) -> Tensor:
-    """(n, D) uint8, (Q, D) int8 -> (n, Q) int32 or, where they are as exact, float32. For D up to 65536."""
-    return _ROADS[fastest_product()](values, queries)
+    """(n, D) uint8, (Q, D) int8 -> exact (n, Q) products, as int32 or float32. D is at most 65536."""
+    return _PATHS[fastest_product()](values, queries)
 
 
 def products_of_floats(values: Tensor, queries: Tensor) -> Tensor:
-    """As `byte_products`, by products whose sums float32 holds."""
+    """The same as `byte_products`, by float32 products of at most _DIMS columns, whose sums are exact."""
     D = queries.shape[1]
     if D <= _DIMS:
         return values.float() @ queries.T.float()
@@ -35,38 +35,41 @@ def _zero() -> Tensor:
 
 
 def products_of_bytes(values: Tensor, queries: Tensor) -> Tensor:
-    """As `byte_products`, by torch's product of signed bytes, which misreads other strides and D = 1."""
+    """The same as `byte_products`, by torch._int_mm.
+
+    torch._int_mm is wrong for non-contiguous operands and for D = 1, so both cases are avoided.
+    """
     if queries.shape[1] == 1:
         return products_of_floats(values, queries)
     signed = (values.contiguous() ^ 128).view(torch.int8)
     return torch._int_mm(signed, queries.T.contiguous()) + (128 * queries.sum(1)).int()
 
 
-_ROADS: dict[str, Products] = {"floats": products_of_floats, "bytes": products_of_bytes}
+_PATHS: dict[str, Products] = {"floats": products_of_floats, "bytes": products_of_bytes}
 
 
 def fastest_product(others: dict[str, Products] | None = None) -> str:
-    """The fastest exact road here: "floats", "bytes", or one of the others that a caller has."""
-    roads = {name: road for name, road in _ROADS.items() if name != "bytes" or bytes_are_exact()}
-    roads |= others or {}
+    """The name of the fastest exact path on this CPU: "floats", "bytes", or one of the caller's `others`."""
+    paths = {name: path for name, path in _PATHS.items() if name != "bytes" or bytes_are_exact()}
+    paths |= others or {}
     values, queries = (torch.arange(n * _DIMS).byte().view(n, _DIMS) for n in _TRIED)
     asked = queries.view(torch.int8)
-    return fastest("products of bytes", {name: _bound(road, values, asked) for name, road in roads.items()})
+    return fastest("products of bytes", {name: _bound(path, values, asked) for name, path in paths.items()})
 
 
-def _bound(road: Products, values: Tensor, queries: Tensor) -> Callable[[], Tensor]:
-    return lambda: road(values, queries)
+def _bound(path: Products, values: Tensor, queries: Tensor) -> Callable[[], Tensor]:
+    return lambda: path(values, queries)
 
 
 @cache
 def bytes_are_exact() -> bool:
-    """Whether this CPU multiplies signed bytes without saturating sums of two in 16 bits on the way."""
+    """Whether this CPU multiplies signed bytes exactly, without saturating 16-bit sums of two products."""
     values = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(32)[:, None].repeat(1, 512)
     for Q in (1, 32):
         queries = torch.tensor([-128, 127], dtype=torch.int8).repeat(Q)[:Q, None].repeat(1, 512)
         try:
             if not torch.equal(products_of_bytes(values, queries), products_of_floats(values, queries).int()):
                 return False
-        except (AttributeError, RuntimeError):  # no such product here
+        except (AttributeError, RuntimeError):  # this torch has no such product
             return False
     return True

@@ -1,4 +1,4 @@
-"""Codes of 1, 2 or 4 bits read a byte at a time: tables and centroids of whole bytes."""
+"""Tables and centroids for whole bytes, so that codes of 1, 2 or 4 bits are read one byte at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def byte_tables(lut: Tensor) -> Tensor:
-    """(Q, M, K) -> one table a byte where a byte holds whole codes: 4-bit codes cost half the look-ups.
+    """(Q, M, K) -> one table per byte, if a byte holds whole codes: 4-bit codes need half the look-ups.
 
-    Neighbours are paired: entry (high, low) is the sum of both. Codes past the last add 0. Where K is 256,
-    or codes cross bytes, the tables come back as they are.
+    Neighbouring codes are paired: entry (high, low) is the sum of both. Padding codes add 0. If K is 256, or
+    codes cross byte boundaries, the tables are returned unchanged.
     """
     K = lut.shape[2]
     if K not in (2, 4, 16):
@@ -24,10 +24,10 @@ def byte_tables(lut: Tensor) -> Tensor:
 
 
 def by_byte(centroids: Tensor, share: int) -> tuple[Tensor, int]:
-    """(C, K, S) and share -> the codebook of wider codes that are the same bytes, and its share.
+    """(C, K, S) and share -> the codebook that reads the same bytes as wider codes, and its share.
 
-    Where two codes share a byte they become one, their centroids side by side; neighbours that have one
-    codebook have one of pairs, too.
+    Two codes in one byte become one code, whose centroid is the concatenation of both. Neighbours that share
+    a codebook also share the codebook of pairs.
     """
     while centroids.shape[1] in (2, 4, 16) and (share if share > 1 else len(centroids)) % 2 == 0:
         K = centroids.shape[1]

@@ -1,4 +1,4 @@
-"""Arguments of every kind, checked: whole numbers, metrics, k, masks."""
+"""Checks of arguments: whole numbers, metrics, k, masks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 
 def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """A whole number, numpy's too, as an int; raises GpuzipError."""
+    """`value` as an int, if it is a whole number (numpy's included) in range; else raises GpuzipError."""
     fits = is_whole(value) and least <= value
     if not fits or (most is not None and value > most):
         needed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise GpuzipError(f"{who}: {name} is {value!r}, a whole number {needed} is needed.")
+        raise GpuzipError(f"{who}: {name} must be a whole number {needed}; got {value!r}.")
     return int(value)
 
 
@@ -28,23 +28,23 @@ def is_whole(value: Any) -> bool:
 
 
 def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
-    """A mask of n rows on `device`; an array has no device and is moved there."""
+    """The mask of n rows on `device`; a numpy array is copied there."""
     if not isinstance(mask, Tensor | np.ndarray):
         raise DtypeError(
-            f"{who}: mask came as {type(mask).__name__}, a torch tensor or numpy array is needed. "
+            f"{who}: mask must be a torch tensor or numpy array; got {type(mask).__name__}. "
             "Wrap it in torch.as_tensor."
         )
     if str(mask.dtype).removeprefix("torch.") != "bool":
         raise DtypeError(
-            f"{who}: mask came as {str(mask.dtype).removeprefix('torch.')}, bool is needed, True for the "
-            "rows that may be found. Compare it, for example mask != 0."
+            f"{who}: mask must be bool, True for the rows that may be found; "
+            f"got {str(mask.dtype).removeprefix('torch.')}. Compare it, for example mask != 0."
         )
     if tuple(mask.shape) != (n,):
-        raise GpuzipError(f"{who}: mask came with shape {tuple(mask.shape)}, ({n},) is needed, one a row.")
+        raise GpuzipError(f"{who}: mask must have shape ({n},), one per row; got {tuple(mask.shape)}.")
     if isinstance(mask, Tensor):
         if mask.device != device:
             raise GpuzipError(
-                f"{who}: mask came on {mask.device}, the codes are on {device}. Move it with .to()."
+                f"{who}: mask must be on {device} like the codes; got {mask.device}. Move it with .to()."
             )
         return mask
     return torch.from_numpy(np.ascontiguousarray(mask).copy()).to(device)
@@ -52,9 +52,9 @@ def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
 
 def check_metric(who: str, metric: str, known: tuple[str, ...] = METRICS) -> None:
     if metric not in known:
-        raise GpuzipError(f"{who}: metric is {metric!r}, one of {', '.join(known)} is needed.")
+        raise GpuzipError(f"{who}: metric must be one of {', '.join(known)}; got {metric!r}.")
 
 
 def check_k(who: str, k: int, n: int) -> int:
-    """k clamped to n rows; k below 1 is an error."""
+    """k, at most n; raises GpuzipError if k is below 1."""
     return min(whole(who, "k", k), n)

@@ -1,12 +1,12 @@
-"""What a device asks of those who use it: whether it runs on its own, and whether it may be waited for."""
+"""Properties of devices: their kind, whether they are GPUs, and whether a CUDA graph is being captured."""
 
 import torch
 
-_GPUS = {"cuda"}  # types of devices that a caller waits for
+_GPUS = {"cuda"}  # types of devices that run asynchronously
 
 
 def kind(device: torch.device) -> str:
-    """Whose numbers and whose road are for a device: "cuda" or "cpu"."""
+    """The key of per-device constants and paths: "cuda" or "cpu"."""
     return "cuda" if device.type in _GPUS else "cpu"
 
 
@@ -15,5 +15,5 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether a CUDA graph is being captured: nothing may wait for the GPU, so nothing can be checked."""
+    """Whether a CUDA graph is being captured: then nothing may wait for the GPU, so no value is checked."""
     return is_gpu(device) and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

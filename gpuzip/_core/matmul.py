@@ -1,4 +1,4 @@
-"""Matrix products of float32: what torch's settings make of them, and whether bfloat16 is faster here."""
+"""Matrix products of float32: whether torch's settings keep them exact, and whether bfloat16 is faster."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from gpuzip._core.device import is_gpu
 from gpuzip._core.probe import fastest
 
-_FULL = ("ieee", "none")  # "none" is nobody's wish, and torch's own default is ieee for products
+_FULL = ("ieee", "none")  # "none" means unset, for which torch computes products in ieee float32
 
 
 def products_are_float32(device: torch.device) -> bool:
-    """Whether torch rounds nothing before a product of float32 there: neither to tf32 nor to bfloat16.
+    """Whether float32 products on this device are computed without rounding inputs to tf32 or bfloat16.
 
-    Torch has two sets of switches, and once the newer (2.9) is used the older raises when it is read.
+    Torch has two sets of switches. Once the newer one (2.9) has been used, reading the older one raises.
     """
     newer = getattr(torch.backends, "fp32_precision", None)
     if newer is None:
@@ -27,13 +27,13 @@ def products_are_float32(device: torch.device) -> bool:
 
 
 def bfloat16_is_faster() -> bool:
-    """Whether this CPU has a unit for products of bfloat16, and a probe finds it faster than float32."""
+    """Whether this CPU has a bfloat16 unit and a probe finds its products faster than those of float32."""
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    if not (has_amx or has_bf16):  # a plain loop then, which would take the probe some tenths of a second
+    if not (has_amx or has_bf16):  # torch would run a plain loop, and the probe some tenths of a second
         return False
-    roads = {str(dtype): _product(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return fastest("products of rows", roads) == str(torch.bfloat16)
+    paths = {str(dtype): _product(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return fastest("products of rows", paths) == str(torch.bfloat16)
 
 
 def _product(dtype: torch.dtype) -> Callable[[], torch.Tensor]:

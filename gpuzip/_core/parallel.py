@@ -1,8 +1,8 @@
-"""Work over fixed blocks of rows, one torch thread a block.
+"""Run a function over fixed blocks of rows, one thread per block.
 
-Blocks have the same boundaries and run the same single-threaded code whatever the number of
-threads, so results are the same bytes for any thread count. It is also faster here than torch's
-own threads, whose barriers dominate on the short matrix products of product quantization.
+The boundaries of blocks and the single-threaded code do not depend on the number of threads, so results are
+the same bytes for any thread count. It is also faster than torch's own threads, whose barriers dominate on
+the short matrix products of product quantization.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import torch
 T = TypeVar("T")
 
 _lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}  # by size; callers may have set different numbers of threads
+_pools: dict[int, ThreadPoolExecutor] = {}  # by size, as the number of threads may change between calls
 _in_worker = threading.local()
 
 
 def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False) -> list[T]:
     """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order.
 
-    lone_here: a single block runs in the caller's thread, which is for work that takes no longer than
-    waking another one, and that torch's threads have no part in.
+    lone_here: run a single block in the caller's thread. Use it for work that takes no longer than waking
+    another thread and that does not use torch's threads.
     """
     bounds = [(start, min(start + block, n)) for start in range(0, n, block)]
     threads = torch.get_num_threads()
@@ -45,7 +45,7 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
                     return
                 results[at] = fn(*b)
 
-    # A task a thread, not one a block: every task that ends wakes the caller, which costs as much as a block.
+    # One task per thread, not per block: a task that ends wakes the caller, which costs as much as a block.
     for task in [pool.submit(some_blocks) for _ in range(min(threads, len(bounds)))]:
         task.result()
     return [results[at] for at in range(len(bounds))]
@@ -64,13 +64,13 @@ def _started(threads: int) -> ThreadPoolExecutor:
     for _ in range(threads):
         pool.submit(ready.wait)
     ready.wait()
-    # A worker's set_num_threads(1) also sets the default of threads yet to start: put it back.
+    # A worker's set_num_threads(1) also sets the default for threads that start later: restore it.
     torch.set_num_threads(threads)
     return pool
 
 
 def _start_worker() -> None:
-    torch.get_num_threads()  # a thread's first use of torch's threads sets their number to the default
+    torch.get_num_threads()  # the first such call in a thread sets its number of threads to the default
     torch.set_num_threads(1)
     _in_worker.yes = True
 

@@ -1,4 +1,4 @@
-"""Codes whose columns lie in several matrices, so that a scan of some reads nothing of the others."""
+"""Codes whose columns are kept in several matrices, so that a scan of one does not read the others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Planes:
-    """An (N, B) uint8 matrix in parts (N, B1), (N, B2) ... of its columns, each contiguous on its own.
+    """An (N, B) uint8 matrix split by columns into contiguous parts (N, B1), (N, B2), ...
 
-    It does what `Codes` asks of a tensor. Whatever index it is given, the answer is a plain (n, B) tensor: a
-    copy of these rows alone, the parts side by side.
+    It has the tensor methods that `Codes` uses. Indexing returns a plain (n, B) tensor: a copy of these rows,
+    with the parts side by side.
     """
 
     dtype = torch.uint8
@@ -23,7 +23,7 @@ class Planes:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Columns of the parts."""
+        """Number of columns of each part."""
         return tuple(int(part.shape[1]) for part in self.parts)
 
     @property
@@ -53,18 +53,18 @@ class Planes:
 
 
 def sizes_of(data: Tensor | Planes) -> tuple[int, ...]:
-    """Columns of the parts of a matrix, one where it has no parts."""
+    """Number of columns of each part; one entry for a plain tensor."""
     return data.sizes if isinstance(data, Planes) else (int(data.shape[1]),)
 
 
 def empty(n: int, sizes: Sequence[int], device: torch.device) -> Tensor | Planes:
-    """Room for n rows of these parts: a tensor where there is one part."""
+    """An uninitialized matrix of n rows with these parts; a plain tensor if there is one part."""
     parts = [torch.empty((n, size), dtype=torch.uint8, device=device) for size in sizes]
     return parts[0] if len(parts) == 1 else Planes(parts)
 
 
 def split(data: Tensor | Planes, sizes: Sequence[int]) -> Planes:
-    """The parts of a matrix, copied where they are not apart yet."""
+    """A matrix as Planes of these sizes; a plain tensor is copied."""
     if isinstance(data, Planes):
         return data
     return Planes([part.contiguous() for part in data.split(list(sizes), 1)])

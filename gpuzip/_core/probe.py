@@ -1,8 +1,7 @@
-"""The fastest of several roads to the same answer on this computer, timed once per process in milliseconds.
+"""Choose the fastest of several equivalent paths on this computer, timed once per process in milliseconds.
 
-What is fast differs between processors by more than a list of features says: torch._int_mm is the fastest
-where a CPU has VNNI or AMX, and a plain loop elsewhere. All roads give the same answer, so what is chosen
-changes no result.
+CPU features alone do not tell which path is fastest: torch._int_mm is, where a CPU has VNNI or AMX, and is a
+plain loop elsewhere. All paths give the same answer, so the choice changes no result.
 """
 
 from __future__ import annotations
@@ -15,43 +14,44 @@ from typing import Any
 from gpuzip._core.parallel import map_blocks
 
 _ROUNDS = 4
-_BEHIND = 2  # times the best that a road may take to be timed again
+_BEHIND = 2  # a path is timed again unless it takes more than this many times the best
 
 _lock = threading.RLock()
 _chosen: dict[tuple[str, tuple[str, ...]], str] = {}
 
 
-def fastest(work: str, roads: Mapping[str, Callable[[], Any]]) -> str:
-    """The name of the road that takes the least time; asked again, the same.
+def fastest(work: str, paths: Mapping[str, Callable[[], Any]]) -> str:
+    """The name of the path that takes the least time. The choice is kept for the life of the process.
 
-    work: what the roads do. roads: each does a small piece of it; the first is taken if all are as fast.
+    work: a name for the task. paths: by name, functions that each do a small piece of it; of equally fast
+    ones the first is chosen.
     """
-    key = work, tuple(roads)
+    key = work, tuple(paths)
     with _lock:
         if key not in _chosen:
-            _chosen[key] = roads_by_time(roads)[0] if len(roads) > 1 else next(iter(roads))
+            _chosen[key] = paths_by_time(paths)[0] if len(paths) > 1 else next(iter(paths))
         return _chosen[key]
 
 
-def roads_by_time(
-    roads: Mapping[str, Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
+def paths_by_time(
+    paths: Mapping[str, Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
 ) -> list[str]:
-    """Names of the roads, the quickest first, by the least of a few rounds in turns, on one thread.
+    """Names of the paths, the quickest first, by their least time over a few rounds on one thread.
 
-    A first call is not counted, as a road may compile. What is far behind is not timed again.
+    A first call is not counted, because a path may compile. A path that is far behind is not timed again.
     """
 
     def on_one_thread(start: int, stop: int) -> dict[str, float]:
-        for road in roads.values():
-            road()
-        least = dict.fromkeys(roads, float("inf"))
+        for path in paths.values():
+            path()
+        least = dict.fromkeys(paths, float("inf"))
         for _ in range(_ROUNDS):
-            for name, road in roads.items():
+            for name, path in paths.items():
                 if least[name] == float("inf") or least[name] <= _BEHIND * min(least.values()):
                     before = clock()
-                    road()
+                    path()
                     least[name] = min(least[name], clock() - before)
         return least
 
     (least,) = map_blocks(on_one_thread, 1, 1)
-    return sorted(roads, key=least.__getitem__)
+    return sorted(paths, key=least.__getitem__)

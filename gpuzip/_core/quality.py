@@ -1,4 +1,4 @@
-"""What compression did to the vectors, measured."""
+"""Measures of compression quality: cosine, squared error, recall."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Quality:
     mse: float
 
     def to_json(self) -> dict[str, float]:
+        """Return the fields as JSON."""
         return {name: float(f"{value:.6g}") for name, value in asdict(self).items()}
 
     @staticmethod
     def is_json(fields: Any) -> bool:
-        """Whether `to_json` can have given this."""
+        """Whether these fields have the names and types that `to_json` writes."""
         names = {"cosine", "row_cosine", "mse"}
         return (
             isinstance(fields, dict)
@@ -55,12 +56,13 @@ class HeldOut:
     rescored_recall: float | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
         found = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: float(f"{v:.6g}") if isinstance(v, float) else v for name, v in found.items()}
 
     @classmethod
     def of_json(cls, measured: Any) -> HeldOut:
-        """What `to_json` gave this. Raises FormatError."""
+        """The inverse of `to_json`; raises FormatError for other fields."""
         kinds = {"rows": int, "row_cosine": float, "mse": float, "k": int, "metric": str}
         kinds |= {"recall": float, "rescored_recall": float}
         known = isinstance(measured, dict) and {"rows", "row_cosine", "mse"} <= set(measured) <= set(kinds)
@@ -105,7 +107,7 @@ class QualityMeter:
 
 
 def of_rows(source: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error and cosine of each row, (n,) and (n,) float64; the cosine of two rows of 0 is 1."""
+    """Mean squared error and cosine per row, (n,) float64 each; the cosine of two zero rows is 1."""
     x, y = source.double(), decoded.double()
     dot, xx, yy = ((a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
     norms = (xx * yy).sqrt()
@@ -114,8 +116,34 @@ def of_rows(source: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def recall(ids: Tensor, truth: Tensor) -> float:
-    """Share of the true neighbours found: mean over queries of |ids & truth| / |truth|; (Q, k) each."""
+    """Compute the share of true neighbours found: mean over queries of |ids & truth| / |truth|.
+
+    Parameters
+    ----------
+    ids : (Q, k) int tensor
+        Rows found for each query.
+    truth : (Q, k) int tensor
+        True nearest rows of each query.
+
+    Returns
+    -------
+    float
+        Mean recall, 0 to 1.
+
+    Raises
+    ------
+    GpuzipError
+        If ids and truth do not have one row per query each.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> gpuzip.recall(torch.tensor([[0, 1]]), torch.tensor([[1, 2]]))
+    0.5
+    """
     if ids.shape[0] != truth.shape[0]:
-        raise GpuzipError(f"recall: ids are of {len(ids)} queries, truth of {len(truth)}.")
+        raise GpuzipError(
+            f"recall: ids and truth must have one row per query; got {len(ids)} and {len(truth)} rows."
+        )
     found = (ids[:, :, None] == truth[:, None, :]).any(1)
     return float(found.double().mean())

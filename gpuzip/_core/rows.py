@@ -1,4 +1,4 @@
-"""Rows of a caller's matrix, checked and read a block at a time: tensor, array or memory map."""
+"""Checked access to a caller's matrix (tensor, array or memory map), one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from gpuzip.errors import DtypeError, GpuzipError
 
 Matrix = Tensor | np.ndarray[Any, Any]
 
-#: Bytes of float32 rows that are in memory at a time when a matrix is read in blocks. On a GPU a block is
-#: a view of the matrix in place, unless it is float64, and a large one keeps the GPU busy.
+#: Bytes of float32 rows per block when a matrix is read in blocks. On a GPU a block is a view of the matrix,
+#: unless that is float64, and blocks are larger to keep the GPU busy.
 BLOCK_BYTES = 32 << 20
 _GPU_BLOCK_BYTES = 1 << 30
 
-#: Rows below this have distances from one another whose squares fit in float32.
+#: Rows with norms below this have pairwise squared distances that fit in float32.
 LARGEST_NORM = 2.0**62
 
 
 class Rows:
-    """A checked view of (N, D) floats. Nothing is copied until a block is asked for.
+    """A checked view of (N, D) floats. Nothing is copied until a block is read.
 
-    who and name are the caller and the argument in messages. d and device are what is required of
-    x, if anything; an array has no device and is read onto the one it is needed on.
-    Raises DtypeError for what is not floats and GpuzipError for a wrong rank, width or device
-    here, and for NaN, inf or huge values when the block that holds them is read: on a GPU after the
-    last one, so that the CPU waits once, and never while a CUDA graph is captured.
+    who and name: the caller and the argument, for error messages. d and device: required of x unless None; an
+    array has no device. Raises DtypeError unless x holds floats, and GpuzipError for a wrong rank, width or
+    device. NaN, inf and huge values raise GpuzipError when the block that holds them is read. On a GPU they
+    raise after the last block, so that the CPU waits once, and never while a CUDA graph is captured.
     """
 
     def __init__(
@@ -39,27 +38,22 @@ class Rows:
     ) -> None:
         if not isinstance(x, Tensor | np.ndarray):
             raise DtypeError(
-                f"{who}: {name} came as {type(x).__name__}, a torch tensor or numpy array is needed. "
+                f"{who}: {name} must be a torch tensor or numpy array; got {type(x).__name__}. "
                 "Wrap it in torch.as_tensor."
             )
         self.who, self.dtype = who, _float_dtype(f"{who}: {name}", x)
         if x.ndim != 2:
-            raise GpuzipError(
-                f"{who}: {name} came with {x.ndim} dimensions {tuple(x.shape)}, rows and columns (N, D) "
-                "are needed. Reshape it to two."
-            )
+            raise GpuzipError(f"{who}: {name} must be 2-D (N, D); got shape {tuple(x.shape)}. Reshape it.")
         if x.shape[1] == 0:
-            raise GpuzipError(
-                f"{who}: {name} came without columns, shape {tuple(x.shape)}. Give at least one."
-            )
+            raise GpuzipError(f"{who}: {name} must have at least one column; got shape {tuple(x.shape)}.")
         if d is not None and x.shape[1] != d:
             raise GpuzipError(
-                f"{who}: {name} came with {x.shape[1]} columns, this codec was fitted on {d}. "
+                f"{who}: {name} must have {d} columns, as this codec was fitted on; got {x.shape[1]}. "
                 f"Fit one on {x.shape[1]}, or pass the matching vectors."
             )
         if device is not None and isinstance(x, Tensor) and x.device != device:
             raise GpuzipError(
-                f"{who}: {name} came on {x.device}, the codec is on {device}. Move one with .to()."
+                f"{who}: {name} must be on {device} like the codec; got {x.device}. Move one with .to()."
             )
         self._x = x.detach() if isinstance(x, Tensor) else x
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
@@ -68,7 +62,7 @@ class Rows:
         self._is_checked = False
 
     def turned(self, turn: Callable[[Tensor], Tensor], d: int) -> Rows:
-        """The same rows after `turn`, (n, D) -> (n, d) float32, which is done to what is read."""
+        """The same rows, rotated by `turn`, (n, D) -> (n, d) float32, as they are read."""
         rows = copy.copy(self)
         rows._turn, rows.d = turn, d
         return rows
@@ -77,7 +71,7 @@ class Rows:
         return block if self._turn is None else self._turn(block)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or the halves that came."""
+        """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or 16-bit floats as given."""
         step = max(1, (_GPU_BLOCK_BYTES if is_gpu(self.device) else BLOCK_BYTES) // (4 * self.d))
         waiting = []
         for start in range(0, self.n, step):
@@ -91,23 +85,23 @@ class Rows:
             self._check(*check)
 
     def check(self) -> None:
-        """Checks all rows of a tensor, with one wait; blocks and rows that are read later are not checked."""
+        """Check all rows of a tensor now, waiting for a GPU once; later reads are not checked again."""
         if isinstance(self._x, Tensor) and not is_capturing(self.device):
             for _ in self.blocks():
                 pass
             self._is_checked = True
 
     def block(self, start: int, stop: int) -> Tensor:
-        """float32, or the halves that came."""
+        """Rows from start to stop: float32, or 16-bit floats as given."""
         return self._checked(self._x[start:stop], range(start, min(stop, self.n)))
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows by id, as `block` gives them."""
+        """Rows by id, in the dtypes of `block`."""
         index = ids.to(self.device)
         return self._checked(self._x[index if isinstance(self._x, Tensor) else index.numpy()], ids)
 
     def sample(self, limit: int, seed: int) -> Tensor:
-        """All rows when there are at most `limit`, else that many drawn without repetition."""
+        """All rows if there are at most `limit`, else `limit` rows drawn without repetition."""
         if self.n <= limit:
             return self.block(0, self.n)
         ids = np.sort(np.random.default_rng(seed).choice(self.n, limit, replace=False, shuffle=False))
@@ -121,7 +115,7 @@ class Rows:
         return self._given(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
-        """sound: of all rows at once; one that is not is looked for only where that says no."""
+        """sound: one flag for all rows; only if it is False, the row at fault is searched for."""
         if not is_capturing(self.device) and not bool(sound):
             self._refuse_rows(_tensor(part), ids)
 
@@ -142,7 +136,7 @@ class Rows:
 def _tensor(part: Matrix) -> Tensor:
     if isinstance(part, Tensor):
         return part
-    # ml_dtypes' bfloat16 is no "f"; another byte order is made native
+    # ml_dtypes' bfloat16 does not have the kind "f"; another byte order becomes native
     dtype = part.dtype.newbyteorder("=") if part.dtype.kind == "f" else np.dtype(np.float32)
     return torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # copies a read-only map
 
@@ -154,28 +148,28 @@ def _readable(part: Matrix) -> Tensor:
 
 
 def _is_sound(x: Tensor) -> Tensor:
-    """One cheap pass over all rows at once: no NaN, no inf, nothing huge."""
+    """() bool, from one pass over all rows: no NaN, no inf, no value too large."""
     norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
     return norm < LARGEST_NORM
 
 
 class PackedRows:
-    """A checked view of (N, B) uint8: queries that are codes already. Arguments as of `Rows`."""
+    """A checked view of (N, B) uint8: queries that are already codes. The arguments are those of `Rows`."""
 
     def __init__(self, who: str, x: Matrix, B: int, device: torch.device, name: str = "x") -> None:
         if x.ndim != 2 or x.shape[1] != B:
             raise GpuzipError(
-                f"{who}: {name} came as {tuple(x.shape)} uint8, (N, {B}) is what the codes are."
+                f"{who}: {name} must be (N, {B}) uint8 like the codes, or floats; got {tuple(x.shape)} uint8."
             )
         if isinstance(x, Tensor) and x.device != device:
             raise GpuzipError(
-                f"{who}: {name} came on {x.device}, the codes are on {device}. Move one with .to()."
+                f"{who}: {name} must be on {device} like the codes; got {x.device}. Move one with .to()."
             )
         self._x = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x).copy())
         self.n = len(x)
 
     def check(self) -> None:
-        """Every byte is a code."""
+        """Nothing to check: every byte is a valid code."""
 
     def block(self, start: int, stop: int) -> Tensor:
         return self._x[start:stop]
@@ -188,7 +182,7 @@ def _float_dtype(what: str, x: Matrix) -> torch.dtype:
     name = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else x.dtype.name
     if name not in ("float16", "bfloat16", "float32", "float64"):
         raise DtypeError(
-            f"{what} came as {name}, float16, bfloat16, float32 or float64 is needed. "
+            f"{what} must be float16, bfloat16, float32 or float64; got {name}. "
             "Convert it, for example with x.float()."
         )
     dtype: torch.dtype = getattr(torch, name)

@@ -50,9 +50,7 @@ def parse_bytes(who: str, name: str, value: int | str) -> int:
         return int(value)
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if not found or float(found[1]) == 0:
-        raise GpuzipError(
-            f"{who}: {name} is {value!r}; a number of bytes, or text such as '20MB', is needed."
-        )
+        raise GpuzipError(f"{who}: {name} must be a number of bytes, or text such as '20MB'; got {value!r}.")
     return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
 
 
@@ -88,18 +86,18 @@ def fit_alike(
 def _some_rows(who: str, x: Matrix) -> Rows:
     rows = Rows(who, x)
     if rows.n == 0:
-        raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+        raise GpuzipError(f"{who}: x must have at least one row; got none.")
     return rows
 
 
 def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -> Budget:
     if (max_bytes is None) == (bits_per_dim is None):
-        raise GpuzipError(f"{who}: max_bytes or bits_per_dim is needed, and not both.")
+        raise GpuzipError(f"{who}: give either max_bytes or bits_per_dim, not both.")
     if max_bytes is not None:
         return Budget(parse_bytes(who, "max_bytes", max_bytes), None)
     number = isinstance(bits_per_dim, float | int) and not isinstance(bits_per_dim, bool)
     if not (number and bits_per_dim is not None and 0 < bits_per_dim <= 8):
-        raise GpuzipError(f"{who}: bits_per_dim is {bits_per_dim!r}, a number above 0 and up to 8 is needed.")
+        raise GpuzipError(f"{who}: bits_per_dim must be a number above 0 and up to 8; got {bits_per_dim!r}.")
     return Budget(None, float(bits_per_dim))
 
 
@@ -108,11 +106,11 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
     try:
         values = torch.as_tensor(importance, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise GpuzipError(f"{who}: importance is not of numbers: {error}.") from error
+        raise GpuzipError(f"{who}: importance must be numbers: {error}.") from error
     if values.shape != (n,) or not bool((values.isfinite() & (values >= 0)).all()):
         raise GpuzipError(
-            f"{who}: importance is {tuple(values.shape)}; ({n},) finite numbers of 0 or more are needed, one "
-            "a row."
+            f"{who}: importance must be ({n},) finite numbers of at least 0, one per row; got "
+            f"shape {tuple(values.shape)}."
         )
     return values
 

@@ -38,8 +38,8 @@ def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> 
         assert known.sure_recall is not None
         shortfall = chosen.sure_recall - known.sure_recall
     raise GpuzipError(
-        f"{who}: {target.asked} was not reached among all {rows.n} rows. Nearest came {_facts(known, True)}. "
-        "Ask for less."
+        f"{who}: {target.asked} was not reached among all {rows.n} rows. The nearest is "
+        f"{_facts(known, True)}. Ask for less."
     )
 
 

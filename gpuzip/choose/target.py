@@ -93,17 +93,15 @@ def target_of(who: str, rows: Rows, asked: Asked) -> Target:
 
 def _check(who: str, asked: Asked) -> None:
     if len(asked.sizes) > 1:
-        raise GpuzipError(f"{who}: {' or '.join(asked.sizes)} is needed, and not both.")
+        raise GpuzipError(f"{who}: give either {' or '.join(asked.sizes)}, not both.")
     if not asked.sizes and not asked.floors:
-        raise GpuzipError(
-            f"{who}: max_bytes, bits_per_dim, ratio, min_cosine or min_recall is needed. Say what to reach."
-        )
+        raise GpuzipError(f"{who}: give max_bytes, bits_per_dim, ratio, min_cosine or min_recall.")
     if asked.for_ not in (None, *_USES):
-        raise GpuzipError(f"{who}: for_ is {asked.for_!r}, 'search' or 'storage' is needed.")
+        raise GpuzipError(f"{who}: for_ must be 'search' or 'storage'; got {asked.for_!r}.")
     if asked.for_ == "storage" and (asked.min_recall is not None or asked.rescore):
         raise GpuzipError(f"{who}: min_recall and rescore are of search, for_='storage' is not. Give one.")
     if not isinstance(asked.rescore, bool):
-        raise GpuzipError(f"{who}: rescore is {asked.rescore!r}, True or False is needed.")
+        raise GpuzipError(f"{who}: rescore must be True or False; got {asked.rescore!r}.")
     check_metric(who, asked.metric)
     for name, value in asked.floors.items():
         _number(who, name, value, 1)
@@ -133,5 +131,5 @@ def _number(who: str, name: str, value: Any, most: float | None = None) -> float
     fits = isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < float("inf")
     if not fits or (most is not None and value > most):
         needed = "above 0" if most is None else f"above 0 and up to {most}"
-        raise GpuzipError(f"{who}: {name} is {value!r}, a number {needed} is needed.")
+        raise GpuzipError(f"{who}: {name} must be a number {needed}; got {value!r}.")
     return float(value)

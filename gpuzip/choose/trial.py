@@ -42,8 +42,8 @@ class Trials:
     def __init__(self, who: str, rows: Rows, target: Target, seed: int) -> None:
         if rows.n < FEWEST:
             raise GpuzipError(
-                f"{who}: x has {rows.n} rows, at least {FEWEST} are needed to measure what codecs do to rows "
-                "that they were not fitted on. Name a codec instead."
+                f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got "
+                f"{rows.n}. Name a codec instead."
             )
         order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed))
         held = min(_HELD_OUT, max(rows.n // 5, FEWEST // 2))

@@ -76,15 +76,15 @@ def _least_error(sample: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def check_given(who: str, given: Given) -> None:
     if len(given) != 2:
-        raise GpuzipError(f"{who}: range has {len(given)} entries, (low, high) is needed.")
+        raise GpuzipError(f"{who}: range must be (low, high); got {len(given)} entries.")
     low, high = (torch.as_tensor(limit) for limit in given)
     fits = low.ndim <= 1 and low.shape == high.shape and not low.is_complex()
     if not (
         fits and bool(low.isfinite().all()) and bool(high.isfinite().all()) and bool((low <= high).all())
     ):
         raise GpuzipError(
-            f"{who}: range has low {tuple(low.shape)} and high {tuple(high.shape)}; two finite numbers, or "
-            "two rows of d, with low <= high are needed."
+            f"{who}: range must be two finite numbers, or two vectors of d, with low <= high; got "
+            f"low {tuple(low.shape)} and high {tuple(high.shape)}."
         )
 
 
@@ -93,5 +93,7 @@ def _given(who: str, given: Given, rows: Rows) -> tuple[Tensor, Tensor]:
         torch.as_tensor(limit, dtype=torch.float32, device=rows.device).reshape(-1) for limit in given
     )
     if len(low) not in (1, rows.d):
-        raise GpuzipError(f"{who}: range is of {len(low)} dimensions, x has {rows.d}.")
+        raise GpuzipError(
+            f"{who}: range must have 1 or {rows.d} entries, like the columns of x; got {len(low)}."
+        )
     return low, high

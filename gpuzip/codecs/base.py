@@ -92,8 +92,8 @@ class Codec(ABC):
             object.__setattr__(self, "rotation", Rotation(self.rotation))
         elif not isinstance(self.rotation, Rotation | None):
             raise GpuzipError(
-                f"{type(self).__name__}: rotation is {self.rotation!r}, a Rotation, None or one of "
-                f"{', '.join(KINDS)} is needed."
+                f"{type(self).__name__}: rotation must be a Rotation, None or one of "
+                f"{', '.join(KINDS)}; got {self.rotation!r}."
             )
 
     def __repr__(self) -> str:
@@ -291,6 +291,18 @@ class Codec(ABC):
         return next(iter(self.state().values())).device
 
     def to(self, device: torch.device | str) -> Self:
+        """Copy the codec to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to move the state.
+
+        Returns
+        -------
+        Codec
+            The codec on that device.
+        """
         moved = self.restore(self.config(), {name: t.to(device) for name, t in self.state().items()})
         return moved.stamped(self.held_out, self.file_quality)
 
@@ -306,12 +318,14 @@ class Codec(ABC):
         )
 
     def check_fitted(self, who: str) -> None:
+        """Raise NotFittedError, in the name of the caller `who`, unless the codec is fitted."""
         if not self.is_fitted:
             raise NotFittedError(
                 f"{who}: this {type(self).__name__} is not fitted. Call .fit(x) and use what it returns."
             )
 
     def check_unrotated(self, who: str) -> None:
+        """Raise GpuzipError, in the name of the caller `who`, if the codec has a rotation."""
         if self._turn is not None:
             raise GpuzipError(
                 f"{who}: this {type(self).__name__} rotates rows, so that its codes stand for no values of "
@@ -330,12 +344,26 @@ class Codec(ABC):
         return spec_of(self)
 
     def drift(self, new_x: Matrix, x: Matrix | None = None) -> Drift:
-        """Whether new rows lose more than those that this codec was measured on.
+        """Test whether new rows lose more than those that this codec was measured on.
 
-        new_x: (n, d) float, 10 rows or more, on the codec's device. What was lost then is known of a codec
-        that `gpuzip.compress` chose for an outcome (`held_out`), and of one from a file that was saved with
-        its rows (`file_quality`). For another, give rows x to compare with, best some that it was not fitted
-        on. print() of the result says what to do. Raises GpuzipError where nothing is known.
+        Parameters
+        ----------
+        new_x : (n, D) float tensor, array or memory map
+            New rows, 10 or more, on the codec's device.
+        x : (N, D) float tensor, array or memory map, optional
+            Rows to compare with, best some that the codec was not fitted on. Not needed for a codec that
+            `gpuzip.compress` chose for an outcome (`held_out`), or one from a file that was saved with its
+            rows (`file_quality`).
+
+        Returns
+        -------
+        Drift
+            print() of it says what to do.
+
+        Raises
+        ------
+        GpuzipError
+            If nothing is known of the earlier loss.
         """
         return drift_of(self, new_x, x)
 

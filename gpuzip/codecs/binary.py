@@ -40,17 +40,33 @@ class Halves:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BinaryQuantizer(Quantizer):
-    """One bit a dimension: 1 where a value is above the threshold, else 0.
+    """Store one bit per dimension: 1 where a value is above the threshold, else 0.
 
-    threshold: a number (0 as in sentence-transformers), "mean" of all values, or for each dimension its mean,
-    "dim_mean", or its "median".
-    levels: what a bit is decoded to: "means", of the values on its side of the threshold in each dimension,
-    or "sign", 1 and -1.
+    Parameters
+    ----------
+    threshold : float or {"mean", "dim_mean", "median"}, default 0.0
+        A number (0 as in sentence-transformers); "mean" of all values; or each dimension's mean ("dim_mean")
+        or median ("median").
+    levels : {"means", "sign"}, default "means"
+        Decoded values: the means of the values on each side of the threshold in each dimension, or 1 and -1.
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
 
+    Notes
+    -----
     Bits are packed 8 to a byte, the first dimension in the highest bit, zeros after the last: the bytes of
     numpy.packbits, sentence-transformers' "ubinary" and FAISS's binary indexes. `search` by "hamming"
-    quantizes the queries too; "cosine", "ip" and "l2" score the decoded rows with the float query, which
+    quantizes the queries too. "cosine", "ip" and "l2" score the decoded rows with the float query, which
     costs no bytes and finds more.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.tensor([[1.0, -1, 1, 1, -1, 1, 1, 1]])
+    >>> gpuzip.BinaryQuantizer(levels="sign").fit(x).encode(x).data.tolist()
+    [[183]]
     """
 
     id = "binary"
@@ -67,11 +83,11 @@ class BinaryQuantizer(Quantizer):
         number = isinstance(self.threshold, float | int) and not isinstance(self.threshold, bool)
         if not (self.threshold in _THRESHOLDS or (number and abs(float(self.threshold)) < float("inf"))):
             raise GpuzipError(
-                f"BinaryQuantizer: threshold is {self.threshold!r}, a finite number or one of "
-                f"{', '.join(_THRESHOLDS)} is needed."
+                "BinaryQuantizer: threshold must be a finite number or one of "
+                f"{', '.join(_THRESHOLDS)}; got {self.threshold!r}."
             )
         if self.levels not in _LEVELS:
-            raise GpuzipError(f"BinaryQuantizer: levels is {self.levels!r}, 'means' or 'sign' is needed.")
+            raise GpuzipError(f"BinaryQuantizer: levels must be 'means' or 'sign'; got {self.levels!r}.")
         super().__post_init__()
 
     @property
@@ -90,11 +106,24 @@ class BinaryQuantizer(Quantizer):
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
-        """Find thresholds and levels: means of all rows, medians of at most 65,536, drawn by `seed`."""
+        """Find thresholds and levels: means of all rows, medians of at most 65,536.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on.
+        seed : int, default 0
+            Seed of the rows that are drawn and of the rotation.
+
+        Returns
+        -------
+        BinaryQuantizer
+            A fitted copy.
+        """
         who = "BinaryQuantizer.fit"
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+            raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rows, rotation = self.turned(rows, seed)
         threshold = self._threshold(rows, seed)
         if self.levels == "sign":

@@ -26,11 +26,32 @@ Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 
 
 class Codes:
-    """N compressed rows: in memory, on a GPU, or mapped from a file. A value: methods return new ones.
+    """Hold N compressed rows: in memory, on a GPU, or mapped from a file.
 
-    codec: the fitted codec that made them. data: (N, B) uint8, a tensor or `Planes`. dtype: of the source,
-    and of what `decode` gives back. why: of codes that `gpuzip.compress` chose for an outcome, how they were
-    chosen.
+    Codes are a value: methods return new ones.
+
+    Parameters
+    ----------
+    codec : Codec
+        The fitted codec that made them.
+    data : (N, B) uint8 tensor or Planes
+        B bytes per row.
+    dtype : torch.dtype, default torch.float32
+        Dtype of the source rows, which `decode` returns.
+
+    Attributes
+    ----------
+    why : str or None
+        How the codes were chosen, where `gpuzip.compress` chose them for an outcome.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> codes = gpuzip.ScalarQuantizer(bits=8).fit(x).encode(x)
+    >>> values, ids = codes.search(x[:3], k=1)
+    >>> ids.flatten().tolist()
+    [0, 1, 2]
     """
 
     def __init__(self, codec: Codec, data: Tensor | Planes, dtype: torch.dtype = torch.float32) -> None:
@@ -91,12 +112,35 @@ class Codes:
         return Codes(self.codec, self.data[_as_index(index, len(self), self.device)], self.dtype)
 
     def to(self, device: torch.device | str) -> Codes:
+        """Copy the codes to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to move codes and codec.
+
+        Returns
+        -------
+        Codes
+            The codes on that device.
+        """
         moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
         moved.packed.moved_from(self.packed)
         return moved
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
-        """(N, D) rows, in the source's dtype unless another is named."""
+        """Decode all rows.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            Dtype of the result. Default: the source's.
+
+        Returns
+        -------
+        (N, D) tensor
+            The decoded rows, on the codes' device.
+        """
         dtype = dtype or self.dtype
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
         if len(self) <= step:
@@ -107,9 +151,22 @@ class Codes:
         return out
 
     def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """(R, D): the decoded rows of ids (R,), in the source's dtype. No other row is touched.
+        """Decode some rows. No other row is touched.
 
-        Negative ids count from the end. Raises IndexError for ids that are no rows.
+        Parameters
+        ----------
+        ids : (R,) ints
+            Row numbers. Negative ids count from the end.
+
+        Returns
+        -------
+        (R, D) tensor
+            The decoded rows, in the source's dtype.
+
+        Raises
+        ------
+        IndexError
+            If an id is not a row.
         """
         index = row_ids("Codes.rows", ids, len(self), self.device)
         return self.codec.decode_rows(self.data, index).to(self.dtype)
@@ -124,29 +181,62 @@ class Codes:
         rescore_multiplier: float = 4,
         candidates: str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k nearest rows of every query, exactly, without unpacking them.
+        """Find the k nearest rows of every query, exactly, without unpacking them.
 
-        queries: (Q, D) or (D,) float. metric: "l2" gives squared distances, ascending; "ip" and
-        "cosine" give similarities, descending. Scores are those of the decoded rows, in float32, or where
-        the codec says so unbiased estimates of the source's; a row or query of norm 0 has cosine 0. Of equal
-        scores the lowest id comes first. "hamming", of binary codes and of first bits, gives the number of
-        differing bits, int32, ascending; queries are quantized too, or come as (Q, B) uint8.
-        rescore: a better store of the same rows: a float tensor on the codes' device, an array or memory
-        map, other Codes, or True for these codes. k * rescore_multiplier candidates are found in the codes
-        by the metric `candidates` (else by `metric`), their rows alone are read from the store, and its
-        scores are final: the k best are returned. Of RaBitQ codes candidates may also be "plane": the first
-        bits alone are scanned, by their own estimates, and the others read for the candidates; or "bound": by
-        what a row may reach at most, which 2% exceed, and with more candidates until no other row may win.
-        mask: (N,) bool, True for the rows that may be found, on the codes' device; None allows all.
-        Returns (values, ids): (Q, k) float32 (int32 for "hamming") and int64, or (k,) for one query; k is
-        clamped to N, or to the number of rows that mask allows, which on a GPU waits for that number.
-        A CUDA graph can record a search: call it once before, so that kernels are compiled and norms
-        are there. Under capture queries are not checked, nor k clamped to a mask: places that no allowed
-        row takes then have the id -1 and the worst value, -inf, or inf for "l2".
+        Parameters
+        ----------
+        queries : (Q, D) or (D,) float tensor, array or memory map
+            Query vectors. For "hamming" also (Q, B) uint8.
+        k : int, default 10
+            Rows per query. Clamped to N, or to the number of rows that mask allows, which on a GPU waits for
+            that number.
+        metric : {"cosine", "ip", "l2", "hamming"}, default "cosine"
+            "l2" returns squared distances, ascending; "ip" and "cosine" return similarities, descending.
+            "hamming", of binary codes and of first bits, returns the number of differing bits, ascending;
+            queries are quantized too.
+        mask : (N,) bool, optional
+            True for the rows that may be found, on the codes' device. None allows all.
+        rescore : float tensor, array, memory map, Codes or True, optional
+            A better store of the same rows; a tensor must be on the codes' device; True means these codes. k
+            * rescore_multiplier candidates are found in the codes, only their rows are read from the store,
+            and its scores are final.
+        rescore_multiplier : float, default 4
+            Candidates per row that is returned.
+        candidates : str, optional
+            Metric that finds the candidates. Default: `metric`. RaBitQ codes also have "plane", which scans
+            the first bits alone by their own estimates and reads the others for the candidates; and "bound",
+            which uses upper bounds (2 % of scores exceed theirs), and takes more candidates until no other
+            row may win.
+
+        Returns
+        -------
+        values : (Q, k) float32 tensor, int32 for "hamming"
+            Scores; (k,) for one query.
+        ids : (Q, k) int64 tensor
+            Row numbers; (k,) for one query.
+
+        Notes
+        -----
+        Scores are those of the decoded rows, in float32, or where the codec says so unbiased estimates of the
+        source's. A row or query of norm 0 has cosine 0. Among equal scores the lowest id comes first.
+
+        A CUDA graph can record a search. Call it once before, so that kernels are compiled and norms are
+        there. Under capture queries are not checked, and k is not clamped to a mask: places that no allowed
+        row takes have id -1 and the worst value: -inf, or inf for "l2".
+
         Memory beside codes and results: about 128 MB (gpuzip.search.memory.WORKSPACE) and some 20 MB per
-        thread; on a GPU up to 2 GB (GPU_WORKSPACE there, at most a sixteenth of its memory) and 256 MB of
-        decoded rows. Kept where the metric or the number of queries needs them: norms, 4 bytes per row, and
-        as much for what "l2" and "cosine" each make of them.
+        thread. On a GPU: up to 2 GB (GPU_WORKSPACE there, at most a sixteenth of its memory) and 256 MB of
+        decoded rows. Norms are kept where the metric or the number of queries needs them: 4 bytes per row,
+        and as much for what "l2" and "cosine" each compute from them.
+
+        Examples
+        --------
+        >>> import gpuzip, torch
+        >>> x = torch.eye(4)
+        >>> codes = gpuzip.HalfQuantizer().fit(x).encode(x)
+        >>> values, ids = codes.search(x[2], k=1)
+        >>> values.tolist(), ids.tolist()
+        ([1.0], [2])
         """
         store = None if rescore is None or rescore is False else self._store(rescore)
         return search(
@@ -173,7 +263,18 @@ class Codes:
         )
 
     def quality(self, x: Matrix) -> Quality | None:
-        """Error of these codes against the rows they were made from; None when there are none."""
+        """Measure the error of these codes against the rows they were made from.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            The source rows.
+
+        Returns
+        -------
+        Quality or None
+            None where there are no rows.
+        """
         rows = Rows("Codes.quality", x, self.codec.d, self.device)
         if rows.n != len(self):
             raise GpuzipError(f"Codes.quality: x has {rows.n} rows, there are {len(self)} codes.")
@@ -184,9 +285,23 @@ class Codes:
         return meter.result()
 
     def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:
-        """Write one .ezip file, atomically; parent folders are made. See `gpuzip.save`.
+        """Write one .ezip file, atomically. Parent folders are made.
 
-        x: the source rows; when given, the quality measured against them is stamped in the file.
+        Parameters
+        ----------
+        path : str or path-like
+            File to write.
+        x : (N, D) float tensor, array or memory map, optional
+            The source rows. When given, the quality measured against them is stored in the file.
+
+        Returns
+        -------
+        FileInfo
+            The header of the file.
+
+        See Also
+        --------
+        gpuzip.save : Compress and save in one call.
         """
         self.codec.check_fitted("Codes.save")
         return write_codes(
@@ -212,7 +327,7 @@ def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
     try:
         rows = torch.as_tensor(index, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"Codes: index is {index!r}; an int, a slice, ids or a mask is needed.") from error
+        raise TypeError(f"Codes: index must be an int, a slice, ids or a mask; got {index!r}.") from error
     return rows.long() if rows.numel() == 0 else rows
 
 
@@ -222,16 +337,40 @@ def row_ids(
     """(R,) int64 ids on the device, none negative. Raises IndexError for ids that are no rows."""
     index = _as_index(ids, n, device)
     if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
-        raise TypeError(f"{who}: ids are {ids!r}; a list or tensor of row numbers is needed.")
+        raise TypeError(f"{who}: ids must be a list or tensor of row numbers; got {ids!r}.")
     if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
         raise IndexError(f"{who}: ids from {int(index.min())} to {int(index.max())}, of {n} rows.")
     return torch.where(index < 0, index + n, index)
 
 
 def cat(parts: Sequence[Codes]) -> Codes:
-    """Concatenate codes of one codec, in order, as torch.cat does."""
+    """Concatenate codes of one codec, in order, as torch.cat does.
+
+    Parameters
+    ----------
+    parts : sequence of Codes
+        At least one; all made by the same codec.
+
+    Returns
+    -------
+    Codes
+        The rows of all parts.
+
+    Raises
+    ------
+    GpuzipError
+        If there are no parts, or their codecs differ.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> codes = gpuzip.compress(x, m=8)
+    >>> gpuzip.cat([codes, codes]).shape
+    (512, 32)
+    """
     if not parts:
-        raise GpuzipError("cat: no codes were given, at least one is needed.")
+        raise GpuzipError("cat: at least one Codes must be given; got none.")
     first = parts[0]
     for part in parts[1:]:
         if not first.codec.same_as(part.codec):

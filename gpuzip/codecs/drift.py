@@ -37,11 +37,20 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Drift:
-    """Loss then and now, on `rows` new rows.
+    """Compare the loss on new rows with the loss at fit time.
 
-    mse: mean squared error of a value. cosine: of a row and its decoded form, on average; what is lost of it
-    is 1 less that. ratio: of the loss now to that of then, by mse or by cosine, whichever rose more; inf
-    where nothing was lost then. sure_ratio: the least that it is likely to be, with so few rows.
+    Attributes
+    ----------
+    then_mse, now_mse : float
+        Mean squared error per value, then and now.
+    then_cosine, now_cosine : float
+        Mean cosine between rows and their decoded forms. The loss is 1 less that.
+    ratio : float
+        Loss now over loss then, by mse or by cosine, whichever rose more; inf where nothing was lost then.
+    sure_ratio : float
+        The least that the ratio is likely to be, with so few rows.
+    rows : int
+        Number of new rows.
     """
 
     then_mse: float
@@ -106,7 +115,7 @@ def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Te
     rows = Rows(who, x, codec.d, codec.device, name)
     if rows.n < _FEWEST:
         raise GpuzipError(
-            f"{who}: {name} has {rows.n} rows, at least {_FEWEST} are needed to tell drift from chance."
+            f"{who}: {name} must have at least {_FEWEST} rows, to tell drift from chance; got {rows.n}."
         )
     errors, losses = [], []
     for _, block in rows.blocks():

@@ -31,10 +31,28 @@ class Limit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HalfQuantizer(Quantizer):
-    """Values as float16 (11 bits, up to 65504) or bfloat16 (8 bits, float32's range), rounded to nearest.
+    """Store values as float16 or bfloat16, rounded to nearest.
 
-    dtype: "float16" or "bfloat16". A row takes 2 * d bytes. Larger values become float16's largest.
-    Source: FAISS ScalarQuantizer, QT_fp16 and QT_bf16.
+    Parameters
+    ----------
+    dtype : {"float16", "bfloat16"}, default "float16"
+        float16 has 11 bits of precision, up to 65504; bfloat16 has 8 bits and float32's range.
+        Larger values become float16's largest.
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
+
+    Notes
+    -----
+    A row takes 2 * d bytes. Source: FAISS ScalarQuantizer, QT_fp16 and QT_bf16.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.HalfQuantizer().fit(x).code_size
+    16
     """
 
     id = "half"
@@ -45,7 +63,7 @@ class HalfQuantizer(Quantizer):
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
-            raise GpuzipError(f"HalfQuantizer: dtype is {self.dtype!r}, 'float16' or 'bfloat16' is needed.")
+            raise GpuzipError(f"HalfQuantizer: dtype must be 'float16' or 'bfloat16'; got {self.dtype!r}.")
         super().__post_init__()
 
     @property
@@ -64,7 +82,20 @@ class HalfQuantizer(Quantizer):
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
-        """Note how many columns x has; there is nothing to learn but a rotation."""
+        """Learn the number of columns of x, and the rotation if there is one.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on.
+        seed : int, default 0
+            Seed of the rotation.
+
+        Returns
+        -------
+        HalfQuantizer
+            A fitted copy.
+        """
         who = "HalfQuantizer.fit"
         rows, rotation = self.turned(Rows(who, x), whole(who, "seed", seed, 0))
         largest = torch.tensor([torch.finfo(_DTYPES[self.dtype]).max], device=rows.device)

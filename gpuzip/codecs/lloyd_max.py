@@ -38,16 +38,38 @@ class Levels:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LloydMaxQuantizer(Quantizer):
-    """The scalar quantizer of least squared error: 2**bits levels where the values are, not equal steps.
+    """Quantize to the 2**bits levels of least squared error, which need not be equally spaced.
 
-    bits: of a code, 1 to 8. block_len: how many neighbouring values share a code, whose levels are then
-    points of so many dimensions; it divides d. A row takes ceil(d / block_len * bits / 8) bytes.
-    per: "tensor", one codebook for all; "dim", one for each dimension, or each block; or a number of
-    neighbouring dimensions that have one together. A level is a float32.
+    Parameters
+    ----------
+    bits : int, default 1
+        Bits per code, 1 to 8.
+    block_len : int, default 1
+        Number of neighbouring values that share a code; a divisor of d. Levels are then points of block_len
+        dimensions.
+    per : {"tensor", "dim"} or int, default "tensor"
+        One codebook for all ("tensor"), one per dimension or block ("dim"), or one per group of this many
+        neighbouring dimensions.
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
+
+    Notes
+    -----
+    A row takes ceil(d / block_len * bits / 8) bytes. A level is a float32.
 
     Levels of single values come from all of them, up to 16.8 million (rows drawn by `seed` where there are
-    more), by dynamic programming and Lloyd's iterations on sorted values; those of blocks by k-means.
+    more), by dynamic programming and Lloyd's iterations on sorted values. Levels of blocks come from k-means.
+
     Source: Lloyd 1957, Max 1960; smallfry, whose bits were per block, too.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.LloydMaxQuantizer(bits=2).fit(x).code_size
+    8
     """
 
     id = "lloydmax"
@@ -67,15 +89,30 @@ class LloydMaxQuantizer(Quantizer):
             object.__setattr__(self, "per", whole(who, "per", self.per))
         elif self.per not in _PER:
             raise GpuzipError(
-                f"{who}: per is {self.per!r}, 'tensor', 'dim' or a number of dimensions is needed."
+                f"{who}: per must be 'tensor', 'dim' or a number of dimensions; got {self.per!r}."
             )
         super().__post_init__()
 
     @classmethod
     def from_codebook(cls, codebook: Tensor, d: int) -> LloydMaxQuantizer:
-        """A fitted codec of d columns from its levels, (C, 2**bits, block_len); C codebooks for equal parts.
+        """Make a fitted codec from its levels.
 
-        Levels of single values must ascend. Raises GpuzipError where they do not fit.
+        Parameters
+        ----------
+        codebook : (C, 2**bits, block_len) tensor
+            C codebooks, for equal parts of the columns. Levels of single values must ascend.
+        d : int
+            Number of columns.
+
+        Returns
+        -------
+        LloydMaxQuantizer
+            The fitted codec.
+
+        Raises
+        ------
+        GpuzipError
+            If the levels do not fit.
         """
         try:
             C, K, S = codebook.shape
@@ -116,11 +153,29 @@ class LloydMaxQuantizer(Quantizer):
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> LloydMaxQuantizer:
-        """Find the levels. Raises GpuzipError for no rows, or where block_len or per does not fit d."""
+        """Find the levels.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 1.
+        seed : int, default 0
+            Seed of the rows that are drawn and of the rotation.
+
+        Returns
+        -------
+        LloydMaxQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If x has no rows, or block_len or per does not fit d.
+        """
         who = "LloydMaxQuantizer.fit"
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+            raise GpuzipError(f"{who}: x must have at least one row; got none.")
         K, width = 1 << self.bits, self._width_of(rows)
         parts = self._parts(who, width)
         rows, rotation = self.turned(rows, seed, width // self.block_len, K)

@@ -56,14 +56,33 @@ class Allotment:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MixedLloydMaxQuantizer(Quantizer):
-    """Lloyd-Max codes of 0, 1, 2, 4 or 8 bits a dimension, `bits` on average, for the least squared error.
+    """Quantize with 0, 1, 2, 4 or 8 bits per dimension, `bits` on average, for the least squared error.
 
-    bits: up to 8, any fraction; a row takes max(1, floor(d * bits / 8)) bytes at most. Dimensions share the
-    levels of their width, of values less their mean over their deviation, so that the codec is small: 9 bytes
-    a dimension and 1112. A dimension without bits is decoded to its mean.
-    Bits go where one more takes most from the error, measured on up to 4.2 million values.
+    Parameters
+    ----------
+    bits : float, default 1.0
+        Mean bits per dimension, up to 8; may be a fraction.
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
+
+    Notes
+    -----
+    A row takes at most max(1, floor(d * bits / 8)) bytes. Dimensions share the levels of their width, of
+    values less their mean over their deviation, so the codec is small: 9 bytes per dimension and 1112. A
+    dimension without bits is decoded to its mean. Each bit goes where it reduces the error most, measured on
+    up to 4.2 million values.
+
     Source: reverse water-filling (Shannon 1959); Huang and Schultheiss, "Block quantization of correlated
     Gaussian random variables", 1963.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.MixedLloydMaxQuantizer(bits=1.5).fit(x).code_size <= 6
+    True
     """
 
     id = "lloydmax-mixed"
@@ -77,7 +96,7 @@ class MixedLloydMaxQuantizer(Quantizer):
         number = isinstance(self.bits, float | int) and not isinstance(self.bits, bool)
         if not (number and 0 < self.bits <= 8):
             raise GpuzipError(
-                f"MixedLloydMaxQuantizer: bits is {self.bits!r}, a number above 0 and up to 8 is needed."
+                f"MixedLloydMaxQuantizer: bits must be a number above 0 and up to 8; got {self.bits!r}."
             )
         object.__setattr__(self, "bits", float(self.bits))
         super().__post_init__()
@@ -98,11 +117,29 @@ class MixedLloydMaxQuantizer(Quantizer):
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
-        """Find levels and allot bits. Raises GpuzipError for no rows."""
+        """Find levels and allot bits.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 1.
+        seed : int, default 0
+            Seed of the rows that are drawn and of the rotation.
+
+        Returns
+        -------
+        MixedLloydMaxQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If x has no rows.
+        """
         who = "MixedLloydMaxQuantizer.fit"
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+            raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rows, rotation = self.turned(rows, seed)
         sample = rows.sample(max(1, _VALUES // rows.d), seed).float()
         offset = sample.mean(0, dtype=torch.float64).float()

@@ -33,7 +33,7 @@ class MixedCodes:
         who = "MixedCodes"
         self.parts = tuple(parts)
         if not self.parts:
-            raise GpuzipError(f"{who}: no codes were given, at least one is needed.")
+            raise GpuzipError(f"{who}: at least one Codes must be given; got none.")
         first = self.parts[0]
         for part in self.parts:
             alike = (
@@ -53,8 +53,8 @@ class MixedCodes:
         fits = group.dtype == torch.uint8 and group.ndim == 1 and group.device == self.device
         if not fits or torch.bincount(group.long(), minlength=len(counts)).tolist() != counts:
             raise GpuzipError(
-                f"{who}: group is {tuple(group.shape)} {group.dtype} on {group.device}; (N,) uint8 with as "
-                f"many of each number as the parts have rows, {counts}, is needed."
+                f"{who}: group must be (N,) uint8 that names each part once per row of it, {counts} "
+                f"times; got {tuple(group.shape)} {group.dtype} on {group.device}."
             )
 
     def __len__(self) -> int:
@@ -92,6 +92,18 @@ class MixedCodes:
         return len(self) * self.shape[1] * self.dtype.itemsize / self.nbytes
 
     def to(self, device: torch.device | str) -> MixedCodes:
+        """Copy the codes to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to move codes and codecs.
+
+        Returns
+        -------
+        MixedCodes
+            The codes on that device.
+        """
         group = None if self.group is None else self.group.to(device)
         return MixedCodes([part.to(device) for part in self.parts], group)
 

@@ -33,15 +33,36 @@ class Codebook:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProductQuantizer(Quantizer):
-    """Product quantizer of m sub-spaces with 2**nbits centroids each.
+    """Quantize m sub-spaces separately, with 2**nbits centroids each.
 
-    m: sub-spaces, a divisor of d; by default the divisor nearest d // 16.
-    nbits: bits a code, 1 to 16; a row takes ceil(m * nbits / 8) bytes.
-    pad: when m does not divide d, append zero columns (they are never given back).
+    Parameters
+    ----------
+    m : int, optional
+        Number of sub-spaces, a divisor of d. Default: the divisor nearest d // 16.
+    nbits : int, default 8
+        Bits per code, 1 to 16.
+    pad : bool, default False
+        Append zero columns where m does not divide d. Decoded rows do not have them.
+    codebook : Codebook, optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
 
-    `fit` gives it a codebook, rounded to values that float16 can hold wherever that costs no
-    accuracy, so that the file is half the size and the codec in memory is the codec in the file.
+    Notes
+    -----
+    A row takes ceil(m * nbits / 8) bytes. `fit` rounds the codebook to values that float16 can hold wherever
+    that costs no accuracy, so that the file is half the size and the codec in memory is the codec in the
+    file.
+
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(1024, 32, generator=torch.Generator().manual_seed(0))
+    >>> codec = gpuzip.ProductQuantizer(m=8, nbits=4).fit(x)
+    >>> codec.code_size, codec.encode(x).ratio > 10
+    (4, True)
     """
 
     id = "pq"
@@ -93,12 +114,41 @@ class ProductQuantizer(Quantizer):
         progress: Progress | None = None,
         device: torch.device | str | None = None,
     ) -> ProductQuantizer:
-        """Train on at most max_points_per_centroid * 2**nbits rows of x; see `kmeans` for the rest.
+        """Train the codebook by k-means.
 
-        Fewer than min_points_per_centroid * 2**nbits rows give one warning, as a codec learns too
-        little from them for other rows than these.
-        device: where to train, and where the codec will live; by default where x is.
-        Raises GpuzipError when m does not divide d (unless pad) or there are fewer rows than centroids.
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 2**nbits.
+        seed : int, default 0
+            Seed of all random draws.
+        n_iter : int, default 25
+            k-means iterations, as in `kmeans`.
+        n_init : int, default 1
+            k-means starts, as in `kmeans`.
+        tol : float, default 0.0
+            Tolerance that stops the iterations, as in `kmeans`.
+        min_points_per_centroid : int, default 39
+            Fewer than this times 2**nbits rows give one warning: a codec learns too little from them for
+            other rows.
+        max_points_per_centroid : int, default 256
+            Train on at most this times 2**nbits rows.
+        init : str or tensor, default "random"
+            First centroids, as in `kmeans`.
+        progress : callable, optional
+            Called during the training, as in `kmeans`.
+        device : torch.device or str, optional
+            Where to train, and where the codec will live. Default: where x is.
+
+        Returns
+        -------
+        ProductQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If m does not divide d (unless pad), or there are fewer rows than centroids.
         """
         who = "ProductQuantizer.fit"
         rows, K = Rows(who, x), 1 << self.nbits

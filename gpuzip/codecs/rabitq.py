@@ -43,20 +43,42 @@ _UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RaBitQuantizer(Quantizer):
-    """The direction of a row from the mean, as the nearest point of a grid of 2**bits values a dimension.
+    """Quantize the direction of a row from the mean, to a grid of 2**bits values per dimension (RaBitQ).
 
-    bits: 1 to 8. One bit is the signs. More are planes: the first is the signs, with factors of its own, and
-    is kept apart, so that `search(rescore=True, candidates="plane")` scans it alone and reads the others of
-    the candidates. A row takes bits * ceil(D / 8) bytes, and 6 of factors, or 10 where bits is 2 or more.
-    rotation: by default "hadamard", which makes rows fit the grid, whatever their values are like. The
-    directions of "pca", "balanced" and "opq" are mixed among themselves for the same reason.
+    Parameters
+    ----------
+    bits : int, default 1
+        Bits per dimension, 1 to 8. One bit is the signs. More are planes: the first is the signs, with
+        factors of its own, and is kept apart, so that `search(rescore=True, candidates="plane")` scans it
+        alone and reads the others only for the candidates.
+    center : (width,) tensor, optional
+        The mean that `fit` learned; not for callers.
+    rotation : Rotation or str, default "hadamard"
+        Rotation of the rows before they are coded, or its kind. "hadamard" makes rows fit the grid, whatever
+        their values are like. The directions of "pca", "balanced" and "opq" are mixed among themselves for
+        the same reason.
+    reach : float, default 0.0
+        What `fit` learned; not for callers.
+
+    Notes
+    -----
+    A row takes bits * ceil(D / 8) bytes, and 6 bytes of factors, or 10 where bits is 2 or more.
 
     Scores are not those of the decoded rows, which are shorter than their sources, but unbiased estimates of
-    the sources' scores, over random rotations; an estimate may pass 1 by "cosine". "hamming", of plane one,
-    gives the number of signs that differ. A search keeps 8 bytes a row of factors, 12 by "l2", once a metric.
+    the sources' scores, over random rotations. An estimate may pass 1 by "cosine". "hamming", of plane one,
+    returns the number of signs that differ. A search keeps 8 bytes of factors per row, 12 by "l2", once per
+    metric.
+
     Source: Gao and Long, "RaBitQ: quantizing high-dimensional vectors with a theoretical error bound for
     approximate nearest neighbor search", 2024; Gao et al., "Practical and asymptotically optimal quantization
     of high-dimensional vectors in Euclidean space for approximate nearest neighbor search", 2024.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.RaBitQuantizer(bits=4).fit(x).code_size
+    26
     """
 
     id = "rabitq"
@@ -98,11 +120,29 @@ class RaBitQuantizer(Quantizer):
         return (W, FIRST) if self.bits == 1 else (W, FIRST, (self.bits - 1) * W, DEEP)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> RaBitQuantizer:
-        """Find the mean, of at most 65,536 rows drawn by `seed`. Raises GpuzipError for no rows."""
+        """Find the mean of at most 65,536 rows.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 1.
+        seed : int, default 0
+            Seed of the rows that are drawn and of the rotation.
+
+        Returns
+        -------
+        RaBitQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If x has no rows.
+        """
         who = "RaBitQuantizer.fit"
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+            raise GpuzipError(f"{who}: x must have at least one row; got none.")
         turned, rotation = self.turned(rows, seed)
         if rotation is not None and rotation.kind in _UNEVEN:
             rotation = rotation.mixed(seed)
@@ -171,7 +211,7 @@ class RaBitQuantizer(Quantizer):
         center, d = state["center"], config["d"]
         if not is_whole(d) or d < 1 or center.shape != (d,) or center.dtype != torch.float32:
             raise FormatError(
-                f"rabitq: center {tuple(center.shape)} {center.dtype}, ({d!r},) float32 is needed."
+                f"rabitq: center must be ({d!r},) float32; got {tuple(center.shape)} {center.dtype}."
             )
         try:
             return cls(config["bits"], center, rotation=None)

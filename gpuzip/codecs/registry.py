@@ -70,7 +70,7 @@ def register_codec(codec: Registered) -> Registered:
     id = getattr(codec, "id", None)
     if not (isinstance(codec, type) and issubclass(codec, Quantizer) and isinstance(id, str)):
         raise GpuzipError(
-            f"register_codec: {codec!r} came, a subclass of gpuzip.Quantizer with an id is needed."
+            f"register_codec: codec must be a subclass of gpuzip.Quantizer with an id; got {codec!r}."
         )
     known = CODECS.get(id) or _registered.get(id, codec)
     if known is not codec:
@@ -98,16 +98,42 @@ def codec_class(id: str) -> type[Quantizer]:
 
 
 def from_spec(text: str) -> Quantizer:
-    """The codec, not fitted, that a FAISS factory string stands for, such as "OPQ48,PQ48x8" or "PCA128,SQ8".
+    """Make an unfitted codec from a FAISS factory string, such as "OPQ48,PQ48x8" or "PCA128,SQ8".
 
-    At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec. Rotations are
-    "PCA64", "OPQ48", "OPQ48_96" (96 columns), "RR" and "HR" (which adds no columns here), and of our own
-    "Balanced48" and "Truncate128"; codecs are "PQ48x8" ("PQ48" is the same), "RQ8x8", "PRQ4x6x8", "RaBitQ4",
-    "SQ8", "SQ6", "SQ4", "SQfp16", "SQbf16" and "LSH", and of our own "Binary", "LloydMax2" and
-    "MixedLloydMax1.5". Other settings follow in parentheses: "SQ4(range=mse,per=tensor)". "RaBitQ4" has its
-    usual rotation, "RaBitQ4(rotation=None)" none. `codec.spec` is the text of a codec.
-    Raises GpuzipError for other text, and says what is known.
+    Parameters
+    ----------
+    text : str
+        At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec.
+
+    Returns
+    -------
+    Quantizer
+        The codec, not fitted. Its `spec` is such a text again.
+
+    Raises
+    ------
+    GpuzipError
+        If the text cannot be read; the message says what is known.
+
+    Notes
+    -----
+    Rotations: "PCA64", "OPQ48", "OPQ48_96" (96 columns), "RR", "HR" (which adds no columns here), and
+    gpuzip's own "Balanced48" and "Truncate128".
+
+    Codecs: "PQ48x8" ("PQ48" is the same), "RQ8x8", "PRQ4x6x8", "RaBitQ4", "SQ8", "SQ6", "SQ4", "SQfp16",
+    "SQbf16", "LSH", and gpuzip's own "Binary", "LloydMax2" and "MixedLloydMax1.5".
+
+    Other settings follow in parentheses: "SQ4(range=mse,per=tensor)". "RaBitQ4" has its default rotation;
+    "RaBitQ4(rotation=None)" has none.
+
     Source: FAISS index_factory.
+
+    Examples
+    --------
+    >>> import gpuzip
+    >>> codec = gpuzip.from_spec("OPQ4,PQ4x8")
+    >>> codec.m, codec.nbits, codec.rotation.kind
+    (4, 8, 'opq')
     """
     try:
         return read_spec(text, (*CODECS.values(), *_registered.values()))

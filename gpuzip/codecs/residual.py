@@ -42,20 +42,42 @@ class Codebooks:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResidualQuantizer(Quantizer):
-    """Residual quantizer of m stages with 2**nbits codewords each, or nsplits of them side by side.
+    """Quantize in m stages, each the residual of the last, with 2**nbits codewords per stage.
 
-    m: stages of each split (FAISS's M, or Msub). nbits: bits a code, 1 to 16. nsplits: parts of the columns,
-    a divisor of d, each with m stages of its own (FAISS ProductResidualQuantizer "PRQ4x12x8"). A row takes
-    ceil(nsplits * m * nbits / 8) bytes.
-    beam: beginnings that encoding follows (FAISS's max_beam_size); more find nearer codes and take longer.
-    With several splits, rotation="balanced" lets all vary alike, which the codes gain most from.
+    Parameters
+    ----------
+    m : int
+        Stages of each split (FAISS's M, or Msub).
+    nbits : int, default 8
+        Bits per code, 1 to 16.
+    nsplits : int, default 1
+        Parts of the columns, a divisor of d, each with m stages of its own (FAISS ProductResidualQuantizer
+        "PRQ4x12x8").
+    beam : int, default 5
+        Partial codes that encoding follows (FAISS's max_beam_size). More find nearer codes and take longer.
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind. With several splits, "balanced" gives all
+        splits similar variance, which improves the codes most.
 
-    Codewords are as wide as a split, so the codebook is large: m * 2**nbits * d * 2 bytes, whatever nsplits,
-    where a product quantizer of the same code has 2**nbits * d * 2. Encoding keeps products of codewords,
-    nsplits * m * (m - 1) / 2 * 4**nbits * 4 bytes, in memory: 72 MB for "RQ24x8", 15 MB for "PRQ4x6x8".
+    Notes
+    -----
+    A row takes ceil(nsplits * m * nbits / 8) bytes. Codewords are as wide as a split, so the codebook is
+    large: m * 2**nbits * d * 2 bytes, whatever nsplits, where a product quantizer of the same code has
+    2**nbits * d * 2. Encoding keeps products of codewords in memory, nsplits * m * (m - 1) / 2 * 4**nbits * 4
+    bytes: 72 MB for "RQ24x8", 15 MB for "PRQ4x6x8".
+
     Source: Chen, Guan, Wang, "Approximate nearest neighbor search by residual vector quantization", 2010;
     FAISS ResidualQuantizer and ProductResidualQuantizer; for refining codebooks together, Babenko and
     Lempitsky, "Additive quantization for extreme vector compression", 2014.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(1024, 16, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.ResidualQuantizer(m=4, nbits=4).fit(x).code_size
+    2
     """
 
     id = "residual"
@@ -114,14 +136,39 @@ class ResidualQuantizer(Quantizer):
         max_points_per_centroid: int = 256,
         device: torch.device | str | None = None,
     ) -> ResidualQuantizer:
-        """Train on at most max_points_per_centroid * 2**nbits rows of x.
+        """Train the codebooks, stage by stage and then together.
 
-        n_iter: k-means iterations of each stage. refine: rounds in which the rows are encoded anew and all
-        codebooks are fitted to the codes together. Takes memory for the sample `beam` times.
-        Fewer than min_points_per_centroid * 2**nbits rows give one warning, as a codec learns too little from
-        them for other rows than these. device: where to train, and where the codec will live; by default
-        where x is.
-        Raises GpuzipError when nsplits does not divide d or there are fewer rows than codewords.
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 2**nbits.
+        seed : int, default 0
+            Seed of all random draws.
+        n_iter : int, default 10
+            k-means iterations of each stage.
+        refine : int, default 2
+            Rounds in which the rows are encoded anew and all codebooks are fitted to the codes together.
+        min_points_per_centroid : int, default 39
+            Fewer than this times 2**nbits rows give one warning: a codec learns too little from them for
+            other rows.
+        max_points_per_centroid : int, default 256
+            Train on at most this times 2**nbits rows.
+        device : torch.device or str, optional
+            Where to train, and where the codec will live. Default: where x is.
+
+        Returns
+        -------
+        ResidualQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If nsplits does not divide d, or there are fewer rows than codewords.
+
+        Notes
+        -----
+        Takes `beam` times the memory of the sample.
         """
         who, K = "ResidualQuantizer.fit", 1 << self.nbits
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)

@@ -36,21 +36,45 @@ class Steps:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScalarQuantizer(Quantizer):
-    """Each dimension's range is cut into equal steps; a value becomes the number of its step.
+    """Cut each dimension's range into equal steps, and store the number of each value's step.
 
-    bits: of a code, 1 to 8; a row takes ceil(d * bits / 8) bytes.
-    range: "minmax" of all rows; "quantile", which leaves `tail` of the values out on each side; "mse", the
-    part of min to max, about its middle, with the least squared error; or given as (low, high), numbers or
-    arrays of d values (sentence-transformers' `ranges`, (2, d)). Values outside take the nearest code.
-    per: "dim", a range for each dimension, or "tensor", one for all.
-    symmetric: make the range symmetric about 0, with steps such that 0 is decoded as 0.
-    signed: store two's complement numbers, code - 2**(bits - 1), as int8 has them.
-    steps: that a range is cut into, by default 2**bits; 2**bits - 1 where symmetric. 255 gives the codes of
-    sentence-transformers and FAISS; 254 with range=(-1, 1) those of (x + 1) * 127 as uint8.
+    Parameters
+    ----------
+    bits : int, default 8
+        Bits per code, 1 to 8.
+    range : {"minmax", "quantile", "mse"} or (low, high), default "minmax"
+        "minmax" of all rows; "quantile", which leaves `tail` of the values out on each side; "mse", the part
+        of min to max, about its middle, with the least squared error; or given as numbers or arrays of d
+        values (sentence-transformers' `ranges`, (2, d)). Values outside take the nearest code.
+    per : {"dim", "tensor"}, default "dim"
+        One range per dimension, or one for all.
+    symmetric : bool, default False
+        Make the range symmetric about 0, with steps such that 0 is decoded as 0.
+    signed : bool, default False
+        Store two's complement numbers, code - 2**(bits - 1), as int8 has them.
+    steps : int, optional
+        Number of steps per range. Default: 2**bits, or 2**bits - 1 where symmetric. 255 gives the codes of
+        sentence-transformers and FAISS; 254 with range=(-1, 1) those of (x + 1) * 127 as uint8.
+    tail : float, default 0.001
+        Share of the values left out on each side by range="quantile".
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
 
-    Of a dimension that is constant the value is kept. Scores are those of the decoded rows: sums of small
-    whole numbers find the candidates, float32 has the final word.
+    Notes
+    -----
+    A row takes ceil(d * bits / 8) bytes. A constant dimension is decoded to its value. Scores are those of
+    the decoded rows: sums of small whole numbers find the candidates, and float32 decides.
+
     Source: FAISS ScalarQuantizer.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.ScalarQuantizer(bits=4).fit(x).code_size
+    16
     """
 
     id = "scalar"
@@ -72,13 +96,13 @@ class ScalarQuantizer(Quantizer):
         if self.steps is not None:
             object.__setattr__(self, "steps", whole(who, "steps", self.steps, 1, 1 << self.bits))
         if self.per not in ("dim", "tensor"):
-            raise GpuzipError(f"{who}: per is {self.per!r}, 'dim' or 'tensor' is needed.")
+            raise GpuzipError(f"{who}: per must be 'dim' or 'tensor'; got {self.per!r}.")
         if not (isinstance(self.tail, float | int) and 0 <= self.tail < 0.5):
-            raise GpuzipError(f"{who}: tail is {self.tail!r}, a share from 0 to below 0.5 is needed.")
+            raise GpuzipError(f"{who}: tail must be a share from 0 to below 0.5; got {self.tail!r}.")
         if isinstance(self.range, str):
             if self.range not in RANGES and not (self.range == _GIVEN and self.is_fitted):
                 raise GpuzipError(
-                    f"{who}: range is {self.range!r}, one of {', '.join(RANGES)} or (low, high) is needed."
+                    f"{who}: range must be one of {', '.join(RANGES)} or (low, high); got {self.range!r}."
                 )
         else:
             check_given(who, self.range)
@@ -117,9 +141,24 @@ class ScalarQuantizer(Quantizer):
         return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> ScalarQuantizer:
-        """Find the range in x: all rows for "minmax", a sample of 16,384 for "quantile" and "mse".
+        """Find the range: in all rows for "minmax", in a sample of 16,384 for "quantile" and "mse".
 
-        Raises GpuzipError for fewer than 2 rows, which have no range, unless one is given.
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 2, unless a range is given.
+        seed : int, default 0
+            Seed of the rows that are drawn and of the rotation.
+
+        Returns
+        -------
+        ScalarQuantizer
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            For fewer than 2 rows, which have no range, unless one is given.
         """
         who = "ScalarQuantizer.fit"
         seed = whole(who, "seed", seed, 0)

@@ -46,7 +46,7 @@ def spec_of(codec: Any) -> str:
 def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
     """The codec, not fitted, that text stands for. Raises GpuzipError for text that no codec has."""
     if not isinstance(text, str):
-        raise GpuzipError(f"from_spec: {text!r} came, text such as 'OPQ48,PQ48x8' is needed.")
+        raise GpuzipError(f"from_spec: text must be a str such as 'OPQ48,PQ48x8'; got {text!r}.")
     *turns, last = _COMMA.split(text)
     codec, settings = _read(text, last, "codec", list(codecs))
     if settings.get("rotation") is not None or ("rotation" in settings and turns):

@@ -56,8 +56,8 @@ def read_residual(faiss: Any, quantizer: Any) -> ResidualQuantizer:
     stages = {part.M for part in parts}
     if len(nbits) > 1 or len(stages) > 1:
         raise GpuzipError(
-            f"from_faiss: the {type(quantizer).__name__} has nbits {sorted(nbits)} and M {sorted(stages)}, "
-            "one of each is needed."
+            f"from_faiss: the {type(quantizer).__name__} must have one nbits and one M; got nbits "
+            f"{sorted(nbits)} and M {sorted(stages)}."
         )
     kinds = faiss.AdditiveQuantizer
     if quantizer.search_type not in (kinds.ST_decompress, kinds.ST_LUT_nonorm):

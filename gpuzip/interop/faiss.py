@@ -88,7 +88,9 @@ def from_faiss(source: Any) -> Any:
     for name, read in _READERS.items():
         if isinstance(source, getattr(faiss, name)):
             return read(faiss, source)
-    raise GpuzipError(f"from_faiss: a {type(source).__name__} came, one of {', '.join(_READERS)} is needed.")
+    raise GpuzipError(
+        f"from_faiss: the source must be one of {', '.join(_READERS)}; got {type(source).__name__}."
+    )
 
 
 def _write_product(faiss: Any, codec: ProductQuantizer, codes: Codes | None, metric: str | None) -> Any:
@@ -149,7 +151,7 @@ def _write_binary(faiss: Any, codec: BinaryQuantizer, codes: Codes | None, metri
             "to_faiss: FAISS has no binary quantizer by itself. Pass codes, for an IndexBinaryFlat."
         )
     if metric not in (None, "hamming"):
-        raise GpuzipError(f"to_faiss: metric is {metric!r}, 'hamming' is what IndexBinaryFlat has.")
+        raise GpuzipError(f"to_faiss: metric must be 'hamming' for IndexBinaryFlat; got {metric!r}.")
     if codec.d % 8:
         raise GpuzipError(
             f"to_faiss: d={codec.d} is not a multiple of 8, as IndexBinaryFlat needs. "
@@ -170,7 +172,7 @@ def _metric(faiss: Any, metric: str | None) -> int:
     metrics: dict[str | None, int] = {"l2": faiss.METRIC_L2, "ip": faiss.METRIC_INNER_PRODUCT}
     metrics[None] = metrics["l2"]
     if metric not in metrics:
-        raise GpuzipError(f"to_faiss: metric is {metric!r}, 'l2' or 'ip' is what the index has.")
+        raise GpuzipError(f"to_faiss: metric must be 'l2' or 'ip'; got {metric!r}.")
     return metrics[metric]
 
 
@@ -190,7 +192,7 @@ def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
             return HalfQuantizer(dtype, Limit(largest, sq.d))
     if kind not in _STEPS:
         raise GpuzipError(
-            f"from_faiss: the qtype is {sq.qtype}, one of {', '.join(kinds.values())} is needed."
+            f"from_faiss: the qtype must be one of {', '.join(kinds.values())}; got {sq.qtype}."
         )
     bits, trained = _STEPS[kind], torch.from_numpy(_array(faiss, sq.trained))
     if len(trained) == 0:

@@ -50,7 +50,7 @@ def compress(
     """
     who = "smallfry.compress"
     if word_rep not in _FORMS:
-        raise GpuzipError(f"{who}: word_rep is {word_rep!r}, one of {', '.join(_FORMS)} is needed.")
+        raise GpuzipError(f"{who}: word_rep must be one of {', '.join(_FORMS)}; got {word_rep!r}.")
     if Path(outdir).exists():
         raise FileExistsError(f"{who}: {outdir} is there already. Name a new folder.")
     options: Options = {}
@@ -105,7 +105,7 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
             raise
         raise FormatError(f"{path}: is no JSON object or lines of numbers by word ({error}).") from error
     if not prior:
-        raise FormatError(f"{path}: holds no words, frequencies by word are needed.")
+        raise FormatError(f"{path}: must hold frequencies by word; it holds no words.")
     return prior
 
 
@@ -143,6 +143,8 @@ def _in_order(name: str, words: Any) -> list[str]:
     rows: dict[int, str] = {}
     for word, row in words.items():
         if not is_whole(row) or not 0 <= row < len(words) or row in rows:
-            raise FormatError(f"{name}: {word!r} has row {row!r}; rows from 0 on are needed, one each.")
+            raise FormatError(
+                f"{name}: words must have distinct rows from 0 on; got row {row!r} for {word!r}."
+            )
         rows[int(row)] = word
     return [rows[row] for row in range(len(rows))]

@@ -32,7 +32,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     who = "to_usearch"
     usearch = _usearch()
     if not isinstance(codes, Codes):
-        raise GpuzipError(f"{who}: a {type(codes).__name__} came, Codes are needed.")
+        raise GpuzipError(f"{who}: codes must be Codes; got {type(codes).__name__}.")
     codec, data = codes.codec, codes.data[:].cpu().numpy()
     codec.check_unrotated(who)
     if isinstance(codec, BinaryQuantizer):
@@ -61,14 +61,14 @@ def from_usearch(index: Any) -> Codes:
     who = "from_usearch"
     usearch = _usearch()
     if not isinstance(index, usearch.Index):
-        raise GpuzipError(f"{who}: a {type(index).__name__} came, usearch.index.Index is needed.")
+        raise GpuzipError(f"{who}: index must be a usearch.index.Index; got {type(index).__name__}.")
     kind = index.dtype.name.lower()
     if kind not in ("i8", "b1"):
         raise GpuzipError(
-            f"{who}: the index holds {kind}, i8 or b1 is needed. Encode its vectors with a codec."
+            f"{who}: the index must hold i8 or b1; got {kind}. Encode its vectors with a codec."
         )
     if index.multi:
-        raise GpuzipError(f"{who}: the index may hold several vectors a key (multi=True), one is needed.")
+        raise GpuzipError(f"{who}: the index must hold one vector per key; got one with multi=True.")
     codec = _signs(index.ndim) if kind == "b1" else _int8(index.ndim)
     return Codes(codec, _vectors(index, codec.code_size))
 
@@ -94,7 +94,7 @@ def _int8(d: int) -> ScalarQuantizer:
 def _check_metric(who: str, metric: str | None, known: tuple[str, ...], of: str) -> str:
     if metric is not None and metric not in known:
         raise GpuzipError(
-            f"{who}: metric is {metric!r}, one of {', '.join(known)} is what an index of {of} has."
+            f"{who}: metric must be one of {', '.join(known)} for an index of {of}; got {metric!r}."
         )
     return metric or known[0]
 

@@ -1,1 +1,1 @@
-"""Plain loops compiled by numba, one file an operator: the faster road on a CPU, where numba is installed."""
+"""Plain loops compiled by numba, one file an operator: the faster path on a CPU, where numba is installed."""

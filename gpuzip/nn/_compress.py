@@ -25,7 +25,7 @@ def compressed(
     """
     rows = Rows(who, weight)
     if not (codec is None or isinstance(codec, Codec)):
-        raise GpuzipError(f"{who}: codec is {codec!r}, a codec such as LloydMaxQuantizer(4) is needed.")
+        raise GpuzipError(f"{who}: codec must be a codec such as LloydMaxQuantizer(4); got {codec!r}.")
     codec = LloydMaxQuantizer(bits) if codec is None else codec
     fitted = codec if codec.is_fitted else _fitted(codec, weight)
     if isinstance(weight, Tensor):

@@ -33,7 +33,7 @@ class StoredTable(nn.Module):
         super().__init__()
         if trainable is not None and trainable not in get_args(Trainable):
             raise GpuzipError(
-                f"{type(self).__name__}: trainable is {trainable!r}, None, 'codebook' or 'scale' is needed."
+                f"{type(self).__name__}: trainable must be None, 'codebook' or 'scale'; got {trainable!r}."
             )
         self.num_embeddings, self.embedding_dim, self.trainable = num_embeddings, embedding_dim, trainable
 

@@ -66,8 +66,8 @@ class QuantizedTable(StoredTable):
         shape = self.num_embeddings, self.embedding_dim
         if tuple(weight.shape) != shape:
             raise GpuzipError(
-                f"{who}: _weight came as {tuple(weight.shape)}, {shape} is what num_embeddings and "
-                "embedding_dim say."
+                f"{who}: _weight must have shape {shape}, as num_embeddings and embedding_dim say; "
+                f"got {tuple(weight.shape)}."
             )
         codes, codebook = compressed(who, weight, bits, codec, device, dtype)
         row = None if self.padding_idx is None else row_of(weight, self.padding_idx).to(codebook)
@@ -114,8 +114,8 @@ class QuantizedTable(StoredTable):
         if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
             came = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             raise DtypeError(
-                f"{type(self).__name__}: input came as {came.removeprefix('torch.')}, a tensor of int64 or "
-                "int32 is needed. Convert it, for example with torch.as_tensor(x).long()."
+                f"{type(self).__name__}: input must be a tensor of int64 or int32; "
+                f"got {came.removeprefix('torch.')}. Convert it, for example with torch.as_tensor(x).long()."
             )
 
     def _check_range(self, ids: Tensor) -> None:
@@ -127,8 +127,8 @@ class QuantizedTable(StoredTable):
     def _check_device(self, ids: Tensor) -> None:
         if ids.device != self.codes.device:
             raise GpuzipError(
-                f"{type(self).__name__}: input came on {ids.device}, the codes are on {self.codes.device}. "
-                "Move one with .to()."
+                f"{type(self).__name__}: input must be on {self.codes.device} like the codes; got "
+                f"{ids.device}. Move one with .to()."
             )
 
     def _padded(self, rows: Tensor, ids: Tensor, in_place: bool) -> Tensor:

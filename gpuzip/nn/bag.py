@@ -54,7 +54,7 @@ class QuantizedEmbeddingBag(QuantizedTable):
         )
         if mode not in _MODES:
             raise GpuzipError(
-                f"QuantizedEmbeddingBag: mode is {mode!r}, one of {', '.join(_MODES)} is needed."
+                f"QuantizedEmbeddingBag: mode must be one of {', '.join(_MODES)}; got {mode!r}."
             )
         self.mode, self.include_last_offset = mode, include_last_offset
         self.fill(_weight, bits, codec, device, dtype)

@@ -24,18 +24,52 @@ def quantize_embeddings_(
     filter_fn: FilterFn | None = None,
     trainable: Trainable | None = None,
 ) -> Report:
-    """Swap every nn.Embedding and nn.EmbeddingBag of a model for a compressed one; returns what that did.
+    """Replace every nn.Embedding and nn.EmbeddingBag of a model by a compressed one (in place).
 
-    bits, codec, trainable: as of QuantizedEmbedding. filter_fn(name, module): True for those to compress, by
-    default all; a module of several names is compressed if all are accepted.
-    A module in several places, and modules of one weight, stay one table. Device, dtype and training mode
-    are kept.
+    `gpuzip.quantize_embeddings` makes sentence-transformers' byte formats instead, and `gpuzip.quantize` is a
+    round trip of a matrix.
 
-    Left alone, with the reason in the report: subclasses with a forward or tensors of their own,
-    parametrized modules, modules with hooks, weights on the meta device or of other kinds, sparse gradients,
-    tables that would not be smaller, and with a ProductQuantizer those of fewer rows than centroids.
-    Raises GpuzipError, and changes nothing, where a weight is also held by something else (an lm_head),
-    a table holds NaN or does not suit the codec, or the model is an embedding itself.
+    Parameters
+    ----------
+    model : nn.Module
+        Model to change.
+    bits : int, default 4
+        Bits per value, as in QuantizedEmbedding.
+    codec : Codec, optional
+        Codec to use instead, as in QuantizedEmbedding.
+    filter_fn : callable, optional
+        filter_fn(name, module) returns True for modules to compress. Default: all. A module of several names
+        is compressed if all are accepted.
+    trainable : {None, "codebook", "scale"}
+        What learns, as in QuantizedEmbedding.
+
+    Returns
+    -------
+    Report
+        What was done to every table.
+
+    Raises
+    ------
+    GpuzipError
+        If a weight is also held by something else (an lm_head), a table holds NaN or does not suit the codec,
+        or the model is an embedding itself. The model is then unchanged.
+
+    Notes
+    -----
+    A module in several places, and modules of one weight, stay one table. Device, dtype and training mode are
+    kept.
+
+    Left alone, with the reason in the report: subclasses with a forward or tensors of their own, parametrized
+    modules, modules with hooks, weights on the meta device or of other kinds, sparse gradients, tables that
+    would not be smaller, and with a ProductQuantizer those of fewer rows than centroids.
+
+    Examples
+    --------
+    >>> import torch, gpuzip.nn
+    >>> model = torch.nn.Sequential(torch.nn.Embedding(1000, 32))
+    >>> report = gpuzip.nn.quantize_embeddings_(model, bits=4)
+    >>> type(model[0]).__name__, len(report.rows)
+    ('QuantizedEmbedding', 1)
     """
     found = find(model)
     for one in found:

@@ -19,12 +19,12 @@ _LIB = torch.library.Library("gpuzip", "DEF")
 
 @dataclass(frozen=True)
 class Op:
-    """A gpuzip operator: `reference` is the truth, `cpu`, `loops` and `kernel` are faster roads to it.
+    """A gpuzip operator: `reference` is the truth, `cpu`, `loops` and `kernel` are faster paths to it.
 
     cpu: plain torch and numpy. loops: "<module>:<function>" compiled by numba, taken instead of `cpu`
     where numba is installed; None where there is none. kernel: "<module>:<launcher>" of Triton.
 
-    agreement: how a faster road may differ from the reference. "exact": not at all. "nearest":
+    agreement: how a faster path may differ from the reference. "exact": not at all. "nearest":
     an index may name another entry that is as near, within 1e-5 of the distances involved.
     "close": float32 rounding, because sums run in another order.
     samples: yields argument tuples on a device; tests, the compile gate and benches use them.

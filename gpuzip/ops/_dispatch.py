@@ -1,4 +1,4 @@
-"""An operator's road on the CPU: loops compiled by numba where it is installed, else plain torch."""
+"""An operator's path on the CPU: loops compiled by numba where it is installed, else plain torch."""
 
 from __future__ import annotations
 

@@ -64,6 +64,8 @@ def encode(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     """
     K = centroids.shape[1]
     if K < 2 or K & (K - 1) or K > 1 << 16:
-        raise GpuzipError(f"encode: {K} centroids a sub-space; a power of two from 2 to 65,536 is needed.")
+        raise GpuzipError(
+            f"encode: centroids per sub-space must be a power of two from 2 to 65,536; got {K}."
+        )
     packed: Tensor = _op(x, centroids, exact)
     return packed

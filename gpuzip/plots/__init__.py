@@ -172,7 +172,7 @@ def _axes(who: str, ax: Axes | None, height: float = _HEIGHT) -> Axes:
         _, ax = pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")
     elif not isinstance(ax, matplotlib.axes.Axes):
         raise GpuzipError(
-            f"{who}: ax is {type(ax).__name__}, one matplotlib Axes is needed. Pass fig.subplots(), or None."
+            f"{who}: ax must be one matplotlib Axes; got {type(ax).__name__}. Pass fig.subplots(), or None."
         )
     return ax
 

@@ -43,13 +43,13 @@ def numeric(who: str, name: str, v: Values) -> Array:
     if values.dtype.name == "bfloat16":
         values = values.astype(np.float32)
     if values.dtype.kind not in "biuf":
-        raise DtypeError(f"{who}: {name} came as {values.dtype}, real numbers are needed. Convert it.")
+        raise DtypeError(f"{who}: {name} must be real numbers; got {values.dtype}. Convert it.")
     if values.ndim not in (1, 2):
         raise GpuzipError(
-            f"{who}: {name} came as {values.shape}, (D,) or (N, D) is needed. Pass one vector or one matrix."
+            f"{who}: {name} must be (D,) or (N, D); got shape {values.shape}. Pass one vector or one matrix."
         )
     if not values.size:
-        raise GpuzipError(f"{who}: {name} came as {values.shape}, it has no values. Pass at least one.")
+        raise GpuzipError(f"{who}: {name} must have at least one value; got shape {values.shape}.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         raise GpuzipError(
@@ -60,7 +60,7 @@ def numeric(who: str, name: str, v: Values) -> Array:
 
 def one_row(who: str, values: Array) -> Array:
     if values.ndim == 2 and len(values) > 1:
-        raise GpuzipError(f"{who}: v came as {values.shape}, one vector is needed. Pass one row, v[0].")
+        raise GpuzipError(f"{who}: v must be one vector; got shape {values.shape}. Pass one row, v[0].")
     return values.ravel()
 
 
@@ -77,8 +77,8 @@ def bytes_of(who: str, name: str, codes: Values) -> Array:
     one_byte = (least >= 0 and most <= 255) or (least >= -128 and most <= 127)
     if numbers.dtype.kind not in "iu" or not one_byte:
         raise GpuzipError(
-            f"{who}: {name} are {numbers.dtype} from {least} to {most}, integers of one byte are needed. "
-            "Pass Codes of a ScalarQuantizer of 8 bits, or uint8 or int8."
+            f"{who}: {name} must be integers of one byte; got {numbers.dtype} from {least} to "
+            f"{most}. Pass Codes of a ScalarQuantizer of 8 bits, or uint8 or int8."
         )
     return numbers
 
@@ -94,7 +94,7 @@ def bits_of(who: str, name: str, bits: Values) -> Array:
     values = numeric(who, name, bits)
     if not ((values == 0) | (values == 1)).all():
         raise GpuzipError(
-            f"{who}: {name} run from {values.min()} to {values.max()}, 0 and 1 are needed. "
+            f"{who}: {name} must be 0 and 1; got values from {values.min()} to {values.max()}. "
             "Pass Codes of a BinaryQuantizer, or unpack the bits with numpy.unpackbits."
         )
     ones: Array = values == 1
@@ -105,8 +105,8 @@ def check_same(who: str, name: str, values: Array, other_name: str, others: Arra
     """The same shape, a vector being a matrix of one row."""
     if np.atleast_2d(values).shape != np.atleast_2d(others).shape:
         raise GpuzipError(
-            f"{who}: {name} came as {values.shape}, {other_name} as {others.shape}, one shape is needed. "
-            "Pass those of the same rows."
+            f"{who}: {name} and {other_name} must have one shape; got {values.shape} and "
+            f"{others.shape}. Pass those of the same rows."
         )
 
 
@@ -133,8 +133,8 @@ def listed(who: str, rows: Iterable[CodecRecall | Mapping[str, Any]]) -> list[An
     listed = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping) else []
     if not listed:
         raise GpuzipError(
-            f"{who}: rows is a {type(rows).__name__} with no rows, CodecRecall or mappings are needed. "
-            "Pass a list of at least one."
+            f"{who}: rows must be a list of at least one CodecRecall or mapping; got an empty "
+            f"{type(rows).__name__}."
         )
     return listed
 
@@ -143,11 +143,11 @@ def as_point(who: str, row: CodecRecall | Mapping[str, Any]) -> CodecRecall:
     names = [field.name for field in fields(CodecRecall)]
     if isinstance(row, Mapping):
         if set(row) != set(names):
-            raise GpuzipError(f"{who}: a row has {sorted(map(str, row))}, {', '.join(names)} are needed.")
+            raise GpuzipError(f"{who}: a row must have {', '.join(names)}; got {sorted(map(str, row))}.")
         row = CodecRecall(**row)
     if not isinstance(row, CodecRecall):
         raise GpuzipError(
-            f"{who}: a row is {row!r}, CodecRecall or a mapping of {', '.join(names)} is needed."
+            f"{who}: a row must be a CodecRecall or a mapping of {', '.join(names)}; got {row!r}."
         )
     try:
         nbytes, recall = float(row.nbytes), float(row.recall)
@@ -155,7 +155,7 @@ def as_point(who: str, row: CodecRecall | Mapping[str, Any]) -> CodecRecall:
         nbytes = recall = np.nan
     if not (0 < nbytes < np.inf and 0 <= recall <= 1):
         raise GpuzipError(
-            f"{who}: {row.name!r} has {row.nbytes!r} bytes and recall {row.recall!r}; bytes above 0 "
-            "and a recall from 0 to 1 are needed. Pass gpuzip.recall(ids, truth)."
+            f"{who}: {row.name!r} must have bytes above 0 and a recall from 0 to 1; got "
+            f"{row.nbytes!r} and {row.recall!r}. Pass gpuzip.recall(ids, truth)."
         )
     return CodecRecall(str(row.name), str(row.family), nbytes, recall)

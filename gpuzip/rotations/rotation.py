@@ -35,19 +35,41 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """Rows times an orthonormal matrix, so that lengths and angles stay and codes lose less.
+    """Multiply rows by an orthonormal matrix, which keeps lengths and angles, so that codes lose less.
 
-    kind: "pca", directions by falling variance; "balanced", those dealt out so that the m sub-spaces of a
-    product quantizer vary alike (parametric OPQ: one eigendecomposition); "opq", that and n_iter rounds of
-    optimized product quantization; "random", drawn evenly; "hadamard", drawn sign flips and Walsh-Hadamard
-    transforms, which store a few bits; "truncate", the first dims columns as they are, for Matryoshka
-    embeddings.
-    dims: columns that are kept, by default all. m: sub-spaces, by default the codec's own.
-    normalize: give rows length 1 after that, as truncated embeddings are used; their own lengths are lost.
+    Parameters
+    ----------
+    kind : {"pca", "balanced", "opq", "random", "hadamard", "truncate"}
+        "pca": directions by falling variance. "balanced": those dealt out so that the m sub-spaces of a
+        product quantizer have similar variance (parametric OPQ: one eigendecomposition). "opq": that and
+        n_iter rounds of optimized product quantization. "random": drawn evenly. "hadamard": drawn sign flips
+        and Walsh-Hadamard transforms, which store a few bits. "truncate": the first dims columns as they are,
+        for Matryoshka embeddings.
+    dims : int, optional
+        Columns that are kept. Default: all.
+    m : int, optional
+        Number of sub-spaces. Default: the codec's own.
+    normalize : bool, default False
+        Scale rows to length 1 after the rotation, as truncated embeddings are used. Their own lengths are
+        lost.
+    n_iter : int, default 8
+        Rounds of "opq".
+    fitted : optional
+        What `fit` learned; not for callers.
 
+    Notes
+    -----
     A matrix is stored as float16 and made orthonormal again when it is read; its bytes count. Nothing is
     subtracted, so the scores of rotated rows are those of the rows.
+
     Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> gpuzip.Rotation("pca", dims=4).fit(x).apply(x).shape
+    torch.Size([64, 4])
     """
 
     spec_words: ClassVar[dict[str, dict[str, Any]]] = {
@@ -74,15 +96,15 @@ class Rotation:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise GpuzipError(f"Rotation: kind is {self.kind!r}, one of {', '.join(KINDS)} is needed.")
+            raise GpuzipError(f"Rotation: kind must be one of {', '.join(KINDS)}; got {self.kind!r}.")
         for name in ("dims", "m"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else whole("Rotation", name, value))
         object.__setattr__(self, "n_iter", whole("Rotation", "n_iter", self.n_iter, 0))
         if not isinstance(self.normalize, bool):
-            raise GpuzipError(f"Rotation: normalize is {self.normalize!r}, True or False is needed.")
+            raise GpuzipError(f"Rotation: normalize must be True or False; got {self.normalize!r}.")
         if self.kind == "truncate" and self.dims is None:
-            raise GpuzipError("Rotation: 'truncate' came without dims. Say how many columns to keep.")
+            raise GpuzipError("Rotation: dims must be given for 'truncate'. Say how many columns to keep.")
 
     @property
     def is_fitted(self) -> bool:
@@ -110,10 +132,28 @@ class Rotation:
         return len(self.matrix)
 
     def fit(self, x: Matrix, *, seed: int = 0, m: int | None = None, K: int = 256) -> Rotation:
-        """Find the matrix from at most 65,536 rows of x, drawn by `seed`.
+        """Find the matrix from at most 65,536 rows.
 
-        m, K: sub-spaces and centroids of the quantizer that follows; a number given to Rotation goes first.
-        Raises GpuzipError for no rows, dims above d, or a kind that needs m without any.
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on; at least 1.
+        seed : int, default 0
+            Seed of all random draws.
+        m : int, optional
+            Sub-spaces of the quantizer that follows. A number given to Rotation has precedence.
+        K : int, default 256
+            Centroids per sub-space of the quantizer that follows.
+
+        Returns
+        -------
+        Rotation
+            A fitted copy.
+
+        Raises
+        ------
+        GpuzipError
+            If x has no rows, dims is above d, or the kind needs m and has none.
         """
         who = "Rotation.fit"
         return self.fit_rows(Rows(who, x), whole(who, "seed", seed, 0), m, K)
@@ -123,7 +163,7 @@ class Rotation:
         who, d, dims = rows.who, rows.d, self.kept(rows.d)
         m = self.m or m
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x has no rows, at least one is needed.")
+            raise GpuzipError(f"{who}: x must have at least one row; got none.")
         if dims > d:
             raise GpuzipError(f"{who}: dims={dims} of rows with {d} columns. Keep {d} or fewer.")
         if self.kind in OF_SUBSPACES and m is None:
@@ -152,9 +192,18 @@ class Rotation:
         return {"matrix": optimized(x, dims, m, _codewords(K, len(x)), self.n_iter, seed).half()}
 
     def mixed(self, seed: int) -> Rotation:
-        """Onto the same directions, mixed evenly by what "hadamard" does, so that columns vary alike.
+        """Append a Hadamard mix, so that columns have similar variance.
 
-        Of "pca", "balanced" or "opq", fitted: what a file has of the others is no matrix.
+        Parameters
+        ----------
+        seed : int
+            Seed of the sign flips.
+
+        Returns
+        -------
+        Rotation
+            Onto the same directions. Only for a fitted "pca", "balanced" or "opq": other kinds have no matrix
+            in a file.
         """
         matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
         stored, device = {"matrix": matrix.half().to(self.matrix.device)}, self.matrix.device
@@ -178,6 +227,7 @@ class Rotation:
         return {} if self.fitted is None else self.fitted.stored
 
     def config(self) -> dict[str, Any]:
+        """Return the settings as JSON; with `state` they are all there is to a rotation."""
         return {name: getattr(self, name) for name in _SETTINGS} | {"d": self.d}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The last word on a search's candidates: their rows, and no others, are read from a better store."""
+"""Rescoring: the candidates of a search are scored anew by their rows in a more precise store."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """Rows that candidates are scored by."""
+    """A source of rows to score candidates by."""
 
     def scores(self, queries: Tensor, ids: Tensor, metric: str) -> Tensor:
-        """(Q, D) float32, (Q, R) int64 -> (Q, R) float32, the greater the better; -inf for ids outside."""
+        """(Q, D) float32, (Q, R) int64 -> (Q, R) float32, greater is better; -inf for ids out of range."""
 
     def sound(self, ids: Tensor) -> Tensor | None:
-        """Whether the rows of ids are fit to score by: (Q,) bool; None where `scores` sees to it."""
+        """Whether the rows of ids are finite and not too large: (Q,) bool; None if `scores` checks them."""
 
     def checked(self) -> Store:
-        """A store of the same rows whose `scores` raises for those that are not fit."""
+        """A store of the same rows whose `scores` raises for rows that are not sound."""
 
 
 class _ChecksScores:
-    """What stores share whose rows need no check, or whose `scores` checks them."""
+    """Mixin for stores whose rows need no check, or whose `scores` checks them."""
 
     def sound(self, ids: Tensor) -> Tensor | None:
         return None
@@ -44,9 +44,10 @@ class _ChecksScores:
 
 
 class InPlaceStore:
-    """Rows of a tensor on the device of the codes: nothing waits to learn which there are.
+    """Rows of a tensor on the device of the codes, read in place without waiting for a GPU.
 
-    checked: the store that reads them one by one; None where a CUDA graph is recorded, which checks nothing.
+    checked: the store that checks rows as it reads them; None while a CUDA graph is captured, which checks
+    nothing.
     """
 
     def __init__(self, x: Tensor, checked: Store | None) -> None:
@@ -56,7 +57,7 @@ class InPlaceStore:
         return rescore(queries, self._x, ids, metric)
 
     def sound(self, ids: Tensor) -> Tensor | None:
-        """By squared norms, which are NaN or too large where a row is not fit: its distance from 0."""
+        """Checks squared norms, as distances from 0: they are NaN or too large if a row is not sound."""
         if self._checked is None:
             return None
         squares = rescore(
@@ -69,10 +70,10 @@ class InPlaceStore:
 
 
 class ReadStore(_ChecksScores):
-    """Rows that are read by id: of a matrix or map, or codes that are decoded.
+    """Rows that are read by id from a matrix or memory map, or decoded from codes.
 
-    read: ids, ascending where each is read once -> (n, D) float rows on the device of the queries.
-    each_once: whether a row is read once for some queries, which waits for a GPU to learn which there are.
+    read: takes ids, ascending if each_once, and returns (n, D) float rows on the device of the queries.
+    each_once: read each distinct row once, which waits for a GPU to find the distinct ids.
     """
 
     def __init__(self, read: Callable[[Tensor], Tensor], n: int, each_once: bool) -> None:
@@ -95,9 +96,9 @@ class ReadStore(_ChecksScores):
 
 
 class ScorerStore(_ChecksScores):
-    """Rows of codes whose scores are no decoded rows': the scores that their codec gathers.
+    """Rows of codes whose scores are not those of decoded rows: their codec's scorer gives the scores.
 
-    scorer: (Q, D) float32 queries on `device`, where the codes are, and a metric -> their scorer.
+    scorer: takes (Q, D) float32 queries on `device`, where the codes are, and a metric; returns a scorer.
     """
 
     def __init__(self, scorer: Callable[[Tensor, str], Scorer], n: int, device: torch.device) -> None:
@@ -110,21 +111,21 @@ class ScorerStore(_ChecksScores):
 
 
 def _some_queries(ids: Tensor, D: int) -> Iterator[slice]:
-    """Queries whose candidates take at most the workspace as float32."""
+    """Slices of queries whose candidate rows, as float32, fit in the workspace."""
     step = max(1, workspace(ids.device) // max(1, 4 * D * ids.shape[1]))
     for start in range(0, max(1, len(ids)), step):
         yield slice(start, start + step)
 
 
 def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> Store:
-    """The store of a float matrix, whose rows are those that the codes were made of.
+    """The store of a float matrix that holds the source rows of the codes.
 
-    Raises GpuzipError for another shape, dtype or device; NaN and inf are refused in rows that are read.
+    Raises GpuzipError for another shape, dtype or device. Rows with NaN or inf raise when they are read.
     """
     rows = Rows(who, x, d, device, "rescore")
     if rows.n != n:
         raise GpuzipError(
-            f"{who}: rescore has {rows.n} rows, there are {n} codes. Pass the rows of these codes."
+            f"{who}: rescore must have {n} rows, one per code; got {rows.n}. Pass the rows of these codes."
         )
     read = ReadStore(lambda ids: rows.rows(ids).to(device), n, each_once=True)
     if isinstance(x, Tensor) and is_capturing(device):
@@ -137,9 +138,9 @@ def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> S
 def best_of_candidates(
     store: Store, queries: Tensor, ids: Tensor, metric: str, k: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The k best of every query's candidates: scores (Q, k), ids (Q, k); the lowest id first among equals.
+    """The k best candidates per query: scores (Q, k), ids (Q, k); among equals the lowest id comes first.
 
-    Last whether the rows of the candidates were fit to score by, (Q,) bool; None where all were.
+    The third result is the store's `sound` for the candidates: (Q,) bool, or None.
     """
     ids = ids.sort(1).values  # so that position breaks ties as id does
     scores, at = topk(store.scores(queries, ids, metric), k)
@@ -152,5 +153,5 @@ def check_multiplier(who: str, value: Any) -> float:
         or isinstance(value, bool)
         or not 1 <= value < float("inf")
     ):
-        raise GpuzipError(f"{who}: rescore_multiplier is {value!r}, a number of at least 1 is needed.")
+        raise GpuzipError(f"{who}: rescore_multiplier must be a number of at least 1; got {value!r}.")
     return float(value)

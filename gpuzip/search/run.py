@@ -22,16 +22,16 @@ from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
 
 WHO = "Codes.search"
 
-_MORE = 4  # times as many candidates, where an upper bound leaves a doubt
-_ABSENT = (1 << 31) - 1  # the distance of a place that no allowed row takes
+_MORE = 4  # times as many candidates, if an upper bound leaves room for a better row
+_ABSENT = (1 << 31) - 1  # the distance in a place that no allowed row fills
 
 
 @dataclass(frozen=True)
 class Plan:
     """Two stages: take `n_candidates` by `candidate_metric`, keep the best k by `metric` in the store.
 
-    Where scores of candidates are upper bounds, up to `most` are taken, until no other row can be better.
-    Without a store the candidates are the answer.
+    If the scores of candidates are upper bounds, more are taken, up to `most`, until no other row can be
+    better. Without a store the candidates are the result.
     """
 
     searched: Searched
@@ -58,10 +58,12 @@ def search(
     rescore_multiplier: float,
     candidates: str | None,
 ) -> tuple[Tensor, Tensor]:
-    """`Codes.search`, with the store that rescores, or None."""
+    """Implements `Codes.search`; store: the store that rescores, or None."""
     searched.codec.check_fitted(WHO)
     if candidates is not None and store is None:
-        raise GpuzipError(f"{WHO}: candidates={candidates!r} came without rescore. Pass a store, or True.")
+        raise GpuzipError(
+            f"{WHO}: candidates={candidates!r} must be given with rescore. Pass rescore=True or a store."
+        )
     plan = _plan(searched, k, metric, mask, store, rescore_multiplier, candidates)
     one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
     values, ids = _answers(plan, _asked(searched, queries[None] if one else queries, metric))
@@ -104,7 +106,7 @@ def _asked(searched: Searched, queries: Matrix, metric: str) -> Rows | PackedRow
 
 
 def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
-    """By more and more candidates, for queries where the last of them leaves room for a better row."""
+    """Values and ids; queries whose last candidate leaves room for a better row take more candidates."""
     device = plan.device
     if asked.n == 0 or plan.k == 0:
         ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=device)
@@ -117,7 +119,7 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
     while left is not None and found < plan.most and len(some := left.nonzero().view(-1)):
         found = min(_MORE * found, plan.most)
         scores[some], ids[some] = _from_candidates(plan, asked, some, found, left)
-    absent = plan.mask is not None and is_capturing(device)  # else there are k rows for k places
+    absent = plan.mask is not None and is_capturing(device)  # else k is at most the allowed rows
     return _values(scores, plan.metric, absent), ids
 
 
@@ -126,7 +128,7 @@ def _from_candidates(
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) and ids (Q, k) of all queries, or of some by number, from `found` candidates each.
 
-    left: of all queries, where it is noted whether the last candidate's score is above the last of these.
+    left: (number of queries,) bool, filled with whether a row beyond the candidates may still be better.
     """
 
     def one_chunk(some: slice | Tensor, stage: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -144,9 +146,9 @@ def _from_candidates(
 
 
 def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
-    """Queries whose work fits in the workspace, at first and where more of their rows are looked at.
+    """How many queries fit in the workspace, in the first stage and in later ones.
 
-    On a GPU, where each chunk decodes all codes again, that is the work of their scan.
+    On a GPU only the scan counts, because each chunk decodes all codes again.
     """
     codec, packed = plan.searched
     size, room, own = (len(packed), found, codec.gather_cost), workspace(plan.device), codec.scorer_bytes
@@ -160,7 +162,7 @@ def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
 def _of_block(
     plan: Plan, queries: Tensor, found: int, stage: int
 ) -> tuple[Tensor, Tensor, Tensor | None, Callable[[], Tensor]]:
-    """Scores and ids (Q, k), which are unsure, and what tells where more candidates may hold a better row."""
+    """Scores (Q, k), ids (Q, k), which queries are not proven, and a function: which need more candidates."""
     codec, packed = plan.searched
     scorer = codec.scorer(packed, queries, plan.candidate_metric, plan.mask)
     candidate_scores, ids, unsure = attempt(scorer, found, stage)
@@ -171,13 +173,13 @@ def _of_block(
     else:
         store = plan.store if stage == FIRST else plan.store.checked()
         scores, ids, sound = best_of_candidates(store, queries, ids, plan.metric, plan.k)
-        if sound is not None:  # the next stage reads the rows one by one and says which is not
+        if sound is not None:  # the next stage checks each row and names the one at fault
             unsure = ~sound if unsure is None else unsure | ~sound
     return scores, ids, unsure, lambda: candidate_scores[:, -1] > scores[:, -1]
 
 
 def _values(scores: Tensor, metric: str, absent: bool) -> Tensor:
-    """What a caller sees of scores: distances by "l2" and "hamming"."""
+    """The values that the caller gets: distances for "l2" and "hamming", else the scores."""
     if metric == "l2":
         return scores.neg_().clamp_(min=0).add_(0.0)  # no -0.0
     if metric == "hamming":

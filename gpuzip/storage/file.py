@@ -41,7 +41,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(
-            f"save: {target} is a folder, a file name is needed. Add one, such as {target / 'x.ezip'}."
+            f"save: {target} must be a file; it is a folder. Add a file name, such as {target / 'x.ezip'}."
         )
     return target
 
@@ -123,13 +123,13 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
     source = Path(path)
     if source.is_dir():
         raise IsADirectoryError(
-            f"open: {source} is a folder, a file is needed. gpuzip.open_mixed reads a folder of MixedCodes, "
-            "gpuzip.WordVectors.load one of words."
+            f"open: {source} must be a file; it is a folder. Use gpuzip.open_mixed for a folder "
+            "of MixedCodes, gpuzip.WordVectors.load for one of words."
         )
     if not source.exists():
         raise FileNotFoundError(f"open: there is no file {source}.")
     if not source.is_file():
-        raise FormatError(f"{source}: a device or pipe, a file is needed.")
+        raise FormatError(f"{source}: must be a regular file; it is a device or pipe.")
     tensors, metadata = read_tensors(source)
     header = unsealed(source, metadata)
     names = set(tensors)

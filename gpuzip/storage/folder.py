@@ -122,7 +122,7 @@ def read_folder(
 
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"save: {target} is a file, the name of a folder is needed.")
+        raise NotADirectoryError(f"save: {target} must be a folder; it is a file. Name a folder.")
     names = os.listdir(target) if target.exists() else []
     if MANIFEST in names:
         _unsealed(target, _manifest(target), None)
@@ -166,7 +166,7 @@ def _manifest(source: Path) -> str:
     if not source.exists():
         raise FileNotFoundError(f"open: there is no folder {source}.")
     if not source.is_dir():
-        raise NotADirectoryError(f"open: {source} is a file, a folder is needed.")
+        raise NotADirectoryError(f"open: {source} must be a folder; it is a file.")
     path = source / MANIFEST
     if not path.is_file():
         raise FormatError(f"{source}: has no {MANIFEST}; it is not ours, or its writing was interrupted.")
@@ -193,7 +193,7 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
     if set(manifest) != _FIELDS or not _is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum; it is damaged.")
     if kind not in (None, manifest["kind"]):
-        raise FormatError(f"{path}: is of {manifest['kind']!r}, {kind!r} is needed.")
+        raise FormatError(f"{path}: must hold {kind!r}; it holds {manifest['kind']!r}.")
     if not isinstance(manifest["about"], dict) or not _are_members(manifest["files"]):
         raise FormatError(f"{path}: holds values of the wrong kind; gpuzip did not write it.")
     members = {label: Member(**entry) for label, entry in manifest["files"].items()}

@@ -78,7 +78,7 @@ class FileInfo:
 def check_cosine(info: FileInfo, min_cosine: float) -> None:
     """Raises QualityError unless the rows of a file are known to have this mean cosine with their source."""
     if not isinstance(min_cosine, float | int) or isinstance(min_cosine, bool) or not -1 <= min_cosine <= 1:
-        raise GpuzipError(f"open: min_cosine is {min_cosine!r}, a number from -1 to 1 is needed.")
+        raise GpuzipError(f"open: min_cosine must be a number from -1 to 1; got {min_cosine!r}.")
     if info.quality is None:
         raise QualityError(
             f"{info.path}: was not measured, min_cosine={min_cosine} is asked for. "

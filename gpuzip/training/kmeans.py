@@ -92,16 +92,16 @@ def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:
     starts = {"random": _random, "kmeans++": _plus_plus}
     if not isinstance(init, str) or init not in starts:
         came = repr(init) if isinstance(init, str | None) else f"a {type(init).__name__}"
-        raise GpuzipError(f"kmeans: init is {came}; 'random', 'kmeans++' or a tensor of centroids is needed.")
+        raise GpuzipError(f"kmeans: init must be 'random', 'kmeans++' or a tensor of centroids; got {came}.")
     by_subspace = x.view(-1, M, S).transpose(0, 1)
     return starts[init](by_subspace, K, torch.Generator().manual_seed(seed))
 
 
 def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
     if init.shape != shape:
-        raise GpuzipError(f"kmeans: init has shape {tuple(init.shape)}, {shape} is needed.")
+        raise GpuzipError(f"kmeans: init must have shape {shape}; got {tuple(init.shape)}.")
     if not bool(init.isfinite().all()):
-        raise GpuzipError("kmeans: init holds NaN or inf, centroids to start from are needed.")
+        raise GpuzipError("kmeans: init must be finite; it holds NaN or inf.")
     return init
 
 

@@ -26,7 +26,7 @@ def most_similar(
     topn = whole("most_similar", "topn", topn, 0)
     terms = [(item, 1.0) for item in _listed(positive)] + [(item, -1.0) for item in _listed(negative)]
     if not terms:
-        raise GpuzipError("most_similar: no word came, at least one in positive or negative is needed.")
+        raise GpuzipError("most_similar: give at least one word in positive or negative.")
     rows = [_row(vocabulary, item) if isinstance(item, str) else None for item, _ in terms]
     mean = torch.zeros(codes.shape[1], device=codes.device)
     for (item, sign), row in zip(terms, rows, strict=True):
@@ -57,8 +57,8 @@ def _vector(item: Any, like: Tensor) -> Tensor:
     if not isinstance(item, Tensor | np.ndarray) or item.shape != like.shape:
         shape = f" of shape {tuple(item.shape)}" if hasattr(item, "shape") else ""
         raise GpuzipError(
-            f"most_similar: a {type(item).__name__}{shape} came; words, and tensors or arrays "
-            f"({len(like)},), are needed."
+            f"most_similar: items must be words, or tensors or arrays of shape ({len(like)},); "
+            f"got {type(item).__name__}{shape}."
         )
     return torch.as_tensor(item).to(like.device, torch.float32)
 

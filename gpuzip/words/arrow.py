@@ -95,7 +95,7 @@ def _mapped_column(path: Path, n: int) -> tuple[np.ndarray[Any, Any], Any]:
         ) from error
     if len(words) != n or words.null_count:
         raise FormatError(
-            f"{path}: holds {len(words)} words, {words.null_count} of them null; {n} are needed."
+            f"{path}: must hold {n} words, none null; it holds {len(words)}, {words.null_count} of them null."
         )
     _, offsets, text = words.buffers()
     text = pa.py_buffer(b"") if text is None else text

@@ -67,8 +67,8 @@ class Collector:
                 fresh.append(i)
             elif self._policy.duplicates == "error":
                 raise GpuzipError(
-                    f"{self.source}: {where(i)}: the word {text!r} came before. "
-                    'Pass duplicates="first" or "last".'
+                    f'{self.source}: {where(i)}: the word {text!r} is repeated. Pass duplicates="first" '
+                    'or "last".'
                 )
             elif self._policy.duplicates == "last":
                 again[row] = i
@@ -79,7 +79,7 @@ class Collector:
     def words(self) -> dict[str, int]:
         """Row by word, in the order of rows. Raises GpuzipError when there are none."""
         if not self._index:
-            raise GpuzipError(f"{self.source}: holds no words, at least one is needed.")
+            raise GpuzipError(f"{self.source}: must hold at least one word; it holds none.")
         return self._index
 
     def rows(self) -> Floats:
@@ -112,4 +112,4 @@ class Collector:
 
 def _check(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise GpuzipError(f"{name} is {value!r}, one of {', '.join(known)} is needed.")
+        raise GpuzipError(f"{name} must be one of {', '.join(known)}; got {value!r}.")

@@ -59,14 +59,14 @@ def read_pair(path: Path, n: int | None) -> Codes:
     meta = path.with_name(path.name + ".meta")
     content = _json(meta)
     if not (isinstance(content, list) and len(content) == 2 and _is_dim(content[1])):
-        raise FormatError(f"{meta}: a codebook and a number of dimensions are needed; it is not ours.")
+        raise FormatError(f"{meta}: must hold a codebook and a number of dimensions; it is not ours.")
     codebook, dim = _points(meta, content[0]), content[1]
     K, block_len = codebook.shape
     bits = K.bit_length() - 1
     if K not in (2, 4, 8, 16, 32, 64, 128, 256) or dim % block_len:
         raise FormatError(
-            f"{meta}: {K} points of {block_len} dimensions for rows of {dim}; 2 to 256 of them, a "
-            "power of two, and a divisor are needed."
+            f"{meta}: must have a power of two from 2 to 256 points, of dimensions that divide "
+            f"those of rows; got {K} points of {block_len} dimensions for rows of {dim}."
         )
     row = dim // block_len * bits
     size = _size(path)
@@ -81,7 +81,7 @@ def check_size(path: Path, bits: int) -> None:
     """Raises FormatError unless the file has so many bits, in whole bytes."""
     size, needed = _size(path), (bits + 7) // 8
     if size != needed:
-        raise FormatError(f"{path}: has {size} bytes, {needed} are needed for its rows; it is damaged.")
+        raise FormatError(f"{path}: must have {needed} bytes for its rows; it has {size} and is damaged.")
 
 
 def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
@@ -89,7 +89,7 @@ def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
     metadata = _json(path)
     names = ("allots", "allot_indices", "dim")
     if not isinstance(metadata, dict) or not set(names) <= set(metadata):
-        raise FormatError(f"{path}: {', '.join(names)} are needed; smallfry did not write it.")
+        raise FormatError(f"{path}: must hold {', '.join(names)}; smallfry did not write it.")
     bits, starts, dim = (metadata[name] for name in names)
     plausible = (
         all(isinstance(part, list) and all(map(is_whole, part)) for part in (bits, starts))
@@ -109,7 +109,9 @@ def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
 
 def _part(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
     if len(codebook) != 1 << bits or codebook.shape[1] != 1:
-        raise FormatError(f"{path}: {codebook.shape} levels came for codes of {bits} bits; it is damaged.")
+        raise FormatError(
+            f"{path}: has levels of shape {codebook.shape} for codes of {bits} bits; it is damaged."
+        )
     if bits:
         return _packed(path, n, dim, bits, codebook)
     codec = LloydMaxQuantizer.from_codebook(torch.from_numpy(codebook).expand(2, 1)[None], dim)
@@ -142,7 +144,7 @@ def _codebooks(folder: Path) -> list[Array]:
     if as_json.exists():
         listed = _json(as_json)
         if not isinstance(listed, list):
-            raise FormatError(f"{as_json}: a list of codebooks is needed.")
+            raise FormatError(f"{as_json}: must hold a list of codebooks.")
         return [_points(as_json, levels) for levels in listed]
     return [_points(as_npy, levels) for levels in _plain_array(as_npy)]
 
@@ -180,7 +182,7 @@ def _points(path: Path, listed: Any) -> Array:
         raise FormatError(f"{path}: a codebook is not of numbers ({error}).") from error
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim != 2 or not points.size or not np.isfinite(points).all():
-        raise FormatError(f"{path}: a codebook {points.shape} of finite numbers is needed; it is damaged.")
+        raise FormatError(f"{path}: its codebook {points.shape} must be 2-D and finite; it is damaged.")
     return points
 
 

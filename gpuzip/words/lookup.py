@@ -80,7 +80,7 @@ def mapped_tables(path: Path, widths: dict[str, int], n: int) -> dict[str, Ids]:
     wanted = {name: (torch.uint8, (n, width)) for name, width in widths.items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     if found != wanted:
-        raise FormatError(f"{path}: holds {found}, {wanted} is needed for {n} words; it is not theirs.")
+        raise FormatError(f"{path}: must hold {wanted} for {n} words; it holds {found}.")
     return {name: tensor.view(-1).numpy() for name, tensor in tensors.items()}
 
 

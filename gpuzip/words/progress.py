@@ -32,5 +32,5 @@ def reporting(progress: Progress, title: str, total: int) -> Iterator[Callable[[
         yield lambda done: progress(done, total)
     else:
         raise GpuzipError(
-            f"progress is {progress!r}; True, False, None or a function of bytes done and total is needed."
+            f"progress must be True, False, None or a function of bytes done and total; got {progress!r}."
         )

@@ -66,9 +66,11 @@ class Recipe:
         given = [name for name in names if getattr(self, name) is not None]
         object.__setattr__(self, "max_bits", whole("words", "max_bits", self.max_bits, 1, 8))
         if self.codec is not None and given:
-            raise GpuzipError(f"words: codec came with {', '.join(given)}, which choose codecs. Give one.")
+            raise GpuzipError(
+                f"words: codec must not be given with {', '.join(given)}, which choose codecs. Give one."
+            )
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
-            raise GpuzipError(f"words: dtype is {self.dtype!r}, a torch float dtype is needed.")
+            raise GpuzipError(f"words: dtype must be a torch float dtype; got {self.dtype!r}.")
 
     def compress(self, rows: Matrix, words: Sequence[str]) -> tuple[Codes | MixedCodes, torch.Tensor | None]:
         """Codes of (N, D) rows, and their order: the row that each came from; None where that is the same."""
@@ -108,19 +110,20 @@ def importances(importance: Importance, words: Sequence[str]) -> torch.Tensor:
     """(N,) float64 of the words. Raises GpuzipError unless there is one for each, finite and not negative."""
     if isinstance(importance, Mapping):
         if not importance:
-            raise GpuzipError("words: importance is an empty dict, numbers by word are needed.")
+            raise GpuzipError("words: importance must be a dict of numbers by word; got an empty one.")
         least = min(importance.values())
         importance = [importance.get(word, least) for word in words]
     try:
         values = torch.as_tensor(np.asarray(importance, np.float64))
     except (TypeError, ValueError) as error:
-        raise GpuzipError(f"words: importance is not of numbers: {error}.") from error
+        raise GpuzipError(f"words: importance must be numbers: {error}.") from error
     if values.shape != (len(words),):
-        raise GpuzipError(f"words: importance has shape {tuple(values.shape)}, ({len(words)},) is needed.")
+        raise GpuzipError(f"words: importance must have shape ({len(words)},); got {tuple(values.shape)}.")
     wrong = (~(values.isfinite() & (values >= 0))).nonzero()
     if len(wrong):
         row = int(wrong[0])
         raise GpuzipError(
-            f"words: the importance of {words[row]!r} is {float(values[row])}, 0 or more is needed."
+            f"words: the importance of {words[row]!r} must be finite and at least 0; got "
+            f"{float(values[row])}."
         )
     return values

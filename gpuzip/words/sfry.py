@@ -34,7 +34,7 @@ def write_words(
 ) -> None:
     """Write a folder, or replace one. form: of the words, "arrow" or "trie". See `WordVectors.save`."""
     if form not in _WRITERS:
-        raise GpuzipError(f"save: words is {form!r}, one of {', '.join(_WRITERS)} is needed.")
+        raise GpuzipError(f"save: words must be one of {', '.join(_WRITERS)}; got {form!r}.")
     mixed = isinstance(codes, MixedCodes)
     parts: list[Codes] = list(codes.parts) if isinstance(codes, MixedCodes) else [codes]
     writers: dict[str, Writer] = {f"part-{i}.ezip": part.save for i, part in enumerate(parts)}

@@ -20,11 +20,13 @@ def gensim_words(vectors: Any) -> tuple[list[str], np.ndarray[Any, Any]]:
     words, rows = getattr(vectors, "index_to_key", None), getattr(vectors, "vectors", None)
     if words is None or rows is None:
         advice = "Pass its .wv." if hasattr(vectors, "wv") else "Load one with gensim."
-        raise GpuzipError(f"from_gensim: a {type(vectors).__name__} came, KeyedVectors are needed. {advice}")
+        raise GpuzipError(
+            f"from_gensim: vectors must be KeyedVectors; got {type(vectors).__name__}. {advice}"
+        )
     rows = np.asarray(rows)
     if rows.ndim != 2 or len(rows) != len(words):
         raise GpuzipError(
-            f"from_gensim: {len(words)} words came with vectors {rows.shape}, one row each is needed."
+            f"from_gensim: vectors must have one row per word; got {rows.shape} for {len(words)} words."
         )
     return list(words), rows
 
@@ -32,7 +34,9 @@ def gensim_words(vectors: Any) -> tuple[list[str], np.ndarray[Any, Any]]:
 def dict_words(vectors: Mapping[str, Any]) -> tuple[list[str], Floats]:
     """Words and rows of vectors by word: lists, arrays or tensors of one length."""
     if not isinstance(vectors, Mapping):
-        raise DtypeError(f"from_dict: a {type(vectors).__name__} came, a dict of vectors by word is needed.")
+        raise DtypeError(
+            f"from_dict: vectors must be a dict of vectors by word; got {type(vectors).__name__}."
+        )
     rows: list[Floats] = []
     for word, vector in vectors.items():
         try:
@@ -43,7 +47,7 @@ def dict_words(vectors: Mapping[str, Any]) -> tuple[list[str], Floats]:
             raise DtypeError(f"from_dict: the vector of {word!r} is not of numbers: {error}.") from error
         if row.ndim != 1 or (rows and len(row) != len(rows[0])) or len(row) == 0:
             needed = f"({len(rows[0])},) like those before" if rows else "(D,)"
-            raise GpuzipError(f"from_dict: the vector of {word!r} has shape {row.shape}, {needed} is needed.")
+            raise GpuzipError(f"from_dict: the vector of {word!r} must have shape {needed}; got {row.shape}.")
         if not np.isfinite(row).all():
             raise GpuzipError(f"from_dict: the vector of {word!r} holds NaN, inf or a number beyond float32.")
         rows.append(row)

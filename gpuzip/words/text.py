@@ -103,7 +103,7 @@ class _Reader:
         fields = lines[0].split()
         counts = len(fields) == 2 and all(_COUNT.fullmatch(field) for field in fields)
         if self._header and not counts:
-            raise self._error(1, f"{_shown(lines[0])} is no header, two whole numbers are needed")
+            raise self._error(1, f"must be a header of two whole numbers; got {_shown(lines[0])}")
         if not counts or self._header is False:
             self._d = self._width(lines[0])
             return lines
@@ -140,13 +140,13 @@ class _Reader:
         word, values = fields[: -self._d], fields[-self._d :]
         found = len(fields) - 1
         if not word or (len(word) > 1 and _NUMBER.fullmatch(word[-1])):
-            raise self._error(number, f"has {found} numbers, {self._d} are needed as in the lines before")
+            raise self._error(number, f"must have {self._d} numbers as in the lines before; got {found}")
         if len(word) > 1 and not word[-1]:
             raise self._error(number, "has two spaces before its numbers")
         row = _numbers([b" ".join(values)])
         if row is None or row.shape != (1, self._d):
             wrong = next((field for field in values if not _NUMBER.fullmatch(field)), b" ".join(values))
-            raise self._error(number, f"{_shown(wrong)} is no number, {self._d} are needed after the word")
+            raise self._error(number, f"must have {self._d} numbers after the word; got {_shown(wrong)}")
         return b" ".join(word), row
 
     def _error(self, line: int, what: str) -> GpuzipError:

@@ -44,7 +44,7 @@ class TrieWords(Vocabulary):
         except RuntimeError as error:
             raise FormatError(f"{path}: not a readable trie ({error}); it is damaged or not ours.") from error
         if len(self._trie) != n:
-            raise FormatError(f"{path}: holds {len(self._trie)} words, {n} are needed; it is of others.")
+            raise FormatError(f"{path}: must hold {n} words; it holds {len(self._trie)}.")
         tables = mapped_tables(rows, {"row_of_number": 4, "number_of_row": 4}, n)
         self._path, self._n = rows, n
         self._row_of_number = tables["row_of_number"].view("<u4")

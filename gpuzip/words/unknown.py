@@ -18,12 +18,12 @@ def checked_unknown(unknown: Unknown, d: int) -> str | Tensor:
     """ "error", "none", or a vector (D,) float32. Raises GpuzipError for anything else."""
     if isinstance(unknown, str):
         if unknown not in ("error", "none"):
-            raise GpuzipError(f'words: unknown is {unknown!r}; "error", "none" or a vector is needed.')
+            raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.')
         return unknown
     try:
         vector = torch.as_tensor(unknown, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise GpuzipError(f'words: unknown is {unknown!r}; "error", "none" or a vector is needed.') from error
+        raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.') from error
     if vector.shape != (d,):
-        raise GpuzipError(f"words: unknown is a vector of shape {tuple(vector.shape)}, ({d},) is needed.")
+        raise GpuzipError(f"words: unknown must be a vector of shape ({d},); got {tuple(vector.shape)}.")
     return vector

@@ -52,11 +52,11 @@ class WordVectors:
         self, words: Vocabulary | Iterable[str], codes: Codes | MixedCodes, *, unknown: Unknown = "error"
     ) -> None:
         if isinstance(words, str):
-            raise GpuzipError("WordVectors: words came as one str, a list of them is needed.")
+            raise GpuzipError("WordVectors: words must be a list of str; got one str.")
         self._words = words if isinstance(words, Vocabulary) else WordList(words)
         if len(self._words) != len(codes):
             raise GpuzipError(
-                f"WordVectors: {len(self._words)} words came with {len(codes)} rows, one each is needed."
+                f"WordVectors: words must be one per row; got {len(self._words)} words for {len(codes)} rows."
             )
         self.codes, self._unknown = codes, checked_unknown(unknown, codes.shape[1])
 
@@ -150,7 +150,7 @@ class WordVectors:
     def _made(cls, words: Iterable[str], rows: Matrix, recipe: Recipe, unknown: Unknown) -> WordVectors:
         vocabulary = WordList(words)
         if len(vocabulary) == 0:
-            raise GpuzipError("WordVectors: no words came, at least one is needed.")
+            raise GpuzipError("WordVectors: words must hold at least one word; got none.")
         checked_unknown(unknown, rows.shape[1])  # before a long training, not after it
         codes, order = recipe.compress(rows, list(vocabulary))
         if order is not None:

@@ -41,7 +41,7 @@ class Vocabulary(ABC):
     def __getitem__(self, row: int) -> str:
         """The word of a row. Raises IndexError beyond the last."""
         if not is_whole(row):
-            raise TypeError(f"words: row is {row!r}, a whole number is needed.")
+            raise TypeError(f"words: row must be a whole number; got {row!r}.")
         if not -len(self) <= row < len(self):
             raise IndexError(f"words: row {row} of {len(self)}")
         return self.word(int(row) % len(self))
@@ -82,7 +82,7 @@ def _row_by_word(words: list[Any]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, word in enumerate(words):
         if not isinstance(word, str):
-            raise GpuzipError(f"words: row {row} has the word {word!r}, a str is needed.")
+            raise GpuzipError(f"words: every word must be a str; got {word!r} for row {row}.")
         if rows.setdefault(word, row) != row:
             raise GpuzipError(f"words: {word!r} is the word of rows {rows[word]} and {row}. Keep one.")
     return rows

@@ -108,7 +108,7 @@ def test_a_pipe_is_refused_and_not_waited_for(path: Path):
     end = os.open(path, os.O_RDWR)  # else a reader that opens it would hang, and this test with it
     try:
         for read in READERS:
-            check_refused(path, read, "a file is needed")
+            check_refused(path, read, "must be a regular file")
     finally:
         os.close(end)
 

@@ -32,24 +32,53 @@ _SIGNED = ("int8", "binary")  # held as uint8 with the highest bit of every byte
 def quantize_embeddings(
     embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None
 ) -> Any:
-    """Quantize to the bytes of `sentence_transformers.util.quantization.quantize_embeddings`.
+    """Quantize embeddings to sentence-transformers' byte formats (its function of this name).
 
-    embeddings: (N, D) or (D,) float array or tensor, on any device; a list of rows, which are stacked; or
-    a list of matrices of any heights, which share their ranges and give a list. Arithmetic is float32, of
-    float64 float64.
-    precision: "float32"; "int8" or "uint8", 255 steps of each column's range; "binary" or "ubinary", value
-    > 0 as one bit, (N, ceil(D / 8)).
-    ranges: (2, D), minimum and maximum of every column, for "int8" and "uint8"; else those of
-    calibration_embeddings, (n, D); else of the embeddings themselves, with a warning below 100 rows.
-    Returns an array for arrays, and for tensors a tensor on their device, where sentence-transformers
-    always gives an array.
-    Raises DtypeError for what is not floats; GpuzipError for NaN, another shape, an unknown precision, and
-    "int8" or "uint8" of a single embedding, which has no range.
+    The bytes are those of `sentence_transformers.util.quantization.quantize_embeddings`. `gpuzip.quantize` is
+    a round trip instead, and `gpuzip.nn.quantize_embeddings_` compresses the tables of a model in place.
+
+    Parameters
+    ----------
+    embeddings : (N, D) or (D,) float array or tensor, or list
+        On any device. A list of rows is stacked. A list of matrices of any heights shares its ranges and
+        returns a list. Arithmetic is float32, or float64 for float64.
+    precision : {"float32", "int8", "uint8", "binary", "ubinary"}
+        "int8" and "uint8": 255 steps of each column's range. "binary" and "ubinary": value > 0 as one bit,
+        (N, ceil(D / 8)).
+    ranges : (2, D) array, optional
+        Minimum and maximum of every column, for "int8" and "uint8".
+    calibration_embeddings : (n, D) array, optional
+        Rows whose ranges are used where `ranges` is not given. Without both, the ranges are those of the
+        embeddings themselves, with a warning below 100 rows.
+
+    Returns
+    -------
+    array, tensor or list
+        An array for arrays; for tensors a tensor on their device, where sentence-transformers always returns
+        an array.
+
+    Raises
+    ------
+    DtypeError
+        If the embeddings are not floats.
+    GpuzipError
+        For NaN, another shape, an unknown precision, and "int8" or "uint8" of a single embedding, which has
+        no range.
+
+    Notes
+    -----
     Source: sentence-transformers 6.2.
+
+    Examples
+    --------
+    >>> import gpuzip, numpy as np
+    >>> x = np.array([[1, -1, 1, 1, -1, 1, 1, 1]], dtype=np.float32)
+    >>> gpuzip.quantize_embeddings(x, "ubinary")
+    array([[183]], dtype=uint8)
     """
     who = "quantize_embeddings"
     if precision not in PRECISIONS:
-        raise GpuzipError(f"{who}: precision is {precision!r}, one of {', '.join(PRECISIONS)} is needed.")
+        raise GpuzipError(f"{who}: precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     if isinstance(embeddings, list) and not embeddings:
         return []
     several = isinstance(embeddings, list) and getattr(embeddings[0], "ndim", 0) == 2
@@ -86,7 +115,7 @@ def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, An
     """
     who, codec = "to_sentence_transformers", codes.codec
     if precision not in PRECISIONS:
-        raise GpuzipError(f"{who}: precision is {precision!r}, one of {', '.join(PRECISIONS)} is needed.")
+        raise GpuzipError(f"{who}: precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     if precision == "float32":
         return _numpy(codes.decode(torch.float32))
     codec.check_unrotated(who)
@@ -149,13 +178,10 @@ def _steps(limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def codes_of(who: str, name: str, array: Matrix, precision: str | None, ranges: Any, d: int | None) -> Codes:
     if dtype_name(array) not in SCALAR:
         raise DtypeError(
-            f"{who}: {name} came as {dtype_name(array)}, int8 or uint8 is needed. Make it with "
-            "quantize_embeddings."
+            f"{who}: {name} must be int8 or uint8; got {dtype_name(array)}. Make it with quantize_embeddings."
         )
     if array.ndim != 2 or array.shape[1] == 0:
-        raise GpuzipError(
-            f"{who}: {name} came with shape {tuple(array.shape)}, rows and columns (N, B) are needed."
-        )
+        raise GpuzipError(f"{who}: {name} must be 2-D (N, B); got shape {tuple(array.shape)}.")
     data = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, None, ["C", "W"]))
     precision = _precision(who, name, array, precision, ranges is not None, d)
     data = data.view(torch.uint8) ^ 0x80 if precision in _SIGNED else data

@@ -25,8 +25,7 @@ def stacked(who: str, name: str, x: Any) -> Matrix:
             raise GpuzipError(f"{who}: the rows of {name} make no matrix: {error}.") from error
     if not isinstance(x, Tensor | np.ndarray):
         raise DtypeError(
-            f"{who}: {name} came as {type(x).__name__}, a torch tensor, a numpy array or a list "
-            "of those is needed."
+            f"{who}: {name} must be a torch tensor, a numpy array or a list of those; got {type(x).__name__}."
         )
     return x
 
@@ -35,13 +34,12 @@ def floats(who: str, name: str, x: Matrix) -> Tensor:
     """A tensor of one row or a matrix, without NaN; an array's memory is shared where it can be."""
     if dtype_name(x) not in FLOATS:
         raise DtypeError(
-            f"{who}: {name} came as {dtype_name(x)}, float16, bfloat16, float32 or float64 is needed. "
+            f"{who}: {name} must be float16, bfloat16, float32 or float64; got {dtype_name(x)}. "
             "Convert it, for example with x.float()."
         )
     if x.ndim not in (1, 2) or x.shape[-1] == 0:
         raise GpuzipError(
-            f"{who}: {name} came with shape {tuple(x.shape)}, (N, D) or (D,) with at least one "
-            "column is needed."
+            f"{who}: {name} must be (N, D) or (D,) with at least one column; got shape {tuple(x.shape)}."
         )
     if isinstance(x, np.ndarray):
         native = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float32)  # bfloat16
@@ -68,8 +66,8 @@ def limits_of(
         parts = [floats(who, "calibration_embeddings", stacked(who, "calibration_embeddings", calibration))]
         if parts[0].ndim != 2 or len(parts[0]) == 0:
             raise GpuzipError(
-                f"{who}: calibration_embeddings came as {tuple(parts[0].shape)}, (n, D) with at least "
-                "one row is needed. Pass rows like those of the corpus."
+                f"{who}: calibration_embeddings must be (n, D) with at least one row; got "
+                f"{tuple(parts[0].shape)}. Pass rows like those of the corpus."
             )
     else:
         count = sum(1 if part.ndim == 1 else len(part) for part in parts)
@@ -105,14 +103,14 @@ def checked_ranges(who: str, ranges: Any, D: int | None) -> Tensor:
         raise GpuzipError(f"{who}: ranges are no numbers of shape (2, {D or 'D'}): {error}.") from error
     if found.ndim != 2 or len(found) != 2 or found.shape[1] != (D or found.shape[1]):
         raise GpuzipError(
-            f"{who}: ranges are of shape {tuple(found.shape)}, (2, {D or 'D'}) is needed: the minimum and "
-            "the maximum of every column."
+            f"{who}: ranges must have shape (2, {D or 'D'}), the minimum and the maximum of every "
+            f"column; got {tuple(found.shape)}."
         )
     wrong = (~(found[1] - found[0]).isfinite() | (found[1] < found[0])).nonzero().view(-1)
     if len(wrong):
         low, high = found[:, wrong[0]].tolist()
         raise GpuzipError(
-            f"{who}: the range of column {int(wrong[0])} is {low} to {high}, finite numbers in ascending "
-            "order are needed."
+            f"{who}: the range of column {int(wrong[0])} must be two finite numbers in ascending "
+            f"order; got {low} and {high}."
         )
     return found

@@ -63,7 +63,7 @@ def semantic_search(
         if dtype_name(corpus) in FLOATS:
             if not isinstance(rescore, bool):
                 raise GpuzipError(
-                    f"{who}: rescore came with a float corpus, whose scores are final. Omit it."
+                    f"{who}: rescore must not be given with a float corpus, whose scores are exact. Omit it."
                 )
             return _hits(*_search_floats(who, queries, corpus, top_k, metric))
         if ranges is None and calibration_embeddings is not None:
@@ -90,8 +90,8 @@ def _decoded(who: str, queries: Matrix, codes: Codes) -> Tensor:
     )
     if not bytes_of_codes or dtype_name(queries) not in SCALAR or queries.shape[-1] != codec.code_size:
         raise DtypeError(
-            f"{who}: query_embeddings came as {tuple(queries.shape)} {dtype_name(queries)}, (Q, {codec.d}) "
-            "floats are needed, or queries that were quantized as the corpus was."
+            f"{who}: query_embeddings must be (Q, {codec.d}) floats, or quantized as the corpus "
+            f"was; got {tuple(queries.shape)} {dtype_name(queries)}."
         )
     data = torch.as_tensor(queries, device=codes.device)
     data = data.view(torch.uint8) ^ 0x80 if data.dtype == torch.int8 else data
