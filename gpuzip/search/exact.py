@@ -1,8 +1,8 @@
-"""Exact top-k over anything that can score rows: best of each group, then the best groups' members.
+"""Exact top-k for any scorer: find the best score per group of rows, then score the rows of the best groups.
 
-The greater a score the better; distances are negated. Fewer than k groups hold a score above the k-th best,
-so the k best groups (lowest first among equals) hold the k best rows, and of equal rows the lowest ids. A
-forbidden row has the score -inf, so with k allowed rows or more none is among the k best.
+A greater score is better; distances are negated. Fewer than k groups hold a score above the k-th best, so the
+k best groups hold the k best rows. Ties go to the lowest group and the lowest id. A row that the mask forbids
+scores -inf, so it is never among the k best if there are k allowed rows.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpuzip.search.memory import (
 )
 from gpuzip.search.scorer import Scorer
 
-#: Stages of a search, each slower and surer than the one before; the last leaves no doubt.
+#: Stages of a search. Each is slower and proves more queries than the one before; the last proves all.
 STAGES = FIRST, WIDER, EXACT = range(3)
 
 
 def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
-    """The k best rows of every query: scores (Q, k), ids (Q, k); the lowest id first among equals.
+    """The k best rows per query: scores (Q, k), ids (Q, k); among equal scores the lowest id comes first.
 
-    With fewer than k allowed rows, the last places hold -inf and any id.
+    If there are fewer than k allowed rows, the last places hold -inf and an arbitrary id.
     """
     scores, ids, unsure = attempt(scorer, k, FIRST)
     if unsure is not None and len(some := unsure.nonzero().view(-1)):
@@ -39,9 +39,10 @@ def best(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
 
 
 def attempt(scorer: Scorer, k: int, stage: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `best`, and of which queries it is unsure, (Q,) bool, or None: of none. Nothing waits for a GPU.
+    """Scores and ids as `best` returns them, and which queries are not proven: (Q,) bool, or None if all are.
 
-    stage: of STAGES. A query is unsure where a group that was not taken may hold a better row than the last.
+    stage: one of STAGES. A query is not proven if a group that was not taken may hold a better row than its
+    last one. Nothing here waits for a GPU.
     """
     group, taken = group_size(scorer.N, candidate_groups(k), scorer.gather_cost), candidate_groups(k)
     if stage == WIDER:
@@ -58,17 +59,17 @@ Attempt = Callable[[slice | Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Scores and ids of all queries: chunk by chunk, then of the unsure ones again by the next stage.
+    """Scores and ids of all queries, chunk by chunk; queries that are not proven go on to the next stage.
 
-    attempt: some queries and a stage -> as `attempt` above. queries: how many, or their numbers. steps: how
-    many at a time, and in later stages. All chunks are launched before the first wait, which tells who is
-    unsure: a GPU is waited for once a stage that is taken, however many chunks there are.
+    attempt: takes some queries and a stage, and returns what `attempt` above returns. queries: their number,
+    or a tensor of their numbers. steps: queries per chunk in the first stage and in later ones. All chunks of
+    a stage are launched before the result is read, so a GPU is waited for once per stage.
     """
     chunks: Sequence[slice | Tensor]
     chunks = _chunks(queries, steps[0]) if isinstance(queries, int) else queries.split(steps[0])
     found = [attempt(some, FIRST) for some in chunks]
     scores, ids = _joined([part[0] for part in found]), _joined([part[1] for part in found])
-    at = _unsure(found)  # of the queries
+    at = _unsure(found)  # numbers of the queries that are not proven
     for stage in (WIDER, EXACT):
         if at is None or len(at) == 0:
             break
@@ -82,7 +83,7 @@ def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) 
 
 
 def _unsure(found: list[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor | None:
-    """The numbers of the unsure ones among the queries of these chunks; None, without a wait, of none."""
+    """Numbers of the queries, over all chunks, that are not proven; None, without a wait, if all are."""
     if all(unsure is None for _, _, unsure in found):
         return None
     of_chunks = [
@@ -108,7 +109,7 @@ def _best_exact(scorer: Scorer, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
-    """The k best rows of each query's groups, of as many queries at a time as the workspace has room for."""
+    """The k best rows of each query's groups, for as many queries at a time as fit in the workspace."""
     groups = groups.sort(1).values  # ascending, so that position breaks ties as id does
     places = torch.arange(group, device=groups.device)
 

@@ -1,4 +1,4 @@
-"""What a search sees: packed codes with what is known of all rows, and the codec that scores them."""
+"""The inputs of a search: packed codes with cached facts about their rows, and the codec that scores them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gpuzip.search.scorer import Scorer
 
 
 class Packed:
-    """N codes of B bytes, and facts about all rows that are found once.
+    """N codes of B bytes, with a cache of facts about the rows.
 
     Parameters
     ----------
     data : (N, B) uint8 tensor or Planes
     find_norms : callable
-        Gives the (N,) float32 L2 norms of the decoded rows of `data`.
+        Returns the (N,) float32 L2 norms of the decoded rows of `data`.
     """
 
     def __init__(self, data: Tensor | Planes, find_norms: Callable[[Tensor], Tensor]) -> None:
-        self.data = cast(Tensor, data)  # Planes do what is asked of a tensor here
+        self.data = cast(Tensor, data)  # Planes have the tensor methods used here
         self._find_norms = find_norms
         self._remembered: dict[str, Any] = {}
 
@@ -37,28 +37,28 @@ class Packed:
 
     @property
     def norms(self) -> Tensor:
-        """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes per row."""
+        """(N,) float32: the L2 norms of decoded rows. Computed once and kept, 4 bytes per row."""
         norms: Tensor = self.remembered("norms", lambda: self._find_norms(self.data))
         return norms
 
     def remembered(self, name: str, find: Callable[[], Any]) -> Any:
-        """What `find` gave when it was first asked for: a fact that a scorer needs of every query."""
+        """The cached result of `find`, called the first time that `name` is asked for."""
         if name in self._remembered:
             return self._remembered[name]
         found = find()
-        if not is_capturing(self.device):  # else it is the graph's, and there after a replay only
+        if not is_capturing(self.device):  # a captured tensor has its values only after a replay
             self._remembered[name] = found
         return found
 
     def moved_from(self, other: Packed) -> Packed:
-        """Keeps the norms that another of the same rows has found, on this device."""
+        """Take over the norms, if known, from a copy of the same rows on another device."""
         if "norms" in other._remembered:
             self._remembered["norms"] = other.norms.to(self.device)
         return self
 
 
 class Scoring(Protocol):
-    """What a search asks of a codec; `codecs.base.Codec` says what each name means."""
+    """The part of `codecs.base.Codec` that a search uses; the names are described there."""
 
     @property
     def metrics(self) -> tuple[str, ...]: ...

@@ -1,4 +1,4 @@
-"""What can score rows, and one that has every row scored exactly."""
+"""The protocol of scorers, and a scorer that scores every row exactly."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ ALL = slice(None)  # the queries of a scorer
 
 
 class Scorer(Protocol):
-    """Scores of N rows for Q queries, of which only small parts ever exist at a time.
+    """Scores of N rows for Q queries; only small parts of them exist in memory at a time.
 
-    Finite, or -inf for a row that a mask forbids.
+    A score is finite, or -inf for a row that the mask forbids.
     """
 
     N: int
     Q: int
     is_exact: bool
-    """Whether `group_max` gives the very scores of `gather`, to the bit."""
+    """Whether `group_max` returns the same scores as `gather`, bit for bit."""
     gather_cost: int
-    """What gathering one score costs, in look-ups of a table; groups are smaller where it is dear."""
+    """The cost of gathering one score, in table look-ups. Groups are smaller if it is high."""
 
     def group_max(self, group: int) -> Tensor:
-        """(Q, ceil(N / group)): the best score of each `group` consecutive rows, or an estimate of it.
+        """(Q, ceil(N / group)): the best score among each `group` consecutive rows, or an estimate of it.
 
-        Estimates may have a scale of their own for each query, above 0, and a shift; `ceiling` knows them.
+        Estimates may be scaled by a positive factor and shifted per query; `ceiling` undoes that.
         """
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """The greatest score that a group with this `group_max` can hold: (Q, 1) -> (Q, 1)."""
+        """Upper bound of the scores in a group with this `group_max`: (Q, 1) -> (Q, 1)."""
 
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
-        """The final scores of rows ids for these queries: (Q', R) int64 -> (Q', R).
+        """The exact scores of the rows `ids` for these queries: (Q', R) int64 -> (Q', R).
 
-        -inf for ids that are no rows.
+        Ids out of range score -inf.
         """
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
-        """An exact scorer of some of the queries, named by index on their device, or of all."""
+        """An exact scorer for all queries, or for those at the given indices, on their device."""
 
 
 class Exhaustive:
-    """Scores every row by `gather`, a block at a time: for a scorer without a faster exact scan."""
+    """Scores every row by `gather`, block by block, for scorers without a faster exact scan."""
 
     is_exact = True
 

@@ -1,1 +1,1 @@
-"""How rows are scored, one file for each kind of code."""
+"""Scorers, one file per kind of code."""

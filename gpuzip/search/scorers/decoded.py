@@ -1,4 +1,4 @@
-"""Scores of rows that are decoded for each search: for codecs without a way of their own to score codes."""
+"""Scores of rows that are decoded for each search, for codecs without a scorer of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpuzip.search.scorers.floats import FloatScorer
 
 
 class DecodedScorer(FloatScorer):
-    """As `FloatScorer`, of rows that `decode` gives: (n, B) uint8 codes -> (n, D) float32."""
+    """`FloatScorer` over rows that `decode` returns: (n, B) uint8 codes -> (n, D) float32."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class DecodedScorer(FloatScorer):
 
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         inside = ids.clamp(0, max(0, self.N - 1))
-        if is_capturing(ids.device):  # which rows there are would be asked of the GPU
+        if is_capturing(ids.device):  # finding distinct rows would wait for the GPU
             known, place = inside.reshape(-1), torch.arange(ids.numel(), device=ids.device).view(ids.shape)
         else:
             known, place = inside.unique(return_inverse=True)
@@ -49,6 +49,9 @@ class DecodedScorer(FloatScorer):
 def decoded_scorer(
     packed: Packed, decode: Callable[[Tensor], Tensor], queries: Tensor, metric: str, mask: Tensor | None
 ) -> Scorer:
-    """A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact."""
+    """The scorer of decoded rows. Under CUDA graph capture every row is scored exactly.
+
+    A captured graph cannot read which queries to search again.
+    """
     scorer = DecodedScorer(packed, decode, queries, metric, mask)
     return Exhaustive(scorer, packed.device) if is_capturing(packed.device) else scorer

@@ -1,4 +1,4 @@
-"""Scores of rows of floats: a matrix product finds candidates, sums in one order have the final word."""
+"""Scores of float rows: a matrix product finds candidates, and sums in a fixed order score them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gpuzip.ops import max_of_groups, rescore
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer
 from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
 
-_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # of a block, at most
-_STEP = 1024  # of which a block is a multiple, as of every group
+_ROWS = {"cpu": 2048, "cuda": 1 << 18}  # per block, at most
+_STEP = 1024  # a block is a multiple of this, which every group size divides
 _KEYS = 1 << 26  # of a block on a GPU: 256 MB
 
 
 class FloatScorer:
-    """store: (N, D) float32, float16 or bfloat16. norms: gives the (N,) norms of its rows."""
+    """Scorer of float rows. store: (N, D) float32, float16 or bfloat16. norms: returns their (N,) norms."""
 
     is_exact = False
     gather_cost = GATHER_COST
@@ -58,7 +58,7 @@ class FloatScorer:
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":
                 scores *= inverse(norms)
-            else:  # q.x - |x|^2 / 2, and `ceiling` takes the rest
+            else:  # q.x - |x|^2 / 2; `ceiling` adds the rest
                 scores.addcmul_(norms, norms, value=-0.5)
         if self._mask is not None:
             scores.masked_fill_(~self._mask[start:stop, None], float("-inf"))
@@ -69,7 +69,7 @@ class FloatScorer:
         return self._store[start:stop].float()
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """A sum of D products is off by at most D roundings of its size, there and in the final scores."""
+        """The estimate plus D roundings of its size, the most by which a sum of D products is off."""
         D = self._queries.shape[1]
         error = (D + 8) * 2.0**-22 if products_are_float32(self._store.device) else 2.0**-6
         hidden: Tensor = error * self._length
@@ -94,6 +94,9 @@ class FloatScorer:
 def float_scorer(
     store: Tensor, norms: Callable[[], Tensor], queries: Tensor, metric: str, mask: Tensor | None
 ) -> Scorer:
-    """A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact."""
+    """The scorer of float rows. Under CUDA graph capture every row is scored exactly.
+
+    A captured graph cannot read which queries to search again.
+    """
     scorer = FloatScorer(store, norms, queries, metric, mask)
     return Exhaustive(scorer, store.device) if is_capturing(store.device) else scorer

@@ -1,4 +1,4 @@
-"""Hamming distances of packed bits as scores: the fewer bits differ, the greater."""
+"""Scores of packed bits: the negative Hamming distance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ABSENT = (1 << 31) - 1  # the distance of a forbidden row
 
 
 class HammingScorer:
-    """Exact: distances are below 2**24, which float32 holds. data (N, B) and queries (Q, B) uint8."""
+    """Exact scorer, as float32 holds distances below 2**24. data: (N, B), queries: (Q, B), uint8."""
 
     is_exact = True
     gather_cost = 1

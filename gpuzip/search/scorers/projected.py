@@ -1,4 +1,4 @@
-"""Scores of rows that lie in fewer dimensions than the queries: those of projected queries, brought back."""
+"""Scores of rows with fewer dimensions than the queries: scores of projected queries, scaled and shifted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpuzip.search.scorers.common import inverse
 
 
 class ProjectedScorer:
-    """Scores times a factor of the query, 0 or above, plus a summand of the query: (Q, 1) each."""
+    """Scores times a factor of at least 0 plus a summand, both (Q, 1), one per query."""
 
     def __init__(self, scorer: Scorer, factor: Tensor, summand: Tensor) -> None:
         self._scorer, self._factor, self._summand = scorer, factor, summand
@@ -18,7 +18,7 @@ class ProjectedScorer:
         self.gather_cost = scorer.gather_cost
 
     def group_max(self, group: int) -> Tensor:
-        """Estimates stay in the scorer's own scale."""
+        """Scores of groups; estimates keep the scale of the wrapped scorer."""
         best = self._scorer.group_max(group)
         return self._given(best) if self.is_exact else best
 
@@ -35,14 +35,14 @@ class ProjectedScorer:
         return ProjectedScorer(self._scorer.exact(queries), factor, summand)
 
     def _given(self, scores: Tensor, queries: slice = ALL) -> Tensor:
-        """Scores of these queries, changed in place; -inf, of forbidden rows, stays what it is."""
+        """Scale and shift scores of these queries in place; the -inf of forbidden rows stays."""
         forbidden = scores.isneginf()
         scores.mul_(self._factor[queries]).add_(self._summand[queries])
         return scores.masked_fill_(forbidden, float("-inf"))
 
 
 def of_projected(scorer: Scorer, queries: Tensor, turned: Tensor, metric: str) -> Scorer:
-    """Scores for (Q, D) queries from those of (Q, width) projected ones.
+    """Scores for (Q, D) queries from a scorer for (Q, width) projected ones.
 
     With y a row's code, x = R'y: q.x = Rq.y and |x| = |y|; |q - x|^2 = |Rq - y|^2 + |q|^2 - |Rq|^2.
     """

@@ -1,4 +1,4 @@
-"""Estimates of scores from RaBitQ codes: look-ups of bytes of bits, and columns of the rows' factors."""
+"""Scores of RaBitQ codes: table look-ups by byte of the bits, combined with factors kept per row."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import forbid
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
-_ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of which planes are put side by side at a time
+_ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
 
 
 class RaBitQScorer:
-    """The final word on every score. planes: (N, W) uint8 each, the highest bits first."""
+    """Exact scorer of the codec's estimates. planes: (N, W) uint8 each, the highest bits first."""
 
     is_exact = True
     gather_cost = 1
@@ -71,9 +71,9 @@ class RaBitQScorer:
 
 
 def _tables(queries: Tensor, W: int, bits: int) -> Tensor:
-    """(Q, D) -> (Q, bits * W, 256): <q, s> of every byte's 8 signs, the first dimension in the lowest bit.
+    """(Q, D) -> (Q, bits * W, 256): <q, s> for the 8 signs s of each byte, the first dimension lowest.
 
-    A plane counts twice as much as the next one, the last one once.
+    Each plane weighs twice as much as the next one; the last has weight 1.
     """
     values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), W, 8)
     table = torch.zeros_like(values[:, :, :1])

@@ -1,8 +1,8 @@
-"""What a RaBitQ row keeps beside its bits, in two bytes a number, and what a scorer makes of it.
+"""The factors that a RaBitQ row keeps beside its bits, two bytes each, and how a scorer uses them.
 
-A row x = center + o is coded as a grid point g, and as its signs alone, s. For both: the step a, for which
-center + a * g is nearest x, and the surplus w, for which (1 + w) * a * <q, g> is an unbiased estimate of
-<q, o>. Beside the signs also the lean: the cosine of o and the center.
+A row x = center + o is coded as a grid point g, and as its signs s alone. Both have a step a, for which
+center + a * g is nearest to x, and a surplus w, for which (1 + w) * a * <q, g> is an unbiased estimate of
+<q, o>. The signs also have the lean: the cosine of o and the center.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from gpuzip.search.scorers.common import inverse
 
-FIRST, DEEP = 6, 4  # bytes a row of factors of the signs, and of all bits
+FIRST, DEEP = 6, 4  # bytes per row for the factors of the signs, and for those of all bits
 
-_MOST = 65504.0  # of float16
-_ZERO = 2.0  # the lean of a row of zeros, whose own is -1: its cosine is 0
-_OFFSET = 64 << 9  # of a short float's exponent
-_ROUNDED = 2.0**-8  # of 1 + w, by steps of 10 bits and float16
+_MOST = 65504.0  # the largest float16
+_ZERO = 2.0  # marks a row of zeros in place of its lean of -1, as its cosine is 0
+_OFFSET = 64 << 9  # the exponent offset of a short float
+_ROUNDED = 2.0**-8  # bound of the rounding of 1 + w, from 10-bit steps and float16
 
 
 class First(NamedTuple):
-    """(N,) float32 each: step and surplus of the signs, and the lean."""
+    """The factors of the signs: step, surplus and lean, (N,) float32 each."""
 
     step: Tensor
     surplus: Tensor
@@ -35,14 +35,14 @@ class First(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Of all rows, what `adc_scan` takes: scale (N,) and extra (N, E) float32."""
+    """The columns of rows that `adc_scan` takes: scale (N,) and extra (N, E) float32."""
 
     scale: Tensor
     extra: Tensor
 
 
 def first_bytes(sums: Tensor, zeros: Tensor, D: int, length: Tensor) -> Tensor:
-    """sums as of `rabitq_encode`, zeros (N,) bool: rows of zeros, length: |center| -> (N, 6) uint8."""
+    """Sums of `rabitq_encode`, (N,) bool of which rows are zeros, length |center| -> (N, 6) uint8."""
     square, total, _, _, onto = sums.unbind(1)
     step = _short(total / D)
     surplus = _surplus(square, _of_short(step).square() * D)
@@ -51,28 +51,29 @@ def first_bytes(sums: Tensor, zeros: Tensor, D: int, length: Tensor) -> Tensor:
 
 
 def deep_bytes(sums: Tensor) -> Tensor:
-    """(N, 5) -> (N, 4) uint8: step and surplus of all bits."""
+    """Sums of `rabitq_encode`, (N, 5) -> (N, 4) uint8: step and surplus of all bits."""
     square, _, dot, points, _ = sums.unbind(1)
     step = _short(dot / points)
     return torch.cat([step, _surplus(square, _of_short(step) * dot)], 1)
 
 
 def read_first(data: Tensor) -> First:
-    """(N, 6) uint8, as of `first_bytes`."""
+    """The inverse of `first_bytes`: (N, 6) uint8 -> First."""
     return First(_of_short(data[:, :2]), _of_half(data[:, 2:4]), _of_half(data[:, 4:]))
 
 
 def read_deep(data: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 4) uint8 -> step, surplus."""
+    """The inverse of `deep_bytes`: (N, 4) uint8 -> step, surplus."""
     return _of_short(data[:, :2]), _of_half(data[:, 2:])
 
 
 def terms(
     first: First, deep: tuple[Tensor, Tensor] | None, center: Tensor, metric: str, bounds: bool
 ) -> Terms:
-    """Columns of rows for `coefficients` of a query. deep: of all bits, where there are more than the signs.
+    """The columns of rows that go with the `coefficients` of a query.
 
-    bounds: one column more, the standard error of an estimate by the signs for a query of length 1.
+    deep: step and surplus of all bits; None if there are only signs. bounds: add a column with the standard
+    error of an estimate by the signs, for a query of length 1.
     """
     D, length = len(center), _norm(center)
     square = first.square(D)
@@ -93,9 +94,9 @@ def terms(
 
 
 class Coefficients(NamedTuple):
-    """Of queries: what tables are made of (Q, D), factors of the extra columns (Q, E), and a summand (Q, 1).
+    """Per query: the vector to make tables of (Q, D), factors of the extra columns (Q, E), a summand (Q, 1).
 
-    Only the part of a query across the center needs an estimate: that along it is known exactly of each row.
+    Only the part of a query across the center is estimated. The part along it is known exactly for each row.
     """
 
     across: Tensor
@@ -104,7 +105,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(queries: Tensor, center: Tensor, metric: str, reach: float) -> Coefficients:
-    """reach: standard errors above the estimate that the last column of `terms` adds; 0 where it has none."""
+    """Coefficients of queries. reach: how many standard errors to add to estimates; 0 without that column."""
     if metric == "cosine":
         queries = queries * inverse(_norm(queries))[:, None]
     along = _dot(queries, center) * inverse(_dot(center, center))  # <q, c> / |c|^2

@@ -1,4 +1,4 @@
-"""Scores of scalar codes: whole numbers find candidates, decoded rows have the final word."""
+"""Scores of scalar codes: int8 products find candidates, and decoded rows score them exactly."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from gpuzip.search.scorers.common import (
     normalized,
 )
 
-FEWEST_ROWS = 4096  # fewer are scored exactly in no time
-_ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # signed codes made unsigned at a time; multiples of every group
+FEWEST_ROWS = 4096  # fewer rows are scored exactly, which takes little time
+_ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # rows made unsigned at a time; every group size divides these
 
 
 @dataclass(frozen=True)
 class Coding:
-    """What codes stand for: start + (code + 0.5) * step, both (D,). flip: (1, B), makes signed ones unsigned.
+    """How codes map to values: start + (code + 0.5) * step, with start and step (D,).
 
-    centroids: (D, 2**bits, 1), of the codes as they are stored; None where a code is a byte.
-    middle: (D,) float64, of the range of values. bounds: (), the norm of the largest values there can be.
+    flip: (1, B) uint8, which xor-ed to signed codes makes them unsigned. centroids: (D, 2**bits, 1), the
+    values of codes as stored; None for codes of one byte. middle: (D,) float64, the middle of the range.
+    bounds: (), the norm of the largest possible values.
     """
 
     bits: int
@@ -56,7 +57,7 @@ class ScalarScorer:
     """Estimates scores by products of codes with queries in int8.
 
     A decoded value is first + step * code, so q.x = q.first + sum w code with w = q * step. w is rounded to
-    s * int8; what that hides is bounded by the norms of the rounding and of the codes about their middle.
+    s * int8. The error is bounded by the norm of the rounding times the norm of the codes about their middle.
 
     mask: (N,) bool or None.
     """
@@ -88,7 +89,7 @@ class ScalarScorer:
 
     def group_max(self, group: int) -> Tensor:
         scale, bias, unit, offset = self._scale, None, self._unit, self._offset
-        if self._metric == "l2":  # 2 q.x - |x|^2, and `ceiling` takes the rest
+        if self._metric == "l2":  # 2 q.x - |x|^2; `ceiling` adds the rest
             bias, unit, offset = minus_squares(self._packed), 2 * unit, 2 * offset
         parts = []
         for rows, data in self._unsigned():
@@ -98,7 +99,7 @@ class ScalarScorer:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _unsigned(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and their codes: all at once, or blocks that were made unsigned."""
+        """Slices of rows and their unsigned codes: one slice, or blocks if codes are signed."""
         data, flip = self._packed.data, self._coding.flip
         step = len(data) if flip is None else _ROWS[kind(data.device)]
         for start in range(0, len(data), step):
@@ -106,7 +107,7 @@ class ScalarScorer:
             yield rows, data[rows] if flip is None else data[rows] ^ flip
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """What rounding can hide: of the weights, of decoded values, and of sums in float32.
+        """Adds the largest possible error of rounding weights, decoded values and float32 sums.
 
         |sum (w - s w') code| is at most |w - s w'| |code - middle|, as the middle is in the offset exactly. A
         sum of D products is off by at most D roundings of the sum of their sizes.
@@ -140,7 +141,7 @@ class ScalarScorer:
         return Exhaustive(scorer, self._packed.device)
 
     def _spread(self) -> tuple[Tensor, ...]:
-        """Over all rows, the largest |code - middle|, the same over the norm, norm, and inverse norm."""
+        """Largest over rows of |code - middle|, of that over the norm, of the norm, and of its inverse."""
         packed, D = self._packed, self._queries.shape[1]
         largest = [torch.zeros((), device=packed.device)] * 4
         step = max(1, BLOCK_BYTES // (4 * D))

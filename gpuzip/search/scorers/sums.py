@@ -1,4 +1,4 @@
-"""Scores of rows that are sums of codewords: look-up tables, and the norms of rows where they are needed."""
+"""Scores of rows that are sums of codewords, from look-up tables and the norms of rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalize
 
 
 class SumsScorer:
-    """Scores from q.x = sum of q.c over a row's codewords c; exact.
+    """Exact scores from q.x = sum of q.c over a row's codewords c.
 
-    codebooks: (P, M, K, S), each part of a row the sum of M codewords. queries: (Q, P*S) float32. mask: (N,)
-    bool or None; a row that it forbids has the score -inf. For "l2" the score is 2 q.x - |x|^2 - |q|^2.
+    codebooks: (P, M, K, S); each of the P parts of a row is the sum of M codewords. queries: (Q, P*S)
+    float32. mask: (N,) bool or None; a forbidden row scores -inf. For "l2" the score is
+    2 q.x - |x|^2 - |q|^2.
     """
 
     is_exact = True
@@ -64,7 +65,7 @@ class SumsScorer:
 def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:
     """(Q, P*S), (P, M, K, S) -> (Q, P*M, K): factor * q.c.
 
-    Added up in float64: a product in float32 would round a query's table differently beside other queries.
+    Sums are in float64. A float32 product would round a query's table differently depending on the others.
     """
     P, M, K, S = codebooks.shape
     parts = queries.view(-1, P, S).transpose(0, 1).double() * factor  # [P, Q, S]

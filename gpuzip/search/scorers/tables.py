@@ -1,4 +1,4 @@
-"""Two ways to score PQ codes: look-up tables for few queries, decoded rows and a matrix product for many."""
+"""Scores of PQ codes: look-up tables for few queries, decoded rows and a matrix product for many."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, m
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
 # 2 bytes long. On a CPU tables are faster for any number of queries, unless bfloat16 products are.
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
-_MANY_ROWS = 4096  # fewer are scored exactly in no time
-_LOST = 2.0**-62  # squares of smaller values may be lost, so norms can be too low by this for each dimension
+_MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
+_LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
 class LutScorer:
-    """Sums of look-up tables; the final word on every score.
+    """Exact scores from look-up tables (Q, M, K): a row scores scale * sum_m lut[q, m, code[m]].
 
-    lut: (Q, M, K), so that the score of a row is scale * sum_m lut[q, m, code[m]]. mask: (N,) bool or
-    None; a row that it forbids has the score -inf.
+    mask: (N,) bool or None; a forbidden row scores -inf.
     """
 
     is_exact = True
@@ -59,11 +58,11 @@ class LutScorer:
 
 
 class ProductScorer(LutScorer):
-    """Finds candidates by a low-precision matrix product over decoded rows; their scores are LutScorer's.
+    """Finds candidates by a low-precision matrix product over decoded rows, and scores them as LutScorer.
 
-    The rounded factors are q' = q * s and x' = x * t. t is a power of two, of the codec; s brings queries to
-    the norm 1: each its own, or for "l2", where the norms of rows are added to products, the longest.
-    Estimates stay scaled so; `ceiling` scales back the few that matter.
+    The rounded factors are q' = q * s and x' = x * t. t is a power of two that depends on the codec. s scales
+    each query to norm 1; for "l2", where norms of rows are added to products, one s scales the longest query
+    to norm 1. Estimates keep this scale; `ceiling` undoes it for the few that matter.
     """
 
     is_exact = False
@@ -93,10 +92,10 @@ class ProductScorer(LutScorer):
         return product_scan(self._packed.data, table, self._columns, self._scale, bias, self._mask, group)
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """The estimate, scaled back, and what rounding can hide, as `_error` says.
+        """The estimate, scaled back, plus the largest possible rounding error (see `_error`).
 
-        Rows so short that their norms lose digits are no candidates for an estimate by cosine. No row of a
-        group without allowed rows is above -inf.
+        If rows are so short that their norms lose digits, no estimate by cosine holds and the bound is inf.
+        The bound of a group without allowed rows is -inf.
         """
         D, product, length = self._columns.shape[1], self._product, self._length
         unscale = 1 / product.scale
@@ -124,11 +123,11 @@ class ProductScorer(LutScorer):
 
 @dataclass(frozen=True)
 class Product:
-    """Centroids as a product takes them. A value: what depends on the codec alone, kept with its codes.
+    """Centroids prepared for the matrix product. They depend on the codec alone and are kept with its codes.
 
-    table: (M, K, S), centroids times `scale`, a power of two. row_error: as of `_error_of_rows`. unit: by how
-    much of itself a value is rounded at most; rounded: the same of a product. shortest: queries are scaled as
-    if the longest were no shorter, so that the squared norms of rows, scaled like products, fit in float32.
+    table: (M, K, S), centroids times `scale`, a power of two. row_error: see `_error_of_rows`. unit: the
+    largest relative rounding error of a value; rounded: the same for a product. shortest: the least norm that
+    the longest query is taken to have, so that scaled squared norms of rows fit in float32.
     """
 
     table: Tensor
@@ -140,14 +139,14 @@ class Product:
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """By how much of itself a factor of a product is rounded at most."""
+    """The largest relative rounding error of a factor of a product."""
     if dtype == torch.float32 and not products_are_float32(device):
         dtype = torch.bfloat16  # or tf32, which is nearer
     return torch.finfo(dtype).eps / 2
 
 
 def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
-    """Waits for a GPU, once for these codes."""
+    """The Product of these centroids; waits for a GPU."""
     scale = 1.0
     if dtype == torch.float16:
         largest = float(centroids.abs().amax())
@@ -159,12 +158,12 @@ def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
 
 
 def _error(D: int, product: Product, reach: float, inverse: float) -> float:
-    """What rounding can hide for a query of norm 1: of its values, of the row's, of sums, and of the product.
+    """The largest rounding error for a query of norm 1: of its values, the row's, sums and the product.
 
     reach: the largest norm of rows, times `inverse`, by which products are multiplied.
     With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first difference is
-    at most u and what float16 loses below its normal range, 2**-25 a dimension of a query of norm 1; the
-    second is at most u |x| + `row_error`. Sums are of D products in float32, and scaled back.
+    at most u plus what float16 loses below its normal range, 2**-25 per dimension of a query of norm 1. The
+    second is at most u |x| + `row_error`. Sums are of D products in float32, and then scaled back.
     """
     u = 1.01 * product.unit
     query = u + 2.0**-22 + math.sqrt(D) * 2.0**-25
@@ -178,7 +177,7 @@ def pq_scorer(
 ) -> LutScorer:
     """The scorer that is faster for this many queries. queries: (Q, M*S) float32; mask: (N,) bool or None.
 
-    A CUDA graph must not ask the GPU which queries to search again, so under capture all are exact.
+    Under CUDA graph capture it is the exact one: a captured graph cannot read which queries to search again.
     """
     if metric == "cosine":
         queries = normalized(queries)
@@ -190,8 +189,8 @@ def pq_scorer(
 def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:
     """(Q, M, S), (S, M, K) -> (Q, M, K): dot products, or minus squared distances.
 
-    Added up one dimension at a time: a matrix product would round a query's table differently
-    beside other queries, and near distances would lose their digits.
+    Sums run over one dimension at a time. A matrix product would round a query's table differently depending
+    on the other queries, and small distances would lose digits.
     """
     Q, M, _ = queries.shape
     K = columns.shape[2]
@@ -214,26 +213,26 @@ def _fill(tile: Tensor, queries: Tensor, columns: Tensor, metric: str) -> None:
 
 
 def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Tensor:
-    """t such that |x - x'| <= u |x| + t for any row of centroids x and the same row of rounded ones x'.
+    """t such that |x - x'| <= u |x| + t for any row x of centroids and its row x' of rounded centroids.
 
-    Rounding moves a value by at most u of itself, except where it falls below the normal range: t adds
-    up, over the sub-spaces, the most by which a centroid moved further.
+    Rounding moves a value by at most u times itself, except below the normal range. t adds up, over the
+    sub-spaces, the largest excess of a centroid.
     """
     error = torch.linalg.vector_norm(centroids - rounded, dim=2)
     normal = torch.finfo(dtype).eps / 2 * torch.linalg.vector_norm(centroids, dim=2)
-    excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 for the roundings of this very sum
+    excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 covers the rounding of this sum
     bound: Tensor = 1.01 * torch.linalg.vector_norm(excess.amax(1))
     return bound
 
 
 def _many_queries(device: torch.device) -> float:
-    """Queries from which a product is faster than tables."""
+    """The number of queries from which a product is faster than tables."""
     pays = is_gpu(device) or _product_dtype(device) == torch.bfloat16
     return _MANY_QUERIES[kind(device)] if pays else float("inf")
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU bfloat16 where products of it are faster than those of float32."""
+    """float16 on a GPU; on a CPU bfloat16 if its products are faster than those of float32, else float32."""
     if is_gpu(device):
         return torch.float16
     return torch.bfloat16 if bfloat16_is_faster() else torch.float32
