@@ -10,17 +10,31 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 _STATUS = Path("/proc/self/status")
 _SETTLE = 0.02  # OpenMP's threads spin for a while after a call, on cores that the other side's call needs
-_BUDGET = 10.0  # seconds for the rounds of one case
-_QUICK_BUDGET = 1.0
-_ROUNDS = 5, 25  # least and most
-_LONGEST = 10.0  # seconds a call of a peer may take
 _FEW_QUERIES = 16
 
 Call = Callable[[], Any]
+
+
+class Pace(NamedTuple):
+    """budget: seconds for the rounds of one case, of which there are `rounds`, least and most.
+
+    longest: seconds that a call of a peer may take.
+    """
+
+    budget: float
+    rounds: tuple[int, int]
+    longest: float
+
+
+_FULL, _QUICK = Pace(10.0, (5, 25), 10.0), Pace(1.0, (1, 5), 1.0)
+
+
+def pace() -> Pace:
+    return _QUICK if is_quick() else _FULL
 
 
 def is_quick() -> bool:
@@ -100,7 +114,7 @@ def affordable(
     few = min(q, _FEW_QUERIES)
     call(few)
     expected = seconds(lambda: call(few)) * q / few
-    if expected <= _LONGEST:
+    if expected <= pace().longest:
         peers[name] = call
         return {}
     return {name: {"note": f"not timed: about {expected:.0f} s a call"}}
@@ -118,8 +132,8 @@ def in_turns(benchmark: Any, ours: Call, peers: dict[str, Call]) -> dict[str, di
     found: dict[str, dict[str, Any]] = {
         name: {"peak_bytes": peak_bytes(call)} for name, call in peers.items()
     }
-    budget = _QUICK_BUDGET if is_quick() else _BUDGET
-    rounds = round(min(max(budget / (time.perf_counter() - start), _ROUNDS[0]), _ROUNDS[1]))
+    least, most = pace().rounds
+    rounds = round(min(max(pace().budget / (time.perf_counter() - start), least), most))
     times: dict[str, list[float]] = {name: [] for name in peers}
 
     def before_our_round() -> None:
