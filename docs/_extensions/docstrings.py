@@ -1,6 +1,6 @@
-"""Docstrings as Markdown: a paragraph for each argument, and no stray emphasis.
+"""Docstrings that are not numpydoc yet, as Markdown: a paragraph for each argument, and no stray emphasis.
 
-The docstrings describe arguments as "name: what it is", and say "Returns ...", "Raises ..." and "Source: ..."
+Docstrings with a numpydoc section are left as they are. The others describe arguments as "name: what it is", and say "Returns ...", "Raises ..." and "Source: ..."
 at the start of a line. Each line that begins so begins a paragraph here. Outside of `code`, what Markdown
 would take for markup is escaped.
 """
@@ -15,15 +15,16 @@ import griffe
 _ARGUMENT = re.compile(r"(\w+(?:, (?:and )?\w+)*): ")
 _START = re.compile(r"(Returns|Raises|Source:|Memory)\b")
 _LATER = re.compile(r"(?<=\. )([a-z][\w\\]*): ")
+_SECTION = re.compile(r"^(Parameters|Returns|Attributes|Notes|Examples)\n-+$", re.MULTILINE)
 _CODE = re.compile(r"(`[^`]*`)")
 _MARKUP = re.compile(r"([*_<\[\]])")
 
 
 class Paragraphs(griffe.Extension):
-    """Rewrites each docstring once it is read."""
+    """Rewrites each docstring without numpydoc sections once it is read."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        if obj.docstring is not None:
+        if obj.docstring is not None and not _SECTION.search(obj.docstring.value):
             obj.docstring.value = _as_markdown(obj.docstring.value)
 
 

@@ -19,10 +19,26 @@ class Quantizer(Codec):
     """
 
     def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
-        """Compress rows: (N, D) float tensor, array or memory map -> Codes, in blocks of bounded size.
+        """Compress rows, in blocks of bounded size.
 
-        A tensor must be on the codec's device. An array is read block by block onto that device.
-        progress: called after every block with the number of rows done and of all.
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to compress. A tensor must be on the codec's device. An array is read block by block onto it.
+        progress : callable, optional
+            Called after every block with the number of rows done and the number of all rows.
+
+        Returns
+        -------
+        Codes
+            The N compressed rows.
+
+        Examples
+        --------
+        >>> import gpuzip, torch
+        >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+        >>> gpuzip.HalfQuantizer().fit(x).encode(x).shape
+        (64, 8)
         """
         who = f"{type(self).__name__}.encode"
         self.check_fitted(who)
