@@ -1,6 +1,6 @@
 """The cheapest sums of one entry a stage, by a beam of the best beginnings: codes of a residual quantizer.
 
-Of every row and part: cost[l, k] = ((products[m, k] + cross[0m][path[l, 0], k]) + cross[1m][path[l, 1], k]..)
+Per row and part: cost[l, k] = ((products[m, k] + cross[0m][path[l, 0], k]) + cross[1m][path[l, 1], k]..)
 + cost[l], and the L least of all (l, k) go on, an equal one behind the lower l*K + k. Only additions, in the
 order of the reference: the codes are the same to the last bit.
 Layouts: products (N, P, M, K) and cross (P, M*(M-1)/2, K, K) float32 -> (N, P*M) uint8 when K <= 256, else

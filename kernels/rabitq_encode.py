@@ -1,7 +1,7 @@
 """RaBitQ codes: the grid point whose direction is nearest a row's, and the sums that its factors are made of.
 
 o = x[n] - center; cell(t) = min(floor(|o| * t), 2**(bits-1) - 1) for a stretch t of the grid, g = 2*cell + 1.
-Of all stretches, coarse ones of 2**(bits-1) / max |o| and fine ones of the best of these, the first that has
+In all stretches, coarse ones of 2**(bits-1) / max |o| and fine ones of the best of these, the first with
 the greatest <g, |o|>^2 / |g|^2, to 46 bits, so that every device chooses alike. codes = 2**(bits-1) + cell,
 or 2**(bits-1) - 1 - cell where o < 0; sums = |o|^2, sum |o|, <g, |o|>, |g|^2, <center, o>.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, center (D,), coarse (T,), fine (F,) float32 ->

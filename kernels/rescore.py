@@ -1,7 +1,7 @@
 """Keys of chosen rows for each query, from floats or from packed codes decoded on the way.
 
 key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there
-is none. Of a store of bytes x is start + step * byte.
+is none. For a store of bytes, x is start + step * byte.
 Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16|uint8|int8 or packed (N, B) uint8, both
 with any row stride, ids (Q, R) int64, start and step (D,) float32 or None -> keys (Q, R) float32.
 Bytes moved: Q*R*(D*itemsize + 12) of floats; Q*R*(B + 12) of codes, the centroids from cache.

@@ -350,7 +350,8 @@ def test_a_missing_file_is_named(path: Path, read: Callable):
 @pytest.mark.parametrize("read", READERS)
 def test_a_folder_is_not_a_file(tmp_path: Path, read: Callable):
     with pytest.raises(
-        IsADirectoryError, match=f"{re.escape(str(tmp_path))} is a folder.*gpuzip.open_mixed reads"
+        IsADirectoryError,
+        match=f"{re.escape(str(tmp_path))} must be a file; it is a folder.*gpuzip.open_mixed",
     ):
         read(tmp_path)
 

@@ -128,8 +128,8 @@ def test_levels_from_elsewhere(real):
     [
         ({"bits": 0}, r"bits must be a whole number from 1 to 8.*; got 0"),
         ({"bits": 1.5}, r"bits must be .*; got 1.5"),
-        ({"block_len": 0}, "block_len is 0"),
-        ({"per": "row"}, "per is 'row', 'tensor', 'dim' or a number"),
+        ({"block_len": 0}, "block_len must be a whole number of at least 1; got 0"),
+        ({"per": "row"}, "per must be 'tensor', 'dim' or a number of dimensions; got 'row'"),
     ],
 )
 def test_settings_are_checked(settings, match):

@@ -53,4 +53,4 @@ def test_training_encoding_and_searching_a_memory_map_stay_small(tmp_path):
     assert fit < 100 * MB  # a sample of 256 rows a centroid, and a few times that
     assert encode < 200 * MB  # 5 MB of codes, a block of rows, tiles a thread
     assert few < 64 * MB
-    assert many < 200 * MB  # search.WORKSPACE, norms, tiles a thread
+    assert many < 200 * MB  # search.memory.WORKSPACE, norms, tiles per thread

@@ -245,7 +245,10 @@ def test_residual_codes_that_are_not_ours_are_refused(real):
     uneven = faiss.ResidualQuantizer(8, faiss.UInt64Vector())
     faiss.copy_array_to_vector(np.array([4, 5], np.uint64), uneven.nbits)
     uneven.M, uneven.is_trained = 2, True
-    with pytest.raises(GpuzipError, match=r"from_faiss: the ResidualQuantizer has nbits \[4, 5\]"):
+    with pytest.raises(
+        GpuzipError,
+        match=r"from_faiss: the ResidualQuantizer must have one nbits and one M; got nbits \[4, 5\]",
+    ):
         from_faiss(uneven)
     normed = faiss.IndexResidualQuantizer(8, 2, 4, faiss.METRIC_L2, faiss.AdditiveQuantizer.ST_norm_qint8)
     normed.train(real[:700, :8].contiguous().numpy())

@@ -319,7 +319,7 @@ def test_a_mask_as_an_array_and_for_one_query(codes, real_queries):
         (
             torch.ones(730, dtype=torch.bool, device="meta"),
             gpuzip.GpuzipError,
-            "input must be on cpu like the codes; got meta",
+            "mask must be on cpu like the codes; got meta",
         ),
     ],
 )

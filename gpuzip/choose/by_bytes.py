@@ -117,13 +117,13 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
 
 def _candidates(rows: Rows, budget: Budget) -> list[Quantizer]:
     """The codecs, equal and mixed bits, of as many bytes a row as the budget has."""
-    plain = _bytes_a_row(rows, budget, 4 << 8)
-    mixed = _bytes_a_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
+    plain = _bytes_per_row(rows, budget, 4 << 8)
+    mixed = _bytes_per_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
     widest = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1) if code_bytes(rows.d, bits) <= plain][:1]
     return [*widest, MixedLloydMaxQuantizer(min(8.0, mixed * 8 / rows.d))] if mixed > 0 else [*widest]
 
 
-def _bytes_a_row(rows: Rows, budget: Budget, state: int) -> int:
+def _bytes_per_row(rows: Rows, budget: Budget, state: int) -> int:
     return int(budget.code_bits(rows.n, rows.d, state + HEADER_BYTES) / rows.n // 8)
 
 

@@ -1,1 +1,1 @@
-"""Plain loops compiled by numba, one file an operator: the faster path on a CPU, where numba is installed."""
+"""Loops compiled by numba, one file per operator: the faster path on a CPU if numba is installed."""

@@ -1,4 +1,4 @@
-"""Files of codes: written whole or not at all, checked before they are believed."""
+"""Files of codes: written atomically, checked before use."""
 
 from gpuzip.storage.file import Contents, check_target, read_codes, read_info, write_codes
 from gpuzip.storage.folder import MANIFEST_BYTES

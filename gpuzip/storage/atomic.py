@@ -1,4 +1,4 @@
-"""Replace a file whole or not at all."""
+"""Atomic replacement of a file."""
 
 from __future__ import annotations
 

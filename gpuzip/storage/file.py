@@ -111,7 +111,7 @@ def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float 
 
 
 def _names(count: int) -> list[str]:
-    """Of so many parts of codes."""
+    """Tensor names for `count` code planes."""
     return ["codes", *(f"codes.{i}" for i in range(1, count))]
 
 

@@ -1,4 +1,4 @@
-"""What a file says of itself."""
+"""The header of a file as an object, and its printed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as sums of codewords, one a stage: the codes of a row, and codebooks that fit rows."""
+"""Rows as sums of codewords, one per stage: find the codes of rows, and train codebooks."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _some(points: Tensor, K: int, seed: int) -> Tensor:
 def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
     """What one more stage leaves of every row's beginnings: (N, L, P, S), (P, K, S) -> (N, L', P, S).
 
-    Of each part the L' = min(beam, L*K) nearest next beginnings, in place where L' is L.
+    For each part, keeps the L' = min(beam, L*K) nearest longer beginnings; in place if L' is L.
     """
     N, L, P, S = left.shape
     width = min(beam, L * words.shape[1])
