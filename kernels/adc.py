@@ -3,7 +3,7 @@
 score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n] + extra[n, 0] * coef[q, 0]
 + ..., fp32, in order of m and of e, and -inf where mask[n] is False. adc_scan keeps the maximum of each
 `group` rows. One helper sums for both kernels, so adc_gather repeats the bits of adc_scan.
-Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code, lut (Q, M, K), scale (N,) or None, mask (N,) or
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code, lut (Q, M, K), scale (N,) or None, mask (N,) or
 None, extra (N, E) and coef (Q, E) or None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R),
 where an id outside [0, N) scores -inf.
 Bytes moved: adc_scan N*(B + 4 + 4*E) in, from memory once and for the other queries from L2,
@@ -14,9 +14,9 @@ more entries than the rows of codes look up. 2. a row of the table in shared mem
 dimension: one load from there a look-up (a gather of two dimensions is hundreds of warp shuffles), and codes
 as words, up to four in one load, since bytes at a stride of B would each cost a sector of 32. 3. the tables
 of a word's codes as one row, and the codes of all its sub-spaces in one gather (here): two barriers for each
-word instead of each code. On an H200 form 2 took 27 ps a row for M = 48, K = 256 and 39 ps for M = 96,
+word instead of each code. On an H200 form 2 took 27 ps per row for M = 48, K = 256 and 39 ps for M = 96,
 K = 16, where barriers and waiting took more than the look-ups; modelled: 24 and 17 ps. The look-ups alone,
-3.15 cycles for 32 of them in a row of 256 entries, are 20 ps, so that two queries a program, which would
+3.15 cycles for 32 of them in a row of 256 entries, are 20 ps, so that two queries per program, which would
 share the loads and shifts of codes, gain little.
 """
 
@@ -31,7 +31,7 @@ from ._bits import load_code
 
 
 class Tile(NamedTuple):
-    """BN rows a program; VW: words of codes a load, 0 for codes one by one.
+    """BN rows per program; VW: words of codes a load, 0 for codes one by one.
 
     SHARED: rows of the table go to shared memory, as they do for words.
     """

@@ -4,7 +4,7 @@ out[n, d] = number of boundaries b of d with not (b >= x[n, d]): those strictly 
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, boundaries (C, L) float32, C in {1, D} -> (N,
 B) uint8 of nbits bits a count, B = ceil(D*nbits/8), lowest bits first, bits after the last count zero.
 Bytes moved: N*D*itemsize in, N*B out; a program reads the boundaries of its columns once. Counts stored as
-bytes and packed by pack_bits would move 2*N*D more: for 4 bits of fp32 4.5 bytes a value here, 6.5 there.
+bytes and packed by pack_bits would move 2*N*D more: for 4 bits of fp32 4.5 bytes per value here, 6.5 there.
 Source: Lloyd 1982, Max 1960; the counts are those of torch.bucketize(right=False).
 Ladder, at D=384 fp32: 1. a lane the values of one stored word of up to 4 bytes, up to 15 boundaries compared
 one by one in a loop, more searched by halves in L1: 1.25 ns a vector of 4 bits and 2.34 of 8, measured on an
@@ -26,7 +26,7 @@ _FEW = 15  # boundaries that are compared one by one: those of 4 columns take 60
 
 
 def _tile(D: int, nbits: int) -> tuple[int, int, int]:
-    """(BN, BW, unit): rows at a time, and words of `unit` bytes a row; a word a lane, 128 in all.
+    """(BN, BW, unit): rows at a time, and words of `unit` bytes per row; a word a lane, 128 in all.
 
     Words of 4 columns, 8 of one bit, or what divides a row: 16 bytes of fp32 are one access.
     """

@@ -27,7 +27,7 @@ Ladder: 1. a word at a time, a lane a row: strided 4-byte loads. 2. chunks of 16
 what an H200's memory gives. 3. lanes along a row (here). 4. +1/-1 bits on tensor cores, which need a shift
 for the eighth plane, and int8 shifts split every word into bytes. 5. AND only (here); planes joined bit by
 bit cost a byte permutation and do not compile for sm_100 with triton 3.9, planes kept whole do. 6. few
-queries on the left too, in a tile of 64: 62 ps a row on an H200; rows on the left, 12 ps a row modelled
+queries on the left too, in a tile of 64: 62 ps per row on an H200; rows on the left, 12 ps per row modelled
 (here). 7. _scan_dot in 149 registers: one program an SM, nothing of which overlaps; 128 let two in.
 8. many queries on the right, RowsTile(128, 64, 64): 286 instructions a warp instead of 507 modelled, but 48
 bytes are multiplied as 64. Two planes of 16 bytes a product: masks of each byte, which are not folded.
@@ -64,7 +64,7 @@ class RowsTile(NamedTuple):
 
 
 class DotTile(NamedTuple):
-    """Queries and rows a program, bytes of a row a step, planes in one operand or eight, warps."""
+    """Queries and rows per program, bytes of a row a step, planes in one operand or eight, warps."""
 
     BQ: int
     BN: int
@@ -238,7 +238,7 @@ def _scan_few(
     UNIT: tl.constexpr, G: tl.constexpr, CHUNKS: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """weights: those of `_weights` with a sign. CHUNKS of CB bytes a row, 0 for any number."""
+    """weights: those of `_weights` with a sign. CHUNKS of CB bytes per row, 0 for any number."""
     GROUPS: tl.constexpr = max(BN // G, 1)
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)

@@ -40,7 +40,7 @@ _STEP = 4096  # rows of which a block is a multiple, so that it begins a group
 
 
 class Tile(NamedTuple):
-    """BN rows by BQ queries a program, BM sub-spaces by BS of their columns a step; BM is 1 where BS < S.
+    """BN rows by BQ queries per program, BM sub-spaces by BS of their columns a step; BM is 1 where BS < S.
 
     HALF: multiply in the dtype of the table, on the matrix units; else in fp32, on the plain ones.
     """

@@ -116,7 +116,7 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
 
 
 def _candidates(rows: Rows, budget: Budget) -> list[Quantizer]:
-    """The codecs, equal and mixed bits, of as many bytes a row as the budget has."""
+    """The codecs, equal and mixed bits, of as many bytes per row as the budget has."""
     plain = _bytes_per_row(rows, budget, 4 << 8)
     mixed = _bytes_per_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
     widest = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1) if code_bytes(rows.d, bits) <= plain][:1]

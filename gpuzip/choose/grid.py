@@ -19,7 +19,7 @@ Limit = Callable[[int], int | None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A codec by its spec, and what it will take at most: bytes a row, and bytes of its own."""
+    """A codec by its spec, and what it will take at most: bytes per row, and bytes of its own."""
 
     spec: str
     code_size: int
@@ -33,7 +33,7 @@ class Candidate:
 def families(
     n: int, d: int, trained: int | None = None, limit: Limit = lambda state: None
 ) -> dict[str, list[Candidate]]:
-    """For n rows of d columns, each family ascending in bytes a row. Another is one line.
+    """For n rows of d columns, each family ascending in bytes per row. Another is one line.
 
     trained: rows that codecs are fitted on, by default all. limit: the most bytes a row of a codec of so many
     bytes, if any: families of any size have one that fills it.
