@@ -40,12 +40,37 @@ class SizeRow:
 def size_table(
     x: Matrix | tuple[int, int], codes: Codes | Mapping[str, Codes] | Sequence[Codes]
 ) -> list[SizeRow]:
-    """What N x D values take as Python lists, float64, float32, and as each of the codes.
+    """List what N x D values take as Python lists, float64, float32, and as each of the codes.
 
-    x: the rows, (N, D) or (D,), or their shape (N, D). codes: Codes of as many rows and columns, several,
-    or a mapping that names them. Tensors' bytes are counted; a header is what a file, written to a temporary
-    folder, has beside its tensors; a list is one of D floats for each row, made at once. Ratios are of all
-    bytes. Raises GpuzipError when shapes differ or no codes came.
+    Parameters
+    ----------
+    x : (N, D) or (D,) rows, or a shape (N, D)
+        The rows.
+    codes : Codes, sequence of Codes, or mapping of names to Codes
+        Codes of as many rows and columns.
+
+    Returns
+    -------
+    list of SizeRow
+        One per form. Ratios are of all bytes.
+
+    Raises
+    ------
+    GpuzipError
+        If shapes differ or no codes were given.
+
+    Notes
+    -----
+    Tensors' bytes are counted. A header is what a file, written to a temporary folder, has beside its
+    tensors. A list is one of D floats per row, made at once.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> from gpuzip.sizes import size_table
+    >>> x = torch.eye(8)
+    >>> len(size_table(x, gpuzip.HalfQuantizer().fit(x).encode(x)))
+    4
     """
     who = "size_table"
     n, d = _shape(who, x)

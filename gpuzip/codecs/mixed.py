@@ -23,10 +23,25 @@ KIND = "mixed"
 
 
 class MixedCodes:
-    """N compressed rows whose codes are not all of one size. A value: methods return new ones.
+    """Hold N compressed rows whose codes have different sizes.
 
-    parts: Codes of the same columns, dtype and device. group: (N,) uint8, the part that each row is in, whose
-    rows are in the order of `parts`' own; None where the rows of the parts follow each other.
+    MixedCodes are a value: methods return new ones.
+
+    Parameters
+    ----------
+    parts : sequence of Codes
+        Codes of the same columns, dtype and device.
+    group : (N,) uint8 tensor, optional
+        The part of each row; the rows of a part are in the part's own order. None where the rows of the parts
+        follow each other.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> low, high = (gpuzip.ScalarQuantizer(bits=b).fit(x).encode(x) for b in (2, 8))
+    >>> gpuzip.MixedCodes([low, high]).shape
+    (128, 8)
     """
 
     def __init__(self, parts: Sequence[Codes], group: Tensor | None = None) -> None:
@@ -137,9 +152,22 @@ class MixedCodes:
                 yield part, here, places[here]
 
     def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """(R, D): the decoded rows of ids (R,), in the source's dtype. No other row is touched.
+        """Decode some rows. No other row is touched.
 
-        Negative ids count from the end. Raises IndexError for ids that are no rows.
+        Parameters
+        ----------
+        ids : (R,) ints
+            Row numbers. Negative ids count from the end.
+
+        Returns
+        -------
+        (R, D) tensor
+            The decoded rows, in the source's dtype.
+
+        Raises
+        ------
+        IndexError
+            If an id is not a row.
         """
         index = row_ids("MixedCodes.rows", ids, len(self), self.device)
         out = torch.empty((len(index), self.shape[1]), dtype=self.dtype, device=self.device)
@@ -148,7 +176,18 @@ class MixedCodes:
         return out
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
-        """(N, D) rows, in the source's dtype unless another is named."""
+        """Decode all rows.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            Dtype of the result. Default: the source's.
+
+        Returns
+        -------
+        (N, D) tensor
+            The decoded rows, on the codes' device.
+        """
         out = torch.empty(self.shape, dtype=dtype or self.dtype, device=self.device)
         for part, members in zip(self.parts, self._members, strict=True):
             out[members] = part.decode(out.dtype)
@@ -161,9 +200,25 @@ class MixedCodes:
         metric: str = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k nearest rows of every query: what `Codes.search` gives, of all parts together.
+        """Find the k nearest rows of every query, in all parts together, as `Codes.search` does.
 
-        metric: "cosine", "ip" or "l2". mask: (N,) bool, True for the rows that may be found.
+        Parameters
+        ----------
+        queries : (Q, D) or (D,) float tensor, array or memory map
+            Query vectors.
+        k : int, default 10
+            Rows per query.
+        metric : {"cosine", "ip", "l2"}, default "cosine"
+            "l2" returns squared distances, ascending; the others return similarities, descending.
+        mask : (N,) bool, optional
+            True for the rows that may be found.
+
+        Returns
+        -------
+        values : (Q, k) float32 tensor
+            Scores; (k,) for one query.
+        ids : (Q, k) int64 tensor
+            Row numbers; (k,) for one query.
         """
         allowed = None if mask is None else torch.as_tensor(mask)
         found = []
@@ -180,7 +235,18 @@ class MixedCodes:
         return values.gather(-1, best), ids.gather(-1, best)
 
     def quality(self, x: Matrix) -> Quality | None:
-        """Error of these codes against the rows they were made from; None when there are none."""
+        """Measure the error of these codes against the rows they were made from.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            The source rows.
+
+        Returns
+        -------
+        Quality or None
+            None where there are no rows.
+        """
         rows = Rows("MixedCodes.quality", x, self.shape[1], self.device)
         if rows.n != len(self):
             raise GpuzipError(f"MixedCodes.quality: x has {rows.n} rows, there are {len(self)} codes.")
@@ -191,10 +257,24 @@ class MixedCodes:
         return meter.result()
 
     def save(self, path: str | os.PathLike[str]) -> Folder:
-        """Write a folder: one .ezip file a part and the groups. It is replaced whole or, on an error, kept.
+        """Write a folder: one .ezip file per part, and the groups.
 
-        `gpuzip.open_mixed` reads it. Raises NotADirectoryError for a file, and GpuzipError for a folder of
-        others.
+        Parameters
+        ----------
+        path : str or path-like
+            Folder to write. An older one is replaced whole, or kept on an error.
+
+        Returns
+        -------
+        Folder
+            The folder that was written; `gpuzip.open_mixed` reads it.
+
+        Raises
+        ------
+        NotADirectoryError
+            If path is a file.
+        GpuzipError
+            If path is a folder that gpuzip did not write.
         """
         writers: dict[str, Writer] = {f"part-{i}.ezip": part.save for i, part in enumerate(self.parts)}
         if self.group is not None:

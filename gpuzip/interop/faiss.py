@@ -32,19 +32,42 @@ _STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4b
 
 
 def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
-    """A codec as a FAISS quantizer, codes as a FAISS index with the same code bytes.
+    """Convert a codec to a FAISS quantizer, or Codes to a FAISS index with the same bytes.
 
-    ProductQuantizer: faiss.ProductQuantizer and IndexPQ. ResidualQuantizer: faiss.ResidualQuantizer and
-    IndexResidualQuantizer, ProductResidualQuantizer and IndexProductResidualQuantizer where it has several
-    splits. ScalarQuantizer of 8, 6 or 4 bits, and
-    HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of QT_8bit, QT_6bit or QT_4bit,
-    QT_8bit_uniform or QT_4bit_uniform where one range serves all columns, QT_fp16 or QT_bf16.
-    Codes of a rotated codec: an IndexPreTransform, whose l2 leaves out what the rotation does.
+    Parameters
+    ----------
+    source : Codec or Codes
+        What to convert.
+    metric : {"l2", "ip"}, optional
+        Metric of the index. Default: "l2". Bits are compared by "hamming".
+
+    Returns
+    -------
+    faiss object
+        A quantizer or an index, by the table in the Notes.
+
+    Raises
+    ------
+    GpuzipError
+        If FAISS has no equivalent.
+
+    Notes
+    -----
+    ProductQuantizer: faiss.ProductQuantizer and IndexPQ.
+
+    ResidualQuantizer: faiss.ResidualQuantizer and IndexResidualQuantizer, or ProductResidualQuantizer and
+    IndexProductResidualQuantizer where it has several splits.
+
+    ScalarQuantizer of 8, 6 or 4 bits, and HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of
+    QT_8bit, QT_6bit or QT_4bit, QT_8bit_uniform or QT_4bit_uniform where one range serves all columns,
+    QT_fp16 or QT_bf16.
+
     BinaryQuantizer: its codes as IndexBinaryFlat, which takes `codec.encode(queries).data` as queries.
-    metric: "l2" (the default) or "ip", of the index; bits are compared by "hamming".
-    FAISS decodes the same codes to the same values, to rounding. A new row it may encode differently: at the
+
+    Codes of a rotated codec: an IndexPreTransform, whose l2 leaves out what the rotation does.
+
+    FAISS decodes the same codes to the same values, to rounding. It may encode a new row differently: at the
     very edge of a step, at a tie of halves, and where a value is too large for float16, which becomes inf.
-    Raises GpuzipError for what FAISS has not.
     """
     faiss = _faiss()
     codec, codes = (source.codec, source) if isinstance(source, Codes) else (source, None)
@@ -76,11 +99,23 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
 
 
 def from_faiss(source: Any) -> Any:
-    """A faiss.ProductQuantizer, ResidualQuantizer, ProductResidualQuantizer or ScalarQuantizer as a codec;
-    an Index of one of them, or an IndexBinaryFlat, as Codes with the same bytes.
+    """Convert a FAISS quantizer to a codec, or a FAISS index to Codes with the same bytes.
 
-    Bits are taken as 1 and -1, of values above and not above 0.
-    Raises GpuzipError for other types, and for an index that is not trained.
+    Parameters
+    ----------
+    source : faiss object
+        A ProductQuantizer, ResidualQuantizer, ProductResidualQuantizer or ScalarQuantizer gives a codec. An
+        Index of one of them, or an IndexBinaryFlat, gives Codes.
+
+    Returns
+    -------
+    Codec or Codes
+        Bits are decoded as 1 and -1, for values above and not above 0.
+
+    Raises
+    ------
+    GpuzipError
+        For other types, and for an index that is not trained.
     """
     faiss = _faiss()
     if not getattr(source, "is_trained", True):

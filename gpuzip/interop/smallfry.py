@@ -40,13 +40,29 @@ def compress(
     word_rep: str = "trie",
     max_bitrate: int | None = None,
 ) -> WordVectors:
-    """Compress a text file of word vectors into a folder, which must not be there yet.
+    """Compress a text file of word vectors into a folder (smallfry's function of this name).
 
-    priorpath: frequencies by word, as a JSON object or in lines "word number"; frequent words then have more
-    bits. mem_budget: bytes of the files of codes. R: without that, bits a value, on average where there is a
-    prior. word_rep: how words are stored: "trie", or "dict" or "list", which both mean Arrow.
-    max_bitrate: bits that no value has more of.
-    Returns what was written, opened. Source: smallfry's function of this name.
+    Parameters
+    ----------
+    sourcepath : str or path-like
+        Text file of word vectors.
+    outdir : str or path-like
+        Folder to write, which must not exist yet.
+    priorpath : str or path-like, optional
+        Frequencies by word, as a JSON object or in lines "word number". Frequent words then have more bits.
+    mem_budget : float, optional
+        Bytes of the files of codes.
+    R : float, default 1
+        Bits per value without mem_budget; on average where there is a prior.
+    word_rep : {"trie", "dict", "list"}, default "trie"
+        How words are stored; "dict" and "list" both mean Arrow.
+    max_bitrate : int, optional
+        Most bits per value.
+
+    Returns
+    -------
+    WordVectors
+        What was written, opened.
     """
     who = "smallfry.compress"
     if word_rep not in _FORMS:
@@ -71,10 +87,24 @@ def compress(
 def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors:
     """Open word vectors that gpuzip or smallfry wrote.
 
-    word2idx: row by word, or the words in the order of rows, for files of smallfry's that have none.
-    Version 1 never has: without word2idx, the number of a row, in digits, is its word.
-    Raises FormatError, naming the file, for what is neither, is damaged or is a pickle, which is never read;
-    the message says how to make it anew without.
+    Parameters
+    ----------
+    path : str or path-like
+        Folder or file to open.
+    word2idx : dict or sequence, optional
+        Row by word, or the words in the order of rows, for files of smallfry's that have none. Version 1
+        never has: without word2idx, the row number, in digits, is its word.
+
+    Returns
+    -------
+    WordVectors
+        The opened vectors.
+
+    Raises
+    ------
+    FormatError
+        If the path is neither, is damaged or is a pickle, which is never read; the message names the file and
+        says how to make it anew without.
     """
     source = Path(path)
     if not source.exists():
@@ -90,7 +120,23 @@ def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors
 
 
 def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
-    """Frequencies by word: a JSON object, or UTF-8 lines "word number". Raises FormatError."""
+    """Read frequencies by word: a JSON object, or UTF-8 lines "word number".
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to read.
+
+    Returns
+    -------
+    dict
+        Frequency by word.
+
+    Raises
+    ------
+    FormatError
+        If the file is neither.
+    """
     data = Path(path).read_bytes()
     if data.startswith(b"\x93NUMPY"):
         raise FormatError(f"{path}: is a pickle, and reading it would run what it holds. {_TO_JSON}")

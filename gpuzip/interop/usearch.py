@@ -19,15 +19,31 @@ _MIDDLE = 128.5  # steps from the start of the range to 0, so that int8 number v
 
 
 def to_usearch(codes: Codes, metric: str | None = None) -> Any:
-    """Codes as usearch.index.Index with the same bytes; the keys are the numbers of the rows.
+    """Convert Codes to a usearch.index.Index with the same bytes. The keys are the row numbers.
 
-    Of a `BinaryQuantizer`, a "b1" index by "hamming": add and search `codec.encode(x).data`.
-    Of a `ScalarQuantizer` whose codes are int8 numbers in one unit, an "i8" index: of symmetric=True,
-    signed=True, per="tensor", or signed=True, range=(-128.5 / 127, 127.5 / 127), for rows of norm 1.
-    metric, of int8: "cosine" (the default), "ip" or "l2"; USearch's distances are 1 - cosine, and 1 - product
-    or squared distance of the int8 numbers. It quantizes float queries as it does rows, x / |x| * 127 cut
-    to whole numbers; `Codes.search` scores the float query.
-    Raises GpuzipError for other codes.
+    Parameters
+    ----------
+    codes : Codes
+        Of a `BinaryQuantizer`: a "b1" index by "hamming"; add and search `codec.encode(x).data`. Of a
+        `ScalarQuantizer` whose codes are int8 numbers in one unit: an "i8" index. Such are symmetric=True,
+        signed=True, per="tensor"; or signed=True, range=(-128.5 / 127, 127.5 / 127), for rows of norm 1.
+    metric : {"cosine", "ip", "l2"}, optional
+        Metric of an int8 index. Default: "cosine".
+
+    Returns
+    -------
+    usearch.index.Index
+        The index.
+
+    Raises
+    ------
+    GpuzipError
+        For other codes.
+
+    Notes
+    -----
+    USearch's distances are 1 - cosine, and 1 - product or squared distance of the int8 numbers. It quantizes
+    float queries as it does rows, x / |x| * 127 cut to whole numbers; `Codes.search` scores the float query.
     """
     who = "to_usearch"
     usearch = _usearch()
@@ -53,10 +69,23 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
 
 
 def from_usearch(index: Any) -> Codes:
-    """A usearch.index.Index of "i8" or "b1" as codes with the same bytes, rows in ascending order of key.
+    """Convert a USearch index of "i8" or "b1" to codes with the same bytes, rows in ascending order of key.
 
-    int8 number v stands for v / 127: the row that was added, over its norm. Bits are taken as 1 and -1.
-    Raises GpuzipError for another dtype, and for an index that may hold several vectors a key.
+    Parameters
+    ----------
+    index : usearch.index.Index
+        An index of dtype "i8" or "b1".
+
+    Returns
+    -------
+    Codes
+        int8 number v is decoded to v / 127: the row that was added, over its norm. Bits are decoded to 1 and
+        -1.
+
+    Raises
+    ------
+    GpuzipError
+        For another dtype, and for an index that may hold several vectors per key.
     """
     who = "from_usearch"
     usearch = _usearch()

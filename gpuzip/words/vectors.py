@@ -131,18 +131,41 @@ class WordVectors:
         unknown: Unknown = "error",
         verify: bool = False,
     ) -> WordVectors:
-        """Open a folder that `save` wrote, mapped: a query reads its words' rows alone.
+        """Open a folder that `save` wrote, mapped: a query reads only its words' rows.
 
-        device: where to move the codes; None leaves them mapped. verify=True reads and checks every byte.
-        Raises FormatError, naming the file, for a part or a list of words that is missing or altered.
+        Parameters
+        ----------
+        path : str or path-like
+            Folder to open.
+        device : torch.device or str, optional
+            Where to move the codes. None leaves them mapped.
+        unknown : "error", "none" or (D,) vector, default "error"
+            What a query gives for an unknown word.
+        verify : bool, default False
+            Read and check every byte.
+
+        Returns
+        -------
+        WordVectors
+            The opened vectors.
+
+        Raises
+        ------
+        FormatError
+            If a part or a list of words is missing or altered; the message names the file.
         """
         return cls(*read_words(path, verify=verify, device=device), unknown=unknown)
 
     def save(self, path: Path, *, words: str = "arrow") -> None:
-        """Write a folder, as a rule named .sfry; one that is there is replaced whole or, on errors, kept.
+        """Write a folder, usually named .sfry. An older one is replaced whole, or kept on errors.
 
-        words: "arrow", a mapped list with a mapped look-up (needs pyarrow), or "trie", the smallest (needs
-        marisa-trie); both are in the extra `words`. Only one process may write a folder at a time.
+        Parameters
+        ----------
+        path : str or path-like
+            Folder to write. Only one process may write a folder at a time.
+        words : {"arrow", "trie"}, default "arrow"
+            "arrow": a mapped list with a mapped look-up (needs pyarrow). "trie": the smallest (needs
+            marisa-trie). Both packages are in the extra `words`.
         """
         write_words(path, self._words, self.codes, words)
 
@@ -188,10 +211,20 @@ class WordVectors:
         return row
 
     def query(self, words: str | Iterable[str], *, unknown: Unknown | None = None) -> Any:
-        """The vector of a word, (D,), or those of a list of words, (n, D).
+        """Decode the vector of a word, or those of a list of words.
 
-        unknown: as of the constructor, for this call. Where it is "none", a word that is not there gives
-        None, and a list of words always a list of n vectors or Nones.
+        Parameters
+        ----------
+        words : str or iterable of str
+            Words to look up.
+        unknown : "error", "none" or (D,) vector, optional
+            As in the constructor, for this call. Where it is "none", an unknown word gives None, and a list
+            of words always a list of n vectors or Nones.
+
+        Returns
+        -------
+        (D,) or (n, D) tensor
+            (D,) for one word.
         """
         policy = self._unknown if unknown is None else checked_unknown(unknown, self.codes.shape[1])
         if isinstance(words, str):
@@ -210,11 +243,29 @@ class WordVectors:
     def most_similar(
         self, positive: analogies.Some = None, negative: analogies.Some = None, topn: int = 10
     ) -> list[tuple[str, float]]:
-        """The topn words nearest by cosine to a mean, in which negative ones count -1: (word, score).
+        """Find the topn words nearest by cosine to a mean, in which negative words count -1.
 
-        positive, negative: a word, a vector (D,), or a list of these. Words count as unit vectors, vectors as
-        they come. Words that are asked with are left out of the answer.
-        Scores are those of the decoded rows. Raises KeyError for a word that is not there.
+        Parameters
+        ----------
+        positive : word, (D,) vector, or a list of these, optional
+            Words count as unit vectors, vectors as they come.
+        negative : word, (D,) vector, or a list of these, optional
+            As positive, with weight -1.
+        topn : int, default 10
+            Number of words to return.
+
+        Returns
+        -------
+        list of (word, score)
+            Words that are asked with are left out. Scores are those of the decoded rows.
+
+        Raises
+        ------
+        KeyError
+            If a word is not there.
+
+        Notes
+        -----
         Source: gensim's function of this name; 3CosAdd of Mikolov et al. 2013.
         """
         return analogies.most_similar(self._words, self.codes, positive, negative, topn)

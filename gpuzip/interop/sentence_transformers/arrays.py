@@ -93,25 +93,62 @@ def quantize_embeddings(
 def from_sentence_transformers(
     array: Any, precision: str | None = None, ranges: Any = None, d: int | None = None
 ) -> Codes:
-    """Codes of an array or tensor that `quantize_embeddings` made, sentence-transformers' or ours.
+    """Make Codes of an array or tensor that `quantize_embeddings` made, sentence-transformers' or gpuzip's.
 
-    array: (N, D) or (N, ceil(D / 8)) int8 or uint8. precision: "int8", "uint8", "binary" or "ubinary"; not
-    needed where dtype, d and ranges leave one. ranges: (2, D), those of "int8" and "uint8". d: columns of
-    the rows that bits were made of, by default 8 a byte.
-    Numbers of steps become codes of a `ScalarQuantizer`, decoded to the middle of the step; int8 is held as
-    uint8, number + 128, which is searched faster. Bits become codes of a `BinaryQuantizer`, 1 and -1.
-    Raises DtypeError for another dtype, GpuzipError for what does not fit or is not known.
+    Parameters
+    ----------
+    array : (N, D) or (N, ceil(D / 8)) int8 or uint8
+        The quantized embeddings.
+    precision : {"int8", "uint8", "binary", "ubinary"}, optional
+        Not needed where dtype, d and ranges leave one.
+    ranges : (2, D) array, optional
+        Minimum and maximum of every column, of "int8" and "uint8".
+    d : int, optional
+        Columns of the rows that bits were made of. Default: 8 per byte.
+
+    Returns
+    -------
+    Codes
+        Step numbers become codes of a `ScalarQuantizer`, decoded to the middle of the step; int8 is held as
+        uint8, number + 128, which is searched faster. Bits become codes of a `BinaryQuantizer`, 1 and -1.
+
+    Raises
+    ------
+    DtypeError
+        For another dtype.
+    GpuzipError
+        For what does not fit or is not known.
+
+    Examples
+    --------
+    >>> import gpuzip, numpy as np
+    >>> gpuzip.from_sentence_transformers(np.array([[183]], dtype=np.uint8), "ubinary").shape
+    (1, 8)
     """
     who = "from_sentence_transformers"
     return codes_of(who, "array", stacked(who, "array", array), precision, ranges, d)
 
 
 def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, Any]:
-    """Codes as the array that sentence-transformers makes: the bytes of `quantize_embeddings`.
+    """Convert Codes to the array that sentence-transformers makes: the bytes of `quantize_embeddings`.
 
-    precision: "int8" or "uint8" of an 8-bit `ScalarQuantizer`, "binary" or "ubinary" of a
-    `BinaryQuantizer`, "float32" of any: the decoded rows.
-    Raises GpuzipError for codes that hold no such numbers.
+    Parameters
+    ----------
+    codes : Codes
+        What to convert.
+    precision : {"int8", "uint8", "binary", "ubinary", "float32"}
+        "int8" or "uint8" of an 8-bit `ScalarQuantizer`, "binary" or "ubinary" of a `BinaryQuantizer`,
+        "float32" of any codec: the decoded rows.
+
+    Returns
+    -------
+    numpy.ndarray
+        The array.
+
+    Raises
+    ------
+    GpuzipError
+        If the codes hold no such numbers.
     """
     who, codec = "to_sentence_transformers", codes.codec
     if precision not in PRECISIONS:

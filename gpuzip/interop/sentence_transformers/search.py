@@ -35,22 +35,53 @@ def semantic_search(
     rescore_multiplier: float = 2,
     metric: str = "ip",
 ) -> Hits:
-    """The top_k entries of a corpus for every query: lists of {"corpus_id": int, "score": float}, best first.
+    """Find the top_k entries of a corpus for every query.
 
-    query_embeddings: (Q, D) or (D,) floats, or quantized as the corpus is; these are decoded first.
-    corpus: Codes of any codec; (N, D) floats; or what `quantize_embeddings` made. Which precision that was
-    is seen by dtype and width, or named; int8 and uint8 need the ranges or the calibration_embeddings that
-    they were made with.
-    metric: "ip", "cosine", or "l2", whose scores are negative squared distances. A greater score is always
-    better. Scores are those of the float query and the decoded row, so they keep the scale of floats, where
-    sentence-transformers multiplies with numbers of steps.
-    rescore: bits are searched by Hamming distance. With True, top_k * rescore_multiplier candidates
-    are scored by the float query and their bits, decoded to 1 and -1 (or to what the codec has learned);
-    with False the score is the share of equal bits, 0 to 1, and metric is not used. Other codes are always
-    scored exactly, so both are the same. A store of better rows, as in `Codes.search`, has the last word
-    over the candidates of any codes.
-    Of equal scores the lowest corpus_id comes first. Fewer than top_k come from a smaller corpus.
-    Raises GpuzipError for top_k below 1, and for a corpus that cannot be read as it is described.
+    Parameters
+    ----------
+    query_embeddings : (Q, D) or (D,) floats, or quantized as the corpus is
+        Quantized queries are decoded first.
+    corpus : Codes, (N, D) floats, or what `quantize_embeddings` made
+        The precision of quantized arrays is seen by dtype and width, or named.
+    top_k : int, default 10
+        Entries per query. A smaller corpus gives fewer.
+    precision : str, optional
+        Precision of a quantized corpus, as in `quantize_embeddings`.
+    ranges : (2, D) array, optional
+        Ranges that int8 or uint8 were made with; these or calibration_embeddings are needed.
+    calibration_embeddings : (n, D) array, optional
+        Rows that int8 or uint8 were calibrated on.
+    rescore : bool, or a store of better rows as in `Codes.search`, default True
+        Bits are searched by Hamming distance. With True, top_k * rescore_multiplier candidates are scored by
+        the float query and their bits, decoded to 1 and -1 (or to what the codec has learned). With False the
+        score is the share of equal bits, 0 to 1, and metric is not used. Other codes are always scored
+        exactly, so both are the same. A store gives the final scores of the candidates of any codes.
+    rescore_multiplier : float, default 2
+        Candidates per entry that is returned.
+    metric : {"ip", "cosine", "l2"}, default "ip"
+        "l2" scores are negative squared distances. A greater score is always better.
+
+    Returns
+    -------
+    list of lists of {"corpus_id": int, "score": float}
+        One list per query, best first. Among equal scores the lowest corpus_id comes first.
+
+    Raises
+    ------
+    GpuzipError
+        For top_k below 1, and for a corpus that cannot be read as it is described.
+
+    Notes
+    -----
+    Scores are those of the float query and the decoded row, so they keep the scale of floats, where
+    sentence-transformers multiplies with step numbers.
+
+    Examples
+    --------
+    >>> import gpuzip, numpy as np
+    >>> x = np.eye(4, dtype=np.float32)
+    >>> gpuzip.semantic_search(x[2], x, top_k=1)
+    [[{'corpus_id': 2, 'score': 1.0}]]
     """
     who = "semantic_search"
     top_k, multiplier = whole(who, "top_k", top_k), check_multiplier(who, rescore_multiplier)
