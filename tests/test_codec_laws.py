@@ -104,6 +104,12 @@ def test_only_a_codec_with_an_id_of_its_own_is_registered():
     assert gpuzip.register_codec(ProductQuantizer) is ProductQuantizer
 
 
+def test_a_class_that_is_written_anew_takes_its_own_place():
+    anew = example_of_the_docs()
+    assert codec_class("row-scaled") is type(anew) is not type(SETTINGS["of-the-docs"])
+    assert gpuzip.register_codec(type(SETTINGS["of-the-docs"])) is codec_class("row-scaled")
+
+
 def test_codecs_of_installed_packages_are_known(monkeypatch):
     point = SimpleNamespace(name="x", value="a:B", load=lambda: Offered)
 
