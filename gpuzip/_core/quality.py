@@ -13,10 +13,16 @@ from gpuzip.errors import FormatError, GpuzipError
 
 @dataclass(frozen=True)
 class Quality:
-    """Error of decoded rows against their source.
+    """Hold the error of decoded rows against their source.
 
-    cosine: of the two matrices flattened (as embzip reports it). row_cosine: mean over rows.
-    mse: mean squared error of a value.
+    Attributes
+    ----------
+    cosine : float
+        Cosine of the two matrices flattened (as embzip reports it).
+    row_cosine : float
+        Mean cosine over rows.
+    mse : float
+        Mean squared error per value.
     """
 
     cosine: float
@@ -40,11 +46,22 @@ class Quality:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a codec does to rows that it was not fitted on, measured before it was used.
+    """Hold what a codec does to rows that it was not fitted on, measured before it was used.
 
-    rows: how many were held out. row_cosine, mse: as in Quality. recall: the share of the k true neighbours
-    of each of these rows, by the metric, that a search of the codes finds; rescored_recall: the share when
-    4k candidates are scored anew by the source rows. None for what was not measured.
+    Attributes
+    ----------
+    rows : int
+        Number of rows held out.
+    row_cosine, mse : float
+        As in Quality.
+    k : int or None
+        Number of true neighbours of each row that recall counts.
+    metric : str or None
+        Metric of those neighbours.
+    recall : float or None
+        Share of the k true neighbours of each of these rows that a search of the codes finds.
+    rescored_recall : float or None
+        The share when 4k candidates are rescored by the source rows. None for what was not measured.
     """
 
     rows: int

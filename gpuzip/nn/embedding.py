@@ -61,10 +61,23 @@ class QuantizedEmbedding(QuantizedTable):
         self.fill(_weight, bits, codec, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(*shape) int64 or int32 -> (*shape, D) in the codebook's dtype.
+        """Look up rows by id.
 
-        On a CPU an id out of range raises IndexError. On a GPU, and in a compiled model, that is not checked:
-        such a row is zeros.
+        Parameters
+        ----------
+        input : (*shape) int64 or int32 tensor
+            Ids.
+
+        Returns
+        -------
+        (*shape, D) tensor
+            Rows, in the codebook's dtype.
+
+        Raises
+        ------
+        IndexError
+            For an id out of range, on a CPU. On a GPU, and in a compiled model, that is not checked: such a
+            row is zeros.
         """
         rows = self.rows(input)
         if self.max_norm is not None:
@@ -109,9 +122,30 @@ class QuantizedEmbedding(QuantizedTable):
         *,
         trainable: Trainable | None = None,
     ) -> Self:
-        """From compressed rows, whose bytes it shares where it can: those of an open file stay mapped.
+        """Make a module from compressed rows, whose bytes it shares where it can.
 
-        The output has the dtype of the codes. Raises GpuzipError for a codec that is no look-up in a table.
+        Parameters
+        ----------
+        codes : Codes
+            The rows. Those of an open file stay mapped.
+        padding_idx : int, optional
+            As in the class.
+        max_norm : float, optional
+            As in the class.
+        norm_type : float, default 2.0
+            As in the class.
+        trainable : {None, "codebook", "scale"}
+            As in the class.
+
+        Returns
+        -------
+        QuantizedEmbedding
+            Its output has the dtype of the codes.
+
+        Raises
+        ------
+        GpuzipError
+            For a codec that is not a look-up in a table.
         """
         module = cls(*codes.shape, padding_idx, max_norm, norm_type, device="meta", trainable=trainable)
         module.hold_codes(codes)

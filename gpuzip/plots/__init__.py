@@ -50,9 +50,24 @@ _MANY_POINTS = 10_000  # more are drawn as pixels, also in a PDF
 
 
 def vector(v: Values, ax: Axes | None = None) -> Axes:
-    """Bars of one vector over its dimensions.
+    """Draw one vector as bars over its dimensions.
 
-    v: (D,) or (1, D) numbers, or Codes of one row. Raises GpuzipError for more rows, none, NaN or inf.
+    Parameters
+    ----------
+    v : (D,) or (1, D) numbers, or Codes of one row
+        The vector.
+    ax : matplotlib Axes, optional
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    GpuzipError
+        For more rows, none, NaN or inf.
     """
     who = "plots.vector"
     values = one_row(who, numeric(who, "v", v))
@@ -65,11 +80,27 @@ def vector(v: Values, ax: Axes | None = None) -> Axes:
 
 
 def histogram(v: Values, ax: Axes | None = None, bins: int | str | Sequence[float] = _MOST_BARS) -> Axes:
-    """How often each value comes: a histogram of all values of a vector or a matrix.
+    """Draw a histogram of all values of a vector or a matrix.
 
-    v: (D,) or (N, D) numbers, or Codes. bins: as numpy.histogram has them; for integers at most so many, each
-    a whole number wide, as else some bars would hold more numbers than others.
-    Raises GpuzipError for no values, NaN or inf, or bins that numpy refuses.
+    Parameters
+    ----------
+    v : (D,) or (N, D) numbers, or Codes
+        The values.
+    ax : matplotlib Axes, optional
+        Axes to draw on.
+    bins : int, str or sequence of float, default 64
+        As in numpy.histogram. For integers it is an upper bound: each bin is a whole number wide, as
+        otherwise some bars would hold more numbers than others.
+
+    Returns
+    -------
+    Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    GpuzipError
+        For no values, NaN or inf, or bins that numpy refuses.
     """
     who = "plots.histogram"
     values = numeric(who, "v", v)
@@ -82,10 +113,26 @@ def histogram(v: Values, ax: Axes | None = None, bins: int | str | Sequence[floa
 
 
 def float_against_int8(x: Values, codes: Values, ax: Axes | None = None) -> Axes:
-    """Each float value over its 1-byte code, a point a value.
+    """Draw each float value over its 1-byte code, one point per value.
 
-    x: (D,) or (N, D) floats. codes: Codes of an 8-bit ScalarQuantizer, or as many whole numbers of one byte,
-    signed or not. Raises GpuzipError when shapes differ or codes are no bytes.
+    Parameters
+    ----------
+    x : (D,) or (N, D) floats
+        The values.
+    codes : Codes of an 8-bit ScalarQuantizer, or whole numbers
+        As many whole numbers of one byte, signed or not.
+    ax : matplotlib Axes, optional
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    GpuzipError
+        If shapes differ or codes are not bytes.
     """
     who = "plots.float_against_int8"
     values = numeric(who, "x", x)
@@ -98,11 +145,30 @@ def float_against_int8(x: Values, codes: Values, ax: Axes | None = None) -> Axes
 
 
 def bit_against_byte(bits: Values, bytes: Values, ax: Axes | None = None) -> Axes:
-    """Which bytes the values of bit 1 have, upwards, and those of bit 0, downwards: two histograms.
+    """Draw two histograms of bytes: of values with bit 1 upwards, and of values with bit 0 downwards.
 
+    Parameters
+    ----------
+    bits : Codes of a BinaryQuantizer, or (D,) or (N, D) of 0 and 1
+        The bits.
+    bytes : Codes of an 8-bit ScalarQuantizer, or whole numbers
+        As many whole numbers of one byte.
+    ax : matplotlib Axes, optional
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    GpuzipError
+        For other values or other shapes.
+
+    Notes
+    -----
     A scatter of bits over bytes hides how many points lie on each other; here every value counts.
-    bits: Codes of a BinaryQuantizer, or (D,) or (N, D) of 0 and 1. bytes: Codes of an 8-bit
-    ScalarQuantizer, or as many whole numbers of one byte. Raises GpuzipError for others, or for other shapes.
     """
     who = "plots.bit_against_byte"
     ones, numbers = bits_of(who, "bits", bits), bytes_of(who, "bytes", bytes)
@@ -128,11 +194,27 @@ def bit_against_byte(bits: Values, bytes: Values, ax: Axes | None = None) -> Axe
 def recall_against_bytes(
     rows: Iterable[CodecRecall | Mapping[str, Any]], ax: Axes | None = None, k: int = 10
 ) -> Axes:
-    """Recall@k of codecs over the bytes that a vector takes, which are on a log axis.
+    """Draw recall@k of codecs over the bytes per vector, on a log axis.
 
-    rows: CodecRecall, or mappings of its fields. A family has a marker and a colour, and its points are
-    joined in order of bytes. Names stand beside the points, placed for the size that the figure has now.
-    Raises GpuzipError for no rows, missing fields, bytes that are not above 0 or a recall outside 0 to 1.
+    Parameters
+    ----------
+    rows : iterable of CodecRecall, or mappings of its fields
+        One point per codec. A family has a marker and a colour, and its points are joined in order of bytes.
+    ax : matplotlib Axes, optional
+        Axes to draw on.
+    k : int, default 10
+        The k of recall@k, for the label.
+
+    Returns
+    -------
+    Axes
+        The axes that were drawn on. Names stand beside the points, placed for the size that the figure has
+        now.
+
+    Raises
+    ------
+    GpuzipError
+        For no rows, missing fields, bytes that are not above 0 or a recall outside 0 to 1.
     """
     who = "plots.recall_against_bytes"
     points = [as_point(who, row) for row in listed(who, rows)]
