@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import re
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ import gpuzip
 MODULES = ("gpuzip.nn", "gpuzip.plots", "gpuzip.words", "gpuzip.sizes", "gpuzip.interop.smallfry")
 
 
-def _public() -> dict[str, object]:
+def _public() -> dict[str, Any]:
     """Functions and classes by name, with the methods that the classes define themselves."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for module in (gpuzip, *map(importlib.import_module, MODULES)):
         names = getattr(module, "__all__", None) or [
             name
@@ -58,10 +59,40 @@ def test_every_public_name_has_a_docstring(name):
     assert inspect.getdoc(PUBLIC[name])
 
 
+# Names with parameters whose docstrings are not numpydoc yet.
+PENDING = """
+    Codec Codec.as_table Codec.check_fitted Codec.check_unrotated Codec.coarse Codec.decode_block
+    Codec.decode_rows Codec.encode Codec.encode_block Codec.fit Codec.fit_like Codec.learned Codec.norms
+    Codec.restore Codec.same_as Codec.scorer Codec.stamped Codec.turned FileInfo HeldOut.of_json
+    MixedLloydMaxQuantizer.fit_like Quality.is_json Quantizer RaBitQuantizer.coarse Rotation.apply
+    Rotation.fit_rows Rotation.kept Rotation.restore Rotation.reverse_transform Rotation.turned
+    WordVectors WordVectors.from_binary WordVectors.from_dict WordVectors.from_gensim
+    WordVectors.from_text WordVectors.index_of WordVectors.query_idx WordVectors.to
+    nn.QuantizedEmbedding nn.QuantizedEmbedding.from_pretrained nn.QuantizedEmbeddingBag
+    nn.QuantizedEmbeddingBag.forward nn.QuantizedEmbeddingBag.from_codes
+    nn.QuantizedEmbeddingBag.from_pretrained nn.Report plots.CodecRecall sizes.SizeRow words.WordVectors
+    words.WordVectors.from_binary words.WordVectors.from_dict words.WordVectors.from_gensim
+    words.WordVectors.from_text words.WordVectors.index_of words.WordVectors.query_idx
+    words.WordVectors.to
+""".split()
+
+
+def test_names_that_are_not_numpydoc_are_listed():
+    found = {
+        name.removeprefix("gpuzip.")
+        for name, value in PUBLIC.items()
+        if name not in NUMPYDOC
+        and "Error" not in name
+        and "\n---" not in (inspect.getdoc(value) or "")
+        and set(inspect.signature(value).parameters) - {"self", "cls"}
+    }
+    assert found == set(PENDING)
+
+
 @pytest.mark.parametrize("name", NUMPYDOC)
 def test_parameters_are_those_of_the_signature(name):
     names = [n for n in inspect.signature(PUBLIC[name]).parameters if n not in ("self", "cls")]
-    assert _documented(inspect.getdoc(PUBLIC[name])) == names
+    assert _documented(inspect.getdoc(PUBLIC[name]) or "") == names
 
 
 @pytest.mark.parametrize("name", sorted(n for n, v in PUBLIC.items() if ">>>" in (inspect.getdoc(v) or "")))
