@@ -77,12 +77,20 @@ def example_of_the_docs():
 SETTINGS["of-the-docs"] = example_of_the_docs()
 
 
-@pytest.fixture(scope="module", params=sorted(SETTINGS))
+#: The fast set has one setting of each kind of code, of rotations and of the docs' example.
+FAST = {
+    *("pq", "pq-opq", "pq-padded", "scalar", "scalar-4", "scalar-pca", "binary", "half", "of-the-docs"),
+    *("lloydmax", "lloydmax-block", "lloydmax-mixed-half", "residual", "rabitq", "rabitq-4"),
+}
+EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in sorted(SETTINGS)]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def codec(request, real):
     return SETTINGS[request.param].fit(real[:1000], seed=0)
 
 
-@pytest.fixture(params=sorted(SETTINGS))
+@pytest.fixture(params=EACH)
 def unfitted(request):
     return SETTINGS[request.param]
 

@@ -11,7 +11,13 @@ from gpuzip.training.kmeans import kmeans
 
 faiss = pytest.importorskip("faiss")
 
-SHAPES = [(48, 8), (96, 4), (24, 6), (32, 5), (128, 3), (16, 9), (12, 10)]
+MORE_SHAPES = [(24, 6), (32, 5), (128, 3), (16, 9)]
+SHAPES = [
+    (48, 8),
+    (96, 4),
+    (12, 10),
+    *(pytest.param(*shape, marks=pytest.mark.full) for shape in MORE_SHAPES),
+]
 
 
 def codec_of(pq) -> gpuzip.ProductQuantizer:
@@ -190,7 +196,7 @@ def test_a_scalar_quantizer_of_faiss_gives_the_same_bytes_and_rows(real, kind, d
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
-@pytest.mark.parametrize("d", [384, 13])
+@pytest.mark.parametrize("d", [384, pytest.param(13, marks=pytest.mark.full)])
 @pytest.mark.parametrize(("kind", "codec"), SCALAR, ids=KINDS)
 def test_scalar_codes_there_and_back(real, real_queries, kind, codec, metric, d):
     x, queries = with_constants(real, d), real_queries[:, :d].contiguous()

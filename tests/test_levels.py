@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gpuzip.training.scalar_levels import optimal_levels
+from tests.lazy import Lazy
 
-sklearn_cluster = pytest.importorskip("sklearn.cluster")
+sklearn_cluster = Lazy("sklearn.cluster")
 
 
 def error(values, levels):

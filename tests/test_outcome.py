@@ -314,7 +314,7 @@ def test_searches_among_all_rows_have_the_last_word(x, monkeypatch, few):
     assert number(rounds[0].sure_recall) < 0.885 <= number(rounds[-1].sure_recall)
     assert held_out(codes).recall == rounds[-1].recall
     monkeypatch.setattr(by_outcome, "_ROUNDS", 1)
-    with pytest.raises(GpuzipError, match=r"was not reached among all 1500 rows\. Nearest came"):
+    with pytest.raises(GpuzipError, match=r"was not reached among all 1500 rows\. The nearest is"):
         gpuzip.compress(x, min_recall=0.885)
 
 

@@ -50,7 +50,7 @@ def small_codes(real):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("Q", [1, 5, 150])
+@pytest.mark.parametrize("Q", [1, 5, pytest.param(150, marks=pytest.mark.full)])
 @pytest.mark.parametrize("k", [1, 10, 400])
 def test_against_scoring_every_row(codes, real_queries, metric, Q, k):
     check(codes, real_queries[:Q], k, metric)

@@ -10,8 +10,9 @@ import torch
 import gpuzip
 from gpuzip import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.arrays import PRECISIONS, _bits_on_gpu
+from tests.lazy import Lazy
 
-theirs = pytest.importorskip("sentence_transformers.util.quantization")
+theirs = Lazy("sentence_transformers.util.quantization")
 
 SCALAR = ["int8", "uint8"]
 BITS = ["binary", "ubinary"]
