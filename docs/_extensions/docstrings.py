@@ -1,8 +1,8 @@
 """Docstrings that are not numpydoc yet, as Markdown: a paragraph for each argument, and no stray emphasis.
 
 Docstrings with a numpydoc section are left as they are. The others describe arguments as "name: what it is",
-and say "Returns ...", "Raises ..." and "Source: ..." at the start of a line. Each line that begins so begins a
-paragraph here. Outside of `code`, what Markdown would take for markup is escaped.
+and say "Returns ...", "Raises ..." and "Source: ..." at the start of a line. Each line that begins so begins
+a paragraph here. Outside of `code`, what Markdown would take for markup is escaped.
 """
 
 from __future__ import annotations
