@@ -171,7 +171,7 @@ def test_one_launch_reaches_the_objective_of_steps(real):
 
 
 def test_encode_wants_a_power_of_two():
-    with pytest.raises(GpuzipError, match="encode: centroids per sub-space must be a power of two .*; got 6"):
+    with pytest.raises(GpuzipError, match=r"centroids per sub-space must be a power of two .*; got 6"):
         encode(torch.zeros(2, 4), torch.zeros(2, 6, 2))
 
 

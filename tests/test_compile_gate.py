@@ -364,7 +364,7 @@ assert first.pipe == "memory" and 0.99 < first.ratio < 1.05 and first.status == 
 assert second.pipe != "memory" and second.launches == 1 and second.blocks > 1, second
 with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(anchor="STG", nests=lambda c: [(7,)])):
     (_, wrong) = model.times(["decode"])
-assert "_decode S=1" in wrong.problem and "0 outermost loops with an anchor, where 1" in wrong.problem, wrong
+assert "_decode S=2" in wrong.problem and "0 outermost loops with an anchor, where 1" in wrong.problem, wrong
 with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(anchor="STG", units=lambda c: c.BN)):
     (_, wrong) = model.times(["decode"])
 assert "units of work in the code" in wrong.problem, wrong

@@ -106,6 +106,7 @@ def _samples(device: str) -> Iterator[_Sample]:
         (0, 7, 5, 4, 2),
         (9, 17, 1100, 8, 2),
         (6, 2049, 7, 4, 1024),
+        (100, 197, 16, 8, 32),
     ]
     for Q, N, D, nbits, group in sizes:
         g = generator(N + D)
