@@ -190,12 +190,14 @@ def compress(
             "max_bits": max_bits,
         }
     )
-    check_together(who, given)
+    check_together(who, given, for_)
     if not given - {"m", "nbits", "pad"}:
         return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
     seed = whole(who, "seed", seed, 0)
     if importance is not None:
-        return fit_by_importance(who, x, max_bytes, bits_per_dim, importance, max_bits or 8, seed)
+        return fit_by_importance(
+            who, x, max_bytes, bits_per_dim, importance, 8 if max_bits is None else max_bits, seed
+        )
     k, metric = 10 if k is None else k, "cosine" if metric is None else metric
     asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
     codes, table = _for_outcome(who, x, asked, return_table, seed)

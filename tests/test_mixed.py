@@ -300,6 +300,14 @@ def test_the_better_of_equal_and_mixed_bits(uneven, bits):
         ),
         ({"bits_per_dim": 1, "importance": -torch.ones(3000)}, "of at least 0, one per row"),
         ({"bits_per_dim": 1, "importance": "much"}, "importance must be numbers"),
+        (
+            {"bits_per_dim": 1, "importance": torch.ones(3000), "max_bits": 0},
+            "max_bits must be a whole number",
+        ),
+        (
+            {"bits_per_dim": 1, "importance": torch.ones(3000), "m": 8},
+            "importance chooses the codes; m would",
+        ),
         ({"bits_per_dim": 1, "m": 8}, "an outcome chooses the codec; m would be ignored"),
     ],
 )

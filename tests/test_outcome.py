@@ -403,7 +403,8 @@ def test_k_is_clamped(real):
         ({"min_recall": 0.9, "seed": -1}, r"seed must be .*; got -1"),
         ({"min_recall": 0.9, "m": 8}, "an outcome chooses the codec; m would be ignored"),
         ({"m": 4, "nbits": 2, "metric": "l2", "k": 3}, "k and metric go with .*; k, metric would be ignored"),
-        ({"min_cosine": 0.9, "k": 3}, "k and metric go with min_recall, rescore or for_; k would"),
+        ({"min_cosine": 0.9, "k": 3}, "k and metric go with min_recall, rescore or for_='search'; k would"),
+        ({"max_bytes": 9999, "for_": "storage", "k": 3}, "k and metric go with .*; k would be ignored"),
         ({"max_bytes": 9999, "max_bits": 4}, "max_bits goes with importance; max_bits would be ignored"),
         (
             {"min_recall": 0.9, "importance": torch.ones(GIVEN)},

@@ -21,7 +21,7 @@ def given_of(arguments: Mapping[str, Any]) -> set[str]:
     return {name for name, value in arguments.items() if value is not None and value is not False}
 
 
-def check_together(who: str, given: set[str]) -> None:
+def check_together(who: str, given: set[str], for_: str | None) -> None:
     """Raises GpuzipError for arguments that would be ignored beside the others."""
     if "importance" in given:
         _refuse(who, given & _OF_PRODUCTS, "importance chooses the codes")
@@ -30,8 +30,8 @@ def check_together(who: str, given: set[str]) -> None:
     if given & (_OF_OUTCOMES - _OF_RECALL):
         _refuse(who, given & _OF_PRODUCTS, "an outcome chooses the codec")
     _refuse(who, given & {"max_bits"}, "max_bits goes with importance")
-    if not given & {"min_recall", "rescore", "for_"}:
-        _refuse(who, given & _OF_RECALL, "k and metric go with min_recall, rescore or for_")
+    if not (given & {"min_recall", "rescore"} or for_ == "search"):
+        _refuse(who, given & _OF_RECALL, "k and metric go with min_recall, rescore or for_='search'")
 
 
 def _refuse(who: str, names: set[str], reason: str) -> None:
