@@ -36,5 +36,5 @@ def same_neighbours(ours: Found, theirs: Found, tolerance: float = 1e-5) -> None
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
-    """Of the two matrices flattened, in float64."""
+    """Cosine of the two matrices flattened, in float64."""
     return float(torch.nn.functional.cosine_similarity(x.double().view(-1), y.double().view(-1), dim=0))

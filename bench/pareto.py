@@ -57,7 +57,7 @@ def draw(rows: list[Row]) -> None:
 
 
 def digest(rows: list[Row]) -> str:
-    """Of what is drawn."""
+    """The digest of the rows that are drawn."""
     drawn = [[row[name] for name in ("side", "method", "size", "row_bytes", "recall")] for row in rows]
     return hashlib.blake2b(repr(drawn).encode(), digest_size=16).hexdigest()
 

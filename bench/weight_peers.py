@@ -71,7 +71,7 @@ def smallfry_levels(values: Tensor, bits: int) -> Tensor:
 
 
 def version_of(side: str) -> str | None:
-    """Of a peer's package; None for what is gpuzip's own."""
+    """The version of a peer's package; None for gpuzip's own."""
     return None if side in ("gpuzip", "uniform") else version("scikit-learn" if side == "smallfry" else side)
 
 

@@ -98,7 +98,7 @@ def _assign(
 
 @triton.jit
 def least(scores, k, K, SECOND: tl.constexpr):
-    """Of a tile of scores: the least, the lowest k that has it, and the least of all other k below K."""
+    """From a tile of scores: the least, the lowest k that has it, and the least of all other k below K."""
     low = tl.min(scores, axis=1)
     first = tl.min(tl.where(scores == low[:, None], k[None, :], 2147483647), axis=1)
     second = low

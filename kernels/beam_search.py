@@ -22,7 +22,7 @@ _MOST = 8192  # costs of a tile; more are taken a part of K at a time
 def _tile(L: int, K: int) -> tuple[int, int]:
     """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two, few different ones.
 
-    Of 16 beginnings and 32 codes triton 3.6 spills 8 bytes on sm_90, of 64 and 128 on sm_100.
+    With triton 3.6, 16 beginnings and 32 codes spill 8 bytes on sm_90, and 64 and 128 do on sm_100.
     """
     BL = 1 if L == 1 else max(8, triton.next_power_of_2(L))
     if K <= 32:

@@ -52,7 +52,7 @@ def _store_keys(out_ptr, at, product, square, own, known, inside, METRIC: tl.con
 
 @triton.jit
 def _candidates(ids_ptr, q, R, N, blocks, BR: tl.constexpr):
-    """Of this program: places in the row of ids, which exist, the ids, and which are rows."""
+    """For this program: places in the row of ids, which exist, the ids, and which are rows."""
     r = tl.program_id(0) % blocks * BR + tl.arange(0, BR)
     inside = r < R
     n = tl.load(ids_ptr + q * R + r, mask=inside, other=-1)

@@ -262,7 +262,7 @@ def _split(queries_ptr, parts_ptr, offset_ptr, Q, D, PER: tl.constexpr, CB: tl.c
 def _parts(queries: Tensor, nbits: int, tile: Tile) -> tuple[Tensor, Tensor]:
     """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, a part a place in a byte, and (Q,) offsets.
 
-    Of whole tiles of queries.
+    Queries come in whole tiles.
     """
     Q, D = queries.shape
     rows, per = triton.cdiv(Q, tile.BQ) * tile.BQ, 8 // nbits

@@ -116,7 +116,7 @@ def without_code(text: str) -> str:
 
 
 def slugs(text: str) -> set[str]:
-    """Of the headings, as the site and GitHub make them."""
+    """Anchors of the headings, as the site and GitHub make them."""
     heads = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
 

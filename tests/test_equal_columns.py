@@ -67,7 +67,7 @@ def test_a_step_counts_every_row(size, disturbed):
 
 @pytest.mark.parametrize("K", [3, 5, 13])
 def test_few_centroids_keep_every_row(K, disturbed):
-    """Of cells that hold all rows the means are those of `kmeans_step`; a lost row would move them."""
+    """Means of cells that hold all rows are those of `kmeans_step`; a lost row would move them."""
     x, centroids = apart(200, 2, K, 4, "cpu")
     got = launcher("lloyd")(x, centroids, 3, 1)
     want = OPS["lloyd"].reference(x, centroids, 3, 1)

@@ -78,7 +78,7 @@ def calls(tree: ast.AST) -> Iterator[str]:
 
 
 def failing(paths: list[Path], wrong: Callable[[Path], Iterable[str]]) -> dict[str, list[str]]:
-    """What is wrong with files, by file; empty where all is well."""
+    """Faults by file; empty if there are none."""
     found = {label(path): sorted(wrong(path)) for path in paths}
     return {name: names for name, names in found.items() if names}
 
@@ -89,7 +89,7 @@ def read(path: Path) -> ast.Module:
 
 
 def upward(path: Path, names: list[str]) -> list[str]:
-    """Of the imported names, those that are not below the module at `path`."""
+    """The imported names that are not below the module at `path`."""
     own = layer(module(path))
     inner = [name for name in names if name.split(".")[0] == "gpuzip" and layer(name) != own]
     return [name for name in inner if RANK[layer(name)] <= RANK[own]]

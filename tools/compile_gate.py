@@ -117,7 +117,7 @@ def gate(ops: list[str], targets: list[str], jobs: int, every: bool = False) -> 
 
 
 def _times(ops: list[str]) -> tuple[list[model.Time], list[str]]:
-    """Of the cases of ops that compile; and what is wrong with them."""
+    """Modelled times of the cases of ops that compile, and their problems."""
     cased = {op for op, _ in model.LIMITS}
     done = workers.run(model_op, ["sm_90"], [op for op in ops if op in cased], 1)
     times = [time for d in done if d.result is not None for time in d.result]

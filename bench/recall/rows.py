@@ -96,7 +96,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def _row_cosine(coder: Coder, data: Data) -> float:
-    """Of rows that it was not trained on."""
+    """Mean cosine of rows that the coder was not trained on."""
     meter, unseen = QualityMeter(), torch.zeros(len(data.x), dtype=torch.bool)
     unseen[data.unseen] = True
     for start in range(0, len(data.x), _BLOCK):

@@ -26,7 +26,7 @@ class Candidate:
     state: int
 
     def nbytes(self, n: int) -> int:
-        """Of the codes of n rows, with what decodes them."""
+        """Bytes of the codes of n rows, with what decodes them."""
         return n * self.code_size + self.state
 
 
@@ -87,7 +87,7 @@ def _residual(n: int, d: int) -> list[Candidate]:
 
 
 def _mixed(d: int, limit: Limit, turned: bool) -> list[Candidate]:
-    """Of 1 byte a row, and of a sixteenth more each time; and of the limit."""
+    """Codecs of 1 byte per row, then of a sixteenth more each time; and one that fills the limit."""
     state = 9 * d + 1112 + (2 * d * d if turned else 0)
     sizes = [1]
     while sizes[-1] < d:

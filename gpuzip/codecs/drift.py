@@ -111,7 +111,7 @@ def _then(who: str, codec: Measured, x: Matrix | None) -> tuple[float, float]:
 
 
 def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
-    """Of each row the mean squared error and 1 less the cosine: (n,), (n,) float64."""
+    """Mean squared error and 1 - cosine per row: (n,), (n,) float64."""
     rows = Rows(who, x, codec.d, codec.device, name)
     if rows.n < _FEWEST:
         raise GpuzipError(

@@ -89,7 +89,7 @@ class MixedCodes:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the source, and of what `decode` gives back."""
+        """The dtype of the source rows, which `decode` returns."""
         return self.parts[0].dtype
 
     @property
@@ -124,7 +124,7 @@ class MixedCodes:
 
     @cached_property
     def _members(self) -> list[Tensor]:
-        """Of each part, the ids of its rows, (n,) int64."""
+        """Ids of the rows of each part, (n,) int64."""
         if self.group is not None:
             return [(self.group == i).nonzero()[:, 0] for i in range(len(self.parts))]
         ids = torch.arange(len(self), device=self.device)
@@ -139,7 +139,7 @@ class MixedCodes:
         return places
 
     def _located(self, ids: Tensor) -> Iterator[tuple[Codes, Tensor, Tensor]]:
-        """Of each part that has rows of these ids: the part, which of the ids, and where they are in it."""
+        """For each part with rows of these ids: the part, which of the ids, and their places in it."""
         if self.group is None:  # without a table of all rows
             ends = torch.tensor([len(part) for part in self.parts], device=self.device).cumsum(0)
             part_of = torch.searchsorted(ends, ids, right=True)

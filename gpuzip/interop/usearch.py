@@ -24,9 +24,10 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     Parameters
     ----------
     codes : Codes
-        Of a `BinaryQuantizer`: a "b1" index by "hamming"; add and search `codec.encode(x).data`. Of a
-        `ScalarQuantizer` whose codes are int8 numbers in one unit: an "i8" index. Such are symmetric=True,
-        signed=True, per="tensor"; or signed=True, range=(-128.5 / 127, 127.5 / 127), for rows of norm 1.
+        Codes of a `BinaryQuantizer` become a "b1" index by "hamming"; add and search `codec.encode(x).data`.
+        Codes of a `ScalarQuantizer` become an "i8" index if they are int8 numbers in one unit: with
+        symmetric=True, signed=True, per="tensor"; or with signed=True, range=(-128.5 / 127, 127.5 / 127), for
+        rows of norm 1.
     metric : {"cosine", "ip", "l2"}, optional
         Metric of an int8 index. Default: "cosine".
 

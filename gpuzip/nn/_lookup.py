@@ -10,8 +10,8 @@ from torch import Tensor
 from gpuzip._core.byte_tables import by_byte
 from gpuzip.ops import centroid_sums, decode, unpack_bits
 
-#: Values of a look-up from which a GPU saves more than the table of bytes costs: modelled, by 0.6 to 1.6 ps a
-#: value and 10 us of launches.
+#: Values of a look-up from which a GPU saves more than the table of bytes costs: modelled, by 0.6 to 1.6 ps
+#: per value and 10 us of launches.
 _MANY = 1 << 23
 _ACCESS = 16  # bytes, the most that one access takes
 

@@ -113,7 +113,7 @@ def _as_quantized(
     trainable: Trainable | None,
     twin: QuantizedTable | None = None,
 ) -> QuantizedTable:
-    """Of the settings of a dense module and its weight, or of the table of a twin that has this weight."""
+    """Compress a dense module, or share the table of a twin that has the same weight."""
     names = ["num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type"]
     kind: type[QuantizedEmbedding | QuantizedEmbeddingBag] = QuantizedEmbedding
     if isinstance(dense, nn.EmbeddingBag):

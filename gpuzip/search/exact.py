@@ -18,6 +18,7 @@ from gpuzip.search.memory import (
     MORE_CANDIDATES,
     at_once,
     candidate_groups,
+    chunks,
     group_size,
     workspace,
 )
@@ -65,9 +66,9 @@ def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) 
     or a tensor of their numbers. steps: queries per chunk in the first stage and in later ones. All chunks of
     a stage are launched before the result is read, so a GPU is waited for once per stage.
     """
-    chunks: Sequence[slice | Tensor]
-    chunks = _chunks(queries, steps[0]) if isinstance(queries, int) else queries.split(steps[0])
-    found = [attempt(some, FIRST) for some in chunks]
+    parts: Sequence[slice | Tensor]
+    parts = chunks(queries, steps[0]) if isinstance(queries, int) else queries.split(steps[0])
+    found = [attempt(some, FIRST) for some in parts]
     scores, ids = _joined([part[0] for part in found]), _joined([part[1] for part in found])
     at = _unsure(found)  # numbers of the queries that are not proven
     for stage in (WIDER, EXACT):
@@ -90,10 +91,6 @@ def _unsure(found: list[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor | None:
         ids.new_zeros(len(ids), dtype=torch.bool) if unsure is None else unsure for _, ids, unsure in found
     ]
     return _joined(of_chunks).nonzero().view(-1)
-
-
-def _chunks(queries: int, step: int) -> list[slice]:
-    return [slice(a, min(a + step, queries)) for a in range(0, max(1, queries), step)]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -119,5 +116,5 @@ def _best_of_groups(scorer: Scorer, groups: Tensor, k: int, group: int) -> tuple
         return scores, torch.gather(ids, 1, at)
 
     fit = workspace(groups.device) // (CANDIDATE_BYTES * groups.shape[1] * group)
-    found = [of_some(queries) for queries in _chunks(len(groups), at_once(len(groups), fit))]
+    found = [of_some(queries) for queries in chunks(len(groups), at_once(len(groups), fit))]
     return _joined([scores for scores, _ in found]), _joined([ids for _, ids in found])

@@ -46,6 +46,11 @@ def at_once(queries: int, fit: int) -> int:
     return min(fit, -(-even // tile) * tile)
 
 
+def chunks(queries: int, step: int) -> list[slice]:
+    """Slices of `step` queries; one, maybe empty, if there are none."""
+    return [slice(a, min(a + step, queries)) for a in range(0, max(1, queries), step)]
+
+
 def group_size(N: int, k: int, gather_cost: int = 1) -> int:
     """Rows per group: a power of two that balances N / group scores of groups against k * group of rows."""
     group = 1 << max(0, round(math.log2(math.sqrt(N / k / gather_cost) / 2))) if k < N else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.rows import LARGEST_NORM, Matrix, Rows
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import rescore, topk
-from gpuzip.search.memory import workspace
+from gpuzip.search.memory import chunks, workspace
 from gpuzip.search.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -110,11 +110,9 @@ class ScorerStore(_ChecksScores):
         return scores.masked_fill_((ids < 0) | (ids >= self._n), float("-inf"))
 
 
-def _some_queries(ids: Tensor, D: int) -> Iterator[slice]:
+def _some_queries(ids: Tensor, D: int) -> list[slice]:
     """Slices of queries whose candidate rows, as float32, fit in the workspace."""
-    step = max(1, workspace(ids.device) // max(1, 4 * D * ids.shape[1]))
-    for start in range(0, max(1, len(ids)), step):
-        yield slice(start, start + step)
+    return chunks(len(ids), max(1, workspace(ids.device) // max(1, 4 * D * ids.shape[1])))
 
 
 def matrix_store(who: str, x: Matrix, n: int, d: int, device: torch.device) -> Store:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_capturing
 from gpuzip.ops import max_of_groups
 from gpuzip.search.memory import workspace
 
@@ -70,3 +71,11 @@ class Exhaustive:
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return self._scorer.exact(queries)
+
+
+def exact_in_a_graph(scorer: Scorer, device: torch.device) -> Scorer:
+    """The scorer itself; while a CUDA graph is captured, one that scores every row exactly.
+
+    A captured graph cannot read which queries to search again.
+    """
+    return Exhaustive(scorer, device) if is_capturing(device) else scorer

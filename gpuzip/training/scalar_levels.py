@@ -178,7 +178,7 @@ def _iterated(values: Tensor, sums: Tensor, cuts: Tensor, limit: int) -> tuple[T
 
 
 def _means(sums: Tensor, cuts: Tensor, levels: Tensor | None) -> Tensor:
-    """Of each cell, (C, K) float64. An empty cell keeps its level, or takes that of its neighbour."""
+    """Mean of each cell, (C, K) float64. An empty cell keeps its level, or takes that of its neighbour."""
     counts = cuts.diff().double()
     means = sums.gather(1, cuts).diff() / counts
     if levels is not None:

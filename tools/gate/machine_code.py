@@ -55,7 +55,7 @@ def _usage_nvidia(cubin: bytes) -> tuple[int, int, bytes]:
 
 
 def _executable_sections(elf: bytes) -> Iterator[bytes]:
-    """Of a 64-bit ELF file: sections whose sh_flags has SHF_EXECINSTR, by sh_offset and sh_size."""
+    """Executable sections of a 64-bit ELF file: sh_flags has SHF_EXECINSTR; by sh_offset and sh_size."""
     (start,) = struct.unpack_from("<Q", elf, 0x28)
     size, count = struct.unpack_from("<2H", elf, 0x3A)
     for i in range(count):

@@ -61,7 +61,7 @@ LEFT = {
 
 
 class Time(NamedTuple):
-    """Of one case. launches: of kernels. pipe: the largest of the kernel that takes longest."""
+    """The modelled time of one case. pipe: the busiest of the kernel that takes longest."""
 
     op: str
     case: str
@@ -95,7 +95,7 @@ class _Kernel(NamedTuple):
 
 
 def times(ops: Iterable[str] | None = None) -> Iterator[Time]:
-    """Of every case of LIMITS whose operator is among these."""
+    """Times of every case of LIMITS whose operator is among these."""
     for case in cases(ROWS):
         if (case.op, case.name) in LIMITS and (ops is None or case.op in ops):
             yield _time(case)
@@ -128,7 +128,7 @@ def kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
 
 
 def _line(case: Case, kernels: list[tuple[Row, _Kernel]], problem: str = "") -> Time:
-    """Of all launches together, with the name and the pipe of the kernel that takes longest."""
+    """The sum over all launches, with the name and the pipe of the kernel that takes longest."""
     spent: dict[str, float] = {}
     for row, kernel in kernels:
         spent[str(row)] = spent.get(str(row), 0.0) + kernel.seconds

@@ -59,7 +59,7 @@ class Step(NamedTuple):
 
     @property
     def op(self) -> str:
-        """Of gpuzip, or ""."""
+        """The name of an operator of gpuzip, else ""."""
         return self.name.removeprefix("gpuzip::") if self.name.startswith("gpuzip::") else ""
 
 
@@ -114,7 +114,7 @@ def _guess(name: str, tensor: Tensor) -> Any:
 
 
 def _bytes(values: Any) -> int:
-    """Of the tensors among them; a broadcast one is read once."""
+    """Bytes of the tensors among them; a broadcast one is read once."""
     total = 0
     for value in values:
         if isinstance(value, Tensor):

@@ -66,7 +66,7 @@ def _parts(c: Values) -> int:
 
 
 def _searches(c: Values) -> list[tuple[float]]:
-    """Of topk: for groups and then their columns, or for all columns at once."""
+    """The loops of topk: for groups and then their columns, or for all columns at once."""
     return [(_TURNS_OF_GROUPS,), (_TURNS_OF_COLUMNS,)] if c.G > 1 else [(_TURNS_OF_GROUPS,)]
 
 
@@ -101,6 +101,14 @@ def _codes_again(name: str) -> Callable[[Values], float]:
 def _bank(c: Values) -> float:
     return 1.0 if c.NBITS <= 4 else floors.CONFLICTS
 
+
+_BITS_BY_PRODUCTS = Work(
+    all_of("codes_ptr", "mask_ptr", "out_ptr"),
+    TENSOR,
+    lambda c: [(c.steps, _chunks(c))],
+    lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
+    again=_codes_again("codes_ptr"),
+)
 
 WORK: dict[str, Work] = {
     "_add_rows": Work(all_of("x_ptr", "labels_ptr")),
@@ -172,20 +180,8 @@ WORK: dict[str, Work] = {
         lambda c: c.steps * c.BQ * c.BN * c.CB * (8 // c.NBITS) * _chunks(c),
         again=_codes_again("codes_ptr"),
     ),
-    "_scan_dot": Work(
-        all_of("codes_ptr", "mask_ptr", "out_ptr"),
-        TENSOR,
-        lambda c: [(c.steps, _chunks(c))],
-        lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
-        again=_codes_again("codes_ptr"),
-    ),
-    "_scan_few": Work(
-        all_of("codes_ptr", "mask_ptr", "out_ptr"),
-        TENSOR,
-        lambda c: [(c.steps, _chunks(c))],
-        lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
-        again=_codes_again("codes_ptr"),
-    ),
+    "_scan_dot": _BITS_BY_PRODUCTS,
+    "_scan_few": _BITS_BY_PRODUCTS,
     "_scan_popcount": Work(
         all_of("codes_ptr", "mask_ptr", "out_ptr"),
         r"POPC",

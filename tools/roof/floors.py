@@ -40,7 +40,7 @@ class Floor(float):
 
 
 def slowest(**pipes: float) -> Floor:
-    """Of the seconds that each pipe takes, the most."""
+    """The most of the seconds that each pipe takes."""
     pipe = max(pipes, key=lambda name: pipes[name])
     return Floor(pipes[pipe], pipe)
 
@@ -57,7 +57,7 @@ class Roofs:
 
     @property
     def cycles(self) -> float:
-        """Of all multiprocessors together, a second."""
+        """The rate of all multiprocessors together, per second."""
         return self.sms * self.clock
 
     @property
@@ -71,7 +71,7 @@ class Roofs:
 
     @property
     def popcounts(self) -> float:
-        """Of words of 32 bits."""
+        """The rate for words of 32 bits."""
         return self.cycles * 16
 
     def lookups(self, K: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing
 from gpuzip.ops import rescore
 from gpuzip.search.packed import Packed
-from gpuzip.search.scorer import ALL, Exhaustive, Scorer
+from gpuzip.search.scorer import ALL, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import forbid
 from gpuzip.search.scorers.floats import FloatScorer
 
@@ -49,9 +49,5 @@ class DecodedScorer(FloatScorer):
 def decoded_scorer(
     packed: Packed, decode: Callable[[Tensor], Tensor], queries: Tensor, metric: str, mask: Tensor | None
 ) -> Scorer:
-    """The scorer of decoded rows. Under CUDA graph capture every row is scored exactly.
-
-    A captured graph cannot read which queries to search again.
-    """
-    scorer = DecodedScorer(packed, decode, queries, metric, mask)
-    return Exhaustive(scorer, packed.device) if is_capturing(packed.device) else scorer
+    """The scorer of rows that are decoded for each search."""
+    return exact_in_a_graph(DecodedScorer(packed, decode, queries, metric, mask), packed.device)

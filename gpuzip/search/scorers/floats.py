@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpuzip._core.device import is_capturing, is_gpu, kind
+from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
-from gpuzip.search.scorer import ALL, Exhaustive, Scorer
+from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
 
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # per block, at most
@@ -94,9 +94,5 @@ class FloatScorer:
 def float_scorer(
     store: Tensor, norms: Callable[[], Tensor], queries: Tensor, metric: str, mask: Tensor | None
 ) -> Scorer:
-    """The scorer of float rows. Under CUDA graph capture every row is scored exactly.
-
-    A captured graph cannot read which queries to search again.
-    """
-    scorer = FloatScorer(store, norms, queries, metric, mask)
-    return Exhaustive(scorer, store.device) if is_capturing(store.device) else scorer
+    """The scorer of float rows."""
+    return exact_in_a_graph(FloatScorer(store, norms, queries, metric, mask), store.device)
