@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full test-all test-avx2 lint bench docs compile-gate roofline gpu clean
+.PHONY: demo test test-full test-all test-avx2 gpu-dry lint bench docs compile-gate roofline gpu clean
 
 # What the demo needs and nothing else.
 demo: .venv/.demo
@@ -10,13 +10,17 @@ demo: .venv/.demo
 
 # The fast set: what a change can break, in some minutes.
 test: .venv/.ready lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What is slow or exhaustive: every sample, setting and tile, compilers, builds, memory.
 test-full: .venv/.ready
-	$(BIN)/python -m pytest -n 2 -m full
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
 
-test-all: test test-full test-avx2
+# Walks through the script for a machine with a GPU, without one.
+gpu-dry: .venv/.ready
+	PYTHON=$(BIN)/python tools/gpu.sh --dry
+
+test-all: test test-full test-avx2 gpu-dry
 
 # What runs on a CPU, as one with AVX2 alone would run it.
 test-avx2: .venv/.ready

@@ -1,4 +1,4 @@
-"""Hamming search of packed bits beside FAISS and USearch: pytest bench --dist=no --benchmark-only -k hamming.
+"""Hamming search of packed bits beside FAISS and USearch: pytest bench --benchmark-only -k hamming.
 
 Every case first asserts that all sides give the same distances, then times them in turns.
 """

@@ -1,6 +1,6 @@
 """Compressed embeddings beside torch's: nn.Embedding of floats, and its own 8- and 4-bit operators.
 
-Run it by: pytest bench --dist=no --benchmark-only -k lookup
+Run it by: pytest bench --benchmark-only -k lookup
 
 Every case first asserts that ours gives the rows of its codes and that torch's are near the floats, then
 times all in turns. Ids are random, of the 30,522 x 384 token table of all-MiniLM-L6-v2.

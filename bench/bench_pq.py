@@ -1,4 +1,4 @@
-"""Product quantization beside FAISS and embzip's recipe: pytest bench --dist=no --benchmark-only.
+"""Product quantization beside FAISS and embzip's recipe: pytest bench --benchmark-only.
 
 Every case first asserts that both sides give the same answer, then times them in turns.
 """

@@ -1,6 +1,6 @@
 """Scalar and binary codes beside FAISS, USearch and sentence-transformers.
 
-Run it by: pytest bench --dist=no --benchmark-only -k scalar
+Run it by: pytest bench --benchmark-only -k scalar
 
 Every case first asserts that both sides agree as far as their roundings let them, then times them in turns.
 """

@@ -34,7 +34,7 @@ def speeds(name: str) -> int:
     """The pytest benchmarks of some files; <name>.csv when all passed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speed.json")
-        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--dist=no", "--benchmark-only"]
+        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--benchmark-only"]
         command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode
         if failed:

@@ -2,10 +2,14 @@
 
 import importlib.util
 import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gpuzip.ops import OPS
 from tools.roof import worker
 from tools.roof.floors import Roofs
 
@@ -161,3 +165,19 @@ def test_cases_keep_their_places_whatever_the_rows():
     from tools.roofline import kind, whole
 
     assert [kind(case) for case in whole(67)] == [kind(case) for case in whole(10**8)]
+
+
+def test_the_tests_for_a_gpu_are_found_without_plugins():
+    """A machine with a GPU may have pytest alone; each operator has a test there."""
+    root = Path(__file__).parents[1]
+    stage = re.search(r'tests\[@\]}" -k "(.*)"', (root / "tools" / "gpu.sh").read_text())
+    assert stage is not None
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/test_ops.py", "--collect-only", "-q", "-k", stage[1]],
+        cwd=root,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(f"[{name}]" in found.stdout for name in OPS)

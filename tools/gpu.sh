@@ -90,7 +90,7 @@ case $mode in
     ;;
   all)
     stage precompile 90 "$python" -m tools.roof.precompile
-    stage ops 120 "$python" "${tests[@]}" -k cuda
+    stage ops 120 "$python" "${tests[@]}" -k "a_gpu or cuda"
     stage headline 120 "$python" -m tools.roofline --headline
     stage check 120 "$python" -m tools.gpu_check
     stage rest 150 "$python" -m tools.roofline --rest
