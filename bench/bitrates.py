@@ -1,4 +1,4 @@
-"""Error at 1, 2, 3, 4 and 8 bits a value: Lloyd-Max codes beside those of others.
+"""Error at 1, 2, 3, 4 and 8 bits per value: Lloyd-Max codes beside those of others.
 
     python -m bench.bitrates [--rows 2000]
 

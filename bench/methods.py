@@ -1,4 +1,4 @@
-"""Ways to store a matrix in few bits a value: gpuzip's and those of others, by one signature."""
+"""Ways to store a matrix in few bits per value: gpuzip's and those of others, by one signature."""
 
 from __future__ import annotations
 

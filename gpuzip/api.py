@@ -504,7 +504,7 @@ def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | Non
     if codec.d != contents.info.d or sizes != codec.plane_sizes:
         made, needed = ("+".join(map(str, some)) for some in (sizes, codec.plane_sizes))
         raise FormatError(
-            f"{contents.info.path}: {made} bytes a row of {contents.info.d} columns; "
+            f"{contents.info.path}: {made} bytes per row of {contents.info.d} columns; "
             f"its codec makes {needed} from {codec.d}."
         )
     codec = codec.stamped(codec.held_out, contents.info.quality)

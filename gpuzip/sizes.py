@@ -109,7 +109,7 @@ def _named(who: str, codes: Codes | Mapping[str, Codes] | Sequence[Codes]) -> Ma
     if isinstance(codes, Mapping):
         named = dict(codes)
     elif isinstance(codes, Sequence) and all(isinstance(some, Codes) for some in codes):
-        named = {f"{some.codec.id}, {some.codec.code_size} bytes a row": some for some in codes}
+        named = {f"{some.codec.id}, {some.codec.code_size} bytes per row": some for some in codes}
         if len(named) < len(codes):
             raise GpuzipError(
                 f"{who}: two of the codes have one name. Name them: {{'one': ..., 'two': ...}}."

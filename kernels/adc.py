@@ -31,7 +31,7 @@ from ._bits import load_code
 
 
 class Tile(NamedTuple):
-    """BN rows per program; VW: words of codes a load, 0 for codes one by one.
+    """BN rows per program; VW: words of codes per load, 0 for codes one by one.
 
     SHARED: rows of the table go to shared memory, as they do for words.
     """
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
 
     @property
     def warps(self) -> int:
-        return 8 if self.BN >= 512 else 4  # four rows a thread: with more, values do not fit in registers
+        return 8 if self.BN >= 512 else 4  # four rows per thread: with more, values do not fit in registers
 
 
 TILES = (

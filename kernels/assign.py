@@ -30,7 +30,7 @@ _WIDEST = 64  # dimensions of a sub-space that the halves are built for
 
 
 class Tile(NamedTuple):
-    """BN rows by BK centroids a product, `steps` products of rows a program, `columns` of the output."""
+    """BN rows by BK centroids a product, `steps` products of rows per program, `columns` of the output."""
 
     BN: int
     BK: int

@@ -6,8 +6,8 @@ memory. Float32 accuracy on fp16 tensor cores: table and rotation are scaled by 
 their maximum to 2**14..2**15 and split as hi + lo, 22 bits; hi@hi + hi@lo + lo@hi are summed in float32, and
 lo@lo, below 2**-22 of the product, is left out.
 _decode also takes one codebook for `share` neighbouring sub-spaces: centroids[m // share, code].
-Layouts: packed (N, B) uint8 of nbits = log2(K) bits a code with any row stride, centroids (M, K, S), ids (R,)
-int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
+Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code with any row stride, centroids (M, K, S), ids
+(R,) int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
 Bytes moved: R*B (and R*8 of ids) in, R*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
 _decode_rotated: R*B*ceil(E/BE) in, R*E*4 out; 2*R*D*E*(3, or 2 for fp16 centroids) operations on fp16.
 Source: FAISS ProductQuantizer::decode.

@@ -29,7 +29,7 @@ for the eighth plane, and int8 shifts split every word into bytes. 5. AND only (
 bit cost a byte permutation and do not compile for sm_100 with triton 3.9, planes kept whole do. 6. few
 queries on the left too, in a tile of 64: 62 ps per row on an H200; rows on the left, 12 ps per row modelled
 (here). 7. _scan_dot in 149 registers: one program an SM, nothing of which overlaps; 128 let two in.
-8. many queries on the right, RowsTile(128, 64, 64): 286 instructions a warp instead of 507 modelled, but 48
+8. many queries on the right, RowsTile(128, 64, 64): 286 instructions per warp instead of 507 modelled, but 48
 bytes are multiplied as 64. Two planes of 16 bytes a product: masks of each byte, which are not folded.
 """
 
@@ -84,7 +84,7 @@ TILES = (
 
 
 def _popcount_tile(Q: int, length: int) -> PopcountTile:
-    """Up to eight queries share what is read; as many rows as 32 words a thread. length: words or bytes."""
+    """Up to eight queries share what is read; as many rows as 32 words per thread. length: words or bytes."""
     BQ = min(triton.next_power_of_2(Q), 8)
     return PopcountTile(BQ, max(4096 // (BQ * _lanes(length) * 4), 16))
 

@@ -11,7 +11,7 @@ Source: Gao et al. 2024 (extended RaBitQ), whose sweep over all stretches this s
 Ladder, at D=384 fp32 and 4 bits, modelled: 1. a row a program, read from L1 for each stretch, all sums in
 float64: conversions and floors run at an eighth of the rate of sums, 17 ns per row. 2. (here) rows in
 registers, 8 lanes or more a row; stretches are compared in float32, and again in pairs of float32 where that
-cannot tell; a floor is two sums: 4 ns, half of it 6 instructions a value and stretch. Less would need cells
+cannot tell; a floor is two sums: 4 ns, half of it 6 instructions per value and stretch. Less would need cells
 of two values at a time, and fp16 has too few bits to find them.
 """
 

@@ -1,4 +1,4 @@
-"""Which of equal steps every value is in: one byte a value.
+"""Which of equal steps every value is in: one byte per value.
 
 out[n, d] = clamp(floor((x[n, d] - start[d]) / step[d]), 0, top), each operation rounded once.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, start and step (C,) float32, C in {1, D} ->
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 def _tile(D: int) -> tuple[int, int, int]:
-    """(BN, BC, W): rows, words a row and values a word; 1024 words, 32 of a row or as many as it has."""
+    """(BN, BC, W): rows, words per row and values a word; 1024 words, 32 of a row or as many as it has."""
     W = math.gcd(D, 4)
     BC = min(triton.next_power_of_2(D // W), 32)
     return 1024 // BC, BC, W

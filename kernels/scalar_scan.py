@@ -17,14 +17,14 @@ queries out to match, parts (Q, 1 or 2, Bp) int8, and sums `offset` = 128 * sum 
 int32 for D <= 65536.
 Rows are the left operand, so that flips and masks are made in registers, four bytes an instruction, and what
 belongs to a row, its scale and bias, is in few registers. The sum starts at the offset.
-Where tensor cores do not compile: codes times queries in int32 by the plain cores, chunks of 16 bytes a lane.
+Where tensor cores do not compile: codes times queries in int32 by the plain cores, 16 bytes per lane a step.
 Bytes moved: N*(B + 4 + 4) in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out.
 Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
 Ladder: 1. products in int32 (now where the other does not compile): byte permutations, and lanes along rows,
 so that one query took twice as long as an H200's memory. 2. int8 tensor cores, the queries on the left:
 flipped codes go through shared memory, and every thread holds the scales of many rows. 3. both halves joined
 into one operand: byte permutations as many as products. 4. rows on the left (here), whole rows in flight at
-once and queries that stay in shared memory: 64 rows of 384 bytes by 64 queries in 434 instructions a warp
+once and queries that stay in shared memory: 64 rows of 384 bytes by 64 queries in 434 instructions per warp
 instead of 632, by 16 queries in 275. With 128 queries and a best that is kept the registers spill; groups of
 32 and 64 keep none, and their programs do several tiles, by 128 queries on sm_90: modelled, 12.4 ms, not
 22.2, for 20 million rows and 1,024 queries.
@@ -44,7 +44,7 @@ _KEPT = 512  # dimensions up to which the queries of a program stay in shared me
 
 
 class Tile(NamedTuple):
-    """Queries and rows per program, bytes of a row per step, on tensor cores or not, registers a thread.
+    """Queries and rows per program, bytes of a row per step, on tensor cores or not, registers per thread.
 
     registers: 0 for as many as the compiler likes.
     """
@@ -284,7 +284,7 @@ def _sizes(tile: Tile, Q: int, B: int, nbits: int, group: int, groups: int) -> d
 
 
 def _several(N: int, rows: int, q_tiles: int) -> int:
-    """How many tiles of rows a program does, so that what it keeps serves 1,024; fewer for few rows."""
+    """Tiles of rows that each program does, so that what it keeps serves 1,024; fewer for few rows."""
     return max(1, min(1024 // rows, triton.cdiv(N, rows) * q_tiles // 2048))
 
 

@@ -33,7 +33,7 @@ _MOST = 1024  # columns that are put in order by counting
 
 
 def _tile(N: int, k: int) -> int:
-    """G: columns a group, the power of two near sqrt(N/k) in 32..1024; 1 where two passes would not pay."""
+    """G: columns per group, the power of two near sqrt(N/k) in 32..1024; 1 where two passes would not pay."""
     G = 2 ** min(max(round(math.log2(N / k) / 2), 5), 10)
     return 1 if N <= 4096 or k * G >= N else G
 
@@ -112,7 +112,6 @@ def _finish(
     if G == 1:
         highest = tl.max(order, axis=0)
     is_taken, number, count, _ = _taken(order, highest, k, BK)
-    key = (order.to(tl.int64) << 32) | (0xFFFFFFFF - n)
     key = (order.to(tl.int64) << 32) | (0xFFFFFFFF - n)
     tl.store(keys_ptr + number - 1, key, mask=is_taken)
     tl.debug_barrier()

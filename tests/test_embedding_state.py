@@ -95,7 +95,7 @@ def changed(**tensors: Tensor | int) -> dict[str, Tensor | int]:
 
 WRONG = {
     "rows": (changed(codes=torch.zeros(99, 12, dtype=torch.uint8)), r"\(99, 12\) uint8, \(100, B\) uint8"),
-    "bytes": (changed(codes=torch.zeros(100, 11, dtype=torch.uint8)), r"11 bytes a row, .* needs 12"),
+    "bytes": (changed(codes=torch.zeros(100, 11, dtype=torch.uint8)), r"11 bytes per row, .* needs 12"),
     "codes of floats": (changed(codes=torch.zeros(100, 12)), r"float32, .* uint8 is needed"),
     "codes of one dimension": (changed(codes=torch.zeros(100, dtype=torch.uint8)), "uint8 is needed"),
     "entries": (changed(codebook=torch.zeros(1, 12, 1)), "12 entries"),

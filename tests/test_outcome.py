@@ -169,7 +169,7 @@ def test_what_was_chosen_and_why(reached):
     assert codes.why.startswith(
         f"{codes.codec.spec} is the smallest that is sure enough of {len(table)} codecs"
     )
-    assert f"tried for min_recall=0.8: {row.code_size} bytes a row, {codes.nbytes} in all" in codes.why
+    assert f"tried for min_recall=0.8: {row.code_size} bytes per row, {codes.nbytes} in all" in codes.why
     assert " The next smaller is " in codes.why
     assert (held_out.recall, held_out.k, held_out.metric) == (row.recall, 10, "cosine")
     assert row.sure_recall >= 0.8
@@ -280,7 +280,7 @@ def test_a_size_and_a_floor(x):
         gpuzip.compress(x, min_recall=0.8, max_bytes=most - 1)
     text = str(refused.value)
     assert text.startswith(f"compress: max_bytes={most - 1}, min_recall=0.8 can't both be had. ")
-    assert f"{alone.codec.spec} of {alone.codec.code_size} bytes a row, {alone.nbytes} in all" in text
+    assert f"{alone.codec.spec} of {alone.codec.code_size} bytes per row, {alone.nbytes} in all" in text
     assert "; the best within the size is " in text
     with pytest.raises(GpuzipError, match="; nothing is so small"):
         gpuzip.compress(x, min_recall=0.8, max_bytes=2100)

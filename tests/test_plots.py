@@ -318,7 +318,7 @@ def test_sizes_are_those_of_the_tensors_and_the_file(x, tmp_path):
 def test_a_shape_is_enough_and_codes_may_have_no_names(x):
     codes = BinaryQuantizer().fit(x).encode(x)
     assert size_table(x, codes) == size_table((640, 12), [codes]) == size_table(x.numpy(), (codes,))
-    assert size_table(x[0], codes[0])[-1].name == "binary, 2 bytes a row"
+    assert size_table(x[0], codes[0])[-1].name == "binary, 2 bytes per row"
 
 
 def test_sizes_of_what_does_not_fit_are_refused(x):

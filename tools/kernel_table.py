@@ -71,7 +71,7 @@ SHOWN = {
         "bytes / bandwidth, in sectors", "a candidate", ("N=1e+08 Q=1024 R=3200 M=48 K=256",)
     ),
     "rabitq_encode": Shown(
-        f"the larger of bytes / bandwidth and {floors.SWEEP} instructions a value and stretch",
+        f"the larger of bytes / bandwidth and {floors.SWEEP} instructions per value and stretch",
         "a vector",
         ("N=1e+06 D=384 nbits=4",),
     ),

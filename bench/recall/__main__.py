@@ -1,4 +1,4 @@
-"""Recall per byte: gpuzip's codecs and FAISS's at the same bytes a vector, on real embeddings.
+"""Recall per byte: gpuzip's codecs and FAISS's at the same bytes per vector, on real embeddings.
 
     python -m bench.recall [word ...] [--size 48 ...] [--minutes 6]
 
@@ -89,7 +89,7 @@ def main() -> int:
         prog="python -m bench.recall", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("words", nargs="*", metavar="word", help="only methods with one in their name")
-    parser.add_argument("--size", type=int, nargs="+", choices=SIZES, default=SIZES, help="bytes a vector")
+    parser.add_argument("--size", type=int, nargs="+", choices=SIZES, default=SIZES, help="bytes per vector")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="that a method may take")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()

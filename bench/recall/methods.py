@@ -1,4 +1,4 @@
-"""Codecs of as many bytes a vector: gpuzip's and FAISS's, by one signature. A method is one line here."""
+"""Codecs of as many bytes per vector: gpuzip's and FAISS's, by one signature. A method is one line here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Method:
         return Faiss(self.recipe, d)
 
 
-# {B}: bytes a vector; {Q}: a quarter of them. "np": without polysemous training, which takes time alone.
+# {B}: bytes per vector; {Q}: a quarter of them. "np": without polysemous training, which takes time alone.
 _ANY_SIZE: Forms = {
     GPUZIP: (
         "ProductQuantizer(m={B})",
@@ -69,7 +69,7 @@ _HALF_BYTES: Forms = {
     ),
     FAISS: ("PQ{M}x4np", "OPQ{M},PQ{M}x4np"),
 }
-# {bits:g}: a whole number of bits a value.
+# {bits:g}: a whole number of bits per value.
 _WHOLE_BITS: Forms = {
     GPUZIP: (
         "ScalarQuantizer({bits:g}, range='mse')",

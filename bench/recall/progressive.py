@@ -34,7 +34,7 @@ _MULTIPLIERS = (2, 4, 16)
 
 @dataclass(frozen=True)
 class Search:
-    """planes: how many are scanned first. candidates: rows a query whose every plane is read."""
+    """planes: how many are scanned first. candidates: rows per query whose every plane is read."""
 
     name: str
     planes: int

@@ -31,7 +31,7 @@ _FITTED = 1 << 24  # values that a group's codec is fitted on
 
 @dataclass(frozen=True)
 class Budget:
-    """What codes may cost: bytes with all that is stored beside them, or bits of codes a dimension."""
+    """What codes may cost: bytes with all that is stored beside them, or bits of codes per dimension."""
 
     max_bytes: int | None
     bits_per_dim: float | None
@@ -187,7 +187,7 @@ def _beside(rates: Sequence[Quantizer], rows: Rows) -> int:
 
 
 def _rates(d: int, max_bits: int) -> list[Quantizer]:
-    """Codecs of more and more bytes a row: a quarter and half a bit a value where it is less, 1 and more."""
+    """Codecs of rising bytes per row: 1/4 and 1/2 bit per value where that is less, then 1 and more."""
     codecs: list[Quantizer] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
     for bits in (0.5, 0.25):
         if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):
@@ -230,5 +230,5 @@ def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> GpuzipError:
     asked = f"max_bytes={budget.max_bytes}"
     needed = f"{least} bytes are needed for the smallest codes, their levels and headers"
     if budget.max_bytes is None:
-        asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least a byte a row is needed"
+        asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least a byte per row is needed"
     return GpuzipError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")

@@ -68,7 +68,7 @@ class _Choice:
         allowed = {name: list(filter(self._is_allowed, family)) for name, family in grid.items()}
         self._grid = {name: family for name, family in allowed.items() if family}
         if not self._grid:
-            raise self._too_small("at least a byte a row is needed")
+            raise self._too_small("at least a byte per row is needed")
 
     def _is_allowed(self, candidate: Candidate) -> bool:
         """Whether codes have few enough bits, with a codec of a tenth of them, or that is small anyway."""
@@ -177,7 +177,7 @@ def _margin(row: Tried, target: Target) -> float:
 
 def _facts(row: Tried, named: bool = False) -> str:
     text = f"{row.spec} of " if named else ""
-    text += f"{row.code_size} bytes a row, {row.nbytes} in all, {row.ratio:.1f}x smaller"
+    text += f"{row.code_size} bytes per row, {row.nbytes} in all, {row.ratio:.1f}x smaller"
     text += f", cosine {row.row_cosine:.4f} (likely {row.sure_cosine:.4f} or more)"
     if row.recall is None or row.rescored_recall is None:
         return text

@@ -35,8 +35,8 @@ def families(
 ) -> dict[str, list[Candidate]]:
     """For n rows of d columns, each family ascending in bytes per row. Another is one line.
 
-    trained: rows that codecs are fitted on, by default all. limit: the most bytes a row of a codec of so many
-    bytes, if any: families of any size have one that fills it.
+    trained: rows that codecs are fitted on, by default all. limit: the most bytes per row of a codec of so
+    many bytes, if any: families of any size have one that fills it.
     """
     most = int(math.log2(max(2, (trained or n) / _ROWS_PER_CENTROID)))  # bits of a code
     found = {

@@ -14,7 +14,7 @@ from gpuzip.errors import MissingDependencyError
 class Tried:
     """A codec that was fitted on some rows, and what it does to others.
 
-    code_size: bytes a row. nbytes: of the codes of all rows, with what decodes them. ratio: of the source's
+    code_size: bytes per row. nbytes: of the codes of all rows, with what decodes them. ratio: of the source's
     bytes to that. row_cosine, mse, recall, rescored_recall: as in HeldOut. sure_cosine, sure_recall: the
     least that they are likely to be on further rows; of recall the one that was asked for. seconds: to fit,
     encode and measure. on_front: no codec of the table has as much quality in fewer bytes.
@@ -46,7 +46,7 @@ class Table(list[Tried]):
     def __str__(self) -> str:
         heads = [
             "codec",
-            "bytes a row",
+            "bytes per row",
             "bytes",
             "smaller",
             "cosine",

@@ -1,4 +1,4 @@
-"""Binary quantization: one bit a value, searched by Hamming distance or scored by the float query."""
+"""Binary quantization: one bit per value, searched by Hamming distance or scored by the float query."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Codes:
 
     @property
     def norms(self) -> Tensor:
-        """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes a row."""
+        """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes per row."""
         return self.packed.norms
 
     def __getitem__(self, index: Index) -> Codes:

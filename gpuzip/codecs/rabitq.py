@@ -1,4 +1,4 @@
-"""RaBitQ: the direction of a row in 1 to 8 bits a dimension, its scores estimated without bias."""
+"""RaBitQ: the direction of a row in 1 to 8 bits per dimension, its scores estimated without bias."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def misfit(codes: Tensor, codebook: Tensor, num_embeddings: int, embedding_dim: 
     B = code_bytes(C * sharing(codebook, embedding_dim), nbits)
     if codes.shape[1] != B:
         return (
-            f"codes have {codes.shape[1]} bytes a row, a codebook {tuple(codebook.shape)} "
+            f"codes have {codes.shape[1]} bytes per row, a codebook {tuple(codebook.shape)} "
             f"for {embedding_dim} dims needs {B}"
         )
     return None

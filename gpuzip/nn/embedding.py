@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class QuantizedEmbedding(QuantizedTable):
-    """Rows by id, as torch.nn.Embedding gives them, from a table of `bits` bits a value.
+    """Rows by id, as torch.nn.Embedding gives them, from a table of `bits` bits per value.
 
     num_embeddings to _weight, device and dtype: nn.Embedding's. Without _weight, (N, D) floats, rows of
     N(0, 1) are drawn from torch's generator and compressed. On the meta device nothing is drawn: the tensors

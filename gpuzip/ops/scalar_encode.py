@@ -1,4 +1,4 @@
-"""Scalar codes of equal steps: one byte a value."""
+"""Scalar codes of equal steps: one byte per value."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class CodecRecall:
-    """One codec's point: its name, the family that shares its marker, bytes a vector, recall from 0 to 1."""
+    """A codec's point: its name, the family that shares its marker, bytes per vector, recall from 0 to 1."""
 
     name: str
     family: str

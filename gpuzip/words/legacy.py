@@ -101,8 +101,8 @@ def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
     )
     if not plausible:
         raise FormatError(
-            f"{path}: does not divide {n} words into parts of 0 to 8 bits a value, in order; it is damaged, "
-            "or the words are of others."
+            f"{path}: does not divide {n} words into parts of 0 to 8 bits per value, in order; it is "
+            "damaged, or the words are of others."
         )
     return bits, starts, dim
 

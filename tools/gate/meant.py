@@ -65,7 +65,7 @@ EXCUSED = [
     Excuse("_lloyd", "blocks", "there are fewer programs than multiprocessors"),
     Excuse("_lloyd", "warps", "sums of 16 centroids are a product of 16 rows"),
     Excuse("_scan_rows", "blocks", "the copies of three steps are under way beside each product"),
-    Excuse("_product_scan", "blocks", "fewer queries a program would decode rows once more", "BQ=128"),
+    Excuse("_product_scan", "blocks", "fewer queries per program would decode rows once more", "BQ=128"),
     Excuse("_scan_dot", "blocks", "a key of every row leaves the chip, which takes longer", "G=1"),
 ]
 

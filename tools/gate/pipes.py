@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from tools.gate.sass import Code
 from tools.roof.floors import H200
 
-L2 = 7e12  # bytes a second that reach the multiprocessors past their L1: an estimate, between 5.5 and 9
+L2 = 7e12  # bytes per second that reach the multiprocessors past their L1: an estimate, between 5.5 and 9
 _SLICES = 80  # of the L2, each of which adds to one sector of 32 bytes a cycle: an estimate too
 
 #: Lanes a cycle by how an opcode begins, the first that fits; `None`: by the bytes that it moves.

@@ -41,8 +41,8 @@ class Row:
     arguments: str = ""
     tile: str = ""
     registers: int | None = None
-    stack: int | None = None  # bytes a thread
-    shared: int | None = None  # bytes a program
+    stack: int | None = None  # bytes per thread
+    shared: int | None = None  # bytes per program
     instructions: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     blocks: int | None = None

@@ -115,7 +115,7 @@ def _selection(N: int) -> Case:
 
 
 def _looking_up(N: int) -> Case:
-    """Rows of an embedding table of 4 bits a value, as gpuzip.nn looks them up."""
+    """Rows of an embedding table of 4 bits per value, as gpuzip.nn looks them up."""
     R = min(131_072, N)
     floor = partial(moved, count=R * (8 + floors.sectors(_D // 2) + 2 * _D))
     return Case("decode", f"N={N:.0e} ids={R} D={_D} nbits=4 float16", partial(_table, N, R), floor, R)

@@ -3,7 +3,7 @@
 Every constant comes from the GPU at hand: bytes and products a second are measured, and the pipes of a
 multiprocessor run at the clock that was seen while it worked. Their widths, the same from sm_80 to sm_100,
 are those of NVIDIA's table of instruction throughputs.
-Sizes: N vectors, D dims, M sub-spaces, K centroids, Q queries, B bytes a code, R candidates.
+Sizes: N vectors, D dims, M sub-spaces, K centroids, Q queries, B bytes per code, R candidates.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def moved(roofs: Roofs, count: float) -> Floor:
 
 
 def assign(roofs: Roofs, N: int, D: int, M: int, K: int, itemsize: int, out: int) -> Floor:
-    """out: bytes of codes a vector. Four half-precision products a term."""
+    """out: bytes of codes per vector. Four half-precision products a term."""
     return slowest(
         memory=moved(roofs, N * (D * itemsize + out)),
         products=8 * N * D * K / roofs.half,
