@@ -3,10 +3,11 @@
 out[q, g] = max over the rows n of group g of (decode(packed[n], table) . queries[q]) * scale[n] + bias[n],
 products and sums in fp32, -inf where mask[n] is False.
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code, table (M, K, S) and queries (Q, D) of one
-dtype, scale, bias (N,) fp32 or None, mask (N,) or None -> (Q, ceil(N/group)) fp32. A program takes BN
-rows (all of a larger group, BN at a time) and BQ queries; a step of it gathers [BN, BM sub-spaces * BS columns] of the
-table through L1 and multiplies it by as many rows of the transposed queries. Both are padded with zeros to
-whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of neighbours are
+dtype, scale, bias (N,) fp32 or None, mask (N,) or None -> (Q, ceil(N/group)) fp32. A program takes BN rows
+(all of a larger group, BN at a time) and BQ queries; a step of it gathers [BN, BM sub-spaces * BS columns]
+of the table through L1 and multiplies it by as many rows of the transposed queries. Both are padded with
+zeros to whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of
+neighbours are
 joined into one of 256 rows, so that a gather is as long as for 8 bits.
 Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
 N*D*itemsize for each BQ queries. From _MANY queries on, N*D*itemsize out and in again instead, 256 MB at a
