@@ -7,8 +7,7 @@ dtype, scale, bias (N,) fp32 or None, mask (N,) or None -> (Q, ceil(N/group)) fp
 (all of a larger group, BN at a time) and BQ queries; a step of it gathers [BN, BM sub-spaces * BS columns]
 of the table through L1 and multiplies it by as many rows of the transposed queries. Both are padded with
 zeros to whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of
-neighbours are
-joined into one of 256 rows, so that a gather is as long as for 8 bits.
+neighbours are joined into one of 256 rows, so that a gather is as long as for 8 bits.
 Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
 N*D*itemsize for each BQ queries. From _MANY queries on, N*D*itemsize out and in again instead, 256 MB at a
 time.

@@ -181,3 +181,13 @@ def test_the_tests_for_a_gpu_are_found_without_plugins():
         check=True,
     )
     assert all(f"[{name}]" in found.stdout for name in OPS)
+
+
+def test_stages_end_with_the_budget():
+    """What does not fit into the seconds for all is left out, and the exit status says so."""
+    script = Path(__file__).parents[1] / "tools" / "gpu.sh"
+    environment = {**os.environ, "PYTHON": sys.executable, "BUDGET": "1"}
+    run = subprocess.run([script, "--dry"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stdout.count("left out, since 1 s are over") == 8
+    assert "not clean: precompile ops" in run.stdout

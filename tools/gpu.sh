@@ -16,14 +16,20 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 mode=${1:-all}
+budget=480  # seconds for all stages together
 rehearse=()
 case $mode in
-  all | --headline | --sweep | --profile) unset TRITON_INTERPRET ;;
+  all | --sweep | --profile) unset TRITON_INTERPRET ;;
+  --headline)
+    unset TRITON_INTERPRET
+    budget=200
+    ;;
   --dry)
     rehearse=(--rehearse)
     unset TRITON_INTERPRET
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
+    budget=${BUDGET:-1800}
     export OUT=$scratch GPUZIP_LOOPS=0  # nothing is timed, so numba need not compile
     ;;
   *)
@@ -35,10 +41,16 @@ logs=${OUT:-$(mktemp -d)}
 mkdir -p "$logs"
 failed=()
 
-# stage NAME SECONDS COMMAND...: run it with a limit; what it says is kept line by line.
+# stage NAME SECONDS COMMAND...: run it for so long, or for what is left; what it says is kept line by line.
 stage() {
-  local name=$1 seconds=$2 status
+  local name=$1 seconds=$2 left=$((budget - SECONDS)) status
   shift 2
+  if [ "$left" -lt 5 ]; then
+    echo "== $name: left out, since $budget s are over"
+    failed+=("$name")
+    return
+  fi
+  [ "$seconds" -le "$left" ] || seconds=$left
   echo "== $name, $SECONDS s in"
   timeout --kill-after=10 "$seconds" "$@" 2>&1 | tee "$logs/$name.log"
   status=${PIPESTATUS[0]}
