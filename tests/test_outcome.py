@@ -193,7 +193,7 @@ def test_a_table_is_text_and_arrow(reached):
         *(
             "codec",
             "bytes",
-            "a",
+            "per",
             "row",
             "bytes",
             "smaller",
