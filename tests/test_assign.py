@@ -95,7 +95,7 @@ def test_ends_of_float32(power):
 
 
 @PATH
-@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("offset", [pytest.param(0.0, marks=pytest.mark.full), 100.0])
 def test_exact_codes_are_those_of_differences_in_float32(path, offset):
     """Many rows lie between two centroids; the fast product cannot tell those apart, differences can."""
     g = generator()

@@ -58,7 +58,7 @@ def check(codes, queries, metric, **arguments):
     assert float((got[1] == want[1]).double().mean()) > 0.98
 
 
-@pytest.mark.parametrize("Q", [1, 3, 33])
+@pytest.mark.parametrize("Q", [1, pytest.param(3, marks=pytest.mark.full), 33])
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_search_is_recorded(codes_of, rows, spec, Q):
     codes = codes_of(spec)

@@ -60,6 +60,7 @@ def test_the_readme_is_short_and_its_first_commands_are_the_two():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.full
 def test_the_demo_prints_what_is_shown(tmp_path):
     """Line for line, except for the digits that another machine rounds or times otherwise."""
     shown = re.search(r"<!-- demo -->\n```\n(.*?)```\n<!-- /demo -->", PAGES["docs/demo.md"], re.DOTALL)

@@ -39,7 +39,16 @@ def test_the_state_is_the_tensors_and_nothing_else():
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("start", [{}, {"bits": 8}, {"codec": BinaryQuantizer()}, {"trainable": "codebook"}])
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"bits": 8},
+        *(
+            pytest.param(s, marks=pytest.mark.full)
+            for s in ({}, {"codec": BinaryQuantizer()}, {"trainable": "codebook"})
+        ),
+    ],
+)
 def test_a_module_of_any_codec_loads_it(settings, start):
     source, target = made(**settings), other(**start)
     state = source.state_dict()

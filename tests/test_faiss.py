@@ -195,7 +195,7 @@ def test_a_scalar_quantizer_of_faiss_gives_the_same_bytes_and_rows(real, kind, d
     assert off.max() < 1e-6
 
 
-@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("metric", ["l2", pytest.param("ip", marks=pytest.mark.full)])
 @pytest.mark.parametrize("d", [384, pytest.param(13, marks=pytest.mark.full)])
 @pytest.mark.parametrize(("kind", "codec"), SCALAR, ids=KINDS)
 def test_scalar_codes_there_and_back(real, real_queries, kind, codec, metric, d):

@@ -53,18 +53,21 @@ def told(module, *does):
     return [(o["does"], row is not None, note) for o, row, note in worker.results(orders, ROOFS, module)]
 
 
+@pytest.mark.full
 def test_a_case_that_fails_says_so_and_the_others_go_on(module):
     found = told(module, "work", "raise", "print", "work")
     assert [f[:2] for f in found] == [("work", True), ("raise", False), ("print", True), ("work", True)]
     assert found[1][2] == "FAILED: RuntimeError: no such kernel"
 
 
+@pytest.mark.full
 def test_a_process_that_dies_loses_one_case(module):
     found = told(module, "work", "die", "work", "die", "die", "work")
     assert [f[1] for f in found] == [True, False, True, False, False, True]
     assert all(note == "FAILED: its process ended with -9" for does, _, note in found if does == "die")
 
 
+@pytest.mark.full
 def test_a_broken_gpu_is_left_to_a_new_process(module):
     found = told(module, "work", "break", "work")
     assert [f[1] for f in found] == [True, False, True]
@@ -167,6 +170,7 @@ def test_cases_keep_their_places_whatever_the_rows():
     assert [kind(case) for case in whole(67)] == [kind(case) for case in whole(10**8)]
 
 
+@pytest.mark.full
 def test_the_tests_for_a_gpu_are_found_without_plugins():
     """A machine with a GPU may have pytest alone; each operator has a test there."""
     root = Path(__file__).parents[1]
@@ -183,6 +187,7 @@ def test_the_tests_for_a_gpu_are_found_without_plugins():
     assert all(f"[{name}]" in found.stdout for name in OPS)
 
 
+@pytest.mark.full
 def test_stages_end_with_the_budget():
     """What does not fit into the seconds for all is left out, and the exit status says so."""
     script = Path(__file__).parents[1] / "tools" / "gpu.sh"

@@ -50,7 +50,9 @@ def test_a_group_has_levels_of_its_own(real):
         torch.testing.assert_close(codec.codebook[0 if part.start is None else 1], alone.codebook[0])
 
 
-@pytest.mark.parametrize("block_len", [1, 2, 3, 4, 6, 12])
+@pytest.mark.parametrize(
+    "block_len", [1, 3, 12, *(pytest.param(n, marks=pytest.mark.full) for n in (2, 4, 6))]
+)
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_blocks(real, bits, block_len):
     x = real[:400]

@@ -94,6 +94,7 @@ def modules(folder: str) -> set[str]:
     return {path for path in found if path.endswith(".py")}
 
 
+@pytest.mark.full
 def test_the_wheel_holds_every_module_the_kernels_and_the_licence(wheel: Path):
     files = members(wheel)
     code = {name for name in files if name.startswith("gpuzip/")}
@@ -102,6 +103,7 @@ def test_the_wheel_holds_every_module_the_kernels_and_the_licence(wheel: Path):
     assert f"{NAME}.dist-info/licenses/LICENSE" in files
 
 
+@pytest.mark.full
 def test_the_wheel_claims_no_name_but_gpuzip(wheel: Path):
     assert {name.partition("/")[0] for name in members(wheel)} == {"gpuzip", f"{NAME}.dist-info"}
 
@@ -111,12 +113,14 @@ def metadata(wheel: Path) -> Message:
         return Parser().parsestr(opened.read(f"{NAME}.dist-info/METADATA").decode())
 
 
+@pytest.mark.full
 def test_the_version_is_the_same_everywhere(wheel: Path, sdist: Path):
     assert metadata(wheel)["Version"] == gpuzip.__version__
     assert wheel.name == f"{NAME}-py3-none-any.whl"
     assert sdist.name == f"{NAME}.tar.gz"
 
 
+@pytest.mark.full
 def test_what_is_needed_at_run_time_is_little_and_triton_is_not_pinned(wheel: Path):
     needs = metadata(wheel).get_all("Requires-Dist", [])
     always = sorted(need for need in needs if "extra ==" not in need)
@@ -125,6 +129,7 @@ def test_what_is_needed_at_run_time_is_little_and_triton_is_not_pinned(wheel: Pa
     assert 'sys_platform == "linux"' in always[-1]
 
 
+@pytest.mark.full
 def test_the_sdist_holds_what_a_developer_needs(sdist: Path):
     files = members(sdist)
     for folder in ("tests", "bench", "tools", "kernels", "examples"):
@@ -137,6 +142,7 @@ def test_the_sdist_holds_what_a_developer_needs(sdist: Path):
     assert not any(name.endswith((".pyc", ".pyo")) for name in files)
 
 
+@pytest.mark.full
 def test_the_wheel_of_the_sdist_is_the_wheel_of_the_repository(sdist: Path, wheel: Path, tmp_path: Path):
     with tarfile.open(sdist) as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.10.12 has it, 3.10.0 not
@@ -200,6 +206,7 @@ BARE = """
 """
 
 
+@pytest.mark.full
 def test_everything_runs_with_neither_triton_nor_faiss_nor_cuda(tmp_path: Path):
     script = textwrap.dedent(BARE).replace("sys.argv[1]", repr(str(tmp_path / "a.ezip")))
     said = run(script, ROOT, CUDA_VISIBLE_DEVICES="")

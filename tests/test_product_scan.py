@@ -172,7 +172,7 @@ def faiss_index(real, metric, nbits):
 
 
 @pytest.mark.parametrize("nbits", [4, 8])
-@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("metric", ["l2", pytest.param("ip", marks=pytest.mark.full)])
 @pytest.mark.parametrize("path", ["cpu", "kernel"])
 def test_both_scans_give_the_distances_of_faiss(real, real_queries, metric, nbits, path):
     if path == "kernel" and (torch.cuda.is_available() or importlib.util.find_spec("triton") is None):

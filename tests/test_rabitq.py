@@ -194,7 +194,7 @@ def test_nineteen_of_twenty_estimates_are_within_the_bound(real, real_queries, m
     assert float((error <= hidden / REACH).double().mean()) < 0.75
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 4, *(pytest.param(b, marks=pytest.mark.full) for b in (2, 8))])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("Q", [1, 20])
 def test_a_search_is_exact_over_the_estimates(real, real_queries, bits, metric, Q):

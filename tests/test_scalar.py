@@ -46,14 +46,15 @@ def test_by_loops(bits, per):
 
 
 def test_more_bits_are_more_exact(real):
-    errors = [mse(ScalarQuantizer(bits=bits), real) for bits in range(1, 9)]
+    errors = [mse(ScalarQuantizer(bits=bits), real[:2000]) for bits in range(1, 9)]
     assert all(b < a / 2.5 for a, b in itertools.pairwise(errors))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_the_range_of_least_error_has_the_least_error(real, bits):
     errors = {
-        range: mse(ScalarQuantizer(bits=bits, range=range), real) for range in ("minmax", "quantile", "mse")
+        range: mse(ScalarQuantizer(bits=bits, range=range), real[:2000])
+        for range in ("minmax", "quantile", "mse")
     }
     assert errors["mse"] == min(errors.values())
 

@@ -64,7 +64,7 @@ def test_few_launches_of_one_query(codes, rows, metric):
 
 
 @pytest.mark.parametrize("spec", ["PQ8x4", "SQ8", "SQ4", "SQfp16", "Binary", "LloydMax2", "RaBitQ2", "RQ2x4"])
-@pytest.mark.parametrize("chunks", [1, 4])
+@pytest.mark.parametrize("chunks", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_waits_do_not_grow_with_the_chunks(rows, spec, chunks, monkeypatch):
     """One for whether the queries are finite, and one for which of them are unsure."""
     codes = from_spec(spec).fit(rows).encode(rows)

@@ -8,8 +8,9 @@ import torch
 
 import gpuzip
 from gpuzip import DtypeError, GpuzipError
+from tests.lazy import Lazy
 
-theirs = pytest.importorskip("sentence_transformers.util.quantization")
+theirs = Lazy("sentence_transformers.util.quantization")
 
 SCALAR = ["int8", "uint8"]
 BITS = ["binary", "ubinary"]
@@ -29,6 +30,7 @@ def recall(hits: Any, queries: torch.Tensor, real: torch.Tensor) -> float:
     return float((found[:, :, None] == want[:, None]).any(2).double().mean())
 
 
+@pytest.mark.full
 def test_floats_are_searched_exactly(real, real_queries):
     for metric in ("ip", "cosine", "l2"):
         hits = gpuzip.semantic_search(real_queries, real, 10, metric=metric)
@@ -43,6 +45,7 @@ def test_floats_are_searched_exactly(real, real_queries):
     assert ids_of(same_hits) == ids_of(gpuzip.semantic_search(real_queries, real))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("precision", SCALAR)
 @pytest.mark.parametrize("rescore", [True, False])
 def test_numbers_of_steps_keep_the_order_of_floats(real, real_queries, ranges, precision, rescore):
@@ -61,6 +64,7 @@ def test_numbers_of_steps_keep_the_order_of_floats(real, real_queries, ranges, p
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("precision", BITS)
 def test_bits_are_rescored_as_theirs(real, real_queries, precision):
     array = theirs.quantize_embeddings(real, precision)
@@ -74,6 +78,7 @@ def test_bits_are_rescored_as_theirs(real, real_queries, precision):
     torch.testing.assert_close(scores_of(hits), scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.full
 def test_bits_alone_are_scored_by_the_share_that_is_equal(real, real_queries):
     array = theirs.quantize_embeddings(real, "ubinary")
     some = real_queries[:20]
