@@ -118,7 +118,7 @@ def test_objective_is_within_a_percent_of_faiss(real, m, nbits, n):
     ours, theirs = [], []
     for seed in range(3):
         centroids = kmeans(x, m, K, seed=seed).centroids
-        codec = gpuzip.ProductQuantizer(m, nbits, codebook=Codebook(centroids, 384))
+        codec = gpuzip.ProductQuantizer(m, nbits, fitted=Codebook(centroids, 384))
         ours.append(float((codec.encode(x).decode() - x).square().sum()))
         pq = faiss.ProductQuantizer(384, m, nbits)
         pq.cp.seed, pq.cp.min_points_per_centroid = 1234 + seed, 1

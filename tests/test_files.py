@@ -47,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 def grid_codec(m: int = M) -> gpuzip.ProductQuantizer:
     """A codec that no training is needed for."""
     centroids = torch.arange(m * 16 * 2).remainder(61).sub(30).view(m, 16, 2) / 8
-    return gpuzip.ProductQuantizer(m=m, nbits=4, codebook=Codebook(centroids, m * 2))
+    return gpuzip.ProductQuantizer(m=m, nbits=4, fitted=Codebook(centroids, m * 2))
 
 
 def codes_of(fill: int, n: int = 50) -> gpuzip.Codes:
@@ -179,7 +179,7 @@ def test_no_rows_make_a_file_too(path: Path):
 
 
 def test_a_codebook_beyond_float16_is_kept_in_float32(path: Path):
-    codec = gpuzip.ProductQuantizer(m=1, nbits=1, codebook=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
+    codec = gpuzip.ProductQuantizer(m=1, nbits=1, fitted=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
     codec.encode(torch.tensor([[1e6], [0.3]])).save(path)
     assert gpuzip.load(path).tolist() == [[1e6], [pytest.approx(1 / 3, rel=1e-7)]]
 
@@ -300,7 +300,7 @@ KILLED = """
     from gpuzip.codecs.pq import Codebook
     torch.set_num_threads(1)
     path = sys.argv[1]
-    codec = gpuzip.ProductQuantizer(m=2, nbits=8, codebook=Codebook(torch.arange(512.).view(2, 256, 1), 2))
+    codec = gpuzip.ProductQuantizer(m=2, nbits=8, fitted=Codebook(torch.arange(512.).view(2, 256, 1), 2))
     both = [gpuzip.Codes(codec, torch.full((1 << 18, 2), fill, dtype=torch.uint8)) for fill in (1, 2)]
     rows = [codes.decode() for codes in both]
     both[0].save(path)

@@ -180,7 +180,7 @@ def test_progress_and_tol_wait_once_an_iteration(gpu_without_values):
 @pytest.mark.parametrize(("m", "nbits", "d"), [(48, 8, 384), (96, 4, 384), (8, 5, 60), (2, 12, 20)])
 def test_encoding_does_not_wait_for_the_gpu(gpu_without_values, m, nbits, d):
     centroids = torch.empty(m, 1 << nbits, -(-d // m), device=gpu_without_values)
-    codec = ProductQuantizer(m, nbits, True, Codebook(centroids, d, 0))
+    codec = ProductQuantizer(m, nbits, True, fitted=Codebook(centroids, d, 0))
     data = codec.encode_block(torch.empty(1000, d, device=gpu_without_values))
     assert data.device.type == "cuda"
     assert data.shape == (1000, codec.code_size)

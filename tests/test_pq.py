@@ -205,3 +205,10 @@ def test_training_takes_a_sample_of_many_rows(real):
 def test_another_byte_order_is_read(real):
     x = real[:600].numpy()
     assert torch.equal(gpuzip.compress(x.astype(">f4"), 48).data, gpuzip.compress(x, 48).data)
+
+
+def test_the_former_keyword_of_what_was_learned_warns(real):
+    codec = ProductQuantizer(m=8, nbits=2).fit(real[:200])
+    with pytest.warns(DeprecationWarning, match="codebook= is now fitted="):
+        same = ProductQuantizer(m=8, nbits=2, codebook=codec.fitted)  # type: ignore[call-arg]
+    assert same.same_as(codec)

@@ -232,7 +232,7 @@ def test_the_ceiling_holds_at_any_magnitude(metric, of_queries, of_rows, monkeyp
     queries = torch.randn(9, 24, generator=g) * of_queries
     queries[3] *= 2.0**-40
     queries[4] = 0
-    codec = gpuzip.ProductQuantizer(4, 4, codebook=gpuzip.codecs.pq.Codebook(centroids, 24))
+    codec = gpuzip.ProductQuantizer(4, 4, fitted=gpuzip.codecs.pq.Codebook(centroids, 24))
     codes = gpuzip.Codes(codec, torch.randint(0, 256, (500, 2), generator=g).byte())
     queries = normalized(queries) if metric == "cosine" else queries
     fast = tables.ProductScorer(codes.packed, centroids, queries, metric)

@@ -11,7 +11,7 @@ import gpuzip
 from gpuzip import BinaryQuantizer, Codes, GpuzipError, RaBitQuantizer, Rotation, recall
 from gpuzip._core.checks import METRICS
 from gpuzip._core.planes import Planes
-from gpuzip.codecs.rabitq import REACH
+from gpuzip.codecs.rabitq import REACH, Mean
 from gpuzip.errors import FormatError
 from gpuzip.ops import rabitq_encode, unpack_bits
 from gpuzip.search.exact import best
@@ -93,12 +93,12 @@ def test_the_layout_is_planes_of_bits_the_highest_first(real, bits):
     codec = RaBitQuantizer(bits, rotation=None).fit(real[:200, :37])
     x = real[200:230, :37]
     parts = parts_of(codec.encode(x))
-    u = rabitq_encode(x, codec._center, bits)[0]
+    u = rabitq_encode(x, codec.center, bits)[0]
     planes = [parts[0], *(parts[2].split(5, 1) if bits > 1 else ())]
     for bit, plane in zip(reversed(range(bits)), planes, strict=True):
         assert torch.equal(unpack_bits(plane, 37, 1), (u >> bit) & 1)
     assert codec.code_size == bits * 5 + (6 if bits == 1 else 10)
-    one = RaBitQuantizer(1, rotation=None, center=codec.center).encode(x)
+    one = RaBitQuantizer(1, rotation=None, fitted=codec.fitted).encode(x)
     assert torch.equal(torch.cat(parts[:2], 1), one.data[:])  # plane one and its factors are codes of one bit
 
 
@@ -144,7 +144,7 @@ def test_estimates_are_those_of_the_paper(real, real_queries, metric, bits):
     x, q = real[:200] * 3, real_queries[:7].double()
     codec = RaBitQuantizer(bits).fit(x)
     codes = codec.encode(x)
-    c = turn_of(codec).reverse_transform(codec._center[None])[0].double()
+    c = turn_of(codec).reverse_transform(codec.center[None])[0].double()
     o, decoded = x.double() - c, codes.decode().double() - c
     point = decoded * (o.square().sum(1) / (decoded * o).sum(1))[:, None]
     if metric == "cosine":
@@ -368,7 +368,7 @@ def test_principal_directions_are_mixed(real, real_queries):
     rows = turn_of(codec).apply(real)
     torch.testing.assert_close(rows.norm(dim=1), plain.apply(real).norm(dim=1))
     assert rows.var(0).max() < 3 * rows.var(0).min() < 0.5 * plain.apply(real).var(0).max()
-    as_it_is = RaBitQuantizer(2, center=plain.apply(real).mean(0), rotation=plain)
+    as_it_is = RaBitQuantizer(2, fitted=Mean(plain.apply(real).mean(0)), rotation=plain)
     found, plainly = (
         recall(some.encode(real).search(real_queries, 10)[1], truth) for some in (codec, as_it_is)
     )
@@ -440,3 +440,10 @@ def test_codes_of_one_bit_stand_alone(real, tmp_path):
     assert torch.equal(back.decode(), one.decode())
     assert torch.equal(back.search(real[:3], 5)[1], one.search(real[:3], 5)[1])
     assert parts_of(one)[0] is parts_of(codes)[0]
+
+
+def test_the_former_keyword_of_the_center_warns(real):
+    codec = RaBitQuantizer().fit(real[:200])
+    with pytest.warns(DeprecationWarning, match="center= is now fitted="):
+        same = RaBitQuantizer(center=codec.center, rotation=codec.rotation)  # type: ignore[call-arg]
+    assert same.same_as(codec)

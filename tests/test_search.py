@@ -177,9 +177,7 @@ def test_no_queries(codes):
 
 
 def test_zero_vectors_have_cosine_zero():
-    codec = gpuzip.ProductQuantizer(
-        2, 1, codebook=Codebook(torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]), 2)
-    )
+    codec = gpuzip.ProductQuantizer(2, 1, fitted=Codebook(torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]), 2))
     codes = codec.encode(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
     assert codes.search(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 2, "cosine")[0].tolist() == [[0, 0], [1, 0]]
 
@@ -220,7 +218,7 @@ def test_any_shape(N, Q, nbits, M, k, metric, seed):
     g = torch.Generator().manual_seed(seed)
     centroids = torch.randint(-4, 5, (M, 1 << nbits, 2), generator=g).float()
     data = torch.randint(0, 256, (N, (M * nbits + 7) // 8), generator=g).byte()
-    codes = gpuzip.Codes(gpuzip.ProductQuantizer(M, nbits, codebook=Codebook(centroids, 2 * M)), data)
+    codes = gpuzip.Codes(gpuzip.ProductQuantizer(M, nbits, fitted=Codebook(centroids, 2 * M)), data)
     queries = torch.randint(-3, 4, (Q, 2 * M), generator=g).float()
     values, ids = codes.search(queries, k, metric)
     want, want_ids = brute_force(codes, queries, k, metric)
@@ -352,7 +350,7 @@ def primed(codes, monkeypatch):
 
 
 def fake_codes(N=100_000, nbits=8):
-    codec = gpuzip.ProductQuantizer(48, nbits, codebook=Codebook(torch.empty(48, 1 << nbits, 8), 384))
+    codec = gpuzip.ProductQuantizer(48, nbits, fitted=Codebook(torch.empty(48, 1 << nbits, 8), 384))
     return gpuzip.Codes(codec, torch.empty(N, 6 * nbits, dtype=torch.uint8))
 
 

@@ -139,7 +139,7 @@ def test_all_that_are_unsure_are_searched_again_at_once(codes, rows, metric, mon
 
 
 def test_chunks_of_a_gpu_are_whole_tiles():
-    codec = ProductQuantizer(48, codebook=Codebook(torch.empty(48, 256, 8), 384))
+    codec = ProductQuantizer(48, fitted=Codebook(torch.empty(48, 256, 8), 384))
     with FakeTensorMode():
         codes = gpuzip.Codes(codec, torch.empty(10**8, 48, dtype=torch.uint8))
     for k in (10, 100):

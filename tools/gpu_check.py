@@ -136,7 +136,7 @@ def _exact(rows: Tensor, queries: Tensor) -> dict[str, Tensor]:
 
 def _codec(M: int, K: int) -> ProductQuantizer:
     centroids = floats(_DEVICE, M, K, _D // M)
-    return ProductQuantizer(M, K.bit_length() - 1, codebook=Codebook(centroids, _D))
+    return ProductQuantizer(M, K.bit_length() - 1, fitted=Codebook(centroids, _D))
 
 
 def training_lowers_the_error_and_repeats() -> None:

@@ -143,7 +143,7 @@ def _encoding_case() -> str:
 
 
 def _trained(x: Tensor) -> ProductQuantizer:
-    return ProductQuantizer(_M, 8, codebook=Codebook(kmeans(x, _M, _K).centroids, _D))
+    return ProductQuantizer(_M, 8, fitted=Codebook(kmeans(x, _M, _K).centroids, _D))
 
 
 def _worse_error(x: Tensor) -> Callable[[Tensor, Tensor], str]:

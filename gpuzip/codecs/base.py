@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +25,26 @@ from gpuzip.search.scorers.decoded import decoded_scorer
 from gpuzip.search.scorers.projected import of_projected
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
-Learned = TypeVar("Learned")
+    from typing_extensions import Self, TypeVar
+else:
+    from typing import TypeVar
 
 _ROTATION, _HELD_OUT = "rotation", "held_out"
+
+
+class Learned:
+    """What `fit` learns: a dataclass with `d`, the number of columns that are coded."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def d(self) -> int: ...
+
+
+if TYPE_CHECKING:
+    Fitted = TypeVar("Fitted", bound=Learned, covariant=True, default=Any)
+else:
+    Fitted = TypeVar("Fitted", covariant=True)  # before 3.13 `typing` has no defaults
 
 
 def check_names(
@@ -61,7 +76,7 @@ class Turned(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Codec(ABC):
+class Codec(ABC, Generic[Fitted]):
     """The contract of codecs, which derive from `Quantizer`.
 
     A codec is frozen; `fit` returns a fitted copy and changes nothing.
@@ -83,6 +98,7 @@ class Codec(ABC):
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # accepted by `coarse`; True if scores are upper bounds
     spec_words: ClassVar[Words] = {}  # of `spec`
 
+    fitted: Fitted | None = field(default=None, kw_only=True, repr=False)
     rotation: Rotation | str | None = field(default=None, kw_only=True)
     held_out: HeldOut | None = field(default=None, init=False, repr=False)
     file_quality: Quality | None = field(default=None, init=False, repr=False)
@@ -105,9 +121,20 @@ class Codec(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
-    @abstractmethod
+    def is_fitted(self) -> bool:
+        """Whether the codec can encode."""
+        return self.fitted is not None
+
+    def learned(self, name: str) -> Fitted:
+        """What `fit` learned, for the attribute `name`. Raises NotFittedError without it."""
+        self.check_fitted(f"{type(self).__name__}.{name}")
+        assert self.fitted is not None
+        return self.fitted
+
+    @property
     def width(self) -> int:
         """Columns of the rows that are coded: d, or what a rotation leaves of them."""
+        return self.learned("d").d
 
     @property
     @abstractmethod
@@ -118,10 +145,6 @@ class Codec(ABC):
     def plane_sizes(self) -> tuple[int, ...]:
         """Bytes a row of the parts that codes are kept in, so that some are scanned without the others."""
         return (self.code_size,)
-
-    @property
-    @abstractmethod
-    def is_fitted(self) -> bool: ...
 
     @abstractmethod
     def fit(self, x: Matrix, *, seed: int = 0) -> Self:
@@ -262,7 +285,12 @@ class Codec(ABC):
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The codec that gave this config and state. Raises FormatError when they don't fit together."""
         own = {name: tensor for name, tensor in state.items() if not name.startswith(f"{_ROTATION}.")}
-        codec = cls._restore({n: v for n, v in config.items() if n not in (_ROTATION, _HELD_OUT)}, own)
+        try:
+            codec = cls._restore({n: v for n, v in config.items() if n not in (_ROTATION, _HELD_OUT)}, own)
+        except FormatError:
+            raise
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(f"{cls.id}: its settings are not those of a {cls.__name__}: {error}") from error
         held_out = HeldOut.of_json(config[_HELD_OUT]) if _HELD_OUT in config else None
         turn = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
         if _ROTATION not in config:
@@ -331,12 +359,6 @@ class Codec(ABC):
                 f"{who}: this {type(self).__name__} rotates rows, so that its codes stand for no values of "
                 "theirs. Use one without rotation."
             )
-
-    def learned(self, part: Learned | None, name: str) -> Learned:
-        """What `fit` learned, for the attribute of this name; raises NotFittedError where that is None."""
-        self.check_fitted(f"{type(self).__name__}.{name}")
-        assert part is not None
-        return part
 
     @property
     def spec(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from gpuzip._core.checks import METRICS, is_whole, whole
 from gpuzip._core.device import is_gpu
 from gpuzip._core.parallel import map_blocks
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -31,15 +31,19 @@ _LEVELS = ("means", "sign")
 
 
 @dataclass(frozen=True, eq=False)
-class Halves:
+class Halves(Learned):
     """What `fit` learns. threshold: (1,) or (d,) float32; levels: (2, d) float32, of bit 0 and of bit 1."""
 
     threshold: Tensor
     levels: Tensor
 
+    @property
+    def d(self) -> int:
+        return int(self.levels.shape[1])
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BinaryQuantizer(Quantizer):
+class BinaryQuantizer(Quantizer[Halves]):
     """Store one bit per dimension: 1 where a value is above the threshold, else 0.
 
     Parameters
@@ -77,7 +81,6 @@ class BinaryQuantizer(Quantizer):
 
     threshold: float | str = 0.0
     levels: str = "means"
-    fitted: Halves | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         number = isinstance(self.threshold, float | int) and not isinstance(self.threshold, bool)
@@ -91,19 +94,8 @@ class BinaryQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        return int(self._fitted("d").levels.shape[1])
-
-    @property
     def code_size(self) -> int:
         return -(-self.width // 8)
-
-    def _fitted(self, name: str) -> Halves:
-        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
         """Find thresholds and levels: means of all rows, medians of at most 65,536.
@@ -143,7 +135,7 @@ class BinaryQuantizer(Quantizer):
         return torch.tensor([float(self.threshold)], device=rows.device)
 
     def _encode(self, x: Tensor) -> Tensor:
-        threshold = self._fitted("encode").threshold
+        threshold = self.learned("encode").threshold
         if not is_gpu(x.device):
             return _packed(x, threshold)
         return mirrored(bucketize_packed(x, threshold[:, None], 1))
@@ -151,7 +143,7 @@ class BinaryQuantizer(Quantizer):
     @property
     def centroids(self) -> Tensor:
         """(B, 256, 8) float32: the eight dimensions that each byte stands for; zeros past the last."""
-        levels = torch.nn.functional.pad(self._fitted("centroids").levels, (0, -self.width % 8))
+        levels = torch.nn.functional.pad(self.learned("centroids").levels, (0, -self.width % 8))
         zeros, ones = levels.view(2, -1, 1, 8)
         byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
         return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
@@ -160,7 +152,7 @@ class BinaryQuantizer(Quantizer):
         return decode(data, self.centroids)[:, : self.width]
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
-        levels = self._fitted("as_table").levels  # [2, d]
+        levels = self.learned("as_table").levels  # [2, d]
         return LookupTable(levels.T[:, :, None].contiguous(), 1), mirrored(data)
 
     def _norms(self, data: Tensor) -> Tensor:
@@ -183,7 +175,7 @@ class BinaryQuantizer(Quantizer):
         return {"threshold": self.threshold, "levels": self.levels, "d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        fitted = self._fitted("state")
+        fitted = self.learned("state")
         return {"threshold": fitted.threshold, "levels": fitted.levels}
 
     @classmethod
@@ -202,10 +194,7 @@ class BinaryQuantizer(Quantizer):
                 f"binary: threshold {tuple(threshold.shape)} and levels {tuple(levels.shape)} do not fit the "
                 f"settings d={d!r}."
             )
-        try:
-            return cls(config["threshold"], config["levels"], Halves(threshold, levels))
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(f"binary: its settings are not those of a binary quantizer: {error}") from error
+        return cls(config["threshold"], config["levels"], fitted=Halves(threshold, levels))
 
 
 def _packed(x: Tensor, threshold: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import check_names
+from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -22,7 +22,7 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
-class Limit:
+class Limit(Learned):
     """The largest value of the dtype, (1,) float32, and the columns of the rows."""
 
     largest: Tensor
@@ -30,7 +30,7 @@ class Limit:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HalfQuantizer(Quantizer):
+class HalfQuantizer(Quantizer[Limit]):
     """Store values as float16 or bfloat16, rounded to nearest.
 
     Parameters
@@ -59,7 +59,6 @@ class HalfQuantizer(Quantizer):
     spec_words: ClassVar[Words] = {"SQfp16": {"dtype": "float16"}, "SQbf16": {"dtype": "bfloat16"}}
 
     dtype: str = "float16"
-    fitted: Limit | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
@@ -67,19 +66,8 @@ class HalfQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        return self._fitted("d").d
-
-    @property
     def code_size(self) -> int:
         return 2 * self.width
-
-    def _fitted(self, name: str) -> Limit:
-        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
         """Learn the number of columns of x, and the rotation if there is one.
@@ -102,7 +90,7 @@ class HalfQuantizer(Quantizer):
         return replace(self, fitted=Limit(largest, rows.d), rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
-        largest = self._fitted("encode").largest
+        largest = self.learned("encode").largest
         return x.float().clamp(-largest, largest).to(_DTYPES[self.dtype]).contiguous().view(torch.uint8)
 
     def _decode(self, data: Tensor) -> Tensor:
@@ -119,7 +107,7 @@ class HalfQuantizer(Quantizer):
         return {"dtype": self.dtype, "d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        return {"largest": self._fitted("state").largest}
+        return {"largest": self.learned("state").largest}
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> HalfQuantizer:
@@ -127,7 +115,4 @@ class HalfQuantizer(Quantizer):
         largest, d = state["largest"], config["d"]
         if not is_whole(d) or d < 1 or largest.shape != (1,) or largest.dtype != torch.float32:
             raise FormatError(f"half: largest {tuple(largest.shape)} does not fit the settings d={d!r}.")
-        try:
-            return cls(config["dtype"], Limit(largest, d))
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(f"half: its settings are not those of a half quantizer: {error}") from error
+        return cls(config["dtype"], fitted=Limit(largest, d))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuzip._core.byte_tables import by_byte
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.pq import nearest_divisors
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
@@ -29,7 +29,7 @@ _PER = ("tensor", "dim")
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
+class Levels(Learned):
     """What `fit` learns. codebook: (C, K, block_len) float32, ascending where block_len is 1; d: columns."""
 
     codebook: Tensor
@@ -37,7 +37,7 @@ class Levels:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LloydMaxQuantizer(Quantizer):
+class LloydMaxQuantizer(Quantizer[Levels]):
     """Quantize to the 2**bits levels of least squared error, which need not be equally spaced.
 
     Parameters
@@ -79,7 +79,6 @@ class LloydMaxQuantizer(Quantizer):
     bits: int = 1
     block_len: int = 1
     per: str | int = "tensor"
-    fitted: Levels | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         who = "LloydMaxQuantizer"
@@ -123,21 +122,13 @@ class LloydMaxQuantizer(Quantizer):
             raise GpuzipError(f"LloydMaxQuantizer.from_codebook: {error}") from error
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        return self._fitted("d").d
-
-    @property
     def code_size(self) -> int:
         return code_bytes(self.width // self.block_len, self.bits)
 
     @property
     def codebook(self) -> Tensor:
         """(C, 2**bits, block_len) float32: the levels, for each part of the dimensions that has its own."""
-        return self._fitted("codebook").codebook
+        return self.learned("codebook").codebook
 
     @property
     def centroids(self) -> Tensor:
@@ -148,9 +139,6 @@ class LloydMaxQuantizer(Quantizer):
     def _share(self) -> int:
         """Neighbouring codes that have one codebook."""
         return self.width // self.block_len // len(self.codebook)
-
-    def _fitted(self, name: str) -> Levels:
-        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> LloydMaxQuantizer:
         """Find the levels.
@@ -243,21 +231,14 @@ class LloydMaxQuantizer(Quantizer):
         return {"bits": self.bits, "block_len": self.block_len, "per": self.per, "d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        return {"codebook": self._fitted("state").codebook}
+        return {"codebook": self.learned("state").codebook}
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LloydMaxQuantizer:
         check_names(cls.id, config, {"bits", "block_len", "per", "d"}, state, {"codebook"})
         codebook, d = state["codebook"], config["d"]
-        try:
-            codec = cls(config["bits"], config["block_len"], config["per"])
-            if not is_whole(d) or d < 1:
-                raise GpuzipError(f"d is {d!r}.")
-            shape = codec._parts("d", d), 1 << codec.bits, codec.block_len
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(
-                f"lloydmax: its settings are not those of a Lloyd-Max quantizer: {error}"
-            ) from error
+        codec = cls(config["bits"], config["block_len"], config["per"])
+        shape = codec._parts("d", whole("lloydmax", "d", d)), 1 << codec.bits, codec.block_len
         ascending = codec.block_len > 1 or bool((codebook.diff(dim=1) >= 0).all())
         if codebook.shape != shape or codebook.dtype != torch.float32 or not ascending:
             raise FormatError(

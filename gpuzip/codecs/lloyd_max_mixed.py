@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import Codec, check_names
+from gpuzip.codecs.base import Codec, Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -27,7 +27,7 @@ _LEVELS = sum(1 << width for width in _WIDTHS)
 
 
 @dataclass(frozen=True, eq=False)
-class Allotment:
+class Allotment(Learned):
     """What `fit` learns.
 
     bits: (d,) uint8, of each dimension, 0, 1, 2, 4 or 8. offset, scale: (d,) float32, the mean of a dimension
@@ -40,6 +40,10 @@ class Allotment:
     scale: Tensor
     levels: Tensor
     errors: Tensor | None = None
+
+    @property
+    def d(self) -> int:
+        return len(self.bits)
 
     def codebook(self, width: int) -> Tensor:
         first = sum(1 << narrower for narrower in _WIDTHS if narrower < width)
@@ -55,7 +59,7 @@ class Allotment:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MixedLloydMaxQuantizer(Quantizer):
+class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     """Quantize with 0, 1, 2, 4 or 8 bits per dimension, `bits` on average, for the least squared error.
 
     Parameters
@@ -90,7 +94,6 @@ class MixedLloydMaxQuantizer(Quantizer):
     spec_words: ClassVar[Words] = {"MixedLloydMax{bits}": {}}
 
     bits: float = 1.0
-    fitted: Allotment | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         number = isinstance(self.bits, float | int) and not isinstance(self.bits, bool)
@@ -102,19 +105,8 @@ class MixedLloydMaxQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        return len(self._fitted("d").bits)
-
-    @property
     def code_size(self) -> int:
-        return self._fitted("code_size").code_size
-
-    def _fitted(self, name: str) -> Allotment:
-        return self.learned(self.fitted, name)
+        return self.learned("code_size").code_size
 
     def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
         """Find levels and allot bits.
@@ -170,7 +162,7 @@ class MixedLloydMaxQuantizer(Quantizer):
         return _allotted(errors.cpu(), most).to(errors.device)
 
     def _encode(self, x: Tensor) -> Tensor:
-        fitted = self._fitted("encode")
+        fitted = self.learned("encode")
         parts = []
         for width in _WIDTHS:
             columns, levels = fitted.columns(width), fitted.codebook(width)
@@ -184,7 +176,7 @@ class MixedLloydMaxQuantizer(Quantizer):
 
         Those are at most 8 values of the byte itself, and some dimensions without bits, the same in any.
         """
-        fitted, slots = self._fitted("centroids"), self._slots()
+        fitted, slots = self.learned("centroids"), self._slots()
         byte, B = torch.arange(256, device=fitted.levels.device), self.code_size
         flat = fitted.levels.new_zeros((256, B * self._width))
         for width in _WIDTHS:
@@ -201,11 +193,11 @@ class MixedLloydMaxQuantizer(Quantizer):
     @property
     def _width(self) -> int:
         """S: 8, and as many as the dimensions without bits need, spread over the bytes."""
-        return 8 + -(-len(self._fitted("width").columns(0)) // self.code_size)
+        return 8 + -(-len(self.learned("width").columns(0)) // self.code_size)
 
     def _slots(self) -> Tensor:
         """(d,) int64: where each dimension is among the B * S values."""
-        fitted, S = self._fitted("slots"), self._width
+        fitted, S = self.learned("slots"), self._width
         slots, first = torch.empty(self.width, dtype=torch.int64, device=fitted.bits.device), 0
         for width in _WIDTHS:
             columns, each = fitted.columns(width), 8 // width
@@ -241,7 +233,7 @@ class MixedLloydMaxQuantizer(Quantizer):
         return {"bits": self.bits, "d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        fitted = self._fitted("state")
+        fitted = self.learned("state")
         names = ("bits", "offset", "scale", "levels")
         return {name: getattr(fitted, name) for name in names}
 
@@ -265,10 +257,7 @@ class MixedLloydMaxQuantizer(Quantizer):
                 f"{cls.id}: bits {tuple(bits.shape)}, offset {tuple(offset.shape)}, scale "
                 f"{tuple(scale.shape)} and levels {tuple(levels.shape)} do not fit the settings d={d!r}."
             )
-        try:
-            return cls(config["bits"], Allotment(bits, offset, scale, levels))
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(f"{cls.id}: its settings are not those of such a quantizer: {error}") from error
+        return cls(config["bits"], fitted=Allotment(bits, offset, scale, levels))
 
 
 def _bytes_of(bits: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs._former import formerly
+from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -23,7 +24,7 @@ from gpuzip.training.kmeans import Progress, kmeans
 
 
 @dataclass(frozen=True, eq=False)
-class Codebook:
+class Codebook(Learned):
     """What `fit` learns. centroids: (M, K, S) float32; d: columns of the rows; seed: None if not known."""
 
     centroids: Tensor
@@ -31,8 +32,9 @@ class Codebook:
     seed: int | None = None
 
 
+@formerly("codebook", lambda codebook: codebook)
 @dataclass(frozen=True, eq=False, repr=False)
-class ProductQuantizer(Quantizer):
+class ProductQuantizer(Quantizer[Codebook]):
     """Quantize m sub-spaces separately, with 2**nbits centroids each.
 
     Parameters
@@ -43,7 +45,7 @@ class ProductQuantizer(Quantizer):
         Bits per code, 1 to 16.
     pad : bool, default False
         Append zero columns where m does not divide d. Decoded rows do not have them.
-    codebook : Codebook, optional
+    fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
         Rotation of the rows before they are coded, or its kind.
@@ -72,7 +74,6 @@ class ProductQuantizer(Quantizer):
     m: int | None = None
     nbits: int = 8
     pad: bool = False
-    codebook: Codebook | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         who = "ProductQuantizer"
@@ -81,24 +82,13 @@ class ProductQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.codebook is not None
-
-    @property
-    def width(self) -> int:
-        return self._fitted("d").d
-
-    @property
     def centroids(self) -> Tensor:
         """(m, 2**nbits, S) float32."""
-        return self._fitted("centroids").centroids
+        return self.learned("centroids").centroids
 
     @property
     def code_size(self) -> int:
         return code_bytes(len(self.centroids), self.nbits)
-
-    def _fitted(self, name: str) -> Codebook:
-        return self.learned(self.codebook, name)
 
     def fit(
         self,
@@ -185,7 +175,7 @@ class ProductQuantizer(Quantizer):
             progress=progress,
         )
         codebook = Codebook(rounded(found.centroids), rows.d, seed)
-        return replace(self, m=m, codebook=codebook, rotation=rotation)
+        return replace(self, m=m, fitted=codebook, rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
         return encode(_padded(x, len(self.centroids)), self.centroids)
@@ -212,13 +202,11 @@ class ProductQuantizer(Quantizer):
         return 3 * 4 * M * max(256, K)
 
     def _config(self) -> dict[str, Any]:
-        seed = None if self.codebook is None else self.codebook.seed
-        return {"m": self.m, "nbits": self.nbits, "pad": self.pad, "d": self.width, "seed": seed}
+        fitted = self.learned("config")
+        return {"m": self.m, "nbits": self.nbits, "pad": self.pad, "d": fitted.d, "seed": fitted.seed}
 
     def _state(self) -> dict[str, Tensor]:
-        """centroids, in float16 when that loses nothing."""
-        half = self.centroids.half()
-        return {"centroids": half if torch.equal(half.float(), self.centroids) else self.centroids}
+        return {"centroids": as_stored(self.centroids)}
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ProductQuantizer:
@@ -241,7 +229,7 @@ class ProductQuantizer(Quantizer):
                 f"pq: centroids {tuple(centroids.shape)} {centroids.dtype} do not fit the settings "
                 f"m={m!r}, nbits={nbits!r}, d={d!r}, pad={pad!r}."
             )
-        return cls(m, nbits, pad, Codebook(centroids.float().contiguous(), d, seed))
+        return cls(m, nbits, pad, fitted=Codebook(centroids.float().contiguous(), d, seed))
 
 
 def default_m(d: int) -> int:
@@ -268,6 +256,12 @@ def _check_training_set(n: int, K: int, nbits: int) -> None:
 
 def _padded(x: Tensor, m: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, -x.shape[1] % m)) if x.shape[1] % m else x
+
+
+def as_stored(centroids: Tensor) -> Tensor:
+    """In float16 if that loses nothing."""
+    half = centroids.half()
+    return half if torch.equal(half.float(), centroids) else centroids
 
 
 def rounded(centroids: Tensor) -> Tensor:

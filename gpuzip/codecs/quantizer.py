@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from gpuzip._core.planes import empty
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import Codec
+from gpuzip.codecs.base import Codec, Fitted
 from gpuzip.codecs.codes import Codes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Quantizer(Codec):
+class Quantizer(Codec[Fitted]):
     """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
 
     `gpuzip.Codec` lists what a subclass implements: `fit` and the names that begin with an underscore.

@@ -12,7 +12,8 @@ from torch import Tensor
 from gpuzip._core.checks import METRICS, is_whole, whole
 from gpuzip._core.planes import Planes, split
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import check_names
+from gpuzip.codecs._former import formerly
+from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -41,8 +42,20 @@ _SAMPLE = 65_536  # rows that the mean is taken of
 _UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, which no grid fits
 
 
+@dataclass(frozen=True, eq=False)
+class Mean(Learned):
+    """What `fit` learns. center: (d,) float32, the mean of the rows."""
+
+    center: Tensor
+
+    @property
+    def d(self) -> int:
+        return len(self.center)
+
+
+@formerly("center", Mean)
 @dataclass(frozen=True, eq=False, repr=False)
-class RaBitQuantizer(Quantizer):
+class RaBitQuantizer(Quantizer[Mean]):
     """Quantize the direction of a row from the mean, to a grid of 2**bits values per dimension (RaBitQ).
 
     Parameters
@@ -51,8 +64,8 @@ class RaBitQuantizer(Quantizer):
         Bits per dimension, 1 to 8. One bit is the signs. More are planes: the first is the signs, with
         factors of its own, and is kept apart, so that `search(rescore=True, candidates="plane")` scans it
         alone and reads the others only for the candidates.
-    center : (width,) tensor, optional
-        The mean that `fit` learned; not for callers.
+    fitted : optional
+        What `fit` learned; not for callers.
     rotation : Rotation or str, default "hadamard"
         Rotation of the rows before they are coded, or its kind. "hadamard" makes rows fit the grid, whatever
         their values are like. The directions of "pca", "balanced" and "opq" are mixed among themselves for
@@ -90,7 +103,6 @@ class RaBitQuantizer(Quantizer):
     scores_are_of_decoded_rows = False
 
     bits: int = 1
-    center: Tensor | None = field(default=None, repr=False)  # what `fit` learns: (width,) float32
     rotation: Rotation | str | None = field(default="hadamard", kw_only=True)
     reach: float = field(default=0.0, repr=False, kw_only=True)  # of a bound, in standard errors
 
@@ -99,16 +111,9 @@ class RaBitQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.center is not None
-
-    @property
-    def _center(self) -> Tensor:
-        return self.learned(self.center, "center")
-
-    @property
-    def width(self) -> int:
-        return len(self.learned(self.center, "d"))
+    def center(self) -> Tensor:
+        """(width,) float32: the mean of the rows that the codec was fitted on, rotated."""
+        return self.learned("center").center
 
     @property
     def code_size(self) -> int:
@@ -147,12 +152,13 @@ class RaBitQuantizer(Quantizer):
         if rotation is not None and rotation.kind in _UNEVEN:
             rotation = rotation.mixed(seed)
             turned = rows.turned(rotation.apply, rotation.width)
-        return replace(self, center=turned.sample(_SAMPLE, seed).double().mean(0).float(), rotation=rotation)
+        mean = Mean(turned.sample(_SAMPLE, seed).double().mean(0).float())
+        return replace(self, fitted=mean, rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
-        codes, sums = rabitq_encode(x, self._center, self.bits)
+        codes, sums = rabitq_encode(x, self.center, self.bits)
         planes = [pack_bits((codes >> bit) & 1, 1) for bit in reversed(range(self.bits))]
-        length = torch.linalg.vector_norm(self._center)
+        length = torch.linalg.vector_norm(self.center)
         parts = [planes[0], first_bytes(sums, ~x.any(1), self.width, length)]
         parts += [*planes[1:], deep_bytes(sums)] if self.bits > 1 else []
         return torch.cat(parts, 1)
@@ -165,25 +171,25 @@ class RaBitQuantizer(Quantizer):
         grid = torch.zeros((len(data), self.width), device=data.device)
         for plane in planes:
             grid = 2 * grid + decode(plane.contiguous(), table, None, plane.shape[1])[:, : self.width]
-        return self._center + step[:, None] * grid
+        return self.center + step[:, None] * grid
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         if metric == "hamming":
             return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
         found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
-        asked = coefficients(queries, self._center, metric, self.reach)
+        asked = coefficients(queries, self.center, metric, self.reach)
         return RaBitQScorer([*planes.parts[::2]], found, asked, mask)
 
     def _terms(self, planes: Planes, metric: str) -> Terms:
         deep = None if self.bits == 1 else read_deep(planes.parts[3])
-        return terms(read_first(planes.parts[1]), deep, self._center, metric, self.reach > 0)
+        return terms(read_first(planes.parts[1]), deep, self.center, metric, self.reach > 0)
 
     def _signs_of(self, queries: Tensor) -> Tensor:
         """Plane one of (Q, width) float queries or of (Q, code_size) codes."""
         if queries.dtype == torch.uint8:
             return queries[:, : self.plane_sizes[0]].contiguous()
-        return pack_bits((queries >= self._center).to(torch.uint8), 1)
+        return pack_bits((queries >= self.center).to(torch.uint8), 1)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
         """The first plane as codes of one bit, in the same memory.
@@ -203,7 +209,7 @@ class RaBitQuantizer(Quantizer):
         return {"bits": self.bits, "d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        return {"center": self._center}
+        return {"center": self.center}
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> RaBitQuantizer:
@@ -213,10 +219,7 @@ class RaBitQuantizer(Quantizer):
             raise FormatError(
                 f"rabitq: center must be ({d!r},) float32; got {tuple(center.shape)} {center.dtype}."
             )
-        try:
-            return cls(config["bits"], center, rotation=None)
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(f"rabitq: its settings are not those of a RaBitQ quantizer: {error}") from error
+        return cls(config["bits"], fitted=Mean(center), rotation=None)
 
 
 def _signs(device: torch.device) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.base import check_names
-from gpuzip.codecs.pq import nearest_divisors, rounded
+from gpuzip.codecs.base import Learned, check_names
+from gpuzip.codecs.pq import as_stored, nearest_divisors, rounded
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -28,11 +28,16 @@ _MOST_TABLES = 2 << 30  # bytes of the products of codewords
 
 
 @dataclass(frozen=True, eq=False)
-class Codebooks:
+class Codebooks(Learned):
     """What `fit` learns. codebooks: (nsplits, m, K, S) float32; seed: None if not known."""
 
     codebooks: Tensor
     seed: int | None = None
+
+    @property
+    def d(self) -> int:
+        P, _, _, S = self.codebooks.shape
+        return P * S
 
     @cached_property
     def cross(self) -> Tensor:
@@ -41,7 +46,7 @@ class Codebooks:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ResidualQuantizer(Quantizer):
+class ResidualQuantizer(Quantizer[Codebooks]):
     """Quantize in m stages, each the residual of the last, with 2**nbits codewords per stage.
 
     Parameters
@@ -88,7 +93,6 @@ class ResidualQuantizer(Quantizer):
     nbits: int = 8
     nsplits: int = 1
     beam: int = 5
-    fitted: Codebooks | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         who = "ResidualQuantizer"
@@ -104,26 +108,14 @@ class ResidualQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        P, _, _, S = self._fitted("d").codebooks.shape
-        return P * S
-
-    @property
     def codebooks(self) -> Tensor:
         """(nsplits, m, 2**nbits, d // nsplits) float32."""
-        return self._fitted("codebooks").codebooks
+        return self.learned("codebooks").codebooks
 
     @property
     def code_size(self) -> int:
         P, M, _, _ = self.codebooks.shape
         return code_bytes(P * M, self.nbits)
-
-    def _fitted(self, name: str) -> Codebooks:
-        return self.learned(self.fitted, name)
 
     def fit(
         self,
@@ -198,7 +190,7 @@ class ResidualQuantizer(Quantizer):
         )
 
     def _encode(self, x: Tensor) -> Tensor:
-        fitted = self._fitted("encode")
+        fitted = self.learned("encode")
         return pack_bits(nearest_sums(x, fitted.codebooks, fitted.cross, self.beam), self.nbits)
 
     def _decode(self, data: Tensor) -> Tensor:
@@ -214,24 +206,17 @@ class ResidualQuantizer(Quantizer):
         return 5 * 4 * P * M * max(256, K)
 
     def _config(self) -> dict[str, Any]:
-        seed = self._fitted("config").seed
+        seed = self.learned("config").seed
         return {name: getattr(self, name) for name in _SETTINGS} | {"d": self.width, "seed": seed}
 
     def _state(self) -> dict[str, Tensor]:
-        """codebooks, in float16 when that loses nothing."""
-        half = self.codebooks.half()
-        return {"codebooks": half if torch.equal(half.float(), self.codebooks) else self.codebooks}
+        return {"codebooks": as_stored(self.codebooks)}
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ResidualQuantizer:
         check_names(cls.id, config, {*_SETTINGS, "d", "seed"}, state, {"codebooks"})
         codebooks, d, seed = state["codebooks"], config["d"], config["seed"]
-        try:
-            codec = cls(**{name: config[name] for name in _SETTINGS})
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(
-                f"residual: its settings are not those of a residual quantizer: {error}"
-            ) from error
+        codec = cls(**{name: config[name] for name in _SETTINGS})
         plausible = (
             is_whole(d)
             and d >= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.device import is_capturing
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
-from gpuzip.codecs.base import LookupTable, check_names
+from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
@@ -26,7 +26,7 @@ _GIVEN = "given"  # how settings name a range that a caller gave; it is in the s
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class Steps(Learned):
     """What `fit` learns: code c stands for start + (c + 0.5) * step. Both (C,) float32, C is 1 or d."""
 
     start: Tensor
@@ -35,7 +35,7 @@ class Steps:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ScalarQuantizer(Quantizer):
+class ScalarQuantizer(Quantizer[Steps]):
     """Cut each dimension's range into equal steps, and store the number of each value's step.
 
     Parameters
@@ -88,7 +88,6 @@ class ScalarQuantizer(Quantizer):
     signed: bool = False
     steps: int | None = None
     tail: float = 0.001
-    fitted: Steps | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         who = "ScalarQuantizer"
@@ -109,21 +108,13 @@ class ScalarQuantizer(Quantizer):
         super().__post_init__()
 
     @property
-    def is_fitted(self) -> bool:
-        return self.fitted is not None
-
-    @property
-    def width(self) -> int:
-        return self._fitted("d").d
-
-    @property
     def code_size(self) -> int:
         return code_bytes(self.width, self.bits)
 
     @property
     def centroids(self) -> Tensor:
         """(d, 2**bits, 1) float32: what each byte or part of a byte stands for, in each dimension."""
-        fitted = self._fitted("centroids")
+        fitted = self.learned("centroids")
         return self._codebook().expand(fitted.d, -1, -1).contiguous()
 
     def _codebook(self) -> Tensor:
@@ -136,9 +127,6 @@ class ScalarQuantizer(Quantizer):
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         codebook = self._codebook()
         return LookupTable(codebook, self.width // len(codebook)), data
-
-    def _fitted(self, name: str) -> Steps:
-        return self.learned(self.fitted, name)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> ScalarQuantizer:
         """Find the range: in all rows for "minmax", in a sample of 16,384 for "quantile" and "mse".
@@ -181,7 +169,7 @@ class ScalarQuantizer(Quantizer):
         return self.steps or (max(2, (1 << self.bits) - 1) if self.symmetric else 1 << self.bits)
 
     def _encode(self, x: Tensor) -> Tensor:
-        fitted = self._fitted("encode")
+        fitted = self.learned("encode")
         packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, (1 << self.bits) - 1), self.bits)
         return packed ^ self._flip if self.signed else packed
 
@@ -192,7 +180,7 @@ class ScalarQuantizer(Quantizer):
 
     def _levels(self, codes: Tensor) -> Tensor:
         """Overwrites codes, (n, C or 1) float32, where it can."""
-        fitted = self._fitted("decode")
+        fitted = self.learned("decode")
         codes = codes.add_(0.5)
         return (codes * fitted.step).add_(fitted.start)
 
@@ -211,7 +199,7 @@ class ScalarQuantizer(Quantizer):
         return ScalarScorer(packed, packed.remembered("coding", self._coding), queries, metric, mask)
 
     def _coding(self) -> Coding:
-        fitted = self._fitted("scorer")
+        fitted = self.learned("scorer")
         steps = fitted.start.expand(fitted.d), fitted.step.expand(fitted.d)
         centroids = None if self.bits == 8 else self.centroids
         return coding_of(self.bits, *steps, centroids, self._flip if self.signed else None)
@@ -225,7 +213,7 @@ class ScalarQuantizer(Quantizer):
         return {name: getattr(self, name) for name in _SETTINGS} | given | {"d": self.width}
 
     def _state(self) -> dict[str, Tensor]:
-        fitted = self._fitted("state")
+        fitted = self.learned("state")
         return {"start": fitted.start, "step": fitted.step}
 
     @classmethod
@@ -246,10 +234,7 @@ class ScalarQuantizer(Quantizer):
                 f"scalar: start {tuple(start.shape)} and step {tuple(step.shape)} do not fit the settings "
                 f"d={d!r}."
             )
-        try:
-            return cls(**{name: config[name] for name in _SETTINGS}, fitted=Steps(start, step, d))
-        except (GpuzipError, TypeError) as error:
-            raise FormatError(f"scalar: its settings are not those of a scalar quantizer: {error}") from error
+        return cls(**{name: config[name] for name in _SETTINGS}, fitted=Steps(start, step, d))
 
 
 _SETTINGS = ("bits", "range", "per", "symmetric", "signed", "steps", "tail")

@@ -68,4 +68,4 @@ def read_residual(faiss: Any, quantizer: Any) -> ResidualQuantizer:
     (M,), (bits,) = stages, nbits
     codebooks = np.stack([faiss.vector_to_array(part.codebooks).reshape(M, 1 << bits, -1) for part in parts])
     beam = min(64, max(1, parts[0].max_beam_size))
-    return ResidualQuantizer(M, bits, len(parts), beam, Codebooks(torch.from_numpy(codebooks)))
+    return ResidualQuantizer(M, bits, len(parts), beam, fitted=Codebooks(torch.from_numpy(codebooks)))

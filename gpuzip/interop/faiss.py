@@ -215,7 +215,7 @@ def _read_product(faiss: Any, pq: Any) -> ProductQuantizer:
     if pq.nbits > 16:
         raise GpuzipError(f"from_faiss: nbits is {pq.nbits}, at most 16 can be held.")
     centroids = _array(faiss, pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
-    return ProductQuantizer(m=pq.M, nbits=pq.nbits, codebook=Codebook(torch.from_numpy(centroids), pq.d))
+    return ProductQuantizer(m=pq.M, nbits=pq.nbits, fitted=Codebook(torch.from_numpy(centroids), pq.d))
 
 
 def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
@@ -224,7 +224,7 @@ def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
     for dtype, name in _HALVES.items():
         if name == kind:
             largest = torch.tensor([torch.finfo(getattr(torch, dtype)).max])
-            return HalfQuantizer(dtype, Limit(largest, sq.d))
+            return HalfQuantizer(dtype, fitted=Limit(largest, sq.d))
     if kind not in _STEPS:
         raise GpuzipError(
             f"from_faiss: the qtype must be one of {', '.join(kinds.values())}; got {sq.qtype}."

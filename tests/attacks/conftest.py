@@ -15,7 +15,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A whole file of ours, as small as they come."""
     path = tmp_path_factory.mktemp("original") / "a.ezip"
     centroids = torch.arange(1.0, M * 2 * S + 1).view(M, 2, S)
-    codec = gpuzip.ProductQuantizer(m=M, nbits=NBITS, codebook=Codebook(centroids, M * S, seed=0))
+    codec = gpuzip.ProductQuantizer(m=M, nbits=NBITS, fitted=Codebook(centroids, M * S, seed=0))
     gpuzip.Codes(codec, torch.tensor([[3], [0]] * 3, dtype=torch.uint8)).save(path, torch.tensor(ROWS))
     return path.read_bytes()
 

@@ -71,7 +71,7 @@ class Case:
             m=self.m,
             nbits=self.nbits,
             pad=self.d % self.m > 0,
-            codebook=Codebook(centroids, self.d, self.seed),
+            fitted=Codebook(centroids, self.d, self.seed),
         )
         size = -(-self.m * self.nbits // 8)
         data = torch.tensor(self.packed(), dtype=torch.uint8).view(self.n, size)

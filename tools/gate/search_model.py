@@ -139,7 +139,7 @@ def _a_gpu() -> Iterator[None]:
 def recorded(N: int, Q: int, k: int, metric: str) -> _Recorder:
     """A search of N codes of 48 sub-spaces for Q queries, the second of its kind."""
     with _a_gpu():
-        codec = ProductQuantizer(48, 8, codebook=Codebook(torch.empty(48, 256, 8), 384))
+        codec = ProductQuantizer(48, 8, fitted=Codebook(torch.empty(48, 256, 8), 384))
         codes = Codes(codec, torch.empty(N, 48, dtype=torch.uint8))
         for _ in range(2):
             recorder = _Recorder()

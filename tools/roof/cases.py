@@ -356,7 +356,7 @@ def _training_fault(M: int, K: int, device: str) -> str:
 
 
 def _coded_rows(N: int, device: str) -> Codes:
-    codec = ProductQuantizer(48, 8, codebook=Codebook(floats(device, 48, 256, 8), _D))
+    codec = ProductQuantizer(48, 8, fitted=Codebook(floats(device, 48, 256, 8), _D))
     return Codes(codec, integers(device, 256, N, _BYTES))
 
 
