@@ -208,7 +208,7 @@ def test_another_byte_order_is_read(real):
 
 
 def test_the_former_keyword_of_what_was_learned_warns(real):
-    codec = ProductQuantizer(m=8, nbits=2).fit(real[:200])
+    codec = gpuzip.ProductQuantizer(m=8, nbits=2).fit(real[:200])
     with pytest.warns(DeprecationWarning, match="codebook= is now fitted="):
-        same = ProductQuantizer(m=8, nbits=2, codebook=codec.fitted)  # type: ignore[call-arg]
+        same = gpuzip.ProductQuantizer(m=8, nbits=2, codebook=codec.fitted)  # type: ignore[call-arg]
     assert same.same_as(codec)
