@@ -16,7 +16,9 @@ from gpuzip.ops.groups import max_of_groups
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
-_ABSENT = (1 << 31) - 1  # the distance of a masked row, and of a group or an id that has none
+#: The distance of a masked row, and of a group or an id without a row.
+ABSENT = (1 << 31) - 1
+
 _ROWS = 8192
 _GATHERED = 1 << 20  # bytes of codes gathered at a time
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
@@ -37,7 +39,7 @@ def _scan_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, group: 
     differs = _bits(queries)[:, None, :] != _bits(codes)[None, :, :]  # [Q, N, 8B]
     distance = differs.sum(-1, dtype=torch.int32)
     if mask is not None:
-        distance = distance.masked_fill(~mask, _ABSENT)
+        distance = distance.masked_fill(~mask, ABSENT)
     return _least_of_groups(distance, group)
 
 
@@ -45,8 +47,8 @@ def _gather_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: 
     distance = _scan_reference(queries, codes, mask, 1)
     nowhere = (ids < 0) | (ids >= len(codes))
     if distance.shape[1] == 0:
-        return torch.full_like(ids, _ABSENT, dtype=torch.int32)
-    return distance.gather(1, ids.masked_fill(nowhere, 0)).masked_fill(nowhere, _ABSENT)
+        return torch.full_like(ids, ABSENT, dtype=torch.int32)
+    return distance.gather(1, ids.masked_fill(nowhere, 0)).masked_fill(nowhere, ABSENT)
 
 
 def _words(packed: Tensor) -> Words:
@@ -84,7 +86,7 @@ def _scan_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -
     def one_block(start: int, stop: int) -> None:
         distance = _by_counting(words, codes[start:stop])
         if mask is not None:
-            distance.masked_fill_(~mask[start:stop], _ABSENT)
+            distance.masked_fill_(~mask[start:stop], ABSENT)
         best[:, start // group : -(-stop // group)] = _least_of_groups(distance, group)
 
     map_blocks(one_block, N, _ROWS)
@@ -94,7 +96,7 @@ def _scan_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -
 def _gather_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
     N, B = codes.shape
     if N == 0:
-        return torch.full_like(ids, _ABSENT, dtype=torch.int32)
+        return torch.full_like(ids, ABSENT, dtype=torch.int32)
     absent = (ids < 0) | (ids >= N)
     rows = ids.masked_fill(absent, 0)
     if mask is not None:
@@ -106,7 +108,7 @@ def _gather_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor
         distance[start:stop] = torch.from_numpy(_count(_words(differs)).sum(-1, dtype=np.int32))
 
     map_blocks(some_queries, len(queries), max(1, _GATHERED // max(1, ids.shape[1] * B)))
-    return distance.masked_fill_(absent, _ABSENT)
+    return distance.masked_fill_(absent, ABSENT)
 
 
 def _scan_shapes(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:

@@ -10,7 +10,7 @@ from gpuzip.rotations.spectrum import balanced
 from gpuzip.training.kmeans import kmeans
 
 _FIRST_ITERATIONS = 4
-_SPLITS = 0  # the seed of how empty centroids are filled
+_SPLIT_SEED = 0  # of how empty clusters are refilled; another seed would change what `fit` returns
 _BLOCK = 4096
 
 
@@ -31,7 +31,7 @@ def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> T
         labels = assign(turned, centroids)
         matrix = _nearest_turn(x, labels, centroids, dims)
         turned = _turned(x, matrix, pad)
-        centroids = centroid_update(*centroid_sums(turned, labels, K), _SPLITS + i)
+        centroids = centroid_update(*centroid_sums(turned, labels, K), _SPLIT_SEED + i)
     return matrix
 
 

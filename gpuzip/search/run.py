@@ -15,6 +15,7 @@ from gpuzip._core.checks import check_k, check_mask, check_metric
 from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
+from gpuzip.ops.hamming import ABSENT
 from gpuzip.search.exact import FIRST, attempt, until_sure
 from gpuzip.search.memory import at_once, query_bytes, scan_bytes, wider_bytes, workspace
 from gpuzip.search.packed import Searched
@@ -23,7 +24,6 @@ from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
 WHO = "Codes.search"
 
 _MORE = 4  # times as many candidates, if an upper bound leaves room for a better row
-_ABSENT = (1 << 31) - 1  # the distance in a place that no allowed row fills
 
 
 @dataclass(frozen=True)
@@ -184,5 +184,5 @@ def _values(scores: Tensor, metric: str, absent: bool) -> Tensor:
         return scores.neg_().clamp_(min=0).add_(0.0)  # no -0.0
     if metric == "hamming":
         distances = scores.neg().clamp_(max=2**24).to(torch.int32)
-        return distances.masked_fill_(scores.isneginf(), _ABSENT) if absent else distances
+        return distances.masked_fill_(scores.isneginf(), ABSENT) if absent else distances
     return scores

@@ -13,7 +13,7 @@ from gpuzip.ops import centroid_update, kmeans_step, lloyd
 
 Progress = Callable[[int, int, float], None]
 
-_SPLITS = 1234  # the seed of what splits empty clusters, as in FAISS, whatever that of the start
+SPLIT_SEED = 1234  # of how empty clusters are refilled by splitting large ones; FAISS's value
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def kmeans(
 def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Progress | None) -> KMeans:
     watched = x.device.type == "cpu" or tol > 0 or progress is not None
     if n_iter and not watched:
-        centroids = lloyd(x, centroids, n_iter - 1, _SPLITS)
+        centroids = lloyd(x, centroids, n_iter - 1, SPLIT_SEED)
     square = _square(x, centroids.shape[0])
     objective, done = torch.full_like(square, float("inf")), 0
     for done in range(1 if watched else n_iter, n_iter + 1):
         sums, counts = kmeans_step(x, centroids)
         previous, objective = objective, _objective(square, sums, counts, centroids)
-        centroids = centroid_update(sums, counts, _SPLITS + done - 1)
+        centroids = centroid_update(sums, counts, SPLIT_SEED + done - 1)
         if progress is not None:
             progress(done, n_iter, float(objective.sum()))
         if watched and 1 < done < n_iter and bool(((previous - objective).abs() <= tol * previous).all()):

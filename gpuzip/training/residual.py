@@ -9,12 +9,12 @@ from torch import Tensor
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import beam_search, centroid_sums, centroid_update, topk
+from gpuzip.training.kmeans import SPLIT_SEED
 
 _BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords that exist at a time
 _POINTS = 256  # a codeword, that k-means sees
 _START = 0.25  # of its way from the mean, that a codeword starts at
 _HELD = 40  # rows
-_SPLITS = 1234  # the seed of what splits empty cells
 
 
 def cross_bytes(P: int, M: int, K: int) -> int:
@@ -162,7 +162,7 @@ def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
     words = mean + _START * (x[start.to(x.device)] - mean)
     words = words.view(K, P, -1).transpose(0, 1).contiguous()
     for i in range(n_iter):
-        words = centroid_update(*centroid_sums(x, _nearest(x, words), K), _SPLITS + i)
+        words = centroid_update(*centroid_sums(x, _nearest(x, words), K), SPLIT_SEED + i)
     return words
 
 

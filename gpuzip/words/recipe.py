@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -12,13 +12,13 @@ import torch
 from gpuzip._core.checks import whole
 from gpuzip._core.rows import Matrix
 from gpuzip.api import compress
-from gpuzip.choose.by_bytes import fit_alike
+from gpuzip.choose.by_bytes import Importance, fit_alike
 from gpuzip.codecs import Codec, LloydMaxQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
 
-Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor
+WordImportance = Mapping[str, float] | Importance
 
 
 class Options(TypedDict, total=False):
@@ -28,7 +28,7 @@ class Options(TypedDict, total=False):
     codec: Codec | None
     max_bytes: int | str | None
     bits_per_dim: float | None
-    importance: Importance | None
+    importance: WordImportance | None
     max_bits: int
     dtype: torch.dtype
     seed: int
@@ -56,7 +56,7 @@ class Recipe:
     codec: Codec | None = None
     max_bytes: int | str | None = None
     bits_per_dim: float | None = None
-    importance: Importance | None = None
+    importance: WordImportance | None = None
     max_bits: int = 8
     dtype: torch.dtype = torch.float32
     seed: int = 0
@@ -106,7 +106,7 @@ class Recipe:
         return Codes(codes.codec, codes.data, self.dtype)
 
 
-def importances(importance: Importance, words: Sequence[str]) -> torch.Tensor:
+def importances(importance: WordImportance, words: Sequence[str]) -> torch.Tensor:
     """(N,) float64 of the words. Raises GpuzipError unless there is one for each, finite and not negative."""
     if isinstance(importance, Mapping):
         if not importance:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
+from gpuzip.ops.hamming import ABSENT
 from gpuzip.search.scorer import ALL
-
-_ABSENT = (1 << 31) - 1  # the distance of a forbidden row
 
 
 class HammingScorer:
@@ -34,4 +33,4 @@ class HammingScorer:
 
     def _scores(self, distances: Tensor) -> Tensor:
         scores = distances * -1.0  # float32
-        return scores if self._mask is None else scores.masked_fill_(distances == _ABSENT, float("-inf"))
+        return scores if self._mask is None else scores.masked_fill_(distances == ABSENT, float("-inf"))
