@@ -249,8 +249,7 @@ def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> 
 
 
 def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:
-    codec = ProductQuantizer(m=m, nbits=nbits, pad=pad)
-    return codec.fit(x, seed=seed, min_points_per_centroid=1).encode(x)  # it serves these rows alone
+    return ProductQuantizer(m=m, nbits=nbits, pad=pad).fit_quietly(x, seed=seed).encode(x)
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:

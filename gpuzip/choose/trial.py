@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ _TRAINED = 131_072  # rows that codecs are fitted on and searched among, where t
 _BLOCK = 4096  # rows that true neighbours are looked for among at a time
 _QUERIES = 256  # compared at a time
 _MULTIPLIER = 4  # candidates for each of the k that are rescored
-_UNWARNED = ("min_points_per_centroid",)
 _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
 
 
@@ -97,13 +95,12 @@ class Trials:
         return replace(tried, seconds=time.perf_counter() - start)
 
     def _fitted(self, codec: Codec) -> Codec:
-        """Without a warning of few rows for many centroids: what that does is measured."""
+        """The codec fitted, or the result taken from one already fitted where it is the same."""
         for tried in self._tried.values():
             like = None if tried.codec is None else codec.fit_like(tried.codec)
             if like is not None:
                 return like
-        known = signature(codec.fit).parameters
-        return codec.fit(self._trained, seed=self._seed, **{name: 1 for name in _UNWARNED if name in known})
+        return codec.fit_quietly(self._trained, seed=self._seed)
 
     def held_out(self, tried: Tried) -> HeldOut | None:
         """What is known of a codec on rows that it has not seen, as files keep it."""

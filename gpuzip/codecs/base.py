@@ -150,6 +150,25 @@ class Codec(ABC, Generic[Fitted]):
     def fit(self, x: Matrix, *, seed: int = 0) -> Self:
         """A fitted codec of the same settings."""
 
+    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> Self:
+        """`fit` without a warning that x has few rows.
+
+        For callers that encode the same rows, or that measure what few rows do.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on.
+        seed : int, default 0
+            Seed of all random draws.
+
+        Returns
+        -------
+        Codec
+            A fitted copy.
+        """
+        return self.fit(x, seed=seed)
+
     def fit_like(self, other: Codec) -> Self | None:
         """What `fit` gives on the rows and with the seed of `other`, where that tells it; None where not."""
         return None

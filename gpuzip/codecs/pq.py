@@ -177,6 +177,9 @@ class ProductQuantizer(Quantizer[Codebook]):
         codebook = Codebook(rounded(found.centroids), rows.d, seed)
         return replace(self, m=m, fitted=codebook, rotation=rotation)
 
+    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> ProductQuantizer:
+        return self.fit(x, seed=seed, min_points_per_centroid=1)
+
     def _encode(self, x: Tensor) -> Tensor:
         return encode(_padded(x, len(self.centroids)), self.centroids)
 

@@ -189,6 +189,9 @@ class ResidualQuantizer(Quantizer[Codebooks]):
             self, fitted=Codebooks(rounded(found.flatten(0, 1)).view_as(found), seed), rotation=rotation
         )
 
+    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> ResidualQuantizer:
+        return self.fit(x, seed=seed, min_points_per_centroid=1)
+
     def _encode(self, x: Tensor) -> Tensor:
         fitted = self.learned("encode")
         return pack_bits(nearest_sums(x, fitted.codebooks, fitted.cross, self.beam), self.nbits)

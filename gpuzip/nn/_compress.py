@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs import Codec, LloydMaxQuantizer, ProductQuantizer
+from gpuzip.codecs import Codec, LloydMaxQuantizer
 from gpuzip.errors import GpuzipError
 
 
@@ -27,17 +27,11 @@ def compressed(
     if not (codec is None or isinstance(codec, Codec)):
         raise GpuzipError(f"{who}: codec must be a codec such as LloydMaxQuantizer(4); got {codec!r}.")
     codec = LloydMaxQuantizer(bits) if codec is None else codec
-    fitted = codec if codec.is_fitted else _fitted(codec, weight)
+    fitted = codec if codec.is_fitted else codec.fit_quietly(weight)
     if isinstance(weight, Tensor):
         fitted = fitted.to(weight.device)
     table, codes = fitted.as_table(fitted.encode(weight).data)
     return codes.to(device), table.codebook.to(device, dtype or rows.dtype, copy=True)
-
-
-def _fitted(codec: Codec, weight: Matrix) -> Codec:
-    if isinstance(codec, ProductQuantizer):
-        return codec.fit(weight, min_points_per_centroid=1)  # it serves these rows alone
-    return codec.fit(weight)
 
 
 def row_of(weight: Matrix, index: int) -> Tensor:
