@@ -112,11 +112,11 @@ def _of_codes(codes: Codes, row: int, k: int, metric: str) -> tuple[list[int], l
 
 
 def _of_rows(x: Tensor, row: int, k: int, metric: str) -> tuple[list[int], list[float]]:
-    keys = rescore(x[row : row + 1], x, torch.arange(len(x), device=x.device)[None], metric)
-    best, ids = (found[0] for found in topk(keys, min(k, len(x))))
+    scores = rescore(x[row : row + 1], x, torch.arange(len(x), device=x.device)[None], metric)
+    best, ids = (found[0] for found in topk(scores, min(k, len(x))))
     sign = -1.0 if metric == "l2" else 1.0
-    scores = (sign * best + 0.0).tolist()
-    return _item_first(row, float(sign * keys[0, row] + 0.0), ids.tolist(), scores, k)
+    best_scores = (sign * best + 0.0).tolist()
+    return _item_first(row, float(sign * scores[0, row] + 0.0), ids.tolist(), best_scores, k)
 
 
 def _item_first(

@@ -58,17 +58,17 @@ class Rows:
         self._x = x.detach() if isinstance(x, Tensor) else x
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
-        self._turn: Callable[[Tensor], Tensor] | None = None
+        self._rotate: Callable[[Tensor], Tensor] | None = None
         self._is_checked = False
 
-    def turned(self, turn: Callable[[Tensor], Tensor], d: int) -> Rows:
-        """The same rows, rotated by `turn`, (n, D) -> (n, d) float32, as they are read."""
+    def rotated(self, rotate: Callable[[Tensor], Tensor], d: int) -> Rows:
+        """The same rows, rotated by `rotate`, (n, D) -> (n, d) float32, as they are read."""
         rows = copy.copy(self)
-        rows._turn, rows.d = turn, d
+        rows._rotate, rows.d = rotate, d
         return rows
 
-    def _given(self, block: Tensor) -> Tensor:
-        return block if self._turn is None else self._turn(block)
+    def _rotated(self, block: Tensor) -> Tensor:
+        return block if self._rotate is None else self._rotate(block)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(first row, block) over all rows, at most BLOCK_BYTES each: float32, or 16-bit floats as given."""
@@ -80,7 +80,7 @@ class Rows:
             waiting.append((part, _is_sound(block), ids))
             if not is_gpu(self.device):
                 self._check(*waiting.pop())
-            yield start, self._given(block)
+            yield start, self._rotated(block)
         for check in waiting:
             self._check(*check)
 
@@ -112,7 +112,7 @@ class Rows:
         x = _readable(part)
         if not self._is_checked and not is_capturing(self.device):
             self._check(part, _is_sound(x), ids)
-        return self._given(x)
+        return self._rotated(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
         """sound: one flag for all rows; only if it is False, the row at fault is searched for."""

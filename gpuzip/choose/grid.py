@@ -44,9 +44,9 @@ def families(
         "Binary": [Candidate("Binary", code_bytes(d, 1), 8 * d + 4)],
         "SQ": [Candidate(f"SQ{b}", code_bytes(d, b), 8 * d) for b in (4, 6, 8)],
         "SQfp16": [Candidate("SQfp16", 2 * d, 4)],
-        "Balanced, PQ": _product(d, min(8, most), turned=True),
-        "PCA, MixedLloydMax": _mixed(d, limit, turned=True),
-        "MixedLloydMax": _mixed(d, limit, turned=False),
+        "Balanced, PQ": _product(d, min(8, most), rotated=True),
+        "PCA, MixedLloydMax": _mixed(d, limit, rotated=True),
+        "MixedLloydMax": _mixed(d, limit, rotated=False),
         "HR, LloydMax": [
             Candidate(f"HR,LloydMax{b}", code_bytes(d, b), 4 * d + (4 << b)) for b in range(1, 9)
         ],
@@ -54,15 +54,15 @@ def families(
             Candidate(f"HR,RaBitQ{b}", b * code_bytes(d, 1) + (6 if b == 1 else 10), 8 * d)
             for b in range(1, 9)
         ],
-        "PQ": _product(d, min(8, most), turned=False),
-        "Balanced, PQ x4": _product(d, min(4, most), turned=True),
-        "PQ x4": _product(d, min(4, most), turned=False),
+        "PQ": _product(d, min(8, most), rotated=False),
+        "Balanced, PQ x4": _product(d, min(4, most), rotated=True),
+        "PQ x4": _product(d, min(4, most), rotated=False),
         "PRQ": _residual(n, d) if most >= 8 else [],
     }
     return {name: family for name, family in found.items() if family}
 
 
-def _product(d: int, nbits: int, turned: bool) -> list[Candidate]:
+def _product(d: int, nbits: int, rotated: bool) -> list[Candidate]:
     """Sub-spaces of 32, 31, ... dimensions, of nbits, and of 2, 3 and 4 of fewer, which lie between.
 
     A rotation leaves out the least directions, fewer than a sub-space has, so that sub-spaces are full.
@@ -72,10 +72,10 @@ def _product(d: int, nbits: int, turned: bool) -> list[Candidate]:
         for S in widths if bits > 0 else ():
             m, dims = d // S, d // S * S
             size = code_bytes(m, bits)
-            if m and (dims == d or turned) and size not in found:
-                turn = f"Balanced{m}_{dims}," if dims < d else f"Balanced{m},"
-                state = 2 * (dims << bits) + (2 * d * dims if turned else 0)
-                found[size] = Candidate(f"{turn * turned}PQ{m}x{bits}", size, state)
+            if m and (dims == d or rotated) and size not in found:
+                rotation = f"Balanced{m}_{dims}," if dims < d else f"Balanced{m},"
+                state = 2 * (dims << bits) + (2 * d * dims if rotated else 0)
+                found[size] = Candidate(f"{rotation * rotated}PQ{m}x{bits}", size, state)
     return [found[size] for size in sorted(found)]
 
 
@@ -86,15 +86,15 @@ def _residual(n: int, d: int) -> list[Candidate]:
     return [candidate for candidate in found if 10 * candidate.state <= n * candidate.code_size]
 
 
-def _mixed(d: int, limit: Limit, turned: bool) -> list[Candidate]:
+def _mixed(d: int, limit: Limit, rotated: bool) -> list[Candidate]:
     """Codecs of 1 byte per row, then of a sixteenth more each time; and one that fills the limit."""
-    state = 9 * d + 1112 + (2 * d * d if turned else 0)
+    state = 9 * d + 1112 + (2 * d * d if rotated else 0)
     sizes = [1]
     while sizes[-1] < d:
         sizes.append(max(sizes[-1] + 1, round(sizes[-1] * _STEP)))
     sizes = sorted({*sizes, min(d, max(1, limit(state) or 1))})
     bits = [min(8.0, math.ceil(8e4 * size / d) / 1e4) for size in sizes]  # floor(d * bits / 8) is the size
     return [
-        Candidate(f"{'PCA,' * turned}MixedLloydMax{b:g}", min(size, d), state)
+        Candidate(f"{'PCA,' * rotated}MixedLloydMax{b:g}", min(size, d), state)
         for b, size in zip(bits, sizes, strict=True)
     ]

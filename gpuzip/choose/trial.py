@@ -17,14 +17,13 @@ from gpuzip.choose.target import Target
 from gpuzip.codecs import Codec, from_spec
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
-from gpuzip.ops import topk
+from gpuzip.search.blocks import nearest
 
 #: Fewer rows can't be held out with any left to learn from.
 FEWEST = 100
 
 _HELD_OUT = 4000  # rows
 _TRAINED = 131_072  # rows that codecs are fitted on and searched among, where there are more
-_BLOCK = 4096  # rows that true neighbours are looked for among at a time
 _QUERIES = 256  # compared at a time
 _MULTIPLIER = 4  # candidates for each of the k that are rescored
 _DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
@@ -151,31 +150,3 @@ def _sure(shares: Tensor) -> float:
     """The least mean that is likely, as if one more query had found nothing."""
     shares = torch.nn.functional.pad(shares, (0, 1))
     return float(shares.mean() - _DOUBT * shares.std() / len(shares) ** 0.5)
-
-
-def nearest(
-    blocks: Iterable[tuple[int, Tensor]], queries: Tensor, k: int, metric: str, mask: Tensor | None = None
-) -> Tensor:
-    """(Q, k) ids of the rows nearest to queries (Q, D), of those that a mask (N,) allows.
-
-    blocks: first id and rows, (n, D) float, of consecutive blocks.
-    """
-    keys = queries.new_full((len(queries), k), float("-inf"))
-    ids = torch.zeros((len(queries), k), dtype=torch.int64, device=queries.device)
-    for start, block in blocks:
-        for first, part in zip(range(start, start + len(block), _BLOCK), block.split(_BLOCK), strict=True):
-            among = _keys(queries, part.to(queries.device).float(), metric)
-            if mask is not None:
-                among[:, ~mask[first : first + len(part)]] = float("-inf")
-            own = torch.arange(first, first + len(part), device=ids.device).expand(len(queries), -1)
-            keys, at = topk(torch.cat([keys, among], 1), k)
-            ids = torch.cat([ids, own], 1).gather(1, at)
-    return ids
-
-
-def _keys(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
-    """(Q, n), the greater the nearer."""
-    if metric == "cosine":
-        rows = torch.nn.functional.normalize(rows)
-    products = queries @ rows.T
-    return products if metric != "l2" else 2 * products - rows.square().sum(1)

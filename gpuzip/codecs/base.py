@@ -68,7 +68,7 @@ class LookupTable:
     share: int
 
 
-class Turned(NamedTuple):
+class Rotated(NamedTuple):
     """Rows to fit on, and the rotation that they went through."""
 
     rows: Rows
@@ -87,7 +87,7 @@ class Codec(ABC, Generic[Fitted]):
     file_quality: of the rows of the file that it was read from, or None.
 
     A subclass implements `fit` and the names that begin with an underscore. `fit` reads its rows through
-    `turned`; all that the others see is rotated rows of `width` columns.
+    `rotated`; all that the others see is rotated rows of `width` columns.
     """
 
     id: ClassVar[str]
@@ -226,20 +226,20 @@ class Codec(ABC, Generic[Fitted]):
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The codec that gave this config and state. Raises FormatError when they don't fit together."""
 
-    def turned(self, x: Matrix | Rows, seed: int, m: int | None = None, K: int = 256) -> Turned:
+    def rotated(self, x: Matrix | Rows, seed: int, m: int | None = None, K: int = 256) -> Rotated:
         """Rows to fit on, rotated, and the fitted rotation. m, K: sub-spaces and centroids it is to serve."""
         rows = x if isinstance(x, Rows) else Rows(f"{type(self).__name__}.fit", x)
-        if self._turn is None:
-            return Turned(rows, None)
-        rotation = self._turn.fit_rows(rows, seed, m, K)
-        return Turned(rows.turned(rotation.apply, rotation.width), rotation)
+        if self._rotation is None:
+            return Rotated(rows, None)
+        rotation = self._rotation.fit_rows(rows, seed, m, K)
+        return Rotated(rows.rotated(rotation.apply, rotation.width), rotation)
 
     def _width_of(self, rows: Rows) -> int:
         """Columns that the rotation will leave of rows."""
-        return rows.d if self._turn is None else self._turn.kept(rows.d)
+        return rows.d if self._rotation is None else self._rotation.kept(rows.d)
 
     @property
-    def _turn(self) -> Rotation | None:
+    def _rotation(self) -> Rotation | None:
         """The rotation, which is fitted where the codec is."""
         assert not isinstance(self.rotation, str)
         return self.rotation
@@ -248,22 +248,22 @@ class Codec(ABC, Generic[Fitted]):
     def d(self) -> int:
         """Columns of the rows it was fitted on."""
         width = self.width  # raises for a codec that is not fitted
-        return width if self._turn is None else self._turn.d
+        return width if self._rotation is None else self._rotation.d
 
     def encode_block(self, x: Tensor) -> Tensor:
         """(n, d) float32, float16 or bfloat16 -> (n, code_size) uint8."""
-        return self._encode(x if self._turn is None else self._turn.apply(x))
+        return self._encode(x if self._rotation is None else self._rotation.apply(x))
 
     def decode_block(self, data: Tensor) -> Tensor:
         """(n, code_size) uint8 -> (n, d) float32."""
-        return self._turned_back(self._decode(data))
+        return self._rotated_back(self._decode(data))
 
     def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, d) float32."""
-        return self._turned_back(self._decode_rows(data, ids))
+        return self._rotated_back(self._decode_rows(data, ids))
 
-    def _turned_back(self, rows: Tensor) -> Tensor:
-        return rows if self._turn is None else self._turn.reverse_transform(rows)
+    def _rotated_back(self, rows: Tensor) -> Tensor:
+        return rows if self._rotation is None else self._rotation.reverse_transform(rows)
 
     def as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
@@ -282,23 +282,25 @@ class Codec(ABC, Generic[Fitted]):
 
         mask: (N,) bool or None; the score of a row where it is False is -inf.
         """
-        if self._turn is None or queries.dtype == torch.uint8:  # codes already
+        if self._rotation is None or queries.dtype == torch.uint8:  # codes already
             return self._scorer(packed, queries, metric, mask)
-        turned = self._turn.apply(queries) if metric == "hamming" else self._turn.turned(queries)
-        scorer = self._scorer(packed, turned, metric, mask)
-        return scorer if self.width == self.d else of_projected(scorer, queries, turned, metric)
+        rotated = (
+            self._rotation.apply(queries) if metric == "hamming" else self._rotation.rotate_queries(queries)
+        )
+        scorer = self._scorer(packed, rotated, metric, mask)
+        return scorer if self.width == self.d else of_projected(scorer, queries, rotated, metric)
 
     def config(self) -> dict[str, Any]:
         """Settings as JSON; with `state` it is all there is to a codec."""
         config = self._config()
-        if self._turn is not None:
-            config[_ROTATION] = self._turn.config()
+        if self._rotation is not None:
+            config[_ROTATION] = self._rotation.config()
         return config if self.held_out is None else config | {_HELD_OUT: self.held_out.to_json()}
 
     def state(self) -> dict[str, Tensor]:
         """Fitted tensors, as they are stored."""
-        turn = {} if self._turn is None else self._turn.state()
-        return self._state() | {f"{_ROTATION}.{name}": tensor for name, tensor in turn.items()}
+        of_rotation = {} if self._rotation is None else self._rotation.state()
+        return self._state() | {f"{_ROTATION}.{name}": tensor for name, tensor in of_rotation.items()}
 
     @classmethod
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
@@ -311,12 +313,14 @@ class Codec(ABC, Generic[Fitted]):
         except (GpuzipError, TypeError) as error:
             raise FormatError(f"{cls.id}: its settings are not those of a {cls.__name__}: {error}") from error
         held_out = HeldOut.of_json(config[_HELD_OUT]) if _HELD_OUT in config else None
-        turn = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
+        of_rotation = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
         if _ROTATION not in config:
-            if turn:
-                raise FormatError(f"{cls.id}: tensors {sorted(turn)} come without settings of a rotation.")
+            if of_rotation:
+                raise FormatError(
+                    f"{cls.id}: tensors {sorted(of_rotation)} come without settings of a rotation."
+                )
             return replace(codec, rotation=None).stamped(held_out)
-        rotation = Rotation.restore(config[_ROTATION], turn, codec.device)
+        rotation = Rotation.restore(config[_ROTATION], of_rotation, codec.device)
         if rotation.width != codec.width:
             raise FormatError(f"{cls.id}: {codec.width} columns, its rotation gives {rotation.width}.")
         return replace(codec, rotation=rotation).stamped(held_out)
@@ -373,7 +377,7 @@ class Codec(ABC, Generic[Fitted]):
 
     def check_unrotated(self, who: str) -> None:
         """Raise GpuzipError, in the name of the caller `who`, if the codec has a rotation."""
-        if self._turn is not None:
+        if self._rotation is not None:
             raise GpuzipError(
                 f"{who}: this {type(self).__name__} rotates rows, so that its codes stand for no values of "
                 "theirs. Use one without rotation."

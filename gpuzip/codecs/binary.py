@@ -116,7 +116,7 @@ class BinaryQuantizer(Quantizer[Halves]):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
-        rows, rotation = self.turned(rows, seed)
+        rows, rotation = self.rotated(rows, seed)
         threshold = self._threshold(rows, seed)
         if self.levels == "sign":
             levels = torch.tensor([[-1.0], [1.0]], device=rows.device).expand(2, rows.d).contiguous()

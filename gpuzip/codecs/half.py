@@ -85,7 +85,7 @@ class HalfQuantizer(Quantizer[Limit]):
             A fitted copy.
         """
         who = "HalfQuantizer.fit"
-        rows, rotation = self.turned(Rows(who, x), whole(who, "seed", seed, 0))
+        rows, rotation = self.rotated(Rows(who, x), whole(who, "seed", seed, 0))
         largest = torch.tensor([torch.finfo(_DTYPES[self.dtype]).max], device=rows.device)
         return replace(self, fitted=Limit(largest, rows.d), rotation=rotation)
 

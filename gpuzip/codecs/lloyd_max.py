@@ -166,7 +166,7 @@ class LloydMaxQuantizer(Quantizer[Levels]):
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         K, width = 1 << self.bits, self._width_of(rows)
         parts = self._parts(who, width)
-        rows, rotation = self.turned(rows, seed, width // self.block_len, K)
+        rows, rotation = self.rotated(rows, seed, width // self.block_len, K)
         limit = (
             _VALUES if self.block_len == 1 else min(_VALUES, K * _BLOCKS_PER_LEVEL * parts * self.block_len)
         )

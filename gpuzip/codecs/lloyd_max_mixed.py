@@ -132,7 +132,7 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
-        rows, rotation = self.turned(rows, seed)
+        rows, rotation = self.rotated(rows, seed)
         sample = rows.sample(max(1, _VALUES // rows.d), seed).float()
         offset = sample.mean(0, dtype=torch.float64).float()
         sample = sample - offset

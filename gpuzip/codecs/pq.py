@@ -150,7 +150,7 @@ class ProductQuantizer(Quantizer[Codebook]):
         max_points_per_centroid = whole(who, "max_points_per_centroid", max_points_per_centroid)
         _check_training_set(rows.n, K, self.nbits)
         m = default_m(self._width_of(rows)) if self.m is None else self.m
-        rows, rotation = self.turned(rows, seed, m, K)
+        rows, rotation = self.rotated(rows, seed, m, K)
         if rows.d % m and not self.pad:
             raise GpuzipError(
                 f"{who}: m={m} does not divide d={rows.d}; nearest that do: "

@@ -148,11 +148,11 @@ class RaBitQuantizer(Quantizer[Mean]):
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
-        turned, rotation = self.turned(rows, seed)
+        rotated, rotation = self.rotated(rows, seed)
         if rotation is not None and rotation.kind in _UNEVEN:
             rotation = rotation.mixed(seed)
-            turned = rows.turned(rotation.apply, rotation.width)
-        mean = Mean(turned.sample(_SAMPLE, seed).double().mean(0).float())
+            rotated = rows.rotated(rotation.apply, rotation.width)
+        mean = Mean(rotated.sample(_SAMPLE, seed).double().mean(0).float())
         return replace(self, fitted=mean, rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
                 f"{who}: nbits={self.nbits} needs at least {K} training rows, got {rows.n}. "
                 f"Use nbits<={max(1, rows.n.bit_length() - 1)}, or more rows."
             )
-        rows, rotation = self.turned(rows, seed, self.nsplits, K)
+        rows, rotation = self.rotated(rows, seed, self.nsplits, K)
         if rows.d % self.nsplits:
             raise GpuzipError(
                 f"{who}: nsplits={self.nsplits} does not divide d={rows.d}; nearest that do: "

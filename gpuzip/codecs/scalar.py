@@ -150,7 +150,7 @@ class ScalarQuantizer(Quantizer[Steps]):
         """
         who = "ScalarQuantizer.fit"
         seed = whole(who, "seed", seed, 0)
-        rows, rotation = self.turned(Rows(who, x), seed)
+        rows, rotation = self.rotated(Rows(who, x), seed)
         low, high = find_range(who, rows, self.range, self.per, self.bits, self.tail, seed)
         if self.symmetric:
             high = torch.maximum(low.abs(), high.abs())

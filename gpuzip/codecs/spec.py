@@ -36,10 +36,10 @@ def spec_of(codec: Any) -> str:
         raise GpuzipError(f"{type(codec).__name__}.spec: its settings are no text: {error}") from error
     parts = [_written(codec, settings | _without(codec, rotation is None))]
     if isinstance(rotation, Rotation):
-        turn = _settings(rotation)
+        of_rotation = _settings(rotation)
         if rotation.kind in OF_SUBSPACES:
-            turn["m"] = turn["m"] or settings.get("m")
-        parts = [_written(rotation, turn), *_UNIT[:1] * rotation.normalize, *parts]
+            of_rotation["m"] = of_rotation["m"] or settings.get("m")
+        parts = [_written(rotation, of_rotation), *_UNIT[:1] * rotation.normalize, *parts]
     return ",".join(parts)
 
 
@@ -47,20 +47,20 @@ def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
     """The codec, not fitted, that text stands for. Raises GpuzipError for text that no codec has."""
     if not isinstance(text, str):
         raise GpuzipError(f"from_spec: text must be a str such as 'OPQ48,PQ48x8'; got {text!r}.")
-    *turns, last = _COMMA.split(text)
+    *rotations, last = _COMMA.split(text)
     codec, settings = _read(text, last, "codec", list(codecs))
-    if settings.get("rotation") is not None or ("rotation" in settings and turns):
+    if settings.get("rotation") is not None or ("rotation" in settings and rotations):
         raise GpuzipError(
             f"from_spec: {text!r} has a setting rotation. Write it before the codec, as in 'RR,SQ8'."
         )
-    if not turns:
+    if not rotations:
         return codec(**settings)  # type: ignore[no-any-return]
-    _, turn = _read(text, turns[0], "rotation", [Rotation])
-    if turns[1:] and (len(turns) > 2 or turns[1].strip() not in _UNIT):
+    _, of_rotation = _read(text, rotations[0], "rotation", [Rotation])
+    if rotations[1:] and (len(rotations) > 2 or rotations[1].strip() not in _UNIT):
         raise GpuzipError(
-            f"from_spec: {','.join(turns[1:])!r} in {text!r} follows a rotation; {_UNIT[0]} can, and a codec."
+            f"from_spec: {','.join(rotations[1:])!r} in {text!r} follows a rotation; {_UNIT[0]} can, and a codec."
         )
-    rotation = Rotation(**turn, normalize=len(turns) > 1)
+    rotation = Rotation(**of_rotation, normalize=len(rotations) > 1)
     if rotation.m == settings.get("m"):
         rotation = replace(rotation, m=None)  # the codec's own
     return codec(**settings, rotation=rotation)  # type: ignore[no-any-return]
@@ -110,7 +110,7 @@ def _read(text: str, part: str, what: str, kinds: Sequence[Any]) -> tuple[Any, d
 
 
 def _pattern(word: str) -> re.Pattern[str]:
-    pieces = enumerate(_SLOT.split(word))  # text and names in turn
+    pieces = enumerate(_SLOT.split(word))  # text and names by turns
     return re.compile("".join(f"(?P<{p}>{_NUMBER})" if i % 2 else re.escape(p) for i, p in pieces))
 
 

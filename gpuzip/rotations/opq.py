@@ -25,21 +25,21 @@ def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> T
     if K == 1:  # a single row
         return matrix
     pad = -dims % m
-    turned = _turned(x, matrix, pad)
-    centroids = kmeans(turned, m, K, seed=seed, n_iter=_FIRST_ITERATIONS).centroids
+    rotated = _rotated(x, matrix, pad)
+    centroids = kmeans(rotated, m, K, seed=seed, n_iter=_FIRST_ITERATIONS).centroids
     for i in range(n_iter):
-        labels = assign(turned, centroids)
-        matrix = _nearest_turn(x, labels, centroids, dims)
-        turned = _turned(x, matrix, pad)
-        centroids = centroid_update(*centroid_sums(turned, labels, K), _SPLIT_SEED + i)
+        labels = assign(rotated, centroids)
+        matrix = _nearest_rotation(x, labels, centroids, dims)
+        rotated = _rotated(x, matrix, pad)
+        centroids = centroid_update(*centroid_sums(rotated, labels, K), _SPLIT_SEED + i)
     return matrix
 
 
-def _turned(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
+def _rotated(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
     return torch.nn.functional.pad(x @ matrix.T.float(), (0, pad))
 
 
-def _nearest_turn(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
+def _nearest_rotation(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
     """The orthonormal (dims, D) matrix that brings x nearest to what its labels stand for."""
     every, product = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
     for part, codes in zip(x.split(_BLOCK), labels.split(_BLOCK), strict=True):

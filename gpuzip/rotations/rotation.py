@@ -26,7 +26,7 @@ _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class Fitted:
     """What `fit` learns. matrix: (dims, d) float32, orthonormal rows; stored: what a file has of it."""
 
     matrix: Tensor
@@ -92,7 +92,7 @@ class Rotation:
     m: int | None = None
     normalize: bool = False
     n_iter: int = 8
-    fitted: Turn | None = field(default=None, repr=False)
+    fitted: Fitted | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -175,7 +175,7 @@ class Rotation:
             raise GpuzipError(f"{who}: m={m} sub-spaces of {dims} columns. Use m={dims} or fewer.")
         stored = self._learned(rows, dims, m or 1, K, seed)
         stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
-        return replace(self, fitted=Turn(_matrix(self.kind, stored, dims, d, rows.device), stored))
+        return replace(self, fitted=Fitted(_matrix(self.kind, stored, dims, d, rows.device), stored))
 
     def _learned(self, rows: Rows, dims: int, m: int, K: int, seed: int) -> dict[str, Tensor]:
         if self.kind == "truncate":
@@ -207,14 +207,14 @@ class Rotation:
         """
         matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
         stored, device = {"matrix": matrix.half().to(self.matrix.device)}, self.matrix.device
-        return replace(self, fitted=Turn(_matrix(self.kind, stored, self.width, self.d, device), stored))
+        return replace(self, fitted=Fitted(_matrix(self.kind, stored, self.width, self.d, device), stored))
 
     def apply(self, x: Tensor) -> Tensor:
         """(N, d) float -> (N, width) float32."""
         y = product(x, self.matrix.T)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
-    def turned(self, x: Tensor) -> Tensor:
+    def rotate_queries(self, x: Tensor) -> Tensor:
         """`apply` without normalizing: of queries, whose length does not matter to an order."""
         return product(x, self.matrix.T, _QUERIES)
 
@@ -247,7 +247,7 @@ class Rotation:
                 f"rotation: tensors {shapes} do not fit {rotation.kind!r}, dims={dims!r}, d={d!r}."
             )
         state = {name: tensor.to(device) for name, tensor in state.items()}
-        return replace(rotation, fitted=Turn(_matrix(rotation.kind, state, dims, d, device), state))
+        return replace(rotation, fitted=Fitted(_matrix(rotation.kind, state, dims, d, device), state))
 
 
 def _codewords(K: int, N: int) -> int:

@@ -16,7 +16,7 @@ from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
 
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # per block, at most
 _STEP = 1024  # a block is a multiple of this, which every group size divides
-_KEYS = 1 << 26  # of a block on a GPU: 256 MB
+_SCORES = 1 << 26  # of a block on a GPU: 256 MB
 
 
 class FloatScorer:
@@ -39,7 +39,7 @@ class FloatScorer:
         best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
         step = _ROWS[kind(self._store.device)]
         if is_gpu(self._store.device):
-            step = min(step, max(1, _KEYS // (_STEP * max(1, self.Q))) * _STEP)
+            step = min(step, max(1, _SCORES // (_STEP * max(1, self.Q))) * _STEP)
 
         def one_block(start: int, stop: int) -> None:
             best[:, start // group : -(-stop // group)] = max_of_groups(self._scores(start, stop), group)

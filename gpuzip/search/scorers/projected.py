@@ -41,14 +41,14 @@ class ProjectedScorer:
         return scores.masked_fill_(forbidden, float("-inf"))
 
 
-def of_projected(scorer: Scorer, queries: Tensor, turned: Tensor, metric: str) -> Scorer:
+def of_projected(scorer: Scorer, queries: Tensor, rotated: Tensor, metric: str) -> Scorer:
     """Scores for (Q, D) queries from a scorer for (Q, width) projected ones.
 
     With y a row's code, x = R'y: q.x = Rq.y and |x| = |y|; |q - x|^2 = |Rq - y|^2 + |q|^2 - |Rq|^2.
     """
     if metric not in ("l2", "cosine"):
         return scorer
-    whole, part = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (queries, turned))
+    whole, part = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (queries, rotated))
     if metric == "cosine":
         return ProjectedScorer(scorer, part * inverse(whole), torch.zeros_like(whole))
     left_out = (whole.double().square() - part.double().square()).clamp(min=0).float()
