@@ -58,7 +58,8 @@ def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
     _, of_rotation = _read(text, rotations[0], "rotation", [Rotation])
     if rotations[1:] and (len(rotations) > 2 or rotations[1].strip() not in _UNIT):
         raise GpuzipError(
-            f"from_spec: {','.join(rotations[1:])!r} in {text!r} follows a rotation; {_UNIT[0]} can, and a codec."
+            f"from_spec: only {_UNIT[0]} and a codec may follow a rotation; got {','.join(rotations[1:])!r} "
+            f"in {text!r}."
         )
     rotation = Rotation(**of_rotation, normalize=len(rotations) > 1)
     if rotation.m == settings.get("m"):

@@ -1,4 +1,4 @@
-"""Exact nearest rows of a matrix that is read or decoded block by block, so that it is never whole in memory."""
+"""Exact nearest rows of a matrix that comes in blocks, so that it need not fit in memory."""
 
 from __future__ import annotations
 
