@@ -192,7 +192,7 @@ def test_finite_values_beyond_float32_are_not_called_infinite(codec, codes):
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_rows_train_nothing(n: int):
-    check_refused(lambda: gpuzip.compress(randn(n)), f"x has {n} rows, nbits=4 needs at least 16")
+    check_refused(lambda: gpuzip.compress(randn(n)), f"x must have at least 16 rows for nbits=4; got {n}")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_fewer_rows_than_centroids_are_told_what_they_can_train(n: int, nbits: i
     pq = gpuzip.ProductQuantizer(m=M, nbits=nbits)
     check_refused(
         lambda: pq.fit(randn(n)),
-        f"nbits={nbits} needs at least {1 << nbits} training rows, got {n}.*<={most}",
+        f"x must have at least {1 << nbits} rows for nbits={nbits}; got {n}.*<={most}",
     )
     with pytest.warns(UserWarning, match="recommended"):
         assert gpuzip.ProductQuantizer(m=M, nbits=most).fit(randn(n)).is_fitted
@@ -214,7 +214,7 @@ def test_fewer_rows_than_centroids_are_told_what_they_can_train(n: int, nbits: i
 )
 def test_an_m_that_does_not_divide_is_told_which_do(x: Tensor, m: int, near: str):
     for call in (gpuzip.compress, gpuzip.quantize, partial(gpuzip.save, path="never-written.ezip")):
-        check_refused(partial(call, x, m=m), f"m={m} does not divide d=32; .* do: {near}.*pad=True")
+        check_refused(partial(call, x, m=m), f"m must divide d=32; got {m}. Use m={near}.*pad=True")
 
 
 @pytest.mark.parametrize("m", [0, -1, 2.0, 2.5, "8", True, [8], torch.tensor(8.0)], ids=repr)
@@ -430,7 +430,7 @@ def test_no_call_prints_or_warns(name: str, tmp_path: Path, capfd: pytest.Captur
 
 def test_a_fit_on_few_rows_gives_one_warning_whatever_m_and_n_init_are():
     pq = gpuzip.ProductQuantizer(m=32, nbits=4)
-    with pytest.warns(UserWarning, match=r"20 rows train 2\*\*4 centroids; at least 624 are") as caught:
+    with pytest.warns(UserWarning, match=r"at least 624 rows for 2\*\*4 centroids; got 20") as caught:
         pq.fit(randn(20), n_init=3)
     assert len(caught) == 1
     assert caught[0].filename == __file__

@@ -164,7 +164,7 @@ def test_padding(d, m, tmp_path):
 
 
 def test_few_rows_for_many_centroids_warn_once(real):
-    with pytest.warns(UserWarning, match=r"300 rows train 2\*\*8 centroids; at least 9984") as caught:
+    with pytest.warns(UserWarning, match=r"at least 9984 rows for 2\*\*8 centroids; got 300") as caught:
         gpuzip.ProductQuantizer(48, 8).fit(real[:300], n_iter=1)
     assert len(caught) == 1
 

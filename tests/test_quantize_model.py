@@ -191,7 +191,7 @@ def test_a_table_that_cannot_be_compressed_is_named_and_nothing_is_changed(value
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"codec": ProductQuantizer(7)}, "token: .*m=7 does not divide d=24"),
+        ({"codec": ProductQuantizer(7)}, "token: .*m must divide d=24; got 7"),
         (
             {"codec": LloydMaxQuantizer().fit(torch.ones(3, 4))},
             "token: .*must have 4 columns, as this codec was fitted on",

@@ -412,11 +412,11 @@ def test_bad_input(real):
     config, state = codes.codec._config(), codes.codec._state()
     for wrong in ({"bits": 0}, {"bits": "2"}, {"d": 383}, {"d": "x"}):
         with pytest.raises(FormatError, match="rabitq: "):
-            RaBitQuantizer._restore(config | wrong, state)
+            RaBitQuantizer.restore(config | wrong, state)
     with pytest.raises(
         FormatError, match=r"rabitq: center must be \(384,\) float32; got \(384,\) torch.float64"
     ):
-        RaBitQuantizer._restore(config, {"center": state["center"].double()})
+        RaBitQuantizer.restore(config, {"center": state["center"].double()})
 
 
 def test_a_scorer_of_some_queries_is_theirs(real, real_queries):

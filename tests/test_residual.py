@@ -184,9 +184,12 @@ def test_equal_rows_are_coded_exactly():
 
 
 def test_few_training_rows_warn_and_too_few_are_refused(real):
-    with pytest.warns(UserWarning, match=r"ResidualQuantizer\.fit: 100 rows train 2\*\*4 codewords a stage"):
+    with pytest.warns(
+        UserWarning,
+        match=r"ResidualQuantizer\.fit: x should have at least 624 rows for 2\*\*4 codewords per stage; got 100",
+    ):
         ResidualQuantizer(2, nbits=4).fit(real[:100], n_iter=1, refine=0)
-    with pytest.raises(GpuzipError, match=r"nbits=4 needs at least 16 training rows, got 15\. Use nbits<=3"):
+    with pytest.raises(GpuzipError, match=r"x must have at least 16 rows for nbits=4; got 15\. Use nbits<=3"):
         ResidualQuantizer(2, nbits=4).fit(real[:15])
 
 
@@ -288,7 +291,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 
 def test_splits_divide_the_columns(real):
-    with pytest.raises(GpuzipError, match=r"nsplits=5 does not divide d=384; nearest that do: 6, 4, 3\."):
+    with pytest.raises(GpuzipError, match=r"nsplits must divide d=384; got 5\. Use nsplits=6, 4, 3\."):
         ResidualQuantizer(2, nbits=4, nsplits=5).fit(real[:700])
 
 

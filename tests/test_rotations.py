@@ -253,13 +253,13 @@ def test_what_is_not_fitted_says_so():
 
 def test_a_rotated_codec_is_no_table(uneven):
     codec = ScalarQuantizer(rotation="pca").fit(uneven)
-    with pytest.raises(GpuzipError, match=r"ScalarQuantizer\.as_table: this ScalarQuantizer rotates rows"):
+    with pytest.raises(GpuzipError, match=r"ScalarQuantizer\.as_table: the codec must have no rotation"):
         codec.as_table(codec.encode(uneven).data)
 
 
 def test_codes_of_rotated_rows_are_not_handed_on_as_values(real):
     codes = ScalarQuantizer(rotation="pca").fit(real).encode(real)
-    with pytest.raises(GpuzipError, match="to_sentence_transformers: this ScalarQuantizer rotates rows"):
+    with pytest.raises(GpuzipError, match="to_sentence_transformers: the codec must have no rotation"):
         gpuzip.to_sentence_transformers(codes, "uint8")
     assert gpuzip.to_sentence_transformers(codes, "float32").shape == real.shape
     with pytest.raises(GpuzipError, match="to_faiss: the ScalarQuantizer rotates rows"):
@@ -305,12 +305,12 @@ def test_a_rotation_of_another_codec_is_refused(uneven):
     codec = ScalarQuantizer(rotation="pca").fit(uneven)
     other = ScalarQuantizer(rotation=Rotation("pca", dims=12)).fit(uneven)
     turn = {name: t for name, t in other.state().items() if name.startswith("rotation.")}
-    with pytest.raises(FormatError, match="24 columns, its rotation gives 12"):
+    with pytest.raises(FormatError, match="the rotation must keep 24 columns; it keeps 12"):
         ScalarQuantizer.restore(
             codec.config() | {"rotation": other.config()["rotation"]}, codec.state() | turn
         )
     bare = {name: value for name, value in codec.config().items() if name != "rotation"}
-    with pytest.raises(FormatError, match="come without settings of a rotation"):
+    with pytest.raises(FormatError, match="rotation must have settings for"):
         ScalarQuantizer.restore(bare, codec.state())
 
 

@@ -1,4 +1,4 @@
-"""What a codec must answer: rows to bytes and back, a way to score bytes, and its state."""
+"""The contract of codecs: rows to bytes and back, scores of the bytes, and the codec's state."""
 
 from __future__ import annotations
 
@@ -44,24 +44,34 @@ class Learned:
 if TYPE_CHECKING:
     Fitted = TypeVar("Fitted", bound=Learned, covariant=True, default=Any)
 else:
-    Fitted = TypeVar("Fitted", covariant=True)  # before 3.13 `typing` has no defaults
+    Fitted = TypeVar("Fitted", covariant=True)  # before Python 3.13, `typing` has no defaults
 
 
 def check_names(
     id: str, config: dict[str, Any], settings: set[str], state: dict[str, Tensor], tensors: set[str]
 ) -> None:
-    """Raises FormatError unless a file's settings and tensors have these names."""
+    """Raise FormatError unless a file's settings and tensors have these names."""
     if set(config) != settings or set(state) != tensors:
         raise FormatError(
-            f"{id}: settings {sorted(config)} with tensors {sorted(state)} are not those of a {id}."
+            f"{id}: settings must be {sorted(settings)} with tensors {sorted(tensors)}; got "
+            f"{sorted(config)} with {sorted(state)}."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """What codes are looked up in. codebook: (C, K, S), for M = C * share sub-spaces of 2**nbits = K codes.
+    """The table that codes are indices into.
 
-    Sub-space m has codebook[m // share]. A row is its sub-vectors side by side, up to its column d.
+    Attributes
+    ----------
+    codebook : (C, K, S) float32 tensor
+        K = 2**nbits entries of S values each, for M = C * share sub-spaces.
+    share : int
+        Number of neighbouring sub-spaces per codebook: sub-space m uses codebook[m // share].
+
+    Notes
+    -----
+    A decoded row is its M sub-vectors side by side, cut off after d columns.
     """
 
     codebook: Tensor
@@ -69,7 +79,7 @@ class LookupTable:
 
 
 class Rotated(NamedTuple):
-    """Rows to fit on, and the rotation that they went through."""
+    """Rotated rows to fit on, and the fitted rotation (None if the codec has none)."""
 
     rows: Rows
     rotation: Rotation | None
@@ -77,26 +87,51 @@ class Rotated(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Codec(ABC, Generic[Fitted]):
-    """The contract of codecs, which derive from `Quantizer`.
+    """Define what every codec does. Codecs derive from `Quantizer`, which adds `encode`.
 
-    A codec is frozen; `fit` returns a fitted copy and changes nothing.
+    A codec is frozen: `fit` returns a fitted copy and changes nothing.
 
-    id: the codec's name in files; never renamed, never reused.
-    rotation: what rows go through before they are coded, a `Rotation` or its kind; decoded rows come back.
-    held_out: what was measured of it on rows that it was not fitted on, or None; files keep it.
-    file_quality: of the rows of the file that it was read from, or None.
+    Parameters
+    ----------
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
 
-    A subclass implements `fit` and the names that begin with an underscore. `fit` reads its rows through
-    `rotated`; all that the others see is rotated rows of `width` columns.
+    Attributes
+    ----------
+    id : str
+        Name of the codec in files. It is never renamed and never reused.
+    held_out : HeldOut or None
+        Quality on rows that the codec was not fitted on, where that was measured. Files keep it.
+    file_quality : Quality or None
+        Quality of the file that the codec was read from.
+    metrics : tuple of str
+        Metrics that its scorer accepts.
+    scores_are_of_decoded_rows : bool
+        Whether scores are those of the decoded rows. Otherwise they estimate the scores of the source rows.
+    coarse_kinds : mapping of str to bool
+        Kinds accepted by `coarse`; True if their scores are upper bounds.
+    gather_cost, score_bytes, scorer_bytes : int
+        Cost of a single score in table look-ups; bytes per score of a scan; bytes per query of a scorer.
+        A search divides its memory by them.
+    spec_words : mapping
+        Words of `spec`; see gpuzip.codecs.spec.
+
+    Notes
+    -----
+    A subclass implements `fit`, `code_size` and the abstract methods that begin with an underscore. `fit`
+    reads its rows through `rotated`, and keeps what it learns in `fitted`. The underscored methods see
+    rotated rows of `width` columns.
     """
 
     id: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]] = METRICS  # that a scorer knows
-    gather_cost: ClassVar[int] = GATHER_COST  # of a scorer, the most there is
-    score_bytes: ClassVar[int] = 4  # of memory for each score of a scorer's `group_max`, while it runs
-    scores_are_of_decoded_rows: ClassVar[bool] = True  # else estimates of the source's, of their own
-    coarse_kinds: ClassVar[Mapping[str, bool]] = {}  # accepted by `coarse`; True if scores are upper bounds
-    spec_words: ClassVar[Words] = {}  # of `spec`
+    metrics: ClassVar[tuple[str, ...]] = METRICS
+    gather_cost: ClassVar[int] = GATHER_COST
+    score_bytes: ClassVar[int] = 4
+    scores_are_of_decoded_rows: ClassVar[bool] = True
+    coarse_kinds: ClassVar[Mapping[str, bool]] = {}
+    spec_words: ClassVar[Words] = {}
 
     fitted: Fitted | None = field(default=None, kw_only=True, repr=False)
     rotation: Rotation | str | None = field(default=None, kw_only=True)
@@ -113,7 +148,7 @@ class Codec(ABC, Generic[Fitted]):
             )
 
     def __repr__(self) -> str:
-        """As it is made; a rotation last, where one is or could have been by default."""
+        """The call that makes the codec. The rotation is shown unless it is None by default."""
         shown = {f.name: f for f in fields(self) if f.repr}
         rotation = shown.pop(_ROTATION)
         if self.rotation is not None or rotation.default is not None:
@@ -122,38 +157,79 @@ class Codec(ABC, Generic[Fitted]):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the codec can encode."""
+        """Whether `fit` made this codec, so that it can encode."""
         return self.fitted is not None
 
     def learned(self, name: str) -> Fitted:
-        """What `fit` learned, for the attribute `name`. Raises NotFittedError without it."""
+        """Return what `fit` learned.
+
+        Parameters
+        ----------
+        name : str
+            Attribute or method that needs it, for the error text.
+
+        Returns
+        -------
+        object
+            `fitted`.
+
+        Raises
+        ------
+        NotFittedError
+            If the codec is not fitted.
+        """
         self.check_fitted(f"{type(self).__name__}.{name}")
         assert self.fitted is not None
         return self.fitted
 
     @property
     def width(self) -> int:
-        """Columns of the rows that are coded: d, or what a rotation leaves of them."""
+        """Number of columns that are coded: d, or what the rotation keeps."""
         return self.learned("d").d
+
+    @property
+    def d(self) -> int:
+        """Number of columns of the rows that the codec was fitted on."""
+        width = self.width  # raises for a codec that is not fitted
+        return width if self._rotation is None else self._rotation.d
 
     @property
     @abstractmethod
     def code_size(self) -> int:
-        """Bytes a row (FAISS's name)."""
+        """Bytes per row (FAISS's name)."""
 
     @property
     def plane_sizes(self) -> tuple[int, ...]:
-        """Bytes a row of the parts that codes are kept in, so that some are scanned without the others."""
+        """Bytes per row of each plane of the codes. A scan can read one plane without the others."""
         return (self.code_size,)
+
+    @property
+    def _rotation(self) -> Rotation | None:
+        """`rotation` without the str that `__post_init__` replaces; fitted if the codec is."""
+        assert not isinstance(self.rotation, str)
+        return self.rotation
 
     @abstractmethod
     def fit(self, x: Matrix, *, seed: int = 0) -> Self:
-        """A fitted codec of the same settings."""
+        """Fit the codec to rows.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to fit on.
+        seed : int, default 0
+            Seed of all random draws.
+
+        Returns
+        -------
+        Codec
+            A fitted copy.
+        """
 
     def fit_quietly(self, x: Matrix, *, seed: int = 0) -> Self:
-        """`fit` without a warning that x has few rows.
+        """Fit without a warning that x has few rows.
 
-        For callers that encode the same rows, or that measure what few rows do.
+        For callers that encode the same rows, or that measure the result.
 
         Parameters
         ----------
@@ -170,7 +246,18 @@ class Codec(ABC, Generic[Fitted]):
         return self.fit(x, seed=seed)
 
     def fit_like(self, other: Codec) -> Self | None:
-        """What `fit` gives on the rows and with the seed of `other`, where that tells it; None where not."""
+        """Return what `fit` would give on the rows and with the seed of another codec, without those rows.
+
+        Parameters
+        ----------
+        other : Codec
+            A fitted codec.
+
+        Returns
+        -------
+        Codec or None
+            A fitted copy, or None if `fit` is needed.
+        """
         return None
 
     @abstractmethod
@@ -182,13 +269,13 @@ class Codec(ABC, Generic[Fitted]):
         """(n, code_size) uint8 -> (n, width) float32."""
 
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
-        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, width) float32."""
+        """Rows by id: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, width) float32."""
         return self._decode(data[ids])
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         raise GpuzipError(
-            f"{type(self).__name__}: its codes are not looked up in a table. Use a LloydMaxQuantizer, "
-            "ScalarQuantizer, BinaryQuantizer or ProductQuantizer."
+            f"{type(self).__name__}.as_table: the codec must decode by a look-up table; this one does not. "
+            "Use a LloydMaxQuantizer, ScalarQuantizer, BinaryQuantizer or ProductQuantizer."
         )
 
     def _norms(self, data: Tensor) -> Tensor:
@@ -201,33 +288,65 @@ class Codec(ABC, Generic[Fitted]):
         return norms
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        """Scores of every row for (Q, width) float32 queries; those of decoded rows unless overridden."""
+        """Scores of every row for (Q, width) float32 queries. By default, rows are decoded."""
         return decoded_scorer(packed, self._decode, queries, metric, mask)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
-        """The same rows with less to read, from which a search takes candidates. kind: of `coarse_kinds`."""
+        """Return smaller codes of the same rows, from which a search takes candidates.
+
+        Parameters
+        ----------
+        packed : Packed
+            The codes.
+        kind : str
+            One of `coarse_kinds`.
+
+        Returns
+        -------
+        Searched
+            The smaller codes and the codec that scores them.
+        """
         raise AssertionError(f"{kind} is none of {list(self.coarse_kinds)}")
 
     @property
     def scorer_bytes(self) -> int:
-        """Workspace that a scorer keeps for one query."""
+        """Bytes that a scorer keeps per query."""
         return 8 * self.width
 
     @abstractmethod
     def _config(self) -> dict[str, Any]:
-        """Settings as JSON; with `_state` it is all there is to a codec but its rotation."""
+        """Settings as JSON. With `_state` they restore the codec without its rotation."""
 
     @abstractmethod
     def _state(self) -> dict[str, Tensor]:
-        """Fitted tensors, as they are stored."""
+        """Fitted tensors, as files store them."""
 
     @classmethod
     @abstractmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
-        """The codec that gave this config and state. Raises FormatError when they don't fit together."""
+        """Make the codec of this config and state. Raises FormatError if they do not fit together."""
 
     def rotated(self, x: Matrix | Rows, seed: int, m: int | None = None, K: int = 256) -> Rotated:
-        """Rows to fit on, rotated, and the fitted rotation. m, K: sub-spaces and centroids it is to serve."""
+        """Fit the rotation and return the rotated rows, for `fit`.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map, or Rows
+            Rows to fit on. A matrix is checked first.
+        seed : int
+            Seed of the rotation.
+        m : int, optional
+            Number of sub-spaces of the codec.
+        K : int, default 256
+            Number of centroids per sub-space.
+
+        Returns
+        -------
+        rows : Rows
+            The rotated rows.
+        rotation : Rotation or None
+            The fitted rotation, to be kept by the fitted codec.
+        """
         rows = x if isinstance(x, Rows) else Rows(f"{type(self).__name__}.fit", x)
         if self._rotation is None:
             return Rotated(rows, None)
@@ -235,98 +354,193 @@ class Codec(ABC, Generic[Fitted]):
         return Rotated(rows.rotated(rotation.apply, rotation.width), rotation)
 
     def _width_of(self, rows: Rows) -> int:
-        """Columns that the rotation will leave of rows."""
+        """Number of columns that the rotation will keep of rows."""
         return rows.d if self._rotation is None else self._rotation.kept(rows.d)
 
-    @property
-    def _rotation(self) -> Rotation | None:
-        """The rotation, which is fitted where the codec is."""
-        assert not isinstance(self.rotation, str)
-        return self.rotation
-
-    @property
-    def d(self) -> int:
-        """Columns of the rows it was fitted on."""
-        width = self.width  # raises for a codec that is not fitted
-        return width if self._rotation is None else self._rotation.d
-
     def encode_block(self, x: Tensor) -> Tensor:
-        """(n, d) float32, float16 or bfloat16 -> (n, code_size) uint8."""
+        """Encode rows at once, without checks.
+
+        Parameters
+        ----------
+        x : (n, d) float32, float16 or bfloat16 tensor
+            Finite rows on the codec's device.
+
+        Returns
+        -------
+        (n, code_size) uint8 tensor
+            Their codes.
+        """
         return self._encode(x if self._rotation is None else self._rotation.apply(x))
 
     def decode_block(self, data: Tensor) -> Tensor:
-        """(n, code_size) uint8 -> (n, d) float32."""
+        """Decode codes at once, without checks.
+
+        Parameters
+        ----------
+        data : (n, code_size) uint8 tensor
+            Codes on the codec's device.
+
+        Returns
+        -------
+        (n, d) float32 tensor
+            The decoded rows.
+        """
         return self._rotated_back(self._decode(data))
 
     def decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
-        """The rows of ids alone: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, d) float32."""
+        """Decode some rows, without checks.
+
+        Parameters
+        ----------
+        data : (N, code_size) uint8 tensor
+            All codes.
+        ids : (R,) int64 tensor
+            Rows to decode, within [0, N).
+
+        Returns
+        -------
+        (R, d) float32 tensor
+            The decoded rows.
+        """
         return self._rotated_back(self._decode_rows(data, ids))
 
     def _rotated_back(self, rows: Tensor) -> Tensor:
         return rows if self._rotation is None else self._rotation.reverse_transform(rows)
 
     def as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
-        """The look-up that decoding is, and the codes (N, B) to look up, packed as `ops.pack_bits` does.
+        """Express decoding as a look-up in a table.
 
-        Raises GpuzipError for codecs that are none.
+        Parameters
+        ----------
+        data : (N, code_size) uint8 tensor
+            The codes.
+
+        Returns
+        -------
+        table : LookupTable
+            The codebooks.
+        codes : (N, B) uint8 tensor
+            Indices into them, packed as `ops.pack_bits` does.
+
+        Raises
+        ------
+        GpuzipError
+            If the codec does not decode by a table, or has a rotation.
         """
         self.check_unrotated(f"{type(self).__name__}.as_table")
         return self._as_table(data)
 
     def norms(self, data: Tensor) -> Tensor:
-        """(N,) float32 L2 norms of decoded rows."""
-        return self._norms(data)  # a rotation changes none
+        """Compute the norms of decoded rows.
+
+        Parameters
+        ----------
+        data : (N, code_size) uint8 tensor
+            The codes.
+
+        Returns
+        -------
+        (N,) float32 tensor
+            L2 norms.
+        """
+        return self._norms(data)  # a rotation keeps them
 
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
-        """Scores of every row for (Q, d) float32 queries; see gpuzip.search.scorer.
+        """Return a scorer of every row for these queries; see gpuzip.search.scorer.
 
-        mask: (N,) bool or None; the score of a row where it is False is -inf.
+        Parameters
+        ----------
+        packed : Packed
+            The codes.
+        queries : (Q, d) float32 tensor
+            Queries on the codes' device. For "hamming" also (Q, code_size) uint8.
+        metric : str
+            One of `metrics`.
+        mask : (N,) bool tensor, optional
+            False for rows that score -inf.
+
+        Returns
+        -------
+        Scorer
+            Scores of the N rows for the Q queries.
         """
-        if self._rotation is None or queries.dtype == torch.uint8:  # codes already
+        if self._rotation is None or queries.dtype == torch.uint8:  # queries that are codes are rotated
             return self._scorer(packed, queries, metric, mask)
-        rotated = (
-            self._rotation.apply(queries) if metric == "hamming" else self._rotation.rotate_queries(queries)
-        )
+        rotate = self._rotation.apply if metric == "hamming" else self._rotation.rotate_queries
+        rotated = rotate(queries)
         scorer = self._scorer(packed, rotated, metric, mask)
         return scorer if self.width == self.d else of_projected(scorer, queries, rotated, metric)
 
     def config(self) -> dict[str, Any]:
-        """Settings as JSON; with `state` it is all there is to a codec."""
+        """Return the settings as JSON. With `state` they restore the codec."""
         config = self._config()
         if self._rotation is not None:
             config[_ROTATION] = self._rotation.config()
         return config if self.held_out is None else config | {_HELD_OUT: self.held_out.to_json()}
 
     def state(self) -> dict[str, Tensor]:
-        """Fitted tensors, as they are stored."""
+        """Return the fitted tensors by name, as files store them."""
         of_rotation = {} if self._rotation is None else self._rotation.state()
         return self._state() | {f"{_ROTATION}.{name}": tensor for name, tensor in of_rotation.items()}
 
     @classmethod
     def restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> Self:
-        """The codec that gave this config and state. Raises FormatError when they don't fit together."""
+        """Make the codec that gave this config and state.
+
+        Parameters
+        ----------
+        config : dict
+            What `config` returned.
+        state : dict of str to tensor
+            What `state` returned.
+
+        Returns
+        -------
+        Codec
+            The fitted codec, on the device of the tensors.
+
+        Raises
+        ------
+        FormatError
+            If they do not fit together.
+        """
         own = {name: tensor for name, tensor in state.items() if not name.startswith(f"{_ROTATION}.")}
         try:
             codec = cls._restore({n: v for n, v in config.items() if n not in (_ROTATION, _HELD_OUT)}, own)
         except FormatError:
             raise
         except (GpuzipError, TypeError) as error:
-            raise FormatError(f"{cls.id}: its settings are not those of a {cls.__name__}: {error}") from error
+            raise FormatError(f"{cls.id}: settings must be those of a {cls.__name__}: {error}") from error
         held_out = HeldOut.of_json(config[_HELD_OUT]) if _HELD_OUT in config else None
         of_rotation = {n.removeprefix(f"{_ROTATION}."): t for n, t in state.items() if n not in own}
         if _ROTATION not in config:
             if of_rotation:
                 raise FormatError(
-                    f"{cls.id}: tensors {sorted(of_rotation)} come without settings of a rotation."
+                    f"{cls.id}: rotation must have settings for {sorted(of_rotation)}; got none."
                 )
             return replace(codec, rotation=None).stamped(held_out)
         rotation = Rotation.restore(config[_ROTATION], of_rotation, codec.device)
         if rotation.width != codec.width:
-            raise FormatError(f"{cls.id}: {codec.width} columns, its rotation gives {rotation.width}.")
+            raise FormatError(
+                f"{cls.id}: the rotation must keep {codec.width} columns; it keeps {rotation.width}."
+            )
         return replace(codec, rotation=rotation).stamped(held_out)
 
     def stamped(self, held_out: HeldOut | None, file_quality: Quality | None = None) -> Self:
-        """This codec with what was measured of it; `fit` gives one without."""
+        """Return a copy with measured quality. `fit` returns a codec without.
+
+        Parameters
+        ----------
+        held_out : HeldOut or None
+            Quality on rows that the codec was not fitted on.
+        file_quality : Quality, optional
+            Quality of the file that the codec was read from.
+
+        Returns
+        -------
+        Codec
+            The copy.
+        """
         codec = copy(self)
         object.__setattr__(codec, "held_out", held_out)
         object.__setattr__(codec, "file_quality", file_quality)
@@ -334,11 +548,12 @@ class Codec(ABC, Generic[Fitted]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the state as stored."""
+        """Bytes of the state, as files store it."""
         return sum(t.nbytes for t in self.state().values())
 
     @property
     def device(self) -> torch.device:
+        """Device of the state."""
         return next(iter(self.state().values())).device
 
     def to(self, device: torch.device | str) -> Self:
@@ -358,7 +573,18 @@ class Codec(ABC, Generic[Fitted]):
         return moved.stamped(self.held_out, self.file_quality)
 
     def same_as(self, other: Codec) -> bool:
-        """Whether both make the same codes: the same settings and the same state."""
+        """Return whether both codecs make the same codes: their settings and states are equal.
+
+        Parameters
+        ----------
+        other : Codec
+            Codec to compare with, on any device.
+
+        Returns
+        -------
+        bool
+            For codecs that are not fitted, whether they are one object.
+        """
         if self is other or not (self.is_fitted and other.is_fitted):
             return self is other
         mine, theirs = self.state(), other.state()
@@ -369,23 +595,48 @@ class Codec(ABC, Generic[Fitted]):
         )
 
     def check_fitted(self, who: str) -> None:
-        """Raise NotFittedError, in the name of the caller `who`, unless the codec is fitted."""
+        """Check that the codec is fitted.
+
+        Parameters
+        ----------
+        who : str
+            The caller, for the error text.
+
+        Raises
+        ------
+        NotFittedError
+            If it is not.
+        """
         if not self.is_fitted:
             raise NotFittedError(
                 f"{who}: this {type(self).__name__} is not fitted. Call .fit(x) and use what it returns."
             )
 
     def check_unrotated(self, who: str) -> None:
-        """Raise GpuzipError, in the name of the caller `who`, if the codec has a rotation."""
+        """Check that the codec has no rotation.
+
+        Parameters
+        ----------
+        who : str
+            The caller, for the error text.
+
+        Raises
+        ------
+        GpuzipError
+            If it has one.
+        """
         if self._rotation is not None:
             raise GpuzipError(
-                f"{who}: this {type(self).__name__} rotates rows, so that its codes stand for no values of "
-                "theirs. Use one without rotation."
+                f"{who}: the codec must have no rotation, so that codes stand for values of the rows; got "
+                f"{self._rotation!r}. Use a {type(self).__name__} with rotation=None."
             )
 
     @property
     def spec(self) -> str:
-        """The settings as text that `gpuzip.from_spec` reads, such as "OPQ48,PQ48x8". Raises GpuzipError."""
+        """The settings as text that `gpuzip.from_spec` reads, such as "OPQ48,PQ48x8".
+
+        Raises GpuzipError for settings that no text stands for.
+        """
         return spec_of(self)
 
     def drift(self, new_x: Matrix, x: Matrix | None = None) -> Drift:
@@ -408,10 +659,23 @@ class Codec(ABC, Generic[Fitted]):
         Raises
         ------
         GpuzipError
-            If nothing is known of the earlier loss.
+            If the earlier loss is not known.
         """
         return drift_of(self, new_x, x)
 
     @abstractmethod
     def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Any:
-        """`Codes` of rows; `Quantizer` implements it."""
+        """Compress rows; `Quantizer` implements it.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to compress.
+        progress : callable, optional
+            Called after every block with the number of rows done and the number of all rows.
+
+        Returns
+        -------
+        Codes
+            The N compressed rows.
+        """

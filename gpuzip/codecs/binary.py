@@ -1,4 +1,4 @@
-"""Binary quantization: one bit per value, searched by Hamming distance or scored by the float query."""
+"""Binary quantization: one bit per value, scored by Hamming distance or with float queries."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import adc_scan, bucketize_packed, decode
+from gpuzip.ops import bucketize_packed, decode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer
-from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 
-_SAMPLE = 65_536  # rows that medians are taken of
-_ROWS = {"cpu": 1024, "cuda": 1 << 16}  # that sums are taken over at a time
-_TILE = 1 << 19  # values compared at a time, on a CPU
+_SAMPLE = 65_536  # rows for medians
+_ROWS = {"cpu": 1024, "cuda": 1 << 16}  # per block of a sum
+_TILE = 1 << 19  # values per block on a CPU
 _THRESHOLDS = ("mean", "dim_mean", "median")
 _LEVELS = ("means", "sign")
 
 
 @dataclass(frozen=True, eq=False)
 class Halves(Learned):
-    """What `fit` learns. threshold: (1,) or (d,) float32; levels: (2, d) float32, of bit 0 and of bit 1."""
+    """What `fit` learns.
+
+    threshold: (1,) or (d,) float32. levels: (2, d) float32, the values that bits 0 and 1 decode to.
+    """
 
     threshold: Tensor
     levels: Tensor
@@ -52,7 +55,7 @@ class BinaryQuantizer(Quantizer[Halves]):
         A number (0 as in sentence-transformers); "mean" of all values; or each dimension's mean ("dim_mean")
         or median ("median").
     levels : {"means", "sign"}, default "means"
-        Decoded values: the means of the values on each side of the threshold in each dimension, or 1 and -1.
+        Decoded values: per dimension, the means of the values on each side of the threshold; or -1 and 1.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
@@ -61,9 +64,10 @@ class BinaryQuantizer(Quantizer[Halves]):
     Notes
     -----
     Bits are packed 8 to a byte, the first dimension in the highest bit, zeros after the last: the bytes of
-    numpy.packbits, sentence-transformers' "ubinary" and FAISS's binary indexes. `search` by "hamming"
-    quantizes the queries too. "cosine", "ip" and "l2" score the decoded rows with the float query, which
-    costs no bytes and finds more.
+    numpy.packbits, sentence-transformers' "ubinary" and FAISS's binary indexes.
+
+    `search` by "hamming" quantizes the queries too. "cosine", "ip" and "l2" score the decoded rows with the
+    float query, which finds more of the true neighbors for the same bytes.
 
     Examples
     --------
@@ -76,7 +80,7 @@ class BinaryQuantizer(Quantizer[Halves]):
     id = "binary"
     gather_cost = 1
     metrics = (*METRICS, "hamming")
-    score_bytes = 8  # distances, then scores
+    score_bytes = 8  # distance and score
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 
     threshold: float | str = 0.0
@@ -98,14 +102,14 @@ class BinaryQuantizer(Quantizer[Halves]):
         return -(-self.width // 8)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
-        """Find thresholds and levels: means of all rows, medians of at most 65,536.
+        """Find thresholds and levels. Means are over all rows, medians over at most 65,536.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             Rows to fit on.
         seed : int, default 0
-            Seed of the rows that are drawn and of the rotation.
+            Seed of the sample of rows and of the rotation.
 
         Returns
         -------
@@ -142,7 +146,7 @@ class BinaryQuantizer(Quantizer[Halves]):
 
     @property
     def centroids(self) -> Tensor:
-        """(B, 256, 8) float32: the eight dimensions that each byte stands for; zeros past the last."""
+        """(B, 256, 8) float32: the eight values per byte of a code; zeros after the last dimension."""
         levels = torch.nn.functional.pad(self.learned("centroids").levels, (0, -self.width % 8))
         zeros, ones = levels.view(2, -1, 1, 8)
         byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
@@ -156,8 +160,7 @@ class BinaryQuantizer(Quantizer[Halves]):
         return LookupTable(levels.T[:, :, None].contiguous(), 1), mirrored(data)
 
     def _norms(self, data: Tensor) -> Tensor:
-        squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
-        return adc_scan(data, squares[None])[0].sqrt_()
+        return norms_by_table(data, self.centroids)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
@@ -191,8 +194,8 @@ class BinaryQuantizer(Quantizer[Halves]):
         )
         if not plausible:
             raise FormatError(
-                f"binary: threshold {tuple(threshold.shape)} and levels {tuple(levels.shape)} do not fit the "
-                f"settings d={d!r}."
+                f"binary: threshold must be (1,) or (d,) float32 and levels (2, d) with d={d!r}; got "
+                f"{tuple(threshold.shape)} {threshold.dtype} and {tuple(levels.shape)} {levels.dtype}."
             )
         return cls(config["threshold"], config["levels"], fitted=Halves(threshold, levels))
 
@@ -210,19 +213,19 @@ def _packed(x: Tensor, threshold: Tensor) -> Tensor:
 
 
 def mirrored(packed: Tensor) -> Tensor:
-    """uint8 with the order of the bits in each byte reversed."""
+    """Reverse the order of the bits in each byte."""
     for width, low in ((1, 0x55), (2, 0x33), (4, 0x0F)):
         packed = ((packed & low) << width) | ((packed >> width) & low)
     return packed
 
 
 def _medians(rows: Rows, seed: int) -> Tensor:
-    """The lower of two middle values, so that at most half of the values are above."""
+    """Medians; for an even count the lower of the two middle values, so that at most half are above."""
     return rows.sample(_SAMPLE, seed).float().median(0).values
 
 
 def _means_of_sides(rows: Rows, threshold: Tensor) -> Tensor:
-    """(2, D): the mean of the values at or below the threshold and of those above; the threshold for none."""
+    """(2, D): means of the values up to the threshold and of those above; the threshold if there are none."""
     sums = torch.zeros((2, rows.d), dtype=torch.float64, device=rows.device)
     counts = torch.zeros_like(sums)
     for x in (part for _, block in rows.blocks() for part in block.split(_ROWS[block.device.type])):

@@ -1,4 +1,4 @@
-"""Storage in 16-bit floats: half the bytes of float32 and nearly all of its digits."""
+"""Storage in 16-bit floats, which take half the bytes of float32."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, eq=False)
 class Limit(Learned):
-    """The largest value of the dtype, (1,) float32, and the columns of the rows."""
+    """What `fit` learns: the largest value of the dtype, (1,) float32, and the number of columns."""
 
     largest: Tensor
     d: int
@@ -36,8 +36,8 @@ class HalfQuantizer(Quantizer[Limit]):
     Parameters
     ----------
     dtype : {"float16", "bfloat16"}, default "float16"
-        float16 has 11 bits of precision, up to 65504; bfloat16 has 8 bits and float32's range.
-        Larger values become float16's largest.
+        float16 has 11 bits of precision and values up to 65504; larger values are clamped. bfloat16 has
+        8 bits of precision and the range of float32.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
@@ -97,7 +97,7 @@ class HalfQuantizer(Quantizer[Limit]):
         return self._values(data).float()
 
     def _values(self, data: Tensor) -> Tensor:
-        """(N, 2 * D) uint8 -> (N, D) of the dtype, the same memory where it can be."""
+        """(N, 2 * D) uint8 -> (N, D) of the dtype; a view if data is contiguous."""
         return data.contiguous().view(_DTYPES[self.dtype])
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
@@ -114,5 +114,8 @@ class HalfQuantizer(Quantizer[Limit]):
         check_names(cls.id, config, {"dtype", "d"}, state, {"largest"})
         largest, d = state["largest"], config["d"]
         if not is_whole(d) or d < 1 or largest.shape != (1,) or largest.dtype != torch.float32:
-            raise FormatError(f"half: largest {tuple(largest.shape)} does not fit the settings d={d!r}.")
+            raise FormatError(
+                f"half: largest must be (1,) float32 and d at least 1; got {tuple(largest.shape)} "
+                f"{largest.dtype} and d={d!r}."
+            )
         return cls(config["dtype"], fitted=Limit(largest, d))

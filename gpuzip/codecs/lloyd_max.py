@@ -1,4 +1,4 @@
-"""Lloyd-Max quantization: every value, or block of values, is stored as the number of its nearest level."""
+"""Lloyd-Max quantization: each value, or block of values, is stored as the index of its nearest level."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from gpuzip.codecs.pq import nearest_divisors
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import adc_scan, bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
+from gpuzip.ops import bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.kmeans import kmeans
 from gpuzip.training.scalar_levels import optimal_levels
 
-_VALUES = 1 << 24  # that levels are found from
-_BLOCKS_PER_LEVEL = 4096  # that levels of blocks are found from
+_VALUES = 1 << 24  # most values that levels are found from
+_BLOCKS_PER_LEVEL = 4096  # most blocks per level for k-means
 _PER = ("tensor", "dim")
 
 
 @dataclass(frozen=True, eq=False)
 class Levels(Learned):
-    """What `fit` learns. codebook: (C, K, block_len) float32, ascending where block_len is 1; d: columns."""
+    """What `fit` learns: codebook (C, K, block_len) float32, and the number of columns.
+
+    Levels ascend if block_len is 1.
+    """
 
     codebook: Tensor
     d: int
@@ -38,17 +41,16 @@ class Levels(Learned):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LloydMaxQuantizer(Quantizer[Levels]):
-    """Quantize to the 2**bits levels of least squared error, which need not be equally spaced.
+    """Quantize to 2**bits levels of least squared error; they need not be equally spaced.
 
     Parameters
     ----------
     bits : int, default 1
         Bits per code, 1 to 8.
     block_len : int, default 1
-        Number of neighbouring values that share a code; a divisor of d. Levels are then points of block_len
-        dimensions.
+        Number of neighbouring values per code, a divisor of d. Levels are points of block_len dimensions.
     per : {"tensor", "dim"} or int, default "tensor"
-        One codebook for all ("tensor"), one per dimension or block ("dim"), or one per group of this many
+        Scope of a codebook: all dimensions ("tensor"), one dimension or block ("dim"), or this many
         neighbouring dimensions.
     fitted : optional
         What `fit` learned; not for callers.
@@ -59,10 +61,11 @@ class LloydMaxQuantizer(Quantizer[Levels]):
     -----
     A row takes ceil(d / block_len * bits / 8) bytes. A level is a float32.
 
-    Levels of single values come from all of them, up to 16.8 million (rows drawn by `seed` where there are
-    more), by dynamic programming and Lloyd's iterations on sorted values. Levels of blocks come from k-means.
+    Levels of single values are found by dynamic programming and Lloyd's iterations on sorted values, from at
+    most 16.8 million values (a sample of rows if there are more). Levels of blocks are found by k-means.
 
-    Source: Lloyd 1957, Max 1960; smallfry, whose bits were per block, too.
+    Source: Lloyd, "Least squares quantization in PCM", 1957; Max, "Quantizing for minimum distortion", 1960;
+    smallfry, whose bits are per block too.
 
     Examples
     --------
@@ -98,8 +101,8 @@ class LloydMaxQuantizer(Quantizer[Levels]):
 
         Parameters
         ----------
-        codebook : (C, 2**bits, block_len) tensor
-            C codebooks, for equal parts of the columns. Levels of single values must ascend.
+        codebook : (C, 2**bits, block_len) float tensor
+            C codebooks for equal parts of the columns. Levels must ascend if block_len is 1.
         d : int
             Number of columns.
 
@@ -127,17 +130,17 @@ class LloydMaxQuantizer(Quantizer[Levels]):
 
     @property
     def codebook(self) -> Tensor:
-        """(C, 2**bits, block_len) float32: the levels, for each part of the dimensions that has its own."""
+        """(C, 2**bits, block_len) float32: the levels, one codebook per part of the dimensions."""
         return self.learned("codebook").codebook
 
     @property
     def centroids(self) -> Tensor:
-        """(d / block_len, 2**bits, block_len) float32: the levels of each code of a row."""
+        """(d / block_len, 2**bits, block_len) float32: the levels, one codebook per code of a row."""
         return self.codebook.repeat_interleave(self._share, 0)
 
     @property
     def _share(self) -> int:
-        """Neighbouring codes that have one codebook."""
+        """Number of neighbouring codes per codebook."""
         return self.width // self.block_len // len(self.codebook)
 
     def fit(self, x: Matrix, *, seed: int = 0) -> LloydMaxQuantizer:
@@ -148,7 +151,7 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         x : (N, D) float tensor, array or memory map
             Rows to fit on; at least 1.
         seed : int, default 0
-            Seed of the rows that are drawn and of the rotation.
+            Seed of the sample of rows, of k-means and of the rotation.
 
         Returns
         -------
@@ -182,13 +185,13 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         if d % self.block_len:
             divisors = ", ".join(map(str, nearest_divisors(d, self.block_len)))
             raise GpuzipError(
-                f"{who}: block_len={self.block_len} does not divide d={d}; nearest that do: {divisors}."
+                f"{who}: block_len must divide d={d}; got {self.block_len}. Use block_len={divisors}."
             )
         if isinstance(self.per, str):
             return 1 if self.per == "tensor" else d // self.block_len
         if d % self.per or self.per % self.block_len:
             raise GpuzipError(
-                f"{who}: per={self.per} is no divisor of d={d} that holds whole blocks of {self.block_len}."
+                f"{who}: per must divide d={d} and be a multiple of block_len={self.block_len}; got {self.per}."
             )
         return d // self.per
 
@@ -212,11 +215,10 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         return LookupTable(self.codebook, self._share), data
 
     def _norms(self, data: Tensor) -> Tensor:
-        squares = self._by_byte().square().sum(2)
-        return adc_scan(data, squares[None])[0].sqrt_()
+        return norms_by_table(data, self._by_byte())
 
     def _by_byte(self) -> Tensor:
-        """`centroids` of codes that are whole bytes, as far as bytes hold whole codes."""
+        """`centroids` per byte if a byte holds whole codes, else per code."""
         wide, share = by_byte(self.codebook, self._share)
         return wide.repeat_interleave(share, 0)
 
@@ -242,14 +244,14 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         ascending = codec.block_len > 1 or bool((codebook.diff(dim=1) >= 0).all())
         if codebook.shape != shape or codebook.dtype != torch.float32 or not ascending:
             raise FormatError(
-                f"lloydmax: codebook {tuple(codebook.shape)} {codebook.dtype}, ascending {shape} float32 "
-                "is what the settings say."
+                f"lloydmax: codebook must be {shape} float32, ascending; got {tuple(codebook.shape)} "
+                f"{codebook.dtype}."
             )
         return replace(codec, fitted=Levels(codebook, d))
 
 
 def _levels_of_blocks(blocks: Tensor, K: int, seed: int) -> Tensor:
-    """(C, n, S) -> (C, K, S). Fewer distinct blocks than levels are levels themselves, the last repeated."""
+    """(C, n, S) -> (C, K, S). If there are fewer than K distinct blocks, they are the levels, padded."""
     few = [torch.unique(part[: 64 * K], dim=0) for part in blocks]
     if any(len(levels) < K for levels in few):
         return torch.stack([_levels_of_few(part, K, seed) for part in blocks])

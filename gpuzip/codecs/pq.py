@@ -1,4 +1,4 @@
-"""Product quantization: each of m sub-vectors is stored as the number of its nearest centroid."""
+"""Product quantization: each of m sub-vectors is stored as the index of its nearest centroid."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import adc_scan, code_bytes, decode, encode
+from gpuzip.ops import code_bytes, decode, encode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.kmeans import Progress, kmeans
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook(Learned):
-    """What `fit` learns. centroids: (M, K, S) float32; d: columns of the rows; seed: None if not known."""
+    """What `fit` learns: centroids (M, K, S) float32, the number of columns, the seed (None if unknown)."""
 
     centroids: Tensor
     d: int
@@ -35,7 +35,7 @@ class Codebook(Learned):
 @formerly("codebook", lambda codebook: codebook)
 @dataclass(frozen=True, eq=False, repr=False)
 class ProductQuantizer(Quantizer[Codebook]):
-    """Quantize m sub-spaces separately, with 2**nbits centroids each.
+    """Quantize m sub-spaces separately, with 2**nbits centroids per sub-space.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ProductQuantizer(Quantizer[Codebook]):
     nbits : int, default 8
         Bits per code, 1 to 16.
     pad : bool, default False
-        Append zero columns where m does not divide d. Decoded rows do not have them.
+        Append zero columns if m does not divide d. Decoding drops them.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
@@ -52,9 +52,8 @@ class ProductQuantizer(Quantizer[Codebook]):
 
     Notes
     -----
-    A row takes ceil(m * nbits / 8) bytes. `fit` rounds the codebook to values that float16 can hold wherever
-    that costs no accuracy, so that the file is half the size and the codec in memory is the codec in the
-    file.
+    A row takes ceil(m * nbits / 8) bytes. `fit` rounds the centroids to float16 if their range allows, so
+    that files store half the bytes and restore the same codec.
 
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
 
@@ -113,22 +112,22 @@ class ProductQuantizer(Quantizer[Codebook]):
         seed : int, default 0
             Seed of all random draws.
         n_iter : int, default 25
-            k-means iterations, as in `kmeans`.
+            Most k-means iterations.
         n_init : int, default 1
-            k-means starts, as in `kmeans`.
+            Number of k-means runs. The best run per sub-space is kept.
         tol : float, default 0.0
-            Tolerance that stops the iterations, as in `kmeans`.
+            Stop once no sub-space's squared error changes by more than this share of itself.
         min_points_per_centroid : int, default 39
-            Fewer than this times 2**nbits rows give one warning: a codec learns too little from them for
-            other rows.
+            Warn if there are fewer than this times 2**nbits rows: the centroids may not suit other rows.
+            FAISS's value.
         max_points_per_centroid : int, default 256
             Train on at most this times 2**nbits rows.
-        init : str or tensor, default "random"
-            First centroids, as in `kmeans`.
+        init : {"random", "kmeans++"} or (m, 2**nbits, S) tensor, default "random"
+            First centroids: random rows, k-means++, or given.
         progress : callable, optional
-            Called during the training, as in `kmeans`.
+            Called after every iteration with the iteration, n_iter and the squared error.
         device : torch.device or str, optional
-            Where to train, and where the codec will live. Default: where x is.
+            Device of the training and of the fitted codec. Default: that of x.
 
         Returns
         -------
@@ -153,14 +152,14 @@ class ProductQuantizer(Quantizer[Codebook]):
         rows, rotation = self.rotated(rows, seed, m, K)
         if rows.d % m and not self.pad:
             raise GpuzipError(
-                f"{who}: m={m} does not divide d={rows.d}; nearest that do: "
-                f"{', '.join(map(str, nearest_divisors(rows.d, m)))}. Use one of them, or pad=True."
+                f"{who}: m must divide d={rows.d}; got {m}. Use m="
+                f"{', '.join(map(str, nearest_divisors(rows.d, m)))}, or pad=True."
             )
         sample = rows.sample(max_points_per_centroid * K, seed).to(device or rows.device, torch.float32)
         if len(sample) < min_points_per_centroid * K:
             warnings.warn(
-                f"{who}: {len(sample)} rows train 2**{self.nbits} centroids; at least "
-                f"{min_points_per_centroid * K} are recommended for codes that fit other rows as well.",
+                f"{who}: x should have at least {min_points_per_centroid * K} rows for 2**{self.nbits} "
+                f"centroids; got {len(sample)}. The codec may not suit other rows.",
                 stacklevel=2,
             )
         found = kmeans(
@@ -193,8 +192,7 @@ class ProductQuantizer(Quantizer[Codebook]):
         return LookupTable(self.centroids, 1), data
 
     def _norms(self, data: Tensor) -> Tensor:
-        squares = self.centroids.square().sum(2)  # [M, K]: a table of squared norms, summed like any other
-        return adc_scan(data, squares[None])[0].sqrt_()
+        return norms_by_table(data, self.centroids)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return pq_scorer(packed, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
@@ -229,19 +227,19 @@ class ProductQuantizer(Quantizer[Codebook]):
         )
         if not plausible:
             raise FormatError(
-                f"pq: centroids {tuple(centroids.shape)} {centroids.dtype} do not fit the settings "
-                f"m={m!r}, nbits={nbits!r}, d={d!r}, pad={pad!r}."
+                f"pq: centroids must fit m={m!r}, nbits={nbits!r}, d={d!r}, pad={pad!r}; got "
+                f"{tuple(centroids.shape)} {centroids.dtype}."
             )
         return cls(m, nbits, pad, fitted=Codebook(centroids.float().contiguous(), d, seed))
 
 
 def default_m(d: int) -> int:
-    """The divisor of d nearest d // 16; of two as near, the larger."""
+    """The divisor of d nearest d // 16; the larger of two equally near."""
     return nearest_divisors(d, max(1, d // 16))[0]
 
 
 def nearest_divisors(d: int, m: int, count: int = 3) -> list[int]:
-    """Divisors of d by their distance from m, the larger first of two as near."""
+    """The `count` divisors of d nearest m; the larger of two equally near comes first."""
     divisors = [i for i in range(1, d + 1) if d % i == 0]
     return sorted(divisors, key=lambda i: (abs(i - m), -i))[:count]
 
@@ -249,11 +247,9 @@ def nearest_divisors(d: int, m: int, count: int = 3) -> list[int]:
 def _check_training_set(n: int, K: int, nbits: int) -> None:
     if n >= K:
         return
-    if n < 2:
-        raise GpuzipError(f"ProductQuantizer.fit: x has {n} rows, nbits={nbits} needs at least {K}.")
+    advice = f"nbits<={n.bit_length() - 1}, or more rows" if n > 1 else "more rows"
     raise GpuzipError(
-        f"ProductQuantizer.fit: nbits={nbits} needs at least {K} training rows, got {n}. "
-        f"Use nbits<={n.bit_length() - 1}, or more rows."
+        f"ProductQuantizer.fit: x must have at least {K} rows for nbits={nbits}; got {n}. Use {advice}."
     )
 
 
@@ -268,7 +264,7 @@ def as_stored(centroids: Tensor) -> Tensor:
 
 
 def rounded(centroids: Tensor) -> Tensor:
-    """To float16 precision, unless a sub-space's values are too large or small for float16's range."""
+    """Round to float16, unless the values of a sub-space are too large or too small for its range."""
     half = centroids.half().float()
     reach = centroids.abs().amax((1, 2), keepdim=True)
     faithful = ((half - centroids).abs() <= reach / 1024).all()  # inf and subnormal losses fail this

@@ -1,4 +1,4 @@
-"""The base that codecs derive from: the contract of base.py, and `encode`, which makes `Codes`."""
+"""The base class of codecs: the contract of base.py, and `encode`, which returns `Codes`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from gpuzip.codecs.codes import Codes
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quantizer(Codec[Fitted]):
-    """Base of the codecs. A subclass is frozen; `fit` returns a fitted copy and changes nothing.
+    """Base class of codecs. `gpuzip.Codec` lists what a subclass implements.
 
-    `gpuzip.Codec` lists what a subclass implements: `fit` and the names that begin with an underscore.
+    Parameters
+    ----------
+    fitted : optional
+        What `fit` learned; not for callers.
+    rotation : Rotation or str, optional
+        Rotation of the rows before they are coded, or its kind.
     """
 
     def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
@@ -24,7 +29,7 @@ class Quantizer(Codec[Fitted]):
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
-            Rows to compress. A tensor must be on the codec's device. An array is read block by block onto it.
+            Rows to compress. A tensor must be on the codec's device. An array is copied there block by block.
         progress : callable, optional
             Called after every block with the number of rows done and the number of all rows.
 

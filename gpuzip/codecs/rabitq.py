@@ -1,4 +1,4 @@
-"""RaBitQ: the direction of a row in 1 to 8 bits per dimension, its scores estimated without bias."""
+"""RaBitQ: the direction of a row in 1 to 8 bits per dimension, with unbiased estimates of its scores."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from gpuzip.search.scorers.rabitq_factors import (
     terms,
 )
 
-#: Standard errors of an estimate that a bound reaches, RaBitQ's epsilon_0: 2% of rows lie above it.
+#: Standard errors between an estimate and its upper bound (RaBitQ's epsilon_0); 2 % of scores exceed theirs.
 REACH = 2.0
 
-_SAMPLE = 65_536  # rows that the mean is taken of
-_UNEVEN = ("pca", "balanced", "opq")  # rotations whose columns vary by design, which no grid fits
+_SAMPLE = 65_536  # rows for the mean
+_UNEVEN = ("pca", "balanced", "opq")  # columns have different variances, which one grid does not fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,31 +56,30 @@ class Mean(Learned):
 @formerly("center", Mean)
 @dataclass(frozen=True, eq=False, repr=False)
 class RaBitQuantizer(Quantizer[Mean]):
-    """Quantize the direction of a row from the mean, to a grid of 2**bits values per dimension (RaBitQ).
+    """Quantize rows, less their mean, to a grid of 2**bits values per dimension (RaBitQ).
 
     Parameters
     ----------
     bits : int, default 1
-        Bits per dimension, 1 to 8. One bit is the signs. More are planes: the first is the signs, with
-        factors of its own, and is kept apart, so that `search(rescore=True, candidates="plane")` scans it
-        alone and reads the others only for the candidates.
+        Bits per dimension, 1 to 8. One bit holds the signs. With more, the signs are a plane of their own:
+        `search(rescore=True, candidates="plane")` scans it alone and reads the other bits only for the
+        candidates.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, default "hadamard"
-        Rotation of the rows before they are coded, or its kind. "hadamard" makes rows fit the grid, whatever
-        their values are like. The directions of "pca", "balanced" and "opq" are mixed among themselves for
-        the same reason.
+        Rotation of the rows before they are coded, or its kind. "hadamard" gives all dimensions similar
+        variance, which the grid needs. A Hadamard mix is appended to "pca", "balanced" and "opq" for the same
+        reason.
     reach : float, default 0.0
-        What `fit` learned; not for callers.
+        Standard errors added to estimates, which makes them upper bounds. Set by `coarse`; not for callers.
 
     Notes
     -----
     A row takes bits * ceil(D / 8) bytes, and 6 bytes of factors, or 10 where bits is 2 or more.
 
-    Scores are not those of the decoded rows, which are shorter than their sources, but unbiased estimates of
-    the sources' scores, over random rotations. An estimate may pass 1 by "cosine". "hamming", of plane one,
-    returns the number of signs that differ. A search keeps 8 bytes of factors per row, 12 by "l2", once per
-    metric.
+    Scores are unbiased estimates, over random rotations, of the scores of the source rows. They are not the
+    scores of the decoded rows, which are shorter than their sources. By "cosine" an estimate may exceed 1.
+    "hamming" compares the signs. A search keeps 8 bytes of factors per row and metric, 12 by "l2".
 
     Source: Gao and Long, "RaBitQ: quantizing high-dimensional vectors with a theoretical error bound for
     approximate nearest neighbor search", 2024; Gao et al., "Practical and asymptotically optimal quantization
@@ -98,13 +97,13 @@ class RaBitQuantizer(Quantizer[Mean]):
     gather_cost = 1
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics = (*METRICS, "hamming")
-    score_bytes = 8  # of blocks of rows, then put side by side
+    score_bytes = 8  # blocks of scores, then their concatenation
     coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
     scores_are_of_decoded_rows = False
 
     bits: int = 1
     rotation: Rotation | str | None = field(default="hadamard", kw_only=True)
-    reach: float = field(default=0.0, repr=False, kw_only=True)  # of a bound, in standard errors
+    reach: float = field(default=0.0, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", whole("RaBitQuantizer", "bits", self.bits, 1, 8))
@@ -112,7 +111,7 @@ class RaBitQuantizer(Quantizer[Mean]):
 
     @property
     def center(self) -> Tensor:
-        """(width,) float32: the mean of the rows that the codec was fitted on, rotated."""
+        """(width,) float32: mean of the rotated rows."""
         return self.learned("center").center
 
     @property
@@ -132,7 +131,7 @@ class RaBitQuantizer(Quantizer[Mean]):
         x : (N, D) float tensor, array or memory map
             Rows to fit on; at least 1.
         seed : int, default 0
-            Seed of the rows that are drawn and of the rotation.
+            Seed of the sample of rows and of the rotation.
 
         Returns
         -------
@@ -186,15 +185,25 @@ class RaBitQuantizer(Quantizer[Mean]):
         return terms(read_first(planes.parts[1]), deep, self.center, metric, self.reach > 0)
 
     def _signs_of(self, queries: Tensor) -> Tensor:
-        """Plane one of (Q, width) float queries or of (Q, code_size) codes."""
+        """(Q, W) uint8 signs of (Q, width) float queries or (Q, code_size) codes."""
         if queries.dtype == torch.uint8:
             return queries[:, : self.plane_sizes[0]].contiguous()
         return pack_bits((queries >= self.center).to(torch.uint8), 1)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
-        """The first plane as codes of one bit, in the same memory.
+        """Return the signs as codes of one bit, without a copy.
 
-        "plane": scored by its estimates; "bound": by these and all that they are likely to be off.
+        Parameters
+        ----------
+        packed : Packed
+            The codes.
+        kind : {"plane", "bound"}
+            Scores by the estimates of the signs, or by upper bounds: estimates plus two standard errors.
+
+        Returns
+        -------
+        Searched
+            The codes of one bit and their codec.
         """
         planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         one = replace(self, bits=1, reach=REACH if kind == "bound" else 0.0)
@@ -223,6 +232,6 @@ class RaBitQuantizer(Quantizer[Mean]):
 
 
 def _signs(device: torch.device) -> Tensor:
-    """(1, 256, 8) float32: the signs that a byte stands for, the first dimension in the lowest bit."""
+    """(1, 256, 8) float32: the signs per byte, the first dimension in the lowest bit."""
     byte, place = (torch.arange(n, device=device) for n in (256, 8))
     return (2 * ((byte[:, None] >> place) & 1) - 1).float()[None]

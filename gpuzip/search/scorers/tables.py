@@ -186,6 +186,11 @@ def pq_scorer(
     return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask)
 
 
+def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
+    """(N,) float32 norms of the rows of codes: sums of the squared norms of their centroids, (M, K, S)."""
+    return adc_scan(data, centroids.square().sum(2)[None])[0].sqrt_()
+
+
 def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:
     """(Q, M, S), (S, M, K) -> (Q, M, K): dot products, or minus squared distances.
 
