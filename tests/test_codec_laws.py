@@ -136,7 +136,7 @@ def test_codecs_of_installed_packages_are_known(monkeypatch):
 
 
 def test_unknown_ids_are_refused():
-    with pytest.raises(UnknownCodecError, match="codec 'zip' is not one of pq"):
+    with pytest.raises(UnknownCodecError, match=r"codec must be one of pq, .*; got 'zip'"):
         codec_class("zip")
 
 
@@ -186,7 +186,7 @@ def test_decoding_is_a_look_up_or_says_that_it_is_none(codec, real):
     codes = codec.encode(real[:50])
     no_table = HalfQuantizer | MixedLloydMaxQuantizer | ResidualQuantizer | RaBitQuantizer
     if isinstance(codec, no_table) or codec.rotation is not None or codec.id == "row-scaled":
-        with pytest.raises(GpuzipError, match="must decode by a look-up table|must have no rotation"):
+        with pytest.raises(GpuzipError, match=r"must decode by a look-up table|must have no rotation"):
             codec.as_table(codes.data)
         return
     table, data = codec.as_table(codes.data)

@@ -41,7 +41,9 @@ def test_rows_of_another_kind_have_drifted(codec, real, gaussian):
     assert found.verdict == "drifted"
     assert found.ratio > 1.25
     assert found.sure_ratio <= found.ratio
-    assert str(found).startswith(f"drifted: {found.ratio:.3g} times the loss of then, on 500 new rows (mse ")
+    assert str(found).startswith(
+        f"drifted: {found.ratio:.3g} times the loss at fit time, on 500 new rows (mse "
+    )
     assert str(found).endswith("Fit a new codec on rows like these, and encode with that one.")
 
 
@@ -89,7 +91,7 @@ def test_a_codec_without_a_measure_says_so(codec, real, tmp_path):
     codec.encode(real[:50]).save(tmp_path / "x.ezip")
     for unknown in (codec, gpuzip.open(tmp_path / "x.ezip").codec):
         with pytest.raises(
-            GpuzipError, match=r"ProductQuantizer\.drift: what this codec lost was never meas"
+            GpuzipError, match=r"ProductQuantizer\.drift: x must be given, as the earlier"
         ):
             unknown.drift(real)
 

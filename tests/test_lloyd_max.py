@@ -143,7 +143,7 @@ def test_shapes_are_checked(real):
     with pytest.raises(GpuzipError, match=r"block_len must divide d=384; got 5\. Use block_len=6, 4, 3\."):
         LloydMaxQuantizer(block_len=5).fit(real)
     for codec in (LloydMaxQuantizer(per=100), LloydMaxQuantizer(block_len=4, per=6)):
-        with pytest.raises(GpuzipError, match="is no divisor of d=384 that holds whole blocks"):
+        with pytest.raises(GpuzipError, match="per must divide d=384 and be a multiple of block_len"):
             codec.fit(real)
     with pytest.raises(GpuzipError, match="x must have at least one row"):
         LloydMaxQuantizer().fit(real[:0])

@@ -16,19 +16,19 @@ Given = tuple[Limit, Limit] | Tensor | np.ndarray[Any, Any]  # (low, high)
 
 RANGES = ("minmax", "quantile", "mse")
 
-_SAMPLE = 16_384  # rows that quantiles and errors are taken over
-_SHRINKS = [0.95**i for i in range(50)]  # parts of the range from min to max, 1 to 0.08
+_SAMPLE = 16_384  # rows for quantiles and errors
+_SHRINKS = [0.95**i for i in range(50)]  # candidate shares of the range from min to max, 1 to 0.08
 
 
 def find_range(
     who: str, rows: Rows, range: str | Given, per: str, bits: int, tail: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """low and high, (C,) float32 on the device of the rows: C is d, or 1 where one range serves all."""
+    """Low and high ends of the ranges, (C,) float32 each on the device of the rows; C is 1 or d."""
     if not isinstance(range, str):
         return _given(who, range, rows)
     if rows.n < 2:
         raise GpuzipError(
-            f"{who}: x has {rows.n} rows, which have no range. Give at least 2, better 100, or "
+            f"{who}: x must have at least 2 rows to find a range, better 100; got {rows.n}. Pass more, or "
             "range=(low, high)."
         )
     if range == "minmax":
@@ -52,7 +52,7 @@ def _extremes(rows: Rows, per: str) -> tuple[Tensor, Tensor]:
 
 
 def _quantiles(sample: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    """Values that at least a share `tail` of the sample lies at or beyond."""
+    """The values that a share `tail` of the sample, or a little less, lies beyond."""
     out = int(tail * (len(sample) - 1))
     low = [column.kthvalue(out + 1).values for column in sample.T]
     high = [column.kthvalue(len(column) - out).values for column in sample.T]
@@ -60,6 +60,7 @@ def _quantiles(sample: Tensor, tail: float) -> tuple[Tensor, Tensor]:
 
 
 def _least_error(sample: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The shrunken range of least squared error, per column."""
     low, high = sample.amin(0), sample.amax(0)
     middle, reach = (low + high) / 2, (high - low) / 2
     best = torch.ones_like(middle)
@@ -75,6 +76,7 @@ def _least_error(sample: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def check_given(who: str, given: Given) -> None:
+    """Raise GpuzipError unless a given range is (low, high), finite and in order."""
     if len(given) != 2:
         raise GpuzipError(f"{who}: range must be (low, high); got {len(given)} entries.")
     low, high = (torch.as_tensor(limit) for limit in given)
@@ -83,8 +85,8 @@ def check_given(who: str, given: Given) -> None:
         fits and bool(low.isfinite().all()) and bool(high.isfinite().all()) and bool((low <= high).all())
     ):
         raise GpuzipError(
-            f"{who}: range must be two finite numbers, or two vectors of d, with low <= high; got "
-            f"low {tuple(low.shape)} and high {tuple(high.shape)}."
+            f"{who}: range must be two finite numbers, or two vectors of d numbers, with low <= high; got "
+            f"shapes {tuple(low.shape)} and {tuple(high.shape)}."
         )
 
 
@@ -94,6 +96,6 @@ def _given(who: str, given: Given, rows: Rows) -> tuple[Tensor, Tensor]:
     )
     if len(low) not in (1, rows.d):
         raise GpuzipError(
-            f"{who}: range must have 1 or {rows.d} entries, like the columns of x; got {len(low)}."
+            f"{who}: range must have 1 entry, or {rows.d} like the columns of x; got {len(low)}."
         )
     return low, high

@@ -1,4 +1,4 @@
-"""Whether rows are still like those that a codec was fitted for."""
+"""A test whether rows are still like those that a codec was fitted on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import GpuzipError
 
 _FEWEST = 10
-_SOME, _MUCH = 1.1, 1.25  # times the loss of then; unlike rows of one length may lose no more than that
-_DOUBT = 2.0  # standard errors that chance may explain
-_LEAST = 1e-6  # of a loss by cosine: stamps have six digits
+_SOME, _MUCH = 1.1, 1.25  # ratios of losses; rows of unit length that differ may lose no more than that
+_DOUBT = 2.0  # standard errors attributed to chance
+_LEAST = 1e-6  # smallest loss by cosine, as stored cosines have six digits
 
 
 class Measured(Protocol):
-    """What drift is told of: a codec, as the contract has it."""
+    """The part of `codecs.base.Codec` that is needed here."""
 
     @property
     def d(self) -> int: ...
@@ -42,13 +42,14 @@ class Drift:
     Attributes
     ----------
     then_mse, now_mse : float
-        Mean squared error per value, then and now.
+        Mean squared error per value at fit time and now.
     then_cosine, now_cosine : float
-        Mean cosine between rows and their decoded forms. The loss is 1 less that.
+        Mean cosine between rows and their decoded forms. The loss by cosine is 1 minus this.
     ratio : float
-        Loss now over loss then, by mse or by cosine, whichever rose more; inf where nothing was lost then.
+        Loss now over loss at fit time, by mse or by cosine, whichever is larger; inf if the loss at fit time
+        was 0.
     sure_ratio : float
-        The least that the ratio is likely to be, with so few rows.
+        Lower confidence bound of the ratio: two standard errors less.
     rows : int
         Number of new rows.
     """
@@ -63,28 +64,28 @@ class Drift:
 
     @property
     def verdict(self) -> str:
-        """ "stable"; "drifting", surely above 1.1 times the loss of then; or "drifted", above 1.25."""
+        """One of "stable", "drifting" (`sure_ratio` is above 1.1) and "drifted" (above 1.25)."""
         if self.sure_ratio <= _SOME:
             return "stable"
         return "drifting" if self.sure_ratio <= _MUCH else "drifted"
 
     def __str__(self) -> str:
         return (
-            f"{self.verdict}: {self.ratio:.3g} times the loss of then, on {self.rows} new rows (mse "
+            f"{self.verdict}: {self.ratio:.3g} times the loss at fit time, on {self.rows} new rows (mse "
             f"{self.then_mse:.4g} then, {self.now_mse:.4g} now; cosine {self.then_cosine:.4f} then, "
             f"{self.now_cosine:.4f} now). {_ADVICE[self.verdict]}"
         )
 
 
 _ADVICE = {
-    "stable": "The codec fits these rows as it did.",
-    "drifting": "Measure again with more rows, and fit a codec on rows like these when you next can.",
-    "drifted": "Fit a new codec on rows like these, and encode with that one.",
+    "stable": "The codec suits these rows as well as before.",
+    "drifting": "Measure again with more rows, and plan to fit a new codec on rows like these.",
+    "drifted": "Fit a new codec on rows like these, and encode with it.",
 }
 
 
 def drift_of(codec: Measured, new_x: Matrix, x: Matrix | None) -> Drift:
-    """`Codec.drift`."""
+    """Implements `Codec.drift`."""
     who = f"{type(codec).__name__}.drift"
     codec.check_fitted(who)
     then_mse, then_cosine = _then(who, codec, x)
@@ -97,25 +98,26 @@ def drift_of(codec: Measured, new_x: Matrix, x: Matrix | None) -> Drift:
 
 
 def _then(who: str, codec: Measured, x: Matrix | None) -> tuple[float, float]:
-    """Mean squared error and mean cosine, of rows that came or as they were measured."""
+    """Mean squared error and mean cosine at fit time: of x if given, else as measured then."""
     if x is not None:
         errors, losses = _losses(who, codec, x, "x")
         return float(errors.mean()), 1 - float(losses.mean())
     known = codec.held_out or codec.file_quality
     if known is None:
         raise GpuzipError(
-            f"{who}: what this codec lost was never measured. Pass x, rows to compare with, or use the codec "
-            "of a file that was saved with its rows."
+            f"{who}: x must be given, as the earlier loss of this codec was not measured. Pass rows to "
+            "compare with, or use the codec of a file that was saved with its rows."
         )
     return known.mse, known.row_cosine
 
 
 def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
-    """Mean squared error and 1 - cosine per row: (n,), (n,) float64."""
+    """Mean squared error and 1 - cosine per row, (n,) float64 each."""
     rows = Rows(who, x, codec.d, codec.device, name)
     if rows.n < _FEWEST:
         raise GpuzipError(
-            f"{who}: {name} must have at least {_FEWEST} rows, to tell drift from chance; got {rows.n}."
+            f"{who}: {name} must have at least {_FEWEST} rows, to tell drift from chance; got {rows.n}. "
+            "Pass more."
         )
     errors, losses = [], []
     for _, block in rows.blocks():
@@ -127,7 +129,7 @@ def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Te
 
 
 def _ratios(now: Tensor, then: float) -> tuple[float, float]:
-    """The mean over what was then, and the least that the mean is likely to be over it."""
+    """Ratio of the mean to the loss then, and a lower confidence bound of it."""
     mean = float(now.mean())
     sure = max(0.0, mean - _DOUBT * float(now.std()) / len(now) ** 0.5)
     if then == 0:

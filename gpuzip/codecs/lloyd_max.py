@@ -191,7 +191,8 @@ class LloydMaxQuantizer(Quantizer[Levels]):
             return 1 if self.per == "tensor" else d // self.block_len
         if d % self.per or self.per % self.block_len:
             raise GpuzipError(
-                f"{who}: per must divide d={d} and be a multiple of block_len={self.block_len}; got {self.per}."
+                f"{who}: per must divide d={d} and be a multiple of block_len={self.block_len}; "
+                f"got {self.per}."
             )
         return d // self.per
 

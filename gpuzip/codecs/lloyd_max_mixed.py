@@ -15,14 +15,14 @@ from gpuzip.codecs.base import Codec, Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import adc_scan, bucketize_packed, decode
+from gpuzip.ops import bucketize_packed, decode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
-_WIDTHS = (1, 2, 4, 8)  # bits of a value: codes that bytes hold whole
-_VALUES = 1 << 22  # that levels and errors are found from
+_WIDTHS = (1, 2, 4, 8)  # bits per value that divide a byte
+_VALUES = 1 << 22  # most values that levels and errors are found from
 _LEVELS = sum(1 << width for width in _WIDTHS)
 
 
@@ -30,9 +30,9 @@ _LEVELS = sum(1 << width for width in _WIDTHS)
 class Allotment(Learned):
     """What `fit` learns.
 
-    bits: (d,) uint8, of each dimension, 0, 1, 2, 4 or 8. offset, scale: (d,) float32, the mean of a dimension
-    and its deviation. levels: (278,) float32, those of 1, 2, 4 and 8 bits, of values less offset over scale.
-    errors: (5, d) float64, of each dimension with 0, 1, 2, 4 and 8 bits; None where it comes from a file.
+    bits: (d,) uint8, 0, 1, 2, 4 or 8 per dimension. offset, scale: (d,) float32, mean and standard deviation
+    per dimension. levels: (278,) float32, the levels of 1, 2, 4 and 8 bits for standardized values. errors:
+    (5, d) float64, the squared error per dimension with 0, 1, 2, 4 and 8 bits; None in a codec from a file.
     """
 
     bits: Tensor
@@ -46,26 +46,28 @@ class Allotment(Learned):
         return len(self.bits)
 
     def codebook(self, width: int) -> Tensor:
+        """(2**width,) levels of codes of `width` bits."""
         first = sum(1 << narrower for narrower in _WIDTHS if narrower < width)
         return self.levels[first : first + (1 << width)]
 
     @cached_property
     def code_size(self) -> int:
-        """Bytes a row; a GPU is waited for once."""
+        """Bytes per row. Computed once, as it waits for a GPU."""
         return _bytes_of(self.bits)
 
     def columns(self, width: int) -> Tensor:
+        """Dimensions with `width` bits."""
         return (self.bits == width).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MixedLloydMaxQuantizer(Quantizer[Allotment]):
-    """Quantize with 0, 1, 2, 4 or 8 bits per dimension, `bits` on average, for the least squared error.
+    """Quantize with 0, 1, 2, 4 or 8 bits per dimension, `bits` on average, for least squared error.
 
     Parameters
     ----------
     bits : float, default 1.0
-        Mean bits per dimension, up to 8; may be a fraction.
+        Mean bits per dimension, above 0 and up to 8; may be a fraction.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
@@ -73,10 +75,10 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
 
     Notes
     -----
-    A row takes at most max(1, floor(d * bits / 8)) bytes. Dimensions share the levels of their width, of
-    values less their mean over their deviation, so the codec is small: 9 bytes per dimension and 1112. A
-    dimension without bits is decoded to its mean. Each bit goes where it reduces the error most, measured on
-    up to 4.2 million values.
+    A row takes at most max(1, floor(d * bits / 8)) bytes. Values are standardized per dimension, and all
+    dimensions of one width share levels, so the codec takes 9 bytes per dimension and 1112. A dimension
+    without bits decodes to its mean. Each bit goes where it reduces the error most, as measured on up to 4.2
+    million values.
 
     Source: reverse water-filling (Shannon 1959); Huang and Schultheiss, "Block quantization of correlated
     Gaussian random variables", 1963.
@@ -109,14 +111,14 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         return self.learned("code_size").code_size
 
     def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
-        """Find levels and allot bits.
+        """Find the levels and allot bits to dimensions.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             Rows to fit on; at least 1.
         seed : int, default 0
-            Seed of the rows that are drawn and of the rotation.
+            Seed of the sample of rows and of the rotation.
 
         Returns
         -------
@@ -157,7 +159,7 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         return replace(self, fitted=replace(learned, bits=bits), rotation=other.rotation)
 
     def _bits_by(self, errors: Tensor) -> Tensor:
-        """(5, d) -> (d,) uint8."""
+        """(5, d) errors -> (d,) uint8 bits."""
         most = max(1, int(errors.shape[1] * self.bits / 8))
         return _allotted(errors.cpu(), most).to(errors.device)
 
@@ -172,9 +174,10 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
 
     @property
     def centroids(self) -> Tensor:
-        """(B, 256, S) float32: what each byte stands for, at `_slots`, zeros elsewhere.
+        """(B, 256, S) float32: the values per byte of a code, in the places that `_slots` gives, else zeros.
 
-        Those are at most 8 values of the byte itself, and some dimensions without bits, the same in any.
+        A byte has at most 8 values of its own. Dimensions without bits are spread over the bytes; their
+        values are the same for all 256 codes.
         """
         fitted, slots = self.learned("centroids"), self._slots()
         byte, B = torch.arange(256, device=fitted.levels.device), self.code_size
@@ -192,11 +195,11 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
 
     @property
     def _width(self) -> int:
-        """S: 8, and as many as the dimensions without bits need, spread over the bytes."""
+        """S: 8 values of the byte, then its share of the dimensions without bits."""
         return 8 + -(-len(self.learned("width").columns(0)) // self.code_size)
 
     def _slots(self) -> Tensor:
-        """(d,) int64: where each dimension is among the B * S values."""
+        """(d,) int64: place of each dimension among the B * S values."""
         fitted, S = self.learned("slots"), self._width
         slots, first = torch.empty(self.width, dtype=torch.int64, device=fitted.bits.device), 0
         for width in _WIDTHS:
@@ -216,8 +219,7 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         return decode(data, self.centroids, ids).index_select(1, self._slots())
 
     def _norms(self, data: Tensor) -> Tensor:
-        squares = self.centroids.square().sum(2)  # [B, 256]: a table of squared norms, summed like any other
-        return adc_scan(data, squares[None])[0].sqrt_()
+        return norms_by_table(data, self.centroids)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         centroids = packed.remembered("bytes", lambda: self.centroids)
@@ -254,8 +256,8 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         )
         if not plausible:
             raise FormatError(
-                f"{cls.id}: bits {tuple(bits.shape)}, offset {tuple(offset.shape)}, scale "
-                f"{tuple(scale.shape)} and levels {tuple(levels.shape)} do not fit the settings d={d!r}."
+                f"{cls.id}: bits, offset and scale must be (d,) with d={d!r} and levels ({_LEVELS},); got "
+                f"{tuple(bits.shape)}, {tuple(offset.shape)}, {tuple(scale.shape)} and {tuple(levels.shape)}."
             )
         return cls(config["bits"], fitted=Allotment(bits, offset, scale, levels))
 
@@ -265,7 +267,7 @@ def _bytes_of(bits: Tensor) -> int:
 
 
 def _error(sample: Tensor, levels: Tensor) -> Tensor:
-    """(d,): the mean squared error of each column."""
+    """(d,) float64: mean squared error per column."""
     total = sample.new_zeros(sample.shape[1], dtype=torch.float64)
     ends = (levels[1:] + levels[:-1]) / 2
     for part in sample.split(4096):
@@ -276,12 +278,12 @@ def _error(sample: Tensor, levels: Tensor) -> Tensor:
 def _allotted(errors: Tensor, B: int) -> Tensor:
     """(5, d) errors with 0, 1, 2, 4 and 8 bits -> (d,) uint8 bits, in at most B bytes.
 
-    Steps to the next width are taken in the order of what a bit of them gains; a step that would not fit is
-    left out with all that follow.
+    A step raises a dimension to the next width. Steps are taken by falling gain per bit, up to the first that
+    does not fit.
     """
     cost = torch.tensor([1, 1, 2, 4])
     gain = (errors[:-1] - errors[1:]) / cost[:, None]
-    gain = gain.clamp(min=0).cummin(0).values  # no step before the one that it builds on
+    gain = gain.clamp(min=0).cummin(0).values  # a step cannot come before the one that it builds on
     order = gain.flatten().argsort(descending=True, stable=True)
     step, column = order // errors.shape[1], order % errors.shape[1]
     widths = torch.tensor([0, *_WIDTHS])

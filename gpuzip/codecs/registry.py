@@ -1,4 +1,4 @@
-"""The codecs by the id they have in files: ours, and those that programs and packages register."""
+"""Codecs by the id that files store: gpuzip's own, and those that programs and packages register."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpuzip.codecs.scalar import ScalarQuantizer
 from gpuzip.codecs.spec import read_spec
 from gpuzip.errors import GpuzipError, UnknownCodecError
 
-#: The codecs of gpuzip. A new one is one file and one line here.
+#: The codecs of gpuzip. A new codec is a file and a line here.
 CODECS: dict[str, type[Quantizer]] = {
     codec.id: codec
     for codec in (
@@ -32,7 +32,7 @@ CODECS: dict[str, type[Quantizer]] = {
     )
 }
 
-#: The group of entry points under which a package offers codecs of its own.
+#: Group of entry points by which packages register codecs.
 ENTRY_POINTS = "gpuzip.codecs"
 
 _registered: dict[str, type[Quantizer]] = {}
@@ -41,10 +41,7 @@ Registered = TypeVar("Registered", bound=type[Quantizer])
 
 
 def register_codec(codec: Registered) -> Registered:
-    """Make a codec known, so that files of it open and `from_spec` reads its words. Also a class decorator.
-
-    An installed package registers its codecs by entry points of the group ``gpuzip.codecs``, which are
-    loaded when a file or a spec names a codec that is not known otherwise.
+    """Register a codec, so that `open` reads its files and `from_spec` its words. Also a class decorator.
 
     Parameters
     ----------
@@ -59,7 +56,12 @@ def register_codec(codec: Registered) -> Registered:
     Raises
     ------
     GpuzipError
-        For anything else, or if another codec has this id.
+        If codec is no such class, or another codec has this id.
+
+    Notes
+    -----
+    An installed package registers its codecs by entry points of the group ``gpuzip.codecs``. They are loaded
+    when a file or a spec names a codec that is not known yet.
 
     Examples
     --------
@@ -76,8 +78,8 @@ def register_codec(codec: Registered) -> Registered:
     written_anew = id not in CODECS and known.__qualname__ == codec.__qualname__  # as in a notebook
     if known is not codec and not written_anew:
         raise GpuzipError(
-            f"register_codec: {known.__qualname__} has the id {id!r} already. "
-            f"Give {codec.__qualname__} another."
+            f"register_codec: the id must be new; got {id!r}, which {known.__qualname__} has. "
+            f"Give {codec.__qualname__} another id."
         )
     if id not in CODECS:
         _registered[id] = codec
@@ -85,7 +87,7 @@ def register_codec(codec: Registered) -> Registered:
 
 
 def codec_class(id: str) -> type[Quantizer]:
-    """The codec of a file's id. Raises UnknownCodecError."""
+    """The codec with this id. Raises UnknownCodecError if there is none."""
     if id not in CODECS and id not in _registered:
         _load_installed()
     if id in CODECS:
@@ -93,8 +95,8 @@ def codec_class(id: str) -> type[Quantizer]:
     if id in _registered:
         return _registered[id]
     raise UnknownCodecError(
-        f"codec {id!r} is not one of {', '.join((*CODECS, *_registered))}. A newer gpuzip may have it, or a "
-        "package that is not installed; gpuzip.register_codec makes one of yours known."
+        f"codec must be one of {', '.join((*CODECS, *_registered))}; got {id!r}. A newer gpuzip may have it, "
+        "or a package that is not installed. Register your own with gpuzip.register_codec."
     )
 
 
@@ -104,17 +106,17 @@ def from_spec(text: str) -> Quantizer:
     Parameters
     ----------
     text : str
-        At most one rotation, then "L2norm" if rows are to have length 1 after it, then a codec.
+        At most one rotation, then optionally "L2norm" to scale rotated rows to length 1, then a codec.
 
     Returns
     -------
     Quantizer
-        The codec, not fitted. Its `spec` is such a text again.
+        The codec, not fitted. Its `spec` returns such a text.
 
     Raises
     ------
     GpuzipError
-        If the text cannot be read; the message says what is known.
+        If the text cannot be read. The message lists the known words.
 
     Notes
     -----
@@ -145,7 +147,7 @@ def from_spec(text: str) -> Quantizer:
 
 
 def _load_installed() -> bool:
-    """Register what installed packages offer; whether that was anything new."""
+    """Register the codecs of installed packages; return whether any was new."""
     before = len(_registered)
     for point in entry_points(group=ENTRY_POINTS):
         try:

@@ -1,4 +1,4 @@
-"""Residual quantization: a row is a sum of codewords, each stage's near what the stages before left over."""
+"""Residual quantization: a row is a sum of codewords, one per stage, each near the residual before it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gpuzip.search.scorers.sums import SumsScorer
 from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
 
 _SETTINGS = ("m", "nbits", "nsplits", "beam")
-_MOST_TABLES = 2 << 30  # bytes of the products of codewords
+_MOST_TABLES = 2 << 30  # bytes of `cross_products`
 
 
 @dataclass(frozen=True, eq=False)
 class Codebooks(Learned):
-    """What `fit` learns. codebooks: (nsplits, m, K, S) float32; seed: None if not known."""
+    """What `fit` learns: codebooks (nsplits, m, K, S) float32, and the seed (None if unknown)."""
 
     codebooks: Tensor
     seed: int | None = None
@@ -41,37 +41,37 @@ class Codebooks(Learned):
 
     @cached_property
     def cross(self) -> Tensor:
-        """Products of codewords, which encoding needs: made once, kept while the codec is."""
+        """Products of codewords, for encoding. Computed once per codec."""
         return cross_products(self.codebooks)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResidualQuantizer(Quantizer[Codebooks]):
-    """Quantize in m stages, each the residual of the last, with 2**nbits codewords per stage.
+    """Quantize in m stages, each the residual of the stage before, with 2**nbits codewords per stage.
 
     Parameters
     ----------
     m : int
-        Stages of each split (FAISS's M, or Msub).
+        Stages per split (FAISS's M or Msub).
     nbits : int, default 8
         Bits per code, 1 to 16.
     nsplits : int, default 1
-        Parts of the columns, a divisor of d, each with m stages of its own (FAISS ProductResidualQuantizer
-        "PRQ4x12x8").
+        Equal parts of the columns, a divisor of d, each with its own m stages (FAISS
+        ProductResidualQuantizer, "PRQ4x12x8").
     beam : int, default 5
-        Partial codes that encoding follows (FAISS's max_beam_size). More find nearer codes and take longer.
+        Partial codes that encoding keeps, 1 to 64 (FAISS's max_beam_size). A larger beam finds nearer codes
+        and takes longer.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
-        Rotation of the rows before they are coded, or its kind. With several splits, "balanced" gives all
-        splits similar variance, which improves the codes most.
+        Rotation of the rows before they are coded, or its kind. With several splits "balanced" helps most, as
+        it gives all splits similar variance.
 
     Notes
     -----
-    A row takes ceil(nsplits * m * nbits / 8) bytes. Codewords are as wide as a split, so the codebook is
-    large: m * 2**nbits * d * 2 bytes, whatever nsplits, where a product quantizer of the same code has
-    2**nbits * d * 2. Encoding keeps products of codewords in memory, nsplits * m * (m - 1) / 2 * 4**nbits * 4
-    bytes: 72 MB for "RQ24x8", 15 MB for "PRQ4x6x8".
+    A row takes ceil(nsplits * m * nbits / 8) bytes. A codeword is as wide as a split, so the codebooks take
+    m * 2**nbits * d * 2 bytes, m times those of a product quantizer. Encoding keeps products of codewords in
+    memory, nsplits * m * (m - 1) / 2 * 4**nbits * 4 bytes: 72 MB for "RQ24x8", 15 MB for "PRQ4x6x8".
 
     Source: Chen, Guan, Wang, "Approximate nearest neighbor search by residual vector quantization", 2010;
     FAISS ResidualQuantizer and ProductResidualQuantizer; for refining codebooks together, Babenko and
@@ -101,9 +101,9 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         needed = cross_bytes(self.nsplits, self.m, 1 << self.nbits)
         if needed > _MOST_TABLES:
             raise GpuzipError(
-                f"{who}: m={self.m} stages of nbits={self.nbits} need {needed / 2**30:.1f} GiB of products "
-                f"of codewords to encode, at most {_MOST_TABLES >> 30} are allowed. Use more nsplits with a "
-                "smaller m each, or a smaller nbits."
+                f"{who}: products of codewords must take at most {_MOST_TABLES >> 30} GiB; m={self.m} and "
+                f"nbits={self.nbits} need {needed / 2**30:.1f}. Use more nsplits with a smaller m, or a "
+                "smaller nbits."
             )
         super().__post_init__()
 
@@ -128,7 +128,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         max_points_per_centroid: int = 256,
         device: torch.device | str | None = None,
     ) -> ResidualQuantizer:
-        """Train the codebooks, stage by stage and then together.
+        """Train the codebooks stage by stage, then refine them together.
 
         Parameters
         ----------
@@ -137,16 +137,15 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         seed : int, default 0
             Seed of all random draws.
         n_iter : int, default 10
-            k-means iterations of each stage.
+            k-means iterations per stage.
         refine : int, default 2
-            Rounds in which the rows are encoded anew and all codebooks are fitted to the codes together.
+            Rounds that encode all rows again and fit all codebooks to the codes.
         min_points_per_centroid : int, default 39
-            Fewer than this times 2**nbits rows give one warning: a codec learns too little from them for
-            other rows.
+            Warn if there are fewer than this times 2**nbits rows: the codewords may not suit other rows.
         max_points_per_centroid : int, default 256
             Train on at most this times 2**nbits rows.
         device : torch.device or str, optional
-            Where to train, and where the codec will live. Default: where x is.
+            Device of the training and of the fitted codec. Default: that of x.
 
         Returns
         -------
@@ -160,7 +159,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
 
         Notes
         -----
-        Takes `beam` times the memory of the sample.
+        Training takes `beam` times the memory of the sample.
         """
         who, K = "ResidualQuantizer.fit", 1 << self.nbits
         rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
@@ -168,20 +167,20 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         most = whole(who, "max_points_per_centroid", max_points_per_centroid)
         if rows.n < K:
             raise GpuzipError(
-                f"{who}: nbits={self.nbits} needs at least {K} training rows, got {rows.n}. "
+                f"{who}: x must have at least {K} rows for nbits={self.nbits}; got {rows.n}. "
                 f"Use nbits<={max(1, rows.n.bit_length() - 1)}, or more rows."
             )
         rows, rotation = self.rotated(rows, seed, self.nsplits, K)
         if rows.d % self.nsplits:
             raise GpuzipError(
-                f"{who}: nsplits={self.nsplits} does not divide d={rows.d}; nearest that do: "
-                f"{', '.join(map(str, nearest_divisors(rows.d, self.nsplits)))}."
+                f"{who}: nsplits must divide d={rows.d}; got {self.nsplits}. Use "
+                f"nsplits={', '.join(map(str, nearest_divisors(rows.d, self.nsplits)))}."
             )
         sample = rows.sample(most * K, seed).to(device or rows.device, torch.float32)
         if len(sample) < min_points_per_centroid * K:
             warnings.warn(
-                f"{who}: {len(sample)} rows train 2**{self.nbits} codewords a stage; at least "
-                f"{min_points_per_centroid * K} are recommended for codes that fit other rows as well.",
+                f"{who}: x should have at least {min_points_per_centroid * K} rows for 2**{self.nbits} "
+                f"codewords per stage; got {len(sample)}. The codec may not suit other rows.",
                 stacklevel=2,
             )
         found = trained(sample, self.nsplits, self.m, K, self.beam, seed, n_iter, refine)
@@ -230,7 +229,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         )
         if not plausible:
             raise FormatError(
-                f"residual: codebooks {tuple(codebooks.shape)} {codebooks.dtype} do not fit the settings "
-                f"m={codec.m}, nbits={codec.nbits}, nsplits={codec.nsplits}, d={d!r}."
+                f"residual: codebooks must fit m={codec.m}, nbits={codec.nbits}, nsplits={codec.nsplits}, "
+                f"d={d!r}; got {tuple(codebooks.shape)} {codebooks.dtype}."
             )
         return replace(codec, fitted=Codebooks(codebooks.float().contiguous(), seed))

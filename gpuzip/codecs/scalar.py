@@ -1,4 +1,4 @@
-"""Scalar quantization: every value is stored as the number of the equal step that it lies in."""
+"""Scalar quantization: each value is stored as the index of the step of its range that it lies in."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
 from gpuzip.search.scorers.tables import pq_scorer
 
-_GIVEN = "given"  # how settings name a range that a caller gave; it is in the steps
+_GIVEN = "given"  # stored in place of a range that the caller gave, which the steps hold
 
 
 @dataclass(frozen=True, eq=False)
 class Steps(Learned):
-    """What `fit` learns: code c stands for start + (c + 0.5) * step. Both (C,) float32, C is 1 or d."""
+    """What `fit` learns: code c decodes to start + (c + 0.5) * step. Both are (C,) float32, C = 1 or d."""
 
     start: Tensor
     step: Tensor
@@ -36,27 +36,28 @@ class Steps(Learned):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScalarQuantizer(Quantizer[Steps]):
-    """Cut each dimension's range into equal steps, and store the number of each value's step.
+    """Divide each dimension's range into equal steps, and store the index of each value's step.
 
     Parameters
     ----------
     bits : int, default 8
         Bits per code, 1 to 8.
     range : {"minmax", "quantile", "mse"} or (low, high), default "minmax"
-        "minmax" of all rows; "quantile", which leaves `tail` of the values out on each side; "mse", the part
-        of min to max, about its middle, with the least squared error; or given as numbers or arrays of d
-        values (sentence-transformers' `ranges`, (2, d)). Values outside take the nearest code.
+        "minmax": from the least to the largest value. "quantile": without the share `tail` of the values on
+        each side. "mse": the part of min to max, about its middle, of least squared error. Or two numbers, or
+        two arrays of d values (sentence-transformers' `ranges`, (2, d)). Values outside take the nearest
+        code.
     per : {"dim", "tensor"}, default "dim"
-        One range per dimension, or one for all.
+        One range per dimension, or one for all dimensions.
     symmetric : bool, default False
-        Make the range symmetric about 0, with steps such that 0 is decoded as 0.
+        Make the range symmetric about 0, with steps that decode 0 to 0.
     signed : bool, default False
-        Store two's complement numbers, code - 2**(bits - 1), as int8 has them.
+        Store code - 2**(bits - 1) in two's complement, like int8.
     steps : int, optional
-        Number of steps per range. Default: 2**bits, or 2**bits - 1 where symmetric. 255 gives the codes of
+        Number of steps per range. Default: 2**bits, or 2**bits - 1 if symmetric. 255 gives the codes of
         sentence-transformers and FAISS; 254 with range=(-1, 1) those of (x + 1) * 127 as uint8.
     tail : float, default 0.001
-        Share of the values left out on each side by range="quantile".
+        Share of the values left out on each side by "quantile", 0 to below 0.5.
     fitted : optional
         What `fit` learned; not for callers.
     rotation : Rotation or str, optional
@@ -64,8 +65,8 @@ class ScalarQuantizer(Quantizer[Steps]):
 
     Notes
     -----
-    A row takes ceil(d * bits / 8) bytes. A constant dimension is decoded to its value. Scores are those of
-    the decoded rows: sums of small whole numbers find the candidates, and float32 decides.
+    A row takes ceil(d * bits / 8) bytes. A constant dimension decodes to its value. Scores are those of the
+    decoded rows: integer products find the candidates, and float32 sums score them.
 
     Source: FAISS ScalarQuantizer.
 
@@ -78,7 +79,7 @@ class ScalarQuantizer(Quantizer[Steps]):
     """
 
     id = "scalar"
-    score_bytes = 8  # of blocks of rows, then put side by side
+    score_bytes = 8  # blocks of scores, then their concatenation
     spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 
     bits: int = 8
@@ -113,12 +114,12 @@ class ScalarQuantizer(Quantizer[Steps]):
 
     @property
     def centroids(self) -> Tensor:
-        """(d, 2**bits, 1) float32: what each byte or part of a byte stands for, in each dimension."""
+        """(d, 2**bits, 1) float32: the value of each code, per dimension."""
         fitted = self.learned("centroids")
         return self._codebook().expand(fitted.d, -1, -1).contiguous()
 
     def _codebook(self) -> Tensor:
-        """(C, 2**bits, 1), C is 1 where one range serves all dimensions."""
+        """(C, 2**bits, 1) float32: the value of each code; C is 1 if all dimensions share a range."""
         codes = torch.arange(1 << self.bits, device=self.device)
         if self.signed:
             codes = codes ^ (1 << (self.bits - 1))
@@ -136,7 +137,7 @@ class ScalarQuantizer(Quantizer[Steps]):
         x : (N, D) float tensor, array or memory map
             Rows to fit on; at least 2, unless a range is given.
         seed : int, default 0
-            Seed of the rows that are drawn and of the rotation.
+            Seed of the sample of rows and of the rotation.
 
         Returns
         -------
@@ -146,7 +147,7 @@ class ScalarQuantizer(Quantizer[Steps]):
         Raises
         ------
         GpuzipError
-            For fewer than 2 rows, which have no range, unless one is given.
+            If x has fewer than 2 rows and no range is given.
         """
         who = "ScalarQuantizer.fit"
         seed = whole(who, "seed", seed, 0)
@@ -155,7 +156,7 @@ class ScalarQuantizer(Quantizer[Steps]):
         if self.symmetric:
             high = torch.maximum(low.abs(), high.abs())
             low = -high
-        step = (high - low) / torch.full_like(low, self._steps)  # by a number a GPU would round otherwise
+        step = (high - low) / torch.full_like(low, self._steps)  # a GPU rounds x / number differently
         constant = step == 0
         step = torch.where(constant, 2.0**-60 if self.symmetric else 1.0, step)
         start = torch.where(constant, low - 0.5, low)
@@ -165,7 +166,7 @@ class ScalarQuantizer(Quantizer[Steps]):
 
     @property
     def _steps(self) -> int:
-        """An odd number puts 0 in the middle of a step."""
+        """Steps per range. If symmetric they are odd by default, so that 0 is the middle of a step."""
         return self.steps or (max(2, (1 << self.bits) - 1) if self.symmetric else 1 << self.bits)
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -179,14 +180,14 @@ class ScalarQuantizer(Quantizer[Steps]):
         return self._levels(unpack_bits(data, self.width, self.bits).float())
 
     def _levels(self, codes: Tensor) -> Tensor:
-        """Overwrites codes, (n, C or 1) float32, where it can."""
+        """Values of (n, C or 1) float32 codes, which are overwritten."""
         fitted = self.learned("decode")
         codes = codes.add_(0.5)
         return (codes * fitted.step).add_(fitted.start)
 
     @property
     def _flip(self) -> Tensor:
-        """(1, B) uint8 that has the highest bit of every code: with it, signed codes become unsigned ones."""
+        """(1, B) uint8 with the highest bit of every code; xor makes signed codes unsigned."""
         highest = torch.full((1, self.width), 1 << (self.bits - 1), dtype=torch.uint8, device=self.device)
         return pack_bits(highest, self.bits)
 
@@ -231,8 +232,8 @@ class ScalarQuantizer(Quantizer[Steps]):
         )
         if not plausible:
             raise FormatError(
-                f"scalar: start {tuple(start.shape)} and step {tuple(step.shape)} do not fit the settings "
-                f"d={d!r}."
+                f"scalar: start and step must be (1,) or (d,) float32 with d={d!r}, steps above 0; got "
+                f"{tuple(start.shape)} {start.dtype} and {tuple(step.shape)} {step.dtype}."
             )
         return cls(**{name: config[name] for name in _SETTINGS}, fitted=Steps(start, step, d))
 

@@ -1,7 +1,7 @@
-"""Settings of codecs as short text, and back: FAISS's factory strings, and our own words for what it lacks.
+"""Settings of codecs as short text, and back: FAISS's factory strings, and our own words where it has none.
 
-A class names its words in `spec_words`: text with {settings} in it, and the settings that a word stands for.
-The first word that fits is written; any is read. Settings that are in no word follow in parentheses.
+A class lists its words in `spec_words`. A word has {settings} in braces; its value holds the settings that
+the word implies. The first word that fits is written, and all are read. Other settings follow in parentheses.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _COMMA = re.compile(r",(?![^(]*\))")
 _PART = re.compile(r"\s*([^\s()]+)\s*(?:\(([^()]*)\))?\s*")
 _SLOT = re.compile(r"\{(\w+)\}")
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_UNIT = ("L2norm", "L2Norm")  # after a rotation: rows of length 1
-_APART = ("rotation", "normalize")  # that have words of their own
+_UNIT = ("L2norm", "L2Norm")  # after a rotation: Rotation(normalize=True)
+_APART = ("rotation", "normalize")  # fields that are words of their own
 _CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 def spec_of(codec: Any) -> str:
-    """The text that `read_spec` makes an unfitted codec of these settings from. Raises GpuzipError."""
+    """The text of a codec's settings, which `read_spec` reads. Raises GpuzipError if there is none."""
     settings, rotation = _settings(codec), codec.rotation
     try:
         type(codec)(**settings)
-    except GpuzipError as error:  # what `fit` was given is in what it learned
-        raise GpuzipError(f"{type(codec).__name__}.spec: its settings are no text: {error}") from error
+    except GpuzipError as error:  # a range that the caller gave is not in the settings
+        raise GpuzipError(f"{type(codec).__name__}.spec: settings must be text: {error}") from error
     parts = [_written(codec, settings | _without(codec, rotation is None))]
     if isinstance(rotation, Rotation):
         of_rotation = _settings(rotation)
@@ -44,14 +44,14 @@ def spec_of(codec: Any) -> str:
 
 
 def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
-    """The codec, not fitted, that text stands for. Raises GpuzipError for text that no codec has."""
+    """The codec, not fitted, that a text stands for. Raises GpuzipError for text that is not a spec."""
     if not isinstance(text, str):
         raise GpuzipError(f"from_spec: text must be a str such as 'OPQ48,PQ48x8'; got {text!r}.")
     *rotations, last = _COMMA.split(text)
     codec, settings = _read(text, last, "codec", list(codecs))
     if settings.get("rotation") is not None or ("rotation" in settings and rotations):
         raise GpuzipError(
-            f"from_spec: {text!r} has a setting rotation. Write it before the codec, as in 'RR,SQ8'."
+            f"from_spec: the rotation must come before the codec; got {text!r}. Write, for example, 'RR,SQ8'."
         )
     if not rotations:
         return codec(**settings)  # type: ignore[no-any-return]
@@ -68,13 +68,13 @@ def read_spec(text: str, codecs: Iterable[type[Spelled]]) -> Spelled:
 
 
 def _without(kind: Any, plain: bool = True) -> dict[str, Any]:
-    """The setting that says that a codec has no rotation, of a class that has one by default."""
+    """The setting rotation=None, for a class that has a rotation by default."""
     default = next((field.default for field in fields(kind) if field.name == "rotation"), None)
     return {} if default is None or not plain else {"rotation": None}
 
 
 def _settings(thing: Any) -> dict[str, Any]:
-    """What it was asked to be, without what it learned."""
+    """Settings by name, without learned state and rotation."""
     return {name: getattr(thing, name) for name in _names(thing)}
 
 
@@ -94,11 +94,11 @@ def _written(thing: Any, settings: dict[str, Any]) -> str:
         return text + (f"({','.join(others)})" if others else "")
     name = type(thing).__name__
     asked = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    raise GpuzipError(f"{name}.spec: no word says {asked}. Name what is None, or fit it first.")
+    raise GpuzipError(f"{name}.spec: no word has {asked}. Give the settings that are None, or fit it first.")
 
 
 def _read(text: str, part: str, what: str, kinds: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-    """The class whose word a part of the text is, and the settings."""
+    """The class that has a part of the text as its word, and the settings in it."""
     name, inside = (_PART.fullmatch(part) or _PART.fullmatch("-")).groups()  # type: ignore[union-attr]
     for kind in kinds:
         for word, fixed in kind.spec_words.items():
@@ -107,7 +107,7 @@ def _read(text: str, part: str, what: str, kinds: Sequence[Any]) -> tuple[Any, d
                 said = {**fixed, **{name: _value(value) for name, value in slots.groupdict().items()}}
                 return kind, said | _others(text, kind, inside or "", said)
     known = ", ".join(word for kind in kinds for word in kind.spec_words)
-    raise GpuzipError(f"from_spec: {part.strip()!r} in {text!r} is no {what} of ours. Known are {known}.")
+    raise GpuzipError(f"from_spec: {what} must be one of {known}; got {part.strip()!r} in {text!r}.")
 
 
 def _pattern(word: str) -> re.Pattern[str]:
@@ -123,8 +123,8 @@ def _others(text: str, kind: Any, inside: str, said: dict[str, Any]) -> dict[str
         name, equals, value = (piece.strip() for piece in item.partition("="))
         if not equals or name not in names:
             raise GpuzipError(
-                f"from_spec: {item.strip()!r} in {text!r} is no setting that is left. "
-                f"Write name=value, of {', '.join(names)}."
+                f"from_spec: settings must be name=value with {', '.join(names)}; got {item.strip()!r} in "
+                f"{text!r}."
             )
         others[name] = _value(value)
     return others
