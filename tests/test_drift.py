@@ -90,9 +90,7 @@ def test_the_codec_of_a_file_knows_what_its_rows_lost(codec, real, gaussian, tmp
 def test_a_codec_without_a_measure_says_so(codec, real, tmp_path):
     codec.encode(real[:50]).save(tmp_path / "x.ezip")
     for unknown in (codec, gpuzip.open(tmp_path / "x.ezip").codec):
-        with pytest.raises(
-            GpuzipError, match=r"ProductQuantizer\.drift: x must be given, as the earlier"
-        ):
+        with pytest.raises(GpuzipError, match=r"ProductQuantizer\.drift: x must be given, as the earlier"):
             unknown.drift(real)
 
 

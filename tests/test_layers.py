@@ -223,3 +223,55 @@ def test_every_random_draw_names_its_generator():
         ]
 
     assert failing(LIBRARY, wrong) == {}
+
+
+MAKERS = {
+    f"torch.{name}"
+    for name in ("empty", "zeros", "ones", "full", "arange", "tensor", "rand", "randn", "randint", "randperm")
+} | {"torch.linspace", "torch.eye", "torch.as_tensor"}
+OF_DEFAULT_DTYPE = {
+    f"torch.{name}" for name in ("empty", "zeros", "ones", "rand", "randn", "linspace", "eye")
+}
+
+
+def test_every_tensor_is_made_on_a_named_device_and_in_a_named_dtype():
+    """Torch's defaults are the caller's. Samples of operators are inputs of tests, and exempt."""
+
+    def wrong(path: Path) -> list[str]:
+        tree = read(path)
+        functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+        samples = [f for f in functions if f.name.endswith("samples") or f.name in SAMPLERS]
+        inputs = {node for f in samples for node in ast.walk(f)}
+        return [
+            ast.unparse(call)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and call not in inputs and not _names_what_it_makes(call)
+        ]
+
+    assert failing([path for path in LIBRARY if path.name != "_samples.py"], wrong) == {}
+
+
+SAMPLERS = {"_inputs", "_extras", "_with_ids", "_random_bytes", "_ids"}
+
+
+def _names_what_it_makes(call: ast.Call) -> bool:
+    made, named = ast.unparse(call.func), {keyword.arg for keyword in call.keywords}
+    return (
+        made not in MAKERS
+        or "out" in named
+        or ("device" in named and ("dtype" in named or made not in OF_DEFAULT_DTYPE))
+    )
+
+
+PRODUCTS = {f"torch.{name}" for name in ("mm", "bmm", "matmul", "baddbmm", "addmm", "einsum", "mv", "cdist")}
+PRODUCTS |= {"torch.nn.functional.linear", "torch.dot", "torch.tensordot", "torch.inner"}
+
+
+def test_matrix_products_are_made_in_one_place_that_settings_of_torch_do_not_reach():
+    def wrong(path: Path) -> list[str]:
+        nodes = list(ast.walk(read(path)))
+        operators = [n for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.MatMult)]
+        made = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) in PRODUCTS]
+        return [ast.unparse(n) for n in operators + made]
+
+    assert failing(LIBRARY, wrong) == {}

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.probe import fastest
 
 _TRIED = 512, 32  # rows and queries of the timed product
@@ -25,13 +26,16 @@ def products_of_floats(values: Tensor, queries: Tensor) -> Tensor:
     """The same as `byte_products`, by float32 products of at most _DIMS columns, whose sums are exact."""
     D = queries.shape[1]
     if D <= _DIMS:
-        return values.float() @ queries.T.float()
+        return matrix_product(torch.matmul, values.float(), queries.T.float())
     parts = [slice(first, first + _DIMS) for first in range(0, D, _DIMS)]
-    return sum(((values[:, some].float() @ queries[:, some].T.float()).int() for some in parts), _zero())
+    products = (
+        matrix_product(torch.matmul, values[:, some].float(), queries[:, some].T.float()) for some in parts
+    )
+    return sum((part.int() for part in products), _zero())
 
 
 def _zero() -> Tensor:
-    return torch.zeros((), dtype=torch.int32)
+    return torch.zeros((), dtype=torch.int32, device="cpu")
 
 
 def products_of_bytes(values: Tensor, queries: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ def fastest_product(others: dict[str, Products] | None = None) -> str:
     """The name of the fastest exact path on this CPU: "floats", "bytes", or one of the caller's `others`."""
     paths = {name: path for name, path in _PATHS.items() if name != "bytes" or bytes_are_exact()}
     paths |= others or {}
-    values, queries = (torch.arange(n * _DIMS).byte().view(n, _DIMS) for n in _TRIED)
+    values, queries = (torch.arange(n * _DIMS, device="cpu").byte().view(n, _DIMS) for n in _TRIED)
     asked = queries.view(torch.int8)
     return fastest("products of bytes", {name: _bound(path, values, asked) for name, path in paths.items()})
 
@@ -64,9 +68,11 @@ def _bound(path: Products, values: Tensor, queries: Tensor) -> Callable[[], Tens
 @cache
 def bytes_are_exact() -> bool:
     """Whether this CPU multiplies signed bytes exactly, without saturating 16-bit sums of two products."""
-    values = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(32)[:, None].repeat(1, 512)
+    values = (
+        torch.tensor([0, 255], dtype=torch.uint8, device="cpu").repeat_interleave(32)[:, None].repeat(1, 512)
+    )
     for Q in (1, 32):
-        queries = torch.tensor([-128, 127], dtype=torch.int8).repeat(Q)[:Q, None].repeat(1, 512)
+        queries = torch.tensor([-128, 127], dtype=torch.int8, device="cpu").repeat(Q)[:Q, None].repeat(1, 512)
         try:
             if not torch.equal(products_of_bytes(values, queries), products_of_floats(values, queries).int()):
                 return False

@@ -147,7 +147,9 @@ def _by_importance(
     Bits are allotted so that the error, weighted by importance, is least: see `allot_rows`.
     """
     sample = rows.sample(max(1, _SAMPLE // rows.d), seed)
-    errors = torch.tensor([_error(codec.fit(sample, seed=seed), sample) for codec in rates])
+    errors = torch.tensor(
+        [_error(codec.fit(sample, seed=seed), sample) for codec in rates], dtype=torch.float64, device="cpu"
+    )
     every = list(range(len(rates)))
     chosen = _chosen(rates, every, rows, budget, importance, errors)
     if chosen is None:
@@ -172,13 +174,13 @@ def _chosen(
     errors: Tensor,
 ) -> Tensor | None:
     """(N,) which rate each row has, of those that are allowed; None where not even the least fits."""
-    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed])
+    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed], device="cpu")
     beside = _beside([rates[i] for i in allowed], rows)
     spare = int(budget.code_bits(rows.n, rows.d, beside) / 8) - rows.n * int(sizes[0])
     if spare < 0:
         return None
-    steps = allot_rows(importance, -errors[allowed].double().diff(), sizes.diff(), spare)
-    return torch.tensor(allowed)[steps.long()]
+    steps = allot_rows(importance, -errors[allowed].diff(), sizes.diff(), spare)
+    return torch.tensor(allowed, device="cpu")[steps.long()]
 
 
 def _beside(rates: Sequence[Quantizer], rows: Rows) -> int:
@@ -204,7 +206,7 @@ def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> 
     does not fit: what water-filling does, where rates are few.
     """
     if len(costs) == 0:
-        return torch.zeros(len(importance), dtype=torch.uint8)
+        return torch.zeros(len(importance), dtype=torch.uint8, device="cpu")
     slopes = (gains / costs).clamp(min=0).cummin(0).values  # no step before the one that it builds on
     worth = importance[:, None] * slopes  # [N, R]
     order = worth.flatten().argsort(descending=True, stable=True)
@@ -220,7 +222,7 @@ def _error(codec: Quantizer, x: Tensor) -> float:
 def _coded(codec: Quantizer, rows: Rows, ids: Tensor, seed: int) -> Codes:
     """Codes of the rows of ids by a codec fitted on them, read in blocks."""
     some = min(len(ids), max(1, _FITTED // rows.d))
-    drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:some]
+    drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed), device="cpu")[:some]
     codec = codec.fit(rows.rows(ids[drawn.sort().values]), seed=seed)
     blocks = ids.split(max(1, BLOCK_BYTES // (4 * rows.d)))
     return Codes(codec, torch.cat([codec.encode_block(rows.rows(part)) for part in blocks]), rows.dtype)

@@ -42,7 +42,7 @@ class Trials:
                 f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got "
                 f"{rows.n}. Name a codec instead."
             )
-        order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed), device="cpu")
         held = min(_HELD_OUT, max(rows.n // 5, FEWEST // 2))
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()

@@ -79,7 +79,7 @@ def check_given(who: str, given: Given) -> None:
     """Raise GpuzipError unless a given range is (low, high), finite and in order."""
     if len(given) != 2:
         raise GpuzipError(f"{who}: range must be (low, high); got {len(given)} entries.")
-    low, high = (torch.as_tensor(limit) for limit in given)
+    low, high = (torch.as_tensor(limit, device="cpu") for limit in given)
     fits = low.ndim <= 1 and low.shape == high.shape and not low.is_complex()
     if not (
         fits and bool(low.isfinite().all()) and bool(high.isfinite().all()) and bool((low <= high).all())

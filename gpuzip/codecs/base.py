@@ -280,7 +280,7 @@ class Codec(ABC, Generic[Fitted]):
 
     def _norms(self, data: Tensor) -> Tensor:
         """(N,) float32 L2 norms of decoded rows."""
-        norms = torch.empty(len(data), device=data.device)
+        norms = torch.empty(len(data), device=data.device, dtype=torch.float32)
         step = max(1, BLOCK_BYTES // (4 * self.width))
         for start in range(0, len(data), step):
             part = slice(start, start + step)

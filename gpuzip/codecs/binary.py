@@ -123,7 +123,11 @@ class BinaryQuantizer(Quantizer[Halves]):
         rows, rotation = self.rotated(rows, seed)
         threshold = self._threshold(rows, seed)
         if self.levels == "sign":
-            levels = torch.tensor([[-1.0], [1.0]], device=rows.device).expand(2, rows.d).contiguous()
+            levels = (
+                torch.tensor([[-1.0], [1.0]], dtype=torch.float32, device=rows.device)
+                .expand(2, rows.d)
+                .contiguous()
+            )
         else:
             levels = _means_of_sides(rows, threshold)
         return replace(self, fitted=Halves(threshold, levels), rotation=rotation)
@@ -136,7 +140,7 @@ class BinaryQuantizer(Quantizer[Halves]):
             assert isinstance(total, Tensor)
             means = (total / rows.n).float()
             return means if self.threshold == "dim_mean" else (total.mean() / rows.n).float()[None]
-        return torch.tensor([float(self.threshold)], device=rows.device)
+        return torch.tensor([float(self.threshold)], dtype=torch.float32, device=rows.device)
 
     def _encode(self, x: Tensor) -> Tensor:
         threshold = self.learned("encode").threshold
@@ -201,7 +205,7 @@ class BinaryQuantizer(Quantizer[Halves]):
 
 
 def _packed(x: Tensor, threshold: Tensor) -> Tensor:
-    packed = torch.empty((len(x), -(-x.shape[1] // 8)), dtype=torch.uint8)
+    packed = torch.empty((len(x), -(-x.shape[1] // 8)), dtype=torch.uint8, device="cpu")
     limits = threshold.numpy()
 
     def one_block(start: int, stop: int) -> None:

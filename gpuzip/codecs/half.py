@@ -86,7 +86,9 @@ class HalfQuantizer(Quantizer[Limit]):
         """
         who = "HalfQuantizer.fit"
         rows, rotation = self.rotated(Rows(who, x), whole(who, "seed", seed, 0))
-        largest = torch.tensor([torch.finfo(_DTYPES[self.dtype]).max], device=rows.device)
+        largest = torch.tensor(
+            [torch.finfo(_DTYPES[self.dtype]).max], dtype=torch.float32, device=rows.device
+        )
         return replace(self, fitted=Limit(largest, rows.d), rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:

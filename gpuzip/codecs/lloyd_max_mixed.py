@@ -281,12 +281,12 @@ def _allotted(errors: Tensor, B: int) -> Tensor:
     A step raises a dimension to the next width. Steps are taken by falling gain per bit, up to the first that
     does not fit.
     """
-    cost = torch.tensor([1, 1, 2, 4])
+    cost = torch.tensor([1, 1, 2, 4], device="cpu")
     gain = (errors[:-1] - errors[1:]) / cost[:, None]
     gain = gain.clamp(min=0).cummin(0).values  # a step cannot come before the one that it builds on
     order = gain.flatten().argsort(descending=True, stable=True)
     step, column = order // errors.shape[1], order % errors.shape[1]
-    widths = torch.tensor([0, *_WIDTHS])
+    widths = torch.tensor([0, *_WIDTHS], device="cpu")
     taken, most = 0, int((cost[step].cumsum(0) <= 8 * B).sum())
     for taken in range(most, 0, -1):
         steps = torch.bincount(column[:taken], minlength=errors.shape[1])

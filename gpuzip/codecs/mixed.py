@@ -220,7 +220,7 @@ class MixedCodes:
         ids : (Q, k) int64 tensor
             Row numbers; (k,) for one query.
         """
-        allowed = None if mask is None else torch.as_tensor(mask)
+        allowed = None if mask is None else torch.as_tensor(mask, device="cpu")
         found = []
         for part, members in zip(self.parts, self._members, strict=True):
             values, ids = part.search(queries, k, metric, None if allowed is None else allowed[members])

@@ -167,7 +167,7 @@ class RaBitQuantizer(Quantizer[Mean]):
         step = read_deep(deep[1])[0] if deep else read_first(first).step
         planes = [signs, *(deep[0].split(signs.shape[1], 1) if deep else ())]
         table = _signs(data.device)
-        grid = torch.zeros((len(data), self.width), device=data.device)
+        grid = torch.zeros((len(data), self.width), device=data.device, dtype=torch.float32)
         for plane in planes:
             grid = 2 * grid + decode(plane.contiguous(), table, None, plane.shape[1])[:, : self.width]
         return self.center + step[:, None] * grid

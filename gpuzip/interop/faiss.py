@@ -223,7 +223,9 @@ def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
     kind = kinds.get(sq.qtype, "another")
     for dtype, name in _HALVES.items():
         if name == kind:
-            largest = torch.tensor([torch.finfo(getattr(torch, dtype)).max])
+            largest = torch.tensor(
+                [torch.finfo(getattr(torch, dtype)).max], dtype=torch.float32, device="cpu"
+            )
             return HalfQuantizer(dtype, fitted=Limit(largest, sq.d))
     if kind not in _STEPS:
         raise GpuzipError(
@@ -257,8 +259,10 @@ def _read_index(faiss: Any, index: Any) -> Codes:
 
 
 def _read_binary(faiss: Any, index: Any) -> Codes:
-    levels = torch.tensor([[-1.0], [1.0]]).expand(2, index.d).contiguous()
-    codec = BinaryQuantizer(levels="sign", fitted=Halves(torch.zeros(1), levels))
+    levels = torch.tensor([[-1.0], [1.0]], dtype=torch.float32, device="cpu").expand(2, index.d).contiguous()
+    codec = BinaryQuantizer(
+        levels="sign", fitted=Halves(torch.zeros(1, dtype=torch.float32, device="cpu"), levels)
+    )
     return Codes(codec, _rows(faiss, index.xb, index.ntotal, codec.code_size))
 
 

@@ -106,18 +106,24 @@ def from_usearch(index: Any) -> Codes:
 def _vectors(index: Any, B: int) -> Tensor:
     """(N, B) uint8 in ascending order of key."""
     if len(index) == 0:
-        return torch.empty((0, B), dtype=torch.uint8)
+        return torch.empty((0, B), dtype=torch.uint8, device="cpu")
     keys = np.sort(index.keys[: len(index)])
     return torch.from_numpy(np.vstack(index.get(keys)).view(np.uint8))
 
 
 def _signs(d: int) -> BinaryQuantizer:
-    levels = torch.tensor([[-1.0], [1.0]]).expand(2, d).contiguous()
-    return BinaryQuantizer(levels="sign", fitted=Halves(torch.zeros(1), levels))
+    levels = torch.tensor([[-1.0], [1.0]], dtype=torch.float32, device="cpu").expand(2, d).contiguous()
+    return BinaryQuantizer(
+        levels="sign", fitted=Halves(torch.zeros(1, dtype=torch.float32, device="cpu"), levels)
+    )
 
 
 def _int8(d: int) -> ScalarQuantizer:
-    steps = Steps(torch.tensor([-_MIDDLE / 127]), torch.tensor([1 / 127]), d)
+    steps = Steps(
+        torch.tensor([-_MIDDLE / 127], dtype=torch.float32, device="cpu"),
+        torch.tensor([1 / 127], dtype=torch.float32, device="cpu"),
+        d,
+    )
     return ScalarQuantizer(range="given", per="tensor", signed=True, fitted=steps)
 
 

@@ -78,7 +78,11 @@ def adc_gather(packed, lut, scale, mask, ids, extra=None, coef=None):
 
     if scores.size and N:
         map_blocks(some_queries, len(tables), max(1, _GATHERED // ids.shape[1]), lone_here=True)
-    return torch.from_numpy(scores) if N else torch.full(ids.shape, float("-inf"))
+    return (
+        torch.from_numpy(scores)
+        if N
+        else torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
+    )
 
 
 def _rows_of_a_block(Q):

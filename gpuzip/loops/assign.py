@@ -22,7 +22,7 @@ _BLOCK = 2048  # most rows of a block
 
 def assign(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:
     M, K, _ = centroids.shape
-    labels = torch.empty((len(x), M), dtype=torch.uint8 if K <= 256 else torch.int32)
+    labels = torch.empty((len(x), M), dtype=torch.uint8 if K <= 256 else torch.int32, device="cpu")
     codebook = Codebook(centroids)
 
     def one_block(start: int, stop: int) -> None:

@@ -12,7 +12,7 @@ _BLOCK = 1 << 18  # codes of a block
 
 def pack_bits(values: Tensor, nbits: int) -> Tensor:
     N, M = values.shape
-    packed = torch.empty((N, (M * nbits + 7) // 8), dtype=torch.uint8)
+    packed = torch.empty((N, (M * nbits + 7) // 8), dtype=torch.uint8, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         pack_rows(values[start:stop].int().contiguous().numpy(), nbits, packed[start:stop])
@@ -22,7 +22,7 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
-    values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32)
+    values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         _unpack(packed[start:stop].contiguous().numpy(), nbits, values[start:stop].numpy())

@@ -13,7 +13,7 @@ _FEW = 31
 
 def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
     N, D = x.shape
-    out = torch.empty((N, D), dtype=torch.uint8)
+    out = torch.empty((N, D), dtype=torch.uint8, device="cpu")
     steps = boundaries.float().expand(D, -1).T.contiguous().numpy()  # [L, D]: columns are lanes
     count = _count_of_few if len(steps) <= _FEW else _count_of_many
 

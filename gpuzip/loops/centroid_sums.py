@@ -20,7 +20,10 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     M = labels.shape[1]
     S = x.shape[1] // M
     _check(labels, K)
-    sums, counts = torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
+    sums, counts = (
+        torch.empty((M, K, S), dtype=torch.float32, device="cpu"),
+        torch.empty((M, K), dtype=torch.int32, device="cpu"),
+    )
     rows = x.float().contiguous().numpy()
     width = unrolled(S if S <= UNROLLED else 0)
 

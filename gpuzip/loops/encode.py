@@ -11,7 +11,7 @@ from gpuzip.loops.bits import pack_rows
 def encode(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:
     M, K, _ = centroids.shape
     nbits = K.bit_length() - 1
-    packed = torch.empty((len(x), (M * nbits + 7) // 8), dtype=torch.uint8)
+    packed = torch.empty((len(x), (M * nbits + 7) // 8), dtype=torch.uint8, device="cpu")
     codebook = Codebook(centroids)
 
     def one_block(start: int, stop: int) -> None:

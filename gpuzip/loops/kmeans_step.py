@@ -12,7 +12,10 @@ _WORK = 1 << 21  # products that make a group of sub-spaces worth a thread
 
 def kmeans_step(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     M, K, S = centroids.shape
-    sums, counts = torch.empty((M, K, S)), torch.empty((M, K), dtype=torch.int32)
+    sums, counts = (
+        torch.empty((M, K, S), dtype=torch.float32, device="cpu"),
+        torch.empty((M, K), dtype=torch.int32, device="cpu"),
+    )
     rows, codebook = x.float().contiguous(), Codebook(centroids)
 
     def some_subspaces(start: int, stop: int) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
@@ -23,7 +24,7 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
 
     def some_rows(start, stop):
         rows = decode(packed[start:stop], bits).view(table.dtype)
-        scores = _readable(torch.mm(rows, columns))
+        scores = _readable(matrix_product(torch.mm, rows, columns))
         factors = part(scale, start, stop, np.float32), part(bias, start, stop, np.float32)
         groups = slice(start // group, -(-stop // group))
         _best_of_groups(scores, *factors, part(mask, start, stop, np.bool_), group, best[:, groups])

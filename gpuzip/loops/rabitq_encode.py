@@ -13,7 +13,10 @@ _LARGEST = np.float32(2.0**126)
 def rabitq_encode(x, center, coarse, fine, bits):
     """As the operator: (N, D), (D,), scales, bits -> (N, D) uint8, (N, 5) float32."""
     N, D = x.shape
-    codes, sums = torch.empty((N, D), dtype=torch.uint8), torch.empty((N, 5))
+    codes, sums = (
+        torch.empty((N, D), dtype=torch.uint8, device="cpu"),
+        torch.empty((N, 5), dtype=torch.float32, device="cpu"),
+    )
     others = [t.contiguous().numpy() for t in (center, coarse, fine)]
 
     def one_block(start, stop):

@@ -41,11 +41,11 @@ def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tenso
 
 
 def _gathered(rows):
-    return rows.reshape(-1).numpy(), torch.arange(len(rows)) * rows.shape[1]
+    return rows.reshape(-1).numpy(), torch.arange(len(rows), device="cpu") * rows.shape[1]
 
 
 def _none(ids):
-    return torch.full(ids.shape, float("-inf"))
+    return torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
 
 
 def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS):

@@ -12,7 +12,7 @@ _BLOCK = 1 << 18  # values of a block
 
 def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
     N, D = x.shape
-    out = torch.empty((N, D), dtype=torch.uint8)
+    out = torch.empty((N, D), dtype=torch.uint8, device="cpu")
     starts, steps = (t.float().expand(D).contiguous().numpy() for t in (start, step))
 
     def one_block(first: int, stop: int) -> None:

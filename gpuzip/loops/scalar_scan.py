@@ -66,7 +66,7 @@ def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
     if E != D:  # a row is read beyond its end, where the query is 0
         flat = torch.nn.functional.pad(flat, (0, E - D))
     asked = torch.nn.functional.pad(queries.short(), (0, E - D)).contiguous()
-    sums = torch.empty((n, Q), dtype=torch.int32)
+    sums = torch.empty((n, Q), dtype=torch.int32, device="cpu")
     _products(flat.numpy(), n, D, asked.numpy(), sums.numpy())
     return sums
 

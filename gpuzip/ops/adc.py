@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
@@ -69,7 +70,7 @@ def _all_scores(
     M, K = lut.shape[1:]
     scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
     scores = scores if scale is None else scores * scale
-    scores = scores if extra is None or coef is None else scores + coef @ extra.T
+    scores = scores if extra is None or coef is None else scores + matrix_product(torch.matmul, coef, extra.T)
     return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
@@ -77,12 +78,12 @@ def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
     """(N, B) packed -> (N * tables,) int32 rows of a (tables * K)-row table."""
     _, M, K = lut.shape
     codes = packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)
-    return (codes + torch.arange(0, M * K, K, dtype=torch.int32)).view(-1)
+    return (codes + torch.arange(0, M * K, K, dtype=torch.int32, device="cpu")).view(-1)
 
 
 def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
     """Sum `per_row` consecutive indexed rows of a table: an embedding bag, in order."""
-    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32)
+    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32, device="cpu")
     return torch.embedding_bag(table, index, offsets)[0]
 
 
@@ -104,8 +105,11 @@ def _scan_cpu(
     lut = byte_tables(lut)
     Q, M, K = lut.shape
     N = len(packed)
-    best = torch.empty((Q, -(-N // group)))
-    tables = [torch.empty((M * K, len(t))).copy_(t.view(len(t), M * K).T) for t in lut.split(_QUERIES)]
+    best = torch.empty((Q, -(-N // group)), dtype=torch.float32, device="cpu")
+    tables = [
+        torch.empty((M * K, len(t)), dtype=torch.float32, device="cpu").copy_(t.view(len(t), M * K).T)
+        for t in lut.split(_QUERIES)
+    ]
 
     def one_block(start: int, stop: int) -> None:
         forbidden = None if mask is None else ~mask[start:stop, None]
@@ -142,13 +146,15 @@ def _gather_cpu(
     N, R = len(packed), ids.shape[1]
     forbidden = (ids < 0) | (ids >= N)
     if N == 0 or ids.numel() == 0:
-        return torch.full(ids.shape, float("-inf"))
+        return torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
     ids = ids.clamp(0, N - 1)
-    scores = torch.empty(ids.shape)
+    scores = torch.empty(ids.shape, dtype=torch.float32, device="cpu")
 
     def some_queries(start: int, stop: int) -> None:
         index = _lookup_indices(packed[ids[start:stop].reshape(-1)], lut).view(stop - start, R * M)
-        index += torch.arange(stop - start, dtype=torch.int32)[:, None] * (M * K)  # each its own tables
+        index += torch.arange(stop - start, dtype=torch.int32, device="cpu")[:, None] * (
+            M * K
+        )  # each its own tables
         sums = _sum_rows(lut[start:stop].view(-1, 1), index.view(-1), M)
         scores[start:stop] = sums.view(stop - start, R)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, label_dtype
@@ -31,14 +32,14 @@ def assign_reference(x: Tensor, centroids: Tensor, exact: bool = False) -> Tenso
 def _cpu(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     """The product [x, 1] . [-2c, |c|^2] in cache-sized tiles, then the first least entry of each row."""
     M, K, S = centroids.shape
-    labels = torch.empty((x.shape[0], M), dtype=label_dtype(K))
+    labels = torch.empty((x.shape[0], M), dtype=label_dtype(K), device="cpu")
     shift = _shift(centroids)
     centered = centroids - shift
     table = torch.cat([-2 * centered, centered.square().sum(-1, keepdim=True)], -1)  # [M, K, S+1]
     least = _least_of_few if K <= _FEW else _least_of_many
 
     def one_block(start: int, stop: int) -> None:
-        sub = torch.ones((M, stop - start, S + 1))
+        sub = torch.ones((M, stop - start, S + 1), dtype=torch.float32, device="cpu")
         torch.sub(x[start:stop].view(-1, M, S).transpose(0, 1), shift, out=sub[:, :, :S])
         if exact:
             _least_exactly(sub, table, x[start:stop], centroids, labels[start:stop])
@@ -63,7 +64,7 @@ def _least_exactly(sub: Tensor, table: Tensor, x: Tensor, centroids: Tensor, lab
     """The least of each row, and the reference for rows where another is within the product's rounding."""
     M, _, S = centroids.shape
     for m in range(M):
-        distance = torch.mm(sub[m], table[m].T)  # [n, K]
+        distance = matrix_product(torch.mm, sub[m], table[m].T)  # [n, K]
         least, labels[:, m] = distance.min(1)
         reach = table[m, :, S].amax()
         size = reach + 2 * (reach * sub[m, :, :S].square().sum(1)).sqrt()  # of the largest term of a sum
@@ -75,19 +76,19 @@ def _least_of_few(sub: Tensor, table: Tensor, labels: Tensor) -> None:
     """Many sub-spaces at once, by whole-array passes; a comparison finds the lowest index of the least."""
     M, K, _ = table.shape
     step = max(1, _TILE // (K * sub.shape[1]))
-    countdown = torch.arange(K, 0, -1, dtype=torch.uint8)[:, None]  # [K, 1]
+    countdown = torch.arange(K, 0, -1, dtype=torch.uint8, device="cpu")[:, None]  # [K, 1]
     for m in range(0, M, step):
-        distance = torch.bmm(table[m : m + step], sub[m : m + step].mT)  # [m, K, n]
+        distance = matrix_product(torch.bmm, table[m : m + step], sub[m : m + step].mT)  # [m, K, n]
         at_least = distance == distance.amin(1, keepdim=True)
         labels[:, m : m + step] = (K - (at_least.view(torch.uint8) * countdown).amax(1)).T
 
 
 def _least_of_many(sub: Tensor, table: Tensor, labels: Tensor) -> None:
     """One sub-space at a time; numpy's argmin is vectorized along a row and torch's is not."""
-    distance = torch.empty((sub.shape[1], table.shape[1]))
+    distance = torch.empty((sub.shape[1], table.shape[1]), dtype=torch.float32, device="cpu")
     out = labels.numpy()
     for m in range(len(table)):
-        torch.mm(sub[m], table[m].T, out=distance)
+        matrix_product(torch.mm, sub[m], table[m].T, out=distance)
         out[:, m] = distance.numpy().argmin(1)
 
 
@@ -103,7 +104,7 @@ def inputs_of(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tens
 
 def tied_inputs(device: str) -> tuple[Tensor, Tensor]:
     """Rows of zeros and ones, and centroids of the same kind, of which many are equal."""
-    rows = torch.randint(0, 2, (53, 8), generator=generator()).float()
+    rows = torch.randint(0, 2, (53, 8), generator=generator(), device="cpu").float()
     return rows.to(device), rows[:16].view(16, 2, 4).transpose(0, 1).contiguous().to(device)
 
 

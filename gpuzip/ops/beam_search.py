@@ -55,7 +55,7 @@ def _best_path(products: Tensor, cross: Tensor, beam: int, least: Least) -> Tens
 
 def _cpu(products: Tensor, cross: Tensor, beam: int) -> Tensor:
     N, P, M, K = products.shape
-    labels = torch.empty((N, P * M), dtype=label_dtype(K))
+    labels = torch.empty((N, P * M), dtype=label_dtype(K), device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         labels[start:stop] = _labels(products[start:stop], cross, beam, _first_taken)

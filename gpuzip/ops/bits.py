@@ -42,7 +42,7 @@ def _pack_cpu(values: Tensor, nbits: int) -> Tensor:
         for i in range(1, per_byte):
             packed |= values[:, i::per_byte] << (i * nbits)
         return packed
-    packed = torch.zeros((N, code_bytes(M, nbits)), dtype=torch.uint8)
+    packed = torch.zeros((N, code_bytes(M, nbits)), dtype=torch.uint8, device="cpu")
     for m in range(M):
         first, shift = divmod(m * nbits, 8)
         word = values[:, m].int() << shift
@@ -54,13 +54,13 @@ def _pack_cpu(values: Tensor, nbits: int) -> Tensor:
 def _unpack_cpu(packed: Tensor, M: int, nbits: int) -> Tensor:
     if 8 % nbits == 0:
         per_byte = 8 // nbits
-        shifts = torch.arange(0, 8, nbits, dtype=torch.uint8)
+        shifts = torch.arange(0, 8, nbits, dtype=torch.uint8, device="cpu")
         values = (packed[:, :, None] >> shifts) & ((1 << nbits) - 1)  # [N, B, per_byte]
         return values.view(len(packed), packed.shape[1] * per_byte)[:, :M].contiguous()
-    values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32)
+    values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32, device="cpu")
     for m in range(M):
         first, shift = divmod(m * nbits, 8)
-        word = torch.zeros(len(packed), dtype=torch.int32)
+        word = torch.zeros(len(packed), dtype=torch.int32, device="cpu")
         for byte in range(first, (m * nbits + nbits - 1) // 8 + 1):
             word |= packed[:, byte].int() << (8 * (byte - first))
         values[:, m] = (word >> shift) & ((1 << nbits) - 1)

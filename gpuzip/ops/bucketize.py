@@ -34,7 +34,7 @@ def _cpu(x: Tensor, boundaries: Tensor) -> Tensor:
 
 def _packed_cpu(x: Tensor, boundaries: Tensor, nbits: int) -> Tensor:
     N, D = x.shape
-    out = torch.empty((N, code_bytes(D, nbits)), dtype=torch.uint8)
+    out = torch.empty((N, code_bytes(D, nbits)), dtype=torch.uint8, device="cpu")
     count = _count if boundaries.shape[1] <= _FEW else _search
 
     def one_block(start: int, stop: int) -> None:
@@ -46,7 +46,7 @@ def _packed_cpu(x: Tensor, boundaries: Tensor, nbits: int) -> Tensor:
 
 def _count(x: Tensor, boundaries: Tensor) -> Tensor:
     """All boundaries less those that are not below: a NaN is above all of them."""
-    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8)
+    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8, device="cpu")
     for boundary in boundaries.T:
         counts -= (boundary >= x).view(torch.uint8)
     return counts

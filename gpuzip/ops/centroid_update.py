@@ -35,7 +35,8 @@ def update_reference(sums: Tensor, counts: Tensor, seed: int) -> Tensor:
 
 def _split_large(means: Tensor, size: Tensor, seed: int, m: int) -> None:
     """Give every empty cell, in place, half of a large one, drawn with odds that grow with its size."""
-    step = torch.where(torch.arange(means.shape[1], device=means.device) % 2 == 0, _SPLIT, -_SPLIT)
+    step = torch.full_like(means[0], _SPLIT)
+    step[1::2] = -_SPLIT
     for empty in (size == 0).nonzero().view(-1).tolist():
         reach = (size - 1).clamp(min=0).cumsum(0)
         if reach[-1] > 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, random_codes
@@ -35,9 +36,9 @@ def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) 
         centroids, share = by_byte(centroids, share)
     C, K, S = centroids.shape
     M = C * share
-    out = torch.empty((R, M * S), dtype=centroids.dtype)
+    out = torch.empty((R, M * S), dtype=centroids.dtype, device="cpu")
     table, rows = _as_bytes(centroids.contiguous().view(C * K, S)), _as_bytes(out.view(-1, S))
-    first = torch.arange(M) // share * K
+    first = torch.arange(M, device="cpu") // share * K
 
     def one_block(start: int, stop: int) -> None:
         chosen, unknown = _rows(packed, ids, start, stop)
@@ -66,12 +67,14 @@ def _as_bytes(rows: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _rotated_reference(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
-    return (_reference(packed, centroids, ids).double() @ rotation.double()).float()
+    return (
+        matrix_product(torch.matmul, _reference(packed, centroids, ids).double(), rotation.double())
+    ).float()
 
 
 def _rotated_cpu(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None) -> Tensor:
     R = len(packed) if ids is None else len(ids)
-    out = torch.empty((R, rotation.shape[1]))
+    out = torch.empty((R, rotation.shape[1]), dtype=torch.float32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         rows = (
@@ -79,7 +82,7 @@ def _rotated_cpu(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tenso
             if ids is None
             else decode(packed, centroids, ids[start:stop])
         )
-        torch.mm(rows.float(), rotation, out=out[start:stop])
+        matrix_product(torch.mm, rows.float(), rotation, out=out[start:stop])
 
     map_blocks(one_block, R, 1024)
     return out
@@ -120,8 +123,8 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 def some_ids(N: int, R: int) -> Tensor:
     """(R,) int64: rows of N in no order, some twice, and some that are no rows."""
-    ids = torch.randint(0, max(1, N), (R,), generator=generator(R))
-    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77])
+    ids = torch.randint(0, max(1, N), (R,), generator=generator(R), device="cpu")
+    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77], device="cpu")
     ids[:: max(1, R // 5)] = wrong.repeat(6)[: len(ids[:: max(1, R // 5)])]
     return ids
 

@@ -80,7 +80,7 @@ def _by_counting(queries: Words, codes: Tensor) -> Tensor:
 
 def _scan_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, group: int) -> Tensor:
     N = len(codes)
-    best = torch.empty((len(queries), -(-N // group)), dtype=torch.int32)
+    best = torch.empty((len(queries), -(-N // group)), dtype=torch.int32, device="cpu")
     words = _words(queries)
 
     def one_block(start: int, stop: int) -> None:
@@ -101,7 +101,7 @@ def _gather_cpu(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor
     rows = ids.masked_fill(absent, 0)
     if mask is not None:
         absent = absent | ~mask[rows]
-    distance = torch.empty(ids.shape, dtype=torch.int32)
+    distance = torch.empty(ids.shape, dtype=torch.int32, device="cpu")
 
     def some_queries(start: int, stop: int) -> None:
         differs = codes[rows[start:stop]] ^ queries[start:stop, None, :]

@@ -29,9 +29,11 @@ def _shapes(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 def apart(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tensor]:
     """Rows in clusters, and a centroid in each, some nearer to none: no row is near a border of cells."""
     g = generator(N)
-    centroids = torch.randint(-9, 10, (M, K, S), generator=g).float()  # equal ones tie exactly
-    cell = torch.randint(0, K, (N, M), generator=g)
-    rows = centroids[torch.arange(M), cell] + 0.01 * torch.randn(N, M, S, generator=g)
+    centroids = torch.randint(-9, 10, (M, K, S), generator=g, device="cpu").float()  # equal ones tie exactly
+    cell = torch.randint(0, K, (N, M), generator=g, device="cpu")
+    rows = centroids[torch.arange(M, device="cpu"), cell] + 0.01 * torch.randn(
+        N, M, S, generator=g, dtype=torch.float32, device="cpu"
+    )
     return rows.reshape(N, M * S).to(device), centroids.to(device)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
@@ -27,7 +28,7 @@ def _reference(
     mask: Tensor | None,
     group: int,
 ) -> Tensor:
-    keys = decode(packed, table).float() @ queries.float().T
+    keys = matrix_product(torch.matmul, decode(packed, table).float(), queries.float().T)
     if scale is not None:
         keys = keys * scale[:, None]
     if bias is not None:
@@ -49,7 +50,7 @@ def _cpu(
     if table.dtype == torch.float16:  # there is no fast product of it here
         table, queries = table.float(), queries.float()
     N, columns = len(packed), queries.T.contiguous()
-    best = torch.empty((len(queries), -(-N // group)))
+    best = torch.empty((len(queries), -(-N // group)), dtype=torch.float32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         forbidden = None if mask is None else ~mask[start:stop, None]
@@ -57,7 +58,7 @@ def _cpu(
         if forbidden is not None and bool(forbidden.all()):
             best[:, groups] = float("-inf")
             return
-        keys = (decode(packed[start:stop], table) @ columns).float()
+        keys = matrix_product(torch.matmul, decode(packed[start:stop], table), columns).float()
         if scale is not None:
             keys *= scale[start:stop, None]
         if bias is not None:

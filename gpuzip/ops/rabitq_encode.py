@@ -55,7 +55,10 @@ def _cells(size: Tensor, stretch: Tensor, top: float) -> Tensor:
 
 def _cpu(x: Tensor, center: Tensor, coarse: Tensor, fine: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     N, D = x.shape
-    codes, sums = torch.empty((N, D), dtype=torch.uint8), torch.empty((N, 5))
+    codes, sums = (
+        torch.empty((N, D), dtype=torch.uint8, device="cpu"),
+        torch.empty((N, 5), dtype=torch.float32, device="cpu"),
+    )
 
     def one_block(start: int, stop: int) -> None:
         codes[start:stop], sums[start:stop] = _reference(x[start:stop], center, coarse, fine, bits)
@@ -115,6 +118,6 @@ def rabitq_encode(x: Tensor, center: Tensor, bits: int) -> tuple[Tensor, Tensor]
     Source: Gao et al., "Practical and asymptotically optimal quantization of high-dimensional vectors in
     Euclidean space for approximate nearest neighbor search", 2024.
     """
-    coarse, fine = (torch.tensor(scales, device=x.device) for scales in (_COARSE, _FINE))
+    coarse, fine = (torch.tensor(scales, dtype=torch.float32, device=x.device) for scales in (_COARSE, _FINE))
     codes, sums = _op(x, center, coarse, fine, bits)
     return codes, sums

@@ -33,7 +33,7 @@ def _reference(
     elif metric == "cosine":
         norms = y.norm(dim=1) * x.norm(dim=1)
         product = torch.where(norms > 0, product / norms, 0.0)
-    keys = torch.full(ids.shape, float("-inf"), device=queries.device)
+    keys = torch.full(ids.shape, float("-inf"), device=queries.device, dtype=torch.float32)
     keys[q, n] = product.float()
     return keys
 
@@ -62,7 +62,7 @@ def _by_blocks(
     queries: Tensor, ids: Tensor, N: int, metric: str, gather: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Keys of candidates in the order of ids, some at a time; each sum is over the dims of its own pair."""
-    keys = torch.full(ids.shape, float("-inf"))
+    keys = torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
     D, R = queries.shape[1], ids.shape[1]
     own = _square(queries).sqrt() if metric == "cosine" else None
     wanted, flat = ids.reshape(-1), keys.view(-1)

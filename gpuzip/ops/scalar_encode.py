@@ -20,7 +20,7 @@ def _reference(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
 
 def _cpu(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
     N, D = x.shape
-    out = torch.empty((N, D), dtype=torch.uint8)
+    out = torch.empty((N, D), dtype=torch.uint8, device="cpu")
 
     def one_block(first: int, stop: int) -> None:
         out[first:stop] = (x[first:stop].float() - start).div_(step).floor_().clamp_(0, top)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.byte_products import byte_products
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
@@ -46,7 +47,7 @@ def _reference(
     group: int,
 ) -> Tensor:
     values = unpack_bits(codes, queries.shape[1], nbits)
-    dots = (values.long() @ queries.long().T).int()
+    dots = matrix_product(torch.matmul, values.long(), queries.long().T).int()
     scores = _scores(dots, query_scale, query_offset, scale, bias)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None], float("-inf"))
@@ -65,7 +66,7 @@ def _cpu(
     group: int,
 ) -> Tensor:
     N, (Q, D) = len(codes), queries.shape
-    best = torch.empty((Q, -(-N // group)))
+    best = torch.empty((Q, -(-N // group)), dtype=torch.float32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         dots = byte_products(unpack_bits(codes[start:stop], D, nbits), queries)

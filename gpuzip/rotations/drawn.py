@@ -7,12 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
+
 ROUNDS = 4
 
 
 def random_orthogonal(D: int, seed: int) -> Tensor:
     """(D, D) float64, drawn evenly from all rotations and reflections."""
-    normal = torch.randn((D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    normal = torch.randn(
+        (D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"
+    )
     Q, R = torch.linalg.qr(normal)
     rows: Tensor = Q * R.diagonal().sign()
     return rows
@@ -21,7 +25,7 @@ def random_orthogonal(D: int, seed: int) -> Tensor:
 def random_signs(D: int, seed: int) -> Tensor:
     """(ROUNDS, D) bool."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (ROUNDS, D), generator=generator).bool()
+    return torch.randint(0, 2, (ROUNDS, D), generator=generator, device="cpu").bool()
 
 
 def hadamard(x: Tensor, signs: Tensor) -> Tensor:
@@ -46,8 +50,8 @@ def _transform(x: Tensor) -> Tensor:
     N, width = x.shape
     bits = width.bit_length() - 1
     a, b = 1 << (bits // 2), 1 << (bits - bits // 2)
-    tile = x.reshape(N * a, b) @ _sylvester(b, x)
-    both = torch.matmul(_sylvester(a, x), tile.view(N, a, b))
+    tile = matrix_product(torch.matmul, x.reshape(N * a, b), _sylvester(b, x))
+    both = matrix_product(torch.matmul, _sylvester(a, x), tile.view(N, a, b))
     return both.view(N, width).div_(math.sqrt(width))
 
 

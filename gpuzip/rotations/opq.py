@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip.ops import assign, centroid_sums, centroid_update
 from gpuzip.rotations.spectrum import balanced
 from gpuzip.training.kmeans import kmeans
@@ -36,14 +37,14 @@ def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> T
 
 
 def _rotated(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
-    return torch.nn.functional.pad(x @ matrix.T.float(), (0, pad))
+    return torch.nn.functional.pad(matrix_product(torch.matmul, x, matrix.T.float()), (0, pad))
 
 
 def _nearest_rotation(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
     """The orthonormal (dims, D) matrix that brings x nearest to what its labels stand for."""
-    every, product = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
+    every, products = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
     for part, codes in zip(x.split(_BLOCK), labels.split(_BLOCK), strict=True):
         near = centroids[every, codes.long()].view(len(part), -1)
-        product.addmm_(near[:, :dims].T, part)
-    U, _, Vh = torch.linalg.svd(product, full_matrices=False)
-    return torch.mm(U, Vh)
+        matrix_product(torch.addmm, products, near[:, :dims].T, part, out=products)
+    U, _, Vh = torch.linalg.svd(products, full_matrices=False)
+    return matrix_product(torch.mm, U, Vh)

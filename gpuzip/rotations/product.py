@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 
 _ROWS = 128
@@ -19,16 +20,16 @@ def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
     depend on how many rows there are.
     """
     if is_gpu(x.device):
-        return x.float() @ matrix
-    out = torch.empty((len(x), matrix.shape[1]))
+        return matrix_product(torch.matmul, x.float(), matrix)
+    out = torch.empty((len(x), matrix.shape[1]), dtype=torch.float32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
         block = x[start:stop].float()
         if stop - start == at_once:
-            torch.mm(block, matrix, out=out[start:stop])
+            matrix_product(torch.mm, block, matrix, out=out[start:stop])
         else:
             padded = torch.nn.functional.pad(block, (0, 0, 0, at_once - len(block)))
-            out[start:stop] = (padded @ matrix)[: stop - start]
+            out[start:stop] = matrix_product(torch.matmul, padded, matrix)[: stop - start]
 
     map_blocks(one_block, len(x), at_once)
     return out

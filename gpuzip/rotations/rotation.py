@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
@@ -274,16 +275,20 @@ def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
 
 
 def _is_nearly_orthonormal(matrix: Tensor) -> bool:
-    product = matrix.float() @ matrix.float().T
-    return bool((product - torch.eye(len(matrix), device=matrix.device)).abs().max() < 0.01)
+    products = matrix_product(torch.matmul, matrix.float(), matrix.float().T)
+    return bool(
+        (products - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
+    )
 
 
 def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
     """(dims, d) float32 from what is stored, found on the CPU: the same on every device."""
     if kind == "truncate":
-        matrix = torch.eye(dims, d)
+        matrix = torch.eye(dims, d, dtype=torch.float32, device="cpu")
     elif kind == "hadamard":
-        matrix = hadamard(torch.eye(d, dtype=torch.float64), stored["signs"].cpu().bool()).T[:dims]
+        matrix = hadamard(torch.eye(d, dtype=torch.float64, device="cpu"), stored["signs"].cpu().bool()).T[
+            :dims
+        ]
     else:
         matrix = _orthonormal(stored["matrix"].cpu().double())
     return matrix.float().contiguous().to(device)
@@ -296,5 +301,6 @@ def _orthonormal(matrix: Tensor) -> Tensor:
     matrix", 1971.
     """
     for _ in range(2):
-        matrix = 1.5 * matrix - 0.5 * (matrix @ matrix.T) @ matrix
+        square = matrix_product(torch.matmul, matrix, matrix.T)
+        matrix = 1.5 * matrix - 0.5 * matrix_product(torch.matmul, square, matrix)
     return matrix

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
+
 _ROWS = 8192
 _LEAST = 1e-10  # of the largest variance: what a direction without any counts as
 
@@ -20,9 +22,10 @@ def principal(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     basis = torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
     if dims < x.shape[1]:
         basis = _eigenvectors(moments)[0][:dims]
-    covariance = basis @ (moments - mean[:, None] * mean) @ basis.T
+    centered = matrix_product(torch.matmul, basis, moments - mean[:, None] * mean)
+    covariance = matrix_product(torch.matmul, centered, basis.T)
     directions, variances = _eigenvectors(covariance)
-    return directions @ basis, variances
+    return matrix_product(torch.matmul, directions, basis), variances
 
 
 def balanced(x: Tensor, dims: int, m: int) -> Tensor:
@@ -52,7 +55,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.zeros(D, dtype=torch.float64, device=x.device)
     for block in x.split(_ROWS):
         wide = block.double()
-        moments.addmm_(wide.T, wide)
+        matrix_product(torch.addmm, moments, wide.T, wide, out=moments)
         mean += wide.sum(0)
     return moments / len(x), mean / len(x)
 

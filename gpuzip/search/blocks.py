@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip.ops import topk
 
 _BLOCK = 4096  # rows scored at a time
@@ -36,5 +37,5 @@ def _scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
     """(Q, n), greater is nearer; each query's scores are shifted or scaled by a constant of its own."""
     if metric == "cosine":
         rows = torch.nn.functional.normalize(rows)
-    products = queries @ rows.T
+    products = matrix_product(torch.matmul, queries, rows.T)
     return products if metric != "l2" else 2 * products - rows.square().sum(1)

@@ -110,7 +110,7 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
     device = plan.device
     if asked.n == 0 or plan.k == 0:
         ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=device)
-        return _values(torch.empty(ids.shape, device=device), plan.metric, False), ids
+        return _values(torch.empty(ids.shape, device=device, dtype=torch.float32), plan.metric, False), ids
     if is_gpu(device):
         asked.check()
     found, bounds = plan.n_candidates, plan.most > plan.n_candidates

@@ -107,7 +107,7 @@ def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def _random(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
     """x: (M, N, S). K rows, the same in every sub-space."""
-    rows = torch.randperm(x.shape[1], generator=generator)[:K]
+    rows = torch.randperm(x.shape[1], generator=generator, device="cpu")[:K]
     return x.index_select(1, rows.to(x.device))
 
 
@@ -118,7 +118,10 @@ def _plus_plus(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
     nearest = x.new_full((M, N), 1.0)
     for k in range(K):
         reach = nearest.double().cumsum(1)
-        draw = torch.rand((M, 1), generator=generator, dtype=torch.float64).to(x.device) * reach[:, -1:]
+        draw = (
+            torch.rand((M, 1), generator=generator, dtype=torch.float64, device="cpu").to(x.device)
+            * reach[:, -1:]
+        )
         row = torch.searchsorted(reach, draw, right=True).clamp(max=N - 1)[:, 0]
         centroids[:, k] = x[every, row]
         distance = (x - centroids[:, k, None]).square().sum(-1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import beam_search, centroid_sums, centroid_update, topk
 from gpuzip.training.kmeans import SPLIT_SEED
@@ -29,7 +30,7 @@ def cross_products(codebooks: Tensor) -> Tensor:
     for m in range(M):
         first = m * (m - 1) // 2
         for j in range(m):
-            wide = codebooks[:, j].double() @ codebooks[:, m].double().mT
+            wide = matrix_product(torch.matmul, codebooks[:, j].double(), codebooks[:, m].double().mT)
             cross[:, first + j] = wide.mul_(2)
     return cross
 
@@ -74,9 +75,9 @@ class _Table:
         """(n, P*S) -> (n, P, M, K) float32: |c|^2 - 2 c.x."""
         n, P = len(x), self._shape[0]
         parts = x.to(self._columns.dtype).view(n, P, -1).transpose(0, 1)
-        costs = torch.baddbmm(self._squares, parts, self._columns, alpha=-2)
+        costs = matrix_product(torch.baddbmm, self._squares, parts, self._columns, alpha=-2)
         return (
-            torch.empty((n, P, costs.shape[2]), device=x.device)
+            torch.empty((n, P, costs.shape[2]), device=x.device, dtype=torch.float32)
             .copy_(costs.transpose(0, 1))
             .view(n, *self._shape)
         )
@@ -116,7 +117,9 @@ def _some(points: Tensor, K: int, seed: int) -> Tensor:
     """At most _POINTS * K of the points, drawn without repetition."""
     if len(points) <= _POINTS * K:
         return points
-    drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[: _POINTS * K]
+    drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed), device="cpu")[
+        : _POINTS * K
+    ]
     return points[drawn.sort().values.to(points.device)]
 
 
@@ -132,7 +135,8 @@ def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
 
     def one_block(start: int, stop: int) -> None:
         parts = left[start:stop].permute(2, 0, 1, 3).flatten(1, 2)  # [P, n*L, S]
-        distance = torch.baddbmm(squares, parts, words.mT, alpha=-2) + parts.square().sum(2, keepdim=True)
+        distance = matrix_product(torch.baddbmm, squares, parts, words.mT, alpha=-2)
+        distance += parts.square().sum(2, keepdim=True)
         _, at = topk(-distance.view(P * (stop - start), -1), width)
         at = at.view(P, stop - start, width)
         part, row = (
@@ -157,7 +161,7 @@ def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
     It starts from drawn points that are moved most of the way to the mean. Points of many dimensions are all
     nearer to the mean than to each other: left where they are, most would be alone in their cells for good.
     """
-    start = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:K]
+    start = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed), device="cpu")[:K]
     mean = x.mean(0, dtype=torch.float64).float()
     words = mean + _START * (x[start.to(x.device)] - mean)
     words = words.view(K, P, -1).transpose(0, 1).contiguous()

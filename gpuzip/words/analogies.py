@@ -28,7 +28,7 @@ def most_similar(
     if not terms:
         raise GpuzipError("most_similar: give at least one word in positive or negative.")
     rows = [_row(vocabulary, item) if isinstance(item, str) else None for item, _ in terms]
-    mean = torch.zeros(codes.shape[1], device=codes.device)
+    mean = torch.zeros(codes.shape[1], device=codes.device, dtype=torch.float32)
     for (item, sign), row in zip(terms, rows, strict=True):
         mean += sign * (_vector(item, mean) if row is None else _unit(codes.rows([row])[0]))
     own = {row for row in rows if row is not None}
@@ -60,7 +60,7 @@ def _vector(item: Any, like: Tensor) -> Tensor:
             f"most_similar: items must be words, or tensors or arrays of shape ({len(like)},); "
             f"got {type(item).__name__}{shape}."
         )
-    return torch.as_tensor(item).to(like.device, torch.float32)
+    return torch.as_tensor(item, dtype=torch.float32, device=like.device)
 
 
 def _unit(vector: Tensor) -> Tensor:

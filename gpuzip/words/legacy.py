@@ -115,7 +115,7 @@ def _part(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
     if bits:
         return _packed(path, n, dim, bits, codebook)
     codec = LloydMaxQuantizer.from_codebook(torch.from_numpy(codebook).expand(2, 1)[None], dim)
-    return Codes(codec, torch.zeros((n, codec.code_size), dtype=torch.uint8))
+    return Codes(codec, torch.zeros((n, codec.code_size), dtype=torch.uint8, device="cpu"))
 
 
 def _packed(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
@@ -125,7 +125,7 @@ def _packed(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
         order = np.argsort(codebook[:, 0], kind="stable")
     renamed = np.empty(len(order), np.uint8)
     renamed[order] = np.arange(len(order))
-    data = torch.empty((n, code_bytes(M, bits)), dtype=torch.uint8)
+    data = torch.empty((n, code_bytes(M, bits)), dtype=torch.uint8, device="cpu")
     step = max(1, BLOCK_BYTES // (M * bits)) * 8  # whole bytes of the file
     with open(path, "rb") as file:
         for start in range(0, n, step):

@@ -114,7 +114,7 @@ def importances(importance: WordImportance, words: Sequence[str]) -> torch.Tenso
         least = min(importance.values())
         importance = [importance.get(word, least) for word in words]
     try:
-        values = torch.as_tensor(np.asarray(importance, np.float64))
+        values = torch.as_tensor(np.asarray(importance, np.float64), device="cpu")
     except (TypeError, ValueError) as error:
         raise GpuzipError(f"words: importance must be numbers: {error}.") from error
     if values.shape != (len(words),):

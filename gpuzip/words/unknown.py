@@ -21,7 +21,7 @@ def checked_unknown(unknown: Unknown, d: int) -> str | Tensor:
             raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.')
         return unknown
     try:
-        vector = torch.as_tensor(unknown, dtype=torch.float32)
+        vector = torch.as_tensor(unknown, dtype=torch.float32, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.') from error
     if vector.shape != (d,):

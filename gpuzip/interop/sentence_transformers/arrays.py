@@ -224,8 +224,12 @@ def codes_of(who: str, name: str, array: Matrix, precision: str | None, ranges: 
     data = data.view(torch.uint8) ^ 0x80 if precision in _SIGNED else data
     B = data.shape[1]
     if precision not in SCALAR:
-        levels = torch.tensor([[-1.0], [1.0]], device=data.device).expand(2, d or 8 * B).contiguous()
-        halves = Halves(torch.zeros(1, device=data.device), levels)
+        levels = (
+            torch.tensor([[-1.0], [1.0]], dtype=torch.float32, device=data.device)
+            .expand(2, d or 8 * B)
+            .contiguous()
+        )
+        halves = Halves(torch.zeros(1, device=data.device, dtype=torch.float32), levels)
         return Codes(BinaryQuantizer(levels="sign", fitted=halves), data)
     if ranges is None:
         raise GpuzipError(

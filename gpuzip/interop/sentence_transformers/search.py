@@ -135,7 +135,7 @@ def _search_floats(who: str, queries: Matrix, corpus: Matrix, k: int, metric: st
     asked = Rows(who, queries, rows.d, rows.device, "query_embeddings")
     store, k = rows.block(0, rows.n), min(k, rows.n)
     norms = torch.linalg.vector_norm(store, dim=1, dtype=torch.float32)
-    values = torch.empty((asked.n, k), device=rows.device)
+    values = torch.empty((asked.n, k), device=rows.device, dtype=torch.float32)
     ids = torch.empty((asked.n, k), dtype=torch.int64, device=rows.device)
     step = max(1, WORKSPACE // (query_bytes(rows.n, k, GATHER_COST) + 8 * rows.d)) if k else 1
     for start in range(0, asked.n if k else 0, step):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu, kind
-from gpuzip._core.matmul import products_are_float32
+from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
@@ -36,7 +36,7 @@ class FloatScorer:
         self._columns = queries * inverse(length) if metric == "cosine" else queries
 
     def group_max(self, group: int) -> Tensor:
-        best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device)
+        best = torch.empty((self.Q, -(-self.N // group)), device=self._store.device, dtype=torch.float32)
         step = _ROWS[kind(self._store.device)]
         if is_gpu(self._store.device):
             step = min(step, max(1, _SCORES // (_STEP * max(1, self.Q))) * _STEP)
@@ -53,7 +53,7 @@ class FloatScorer:
 
     def _scores(self, start: int, stop: int) -> Tensor:
         """(stop - start, Q)"""
-        scores = self._rows(start, stop) @ self._columns.T
+        scores = matrix_product(torch.matmul, self._rows(start, stop), self._columns.T)
         if self._metric != "ip":
             norms = self._norms()[start:stop, None]
             if self._metric == "cosine":

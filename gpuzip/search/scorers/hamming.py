@@ -32,5 +32,5 @@ class HammingScorer:
         return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)
 
     def _scores(self, distances: Tensor) -> Tensor:
-        scores = distances * -1.0  # float32
+        scores = distances.float().neg_()
         return scores if self._mask is None else scores.masked_fill_(distances == ABSENT, float("-inf"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import kind
+from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.search.packed import Packed
@@ -83,7 +84,9 @@ class ScalarScorer:
         step = self._unit.double()
         rest = torch.linalg.vector_norm(torch.addcmul(weights, step[:, None], whole, value=-1), dim=1)
         self._hidden = (rest * 1.001)[:, None].float()  # [Q, 1]
-        self._offset = torch.addcmul(wide @ coding.middle, step, whole.sum(1), value=-self._middle).float()
+        self._offset = torch.addcmul(
+            matrix_product(torch.matmul, wide, coding.middle), step, whole.sum(1), value=-self._middle
+        ).float()
         self._square = queries.square().sum(1, keepdim=True)
         self._norm = self._square.sqrt()
 
@@ -143,7 +146,7 @@ class ScalarScorer:
     def _spread(self) -> tuple[Tensor, ...]:
         """Largest over rows of |code - middle|, of that over the norm, of the norm, and of its inverse."""
         packed, D = self._packed, self._queries.shape[1]
-        largest = [torch.zeros((), device=packed.device)] * 4
+        largest = [torch.zeros((), device=packed.device, dtype=torch.float32)] * 4
         step = max(1, BLOCK_BYTES // (4 * D))
         for rows, data in self._unsigned():
             for part, norms in zip(data.split(step), packed.norms[rows].split(step), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL
@@ -69,5 +70,5 @@ def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:
     """
     P, M, K, S = codebooks.shape
     parts = queries.view(-1, P, S).transpose(0, 1).double() * factor  # [P, Q, S]
-    tables = torch.bmm(parts, codebooks.reshape(P, M * K, S).double().mT).float()
+    tables = matrix_product(torch.bmm, parts, codebooks.reshape(P, M * K, S).double().mT).float()
     return tables.transpose(0, 1).reshape(-1, P * M, K)
