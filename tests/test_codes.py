@@ -29,7 +29,7 @@ def test_an_int_keeps_the_row_dimension(codes):
     assert torch.equal(codes[7].decode(), codes.decode()[7:8])
     assert torch.equal(codes[-1].decode(), codes.decode()[-1:])
     for outside in (1000, -1001):
-        with pytest.raises(IndexError, match=f"row {outside} of 1000"):
+        with pytest.raises(IndexError, match=f"index must be a row from -1000 to 999; got {outside}"):
             codes[outside]
 
 
@@ -56,7 +56,7 @@ def test_concatenation_undoes_slicing(codes):
 
 
 def test_only_codes_of_one_codec_are_concatenated(codes, real, tmp_path):
-    with pytest.raises(gpuzip.GpuzipError, match="different codecs"):
+    with pytest.raises(gpuzip.GpuzipError, match="parts must come from one codec"):
         gpuzip.cat([codes, gpuzip.compress(real[:1000], 24)])
     with pytest.raises(gpuzip.GpuzipError, match="at least one"):
         gpuzip.cat([])
@@ -89,7 +89,7 @@ def test_quality_is_measured_against_the_source(codes, real):
     )
     assert quality.row_cosine == pytest.approx(float(torch.cosine_similarity(x, y).mean()), abs=1e-6)
     assert quality.mse == pytest.approx(float((x - y).square().mean()), rel=1e-5)
-    with pytest.raises(gpuzip.GpuzipError, match="x has 9 rows, there are 1000 codes"):
+    with pytest.raises(gpuzip.GpuzipError, match="x must have 1000 rows, one per code; got 9"):
         codes.quality(x[:9])
 
 
@@ -102,7 +102,7 @@ def test_quality_of_zeros():
 
 def test_data_of_another_width_is_refused(codes):
     with pytest.raises(
-        gpuzip.GpuzipError, match=r"data is \(1000, 12\) uint8, \(N, 24\) uint8 is what this codec makes"
+        gpuzip.GpuzipError, match=r"data must be \(N, 24\) uint8 for this codec; got \(1000, 12\) uint8"
     ):
         gpuzip.Codes(codes.codec, codes.data[:, :12])
 

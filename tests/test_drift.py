@@ -44,7 +44,7 @@ def test_rows_of_another_kind_have_drifted(codec, real, gaussian):
     assert str(found).startswith(
         f"drifted: {found.ratio:.3g} times the loss at fit time, on 500 new rows (mse "
     )
-    assert str(found).endswith("Fit a new codec on rows like these, and encode with that one.")
+    assert str(found).endswith("Fit a new codec on rows like these, and encode with it.")
 
 
 def test_some_drift_lies_between(codec, real, gaussian):

@@ -54,7 +54,9 @@ def test_they_are_written_and_put_together(planes, matrix):
 def test_parts_of_other_widths_are_refused(real):
     codec = RaBitQuantizer(2).fit(real[:50])
     data = codec.encode(real[:5]).data
-    with pytest.raises(GpuzipError, match=r"in parts of \(48, 6, 52\) columns, \(48, 6, 48, 4\) is what"):
+    with pytest.raises(
+        GpuzipError, match=r"planes must have \(48, 6, 48, 4\) columns for this codec; got \(48, 6, 52\)"
+    ):
         Codes(codec, split(data[:], (48, 6, 52)))
 
 

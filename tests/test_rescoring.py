@@ -119,7 +119,7 @@ def test_bad_stores_are_refused(bits, real, real_queries):
         (
             {"rescore": bits[:7]},
             GpuzipError,
-            r"rescore holds codes of \(7, 384\), these are of \(8000, 384\)",
+            r"rescore must be codes of \(8000, 384\) like these; got \(7, 384\)",
         ),
         (
             {"rescore": real, "rescore_multiplier": 0},

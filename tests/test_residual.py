@@ -282,7 +282,10 @@ def test_specs_are_those_of_faiss(text, codec):
         ({"m": 4, "nbits": 17}, r"nbits must be a whole number from 1 to 16.*; got 17"),
         ({"m": 4, "nsplits": 0}, r"nsplits must be .*; got 0"),
         ({"m": 4, "beam": 2.0}, r"beam must be a whole number from 1 to 64.*; got 2\.0"),
-        ({"m": 3, "nbits": 14}, r"at most 2 GiB; m=3 and nbits=14 need 3\.0\."),
+        (
+            {"m": 3, "nbits": 14},
+            r"products of codewords must take at most 2 GiB; m=3 and nbits=14 need 3\.0\.",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

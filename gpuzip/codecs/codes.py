@@ -1,4 +1,4 @@
-"""Codes: a codec and the packed bytes it made, as one value."""
+"""Codes: packed bytes and the codec that made them, as one value."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 
 
 class Codes:
-    """Hold N compressed rows: in memory, on a GPU, or mapped from a file.
-
-    Codes are a value: methods return new ones.
+    """Hold N compressed rows, in memory, on a GPU or mapped from a file. Methods return new codes.
 
     Parameters
     ----------
@@ -42,7 +40,7 @@ class Codes:
     Attributes
     ----------
     why : str or None
-        How the codes were chosen, where `gpuzip.compress` chose them for an outcome.
+        Why `gpuzip.compress` chose this codec, if it chose one for an outcome.
 
     Examples
     --------
@@ -57,13 +55,12 @@ class Codes:
     def __init__(self, codec: Codec, data: Tensor | Planes, dtype: torch.dtype = torch.float32) -> None:
         if data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != codec.code_size:
             raise GpuzipError(
-                f"Codes: data is {tuple(data.shape)} {str(data.dtype).removeprefix('torch.')}, "
-                f"(N, {codec.code_size}) uint8 is what this codec makes."
+                f"Codes: data must be (N, {codec.code_size}) uint8 for this codec; got {tuple(data.shape)} "
+                f"{str(data.dtype).removeprefix('torch.')}."
             )
         if isinstance(data, Planes) and data.sizes != codec.plane_sizes:
             raise GpuzipError(
-                f"Codes: data is in parts of {data.sizes} columns, {codec.plane_sizes} is what this codec "
-                "makes."
+                f"Codes: planes must have {codec.plane_sizes} columns for this codec; got {data.sizes}."
             )
         self.codec, self.dtype = codec, dtype
         self.packed = Packed(data, codec.norms)
@@ -80,21 +77,22 @@ class Codes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(N, D) of the rows these codes stand for."""
+        """(N, D) of the source rows."""
         return len(self), self.codec.d
 
     @property
     def data(self) -> Tensor:
-        """(N, B) uint8: a tensor, or planes that behave as one."""
+        """(N, B) uint8: a tensor, or Planes that can be indexed like one."""
         return self.packed.data
 
     @property
     def device(self) -> torch.device:
+        """Device of the codes."""
         return self.packed.device
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codes and of the codec's state, counted from the tensors."""
+        """Bytes of the codes and of the codec's state."""
         return self.data.nbytes + self.codec.nbytes
 
     @property
@@ -104,11 +102,11 @@ class Codes:
 
     @property
     def norms(self) -> Tensor:
-        """(N,) float32: the L2 norm of every decoded row. Computed once, 4 bytes per row."""
+        """(N,) float32: L2 norms of the decoded rows. Computed once and kept."""
         return self.packed.norms
 
     def __getitem__(self, index: Index) -> Codes:
-        """Codes of some rows; an int keeps the row dimension: `len(codes[7]) == 1`."""
+        """Codes of some rows. An int keeps the row dimension: `len(codes[7]) == 1`."""
         return Codes(self.codec, self.data[_as_index(index, len(self), self.device)], self.dtype)
 
     def to(self, device: torch.device | str) -> Codes:
@@ -151,7 +149,7 @@ class Codes:
         return out
 
     def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """Decode some rows. No other row is touched.
+        """Decode some rows, without reading the others.
 
         Parameters
         ----------
@@ -188,25 +186,22 @@ class Codes:
         queries : (Q, D) or (D,) float tensor, array or memory map
             Query vectors. For "hamming" also (Q, B) uint8.
         k : int, default 10
-            Rows per query. Clamped to N, or to the number of rows that mask allows, which on a GPU waits for
-            that number.
+            Rows per query, at most N or the number of rows that mask allows. Counting those waits for a GPU.
         metric : {"cosine", "ip", "l2", "hamming"}, default "cosine"
             "l2" returns squared distances, ascending; "ip" and "cosine" return similarities, descending.
-            "hamming", of binary codes and of first bits, returns the number of differing bits, ascending;
-            queries are quantized too.
+            "hamming" (binary and RaBitQ codes) quantizes the queries too and returns the number of differing
+            bits, ascending.
         mask : (N,) bool, optional
             True for the rows that may be found, on the codes' device. None allows all.
         rescore : float tensor, array, memory map, Codes or True, optional
-            A better store of the same rows; a tensor must be on the codes' device; True means these codes. k
-            * rescore_multiplier candidates are found in the codes, only their rows are read from the store,
-            and its scores are final.
+            A better store of the same rows, which scores k * rescore_multiplier candidates anew. Only their
+            rows are read. A tensor must be on the codes' device. True means these codes.
         rescore_multiplier : float, default 4
-            Candidates per row that is returned.
+            Candidates per row that is returned, at least 1.
         candidates : str, optional
             Metric that finds the candidates. Default: `metric`. RaBitQ codes also have "plane", which scans
-            the first bits alone by their own estimates and reads the others for the candidates; and "bound",
-            which uses upper bounds (2 % of scores exceed theirs), and takes more candidates until no other
-            row may win.
+            the signs alone, by their own estimates; and "bound", which scans upper bounds of the signs (2 %
+            of scores exceed theirs) and takes more candidates until no other row can be among the k best.
 
         Returns
         -------
@@ -217,17 +212,17 @@ class Codes:
 
         Notes
         -----
-        Scores are those of the decoded rows, in float32, or where the codec says so unbiased estimates of the
-        source's. A row or query of norm 0 has cosine 0. Among equal scores the lowest id comes first.
+        Scores are those of the decoded rows, in float32. RaBitQ codes have unbiased estimates of the scores
+        of the source rows. A row or query of norm 0 has cosine 0. Among equal scores the lowest id comes
+        first.
 
-        A CUDA graph can record a search. Call it once before, so that kernels are compiled and norms are
-        there. Under capture queries are not checked, and k is not clamped to a mask: places that no allowed
-        row takes have id -1 and the worst value: -inf, or inf for "l2".
+        A CUDA graph can record a search. Search once before the capture, which compiles kernels and computes
+        norms. Under capture queries are not checked, and k is not reduced to the rows that a mask allows:
+        the remaining places have id -1 and the value -inf, or inf for "l2".
 
-        Memory beside codes and results: about 128 MB (gpuzip.search.memory.WORKSPACE) and some 20 MB per
-        thread. On a GPU: up to 2 GB (GPU_WORKSPACE there, at most a sixteenth of its memory) and 256 MB of
-        decoded rows. Norms are kept where the metric or the number of queries needs them: 4 bytes per row,
-        and as much for what "l2" and "cosine" each compute from them.
+        A search takes about 128 MB (gpuzip.search.memory.WORKSPACE) and 20 MB per thread. On a GPU it takes
+        up to 2 GB (GPU_WORKSPACE, at most a sixteenth of its memory) and 256 MB. Norms are kept if they are
+        needed: 4 bytes per row, and 4 more for "l2" and for "cosine".
 
         Examples
         --------
@@ -249,7 +244,7 @@ class Codes:
             return matrix_store(WHO, store, len(self), self.codec.d, self.device)
         if store.shape != self.shape:
             raise GpuzipError(
-                f"{WHO}: rescore holds codes of {store.shape}, these are of {self.shape}. "
+                f"{WHO}: rescore must be codes of {self.shape} like these; got {store.shape}. "
                 "Pass codes of the same rows."
             )
         if not store.codec.scores_are_of_decoded_rows:
@@ -263,7 +258,7 @@ class Codes:
         )
 
     def quality(self, x: Matrix) -> Quality | None:
-        """Measure the error of these codes against the rows they were made from.
+        """Measure the error of the decoded rows against the source rows.
 
         Parameters
         ----------
@@ -273,11 +268,11 @@ class Codes:
         Returns
         -------
         Quality or None
-            None where there are no rows.
+            None if there are no rows.
         """
         rows = Rows("Codes.quality", x, self.codec.d, self.device)
         if rows.n != len(self):
-            raise GpuzipError(f"Codes.quality: x has {rows.n} rows, there are {len(self)} codes.")
+            raise GpuzipError(f"Codes.quality: x must have {len(self)} rows, one per code; got {rows.n}.")
         meter = QualityMeter()
         for start, block in rows.blocks():
             decoded = self.codec.decode_block(self.data[start : start + len(block)])
@@ -285,14 +280,14 @@ class Codes:
         return meter.result()
 
     def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:
-        """Write one .ezip file, atomically. Parent folders are made.
+        """Write one .ezip file atomically.
 
         Parameters
         ----------
         path : str or path-like
-            File to write.
+            File to write. Parent folders are made.
         x : (N, D) float tensor, array or memory map, optional
-            The source rows. When given, the quality measured against them is stored in the file.
+            The source rows. If given, the file stores the quality measured against them.
 
         Returns
         -------
@@ -322,7 +317,7 @@ def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
     if isinstance(index, int | np.integer) or (isinstance(index, Tensor | np.ndarray) and index.ndim == 0):
         row = operator.index(index)
         if not -n <= row < n:
-            raise IndexError(f"Codes: row {row} of {n}")
+            raise IndexError(f"Codes: index must be a row from {-n} to {n - 1}; got {row}.")
         return slice(row % n, row % n + 1)
     try:
         rows = torch.as_tensor(index, device=device)
@@ -334,12 +329,14 @@ def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
 def row_ids(
     who: str, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor, n: int, device: torch.device
 ) -> Tensor:
-    """(R,) int64 ids on the device, none negative. Raises IndexError for ids that are no rows."""
+    """(R,) int64 ids on the device, none negative. Raises IndexError for ids out of range."""
     index = _as_index(ids, n, device)
     if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
         raise TypeError(f"{who}: ids must be a list or tensor of row numbers; got {ids!r}.")
     if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
-        raise IndexError(f"{who}: ids from {int(index.min())} to {int(index.max())}, of {n} rows.")
+        raise IndexError(
+            f"{who}: ids must be from {-n} to {n - 1}; got {int(index.min())} to {int(index.max())}."
+        )
     return torch.where(index < 0, index + n, index)
 
 
@@ -349,7 +346,7 @@ def cat(parts: Sequence[Codes]) -> Codes:
     Parameters
     ----------
     parts : sequence of Codes
-        At least one; all made by the same codec.
+        At least one, all made by one codec and on one device.
 
     Returns
     -------
@@ -359,7 +356,7 @@ def cat(parts: Sequence[Codes]) -> Codes:
     Raises
     ------
     GpuzipError
-        If there are no parts, or their codecs differ.
+        If there are no parts, or their codecs or devices differ.
 
     Examples
     --------
@@ -374,7 +371,9 @@ def cat(parts: Sequence[Codes]) -> Codes:
     first = parts[0]
     for part in parts[1:]:
         if not first.codec.same_as(part.codec):
-            raise GpuzipError("cat: the codes come from different codecs. Encode the rows with one of them.")
+            raise GpuzipError("cat: parts must come from one codec; got several. Encode the rows with one.")
         if part.device != first.device:
-            raise GpuzipError(f"cat: codes are on {first.device} and {part.device}. Move them with .to().")
+            raise GpuzipError(
+                f"cat: parts must be on one device; got {first.device} and {part.device}. Use .to()."
+            )
     return Codes(first.codec, joined([part.data for part in parts]), first.dtype)

@@ -1,4 +1,4 @@
-"""Rows in groups, each with codes of its own: more bits for those that matter more."""
+"""Codes of rows in groups of different sizes: more bits for more important rows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ KIND = "mixed"
 
 
 class MixedCodes:
-    """Hold N compressed rows whose codes have different sizes.
-
-    MixedCodes are a value: methods return new ones.
+    """Hold N compressed rows whose codes have different sizes. Methods return new codes.
 
     Parameters
     ----------
     parts : sequence of Codes
-        Codes of the same columns, dtype and device.
+        Codes with the same number of columns, dtype and device.
     group : (N,) uint8 tensor, optional
-        The part of each row; the rows of a part are in the part's own order. None where the rows of the parts
-        follow each other.
+        Index of each row's part. The rows of a part keep their order. Default: the rows of all parts, one
+        part after another.
 
     Examples
     --------
@@ -56,8 +54,8 @@ class MixedCodes:
             )
             if not alike:
                 raise GpuzipError(
-                    f"{who}: codes are of {part.codec.d} and {first.codec.d} columns, {part.dtype} and "
-                    f"{first.dtype}, on {part.device} and {first.device}. Give codes that are alike."
+                    f"{who}: parts must have {first.codec.d} columns of {first.dtype} on {first.device}; got "
+                    f"{part.codec.d} of {part.dtype} on {part.device}."
                 )
         if group is not None:
             self._check(who, group)
@@ -68,8 +66,8 @@ class MixedCodes:
         fits = group.dtype == torch.uint8 and group.ndim == 1 and group.device == self.device
         if not fits or torch.bincount(group.long(), minlength=len(counts)).tolist() != counts:
             raise GpuzipError(
-                f"{who}: group must be (N,) uint8 that names each part once per row of it, {counts} "
-                f"times; got {tuple(group.shape)} {group.dtype} on {group.device}."
+                f"{who}: group must be (N,) uint8 with {counts} rows per part; got {tuple(group.shape)} "
+                f"{group.dtype} on {group.device}."
             )
 
     def __len__(self) -> int:
@@ -84,21 +82,22 @@ class MixedCodes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(N, D) of the rows these codes stand for."""
+        """(N, D) of the source rows."""
         return len(self), self.parts[0].codec.d
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the source rows, which `decode` returns."""
+        """Dtype of the source rows, which `decode` returns."""
         return self.parts[0].dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the codes."""
         return self.parts[0].device
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codes, of the codecs' states and of `group`, counted from the tensors."""
+        """Bytes of the codes, of the codecs' states and of `group`."""
         return sum(part.nbytes for part in self.parts) + (0 if self.group is None else self.group.nbytes)
 
     @property
@@ -124,7 +123,7 @@ class MixedCodes:
 
     @cached_property
     def _members(self) -> list[Tensor]:
-        """Ids of the rows of each part, (n,) int64."""
+        """Row ids per part, (n,) int64 each."""
         if self.group is not None:
             return [(self.group == i).nonzero()[:, 0] for i in range(len(self.parts))]
         ids = torch.arange(len(self), device=self.device)
@@ -132,15 +131,15 @@ class MixedCodes:
 
     @cached_property
     def _places(self) -> Tensor:
-        """(N,) int64: where each row is in its part."""
+        """(N,) int64: position of each row in its part."""
         places = torch.empty(len(self), dtype=torch.int64, device=self.device)
         for members in self._members:
             places[members] = torch.arange(len(members), device=self.device)
         return places
 
     def _located(self, ids: Tensor) -> Iterator[tuple[Codes, Tensor, Tensor]]:
-        """For each part with rows of these ids: the part, which of the ids, and their places in it."""
-        if self.group is None:  # without a table of all rows
+        """For each part with some of these rows: the part, positions in ids, and positions in the part."""
+        if self.group is None:  # needs no table of all rows
             ends = torch.tensor([len(part) for part in self.parts], device=self.device).cumsum(0)
             part_of = torch.searchsorted(ends, ids, right=True)
             places = ids - torch.nn.functional.pad(ends, (1, 0))[part_of]
@@ -152,22 +151,17 @@ class MixedCodes:
                 yield part, here, places[here]
 
     def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """Decode some rows. No other row is touched.
+        """Decode some rows, as `Codes.rows` does.
 
         Parameters
         ----------
         ids : (R,) ints
-            Row numbers. Negative ids count from the end.
+            Row numbers.
 
         Returns
         -------
         (R, D) tensor
-            The decoded rows, in the source's dtype.
-
-        Raises
-        ------
-        IndexError
-            If an id is not a row.
+            The decoded rows.
         """
         index = row_ids("MixedCodes.rows", ids, len(self), self.device)
         out = torch.empty((len(index), self.shape[1]), dtype=self.dtype, device=self.device)
@@ -176,7 +170,7 @@ class MixedCodes:
         return out
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Decode all rows.
+        """Decode all rows, as `Codes.decode` does.
 
         Parameters
         ----------
@@ -186,7 +180,7 @@ class MixedCodes:
         Returns
         -------
         (N, D) tensor
-            The decoded rows, on the codes' device.
+            The decoded rows.
         """
         out = torch.empty(self.shape, dtype=dtype or self.dtype, device=self.device)
         for part, members in zip(self.parts, self._members, strict=True):
@@ -200,7 +194,7 @@ class MixedCodes:
         metric: str = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Find the k nearest rows of every query, in all parts together, as `Codes.search` does.
+        """Find the k nearest rows of every query in all parts, as `Codes.search` does.
 
         Parameters
         ----------
@@ -209,16 +203,16 @@ class MixedCodes:
         k : int, default 10
             Rows per query.
         metric : {"cosine", "ip", "l2"}, default "cosine"
-            "l2" returns squared distances, ascending; the others return similarities, descending.
+            Metric of the search.
         mask : (N,) bool, optional
             True for the rows that may be found.
 
         Returns
         -------
         values : (Q, k) float32 tensor
-            Scores; (k,) for one query.
+            Scores.
         ids : (Q, k) int64 tensor
-            Row numbers; (k,) for one query.
+            Row numbers.
         """
         allowed = None if mask is None else torch.as_tensor(mask, device="cpu")
         found = []
@@ -228,14 +222,13 @@ class MixedCodes:
         values, ids = (torch.cat(both, -1) for both in zip(*found, strict=True))
         by_id = ids.argsort(-1)
         values, ids = (
-            values.gather(-1, by_id),
-            ids.gather(-1, by_id),
-        )  # of equal values the lowest id is first
+            part.gather(-1, by_id) for part in (values, ids)
+        )  # the stable sort below keeps this order
         best = values.argsort(dim=-1, descending=metric != "l2", stable=True)[..., :k]
         return values.gather(-1, best), ids.gather(-1, best)
 
     def quality(self, x: Matrix) -> Quality | None:
-        """Measure the error of these codes against the rows they were made from.
+        """Measure the error of the decoded rows against the source rows, as `Codes.quality` does.
 
         Parameters
         ----------
@@ -245,11 +238,13 @@ class MixedCodes:
         Returns
         -------
         Quality or None
-            None where there are no rows.
+            None if there are no rows.
         """
         rows = Rows("MixedCodes.quality", x, self.shape[1], self.device)
         if rows.n != len(self):
-            raise GpuzipError(f"MixedCodes.quality: x has {rows.n} rows, there are {len(self)} codes.")
+            raise GpuzipError(
+                f"MixedCodes.quality: x must have {len(self)} rows, one per code; got {rows.n}."
+            )
         meter = QualityMeter()
         for start, block in rows.blocks():
             ids = torch.arange(start, start + len(block), device=self.device)
@@ -257,12 +252,12 @@ class MixedCodes:
         return meter.result()
 
     def save(self, path: str | os.PathLike[str]) -> Folder:
-        """Write a folder: one .ezip file per part, and the groups.
+        """Write a folder with one .ezip file per part and the groups.
 
         Parameters
         ----------
         path : str or path-like
-            Folder to write. An older one is replaced whole, or kept on an error.
+            Folder to write. An existing folder of gpuzip is replaced as a whole, or kept on any error.
 
         Returns
         -------
