@@ -1,4 +1,4 @@
-"""The one-call functions: compress, pareto, quantize, save, load, open, info."""
+"""The functions that need one call: compress, pareto, quantize, save, load, open, info."""
 
 from __future__ import annotations
 
@@ -95,16 +95,16 @@ def compress(
     importance: Importance | None = None,
     max_bits: int | None = None,
 ) -> Codes | MixedCodes | tuple[Codes, Table]:
-    """Compress x: by product quantization, or by the codec that meets a size or a quality.
+    """Compress rows by product quantization, or by the codec that meets a size or a quality.
 
     Parameters
     ----------
     x : (N, D) float tensor, array or memory map
         Rows to compress.
     m : int, optional
-        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
+        Number of sub-spaces. Default: the divisor of D nearest D // 16.
     nbits : int, default 4
-        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
+        Bits per sub-space, 1 to 16. x must have at least 2**nbits rows.
     pad : bool, default False
         Allow an m that does not divide D.
     seed : int, default 0
@@ -147,20 +147,20 @@ def compress(
     Raises
     ------
     GpuzipError
-        If a target cannot be reached; the message names what can be. If a target comes with m, nbits or pad.
+        If the target cannot be reached (the message says what can be), or if arguments contradict each other.
 
     Notes
     -----
-    Limits on size and floors on quality may be combined. A grid of codecs is tried: a fifth of the rows (at
-    most 4,000) is held out, and the others (at most 131,072) train each codec. Quality is measured on the
-    held-out rows, which are also the queries for recall. The cheapest codec that is 95 % sure to reach the
-    floors is chosen, or the best one within the size. No rows are held out where only a size is given and
-    recall does not matter.
+    A size (max_bytes, bits_per_dim or ratio) and qualities (min_cosine, min_recall) may be combined. A grid
+    of codecs is tried: a fifth of the rows (at most 4,000) is held out, and codecs are fitted on the others
+    (at most 131,072). Quality is measured on the held-out rows, which are also the queries for recall. The
+    result is the smallest codec that is 95 % sure to reach the qualities, or the best one within the size. If
+    only a size is given and recall does not matter, no rows are held out.
 
-    `why` of the codes says what was chosen. `held_out` of their codec has the measures, and files keep them.
-    A run takes up to a minute for 20,000 x 384 on two cores (bench/results/outcomes.csv).
+    `why` of the codes gives the reason for the choice. `held_out` of their codec has the measures; files keep
+    them. A run takes up to a minute for 20,000 x 384 on two cores (bench/results/outcomes.csv).
 
-    Budgets by importance follow smallfry's memory budget by word frequency.
+    Source of budgets by importance: smallfry, whose memory budget is by word frequency.
 
     Examples
     --------
@@ -213,7 +213,7 @@ def _for_outcome(who: str, x: Matrix, asked: Asked, in_table: bool, seed: int) -
 
 
 def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> Table:
-    """Measure size against quality on x, for six codecs of each family of the grid.
+    """Measure the size and quality of six codecs per family of `compress`'s grid.
 
     Parameters
     ----------
@@ -230,12 +230,12 @@ def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> 
     -------
     Table
         One entry per codec, sorted by bytes: cosine, recall@k with and without rescoring, and whether it is
-        on the front (no other codec has as much recall in fewer bytes). print() shows the table; `to_arrow`
-        returns a pyarrow.Table.
+        on the front (no smaller codec has as much recall). print() shows the table; `to_arrow` returns a
+        pyarrow.Table.
 
     Notes
     -----
-    Measures as `compress` does. Takes some minutes for 40,000 x 384 on two cores.
+    Measures as `compress` does. A run takes some minutes for 40,000 x 384 on two cores.
 
     Examples
     --------
@@ -253,28 +253,24 @@ def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> C
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:
-    """Compress x and decode it again, in one call (a round trip: embzip's function).
-
-    `gpuzip.quantize_embeddings` makes sentence-transformers' byte formats instead, and
-    `gpuzip.nn.quantize_embeddings_` compresses the tables of a model in place.
+    """Compress x and decode it again: a round trip.
 
     Parameters
     ----------
     x : (N, D) float tensor, array or memory map
         Rows to compress.
-    m : int, optional
-        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
-    nbits : int, default 4
-        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
-    pad : bool, default False
-        Allow an m that does not divide D.
-    seed : int, default 0
-        Seed of all random draws.
+    m, nbits, pad, seed : optional
+        As in `compress`.
 
     Returns
     -------
     (N, D) tensor
         The decoded rows, on the device and in the dtype of x.
+
+    See Also
+    --------
+    gpuzip.quantize_embeddings : Make sentence-transformers' byte formats.
+    gpuzip.nn.quantize_embeddings_ : Compress the embedding tables of a model in place.
 
     Notes
     -----
@@ -299,7 +295,7 @@ def save(
     pad: bool = False,
     seed: int = 0,
 ) -> FileInfo:
-    """Compress x into one file, and store in the file how well it decodes.
+    """Compress x into one file, which stores the measured quality too.
 
     Parameters
     ----------
@@ -307,14 +303,8 @@ def save(
         Rows to compress.
     path : str or path-like
         File to write. Parent folders are made.
-    m : int, optional
-        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
-    nbits : int, default 4
-        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
-    pad : bool, default False
-        Allow an m that does not divide D.
-    seed : int, default 0
-        Seed of all random draws. The same seed gives the same bytes.
+    m, nbits, pad, seed : optional
+        As in `compress`.
 
     Returns
     -------
@@ -323,7 +313,7 @@ def save(
 
     Notes
     -----
-    An older file at `path` is replaced whole, or kept on any error.
+    An existing file is replaced as a whole, or kept on any error.
 
     Examples
     --------
@@ -334,14 +324,14 @@ def save(
     >>> info.n, info.d
     (256, 32)
     """
-    check_target(path)  # before a long training, not after it
+    check_target(path)  # before the training, which may take long
     return _by_product(x, m, nbits, pad, seed).save(path, x)
 
 
 def load(
     path: str | os.PathLike[str], device: torch.device | str = "cpu", *, min_cosine: float | None = None
 ) -> Tensor:
-    """Decode all rows of a compressed file, after verifying every checksum.
+    """Decode all rows of a compressed file. Every checksum is verified.
 
     Parameters
     ----------
@@ -350,7 +340,7 @@ def load(
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
-        Least mean cosine between rows and their source, as in `open`.
+        As in `open`.
 
     Returns
     -------
@@ -378,16 +368,16 @@ def load(
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None) -> Codes:
-    """Open the codes of a file, mapped: only rows that are touched are read.
+    """Open the codes of a file by memory map: only rows that are used are read.
 
     Parameters
     ----------
     path : str or path-like
         File that `save` or `Codes.save` wrote.
     verify : bool, default False
-        Check the codes too, which reads them all. The header and the codec are always checked.
+        Verify the checksum of the codes, which reads them all. Header and codec are always verified.
     min_cosine : float, optional
-        Least mean cosine between rows and their source, as stored in the file.
+        Least mean cosine between decoded and source rows, as stored in the file.
 
     Returns
     -------
@@ -399,7 +389,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: floa
     FormatError
         If the file is not a gpuzip file, is damaged, or is newer than this version.
     QualityError
-        If the file is worse than min_cosine, or was saved without its rows. Raised before its codes are read.
+        If the file is worse than min_cosine, or was saved without its rows. Its codes are not read.
 
     See Also
     --------
@@ -419,15 +409,15 @@ def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: floa
 
 
 def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCodes:
-    """Open the codes of a folder that `MixedCodes.save` wrote, mapped.
+    """Open the codes of a folder by memory map.
 
     Parameters
     ----------
     path : str or path-like
         Folder that `MixedCodes.save` wrote.
     verify : bool, default False
-        Check the codes too, which reads them all. Headers and codecs are always checked, and that no file is
-        missing.
+        Verify the checksums of the codes, which reads them all. Headers, codecs and the list of files are
+        always verified.
 
     Returns
     -------
@@ -456,7 +446,10 @@ def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCo
 def _mixed(folder: Folder) -> MixedCodes:
     count: Any = folder.about.get("parts")
     if not is_whole(count) or not 1 <= count <= 255:
-        raise FormatError(f"{folder.path}: its manifest describes no codes: {folder.about!r:.200}.")
+        raise FormatError(
+            f"{folder.path}: its manifest must have 1 to 255 parts; got {folder.about!r:.200}. "
+            "The folder is damaged, or gpuzip.MixedCodes did not write it."
+        )
     parts = [_open(folder.file(f"part-{i}.ezip"), verify=False) for i in range(count)]
     group = None
     if "group.safetensors" in folder.members:
@@ -464,11 +457,11 @@ def _mixed(folder: Folder) -> MixedCodes:
     try:
         return MixedCodes(parts, group)
     except GpuzipError as error:
-        raise FormatError(f"{folder.path}: its parts are of different folders: {error}") from error
+        raise FormatError(f"{folder.path}: its parts must belong together: {error}") from error
 
 
 def info(path: str | os.PathLike[str]) -> FileInfo:
-    """Read the header of a file: what it holds and how good it is.
+    """Read the header of a file: its sizes, its codec and its quality.
 
     Parameters
     ----------
@@ -503,8 +496,8 @@ def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | Non
     if codec.d != contents.info.d or sizes != codec.plane_sizes:
         made, needed = ("+".join(map(str, some)) for some in (sizes, codec.plane_sizes))
         raise FormatError(
-            f"{contents.info.path}: {made} bytes per row of {contents.info.d} columns; "
-            f"its codec makes {needed} from {codec.d}."
+            f"{contents.info.path}: codes must have {needed} bytes per row of {codec.d} columns for its codec; "
+            f"got {made} of {contents.info.d}."
         )
     codec = codec.stamped(codec.held_out, contents.info.quality)
     return Codes(codec, contents.codes, contents.info.dtype)

@@ -1,4 +1,4 @@
-"""The most similar vectors of a labelled set."""
+"""The most similar vectors in a labelled set."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ Labelled = Codes | Mapping[Any, Any]
 def most_similar(
     item: Any, codes: Labelled, k: int = 10, labels: Sequence[Any] | None = None, metric: str = "cosine"
 ) -> list[tuple[Any, float]]:
-    """Find the k vectors most similar to one of them: the item itself first, then the best.
+    """Find the k vectors most similar to one of them. The item itself comes first.
 
     Parameters
     ----------
     item : label or int
-        A label, or the number of a row. Among equal labels the first is meant.
+        A label, or a row number. The first of equal labels counts.
     codes : Codes or dict
-        Codes, whose decoded row is the query; or a dict of vectors by label, each of D floats, integers or
-        bools, as lists, arrays or tensors.
+        Codes, where the decoded row is the query; or a dict of vectors by label, each a list, array or tensor
+        of D numbers or bools.
     k : int, default 10
         Number of pairs to return.
     labels : sequence of N labels, optional
-        Labels of the rows of Codes. Without them, row numbers are the labels.
+        Labels of the rows of Codes. Default: row numbers.
     metric : {"cosine", "ip", "l2", "hamming"}, default "cosine"
-        Scores are those of `Codes.search`; "hamming" is for binary codes.
+        Metric of the scores, as in `Codes.search`. "hamming" is for binary codes.
 
     Returns
     -------
     list of (label, score)
-        Among equal scores the first row comes first.
+        The best scores first; among equal scores the first row.
 
     Raises
     ------
     GpuzipError
-        If the label is unknown (the message names the nearest), or vectors have different lengths.
+        If the label is unknown (the message lists similar ones), or vectors have different lengths.
     DtypeError
         If codes is neither Codes nor a dict.
 
     Notes
     -----
-    By "ip" a longer vector may score higher than the item, and still comes after it. Vectors of uint8 are
-    taken as they are: where 0 stands for a negative number, cosines are all near 1. Codes of a
-    `ScalarQuantizer` are scored by their decoded values.
+    By "ip" a longer vector may score higher than the item, which comes first all the same. Vectors of uint8
+    are taken as numbers: if 0 stands for a negative value, all cosines are near 1. Pass Codes of a
+    `ScalarQuantizer` instead, which are scored by their decoded values.
 
     Examples
     --------
@@ -94,13 +94,13 @@ def _row(who: str, item: Any, names: list[Any] | None, n: int) -> int:
         return names.index(item)
     if is_whole(item):
         if not -n <= item < n:
-            raise GpuzipError(f"{who}: item is row {item}, there are {n} rows.")
+            raise GpuzipError(f"{who}: item must be a row from {-n} to {n - 1}; got {item}.")
         return int(item) % n
     if names is None:
-        raise GpuzipError(f"{who}: item is {item!r} and there are no labels. Pass labels=, or a row number.")
+        raise GpuzipError(f"{who}: item must be a row number without labels; got {item!r}. Pass labels=.")
     near = difflib.get_close_matches(str(item), [str(name) for name in names], cutoff=0.4)
-    advice = f"Near it: {', '.join(map(repr, near))}." if near else "Look for it in the labels."
-    raise GpuzipError(f"{who}: no vector is labelled {item!r}. {advice}")
+    advice = f" Similar labels: {', '.join(map(repr, near))}." if near else ""
+    raise GpuzipError(f"{who}: item must be one of the labels; got {item!r}.{advice}")
 
 
 def _of_codes(codes: Codes, row: int, k: int, metric: str) -> tuple[list[int], list[float]]:
@@ -134,7 +134,7 @@ def _matrix(who: str, vectors: Mapping[Any, Any]) -> Tensor:
         try:
             x = vector if isinstance(vector, Tensor) else torch.from_numpy(np.array(vector))
         except (TypeError, ValueError) as error:
-            raise DtypeError(f"{who}: the vector of {label!r} is not of numbers: {error}.") from error
+            raise DtypeError(f"{who}: the vector of {label!r} must hold numbers: {error}.") from error
         if x.ndim != 1 or (rows and len(x) != len(rows[0])):
             needed = f"({len(rows[0])},) like those before" if rows else "one dimension"
             raise GpuzipError(

@@ -1,4 +1,4 @@
-"""How many bytes rows take: as lists, as floats and as codes, with all that comes beside them."""
+"""Bytes of rows as lists, floats and codes, with all overhead."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ from gpuzip.errors import GpuzipError
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Bytes of N x D values in one form, and how many times more float32 and float64 take.
+    """Hold the bytes of N x D values in one form.
 
-    values: bytes of the numbers or codes alone. codec: of what decodes them, as stored. overhead: of the
-    header of the file that holds codes, or of Python's objects around the numbers.
+    Parameters
+    ----------
+    name : str
+        The form.
+    values : int
+        Bytes of the numbers or codes.
+    codec : int
+        Bytes of the codec's state.
+    overhead : int
+        Bytes of the file's header, or of Python's objects.
+    float32_ratio, float64_ratio : float
+        Bytes of the values as float32 and as float64, over `nbytes`.
     """
 
     name: str
@@ -34,35 +44,35 @@ class SizeRow:
 
     @property
     def nbytes(self) -> int:
+        """All bytes."""
         return self.values + self.codec + self.overhead
 
 
 def size_table(
     x: Matrix | tuple[int, int], codes: Codes | Mapping[str, Codes] | Sequence[Codes]
 ) -> list[SizeRow]:
-    """List what N x D values take as Python lists, float64, float32, and as each of the codes.
+    """List the bytes of N x D values as Python lists, float64, float32 and as codes.
 
     Parameters
     ----------
     x : (N, D) or (D,) rows, or a shape (N, D)
         The rows.
     codes : Codes, sequence of Codes, or mapping of names to Codes
-        Codes of as many rows and columns.
+        Codes of N rows and D columns.
 
     Returns
     -------
     list of SizeRow
-        One per form. Ratios are of all bytes.
+        One entry per form.
 
     Raises
     ------
     GpuzipError
-        If shapes differ or no codes were given.
+        If shapes differ or no codes are given.
 
     Notes
     -----
-    Tensors' bytes are counted. A header is what a file, written to a temporary folder, has beside its
-    tensors. A list is one of D floats per row, made at once.
+    The header is measured on a file in a temporary folder. Python lists are one list of D floats per row.
 
     Examples
     --------
@@ -83,7 +93,7 @@ def size_table(
     for name, some in _named(who, codes).items():
         if some.shape != (n, d):
             raise GpuzipError(
-                f"{who}: codes {name!r} are of {some.shape}, x is of {(n, d)}. Pass those of the same rows."
+                f"{who}: codes {name!r} must be of shape {(n, d)} like x; got {some.shape}. Pass codes of x."
             )
         rows.append(_row(name, (n, d), some.data.nbytes, some.codec.nbytes, _header_bytes(some)))
     return rows
@@ -112,7 +122,7 @@ def _named(who: str, codes: Codes | Mapping[str, Codes] | Sequence[Codes]) -> Ma
         named = {f"{some.codec.id}, {some.codec.code_size} bytes per row": some for some in codes}
         if len(named) < len(codes):
             raise GpuzipError(
-                f"{who}: two of the codes have one name. Name them: {{'one': ..., 'two': ...}}."
+                f"{who}: codes must have different names. Pass a dict: {{'one': ..., 'two': ...}}."
             )
     else:
         named = {}

@@ -61,15 +61,6 @@ def test_every_public_name_has_a_docstring(name):
 
 # Names with parameters whose docstrings are not numpydoc yet.
 PENDING = [
-    "FileInfo",
-    "HeldOut.of_json",
-    "Quality.is_json",
-    "Rotation.apply",
-    "Rotation.fit_rows",
-    "Rotation.kept",
-    "Rotation.restore",
-    "Rotation.reverse_transform",
-    "Rotation.rotate_queries",
     "WordVectors",
     "WordVectors.from_binary",
     "WordVectors.from_dict",
@@ -86,7 +77,6 @@ PENDING = [
     "nn.QuantizedEmbeddingBag.from_pretrained",
     "nn.Report",
     "plots.CodecRecall",
-    "sizes.SizeRow",
     "words.WordVectors",
     "words.WordVectors.from_binary",
     "words.WordVectors.from_dict",

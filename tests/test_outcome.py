@@ -279,17 +279,17 @@ def test_a_size_and_a_floor(x):
     with pytest.raises(GpuzipError) as refused:
         gpuzip.compress(x, min_recall=0.8, max_bytes=most - 1)
     text = str(refused.value)
-    assert text.startswith(f"compress: max_bytes={most - 1}, min_recall=0.8 can't both be had. ")
+    assert text.startswith(f"compress: max_bytes={most - 1}, min_recall=0.8 cannot be reached together. ")
     assert f"{alone.codec.spec} of {alone.codec.code_size} bytes per row, {alone.nbytes} in all" in text
     assert "; the best within the size is " in text
-    with pytest.raises(GpuzipError, match="; nothing is so small"):
+    with pytest.raises(GpuzipError, match="; no codec is within the size"):
         gpuzip.compress(x, min_recall=0.8, max_bytes=2100)
 
 
 @pytest.mark.usefixtures("few")
 def test_a_floor_that_is_too_high_names_the_nearest(x):
     with pytest.raises(
-        GpuzipError, match=r"min_recall=0\.9999 can't be reached\. Nearest is SQfp16 of 96 bytes"
+        GpuzipError, match=r"min_recall=0\.9999 cannot be reached\. The nearest is SQfp16 of 96 bytes"
     ):
         gpuzip.compress(x, min_recall=0.9999)
     with pytest.raises(
@@ -314,7 +314,7 @@ def test_searches_among_all_rows_have_the_last_word(x, monkeypatch, few):
     assert number(rounds[0].sure_recall) < 0.885 <= number(rounds[-1].sure_recall)
     assert held_out(codes).recall == rounds[-1].recall
     monkeypatch.setattr(by_outcome, "_ROUNDS", 1)
-    with pytest.raises(GpuzipError, match=r"was not reached among all 1500 rows\. The nearest is"):
+    with pytest.raises(GpuzipError, match=r"cannot be reached among all 1500 rows\. The nearest is"):
         gpuzip.compress(x, min_recall=0.885)
 
 
@@ -385,30 +385,30 @@ def test_k_is_clamped(real):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"for_": "search"}, "give max_bytes, bits_per_dim, ratio, min_cosine or min_recall"),
-        ({"return_table": True}, "give max_bytes.* or min_recall"),
-        ({"rescore": True}, "give max_bytes.* or min_recall"),
-        ({"max_bytes": 10**6, "ratio": 3}, "give either max_bytes or ratio, not both"),
+        ({"for_": "search"}, "max_bytes, bits_per_dim, ratio, min_cosine or min_recall must be given"),
+        ({"return_table": True}, "max_bytes.* or min_recall must be given"),
+        ({"rescore": True}, "max_bytes.* or min_recall must be given"),
+        ({"max_bytes": 10**6, "ratio": 3}, "one size must be given; got max_bytes and ratio"),
         ({"ratio": 0}, "ratio must be a number above 0; got 0"),
         ({"ratio": "32"}, "ratio must be a number above 0; got '32'"),
         ({"min_recall": 1.5}, "min_recall must be a number above 0 and up to 1; got 1.5"),
         ({"min_recall": float("nan")}, "min_recall must be a number above 0 and up to 1; got nan"),
         ({"min_cosine": -1}, "min_cosine must be a number above 0 and up to 1; got -1"),
         ({"min_cosine": True}, r"min_cosine must be .*; got True"),
-        ({"min_recall": 0.9, "for_": "storage"}, "min_recall and rescore are of search"),
+        ({"min_recall": 0.9, "for_": "storage"}, "must not be given with for_='storage'"),
         ({"ratio": 9, "for_": "speed"}, "for_ must be 'search' or 'storage'; got 'speed'"),
         ({"min_recall": 0.9, "rescore": "x"}, "rescore must be True or False; got 'x'"),
         ({"min_recall": 0.9, "metric": "hamming"}, r"metric must be one of l2, ip, cosine.*; got 'hamming'"),
         ({"min_recall": 0.9, "k": 0}, r"k must be a whole number of at least 1.*; got 0"),
         ({"min_recall": 0.9, "seed": -1}, r"seed must be .*; got -1"),
-        ({"min_recall": 0.9, "m": 8}, "an outcome chooses the codec; m would be ignored"),
-        ({"m": 4, "nbits": 2, "metric": "l2", "k": 3}, "k and metric go with .*; k, metric would be ignored"),
-        ({"min_cosine": 0.9, "k": 3}, "k and metric go with min_recall, rescore or for_='search'; k would"),
-        ({"max_bytes": 9999, "for_": "storage", "k": 3}, "k and metric go with .*; k would be ignored"),
-        ({"max_bytes": 9999, "max_bits": 4}, "max_bits goes with importance; max_bits would be ignored"),
+        ({"min_recall": 0.9, "m": 8}, "m must not be given with a size or a quality"),
+        ({"m": 4, "nbits": 2, "metric": "l2", "k": 3}, "k, metric must be given with min_recall, rescore or"),
+        ({"min_cosine": 0.9, "k": 3}, "k must be given with min_recall, rescore or for_='search'"),
+        ({"max_bytes": 9999, "for_": "storage", "k": 3}, "k must be given with min_recall"),
+        ({"max_bytes": 9999, "max_bits": 4}, "max_bits must be given with importance"),
         (
             {"min_recall": 0.9, "importance": torch.ones(GIVEN)},
-            "importance goes with max_bytes or bits_per_dim",
+            "must not be given with importance, which takes a size",
         ),
         ({"max_bytes": 3000, "for_": "search"}, r"max_bytes=3000 is too small for 1500 x 48: \d+ bytes"),
         ({"bits_per_dim": 0.01, "min_cosine": 0.5}, "bits_per_dim=0.01, min_cosine=0.5 is too small for"),

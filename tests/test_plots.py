@@ -324,7 +324,7 @@ def test_a_shape_is_enough_and_codes_may_have_no_names(x):
 def test_sizes_of_what_does_not_fit_are_refused(x):
     codes = BinaryQuantizer().fit(x).encode(x)
     for call, says in [
-        (lambda: size_table(x[:5], codes), "are of (640, 12), x is of (5, 12). Pass those of the same rows"),
+        (lambda: size_table(x[:5], codes), "must be of shape (5, 12) like x; got (640, 12). Pass codes of x"),
         (lambda: size_table(WRONG[0], codes), "x must be rows or their shape (N, D); got None"),
         (lambda: size_table((0, 12), codes), "N must be a whole number of at least 1; got 0"),
         (lambda: size_table(x, []), "codes must be Codes, or a list or mapping of at least one; got list"),
@@ -332,7 +332,7 @@ def test_sizes_of_what_does_not_fit_are_refused(x):
             lambda: size_table(x, {"a": x}),
             "codes must be Codes, or a list or mapping of at least one; got dict",
         ),
-        (lambda: size_table(x, [codes, codes]), "two of the codes have one name"),
+        (lambda: size_table(x, [codes, codes]), "codes must have different names"),
     ]:
         with pytest.raises(GpuzipError) as caught:
             call()

@@ -227,9 +227,9 @@ def test_settings_that_make_no_sense(make, match):
 @pytest.mark.parametrize(
     ("rotation", "match"),
     [
-        (Rotation("pca", dims=25), "dims=25 of rows with 24 columns. Keep 24 or fewer"),
-        (Rotation("opq"), "rotation 'opq' is of sub-spaces, which this codec has none of"),
-        (Rotation("balanced", m=25), "m=25 sub-spaces of 24 columns"),
+        (Rotation("pca", dims=25), "dims must be at most 24, the columns of x; got 25"),
+        (Rotation("opq"), "m must be given for 'opq', as this codec has no sub-spaces"),
+        (Rotation("balanced", m=25), "m must be at most 24, the columns that are kept; got 25"),
     ],
 )
 def test_rows_that_do_not_fit(rotation, match, uneven):

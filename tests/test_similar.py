@@ -123,9 +123,9 @@ def test_of_equal_labels_the_first_is_meant_and_labels_need_not_be_texts(real):
 @pytest.mark.parametrize(
     ("match", "item", "changed"),
     [
-        ("no vector is labelled 'Mona'. Near it: 'Moana'", "Mona", {}),
-        ("no vector is labelled 'xyzzy'. Look for it in the labels", "xyzzy", {}),
-        ("item is row 3, there are 3 rows", 3, {}),
+        ("item must be one of the labels; got 'Mona'. Similar labels: 'Moana'", "Mona", {}),
+        ("item must be one of the labels; got 'xyzzy'.", "xyzzy", {}),
+        ("item must be a row from -3 to 2; got 3", 3, {}),
         ("item is row -4, there are 3 rows", -4, {}),
         (r"k must be a whole number of at least 1.*; got 0", "Moana", {"k": 0}),
         (r"metric must be one of l2, ip, cosine.*; got 'dot'", "Moana", {"metric": "dot"}),
@@ -140,7 +140,7 @@ def test_of_equal_labels_the_first_is_meant_and_labels_need_not_be_texts(real):
             {"Up": [1, 2, 3]},
         ),
         (r"the vector of 'Up' must have shape \(2,\) like.*; got \(1, 2\)", "Moana", {"Up": [[1, 2]]}),
-        ("the vector of 'Up' is not of numbers", "Moana", {"Up": ["x", "y"]}),
+        ("the vector of 'Up' must hold numbers", "Moana", {"Up": ["x", "y"]}),
         ("row 2 holds NaN or inf", "Moana", {"Up": [1, float("nan")]}),
     ],
 )
@@ -152,7 +152,9 @@ def test_what_has_no_answer_is_refused(match, item, changed):
 
 def test_codes_and_labels_that_do_not_fit_are_refused(real):
     codes = gpuzip.HalfQuantizer().fit(real[:5]).encode(real[:5])
-    with pytest.raises(GpuzipError, match=r"item is 'Moana' and there are no labels\. Pass labels="):
+    with pytest.raises(
+        GpuzipError, match=r"item must be a row number without labels; got 'Moana'\. Pass labels="
+    ):
         most_similar("Moana", codes)
     with pytest.raises(GpuzipError, match="got 2 labels for 5 rows"):
         most_similar("Moana", codes, labels=["Moana", "Up"])

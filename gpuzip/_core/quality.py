@@ -13,12 +13,12 @@ from gpuzip.errors import FormatError, GpuzipError
 
 @dataclass(frozen=True)
 class Quality:
-    """Hold the error of decoded rows against their source.
+    """Hold the error of decoded rows against the source rows.
 
     Attributes
     ----------
     cosine : float
-        Cosine of the two matrices flattened (as embzip reports it).
+        Cosine between the two matrices, flattened (as embzip reports it).
     row_cosine : float
         Mean cosine over rows.
     mse : float
@@ -35,7 +35,18 @@ class Quality:
 
     @staticmethod
     def is_json(fields: Any) -> bool:
-        """Whether these fields have the names and types that `to_json` writes."""
+        """Return whether fields have the names and types that `to_json` writes.
+
+        Parameters
+        ----------
+        fields : object
+            Parsed JSON.
+
+        Returns
+        -------
+        bool
+            Whether `Quality(**fields)` restores them.
+        """
         names = {"cosine", "row_cosine", "mse"}
         return (
             isinstance(fields, dict)
@@ -46,22 +57,26 @@ class Quality:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Hold what a codec does to rows that it was not fitted on, measured before it was used.
+    """Hold the quality of a codec on rows that it was not fitted on.
 
     Attributes
     ----------
     rows : int
-        Number of rows held out.
+        Number of rows that were held out.
     row_cosine, mse : float
         As in Quality.
     k : int or None
-        Number of true neighbours of each row that recall counts.
+        Number of true neighbours per row that recall counts.
     metric : str or None
         Metric of those neighbours.
     recall : float or None
-        Share of the k true neighbours of each of these rows that a search of the codes finds.
+        Mean share of the k true neighbours that a search of the codes finds.
     rescored_recall : float or None
-        The share when 4k candidates are rescored by the source rows. None for what was not measured.
+        The same for a search whose 4k candidates are rescored by the source rows.
+
+    Notes
+    -----
+    Attributes that were not measured are None.
     """
 
     rows: int
@@ -79,12 +94,28 @@ class HeldOut:
 
     @classmethod
     def of_json(cls, measured: Any) -> HeldOut:
-        """The inverse of `to_json`; raises FormatError for other fields."""
+        """Make the HeldOut that `to_json` wrote.
+
+        Parameters
+        ----------
+        measured : object
+            Parsed JSON.
+
+        Returns
+        -------
+        HeldOut
+            The same values.
+
+        Raises
+        ------
+        FormatError
+            If the fields are not those that `to_json` writes.
+        """
         kinds = {"rows": int, "row_cosine": float, "mse": float, "k": int, "metric": str}
         kinds |= {"recall": float, "rescored_recall": float}
         known = isinstance(measured, dict) and {"rows", "row_cosine", "mse"} <= set(measured) <= set(kinds)
         if not known or any(type(value) is not kinds[name] for name, value in measured.items()):
-            raise FormatError(f"held_out: {measured!r:.200} is no measure of rows that were held out.")
+            raise FormatError(f"held_out: fields must be those of a HeldOut; got {measured!r:.200}.")
         return cls(**measured)
 
     def __str__(self) -> str:
@@ -97,13 +128,14 @@ class HeldOut:
 
 
 class QualityMeter:
-    """Adds up blocks of (source, decoded) rows in float64."""
+    """Sums over blocks of (source, decoded) rows, in float64."""
 
     def __init__(self) -> None:
         self._rows = self._values = 0
         self._dot = self._source = self._decoded = self._error = self._row_cosines = 0.0
 
     def add(self, source: Tensor, decoded: Tensor) -> None:
+        """Add (n, D) source rows and their decoded forms."""
         x, y = source.double(), decoded.double()
         dot, xx, yy = ((a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
         self._rows += len(source)
@@ -115,7 +147,7 @@ class QualityMeter:
         self._row_cosines += float(of_rows(x, y)[1].sum())
 
     def result(self) -> Quality | None:
-        """None when no row was added."""
+        """The quality of all rows added, or None if there are none."""
         if self._rows == 0:
             return None
         norms = (self._source * self._decoded) ** 0.5

@@ -1,4 +1,4 @@
-"""Codes for an outcome: a grid of codecs, tried on rows that are held out from them."""
+"""The choice of a codec for a size or a quality: a grid of codecs, measured on held-out rows."""
 
 from gpuzip.choose.by_outcome import compress_for, table_for
 from gpuzip.choose.table import Table, Tried

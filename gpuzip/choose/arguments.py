@@ -1,4 +1,4 @@
-"""Which arguments of `gpuzip.compress` go together."""
+"""Check which arguments of `gpuzip.compress` are given together."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _OF_IMPORTANCE = {"importance", "max_bytes", "bits_per_dim", "max_bits"}
 
 
 def given_of(arguments: Mapping[str, Any]) -> set[str]:
-    """Names of the arguments that a caller gave: those that are neither None nor False."""
+    """Names of the arguments that are given: neither None nor False."""
     return {name for name, value in arguments.items() if value is not None and value is not False}
 
 
 def check_together(who: str, given: set[str], for_: str | None) -> None:
-    """Raises GpuzipError for arguments that would be ignored beside the others."""
+    """Raise GpuzipError for arguments that would be ignored beside the others."""
     if "importance" in given:
-        _refuse(who, given & _OF_PRODUCTS, "importance chooses the codes")
-        _refuse(who, given - _OF_IMPORTANCE, "importance goes with max_bytes or bits_per_dim")
+        _refuse(who, given & _OF_PRODUCTS, "must not be given with importance, which chooses the codes")
+        _refuse(who, given - _OF_IMPORTANCE, "must not be given with importance, which takes a size")
         return
     if given & (_OF_OUTCOMES - _OF_RECALL):
-        _refuse(who, given & _OF_PRODUCTS, "an outcome chooses the codec")
-    _refuse(who, given & {"max_bits"}, "max_bits goes with importance")
+        _refuse(
+            who, given & _OF_PRODUCTS, "must not be given with a size or a quality, which choose the codec"
+        )
+    _refuse(who, given & {"max_bits"}, "must be given with importance")
     if not (given & {"min_recall", "rescore"} or for_ == "search"):
-        _refuse(who, given & _OF_RECALL, "k and metric go with min_recall, rescore or for_='search'")
+        _refuse(who, given & _OF_RECALL, "must be given with min_recall, rescore or for_='search'")
 
 
-def _refuse(who: str, names: set[str], reason: str) -> None:
+def _refuse(who: str, names: set[str], rule: str) -> None:
     if names:
         listed = ", ".join(sorted(names))
-        raise GpuzipError(
-            f"{who}: {reason}; {listed} would be ignored. Leave it out, or give what it goes with."
-        )
+        raise GpuzipError(f"{who}: {listed} {rule}. Omit what would be ignored.")

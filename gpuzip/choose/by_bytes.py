@@ -1,4 +1,4 @@
-"""Codes that fit a number of bytes: bits go where they lower the error most."""
+"""Codes within a number of bytes: bits go where they reduce the error most."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
-_SAMPLE = 1 << 18  # values that tell how much a bit gains
-_TRIED = 4096  # rows that choose between codecs
-_FITTED = 1 << 24  # values that a group's codec is fitted on
+_SAMPLE = 1 << 18  # values to measure the error per number of bits
+_TRIED = 4096  # rows to compare codecs on
+_FITTED = 1 << 24  # most values to fit a group's codec on
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What codes may cost: bytes with all that is stored beside them, or bits of codes per dimension."""
+    """Upper bound on the bytes of a file or folder, or on the bits of codes per dimension."""
 
     max_bytes: int | None
     bits_per_dim: float | None
 
     def code_bits(self, n: int, d: int, beside: int) -> float:
-        """Bits that the codes of n rows may have, when `beside` bytes are taken by other things."""
+        """Most bits of the codes of n rows, if files hold `beside` bytes of other data."""
         if self.max_bytes is None:
             assert self.bits_per_dim is not None
             return self.bits_per_dim * n * d
@@ -45,7 +45,7 @@ class Budget:
 
 
 def parse_bytes(who: str, name: str, value: int | str) -> int:
-    """A whole number, or text such as "20MB" (10**6), "1.5 GiB" (2**30) or "300k". Raises GpuzipError."""
+    """Bytes from a whole number or text: "20MB" (10**6), "1.5 GiB" (2**30), "300k". Raises GpuzipError."""
     if is_whole(value) and int(value) > 0:
         return int(value)
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -63,7 +63,7 @@ def fit_by_importance(
     max_bits: int,
     seed: int,
 ) -> MixedCodes:
-    """Lloyd-Max codes of a number of bytes, in which rows of more importance have more bits."""
+    """Lloyd-Max codes within a budget, with more bits for rows of more importance."""
     rows, budget = _some_rows(who, x), _budget(who, max_bytes, bits_per_dim)
     rates = _rates(rows.d, whole(who, "max_bits", max_bits, 1, 8))
     return _by_importance(who, rates, rows, budget, importances(who, importance, rows.n), seed)
@@ -72,7 +72,7 @@ def fit_by_importance(
 def fit_alike(
     who: str, x: Matrix, max_bytes: int | str | None, bits_per_dim: float | None, seed: int
 ) -> Codes:
-    """Codes of one size: whichever codec that fits has the least error on some rows."""
+    """Codes of one size, by the codec within the budget that has the least error on some rows."""
     rows, budget = _some_rows(who, x), _budget(who, max_bytes, bits_per_dim)
     fitted = [codec.fit(x, seed=seed) for codec in _candidates(rows, budget)]
     if not fitted:
@@ -92,7 +92,7 @@ def _some_rows(who: str, x: Matrix) -> Rows:
 
 def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -> Budget:
     if (max_bytes is None) == (bits_per_dim is None):
-        raise GpuzipError(f"{who}: give either max_bytes or bits_per_dim, not both.")
+        raise GpuzipError(f"{who}: one of max_bytes and bits_per_dim must be given; got both or none.")
     if max_bytes is not None:
         return Budget(parse_bytes(who, "max_bytes", max_bytes), None)
     number = isinstance(bits_per_dim, float | int) and not isinstance(bits_per_dim, bool)
@@ -102,7 +102,7 @@ def _budget(who: str, max_bytes: int | str | None, bits_per_dim: float | None) -
 
 
 def importances(who: str, importance: Importance, n: int) -> Tensor:
-    """(n,) float64. Raises GpuzipError unless there is one for each row, finite and not negative."""
+    """(n,) float64. Raises GpuzipError unless there is one number per row, finite and not negative."""
     try:
         values = torch.as_tensor(importance, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -116,7 +116,7 @@ def importances(who: str, importance: Importance, n: int) -> Tensor:
 
 
 def _candidates(rows: Rows, budget: Budget) -> list[Quantizer]:
-    """The codecs, equal and mixed bits, of as many bytes per row as the budget has."""
+    """Codecs of equal and of mixed bits per dimension, as large as the budget allows."""
     plain = _bytes_per_row(rows, budget, 4 << 8)
     mixed = _bytes_per_row(rows, budget, _state(MixedLloydMaxQuantizer(), rows.d))
     widest = [LloydMaxQuantizer(bits) for bits in range(8, 0, -1) if code_bytes(rows.d, bits) <= plain][:1]
@@ -128,7 +128,7 @@ def _bytes_per_row(rows: Rows, budget: Budget, state: int) -> int:
 
 
 def _size(codec: Quantizer, d: int) -> int:
-    """Bytes a row of a codec that is not fitted yet."""
+    """Bytes per row of a codec that is not fitted."""
     if isinstance(codec, LloydMaxQuantizer):
         return code_bytes(d, codec.bits)
     assert isinstance(codec, MixedLloydMaxQuantizer)
@@ -136,16 +136,14 @@ def _size(codec: Quantizer, d: int) -> int:
 
 
 def _state(codec: Quantizer, d: int) -> int:
+    """Bytes of the state of a codec that is not fitted."""
     return 4 << codec.bits if isinstance(codec, LloydMaxQuantizer) else 9 * d + 1112
 
 
 def _by_importance(
     who: str, rates: list[Quantizer], rows: Rows, budget: Budget, importance: Tensor, seed: int
 ) -> MixedCodes:
-    """Rows in groups, each with codes of its own, of more bits for rows of more importance.
-
-    Bits are allotted so that the error, weighted by importance, is least: see `allot_rows`.
-    """
+    """Codes of rows in groups, for the least error weighted by importance; see `allot_rows`."""
     sample = rows.sample(max(1, _SAMPLE // rows.d), seed)
     errors = torch.tensor(
         [_error(codec.fit(sample, seed=seed), sample) for codec in rates], dtype=torch.float64, device="cpu"
@@ -156,7 +154,7 @@ def _by_importance(
         chosen = _chosen(rates, every[:1], rows, budget, importance, errors)
     if chosen is None:
         raise _too_small(who, budget, rows, _beside(rates[:1], rows) + rows.n * _size(rates[0], rows.d))
-    # Once more without what rates would cost that no row has.
+    # Again without the rates that no row has, whose headers and levels cost bytes.
     chosen = _chosen(rates, chosen.unique().tolist(), rows, budget, importance, errors)
     assert chosen is not None
     used = chosen.unique(sorted=True).flip(0)
@@ -173,8 +171,8 @@ def _chosen(
     importance: Tensor,
     errors: Tensor,
 ) -> Tensor | None:
-    """(N,) which rate each row has, of those that are allowed; None where not even the least fits."""
-    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed], device="cpu")
+    """(N,) index of each row's rate among the allowed ones; None if not even the smallest fits."""
+    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed])
     beside = _beside([rates[i] for i in allowed], rows)
     spare = int(budget.code_bits(rows.n, rows.d, beside) / 8) - rows.n * int(sizes[0])
     if spare < 0:
@@ -184,30 +182,32 @@ def _chosen(
 
 
 def _beside(rates: Sequence[Quantizer], rows: Rows) -> int:
-    """Bytes of a folder of such codes that are no codes."""
+    """Bytes of a folder of such codes, without the codes."""
     return MANIFEST_BYTES + rows.n + sum(HEADER_BYTES + _state(codec, rows.d) for codec in rates)
 
 
 def _rates(d: int, max_bits: int) -> list[Quantizer]:
-    """Codecs of rising bytes per row: 1/4 and 1/2 bit per value where that is less, then 1 and more."""
+    """Codecs by rising bytes per row: 1/4 and 1/2 bit per value if those are smaller, then 1 to max_bits."""
     codecs: list[Quantizer] = [LloydMaxQuantizer(bits) for bits in range(max_bits, 0, -1)]
     for bits in (0.5, 0.25):
         if _size(MixedLloydMaxQuantizer(bits), d) < _size(codecs[-1], d):
             codecs.append(MixedLloydMaxQuantizer(bits))
-    distinct = {_size(codec, d): codec for codec in codecs}  # of as many bytes the one of fewer bits is last
+    distinct = {_size(codec, d): codec for codec in codecs}  # the last, of fewest bits, among equal sizes
     return [distinct[size] for size in sorted(distinct)]
 
 
 def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> Tensor:
-    """(N,) uint8: which rate each row has, 0 the least, for the least weighted error that `spare` bytes buy.
+    """(N,) uint8: index of each row's rate, 0 the smallest, for least weighted error within `spare` bytes.
 
-    gains: (R,) what each step to the next rate takes from the error of a row; costs: (R,) its bytes.
-    Steps are taken in the order of importance * gain / cost, of equal ones the first rows', until the next
-    does not fit: what water-filling does, where rates are few.
+    gains: (R,) how much each step to the next rate reduces a row's error; costs: (R,) its bytes. Steps are
+    taken by falling importance * gain / cost, the first rows first among equals, until the next one does not
+    fit: water-filling with few rates.
     """
     if len(costs) == 0:
-        return torch.zeros(len(importance), dtype=torch.uint8, device="cpu")
-    slopes = (gains / costs).clamp(min=0).cummin(0).values  # no step before the one that it builds on
+        return torch.zeros(len(importance), dtype=torch.uint8)
+    slopes = (
+        (gains / costs).clamp(min=0).cummin(0).values
+    )  # a step cannot come before the one that it builds on
     worth = importance[:, None] * slopes  # [N, R]
     order = worth.flatten().argsort(descending=True, stable=True)
     paid = costs[order % len(costs)].cumsum(0)
@@ -220,7 +220,7 @@ def _error(codec: Quantizer, x: Tensor) -> float:
 
 
 def _coded(codec: Quantizer, rows: Rows, ids: Tensor, seed: int) -> Codes:
-    """Codes of the rows of ids by a codec fitted on them, read in blocks."""
+    """Codes of some rows by a codec fitted on them; rows are read in blocks."""
     some = min(len(ids), max(1, _FITTED // rows.d))
     drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed), device="cpu")[:some]
     codec = codec.fit(rows.rows(ids[drawn.sort().values]), seed=seed)
@@ -232,5 +232,5 @@ def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> GpuzipError:
     asked = f"max_bytes={budget.max_bytes}"
     needed = f"{least} bytes are needed for the smallest codes, their levels and headers"
     if budget.max_bytes is None:
-        asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least a byte per row is needed"
+        asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least 1 byte per row is needed"
     return GpuzipError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")

@@ -1,4 +1,4 @@
-"""The codec for an outcome: the cheapest that is good enough, or the best that is small enough."""
+"""The choice of a codec: the smallest that is good enough, or the best that is small enough."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.storage import LONG_HEADER_BYTES
 
-_ROUNDS = 4  # of choosing anew, where a search among all rows finds less than one among some
-_IN_TABLE = 6  # codecs of a family
+_ROUNDS = 4  # choices, as recall among all rows may be lower than among a sample
+_IN_TABLE = 6  # codecs per family
 
 Grid = dict[str, list[Candidate]]
 
 
 def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> tuple[Codes, Table]:
-    """Codes of all rows that reach a target, and what was tried. Raises GpuzipError where none do."""
+    """Codes of all rows that meet a target, and the table of codecs tried. Raises GpuzipError if none do."""
     trials = Trials(who, rows, target, seed)
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
@@ -38,13 +38,13 @@ def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> 
         assert known.sure_recall is not None
         shortfall = chosen.sure_recall - known.sure_recall
     raise GpuzipError(
-        f"{who}: {target.asked} was not reached among all {rows.n} rows. The nearest is "
+        f"{who}: {target.asked} cannot be reached among all {rows.n} rows. The nearest is "
         f"{_facts(known, True)}. Ask for less."
     )
 
 
 def table_for(who: str, rows: Rows, target: Target, seed: int) -> Table:
-    """Some codecs of every family, measured."""
+    """The table of some codecs of every family."""
     trials = Trials(who, rows, target, seed)
     for name, family in families(rows.n, rows.d, trials.n_trained).items():
         step = max(1, -(-len(family) // _IN_TABLE))
@@ -54,30 +54,30 @@ def table_for(who: str, rows: Rows, target: Target, seed: int) -> Table:
 
 
 def _reaches(tried: Tried, target: Target, more: float) -> bool:
-    """Whether the floors are likely to hold on further rows, that of recall by so much more."""
+    """Whether the floors are likely to hold on further rows; `more` is added to that of recall."""
     if target.min_cosine is not None and tried.sure_cosine < target.min_cosine:
         return False
     return target.min_recall is None or (tried.sure_recall or 0.0) >= target.min_recall + more
 
 
 class _Choice:
-    """What to try next, of a grid whose families lose less the more bytes they take."""
+    """A search of the grid. In each family, larger codecs lose less."""
 
     def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
         self._who, self._trials, self._rows, self._target = who, trials, rows, target
         allowed = {name: list(filter(self._is_allowed, family)) for name, family in grid.items()}
         self._grid = {name: family for name, family in allowed.items() if family}
         if not self._grid:
-            raise self._too_small("at least a byte per row is needed")
+            raise self._too_small("at least 1 byte per row is needed")
 
     def _is_allowed(self, candidate: Candidate) -> bool:
-        """Whether codes have few enough bits, with a codec of a tenth of them, or that is small anyway."""
+        """Whether codes are within `code_bytes`, and the codec adds at most a tenth (or is small)."""
         most, n = self._target.code_bytes, self._rows.n
         small = 16 * self._rows.d + 2048
         return most is None or (candidate.code_size <= most and candidate.state <= max(n * most / 10, small))
 
     def cheapest(self, more: float) -> Tried:
-        """The one of fewest bytes that reaches the floors: of each family, below the best one so far."""
+        """The smallest codec that reaches the floors. A family is searched below the smallest so far."""
         best: Tried | None = None
         for name, family in self._grid.items():
             below = [c for c in family if best is None or c.nbytes(self._rows.n) < best.nbytes]
@@ -92,8 +92,8 @@ class _Choice:
         return best
 
     def _first(self, family: list[Candidate], name: str, more: float, near: bool) -> Candidate | None:
-        """The smallest that reaches the floors. near: whether it is likely to be one of the last, if any."""
-        low, high = 0, len(family)  # none does before low, and from high on all do
+        """The smallest of a family that reaches the floors. near: start at the largest codecs."""
+        low, high = 0, len(family)  # codecs below low do not reach them; codecs from high on do
         step = 1
         while near and low < high:
             at = max(low, high - step)
@@ -108,7 +108,7 @@ class _Choice:
         return family[low] if low < len(family) else None
 
     def best(self) -> Tried:
-        """The best of the largest codecs of each family that are small enough."""
+        """The best among the largest codec of each family that is small enough."""
         largest = [found for name, family in self._grid.items() if (found := self._largest(name, family))]
         if not largest:
             sizes = [c.nbytes(self._rows.n) for family in self._grid.values() for c in family]
@@ -121,7 +121,7 @@ class _Choice:
     def _largest(self, name: str, family: list[Candidate]) -> Tried | None:
         most = self._target.max_bytes
         small = [c for c in family if most is None or c.nbytes(self._rows.n) + LONG_HEADER_BYTES <= most]
-        for candidate in reversed(small):  # what decodes codes can take more than was planned
+        for candidate in reversed(small):  # a fitted codec can be larger than estimated
             found = self._trials.of(candidate, name)
             if self._is_small(found):
                 return found
@@ -135,7 +135,7 @@ class _Choice:
         return _reaches(self._trials.of(candidate, name), self._target, more)
 
     def why(self, chosen: Tried) -> str:
-        """What was chosen, in a sentence or two."""
+        """The reason for the choice, in a sentence or two."""
         count = len(self._trials.tried)
         reason = "loses least of" if not self._target.has_floor else "is the smallest that is sure enough of"
         text = f"{chosen.spec} {reason} {count} codecs tried for {self._target.asked}: {_facts(chosen)}."
@@ -152,21 +152,24 @@ class _Choice:
         target = self._target
         nearest = max(self._trials.tried, key=lambda row: _margin(row, target))
         return GpuzipError(
-            f"{self._who}: {target.asked} can't be reached. Nearest is {_facts(nearest, True)}. Ask for what "
-            "is likely of that, or less."
+            f"{self._who}: {target.asked} cannot be reached. The nearest is {_facts(nearest, True)}. Ask for "
+            "its likely values, or less."
         )
 
     def _too_large(self, cheapest: Tried) -> GpuzipError:
-        text = f"{self._who}: {self._target.asked} can't both be had. {_facts(cheapest, True)}"
+        text = (
+            f"{self._who}: {self._target.asked} cannot be reached together. The smallest that is good enough "
+        )
+        text += f"is {_facts(cheapest, True)}"
         try:
             inside = f"; the best within the size is {_facts(self.best(), True)}"
         except GpuzipError:
-            inside = "; nothing is so small"
+            inside = "; no codec is within the size"
         return GpuzipError(f"{text}{inside}. Ask for one of these.")
 
 
 def _margin(row: Tried, target: Target) -> float:
-    """By how much the floors are reached, the worse of the two."""
+    """The smaller excess over the floors; negative if one is missed."""
     margins = []
     if target.min_cosine is not None:
         margins.append(row.sure_cosine - target.min_cosine)

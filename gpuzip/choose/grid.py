@@ -1,4 +1,4 @@
-"""The codecs that are tried for an outcome, in families whose codecs lose less the more bytes they take."""
+"""The codecs that `gpuzip.compress` tries, in families. In a family, larger codecs lose less."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from gpuzip.codecs.pq import nearest_divisors
 from gpuzip.ops import code_bytes
 
-_STEP = 17 / 16  # from one size to the next, where any is possible
-_ROWS_PER_CENTROID = 8  # fewer learn codes that serve no other rows
-_WIDEST = 32  # dimensions of a sub-space
+_STEP = 17 / 16  # ratio of neighbouring sizes, in a family of any size
+_ROWS_PER_CENTROID = 8  # with fewer, centroids do not suit other rows
+_WIDEST = 32  # most dimensions per sub-space
 
 
 Limit = Callable[[int], int | None]
@@ -19,26 +19,26 @@ Limit = Callable[[int], int | None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A codec by its spec, and what it will take at most: bytes per row, and bytes of its own."""
+    """A codec by its spec, with its bytes per row and an upper estimate of the bytes of its state."""
 
     spec: str
     code_size: int
     state: int
 
     def nbytes(self, n: int) -> int:
-        """Bytes of the codes of n rows, with what decodes them."""
+        """Bytes of the codes of n rows and of the codec."""
         return n * self.code_size + self.state
 
 
 def families(
     n: int, d: int, trained: int | None = None, limit: Limit = lambda state: None
 ) -> dict[str, list[Candidate]]:
-    """For n rows of d columns, each family ascending in bytes per row. Another is one line.
+    """Families by name for n rows of d columns, each by rising bytes per row. A new family is one line.
 
-    trained: rows that codecs are fitted on, by default all. limit: the most bytes per row of a codec of so
-    many bytes, if any: families of any size have one that fills it.
+    trained: number of rows to fit on; default all. limit: most bytes per row for a codec whose state has a
+    given number of bytes, or None; a family of any size has a codec that fills it.
     """
-    most = int(math.log2(max(2, (trained or n) / _ROWS_PER_CENTROID)))  # bits of a code
+    most = int(math.log2(max(2, (trained or n) / _ROWS_PER_CENTROID)))  # most bits per code
     found = {
         "LloydMax": [Candidate(f"LloydMax{b}", code_bytes(d, b), 4 << b) for b in range(1, 9)],
         "Binary": [Candidate("Binary", code_bytes(d, 1), 8 * d + 4)],
@@ -63,9 +63,9 @@ def families(
 
 
 def _product(d: int, nbits: int, rotated: bool) -> list[Candidate]:
-    """Sub-spaces of 32, 31, ... dimensions, of nbits, and of 2, 3 and 4 of fewer, which lie between.
+    """Sub-spaces of 32 to 2 dimensions with nbits, and of 4 to 2 with fewer bits for sizes in between.
 
-    A rotation leaves out the least directions, fewer than a sub-space has, so that sub-spaces are full.
+    A rotation drops up to S - 1 directions of least variance, so that all sub-spaces have S dimensions.
     """
     found: dict[int, Candidate] = {}
     for bits, widths in ((nbits, range(min(_WIDEST, d), 1, -1)), (nbits - 1, (4, 3, 2)), (nbits - 2, (2,))):
@@ -80,14 +80,14 @@ def _product(d: int, nbits: int, rotated: bool) -> list[Candidate]:
 
 
 def _residual(n: int, d: int) -> list[Candidate]:
-    """Stages of splits some 48 columns wide, where codebooks are a tenth of the codes or less."""
+    """Stages of splits about 48 columns wide, if the codebooks take at most a tenth of the codes' bytes."""
     splits = nearest_divisors(d, max(1, d // 48))[0]
     found = [Candidate(f"PRQ{splits}x{m}x8", splits * m, 512 * m * d) for m in range(2, 9)]
     return [candidate for candidate in found if 10 * candidate.state <= n * candidate.code_size]
 
 
 def _mixed(d: int, limit: Limit, rotated: bool) -> list[Candidate]:
-    """Codecs of 1 byte per row, then of a sixteenth more each time; and one that fills the limit."""
+    """Codecs from 1 byte per row on, each a sixteenth larger, and one that fills the limit."""
     state = 9 * d + 1112 + (2 * d * d if rotated else 0)
     sizes = [1]
     while sizes[-1] < d:

@@ -1,4 +1,4 @@
-"""What was tried for an outcome: one row a codec, as text or an Arrow table."""
+"""The table of codecs that were tried, as text or as an Arrow table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,28 @@ from gpuzip.errors import MissingDependencyError
 
 @dataclass(frozen=True)
 class Tried:
-    """A codec that was fitted on some rows, and what it does to others.
+    """A codec that was tried, with its size and its quality on held-out rows.
 
-    code_size: bytes per row. nbytes: of the codes of all rows, with what decodes them. ratio: of the source's
-    bytes to that. row_cosine, mse, recall, rescored_recall: as in HeldOut. sure_cosine, sure_recall: the
-    least that they are likely to be on further rows; of recall the one that was asked for. seconds: to fit,
-    encode and measure. on_front: no codec of the table has as much quality in fewer bytes.
+    Attributes
+    ----------
+    family, spec : str
+        Family in the grid, and text for `gpuzip.from_spec`.
+    code_size : int
+        Bytes per row.
+    nbytes : int
+        Bytes of the codes of all rows and of the codec.
+    ratio : float
+        Bytes of the source rows over `nbytes`.
+    row_cosine, mse, recall, rescored_recall : float
+        As in HeldOut.
+    sure_cosine, sure_recall : float
+        Lower confidence bounds (95 %) of the cosine and of the recall that was asked for.
+    seconds : float
+        Time to fit, encode and measure.
+    on_front : bool
+        Whether no smaller codec of the table has as much quality.
+    codec : Codec
+        The fitted codec.
     """
 
     family: str
@@ -36,12 +52,12 @@ class Tried:
     codec: Codec | None = field(default=None, repr=False, compare=False)
 
     def numbers(self) -> dict[str, Any]:
-        """All but the codec."""
+        """All attributes but the codec, by name."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "codec"}
 
 
 class Table(list[Tried]):
-    """Rows by their bytes. print() shows them; `to_arrow` gives a pyarrow.Table."""
+    """List of `Tried`, by rising bytes. print() shows a table."""
 
     def __str__(self) -> str:
         heads = [
@@ -60,7 +76,7 @@ class Table(list[Tried]):
         return "\n".join(_line(line, widths) for line in lines)
 
     def to_arrow(self) -> Any:
-        """A pyarrow.Table of the same columns. Raises MissingDependencyError without pyarrow."""
+        """Return a pyarrow.Table with these columns. Raises MissingDependencyError without pyarrow."""
         try:
             import pyarrow
         except ModuleNotFoundError as error:
@@ -69,7 +85,7 @@ class Table(list[Tried]):
 
 
 def table_of(tried: Sequence[Tried]) -> Table:
-    """By bytes, with the front marked: by the recall that was asked for, or by cosine."""
+    """Sort by bytes and mark the front, by the recall that was asked for, or else by cosine."""
     rows, best = [], float("-inf")
     for row in sorted(tried, key=lambda row: (row.nbytes, -_quality(row))):
         rows.append(replace(row, on_front=_quality(row) > best))

@@ -1,4 +1,4 @@
-"""What is asked of codes: how small they must be, and how good."""
+"""The target of a choice: limits on size and floors on quality."""
 
 from __future__ import annotations
 
@@ -16,10 +16,22 @@ _USES = ("search", "storage")
 
 @dataclass(frozen=True)
 class Target:
-    """Limits of size, `max_bytes` of a file and `code_bytes` a row, floors of quality, and what is measured.
+    """Limits on size, floors on quality, and what to measure.
 
-    search: whether recall is measured, of the k nearest by the metric, with candidates rescored or without.
-    asked: the arguments that were given, in words.
+    Attributes
+    ----------
+    max_bytes : int or None
+        Upper bound on the bytes of the file.
+    code_bytes : int or None
+        Upper bound on the bytes per row of the codes.
+    min_cosine, min_recall : float or None
+        Floors.
+    search : bool
+        Measure the recall of the k nearest rows by `metric`.
+    rescore : bool
+        The floor is for the recall of a search that rescores its candidates.
+    asked : str
+        The caller's arguments, for messages.
     """
 
     max_bytes: int | None
@@ -37,20 +49,20 @@ class Target:
         return self.min_cosine is not None or self.min_recall is not None
 
     def row_bytes(self, n: int, state: int) -> int | None:
-        """Bytes that codes of n rows may take each, with a codec of `state` bytes; None without a limit."""
+        """Most bytes per row for n rows and a codec of `state` bytes; None without a limit."""
         if self.max_bytes is None:
             return self.code_bytes
         return max(0, (self.max_bytes - LONG_HEADER_BYTES - state) // max(1, n))
 
     @property
     def is_of_these_rows(self) -> bool:
-        """Whether no other rows matter: the codes are to lose little of what they are made from."""
+        """Whether only the rows themselves count, so that none are held out."""
         return not (self.has_floor or self.search)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The arguments of `gpuzip.compress` that are of an outcome, as they came."""
+    """The arguments of `gpuzip.compress` that make a target, as given."""
 
     max_bytes: int | str | None
     bits_per_dim: float | None
@@ -76,7 +88,7 @@ def _given(asked: Asked, *names: str) -> dict[str, Any]:
 
 
 def target_of(who: str, rows: Rows, asked: Asked) -> Target:
-    """Raises GpuzipError for arguments that are no target."""
+    """The target of a caller's arguments. Raises GpuzipError if they contradict each other."""
     _check(who, asked)
     return Target(
         max_bytes=_file_bytes(who, rows, asked),
@@ -93,13 +105,13 @@ def target_of(who: str, rows: Rows, asked: Asked) -> Target:
 
 def _check(who: str, asked: Asked) -> None:
     if len(asked.sizes) > 1:
-        raise GpuzipError(f"{who}: give either {' or '.join(asked.sizes)}, not both.")
+        raise GpuzipError(f"{who}: one size must be given; got {' and '.join(asked.sizes)}. Omit one.")
     if not asked.sizes and not asked.floors:
-        raise GpuzipError(f"{who}: give max_bytes, bits_per_dim, ratio, min_cosine or min_recall.")
+        raise GpuzipError(f"{who}: max_bytes, bits_per_dim, ratio, min_cosine or min_recall must be given.")
     if asked.for_ not in (None, *_USES):
         raise GpuzipError(f"{who}: for_ must be 'search' or 'storage'; got {asked.for_!r}.")
     if asked.for_ == "storage" and (asked.min_recall is not None or asked.rescore):
-        raise GpuzipError(f"{who}: min_recall and rescore are of search, for_='storage' is not. Give one.")
+        raise GpuzipError(f"{who}: min_recall and rescore must not be given with for_='storage'. Omit one.")
     if not isinstance(asked.rescore, bool):
         raise GpuzipError(f"{who}: rescore must be True or False; got {asked.rescore!r}.")
     check_metric(who, asked.metric)
@@ -122,7 +134,7 @@ def _code_bytes(who: str, rows: Rows, asked: Asked) -> int | None:
 
 
 def table_target(who: str, k: int, metric: str) -> Target:
-    """No limits and no floors: recall of the k nearest by the metric is measured."""
+    """A target without limits and floors, for which recall is measured."""
     check_metric(who, metric)
     return Target(None, None, None, None, True, whole(who, "k", k), metric, False, "a table")
 

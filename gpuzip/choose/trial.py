@@ -1,4 +1,4 @@
-"""Codecs fitted on some rows and measured on others, which they have never seen."""
+"""Trials of codecs: each is fitted on some rows and measured on others."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.search.blocks import nearest
 
-#: Fewer rows can't be held out with any left to learn from.
+#: Fewest rows that can be divided into rows to fit on and held-out rows.
 FEWEST = 100
 
-_HELD_OUT = 4000  # rows
-_TRAINED = 131_072  # rows that codecs are fitted on and searched among, where there are more
-_QUERIES = 256  # compared at a time
-_MULTIPLIER = 4  # candidates for each of the k that are rescored
-_DOUBT = 1.645  # standard errors below the mean: 95 of 100 times further rows are no worse
+_HELD_OUT = 4000  # most rows that are held out
+_TRAINED = 131_072  # most rows to fit on and to search among
+_QUERIES = 256  # queries per block of `_hits`
+_MULTIPLIER = 4  # candidates per row that a rescored search returns
+_DOUBT = 1.645  # standard errors below the mean, for a one-sided 95 % confidence bound
 
 
 class Trials:
-    """A fifth of the rows, at most 4,000, is held out; codecs are fitted on the others or 131,072 of them.
+    """Hold out a fifth of the rows, at most 4,000, and fit codecs on the others, at most 131,072.
 
-    The rows held out are the queries of searches among those others. Where a target is of these rows alone
-    they are learned, too.
+    Held-out rows are the queries of searches among the rows fitted on. If only the rows themselves count
+    (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
     """
 
     def __init__(self, who: str, rows: Rows, target: Target, seed: int) -> None:
         if rows.n < FEWEST:
             raise GpuzipError(
-                f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got "
-                f"{rows.n}. Name a codec instead."
+                f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got {rows.n}. "
+                "Choose a codec yourself."
             )
         order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed), device="cpu")
         held = min(_HELD_OUT, max(rows.n // 5, FEWEST // 2))
@@ -60,7 +60,7 @@ class Trials:
 
     @property
     def sees_all(self) -> bool:
-        """Whether searches were among all rows but those held out."""
+        """Whether searches are among all rows that are not held out."""
         return len(self._ids) + len(self._trained) == self._rows.n
 
     @property
@@ -68,7 +68,7 @@ class Trials:
         return list(self._tried.values())
 
     def of(self, candidate: Candidate, family: str) -> Tried:
-        """Fitted and measured, once."""
+        """The candidate fitted and measured; once per candidate."""
         if candidate.spec not in self._tried:
             self._tried[candidate.spec] = self._measured(candidate, family)
         return self._tried[candidate.spec]
@@ -94,7 +94,7 @@ class Trials:
         return replace(tried, seconds=time.perf_counter() - start)
 
     def _fitted(self, codec: Codec) -> Codec:
-        """The codec fitted, or the result taken from one already fitted where it is the same."""
+        """The fitted codec. A result known from another codec is reused."""
         for tried in self._tried.values():
             like = None if tried.codec is None else codec.fit_like(tried.codec)
             if like is not None:
@@ -102,7 +102,7 @@ class Trials:
         return codec.fit_quietly(self._trained, seed=self._seed)
 
     def held_out(self, tried: Tried) -> HeldOut | None:
-        """What is known of a codec on rows that it has not seen, as files keep it."""
+        """The measures that files keep, or None if no rows were held out."""
         if self._target.is_of_these_rows:
             return None
         k, metric = (self._k, self._target.metric) if self._target.search else (None, None)
@@ -110,7 +110,7 @@ class Trials:
         return HeldOut(len(self._ids), tried.row_cosine, tried.mse, k, metric, *recalls)
 
     def among_all(self, tried: Tried, codes: Codes) -> Tried:
-        """With the recall of codes of all rows, searched but for those held out."""
+        """The same codec with the recall among all rows that are not held out."""
         mask = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         mask[self._ids.to(codes.device)] = False
         truth = self._nearest(self._rows.blocks(), self._k, mask)
@@ -128,7 +128,7 @@ class Trials:
         )
 
     def _found(self, codes: Codes, k: int, mask: Tensor | None) -> Tensor:
-        """The ids that `codes.search` gives; from decoded rows, which is faster, where it scores those."""
+        """Ids that `codes.search` returns. If scores are those of decoded rows, decoding once is faster."""
         if not codes.codec.scores_are_of_decoded_rows:
             return codes.search(self._held_out, k, self._target.metric, mask)[1]
         step = max(1, BLOCK_BYTES // (4 * codes.codec.d))
@@ -141,12 +141,12 @@ class Trials:
 
 
 def _hits(found: Tensor, truth: Tensor) -> Tensor:
-    """(Q, C) ids, (Q, k) ids -> (Q, C) float64, 1 where an id is among the true ones of its query."""
+    """(Q, C) found and (Q, k) true ids -> (Q, C) float64, 1 where a found id is true."""
     some = zip(found.split(_QUERIES), truth.split(_QUERIES), strict=True)
     return torch.cat([(ids[:, :, None] == true[:, None, :]).any(2) for ids, true in some]).double()
 
 
 def _sure(shares: Tensor) -> float:
-    """The least mean that is likely, as if one more query had found nothing."""
+    """Lower confidence bound of the mean, with one more query that found nothing."""
     shares = torch.nn.functional.pad(shares, (0, 1))
     return float(shares.mean() - _DOUBT * shares.std() / len(shares) ** 0.5)

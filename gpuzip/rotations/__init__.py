@@ -1,4 +1,4 @@
-"""Orthonormal maps of rows that codecs code better than the rows themselves."""
+"""Orthonormal maps of rows, after which codecs lose less."""
 
 from gpuzip.rotations.rotation import KINDS, OF_SUBSPACES, Rotation
 

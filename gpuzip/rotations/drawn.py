@@ -1,4 +1,4 @@
-"""Rotations that no data is needed for."""
+"""Random rotations, which need no data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ ROUNDS = 4
 
 
 def random_orthogonal(D: int, seed: int) -> Tensor:
-    """(D, D) float64, drawn evenly from all rotations and reflections."""
-    normal = torch.randn(
-        (D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"
-    )
+    """(D, D) float64, drawn uniformly from all orthogonal matrices."""
+    normal = torch.randn((D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     Q, R = torch.linalg.qr(normal)
     rows: Tensor = Q * R.diagonal().sign()
     return rows
 
 
 def random_signs(D: int, seed: int) -> Tensor:
-    """(ROUNDS, D) bool."""
+    """(ROUNDS, D) bool: the sign flips of `hadamard`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 2, (ROUNDS, D), generator=generator, device="cpu").bool()
 
@@ -31,10 +29,10 @@ def random_signs(D: int, seed: int) -> Tensor:
 def hadamard(x: Tensor, signs: Tensor) -> Tensor:
     """(N, D), (ROUNDS, D) bool -> (N, D): rounds of sign flips and a Walsh-Hadamard transform, orthonormal.
 
-    A transform is of 2**p columns, the most that D has: of the first ones and of the last ones in turn, so
-    that any D keeps its columns, and no padding is coded.
+    A transform covers 2**p columns, the largest power of two up to D: the first ones and the last ones by
+    turns. So no D needs padding, which would be coded too. x may be overwritten.
     Source: Ailon and Chazelle, "Approximate nearest neighbors and the fast Johnson-Lindenstrauss transform",
-    2006; the rounds over both ends are those of the RaBitQ library.
+    2006; the rounds over both ends are from the RaBitQ library.
     """
     D = x.shape[1]
     width = 1 << (D.bit_length() - 1)
@@ -46,7 +44,7 @@ def hadamard(x: Tensor, signs: Tensor) -> Tensor:
 
 
 def _transform(x: Tensor) -> Tensor:
-    """(N, 2**p) -> the same, by two small products: a transform of 2**p is one of each half of its bits."""
+    """Transform (N, 2**p) rows by two small matrix products, one per half of the p index bits."""
     N, width = x.shape
     bits = width.bit_length() - 1
     a, b = 1 << (bits // 2), 1 << (bits - bits // 2)
@@ -56,6 +54,7 @@ def _transform(x: Tensor) -> Tensor:
 
 
 def _sylvester(width: int, like: Tensor) -> Tensor:
+    """(width, width) Hadamard matrix of 1 and -1."""
     matrix = like.new_ones((1, 1))
     while len(matrix) < width:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])

@@ -1,4 +1,4 @@
-"""Optimized product quantization: a rotation and codebooks, each in turn the best for the other."""
+"""Optimized product quantization: a rotation and centroids, refined by turns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _BLOCK = 4096
 def optimized(x: Tensor, dims: int, m: int, K: int, n_iter: int, seed: int) -> Tensor:
     """(N, D) float32 -> (dims, D) orthonormal rows.
 
-    From the balanced principal directions and some steps of k-means: find the codes of the sample, turn it as
-    near as can be to what they stand for, and move the centroids to the means of their codes, n_iter times.
-    Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013; Schoenemann 1966 for the turn.
+    Starts from `balanced` and a short k-means. Each of n_iter rounds assigns the rotated sample to centroids,
+    finds the rotation that brings it nearest to them, and moves the centroids to the means of their rows.
+    Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013; for the rotation, Schoenemann, "A
+    generalized solution of the orthogonal Procrustes problem", 1966.
     """
     matrix = balanced(x, dims, m)
     if K == 1:  # a single row
@@ -41,8 +42,8 @@ def _rotated(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
 
 
 def _nearest_rotation(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
-    """The orthonormal (dims, D) matrix that brings x nearest to what its labels stand for."""
-    every, products = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
+    """The (dims, D) orthonormal matrix that brings x nearest to the centroids of its labels."""
+    every, product = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
     for part, codes in zip(x.split(_BLOCK), labels.split(_BLOCK), strict=True):
         near = centroids[every, codes.long()].view(len(part), -1)
         matrix_product(torch.addmm, products, near[:, :dims].T, part, out=products)

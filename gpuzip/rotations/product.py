@@ -1,4 +1,4 @@
-"""Rows times a matrix, the same digits for a row whatever rows are beside it."""
+"""Rows times a matrix, where the result of a row does not depend on the other rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ROWS = 128
 def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
     """(N, D) float, (D, E) float32 -> (N, E) float32.
 
-    A library's product of other shapes adds up in another order. On a CPU rows are therefore multiplied
-    `at_once` at a time, the last ones padded to as many, by one thread. On a GPU the last digit of a row may
-    depend on how many rows there are.
+    BLAS sums in an order that depends on the shape. On a CPU rows are therefore multiplied in blocks of
+    `at_once`, the last block padded, one thread per block. On a GPU the last digit of a result may depend on
+    the number of rows.
     """
     if is_gpu(x.device):
         return matrix_product(torch.matmul, x.float(), matrix)

@@ -1,4 +1,4 @@
-"""A rotation of rows: what it is asked to be, what it learned, and how it is stored."""
+"""A rotation of rows: its settings, its matrix, and how files store it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gpuzip.rotations.spectrum import balanced, principal
 KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
 
-_SAMPLE = 1 << 16  # rows that directions are found from
-_QUERIES = 32  # rotated at a time
-_MOST_CODEWORDS = 256  # that rows are coded by while a rotation is sought
+_SAMPLE = 1 << 16  # rows for directions
+_QUERIES = 32  # queries per block of a product
+_MOST_CODEWORDS = 256  # centroids per sub-space in the rounds of "opq"
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `fit` learns. matrix: (dims, d) float32, orthonormal rows; stored: what a file has of it."""
+    """What `fit` learns: the matrix, (dims, d) float32 with orthonormal rows, and the tensors in a file."""
 
     matrix: Tensor
     stored: dict[str, Tensor]
@@ -41,18 +41,18 @@ class Rotation:
     Parameters
     ----------
     kind : {"pca", "balanced", "opq", "random", "hadamard", "truncate"}
-        "pca": directions by falling variance. "balanced": those dealt out so that the m sub-spaces of a
-        product quantizer have similar variance (parametric OPQ: one eigendecomposition). "opq": that and
-        n_iter rounds of optimized product quantization. "random": drawn evenly. "hadamard": drawn sign flips
-        and Walsh-Hadamard transforms, which store a few bits. "truncate": the first dims columns as they are,
-        for Matryoshka embeddings.
+        "pca": principal directions by falling variance. "balanced": principal directions ordered so that the
+        m sub-spaces of a product quantizer have similar variance (parametric OPQ). "opq": "balanced" and then
+        n_iter rounds of optimized product quantization. "random": a random orthogonal matrix. "hadamard":
+        random sign flips and Walsh-Hadamard transforms, which take few bytes. "truncate": the first dims
+        columns, for Matryoshka embeddings.
     dims : int, optional
-        Columns that are kept. Default: all.
+        Number of columns that are kept. Default: all.
     m : int, optional
-        Number of sub-spaces. Default: the codec's own.
+        Number of sub-spaces. Default: that of the codec.
     normalize : bool, default False
-        Scale rows to length 1 after the rotation, as truncated embeddings are used. Their own lengths are
-        lost.
+        Scale rows to length 1 after the rotation, as is usual for truncated embeddings. The lengths of the
+        rows are lost.
     n_iter : int, default 8
         Rounds of "opq".
     fitted : optional
@@ -60,8 +60,8 @@ class Rotation:
 
     Notes
     -----
-    A matrix is stored as float16 and made orthonormal again when it is read; its bytes count. Nothing is
-    subtracted, so the scores of rotated rows are those of the rows.
+    A matrix is stored as float16 and made orthonormal again when it is read. Its bytes count as the codec's.
+    No mean is subtracted, so that rotated rows have the scores of the rows.
 
     Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
 
@@ -109,6 +109,7 @@ class Rotation:
 
     @property
     def is_fitted(self) -> bool:
+        """Whether `fit` made this rotation."""
         return self.fitted is not None
 
     @property
@@ -119,17 +120,28 @@ class Rotation:
         return self.fitted.matrix
 
     def kept(self, d: int) -> int:
-        """Columns that it will leave of d."""
+        """Return the number of columns after the rotation.
+
+        Parameters
+        ----------
+        d : int
+            Number of columns of the rows.
+
+        Returns
+        -------
+        int
+            `dims`, or d if that is None.
+        """
         return d if self.dims is None else self.dims
 
     @property
     def d(self) -> int:
-        """Columns of the rows."""
+        """Number of columns of the rows."""
         return int(self.matrix.shape[1])
 
     @property
     def width(self) -> int:
-        """Columns of the rotated rows."""
+        """Number of columns of the rotated rows."""
         return len(self.matrix)
 
     def fit(self, x: Matrix, *, seed: int = 0, m: int | None = None, K: int = 256) -> Rotation:
@@ -142,9 +154,9 @@ class Rotation:
         seed : int, default 0
             Seed of all random draws.
         m : int, optional
-            Sub-spaces of the quantizer that follows. A number given to Rotation has precedence.
+            Number of sub-spaces of the codec. The rotation's own m has precedence.
         K : int, default 256
-            Centroids per sub-space of the quantizer that follows.
+            Number of centroids per sub-space of the codec.
 
         Returns
         -------
@@ -154,26 +166,43 @@ class Rotation:
         Raises
         ------
         GpuzipError
-            If x has no rows, dims is above d, or the kind needs m and has none.
+            If x has no rows, dims is above d, or the kind needs m and none is given.
         """
         who = "Rotation.fit"
         return self.fit_rows(Rows(who, x), whole(who, "seed", seed, 0), m, K)
 
     def fit_rows(self, rows: Rows, seed: int, m: int | None, K: int) -> Rotation:
-        """`fit` on rows that are checked."""
+        """Find the matrix from rows that are checked; see `fit`.
+
+        Parameters
+        ----------
+        rows : Rows
+            Rows to fit on.
+        seed : int
+            Seed of all random draws.
+        m : int or None
+            Number of sub-spaces of the codec.
+        K : int
+            Number of centroids per sub-space.
+
+        Returns
+        -------
+        Rotation
+            A fitted copy.
+        """
         who, d, dims = rows.who, rows.d, self.kept(rows.d)
         m = self.m or m
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         if dims > d:
-            raise GpuzipError(f"{who}: dims={dims} of rows with {d} columns. Keep {d} or fewer.")
+            raise GpuzipError(f"{who}: dims must be at most {d}, the columns of x; got {dims}.")
         if self.kind in OF_SUBSPACES and m is None:
             raise GpuzipError(
-                f"{who}: rotation {self.kind!r} is of sub-spaces, which this codec has none of. "
-                "Pass Rotation(..., m=), or use 'pca' or 'hadamard'."
+                f"{who}: m must be given for {self.kind!r}, as this codec has no sub-spaces. Pass "
+                "Rotation(..., m=), or use 'pca' or 'hadamard'."
             )
         if self.kind in OF_SUBSPACES and m is not None and m > dims:
-            raise GpuzipError(f"{who}: m={m} sub-spaces of {dims} columns. Use m={dims} or fewer.")
+            raise GpuzipError(f"{who}: m must be at most {dims}, the columns that are kept; got {m}.")
         stored = self._learned(rows, dims, m or 1, K, seed)
         stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
         return replace(self, fitted=Fitted(_matrix(self.kind, stored, dims, d, rows.device), stored))
@@ -193,7 +222,7 @@ class Rotation:
         return {"matrix": optimized(x, dims, m, _codewords(K, len(x)), self.n_iter, seed).half()}
 
     def mixed(self, seed: int) -> Rotation:
-        """Append a Hadamard mix, so that columns have similar variance.
+        """Append a Hadamard mix, which gives columns similar variance.
 
         Parameters
         ----------
@@ -203,56 +232,114 @@ class Rotation:
         Returns
         -------
         Rotation
-            Onto the same directions. Only for a fitted "pca", "balanced" or "opq": other kinds have no matrix
-            in a file.
+            A rotation of the same kind with the same span.
+
+        Notes
+        -----
+        For fitted "pca", "balanced" and "opq" rotations, whose files hold a matrix.
         """
         matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
         stored, device = {"matrix": matrix.half().to(self.matrix.device)}, self.matrix.device
         return replace(self, fitted=Fitted(_matrix(self.kind, stored, self.width, self.d, device), stored))
 
     def apply(self, x: Tensor) -> Tensor:
-        """(N, d) float -> (N, width) float32."""
+        """Rotate rows.
+
+        Parameters
+        ----------
+        x : (N, d) float tensor
+            Rows.
+
+        Returns
+        -------
+        (N, width) float32 tensor
+            The rotated rows, of length 1 if `normalize` is set.
+        """
         y = product(x, self.matrix.T)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
     def rotate_queries(self, x: Tensor) -> Tensor:
-        """`apply` without normalizing: of queries, whose length does not matter to an order."""
+        """Rotate queries, which are not normalized, so that their scores keep their scale.
+
+        Parameters
+        ----------
+        x : (Q, d) float tensor
+            Queries.
+
+        Returns
+        -------
+        (Q, width) float32 tensor
+            The rotated queries.
+        """
         return product(x, self.matrix.T, _QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
-        """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
+        """Rotate rows back.
+
+        Parameters
+        ----------
+        y : (N, width) float32 tensor
+            Rotated rows.
+
+        Returns
+        -------
+        (N, d) float32 tensor
+            The rows, without their part along directions that were not kept.
+        """
         return product(y, self.matrix)
 
     def state(self) -> dict[str, Tensor]:
-        """Fitted tensors, as they are stored."""
+        """Return the fitted tensors by name, as files store them."""
         return {} if self.fitted is None else self.fitted.stored
 
     def config(self) -> dict[str, Any]:
-        """Return the settings as JSON; with `state` they are all there is to a rotation."""
+        """Return the settings as JSON. With `state` they restore the rotation."""
         return {name: getattr(self, name) for name in _SETTINGS} | {"d": self.d}
 
     @classmethod
     def restore(cls, config: Any, state: dict[str, Tensor], device: torch.device | str = "cpu") -> Rotation:
-        """The rotation that gave this config and state. Raises FormatError when they don't fit together."""
+        """Make the rotation that gave this config and state.
+
+        Parameters
+        ----------
+        config : dict
+            What `config` returned.
+        state : dict of str to tensor
+            What `state` returned.
+        device : torch.device or str, default "cpu"
+            Device of the rotation.
+
+        Returns
+        -------
+        Rotation
+            The fitted rotation.
+
+        Raises
+        ------
+        FormatError
+            If they do not fit together.
+        """
         if not isinstance(config, dict) or set(config) != {*_SETTINGS, "d"}:
-            raise FormatError(f"rotation: its settings are {config!r:.200}, not those of a rotation.")
+            raise FormatError(
+                f"rotation: settings must be a dict of {', '.join((*_SETTINGS, 'd'))}; got {config!r:.200}."
+            )
         try:
             rotation = cls(**{name: config[name] for name in _SETTINGS})
         except (GpuzipError, TypeError) as error:
-            raise FormatError(f"rotation: its settings are not those of a rotation: {error}") from error
+            raise FormatError(f"rotation: settings must be those of a Rotation: {error}") from error
         d = config["d"]
         dims = d if rotation.dims is None else rotation.dims
         if not is_whole(d) or not 1 <= dims <= d or not _fits(rotation.kind, state, dims, d):
             shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
             raise FormatError(
-                f"rotation: tensors {shapes} do not fit {rotation.kind!r}, dims={dims!r}, d={d!r}."
+                f"rotation: tensors must fit kind={rotation.kind!r}, dims={dims!r}, d={d!r}; got {shapes}."
             )
         state = {name: tensor.to(device) for name, tensor in state.items()}
         return replace(rotation, fitted=Fitted(_matrix(rotation.kind, state, dims, d, device), state))
 
 
 def _codewords(K: int, N: int) -> int:
-    """A power of two that N rows can train."""
+    """The largest power of two up to K, N and _MOST_CODEWORDS."""
     return 1 << (min(K, _MOST_CODEWORDS, N).bit_length() - 1)
 
 
@@ -282,7 +369,7 @@ def _is_nearly_orthonormal(matrix: Tensor) -> bool:
 
 
 def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
-    """(dims, d) float32 from what is stored, found on the CPU: the same on every device."""
+    """(dims, d) float32 from stored tensors. Computed on the CPU, so that all devices agree."""
     if kind == "truncate":
         matrix = torch.eye(dims, d, dtype=torch.float32, device="cpu")
     elif kind == "hadamard":
@@ -295,7 +382,7 @@ def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: tor
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
-    """The nearest orthonormal rows to nearly orthonormal ones: a step of Newton's squares the error.
+    """The orthonormal rows nearest to nearly orthonormal ones, by Newton's steps, which square the error.
 
     Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
     matrix", 1971.

@@ -1,4 +1,4 @@
-"""Rotations from eigenvectors of a sample: by falling variance, or variance balanced over sub-spaces."""
+"""Rotations from the eigenvectors of a sample: by falling variance, or balanced over sub-spaces."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from gpuzip._core.matmul import matrix_product
 
 _ROWS = 8192
-_LEAST = 1e-10  # of the largest variance: what a direction without any counts as
+_LEAST = 1e-10  # least variance of a direction, relative to the largest, so that logarithms are finite
 
 
 def principal(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     """(N, D) -> (dims, D) float64 orthonormal directions and the variance along each, descending.
 
-    The span is that of the least squared error of x itself, not of x less its mean, so that what is left out
-    needs no offset; inside of it the directions are those of the covariance.
+    The span has the least squared error of x, not of x less its mean, so that what it leaves out needs no
+    offset. Within the span, directions are those of the covariance.
     Source: Pearson 1901; Hotelling 1933.
     """
     moments, mean = _moments(x)
@@ -29,9 +29,10 @@ def principal(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
 
 
 def balanced(x: Tensor, dims: int, m: int) -> Tensor:
-    """(N, D) -> (dims, D) float64: principal directions, dealt out so that sub-spaces vary alike.
+    """(N, D) -> (dims, D) float64: principal directions, ordered so that sub-spaces have similar variance.
 
-    The next direction goes to the sub-space with the least product of variances that has room.
+    By falling variance, each direction goes to the sub-space with room that has the least product of
+    variances.
     Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013, the parametric solution.
     """
     directions, variances = principal(x, dims)
@@ -61,7 +62,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows by falling eigenvalue, the largest entry of each positive, so that a run repeats another."""
+    """Eigenvectors as rows, by falling eigenvalue. The largest entry of each is positive, for determinism."""
     values, vectors = torch.linalg.eigh(symmetric)
     rows = vectors.T.flip(0)
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))

@@ -1,4 +1,4 @@
-"""The header of a file as an object, and its printed form."""
+"""The header of a file as an object, and its text form."""
 
 from __future__ import annotations
 
@@ -17,9 +17,28 @@ _RULE = "=" * 100
 
 @dataclass(frozen=True)
 class FileInfo:
-    """The header of a compressed file. Sizes are bytes on disk, header and codebooks included.
+    """Hold the header of a compressed file. print() shows sizes and quality.
 
-    quality is what was measured against the source when the file was written, or None.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    nbytes : int
+        Bytes of the file, with header and codec.
+    n, d : int
+        Number of rows and columns.
+    dtype : torch.dtype
+        Dtype of the source rows, which decoding returns.
+    codec : str
+        `id` of the codec.
+    config : dict
+        Settings of the codec, as JSON.
+    quality : Quality or None
+        Error against the source rows, if the file was saved with them.
+    library : str
+        Version of gpuzip that wrote the file.
+    format : int
+        Version of the file format.
     """
 
     path: Path
@@ -35,21 +54,22 @@ class FileInfo:
 
     @property
     def source_nbytes(self) -> int:
-        """Bytes of the rows before compression."""
+        """Bytes of the source rows."""
         return self.n * self.d * self.dtype.itemsize
 
     @property
     def ratio(self) -> float:
+        """Bytes of the source rows over bytes of the file."""
         return self.source_nbytes / self.nbytes
 
     @property
     def cosine(self) -> float:
-        """Cosine of source and decoded rows, flattened; NaN when it was not measured."""
+        """Cosine between source and decoded rows, flattened; NaN if it was not measured."""
         return math.nan if self.quality is None else self.quality.cosine
 
     @property
     def held_out(self) -> HeldOut | None:
-        """What was measured on rows that the codec was not fitted on, with their recall, or None."""
+        """Quality on rows that the codec was not fitted on, or None."""
         return HeldOut.of_json(self.config["held_out"]) if "held_out" in self.config else None
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""What codecs learn: Lloyd's k-means, the best levels of single values, sums of codewords."""
+"""Training of codecs: k-means, levels of scalar quantizers, sums of codewords."""

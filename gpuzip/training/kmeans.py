@@ -1,4 +1,4 @@
-"""Lloyd's k-means over all sub-spaces at once, with FAISS's policy."""
+"""Lloyd's k-means over all sub-spaces at once, with the rules of FAISS Clustering."""
 
 from __future__ import annotations
 
@@ -37,17 +37,39 @@ def kmeans(
     init: str | Tensor = "random",
     progress: Progress | None = None,
 ) -> KMeans:
-    """Cluster every sub-space of x into K cells.
+    """Cluster every sub-space of x into K clusters.
 
-    x: (N, M*S) float32, N >= K. Runs n_iter Lloyd iterations, fewer when no sub-space's objective
-    moves by more than tol of itself. n_init restarts keep the best of each sub-space.
-    init: "random" (K rows), "kmeans++", or (M, K, S) centroids to start from.
-    progress(iteration, n_iter, objective) is called after every iteration.
-    On a GPU nothing waits for it within an iteration, and nothing between iterations when tol is 0 and
-    there is no progress: all n_iter run, as the later ones find what a stop would have kept.
-    The same seed gives the same bytes on the same kind of device, for any number of threads.
-    Source: FAISS Clustering (25 iterations, K rows of a permutation to start, empty cells split a
-    large one); k-means++: Arthur & Vassilvitskii 2007.
+    Parameters
+    ----------
+    x : (N, M*S) float32 tensor
+        Rows, N >= K.
+    M, K : int
+        Number of sub-spaces, and of clusters per sub-space.
+    seed : int, default 0
+        Seed of the start. A seed gives the same bytes on one kind of device, for any number of threads.
+    n_iter : int, default 25
+        Most iterations.
+    n_init : int, default 1
+        Number of runs. The best run per sub-space is kept.
+    tol : float, default 0.0
+        Stop once no sub-space's objective changes by more than this share of itself.
+    init : {"random", "kmeans++"} or (M, K, S) tensor, default "random"
+        First centroids: K random rows, k-means++, or given.
+    progress : callable, optional
+        Called after every iteration with the iteration, n_iter and the objective.
+
+    Returns
+    -------
+    KMeans
+        Centroids and objective.
+
+    Notes
+    -----
+    On a GPU the CPU waits for no iteration if tol is 0 and progress is None. Then all n_iter iterations run,
+    which gives the centroids that an early stop would have kept.
+
+    Source: FAISS Clustering, for the iterations, the random start and the refilling of empty clusters;
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007.
     """
     runs = [_lloyd(x, _start(x, M, K, init, seed + r), n_iter, tol, progress) for r in range(n_init)]
     objective = torch.stack([run.objective for run in runs])  # [n_init, M]
@@ -74,13 +96,13 @@ def _lloyd(x: Tensor, centroids: Tensor, n_iter: int, tol: float, progress: Prog
 
 
 def _square(x: Tensor, M: int) -> Tensor:
-    """Sum of squares of each sub-space, (M,) float64, in blocks so as not to copy x in float64."""
+    """Sum of squares per sub-space, (M,) float64. Blocks spare a float64 copy of x."""
     blocks = [b.double().square().sum(0).view(M, -1).sum(1) for b in x.split(4096)]
     return torch.stack(blocks).sum(0)
 
 
 def _objective(square: Tensor, sums: Tensor, counts: Tensor, centroids: Tensor) -> Tensor:
-    """Squared error of an assignment, from its sums alone: |x|^2 - 2 s.c + n |c|^2."""
+    """Squared error of an assignment, from sums and counts alone: |x|^2 - 2 s.c + n |c|^2."""
     sums, counts, centroids = sums.double(), counts.double().unsqueeze(-1), centroids.double()
     return square + (counts * centroids - 2 * sums).mul(centroids).sum((1, 2))
 
@@ -91,7 +113,7 @@ def _start(x: Tensor, M: int, K: int, init: str | Tensor, seed: int) -> Tensor:
         return _given(init, (M, K, S)).to(x.device, torch.float32, copy=True)
     starts = {"random": _random, "kmeans++": _plus_plus}
     if not isinstance(init, str) or init not in starts:
-        came = repr(init) if isinstance(init, str | None) else f"a {type(init).__name__}"
+        came = repr(init) if isinstance(init, str | None) else type(init).__name__
         raise GpuzipError(f"kmeans: init must be 'random', 'kmeans++' or a tensor of centroids; got {came}.")
     by_subspace = x.view(-1, M, S).transpose(0, 1)
     return starts[init](by_subspace, K, torch.Generator().manual_seed(seed))
@@ -106,13 +128,13 @@ def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def _random(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
-    """x: (M, N, S). K rows, the same in every sub-space."""
-    rows = torch.randperm(x.shape[1], generator=generator, device="cpu")[:K]
+    """(M, N, S) -> (M, K, S): K random rows, the same ones in every sub-space."""
+    rows = torch.randperm(x.shape[1], generator=generator)[:K]
     return x.index_select(1, rows.to(x.device))
 
 
 def _plus_plus(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
-    """x: (M, N, S). Each next centroid is a row drawn with odds of its squared distance to the nearest."""
+    """(M, N, S) -> (M, K, S): each centroid is a row, drawn by squared distance to the nearest one."""
     M, N, S = x.shape
     every, centroids = torch.arange(M, device=x.device), x.new_empty((M, K, S))
     nearest = x.new_full((M, N), 1.0)

@@ -1,4 +1,4 @@
-"""Rows as sums of codewords, one per stage: find the codes of rows, and train codebooks."""
+"""Rows as sums of codewords, one per stage: encoding, decoding and training of codebooks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import beam_search, centroid_sums, centroid_update, topk
 from gpuzip.training.kmeans import SPLIT_SEED
 
-_BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords that exist at a time
-_POINTS = 256  # a codeword, that k-means sees
-_START = 0.25  # of its way from the mean, that a codeword starts at
-_HELD = 40  # rows
+_BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # products of rows and codewords per block
+_POINTS = 256  # most points per codeword for k-means
+_START = 0.25  # k-means starts from points moved to this share of their distance from the mean
+_HELD = 40  # rows that `_refitted` adds to each codeword
 
 
 def cross_bytes(P: int, M: int, K: int) -> int:
@@ -24,7 +24,7 @@ def cross_bytes(P: int, M: int, K: int) -> int:
 
 
 def cross_products(codebooks: Tensor) -> Tensor:
-    """(P, M, K, S) float32 -> (P, M*(M-1)/2, K, K) float32: 2 c.c' of stages j < m, for `beam_search`."""
+    """(P, M, K, S) float32 -> (P, M*(M-1)/2, K, K) float32: 2 c.c' for stages j < m, for `beam_search`."""
     P, M, K, _ = codebooks.shape
     cross = codebooks.new_empty((P, M * (M - 1) // 2, K, K))
     for m in range(M):
@@ -36,11 +36,10 @@ def cross_products(codebooks: Tensor) -> Tensor:
 
 
 def nearest_sums(x: Tensor, codebooks: Tensor, cross: Tensor, beam: int, exact: bool = True) -> Tensor:
-    """Codes of the sums of codewords nearest to rows, as far as a beam finds them.
+    """Codes of the sums of codewords nearest to rows, as found by beam search.
 
-    (N, P*S) float, (P, M, K, S) float32 -> (N, P*M), uint8 when K <= 256, else int32.
-    exact: products are added up in float64, so that a row's codes do not depend on the rows beside it; else
-    in float32, in half the time.
+    (N, P*S) float, (P, M, K, S) float32 -> (N, P*M) uint8 if K <= 256, else int32. exact: sum products in
+    float64, so that a row's codes do not depend on the other rows; float32 takes half the time.
     """
     P, M, K, _ = codebooks.shape
     labels = torch.empty((len(x), P * M), dtype=torch.uint8 if K <= 256 else torch.int32, device=x.device)
@@ -54,7 +53,7 @@ def nearest_sums(x: Tensor, codebooks: Tensor, cross: Tensor, beam: int, exact: 
 
 
 def _in_blocks(one_block: Callable[[int, int], None], n: int, row_bytes: int, device: torch.device) -> None:
-    """Call it for blocks of n rows that take so many bytes each; on a CPU by threads."""
+    """Call `one_block` for blocks of n rows of `row_bytes` bytes each; on a CPU in threads."""
     step = max(16, _BLOCK_BYTES[device.type] // row_bytes)
     if device.type == "cpu":
         map_blocks(one_block, n, step)
@@ -64,7 +63,7 @@ def _in_blocks(one_block: Callable[[int, int], None], n: int, row_bytes: int, de
 
 
 class _Table:
-    """Codewords as columns of a product, with their squared norms."""
+    """Codewords as columns of a matrix, with their squared norms."""
 
     def __init__(self, codebooks: Tensor, dtype: torch.dtype) -> None:
         P, M, K, S = codebooks.shape
@@ -84,7 +83,7 @@ class _Table:
 
 
 def sums(labels: Tensor, codebooks: Tensor) -> Tensor:
-    """The sum of each row's codewords, in order of the stages: (N, P*M), (P, M, K, S) -> (N, P*S)."""
+    """The sum of each row's codewords, stage by stage: (N, P*M), (P, M, K, S) -> (N, P*S)."""
     P, M, K, S = codebooks.shape
     entries = labels.long() + torch.arange(0, P * M * K, K, device=labels.device)
     bags = entries.view(len(labels) * P, M)
@@ -96,10 +95,10 @@ def trained(
 ) -> Tensor:
     """(N, P*S) float32, N >= K -> codebooks (P, M, K, S) float32.
 
-    k-means of what the stages before leave over, stage by stage: of each row by its `beam` best beginnings;
-    what is left then is more varied than what the best alone leaves, and codewords fit other rows better.
-    Then `refine` times the codes of all rows, and every codebook in turn moved to where it is best for these
-    codes and the others. Keeps N * beam * P * S floats.
+    Each stage is a k-means of the residuals of the stages before. A row has `beam` residuals, those of its
+    best partial codes: they vary more than the best one alone, so codewords suit other rows better. Then each
+    of `refine` rounds encodes all rows and moves every codebook to its least-squares position given the
+    others. Keeps N * beam * P * S floats.
     """
     left, stages = x.view(len(x), 1, P, -1), []
     for m in range(M):
@@ -114,7 +113,7 @@ def trained(
 
 
 def _some(points: Tensor, K: int, seed: int) -> Tensor:
-    """At most _POINTS * K of the points, drawn without repetition."""
+    """A sample of at most _POINTS * K points, without repetition."""
     if len(points) <= _POINTS * K:
         return points
     drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed), device="cpu")[
@@ -124,9 +123,9 @@ def _some(points: Tensor, K: int, seed: int) -> Tensor:
 
 
 def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
-    """What one more stage leaves of every row's beginnings: (N, L, P, S), (P, K, S) -> (N, L', P, S).
+    """Residuals after one more stage: (N, L, P, S), (P, K, S) -> (N, L', P, S).
 
-    For each part, keeps the L' = min(beam, L*K) nearest longer beginnings; in place if L' is L.
+    Keeps the L' = min(beam, L*K) best partial codes per row and part; in place if L' is L > 1.
     """
     N, L, P, S = left.shape
     width = min(beam, L * words.shape[1])
@@ -151,15 +150,15 @@ def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
 
 
 def _nearest(x: Tensor, words: Tensor) -> Tensor:
-    """(N, P*S), (P, K, S) -> (N, P)."""
+    """Nearest codeword per part: (N, P*S), (P, K, S) -> (N, P)."""
     return nearest_sums(x, words[:, None], words.new_empty((len(words), 0, *words.shape[1:2] * 2)), 1, False)
 
 
 def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
-    """Lloyd's k-means whose distances are matrix products, which long rows need: (N, P*S) -> (P, K, S).
+    """Lloyd's k-means with distances from matrix products, for long rows: (N, P*S) -> (P, K, S).
 
-    It starts from drawn points that are moved most of the way to the mean. Points of many dimensions are all
-    nearer to the mean than to each other: left where they are, most would be alone in their cells for good.
+    It starts from random points, moved most of the way to the mean. In many dimensions points are nearer to
+    the mean than to each other, so most unmoved points would stay alone in their clusters.
     """
     start = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed), device="cpu")[:K]
     mean = x.mean(0, dtype=torch.float64).float()
@@ -171,9 +170,9 @@ def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
 
 
 def _refitted(x: Tensor, labels: Tensor, codebooks: Tensor) -> Tensor:
-    """Codebooks nearer to rows of these codes: each stage's least squares given the others, in turn.
+    """Codebooks of less error for rows of these codes: least squares per stage, given the other stages.
 
-    As if _HELD more rows said that a codeword is right: few rows would pull it to where no others are.
+    Each codeword counts as _HELD rows of its own, so that few rows do not pull it far.
     """
     P, M, K, _ = codebooks.shape
     codebooks, left = codebooks.clone(), x - sums(labels, codebooks)

@@ -1,9 +1,10 @@
-"""Levels of a scalar quantizer with the least squared error: k-means of sorted numbers.
+"""Levels of a scalar quantizer with least squared error: k-means of sorted numbers.
 
-A cell of the best quantizer is an interval, so a solution is K - 1 cuts of the sorted values, and sums over
-cells are differences of prefix sums: an iteration of Lloyd looks up K - 1 values, whatever their number. It
-starts from the best cuts among at most some hundred places, found by dynamic programming. With no more
-distinct values than places that start is the optimum; else it is that of bins, which the iterations refine.
+A cell of the best quantizer is an interval, so a solution is K - 1 cuts of the sorted values. Sums over cells
+are differences of prefix sums, so an iteration of Lloyd looks up K - 1 values, however many there are. The
+start is the best choice of cuts among some hundred places, by dynamic programming. If there are no more
+distinct values than places, the start is the optimum. Otherwise it is the optimum over bins, which the
+iterations refine.
 Source: Lloyd 1957; Max 1960; Wang and Song, "Ckmeans.1d.dp", 2011.
 """
 
@@ -13,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_PLACES, _MOST_PLACES = 256, 1024  # that cuts may have in the start, if a level has fewer than 8 of them
-_WORK = 1 << 29  # steps of the dynamic programs of all rows together
+_PLACES, _MOST_PLACES = 256, 1024  # places for cuts: 8 per level, within these limits
+_WORK = 1 << 29  # most steps of all dynamic programs together
 _HALVINGS = 64
 _EXCHANGES, _FEW_ITERATIONS = 6, 10
 _ITERATIONS, _TOLERANCE = 500, 1e-8
 
 
 def optimal_levels(values: Tensor, K: int) -> Tensor:
-    """(C, n) float32, finite, n >= 1 -> (C, K) float32, ascending: levels for each row of values.
+    """(C, n) float32, finite, n >= 1 -> (C, K) float32: ascending levels per row of values.
 
-    Fewer than K distinct values are levels themselves, the largest repeated. The mean squared error is a
-    local optimum, as near the least as a start over bins leads. Deterministic.
+    If there are fewer than K distinct values, they are the levels, the largest one repeated. The squared
+    error is a local optimum. The result is deterministic.
     """
     values = _sorted(values)
     sums = torch.nn.functional.pad(values.cumsum(1, dtype=torch.float64), (1, 0))  # [C, n + 1]
@@ -42,7 +43,7 @@ def _sorted(values: Tensor) -> Tensor:
 
 
 def _programmed(K: int, C: int) -> tuple[int, int]:
-    """Levels and places of C dynamic programs within _WORK: K, or K halved until they are."""
+    """Levels and places of C dynamic programs that take at most _WORK steps; K is halved until they do."""
     while True:
         places = min(_MOST_PLACES, max(_PLACES, 8 * K))
         while places > 4 * K and C * K * places**2 > _WORK:
@@ -65,10 +66,10 @@ def _start(values: Tensor, sums: Tensor, K: int, places: int) -> Tensor:
 
 
 def _grown(values: Tensor, sums: Tensor, cuts: Tensor, K: int) -> Tensor:
-    """Cuts into K cells from cuts into fewer: the heaviest are halved, and Lloyd moves them.
+    """Cuts into K cells from cuts into fewer cells: the heaviest cells are halved, then Lloyd moves the cuts.
 
-    Then some are halved, and as many of the least use given up, which moves levels across others.
-    Source: Linde, Buzo, Gray 1980, whose splitting this is; a good density of levels is that of fewer, too.
+    At the end some cells are halved and as many cuts of least use removed, which moves levels across others.
+    Source: splitting as in Linde, Buzo, Gray, "An algorithm for vector quantizer design", 1980.
     """
     if cuts.shape[1] == K + 1:
         return cuts
@@ -82,7 +83,7 @@ def _grown(values: Tensor, sums: Tensor, cuts: Tensor, K: int) -> Tensor:
 
 
 def _halved(values: Tensor, cuts: Tensor, count: int) -> Tensor:
-    """Cuts with the `count` heaviest cells of each row halved."""
+    """Cuts after halving the `count` heaviest cells of each row."""
     last = values.shape[1] - 1
     low, high = (
         values.gather(1, cuts[:, :-1].clamp(max=last)),
@@ -96,7 +97,7 @@ def _halved(values: Tensor, cuts: Tensor, count: int) -> Tensor:
 
 
 def _without_least(sums: Tensor, cuts: Tensor, K: int) -> Tensor:
-    """K + 1 of the cuts, without those that keep the nearest neighbours apart."""
+    """K + 1 of the cuts: without those whose removal adds the least error."""
     counts = cuts.diff().double().clamp(min=1e-9)
     means, left, right = sums.gather(1, cuts).diff() / counts, counts[:, :-1], counts[:, 1:]
     cost = means.diff().square() * left * right / (left + right)
@@ -105,10 +106,10 @@ def _without_least(sums: Tensor, cuts: Tensor, K: int) -> Tensor:
 
 
 def _spread(values: Tensor, count: int) -> Tensor:
-    """About `count` places where a good quantizer of so many levels would cut, each between two values.
+    """About `count` places where a good quantizer might cut, each between two different values.
 
-    Equal shares of the values; then the widest of what is between them is halved, until no part weighs more
-    than its share: that finds a few values far from all others.
+    First at equal shares of the values. Then parts that weigh more than their share are halved, which also
+    places cuts around a few values far from all others.
     """
     n = len(values)
     edges = torch.linspace(0, n, count // 4, device=values.device, dtype=torch.float64).long()
@@ -126,7 +127,7 @@ def _spread(values: Tensor, count: int) -> Tensor:
 
 
 def _between_values(values: Tensor, cuts: Tensor) -> Tensor:
-    """Cuts moved down to the first of equal values, in order, once each, with both ends."""
+    """Cuts moved to the first of equal values, sorted, without repeats, with both ends."""
     ends = cuts.new_tensor([0, len(values)])
     inner = torch.searchsorted(values, values[cuts.clamp(max=len(values) - 1)])
     distinct: Tensor = torch.cat([ends, inner]).unique()
@@ -134,9 +135,9 @@ def _between_values(values: Tensor, cuts: Tensor) -> Tensor:
 
 
 def _weights(values: Tensor, edges: Tensor) -> Tensor:
-    """(P - 1,) float64: how many levels a part is worth: the cube root of its count times its width squared.
+    """(P - 1,) float64: share of levels per part, the cube root of its count times its squared width.
 
-    Panter and Dite: levels lie as the cube root of the density.
+    Source: Panter and Dite 1951: the density of levels is the cube root of the density of values.
     """
     return _root(edges.diff(), values[edges[1:] - 1].double() - values[edges[:-1]].double())
 
@@ -146,9 +147,10 @@ def _root(counts: Tensor, widths: Tensor) -> Tensor:
 
 
 def _best_cuts(sums: Tensor, edges: Tensor, K: int) -> Tensor:
-    """Which K + 1 of the edges, (P,) with the sums up to them, cut values into cells of least squared error.
+    """Indices of the K + 1 edges that cut values into cells of least squared error.
 
-    That is where the sum of (sum of a cell)^2 / (its count) is greatest.
+    edges: (P,). sums: (P,), the sums of the values before them. The error is least where the total of
+    (sum of a cell)^2 / (its count) is greatest.
     """
     count = (edges[:, None] - edges[None]).double()  # [j, i] of the cell from i to j
     gain = (sums[:, None] - sums[None]).square_().div_(count).masked_fill_(count <= 0, -torch.inf)
@@ -163,7 +165,7 @@ def _best_cuts(sums: Tensor, edges: Tensor, K: int) -> Tensor:
 
 
 def _iterated(values: Tensor, sums: Tensor, cuts: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Lloyd's iterations: cuts (C, K + 1) and levels (C, K) float64."""
+    """At most `limit` iterations of Lloyd: cuts (C, K + 1) and levels (C, K) float64."""
     levels = _means(sums, cuts, None)
     gain = torch.full_like(levels[:, 0], -torch.inf)
     for _ in range(limit):
@@ -178,7 +180,7 @@ def _iterated(values: Tensor, sums: Tensor, cuts: Tensor, limit: int) -> tuple[T
 
 
 def _means(sums: Tensor, cuts: Tensor, levels: Tensor | None) -> Tensor:
-    """Mean of each cell, (C, K) float64. An empty cell keeps its level, or takes that of its neighbour."""
+    """Mean per cell, (C, K) float64. An empty cell keeps its level, or takes that of the cell before it."""
     counts = cuts.diff().double()
     means = sums.gather(1, cuts).diff() / counts
     if levels is not None:
