@@ -496,8 +496,8 @@ def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | Non
     if codec.d != contents.info.d or sizes != codec.plane_sizes:
         made, needed = ("+".join(map(str, some)) for some in (sizes, codec.plane_sizes))
         raise FormatError(
-            f"{contents.info.path}: codes must have {needed} bytes per row of {codec.d} columns for its codec; "
-            f"got {made} of {contents.info.d}."
+            f"{contents.info.path}: codes must have {needed} bytes per row of {codec.d} columns for its "
+            f"codec; got {made} of {contents.info.d}."
         )
     codec = codec.stamped(codec.held_out, contents.info.quality)
     return Codes(codec, contents.codes, contents.info.dtype)

@@ -14,7 +14,7 @@ _ROWS_PER_CENTROID = 8  # with fewer, centroids do not suit other rows
 _WIDEST = 32  # most dimensions per sub-space
 
 
-Limit = Callable[[int], int | None]
+SizeLimit = Callable[[int], int | None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Candidate:
 
 
 def families(
-    n: int, d: int, trained: int | None = None, limit: Limit = lambda state: None
+    n: int, d: int, trained: int | None = None, limit: SizeLimit = lambda state: None
 ) -> dict[str, list[Candidate]]:
     """Families by name for n rows of d columns, each by rising bytes per row. A new family is one line.
 
@@ -86,7 +86,7 @@ def _residual(n: int, d: int) -> list[Candidate]:
     return [candidate for candidate in found if 10 * candidate.state <= n * candidate.code_size]
 
 
-def _mixed(d: int, limit: Limit, rotated: bool) -> list[Candidate]:
+def _mixed(d: int, limit: SizeLimit, rotated: bool) -> list[Candidate]:
     """Codecs from 1 byte per row on, each a sixteenth larger, and one that fills the limit."""
     state = 9 * d + 1112 + (2 * d * d if rotated else 0)
     sizes = [1]

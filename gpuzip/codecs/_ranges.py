@@ -11,8 +11,8 @@ from torch import Tensor
 from gpuzip._core.rows import Rows
 from gpuzip.errors import GpuzipError
 
-Limit = float | Tensor | np.ndarray[Any, Any]
-Given = tuple[Limit, Limit] | Tensor | np.ndarray[Any, Any]  # (low, high)
+End = float | Tensor | np.ndarray[Any, Any]
+Given = tuple[End, End] | Tensor | np.ndarray[Any, Any]  # (low, high)
 
 RANGES = ("minmax", "quantile", "mse")
 

@@ -43,7 +43,7 @@ def nearest_sums(x: Tensor, codebooks: Tensor, cross: Tensor, beam: int, exact: 
     """
     P, M, K, _ = codebooks.shape
     labels = torch.empty((len(x), P * M), dtype=torch.uint8 if K <= 256 else torch.int32, device=x.device)
-    table = _Table(codebooks, torch.float64 if exact else torch.float32)
+    table = _Codewords(codebooks, torch.float64 if exact else torch.float32)
 
     def one_block(start: int, stop: int) -> None:
         labels[start:stop] = beam_search(table.costs(x[start:stop]), cross, beam)
@@ -62,7 +62,7 @@ def _in_blocks(one_block: Callable[[int, int], None], n: int, row_bytes: int, de
         one_block(start, min(start + step, n))
 
 
-class _Table:
+class _Codewords:
     """Codewords as columns of a matrix, with their squared norms."""
 
     def __init__(self, codebooks: Tensor, dtype: torch.dtype) -> None:
