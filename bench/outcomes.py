@@ -28,7 +28,7 @@ from examples.rag_593k import real_rows
 from gpuzip import Codes, from_spec
 from gpuzip._core.rows import Rows
 from gpuzip.choose.grid import Candidate, families
-from gpuzip.choose.trial import nearest
+from gpuzip.search.blocks import nearest
 
 #: Rows of a matrix that are compressed.
 ROWS = 20_000

@@ -14,7 +14,7 @@ from gpuzip._core.quality import HeldOut
 from gpuzip._core.rows import Rows
 from gpuzip.choose import by_outcome, trial
 from gpuzip.choose.grid import Candidate, families
-from gpuzip.choose.trial import nearest
+from gpuzip.search.blocks import nearest
 
 D = 48
 GIVEN = 1500
