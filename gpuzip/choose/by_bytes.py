@@ -172,7 +172,7 @@ def _chosen(
     errors: Tensor,
 ) -> Tensor | None:
     """(N,) index of each row's rate among the allowed ones; None if not even the smallest fits."""
-    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed])
+    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed], device="cpu")
     beside = _beside([rates[i] for i in allowed], rows)
     spare = int(budget.code_bits(rows.n, rows.d, beside) / 8) - rows.n * int(sizes[0])
     if spare < 0:
@@ -204,7 +204,7 @@ def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> 
     fit: water-filling with few rates.
     """
     if len(costs) == 0:
-        return torch.zeros(len(importance), dtype=torch.uint8)
+        return torch.zeros(len(importance), dtype=torch.uint8, device="cpu")
     slopes = (
         (gains / costs).clamp(min=0).cummin(0).values
     )  # a step cannot come before the one that it builds on

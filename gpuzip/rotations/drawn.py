@@ -14,7 +14,9 @@ ROUNDS = 4
 
 def random_orthogonal(D: int, seed: int) -> Tensor:
     """(D, D) float64, drawn uniformly from all orthogonal matrices."""
-    normal = torch.randn((D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    normal = torch.randn(
+        (D, D), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"
+    )
     Q, R = torch.linalg.qr(normal)
     rows: Tensor = Q * R.diagonal().sign()
     return rows

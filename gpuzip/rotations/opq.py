@@ -43,7 +43,7 @@ def _rotated(x: Tensor, matrix: Tensor, pad: int) -> Tensor:
 
 def _nearest_rotation(x: Tensor, labels: Tensor, centroids: Tensor, dims: int) -> Tensor:
     """The (dims, D) orthonormal matrix that brings x nearest to the centroids of its labels."""
-    every, product = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
+    every, products = torch.arange(len(centroids), device=x.device), x.new_zeros((dims, x.shape[1]))
     for part, codes in zip(x.split(_BLOCK), labels.split(_BLOCK), strict=True):
         near = centroids[every, codes.long()].view(len(part), -1)
         matrix_product(torch.addmm, products, near[:, :dims].T, part, out=products)

@@ -129,7 +129,7 @@ def _given(init: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def _random(x: Tensor, K: int, generator: torch.Generator) -> Tensor:
     """(M, N, S) -> (M, K, S): K random rows, the same ones in every sub-space."""
-    rows = torch.randperm(x.shape[1], generator=generator)[:K]
+    rows = torch.randperm(x.shape[1], generator=generator, device="cpu")[:K]
     return x.index_select(1, rows.to(x.device))
 
 
