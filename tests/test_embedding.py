@@ -47,7 +47,7 @@ def ids(*shape: int, below: int = 200, seed: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_rows_are_those_that_the_codec_decodes(name):
+def test_returns_the_rows_that_the_codec_decodes(name):
     x, codec = normal(200, 24), CODECS[name]
     module = QuantizedEmbedding.from_pretrained(x, codec=codec)
     fit = {"min_points_per_centroid": 1} if isinstance(codec, ProductQuantizer) else {}
@@ -58,14 +58,14 @@ def test_rows_are_those_that_the_codec_decodes(name):
 
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (7,), (2, 3, 4), (300, 2)])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_input_of_every_shape(shape, dtype):
+def test_takes_input_of_every_shape(shape, dtype):
     module = QuantizedEmbedding.from_pretrained(normal(200, 24))
     dense, input = module.to_dense(), ids(*shape).to(dtype)
     assert torch.equal(module(input), dense(input))
     assert module(input).shape == (*shape, 24)
 
 
-def test_input_of_every_layout():
+def test_takes_input_of_every_memory_layout():
     module = QuantizedEmbedding.from_pretrained(normal(200, 24))
     input = ids(6, 8)
     for view in (input.T, input[::2, ::3], input[:, :1].expand(6, 5), input.flip(1)):
@@ -73,7 +73,7 @@ def test_input_of_every_layout():
 
 
 @pytest.mark.parametrize("wrong", [200, -1, 2**40, -(2**62)])
-def test_an_id_out_of_range_raises_what_torch_raises(wrong):
+def test_id_out_of_range_raises_as_in_torch(wrong):
     module = QuantizedEmbedding.from_pretrained(normal(200, 24))
     input = torch.tensor([3, wrong])
     with pytest.raises(IndexError) as ours:
@@ -84,18 +84,18 @@ def test_an_id_out_of_range_raises_what_torch_raises(wrong):
 
 
 @pytest.mark.parametrize("input", [torch.ones(2), torch.ones(2, dtype=torch.int16), [1, 2], 3])
-def test_input_that_is_no_ids(input):
+def test_refuses_input_that_is_not_ids(input):
     with pytest.raises(DtypeError, match="int64 or int32"):
         QuantizedEmbedding(5, 8)(input)
 
 
-def test_input_on_another_device():
+def test_refuses_input_on_another_device():
     with pytest.raises(GpuzipError, match="input must be on cpu like the codes; got meta"):
         QuantizedEmbedding(5, 8)(torch.ones(2, dtype=torch.int64, device="meta"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_every_dtype_of_rows_and_of_the_module(dtype):
+def test_supports_every_dtype_of_rows_and_module(dtype):
     made = QuantizedEmbedding.from_pretrained(normal(200, 24).to(dtype), padding_idx=4)
     cast = QuantizedEmbedding.from_pretrained(normal(200, 24), padding_idx=4).to(dtype)
     drawn = QuantizedEmbedding(200, 24, 4, dtype=dtype)
@@ -105,7 +105,7 @@ def test_every_dtype_of_rows_and_of_the_module(dtype):
         assert torch.equal(module(ids(40)), module.to_dense()(ids(40)))
 
 
-def test_half_and_bfloat16_round_the_codebook_alone():
+def test_half_and_bfloat16_round_only_the_codebook():
     module = QuantizedEmbedding.from_pretrained(normal(200, 24))
     before, codes = module.weight, module.codes.clone()
     assert torch.equal(module.half().weight, before.half())
@@ -116,7 +116,7 @@ def test_half_and_bfloat16_round_the_codebook_alone():
 # --- arguments
 
 
-def test_without_weight_it_starts_as_nn_embedding_does():
+def test_draws_the_same_weight_as_nn_embedding():
     torch.manual_seed(3)
     dense = nn.Embedding(100, 24, padding_idx=7)
     torch.manual_seed(3)
@@ -126,7 +126,7 @@ def test_without_weight_it_starts_as_nn_embedding_does():
 
 
 @pytest.mark.parametrize("index", [0, 7, -1, -200])
-def test_the_padding_row_is_kept_exactly(index):
+def test_keeps_the_padding_row_exactly(index):
     x = normal(200, 24)
     module = QuantizedEmbedding.from_pretrained(x, padding_idx=index, bits=1)
     assert module.padding_idx == index % 200
@@ -139,7 +139,7 @@ def test_the_padding_row_is_kept_exactly(index):
 
 @pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, float("inf")])
 @pytest.mark.parametrize("max_norm", [0.5, 4.0, 1e9])
-def test_max_norm_gives_what_nn_embedding_gives(max_norm, norm_type):
+def test_max_norm_matches_nn_embedding(max_norm, norm_type):
     x = normal(200, 24) * torch.linspace(0, 3, 200)[:, None]
     module = QuantizedEmbedding.from_pretrained(x, True, 2, max_norm, norm_type)
     dense, input = module.to_dense(), ids(500)
@@ -149,7 +149,7 @@ def test_max_norm_gives_what_nn_embedding_gives(max_norm, norm_type):
     assert torch.equal(module.weight[3], module.decoded(module.codes)[3])  # nothing was overwritten
 
 
-def test_max_norm_in_half():
+def test_max_norm_works_in_half_precision():
     module = QuantizedEmbedding.from_pretrained(normal(200, 24).half(), max_norm=1.0)
     dense = module.to_dense()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_max_norm_in_half():
 
 
 @pytest.mark.parametrize("name", ["scale_grad_by_freq", "sparse"])
-def test_settings_of_row_gradients_are_refused(name):
+def test_refuses_settings_for_row_gradients(name):
     setting: dict[str, Any] = {name: True}
     with pytest.raises(GpuzipError, match=f"{name}=True is about gradients of rows"):
         QuantizedEmbedding(10, 8, **setting)
@@ -185,12 +185,12 @@ def test_settings_of_row_gradients_are_refused(name):
         ),
     ],
 )
-def test_arguments_that_cannot_be(arguments, message):
+def test_refuses_invalid_arguments(arguments, message):
     with pytest.raises(GpuzipError, match=message):
         QuantizedEmbedding(**{"num_embeddings": 10, "embedding_dim": 8, **arguments})
 
 
-def test_freeze_and_trainable_must_agree():
+def test_refuses_freeze_and_trainable_that_contradict():
     x = normal(20, 8)
     assert list(QuantizedEmbedding.from_pretrained(x).parameters()) == []
     learning = QuantizedEmbedding.from_pretrained(x, freeze=False)
@@ -204,12 +204,12 @@ def test_freeze_and_trainable_must_agree():
 
 
 @pytest.mark.parametrize("embeddings", [normal(8), normal(2, 3, 4), torch.ones(4, 3).int(), [[1.0]]])
-def test_from_pretrained_wants_a_matrix(embeddings):
+def test_from_pretrained_refuses_what_is_not_a_float_matrix(embeddings):
     with pytest.raises(GpuzipError, match=r"from_pretrained: embeddings must be"):
         QuantizedEmbedding.from_pretrained(embeddings)
 
 
-def test_arrays_and_memory_maps_are_read_without_a_copy_of_them(tmp_path, real):
+def test_reads_arrays_and_memory_maps_without_copying_them(tmp_path, real):
     np.save(tmp_path / "x.npy", real[:500].numpy())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     want = QuantizedEmbedding.from_pretrained(real[:500], padding_idx=3)
@@ -218,7 +218,7 @@ def test_arrays_and_memory_maps_are_read_without_a_copy_of_them(tmp_path, real):
         assert torch.equal(got.weight, want.weight) and torch.equal(got.weight[3], real[3])
 
 
-def test_from_codes_shares_their_bytes_and_reads_files(tmp_path, real):
+def test_from_codes_shares_bytes_and_reads_files(tmp_path, real):
     codes = LloydMaxQuantizer(4).fit(real[:500]).encode(real[:500])
     module = QuantizedEmbedding.from_codes(codes, padding_idx=-1, max_norm=0.5)
     assert module.codes.data_ptr() == codes.data.data_ptr()
@@ -229,7 +229,7 @@ def test_from_codes_shares_their_bytes_and_reads_files(tmp_path, real):
     assert torch.equal(opened(ids(9)), codes.decode()[ids(9)])
 
 
-def test_from_codes_leaves_the_codes_as_they_are(real):
+def test_from_codes_does_not_change_the_codes(real):
     codes = LloydMaxQuantizer(4).fit(real[:500]).encode(real[:500])
     want = codes.decode()
     module = QuantizedEmbedding.from_codes(codes, trainable="codebook")
@@ -240,7 +240,7 @@ def test_from_codes_leaves_the_codes_as_they_are(real):
     assert torch.equal(codes.decode(), want)
 
 
-def test_from_codes_of_another_dtype_and_of_no_table():
+def test_from_codes_keeps_the_dtype_and_refuses_other_codecs():
     x = normal(50, 8)
     half = QuantizedEmbedding.from_codes(ScalarQuantizer(8).fit(x).encode(x.half()))
     assert half(ids(3, below=50)).dtype == torch.float16
@@ -248,7 +248,7 @@ def test_from_codes_of_another_dtype_and_of_no_table():
         QuantizedEmbedding.from_codes(HalfQuantizer().fit(x).encode(x))
 
 
-def test_a_fitted_codec_is_not_trained_with_the_module():
+def test_training_does_not_change_a_fitted_codec():
     x = normal(50, 8)
     codec = LloydMaxQuantizer(4).fit(x)
     want = codec.codebook.clone()
@@ -261,7 +261,7 @@ def test_a_fitted_codec_is_not_trained_with_the_module():
 # --- what it says of itself
 
 
-def test_real_embeddings_are_near_and_small(real):
+def test_compresses_real_embeddings_with_a_small_error(real):
     module = QuantizedEmbedding.from_pretrained(real, bits=4)
     cosines = torch.cosine_similarity(module.weight, real)
     assert cosines.mean() > 0.99
@@ -269,7 +269,7 @@ def test_real_embeddings_are_near_and_small(real):
     assert module.ratio == pytest.approx(8000 * 384 * 4 / module.nbytes)
 
 
-def test_nbytes_and_repr_count_every_tensor():
+def test_nbytes_and_repr_include_every_tensor():
     module = QuantizedEmbedding(100, 24, 3, max_norm=2.0, bits=2, trainable="scale")
     assert module.nbytes == 100 * 6 + 4 * 4 + 24 * 4 + 24 * 4
     assert repr(module) == (
@@ -287,7 +287,7 @@ def test_to_dense_keeps_settings():
     assert torch.equal(dense.weight, module.weight)
 
 
-def test_weight_is_a_copy_without_a_gradient():
+def test_weight_is_a_copy_without_gradient():
     module = QuantizedEmbedding(100, 24, trainable="codebook")
     weight = module.weight
     assert not weight.requires_grad and weight.is_contiguous()
@@ -295,7 +295,7 @@ def test_weight_is_a_copy_without_a_gradient():
     assert module.weight.abs().sum() > 0
 
 
-def test_inference_mode(real):
+def test_works_in_inference_mode(real):
     with torch.inference_mode():
         module = QuantizedEmbedding.from_pretrained(real[:500], padding_idx=0)
         got = module(ids(9))
@@ -304,7 +304,7 @@ def test_inference_mode(real):
 
 
 @pytest.mark.parametrize(("nbits", "D", "K"), [(4, 384, 256), (2, 384, 256), (1, 100, 16), (4, 385, 16)])
-def test_a_table_of_bytes_gives_the_same_rows(nbits, D, K):
+def test_table_of_bytes_gives_the_same_rows(nbits, D, K):
     """For many rows on a GPU."""
     codebook = torch.randn(1, 1 << nbits, 1, dtype=torch.float16)
     codes = torch.randint(0, 256, (50, -(-D * nbits // 8)), dtype=torch.uint8)

@@ -62,7 +62,7 @@ def grad(module: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_gradient_is_that_of_a_plain_look_up(name, dtype):
+def test_gradient_matches_a_plain_look_up(name, dtype):
     module = made(CODECS[name], padding_idx=3).to(dtype)
     input, weights = torch.cat([ids(200), torch.full((5,), 3)]), normal(205, 24, seed=2).to(dtype)
     twin = module.codebook.detach().clone().requires_grad_()
@@ -74,7 +74,7 @@ def test_the_gradient_is_that_of_a_plain_look_up(name, dtype):
     torch.testing.assert_close(grad(module), twin.grad, rtol=rtol, atol=atol)
 
 
-def test_gradcheck():
+def test_passes_gradcheck():
     module = made(LloydMaxQuantizer(2, block_len=2, per=8), padding_idx=3, max_norm=4.0).double()
     input = torch.tensor([[3, 1], [8, 1]])
 
@@ -85,7 +85,7 @@ def test_gradcheck():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gradients_of_halves_are_summed_in_float32(dtype):
+def test_sums_half_precision_gradients_in_float32(dtype):
     module = made().to(dtype)
     module(ids(3000)).sum().backward()
     exact = made()
@@ -103,7 +103,7 @@ def test_gradients_repeat_bit_for_bit():
 
 
 @pytest.mark.parametrize("trainable", ["codebook", "scale"])
-def test_the_padding_row_gives_no_gradient_and_does_not_move(trainable):
+def test_padding_row_has_no_gradient_and_does_not_change(trainable):
     module = made(trainable=trainable, padding_idx=3)
     before = module(torch.tensor([3])).detach()
     optimizer = torch.optim.SGD(module.parameters(), 1.0)
@@ -115,7 +115,7 @@ def test_the_padding_row_gives_no_gradient_and_does_not_move(trainable):
     assert torch.equal(module(torch.tensor([3])), before)
 
 
-def test_the_scale_multiplies_rows_and_learns():
+def test_scale_multiplies_rows_and_learns():
     module = made(trainable="scale")
     assert [p.shape for p in module.parameters()] == [(24,)]
     rows = module(ids(50)).detach()
@@ -125,13 +125,13 @@ def test_the_scale_multiplies_rows_and_learns():
     torch.testing.assert_close(grad(module), rows.sum(0), rtol=1e-5, atol=1e-4)
 
 
-def test_frozen_modules_give_no_gradient():
+def test_frozen_modules_have_no_gradient():
     assert not made(trainable=None).eval().requires_grad_(False)(ids(3)).requires_grad
     with torch.no_grad():
         assert not made()(ids(3)).requires_grad
 
 
-def test_an_empty_batch_has_a_gradient_of_zeros():
+def test_empty_batch_has_a_zero_gradient():
     module = made()
     module(ids(0)).sum().backward()
     assert torch.equal(grad(module), torch.zeros_like(module.codebook))
@@ -145,7 +145,7 @@ def test_an_empty_batch_has_a_gradient_of_zeros():
         (LloydMaxQuantizer(1), "scale"),
     ],
 )
-def test_a_short_fine_tune_lowers_the_loss_of_a_classifier(real, codec, trainable):
+def test_fine_tuning_lowers_the_loss_of_a_classifier(real, codec, trainable):
     labels = (real @ real[:8].T).argmax(1)
     module = QuantizedEmbedding.from_pretrained(real, freeze=False, codec=codec, trainable=trainable)
     classes = real[:8].T * 8
@@ -182,7 +182,7 @@ def fresh_compiler():
 @pytest.mark.parametrize("trainable", [None, "codebook", "scale"])
 @pytest.mark.parametrize("dynamic", [False, True])
 @TRACED
-def test_compiled_whole(fresh_compiler, trainable, dynamic):
+def test_compiles_without_graph_breaks(fresh_compiler, trainable, dynamic):
     module = made(trainable=trainable, padding_idx=3, max_norm=4.0).requires_grad_(trainable is not None)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=dynamic)
     for shape in ((4, 6), (9, 6), (2, 5)):
@@ -194,7 +194,7 @@ def test_compiled_whole(fresh_compiler, trainable, dynamic):
             torch.testing.assert_close(*grads)
 
 
-def test_compiled_whole_in_a_model_whose_shapes_change_without_compiling_again(fresh_compiler):
+def test_compiles_once_for_changing_shapes(fresh_compiler):
     model = nn.Sequential(made(CODECS["padded pq"], trainable=None), nn.Linear(24, 3)).requires_grad_(False)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
@@ -204,7 +204,7 @@ def test_compiled_whole_in_a_model_whose_shapes_change_without_compiling_again(f
 
 
 @TRACED
-def test_ids_out_of_range_give_zeros_in_a_compiled_model(fresh_compiler):
+def test_compiled_model_gives_zeros_for_ids_out_of_range(fresh_compiler):
     module = made()
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     rows = compiled(torch.tensor([-1, 5, 600]))
@@ -216,14 +216,14 @@ def test_ids_out_of_range_give_zeros_in_a_compiled_model(fresh_compiler):
 
 
 @pytest.mark.parametrize("module", [QuantizedEmbedding(60, 24, padding_idx=3), QuantizedEmbeddingBag(60, 24)])
-def test_export_with_a_free_batch_size(module):
+def test_exports_with_a_dynamic_batch_size(module):
     size = torch.export.Dim("size", min=2, max=512)
     exported = torch.export.export(module, (ids(4, 5, below=60),), dynamic_shapes=({0: size},))
     for n in (2, 30):
         assert torch.equal(exported.module()(ids(n, 5, below=60)), module(ids(n, 5, below=60)))
 
 
-def test_data_parallel_trains_the_codebook(tmp_path):
+def test_distributed_data_parallel_trains_the_codebook(tmp_path):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
     )

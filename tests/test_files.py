@@ -61,7 +61,7 @@ def header_of(path: Path) -> dict:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("device", DEVICES)
-def test_rows_come_back_in_their_shape_and_dtype(x: Tensor, path: Path, dtype: torch.dtype, device: str):
+def test_load_keeps_shape_and_dtype(x: Tensor, path: Path, dtype: torch.dtype, device: str):
     source = x.to(device, dtype)
     info = gpuzip.save(source, path, m=M)
     y = gpuzip.load(path, device)
@@ -72,24 +72,24 @@ def test_rows_come_back_in_their_shape_and_dtype(x: Tensor, path: Path, dtype: t
     assert 0.5 < torch.cosine_similarity(y.flatten().double(), source.flatten().double(), 0) < 1
 
 
-def test_load_gives_what_quantize_gives(x: Tensor, path: Path):
+def test_load_matches_quantize(x: Tensor, path: Path):
     gpuzip.save(x, path, m=M, seed=3)
     assert torch.equal(gpuzip.load(path), gpuzip.quantize(x, m=M, seed=3))
 
 
-def test_a_numpy_array_and_a_tensor_make_the_same_file(x: Tensor, tmp_path: Path):
+def test_array_and_tensor_make_the_same_file(x: Tensor, tmp_path: Path):
     gpuzip.save(x, tmp_path / "tensor", m=M)
     gpuzip.save(x.numpy(), tmp_path / "array", m=M)
     assert (tmp_path / "tensor").read_bytes() == (tmp_path / "array").read_bytes()
 
 
-def test_parent_folders_are_made(tmp_path: Path):
+def test_save_makes_parent_folders(tmp_path: Path):
     deep = tmp_path / "not" / "yet" / "there" / "a.ezip"
     codes_of(1).save(str(deep))
     assert len(gpuzip.open(str(deep))) == 50
 
 
-def test_info_says_what_save_said(x: Tensor, path: Path):
+def test_info_matches_what_save_returned(x: Tensor, path: Path):
     saved = gpuzip.save(x, path, m=M, seed=5)
     assert gpuzip.info(path) == gpuzip.info(str(path)) == saved
     assert (saved.path, saved.n, saved.d, saved.codec, saved.format) == (path, N, D, "pq", 1)
@@ -111,7 +111,7 @@ def test_info_prints_the_benchmark_block_of_embzip(x: Tensor, path: Path):
     assert cosine == f"Cosine similarity: {info.cosine}"
 
 
-def test_the_stamped_quality_is_the_measured_one(x: Tensor, path: Path):
+def test_stored_quality_is_the_measured_one(x: Tensor, path: Path):
     quality = gpuzip.save(x, path, m=M).quality
     y = gpuzip.load(path)
     assert quality is not None
@@ -121,27 +121,27 @@ def test_the_stamped_quality_is_the_measured_one(x: Tensor, path: Path):
     assert quality.mse == pytest.approx(float((x - y).square().mean()), rel=1e-5)
 
 
-def test_codes_saved_without_their_source_stamp_no_quality(path: Path):
+def test_codes_saved_without_source_have_no_quality(path: Path):
     info = codes_of(1).save(path)
     assert info.quality is None
     assert math.isnan(info.cosine)
     assert str(info).split("\n")[-2] == "Cosine similarity: not measured"
 
 
-def test_the_same_seed_gives_the_same_bytes(x: Tensor, tmp_path: Path):
+def test_same_seed_makes_the_same_bytes(x: Tensor, tmp_path: Path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         gpuzip.save(x, tmp_path / name, m=M, seed=seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
-def test_a_file_read_and_written_again_is_the_same_file(x: Tensor, path: Path):
+def test_open_and_save_make_the_same_file(x: Tensor, path: Path):
     gpuzip.save(x, path, m=M)
     gpuzip.open(path).save(path.with_name("b"), x)
     assert path.read_bytes() == path.with_name("b").read_bytes()
 
 
-def test_the_file_is_safetensors_with_the_documented_tensors_and_nothing_else(x: Tensor, path: Path):
+def test_file_is_safetensors_with_only_the_documented_tensors(x: Tensor, path: Path):
     gpuzip.save(x, path, m=M)
     tensors = safetensors.torch.load_file(path)
     assert {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} == {
@@ -152,7 +152,7 @@ def test_the_file_is_safetensors_with_the_documented_tensors_and_nothing_else(x:
         assert set(opened.metadata()) == {"gpuzip"}
 
 
-def test_the_header_has_the_documented_fields(x: Tensor, path: Path):
+def test_header_has_the_documented_fields(x: Tensor, path: Path):
     gpuzip.save(x, path, m=M)
     header = header_of(path)
     assert header_module.__doc__ is not None
@@ -164,7 +164,7 @@ def test_the_header_has_the_documented_fields(x: Tensor, path: Path):
 
 
 @pytest.mark.parametrize(("m", "nbits"), [(4, 4), (8, 4), (32, 4), (8, 1), (3, 4)])
-def test_a_file_holds_one_copy_of_codes_and_codebook_and_less_than_1000_bytes_more(
+def test_file_adds_less_than_1000_bytes_to_codes_and_codebook(
     x: Tensor, path: Path, m: int, nbits: int
 ):
     info = gpuzip.save(x, path, m=m, nbits=nbits, pad=True)
@@ -172,14 +172,14 @@ def test_a_file_holds_one_copy_of_codes_and_codebook_and_less_than_1000_bytes_mo
     assert info.nbytes <= N * -(-m * nbits // 8) + 2 * m * (1 << nbits) * sub + 1000
 
 
-def test_no_rows_make_a_file_too(path: Path):
+def test_saves_codes_without_rows(path: Path):
     info = codes_of(1, n=0).save(path, torch.empty(0, 2 * M))
     assert (info.n, info.quality) == (0, None)
     assert gpuzip.load(path).shape == (0, 2 * M)
 
 
-def test_a_codebook_beyond_float16_is_kept_in_float32(path: Path):
-    codec = gpuzip.ProductQuantizer(m=1, nbits=1, fitted=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
+def test_keeps_a_codebook_beyond_float16_in_float32(path: Path):
+    codec = gpuzip.ProductQuantizer(m=1, nbits=1, codebook=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
     codec.encode(torch.tensor([[1e6], [0.3]])).save(path)
     assert gpuzip.load(path).tolist() == [[1e6], [pytest.approx(1 / 3, rel=1e-7)]]
 
@@ -202,7 +202,7 @@ def anonymous() -> int:
 
 
 @linux
-def test_open_reads_only_the_rows_that_are_touched(path: Path):
+def test_open_reads_only_the_rows_that_are_used(path: Path):
     codes_of(7, n=16 << 20).save(path)  # 64 MB of codes, in pages of up to 2 MB
     gpuzip.open(path)[:1].decode()  # whatever the first call imports is not counted
     before = anonymous()
@@ -213,7 +213,7 @@ def test_open_reads_only_the_rows_that_are_touched(path: Path):
     assert anonymous() - before < 4 << 20
 
 
-def test_a_file_that_is_open_may_be_replaced(x: Tensor, path: Path):
+def test_save_may_replace_an_open_file(x: Tensor, path: Path):
     gpuzip.save(x, path, m=M)
     opened, before = gpuzip.open(path), gpuzip.load(path)
     gpuzip.save(x[:630] + 1, path, m=M)
@@ -221,7 +221,7 @@ def test_a_file_that_is_open_may_be_replaced(x: Tensor, path: Path):
     assert gpuzip.load(path).shape == (630, D)
 
 
-def test_a_file_may_be_replaced_by_codes_that_are_mapped_from_it(path: Path):
+def test_save_may_replace_the_file_that_its_codes_map(path: Path):
     codes_of(7).save(path)
     gpuzip.open(path)[:20].save(path)
     assert torch.equal(gpuzip.load(path), codes_of(7, n=20).decode())
@@ -251,7 +251,7 @@ PLACES: list[tuple[object, str, Callable[..., None]]] = [
 @pytest.mark.parametrize("error", [Accident.error, KeyboardInterrupt()], ids=["disk-full", "interrupt"])
 @pytest.mark.parametrize("place", PLACES, ids=[name for _, name, _ in PLACES])
 @pytest.mark.parametrize("old", [True, False], ids=["over-a-file", "new"])
-def test_a_save_that_fails_leaves_the_folder_as_it_was(
+def test_failed_save_leaves_the_folder_unchanged(
     path: Path, monkeypatch: pytest.MonkeyPatch, place, error: BaseException, old: bool
 ):
     if old:
@@ -266,7 +266,7 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(
 
 
 @posix
-def test_a_file_larger_than_the_system_allows_is_an_os_error_and_leaves_the_old_one(path: Path):
+def test_file_size_limit_is_an_os_error_and_keeps_the_old_file(path: Path):
     import resource
 
     codes_of(1).save(path)
@@ -281,7 +281,7 @@ def test_a_file_larger_than_the_system_allows_is_an_os_error_and_leaves_the_old_
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_synced_fails_no_save(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_save_works_where_folders_cannot_be_synced(path: Path, monkeypatch: pytest.MonkeyPatch):
     """Network and container file systems refuse fsync of a folder; by then the new file is in place."""
     real = os.fsync
 
@@ -323,14 +323,14 @@ KILLED = """
 
 @pytest.mark.full
 @posix
-def test_a_killed_save_leaves_the_old_file_or_the_new_one(path: Path):
+def test_killed_save_leaves_the_old_or_the_new_file(path: Path):
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(path)]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0, 1]\n"  # else no save was ever cut short
 
 
-def test_saves_to_one_path_at_once_leave_one_whole_file(path: Path):
+def test_concurrent_saves_leave_one_complete_file(path: Path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda fill: codes_of(fill % 16, n=5000).save(path), range(32)))
     rows = gpuzip.load(path)
@@ -342,13 +342,13 @@ READERS = [gpuzip.load, gpuzip.open, gpuzip.info]
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_missing_file_is_named(path: Path, read: Callable):
+def test_names_a_missing_file(path: Path, read: Callable):
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         read(path)
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_folder_is_not_a_file(tmp_path: Path, read: Callable):
+def test_refuses_to_read_a_folder(tmp_path: Path, read: Callable):
     with pytest.raises(
         IsADirectoryError,
         match=f"{re.escape(str(tmp_path))} must be a file; it is a folder.*gpuzip.open_mixed",
@@ -356,13 +356,13 @@ def test_a_folder_is_not_a_file(tmp_path: Path, read: Callable):
         read(tmp_path)
 
 
-def test_a_folder_is_not_replaced_by_a_file(x: Tensor, tmp_path: Path):
+def test_refuses_to_replace_a_folder(x: Tensor, tmp_path: Path):
     with pytest.raises(IsADirectoryError, match=r"save: .* is a folder.*such as .*\.ezip"):
         gpuzip.save(x, tmp_path, m=M)
     assert tmp_path.is_dir()
 
 
-def test_a_folder_is_refused_before_hours_of_training(
+def test_refuses_a_folder_before_training(
     x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def train(*args: object, **kwargs: object) -> None:
@@ -401,7 +401,7 @@ def public() -> Iterator[Path]:
 
 
 @posix
-def test_a_folder_that_may_not_be_written_to_is_a_permission_error(public: Path):
+def test_read_only_folder_is_a_permission_error(public: Path):
     before = (public / "old.ezip").read_bytes()
     with as_nobody():
         for name in ("old.ezip", "new.ezip"):
@@ -412,14 +412,14 @@ def test_a_folder_that_may_not_be_written_to_is_a_permission_error(public: Path)
 
 
 @posix
-def test_a_file_that_may_only_be_read_is_read(public: Path):
+def test_reads_a_read_only_file(public: Path):
     with as_nobody():
         assert torch.equal(gpuzip.load(public / "old.ezip"), codes_of(1).decode())
 
 
 @posix
 @pytest.mark.parametrize("read", READERS)
-def test_a_file_that_may_not_be_read_is_a_permission_error_not_a_damaged_file(public: Path, read: Callable):
+def test_unreadable_file_is_a_permission_error(public: Path, read: Callable):
     os.chmod(public / "old.ezip", 0)
     with as_nobody(), pytest.raises(PermissionError, match=re.escape(str(public))):
         read(public / "old.ezip")
@@ -427,7 +427,7 @@ def test_a_file_that_may_not_be_read_is_a_permission_error_not_a_damaged_file(pu
 
 @posix
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
-def test_the_mode_of_a_new_file_is_that_of_any_new_file(path: Path, umask: int):
+def test_new_file_has_the_usual_mode(path: Path, umask: int):
     old = os.umask(umask)
     try:
         codes_of(1).save(path)

@@ -69,7 +69,7 @@ def stairs(ax):
 
 
 @each
-def test_the_axes_that_came_are_drawn_on_and_returned(draw, ax):
+def test_draws_on_the_given_axes_and_returns_them(draw, ax):
     before = pyplot.get_fignums()
     assert draw(ax) is ax
     assert pyplot.get_fignums() == before
@@ -77,21 +77,21 @@ def test_the_axes_that_came_are_drawn_on_and_returned(draw, ax):
 
 
 @each
-def test_without_axes_there_is_one_new_figure(draw):
+def test_makes_one_figure_without_axes(draw):
     ax = draw(None)
     assert isinstance(ax, matplotlib.axes.Axes)
     assert [pyplot.figure(number) for number in pyplot.get_fignums()] == [ax.figure]
 
 
 @each
-def test_settings_stay_as_they_are(draw):
+def test_does_not_change_rcparams(draw):
     before = dict(matplotlib.rcParams)
     draw(None).figure.canvas.draw()
     assert dict(matplotlib.rcParams) == before
 
 
 @each
-def test_all_words_are_inside_the_figure(draw):
+def test_keeps_all_text_inside_the_figure(draw):
     ax = draw(None)
     ax.figure.canvas.draw()
     page, words = ax.figure.bbox, ax.get_tightbbox()
@@ -100,20 +100,20 @@ def test_all_words_are_inside_the_figure(draw):
 
 
 @each
-def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
+def test_missing_matplotlib_names_what_to_install(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'gpuzip\[plot\]'"):
         draw(None)
 
 
 @each
-def test_what_is_no_axes_is_refused(draw):
+def test_refuses_what_is_not_axes(draw):
     with pytest.raises(GpuzipError, match="ax must be one matplotlib Axes; got Figure"):
         draw(matplotlib.figure.Figure())
 
 
 @pytest.mark.full
-def test_importing_gpuzip_or_the_plots_does_not_import_matplotlib():
+def test_import_does_not_import_matplotlib():
     script = "import sys, gpuzip, gpuzip.plots, gpuzip.sizes; print('matplotlib' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
@@ -124,20 +124,20 @@ def test_importing_gpuzip_or_the_plots_does_not_import_matplotlib():
 @pytest.mark.parametrize(
     "v", [V, V.double().numpy(), V.tolist(), V[None], V.bfloat16(), V.clone().requires_grad_()]
 )
-def test_bars_are_the_values(v, ax):
+def test_vector_draws_a_bar_per_value(v, ax):
     plots.vector(v, ax)
     assert [bar.get_height() for bar in ax.patches] == V.tolist()
     assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == [0, 1, 2, 3]
 
 
-def test_codes_are_drawn_decoded(x, ax):
+def test_draws_the_decoded_values_of_codes(x, ax):
     codes = ProductQuantizer(m=4, nbits=4).fit(x).encode(x)
     plots.vector(codes[7], ax)
     assert [bar.get_height() for bar in ax.patches] == pytest.approx(codes[7].decode()[0].tolist())
 
 
 @pytest.mark.parametrize("bins", [7, "auto", [-9.0, 0.0, 9.0]])
-def test_a_histogram_counts_every_value(x, bins, ax):
+def test_histogram_counts_every_value(x, bins, ax):
     plots.histogram(x, ax, bins=bins)
     (patch,) = stairs(ax)
     counts, edges = np.histogram(x.double().numpy(), bins)
@@ -147,7 +147,7 @@ def test_a_histogram_counts_every_value(x, bins, ax):
 
 
 @pytest.mark.parametrize("most", [1, 5, 64, 256, 999])
-def test_bars_of_whole_numbers_are_equally_many_numbers_wide(most, ax):
+def test_integer_bins_are_equally_wide(most, ax):
     plots.histogram(torch.arange(256).to(torch.uint8).repeat(3), ax, bins=most)
     counts = heights(stairs(ax)[0])
     assert len(counts) <= most
@@ -156,7 +156,7 @@ def test_bars_of_whole_numbers_are_equally_many_numbers_wide(most, ax):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_points_are_floats_over_their_codes(x, signed, ax):
+def test_float_against_int8_draws_a_point_per_value(x, signed, ax):
     codes = ScalarQuantizer(8, signed=signed).fit(x).encode(x)[3:5]
     plots.float_against_int8(x[3:5], codes, ax)
     data = codes.data.view(torch.int8) if signed else codes.data
@@ -165,12 +165,12 @@ def test_points_are_floats_over_their_codes(x, signed, ax):
     assert ax.get_xlim()[0] < (-128 if signed else 0) and ax.get_xlim()[1] > (127 if signed else 255)
 
 
-def test_a_vector_and_codes_of_one_row_go_together(x, ax):
+def test_float_against_int8_takes_a_vector_and_codes_of_one_row(x, ax):
     plots.float_against_int8(x[0], ScalarQuantizer(8).fit(x).encode(x[:1]), ax)
     assert len(ax.collections[0].get_offsets()) == x.shape[1]
 
 
-def test_bits_up_and_down_count_every_value(x, ax):
+def test_bit_against_byte_counts_every_value(x, ax):
     binary, scalar = BinaryQuantizer().fit(x), ScalarQuantizer(8, per="tensor").fit(x)
     plots.bit_against_byte(binary.encode(x), scalar.encode(x), ax)
     up, down = stairs(ax)
@@ -181,7 +181,7 @@ def test_bits_up_and_down_count_every_value(x, ax):
 
 
 @pytest.mark.parametrize("bit", [0, 1])
-def test_one_side_may_be_empty_and_the_words_stay_free(bit, ax):
+def test_bit_against_byte_takes_only_ones_or_zeros(bit, ax):
     plots.bit_against_byte(torch.full((4,), bit), CODES, ax)
     up, down = stairs(ax)
     assert (heights(up).sum(), -heights(down).sum()) == ((0, 4), (4, 0))[bit]
@@ -189,7 +189,7 @@ def test_one_side_may_be_empty_and_the_words_stay_free(bit, ax):
     assert low < heights(down).min() and high > heights(up).max()
 
 
-def test_a_line_a_family_and_a_name_a_point(ax):
+def test_recall_draws_a_line_per_family_and_a_name_per_point(ax):
     plots.recall_against_bytes([POINTS[0], *(vars(p) for p in POINTS[1:])], ax)
     one, two = ax.get_lines()
     assert one.get_xydata().tolist() == [[16, 0.25], [48, 0.5]]
@@ -200,7 +200,7 @@ def test_a_line_a_family_and_a_name_a_point(ax):
     assert max(ax.get_yticks()) <= 1
 
 
-def test_names_hide_neither_names_nor_points():
+def test_recall_names_do_not_overlap():
     rows = [CodecRecall(f"m={m}", "product", m, 0.9 - 8 / m) for m in (16, 32, 64, 128)]
     rows += [CodecRecall("binary", "binary", 64, 0.75), CodecRecall("float", "float", 1024, 1.0)]
     ax = plots.recall_against_bytes(rows)
@@ -280,7 +280,7 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize(("call", "says"), REFUSED, ids=[says for _, says in REFUSED])
-def test_what_cannot_be_drawn_is_refused_before_a_figure_is_made(call, says):
+def test_refuses_invalid_input_before_making_a_figure(call, says):
     with pytest.raises(GpuzipError) as caught:
         call()
     assert says in str(caught.value)
@@ -288,7 +288,7 @@ def test_what_cannot_be_drawn_is_refused_before_a_figure_is_made(call, says):
     assert pyplot.get_fignums() == []
 
 
-def test_codes_of_another_codec_are_refused(x):
+def test_refuses_codes_of_another_codec(x):
     four, eight = (ScalarQuantizer(bits).fit(x).encode(x) for bits in (4, 8))
     with pytest.raises(GpuzipError, match="Pass codes of a ScalarQuantizer of 8 bits"):
         plots.float_against_int8(x, four)
@@ -296,7 +296,7 @@ def test_codes_of_another_codec_are_refused(x):
         plots.bit_against_byte(eight, eight)
 
 
-def test_sizes_are_those_of_the_tensors_and_the_file(x, tmp_path):
+def test_sizes_match_the_tensors_and_the_file(x, tmp_path):
     codes = {
         "pq": ProductQuantizer(m=4, nbits=4).fit(x).encode(x),
         "bits": BinaryQuantizer().fit(x).encode(x),
@@ -315,13 +315,13 @@ def test_sizes_are_those_of_the_tensors_and_the_file(x, tmp_path):
         assert row.float64_ratio == pytest.approx(2 * x.nbytes / row.nbytes)
 
 
-def test_a_shape_is_enough_and_codes_may_have_no_names(x):
+def test_sizes_takes_a_shape_and_unnamed_codes(x):
     codes = BinaryQuantizer().fit(x).encode(x)
     assert size_table(x, codes) == size_table((640, 12), [codes]) == size_table(x.numpy(), (codes,))
     assert size_table(x[0], codes[0])[-1].name == "binary, 2 bytes per row"
 
 
-def test_sizes_of_what_does_not_fit_are_refused(x):
+def test_sizes_refuses_what_does_not_fit(x):
     codes = BinaryQuantizer().fit(x).encode(x)
     for call, says in [
         (lambda: size_table(x[:5], codes), "must be of shape (5, 12) like x; got (640, 12). Pass codes of x"),
@@ -341,7 +341,7 @@ def test_sizes_of_what_does_not_fit_are_refused(x):
 
 
 @pytest.mark.full
-def test_the_example_makes_every_picture(tmp_path, capsys, monkeypatch):
+def test_example_makes_every_picture(tmp_path, capsys, monkeypatch):
     from examples import pictures
 
     small = first_rows()

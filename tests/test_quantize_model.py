@@ -41,7 +41,7 @@ def state(model: nn.Module) -> list[tuple[str, int]]:
 
 
 @pytest.mark.full
-def test_every_embedding_is_swapped_and_the_model_says_nearly_the_same():
+def test_swaps_every_embedding_and_keeps_the_output_close():
     model, input = words(), torch.arange(1, 31).view(3, 10)
     want = model(input)
     report = quantize_embeddings_(model, bits=8)
@@ -51,7 +51,7 @@ def test_every_embedding_is_swapped_and_the_model_says_nearly_the_same():
     assert torch.cosine_similarity(model(input).flatten(), want.flatten(), 0) > 0.9999
 
 
-def test_settings_mode_and_dtype_are_kept():
+def test_keeps_settings_mode_and_dtype():
     model = words().bfloat16().eval()
     model.place.train()
     weight = model.token.weight.detach()
@@ -64,7 +64,7 @@ def test_settings_mode_and_dtype_are_kept():
 
 
 @pytest.mark.parametrize(("trainable", "name"), [("codebook", "codebook"), ("scale", "scale")])
-def test_what_learns_is_a_parameter(trainable, name):
+def test_trainable_makes_a_parameter(trainable, name):
     model = words()
     quantize_embeddings_(model, trainable=trainable)
     assert {f"token.{name}", f"place.{name}", f"bags.0.{name}"} <= {n for n, _ in model.named_parameters()}
@@ -73,7 +73,7 @@ def test_what_learns_is_a_parameter(trainable, name):
     assert {n.split(".")[0] for n, _ in frozen.named_parameters()} == {"bags", "head"}
 
 
-def test_filter_fn_is_given_names_and_modules():
+def test_filter_fn_receives_names_and_modules():
     model, seen = words(), []
 
     def only_token(name: str, module: nn.Module) -> bool:
@@ -90,7 +90,7 @@ def test_filter_fn_is_given_names_and_modules():
 # --- one table in several places
 
 
-def test_one_module_in_two_places_becomes_one_module():
+def test_module_in_two_places_becomes_one_module():
     model: Any = nn.ModuleDict({"a": nn.Embedding(300, 24), "inner": nn.Sequential(nn.Linear(2, 2))})
     model["inner"].append(model["a"])
     report = quantize_embeddings_(model)
@@ -104,7 +104,7 @@ def tied(a: nn.Module, b: nn.Module) -> Any:
 
 
 @pytest.mark.parametrize("trainable", [None, "codebook", "scale"])
-def test_modules_of_one_weight_share_one_table(trainable):
+def test_modules_of_one_weight_share_a_table(trainable):
     model = tied(nn.Embedding(300, 24, padding_idx=3), nn.EmbeddingBag(300, 24, padding_idx=7))
     weight = model["a"].weight.detach().clone()
     report = quantize_embeddings_(model, trainable=trainable)
@@ -117,7 +117,7 @@ def test_modules_of_one_weight_share_one_table(trainable):
     assert row.bytes_after == a.codes.nbytes + a.codebook.nbytes + 96 * (3 if trainable == "scale" else 2)
 
 
-def test_weights_that_share_memory_under_two_parameters_are_tied_too():
+def test_ties_parameters_that_share_memory():
     a = nn.Embedding(300, 24)
     b = nn.Embedding.from_pretrained(a.weight.data)
     assert a.weight is not b.weight
@@ -151,7 +151,7 @@ def part_of(model: Any) -> None:
         (part_of, "part.weight|token.weight"),
     ],
 )
-def test_a_weight_that_something_else_holds_is_refused_and_nothing_is_changed(share, name):
+def test_refuses_a_weight_held_elsewhere_and_changes_nothing(share, name):
     model = words()
     share(model)
     before = state(model)
@@ -164,7 +164,7 @@ def test_a_weight_that_something_else_holds_is_refused_and_nothing_is_changed(sh
     assert isinstance(model.place, QuantizedEmbedding) and type(model.token) is nn.Embedding
 
 
-def test_a_tied_pair_is_taken_whole_or_not_at_all():
+def test_refuses_to_compress_half_of_a_tied_pair():
     model = tied(nn.Embedding(300, 24), nn.Embedding(300, 24))
     with pytest.raises(GpuzipError, match=r"a\.weight is also b\.weight"):
         quantize_embeddings_(model, filter_fn=lambda name, module: name == "a")
@@ -178,7 +178,7 @@ def test_a_tied_pair_is_taken_whole_or_not_at_all():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_table_that_cannot_be_compressed_is_named_and_nothing_is_changed(value):
+def test_names_an_invalid_table_and_changes_nothing(value):
     model = words()
     with torch.no_grad():
         model.bags[0].weight[7, 3] = value
@@ -200,7 +200,7 @@ def test_a_table_that_cannot_be_compressed_is_named_and_nothing_is_changed(value
         ({"trainable": "all"}, r"trainable must be .*; got 'all'"),
     ],
 )
-def test_settings_that_cannot_be_change_nothing(settings, message):
+def test_invalid_settings_change_nothing(settings, message):
     model = words()
     before = state(model)
     with pytest.raises(GpuzipError, match=message):
@@ -209,7 +209,7 @@ def test_settings_that_cannot_be_change_nothing(settings, message):
 
 
 @pytest.mark.parametrize("module", [nn.Embedding(9, 4), nn.EmbeddingBag(9, 4)])
-def test_an_embedding_itself_has_no_place_to_swap_it_in(module):
+def test_refuses_a_model_that_is_an_embedding(module):
     with pytest.raises(GpuzipError, match=rf"Use Quantized{type(module).__name__}\.from_pretrained"):
         quantize_embeddings_(module)
 
@@ -261,7 +261,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
-def test_modules_that_another_would_not_replace_are_left_alone_with_a_reason(name):
+def test_leaves_unsupported_modules_alone_with_a_reason(name):
     make, reason = LEFT_ALONE[name]
     module = make()
     model = nn.Sequential(module, nn.Embedding(300, 24))
@@ -272,25 +272,25 @@ def test_modules_that_another_would_not_replace_are_left_alone_with_a_reason(nam
     assert swapped.reason is None
 
 
-def test_a_subclass_that_changes_nothing_is_swapped():
+def test_swaps_a_subclass_that_changes_nothing():
     model = nn.Sequential(Named(300, 24))
     quantize_embeddings_(model)
     assert isinstance(model[0], QuantizedEmbedding)
 
 
-def test_tables_of_fewer_rows_than_centroids_are_left_alone():
+def test_leaves_tables_of_fewer_rows_than_centroids_alone():
     model = nn.Sequential(nn.Embedding(3000, 32), nn.Embedding(200, 32))
     report = quantize_embeddings_(model, codec=ProductQuantizer(4, 8))
     assert [row.reason for row in report.rows] == [None, "it has fewer rows than the 256 centroids"]
 
 
-def test_a_model_without_embeddings():
+def test_takes_a_model_without_embeddings():
     report = quantize_embeddings_(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)))
     assert report.rows == () and math.isnan(report.ratio)
     assert str(report).splitlines()[-1].split() == ["total", "0", "0"]
 
 
-def test_a_second_call_finds_nothing_left():
+def test_second_call_changes_nothing():
     model = words()
     quantize_embeddings_(model)
     before = state(model)
@@ -301,7 +301,7 @@ def test_a_second_call_finds_nothing_left():
 # --- the report
 
 
-def test_the_report_measures_what_it_did(real):
+def test_report_measures_size_and_error(real):
     model: Any = nn.Sequential(nn.Embedding.from_pretrained(real, padding_idx=0), nn.Embedding(0, 4))
     report = quantize_embeddings_(model, bits=2)
     (row, empty), module = report.rows, model[0]
@@ -314,13 +314,13 @@ def test_the_report_measures_what_it_did(real):
     assert report.ratio == real.nbytes / module.nbytes
 
 
-def test_max_norm_does_not_count_as_an_error_of_compression():
+def test_report_does_not_count_max_norm_as_error():
     model = nn.Sequential(nn.Embedding(300, 24, max_norm=0.1))
     (row,) = quantize_embeddings_(model, bits=8).rows
     assert row.mse < 1e-3
 
 
-def test_the_report_is_an_aligned_table():
+def test_report_prints_an_aligned_table():
     model = nn.ModuleDict({"tokens": nn.Embedding(3000, 32), "hooked": hooked()})
     lines = str(quantize_embeddings_(model)).splitlines()
     assert lines[0].split("  ")[0] == "embedding"
@@ -342,7 +342,7 @@ def bert(kind: str = "BertModel") -> Any:
     return getattr(transformers, kind)(config).eval()
 
 
-def test_bert_says_nearly_the_same():
+def test_keeps_the_output_of_bert_close():
     model, input = bert(), torch.arange(200).view(4, 50)
     with torch.no_grad():
         want = model(input).last_hidden_state
@@ -355,7 +355,7 @@ def test_bert_says_nearly_the_same():
     assert report.ratio > 3
 
 
-def test_bert_with_a_head_of_its_words_is_refused_until_they_are_left_out():
+def test_refuses_bert_with_a_tied_head_until_it_is_filtered_out():
     model = bert(kind="BertForMaskedLM")
     before = state(model)
     with pytest.raises(

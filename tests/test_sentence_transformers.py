@@ -47,7 +47,7 @@ def hard(n: int, d: int, dtype: Any) -> np.ndarray:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "d"), [(300, 13), (128, 16), (1000, 384), (101, 7), (150, 1)])
-def test_the_same_bytes_on_hard_inputs(precision, dtype, n, d):
+def test_makes_the_same_bytes_on_edge_cases(precision, dtype, n, d):
     x = hard(n, d, dtype)
     want = theirs.quantize_embeddings(x, precision)
     same(gpuzip.quantize_embeddings(x, precision), want)
@@ -57,7 +57,7 @@ def test_the_same_bytes_on_hard_inputs(precision, dtype, n, d):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_same_bytes_on_real_embeddings(real, real_queries, ranges, precision):
+def test_makes_the_same_bytes_on_real_embeddings(real, real_queries, ranges, precision):
     same(gpuzip.quantize_embeddings(real, precision), theirs.quantize_embeddings(real, precision))
     for kind in (torch.float16, torch.bfloat16, torch.float64):
         x = real_queries.to(kind)
@@ -70,7 +70,7 @@ def test_the_same_bytes_on_real_embeddings(real, real_queries, ranges, precision
 
 @pytest.mark.parametrize("precision", SCALAR)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_same_bytes_with_calibration(precision, dtype):
+def test_makes_the_same_bytes_with_calibration(precision, dtype):
     x, calibration = hard(200, 24, dtype), hard(5, 24, np.float32)
     want = theirs.quantize_embeddings(x, precision, calibration_embeddings=calibration)
     same(gpuzip.quantize_embeddings(x, precision, calibration_embeddings=calibration), want)
@@ -80,7 +80,7 @@ def test_the_same_bytes_with_calibration(precision, dtype):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_infinite_values_take_the_last_step(precision, ranges):
+def test_infinite_values_get_the_last_step(precision, ranges):
     x = np.array([[np.inf] * 384, [-np.inf] * 384, [1e38] * 384], np.float32)
     for kind in (np.float32, np.float64):
         with np.errstate(over="ignore"):
@@ -90,7 +90,7 @@ def test_infinite_values_take_the_last_step(precision, ranges):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_row_alone(precision, dtype):
+def test_quantizes_a_single_row(precision, dtype):
     x, given = hard(3, 13, dtype), hard(2, 13, np.float32)
     given = np.sort(given, 0)
     for row in (x[0], x[:1], list(x[:2]), [x[:1]]):
@@ -100,7 +100,7 @@ def test_one_row_alone(precision, dtype):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("n", [0, 5])
-def test_empty_and_lists(precision, n):
+def test_quantizes_lists_and_empty_input(precision, n):
     empty = np.zeros((0, 13), np.float32)
     same(gpuzip.quantize_embeddings(empty, precision), theirs.quantize_embeddings(empty, precision))
     assert gpuzip.quantize_embeddings([], precision) == []
@@ -122,7 +122,7 @@ def test_empty_and_lists(precision, n):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_layouts_of_memory(real, precision, tmp_path):
+def test_takes_every_memory_layout(real, precision, tmp_path):
     want = theirs.quantize_embeddings(real[:200, :31].numpy(), precision)
     np.save(tmp_path / "x.npy", real[:200, :31].numpy())
     views = [
@@ -137,7 +137,7 @@ def test_layouts_of_memory(real, precision, tmp_path):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_arrays_of_bfloat16(real, precision):
+def test_takes_bfloat16_arrays(real, precision):
     half = real[:200].numpy().astype(pytest.importorskip("ml_dtypes").bfloat16)
     same(
         gpuzip.quantize_embeddings(half, precision),
@@ -146,7 +146,7 @@ def test_arrays_of_bfloat16(real, precision):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_blocks_join(monkeypatch, dtype):
+def test_blocks_give_the_same_result(monkeypatch, dtype):
     monkeypatch.setattr("gpuzip.interop.sentence_transformers.arrays.BLOCK_BYTES", 2000)
     x = hard(300, 13, dtype)
     for precision in PRECISIONS:
@@ -155,12 +155,12 @@ def test_blocks_join(monkeypatch, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "d"), [(300, 13), (128, 16), (0, 7)])
-def test_the_operators_that_pack_on_a_gpu_give_the_same_bits(dtype, n, d):
+def test_gpu_operators_make_the_same_bits(dtype, n, d):
     x = hard(n, d, dtype)
     same(_bits_on_gpu(torch.from_numpy(x)), theirs.quantize_embeddings(x, "ubinary"))
 
 
-def test_the_result_is_not_the_input(real):
+def test_result_is_not_the_input(real):
     x = real[:3].numpy().copy()
     gpuzip.quantize_embeddings(x, "float32")[:] = 0
     assert x.any()
@@ -169,7 +169,7 @@ def test_the_result_is_not_the_input(real):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_same_bytes_on_a_gpu(precision, dtype):
+def test_makes_the_same_bytes_on_a_gpu(precision, dtype):
     x = hard(1000, 77, dtype)
     ours = gpuzip.quantize_embeddings(torch.from_numpy(x).cuda(), precision)
     assert ours.is_cuda
@@ -177,7 +177,7 @@ def test_the_same_bytes_on_a_gpu(precision, dtype):
 
 
 @pytest.mark.parametrize("precision", SCALAR)
-def test_few_rows_are_warned_of_once(real, ranges, precision):
+def test_warns_once_about_few_rows(real, ranges, precision):
     with pytest.warns(UserWarning, match=f"ranges for {precision} are taken of 99 embeddings") as caught:
         gpuzip.quantize_embeddings(real[:99], precision)
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -193,7 +193,7 @@ def refused(match: str, *arguments: Any, error: type[Exception] = GpuzipError, *
         gpuzip.quantize_embeddings(*arguments, **named)
 
 
-def test_what_cannot_be_quantized_is_refused(real):
+def test_refuses_invalid_input(real):
     x = real[:200]
     refused(r"precision must be one of float32, int8.*; got 'int4'", x, "int4")
     for single in (x[0], x[:1], [x[0]], [x[:1]], x[0].numpy()):
@@ -209,7 +209,7 @@ def test_what_cannot_be_quantized_is_refused(real):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_nan_is_refused(precision, kind):
+def test_refuses_nan(precision, kind):
     x = hard(200, 13, kind)
     x[7, 3] = np.nan
     refused("row 7 of embeddings holds NaN. Drop such rows", x, precision)
@@ -220,7 +220,7 @@ def test_nan_is_refused(precision, kind):
         refused("row 199 of calibration_embeddings holds NaN", x[:5], precision, None, calibration)
 
 
-def test_ranges_that_do_not_fit_are_refused(real, ranges):
+def test_refuses_invalid_ranges(real, ranges):
     x = real[:200]
     for wrong in (ranges[:1], ranges[0], ranges.T, ranges[:, :5], np.zeros((2, 1), np.float32)):
         refused(r"ranges must have shape \(2, 384\).*; got \(.*\)", x, "int8", wrong)
@@ -242,7 +242,7 @@ def test_ranges_that_do_not_fit_are_refused(real, ranges):
 
 @pytest.mark.parametrize("precision", SCALAR + BITS)
 @pytest.mark.parametrize("d", [384, 77])
-def test_there_and_back(real, precision, d):
+def test_round_trip_keeps_the_bytes(real, precision, d):
     x = real[:500, :d]
     given = torch.stack([x.amin(0), x.amax(0)])
     array = theirs.quantize_embeddings(x, precision)
@@ -257,7 +257,7 @@ def test_there_and_back(real, precision, d):
 
 
 @pytest.mark.parametrize("precision", SCALAR)
-def test_numbers_of_steps_are_decoded_to_their_middle(real, precision):
+def test_decodes_a_code_to_the_middle_of_its_step(real, precision):
     x = real[:500].double()
     x[:, 3], x[:, 4] = 0.75, 1 + torch.arange(500) / 500 * 2e-6  # constant, and of the fewest float32 values
     given = torch.stack([x.amin(0), x.amax(0)]).float()
@@ -267,7 +267,7 @@ def test_numbers_of_steps_are_decoded_to_their_middle(real, precision):
     assert bool((codes.decode()[:, 3] == 0.75).all())
 
 
-def test_our_own_codecs_give_their_arrays(real, ranges):
+def test_own_codecs_make_the_same_arrays(real, ranges):
     fitted = gpuzip.ScalarQuantizer(range=(ranges[0], ranges[1]), steps=255).fit(real)
     signed = gpuzip.ScalarQuantizer(range=(ranges[0], ranges[1]), steps=255, signed=True).fit(real)
     bits = gpuzip.BinaryQuantizer().fit(real)
@@ -280,7 +280,7 @@ def test_our_own_codecs_give_their_arrays(real, ranges):
         same(gpuzip.to_sentence_transformers(bits.encode(real), precision), want)
 
 
-def test_the_precision_is_seen_where_one_fits(real, ranges):
+def test_infers_the_precision_if_only_one_fits(real, ranges):
     def codec(*arguments: Any) -> type:
         return type(gpuzip.from_sentence_transformers(*arguments).codec)
 
@@ -314,12 +314,12 @@ CANNOT_BE_READ: list[tuple[str, tuple[Any, ...]]] = [
 @pytest.mark.parametrize(
     ("match", "arguments"), CANNOT_BE_READ, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_arrays_that_cannot_be_read_are_refused(match, arguments):
+def test_refuses_ambiguous_or_invalid_arrays(match, arguments):
     with pytest.raises(GpuzipError, match=match):
         gpuzip.from_sentence_transformers(*arguments)
 
 
-def test_codes_that_hold_no_such_numbers_are_refused(real):
+def test_refuses_codes_of_another_kind(real):
     codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:5])
     with pytest.raises(
         GpuzipError, match=r"ScalarQuantizer\(bits=4.* hold no int8. ScalarQuantizer\(bits=8\)"

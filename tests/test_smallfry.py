@@ -1,4 +1,4 @@
-"""smallfry's functions, and its files as it wrote them: bit strings, most significant bit first."""
+"""smallfry's functions and file formats: bit strings, most significant bit first."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ WORDS = [f"w{i}é" for i in range(V)]
 
 
 def bit_file(path: Path, codes: np.ndarray, bits: int) -> None:
-    """Codes one after the other as text of 0s and 1s, filled up to a byte at the end."""
+    """Write codes one after the other as 0s and 1s, padded to a byte at the end."""
     text = "".join(format(code, f"0{bits}b") for code in codes.reshape(-1).tolist())
     text += "0" * (-len(text) % 8)
     path.write_bytes(bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8)))
@@ -36,7 +36,7 @@ def write_folder(
     dim: int = DIM,
     pickled: bool = False,
 ) -> np.ndarray:
-    """A folder of version 0; the rows it stands for, (V, dim)."""
+    """Write a folder of version 0. Return the rows that it stands for, (V, dim)."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     codebooks, rows = [], []
@@ -76,7 +76,7 @@ def write_words(folder: Path, words: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _levels_in_no_time(monkeypatch: pytest.MonkeyPatch):
-    """Quantiles in the place of the best levels, which have tests of their own."""
+    """Replace the search for the best levels, which has its own tests, by quantiles."""
 
     def quantiles(values: Tensor, K: int) -> Tensor:
         return values.float().quantile((torch.arange(K) + 0.5) / K, dim=1).T.contiguous()
@@ -93,7 +93,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("block", [1, 1 << 20])
 @pytest.mark.parametrize("words", ["list", "trie"])
 @pytest.mark.parametrize("bits", range(9))
-def test_a_folder_of_one_part(path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, words: str, block: int):
+def test_reads_a_folder_of_one_part(
+    path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, words: str, block: int
+):
     monkeypatch.setattr(legacy, "BLOCK_BYTES", block)
     rows = write_folder(path, [bits], [0], words)
     wv = smallfry.load(path)
@@ -102,7 +104,7 @@ def test_a_folder_of_one_part(path: Path, monkeypatch: pytest.MonkeyPatch, bits:
 
 
 @pytest.mark.parametrize("words", ["list", "trie"])
-def test_a_folder_of_parts_of_different_bits(path: Path, words: str, tmp_path: Path):
+def test_reads_a_folder_whose_parts_differ_in_bits(path: Path, words: str, tmp_path: Path):
     pytest.importorskip("pyarrow")
     rows = write_folder(path, [8, 5, 3, 3, 1, 0], [0, 3, 10, 21, 30, 44], words)
     wv = smallfry.load(path)
@@ -115,7 +117,7 @@ def test_a_folder_of_parts_of_different_bits(path: Path, words: str, tmp_path: P
     assert list(again) == WORDS and torch.equal(again.query(WORDS), wv.query(WORDS))
 
 
-def test_codebooks_in_other_forms_of_plain_arrays(path: Path):
+def test_reads_every_plain_array_as_codebooks(path: Path):
     rows = write_folder(path, [2, 2], [0, 20])
     codebooks = np.load(path / "codebks.npy", allow_pickle=False)
     for form in (np.asfortranarray(codebooks), codebooks.astype(">f8"), codebooks.astype(np.float32)):
@@ -123,7 +125,7 @@ def test_codebooks_in_other_forms_of_plain_arrays(path: Path):
         assert np.allclose(smallfry.load(path).query(WORDS).numpy(), rows)
 
 
-def test_pickles_are_refused_with_a_way_out(path: Path, tmp_path: Path):
+def test_refuses_pickles_and_says_how_to_convert_them(path: Path, tmp_path: Path):
     rows = write_folder(path, [4, 1], [0, 20], "dict", pickled=True)
     with pytest.raises(FormatError, match=r"words\.dict\.npy: is a pickle.*words\.list\.txt"):
         smallfry.load(path)
@@ -137,12 +139,12 @@ def test_pickles_are_refused_with_a_way_out(path: Path, tmp_path: Path):
 
 
 def advised(advice: str, folder: Path) -> None:
-    """Do what a message says, in a shell."""
+    """Run the command that a message advises in a shell."""
     command = advice[advice.index("python -c") :].replace("python", sys.executable, 1)
     subprocess.run(command, shell=True, cwd=folder, check=True)
 
 
-def test_words_of_the_callers(path: Path):
+def test_load_takes_words_from_the_caller(path: Path):
     rows = write_folder(path, [3], [0], words="none")
     with pytest.raises(FormatError, match=r"has no words\. Pass word2idx"):
         smallfry.load(path)
@@ -171,37 +173,43 @@ def file(name: str, data: bytes | None) -> Any:
 
 LIES = {
     "no metadata": (file("metadata", None), "metadata: is missing"),
-    "metadata in no JSON": (file("metadata", b"{"), "metadata: is not JSON"),
+    "metadata in no JSON": (file("metadata", b"{"), "metadata: must be JSON"),
     "metadata of others": (file("metadata", b"[]"), "metadata: must hold allots, allot_indices, dim"),
     "more dimensions": (metadata(dim=8), r"submat0: must have 30 bytes for its rows; it has 27"),
-    "the sea": (metadata(dim=1 << 60), "metadata: does not divide 50 words"),
-    "no dimensions": (metadata(dim=0), "metadata: does not divide"),
+    "a huge size": (metadata(dim=1 << 60), "metadata: must divide the 50 words"),
+    "no dimensions": (metadata(dim=0), "metadata: must divide"),
     "other bits": (metadata(allots=[3, 3]), "submat1: must have 105 bytes"),
-    "nine bits": (metadata(allots=[9, 2]), "metadata: does not divide"),
-    "a part more": (metadata(allots=[3, 2, 1], allot_indices=[0, 10, 20]), "has 2 codebooks for 3 parts"),
-    "parts out of order": (metadata(allot_indices=[10, 0]), "metadata: does not divide"),
-    "parts beyond the words": (metadata(allot_indices=[0, 50]), "metadata: does not divide"),
+    "nine bits": (metadata(allots=[9, 2]), "metadata: must divide"),
+    "a part more": (
+        metadata(allots=[3, 2, 1], allot_indices=[0, 10, 20]),
+        "must have one codebook per part; it has 2 for 3 parts",
+    ),
+    "parts out of order": (metadata(allot_indices=[10, 0]), "metadata: must divide"),
+    "parts beyond the words": (metadata(allot_indices=[0, 50]), "metadata: must divide"),
     "a part cut off": (file("submat1", b"\0"), "submat1: must have 70 bytes for its rows; it has 1"),
     "a part missing": (file("submat1", None), "submat1: is missing"),
     "no codebooks": (file("codebks.json", None), r"codebks\.npy: is missing"),
     "codebooks of few levels": (
         file("codebks.json", b"[[1,2],[1,2]]"),
-        r"levels of shape \(2, 1\) for codes of 3",
+        r"must have 8 levels; it has shape \(2, 1\)",
     ),
-    "codebooks of NaN": (file("codebks.json", b"[[1,NaN],[1,2]]"), r"codebks\.json: its codebook"),
+    "codebooks of NaN": (
+        file("codebks.json", b"[[1,NaN],[1,2]]"),
+        r"codebks\.json: a codebook must be 2-D and finite",
+    ),
     "codebooks of text": (
         file("codebks.json", b'[["a"],[1]]'),
-        r"codebks\.json: a codebook is not of numbers",
+        r"codebks\.json: a codebook must hold numbers",
     ),
     "codebooks of nothing": (file("codebks.json", b"{}"), r"codebks\.json: must hold a list"),
-    "fewer words": (file("words.list.txt", b"a\nb"), "metadata: does not divide 2 words"),
-    "words twice": (file("words.list.txt", b"\n".join([b"a"] * V)), "'a' is the word of rows 0 and 1"),
+    "fewer words": (file("words.list.txt", b"a\nb"), "metadata: must divide the 2 words"),
+    "words twice": (file("words.list.txt", b"\n".join([b"a"] * V)), "'a' is in rows 0 and 1"),
     "words in no UTF-8": (file("words.list.txt", b"\xff"), r"words\.list\.txt: is not UTF-8"),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_folder_that_lies_is_refused(path: Path, lie: str):
+def test_refuses_a_false_folder(path: Path, lie: str):
     write_folder(path, [3, 2], [0, 10])
     change, message = LIES[lie]
     change(path)
@@ -209,7 +217,7 @@ def test_a_folder_that_lies_is_refused(path: Path, lie: str):
         smallfry.load(path)
 
 
-def test_a_numpy_file_that_lies_is_refused(path: Path):
+def test_refuses_a_false_numpy_file(path: Path):
     write_folder(path, [2], [0])
     data = (path / "codebks.npy").read_bytes()
     for wrong in (data[:-1], data[:20], b"", data.replace(b"(1, 4, 1)", b"(9, 4, 1)"), data + b"\0"):
@@ -218,20 +226,20 @@ def test_a_numpy_file_that_lies_is_refused(path: Path):
             smallfry.load(path)
     with open(path / "codebks.npy", "wb") as sparse:
         sparse.truncate(legacy.SMALL_FILE + 1)
-    with pytest.raises(FormatError, match="more than such a file"):
+    with pytest.raises(FormatError, match="must have at most"):
         smallfry.load(path)
 
 
-def test_a_trie_that_is_none_is_refused(path: Path):
+def test_refuses_an_invalid_trie(path: Path):
     pytest.importorskip("marisa_trie")
     write_folder(path, [2], [0], words="none")
     (path / "words.trie.marisa").write_bytes(b"no trie")
-    with pytest.raises(FormatError, match=r"words\.trie\.marisa: not a readable trie"):
+    with pytest.raises(FormatError, match=r"words\.trie\.marisa: cannot be read as a trie"):
         smallfry.load(path)
 
 
 def write_pair(path: Path, bits: int, block_len: int, dim: int, n: int = 33) -> np.ndarray:
-    """Both files of version 1; the rows they stand for."""
+    """Write both files of version 1. Return the rows that they stand for."""
     draw = np.random.default_rng(1)
     codebook = draw.standard_normal((1 << bits, block_len))
     codes = draw.integers(0, 1 << bits, (n, dim // block_len))
@@ -244,7 +252,7 @@ def write_pair(path: Path, bits: int, block_len: int, dim: int, n: int = 33) -> 
 @pytest.mark.parametrize(
     ("bits", "block_len", "dim"), [(1, 1, 9), (3, 1, 7), (4, 2, 10), (5, 3, 9), (8, 1, 5)]
 )
-def test_a_pair_of_files(
+def test_reads_a_pair_of_files(
     path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, block_len: int, dim: int, block: int
 ):
     monkeypatch.setattr(legacy, "BLOCK_BYTES", block)
@@ -257,11 +265,11 @@ def test_a_pair_of_files(
     assert np.array_equal(named.query(WORDS[:33]).numpy(), rows)
 
 
-def test_rows_of_a_few_bits_need_words(path: Path):
+def test_needs_words_if_rows_are_shorter_than_a_byte(path: Path):
     write_pair(path, 1, 1, 7, n=1)
     assert len(smallfry.load(path)) == 1
     rows = write_pair(path, 1, 1, 2, n=3)  # 6 bits of 8, and room for a fourth
-    with pytest.raises(FormatError, match=r"may hold 4 rows or less, of 2 bits\. Give its words"):
+    with pytest.raises(FormatError, match=r"may hold 4 rows of 2 bits or fewer.*Pass word2idx"):
         smallfry.load(path)
     assert np.array_equal(smallfry.load(path, "abc").query(list("abc")).numpy(), rows)
 
@@ -272,22 +280,22 @@ def test_rows_of_a_few_bits_need_words(path: Path):
         (b"[[[1],[2],[3]], 4]", "3 points of 1 dimensions"),
         (b"[[[1]], 4]", "1 points"),
         (b"[[[1,2],[2,3]], 3]", "2 points of 2 dimensions for rows of 3"),
-        (b"[[[1],[2,3]], 3]", "not of numbers"),
+        (b"[[[1],[2,3]], 3]", "must hold numbers"),
         (b"[[[1],[Infinity]], 3]", "must be 2-D and finite"),
         (b"[[[1],[2]], -3]", "a codebook and a number of dimensions"),
         (b"[[[1],[2]], 1e3]", "a codebook and a number of dimensions"),
         (b"{}", "a codebook and a number of dimensions"),
-        (b"nonsense", "not JSON"),
+        (b"nonsense", "must be JSON"),
     ],
 )
-def test_a_pair_that_lies_is_refused(path: Path, meta: bytes, message: str):
+def test_refuses_a_false_pair_of_files(path: Path, meta: bytes, message: str):
     write_pair(path, 1, 1, 8)
     path.with_name(path.name + ".meta").write_bytes(meta)
     with pytest.raises(FormatError, match=message):
         smallfry.load(path)
 
 
-def test_a_pair_of_another_size_is_refused(path: Path):
+def test_refuses_a_pair_of_the_wrong_size(path: Path):
     write_pair(path, 1, 1, 30)
     for n in (32, 34):
         with pytest.raises(FormatError, match=r"old\.sfry: must have 1.. bytes for its rows; it has 124"):
@@ -319,7 +327,7 @@ def prior(path: Path, form: str) -> Path:
 
 @pytest.mark.parametrize(("word_rep", "kind"), [("trie", "trie"), ("dict", "arrow"), ("list", "arrow")])
 @pytest.mark.parametrize("R", [1, 2, 8])
-def test_compress_gives_every_value_R_bits(source: Path, path: Path, word_rep: str, kind: str, R: int):
+def test_compress_uses_R_bits_per_value(source: Path, path: Path, word_rep: str, kind: str, R: int):
     pytest.importorskip("marisa_trie" if kind == "trie" else "pyarrow")
     wv = smallfry.compress(source, path, R=R, word_rep=word_rep)
     assert wv.words.kind == kind and list(wv) == WORDS and bits(wv) == [R]
@@ -327,13 +335,13 @@ def test_compress_gives_every_value_R_bits(source: Path, path: Path, word_rep: s
 
 
 @pytest.mark.parametrize("form", ["json", "lines", "tabs"])
-def test_frequent_words_have_more_bits(source: Path, path: Path, tmp_path: Path, form: str):
+def test_compress_gives_frequent_words_more_bits(source: Path, path: Path, tmp_path: Path, form: str):
     wv = smallfry.compress(source, path, prior(tmp_path / "p", form), R=2)
     assert isinstance(wv.codes, MixedCodes) and len(wv.codes.parts) > 1
     assert set(list(wv)[: len(wv.codes.parts[0])]) < set(WORDS[:10]) and set(wv) == set(WORDS)
 
 
-def test_no_value_has_more_bits_than_max_bitrate(source: Path, path: Path, tmp_path: Path):
+def test_compress_keeps_max_bitrate(source: Path, path: Path, tmp_path: Path):
     frequencies = prior(tmp_path / "p", "json")
     free = smallfry.compress(source, path, frequencies, R=2)
     bound = smallfry.compress(source, tmp_path / "b", frequencies, R=2, max_bitrate=3)
@@ -346,13 +354,13 @@ def bits(wv: WordVectors) -> list[int]:
     return [part.codec.config()["bits"] for part in parts]
 
 
-def test_a_budget_of_bytes_is_kept(source: Path, path: Path, tmp_path: Path):
+def test_compress_keeps_mem_budget(source: Path, path: Path, tmp_path: Path):
     assert smallfry.compress(source, path, mem_budget=2800).codes.nbytes <= 1300
     smallfry.compress(source, tmp_path / "w", prior(tmp_path / "p", "json"), mem_budget=30_000)
     assert sum(file.stat().st_size for file in (tmp_path / "w").glob("part-*")) <= 30_000
 
 
-def test_arguments_that_are_wrong(source: Path, path: Path, tmp_path: Path):
+def test_refuses_invalid_arguments(source: Path, path: Path, tmp_path: Path):
     with pytest.raises(GpuzipError, match=r"word_rep must be .*; got 'pickle'"):
         smallfry.compress(source, path, word_rep="pickle")
     path.mkdir()

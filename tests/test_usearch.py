@@ -28,7 +28,7 @@ def vectors(index):
     return np.vstack(index.get(np.arange(len(index))))
 
 
-def test_an_index_of_int8_becomes_codes_with_its_bytes(real, theirs):
+def test_from_usearch_keeps_the_bytes_of_int8(real, theirs):
     codes = gpuzip.from_usearch(theirs)
     assert isinstance(codes.codec, gpuzip.ScalarQuantizer)
     np.testing.assert_array_equal(codes.data.numpy().view(np.int8), vectors(theirs))
@@ -37,7 +37,7 @@ def test_an_index_of_int8_becomes_codes_with_its_bytes(real, theirs):
     assert np.mean(cut == vectors(theirs)) > 0.9999
 
 
-def test_codes_become_an_index_with_their_bytes(real, ours):
+def test_to_usearch_keeps_the_bytes(real, ours):
     index = gpuzip.to_usearch(ours)
     np.testing.assert_array_equal(vectors(index), ours.data.numpy().view(np.int8))
     np.testing.assert_array_equal(vectors(index), np.floor(real[:2000].numpy() * 127 + 0.5))
@@ -47,7 +47,7 @@ def test_codes_become_an_index_with_their_bytes(real, ours):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_an_exact_search_of_int8_is_ours(real_queries, ours, metric):
+def test_int8_index_finds_the_same_neighbours(real_queries, ours, metric):
     index, asked = gpuzip.to_usearch(ours, metric), INT8.fit(real_queries).encode(real_queries[:50])
     found = index.search(asked.data.numpy().view(np.int8), 10, exact=True)
     values, ids = ours.search(asked.decode(), 10, metric)
@@ -59,7 +59,7 @@ def test_an_exact_search_of_int8_is_ours(real_queries, ours, metric):
     assert differ.mean() < 0.02  # rows as near, in another order
 
 
-def test_bits_both_ways(real, real_queries):
+def test_converts_bits_both_ways(real, real_queries):
     for d in (384, 77):
         codec = gpuzip.BinaryQuantizer("median").fit(real[:, :d])
         codes, asked = codec.encode(real[:, :d]), codec.encode(real_queries[:50, :d])
@@ -81,7 +81,7 @@ def test_bits_both_ways(real, real_queries):
         assert torch.equal(back.decode(), levels)
 
 
-def test_rows_come_in_the_order_of_keys(real):
+def test_from_usearch_orders_rows_by_key(real):
     index = usearch.Index(ndim=384, metric="cos", dtype="i8")
     keys = np.random.default_rng(0).permutation(1000)[:500] * 7
     index.add(keys, real[:500].numpy())
@@ -91,7 +91,7 @@ def test_rows_come_in_the_order_of_keys(real):
     assert float(torch.cosine_similarity(codes.decode(), real[torch.from_numpy(order)]).min()) > 0.99
 
 
-def test_an_index_survives_its_own_file_and_removal(ours, tmp_path):
+def test_converts_an_index_that_was_saved_or_had_rows_removed(ours, tmp_path):
     index = gpuzip.to_usearch(ours)
     index.save(str(tmp_path / "x.usearch"))
     back = gpuzip.from_usearch(usearch.Index.restore(str(tmp_path / "x.usearch")))
@@ -101,7 +101,7 @@ def test_an_index_survives_its_own_file_and_removal(ours, tmp_path):
     assert torch.equal(left.data, torch.cat([ours.data[:3], ours.data[4:]]))
 
 
-def test_symmetric_signed_codes_of_one_range_are_int8_numbers(real):
+def test_converts_symmetric_signed_codes_of_one_range(real):
     codes = gpuzip.ScalarQuantizer(symmetric=True, signed=True, per="tensor").fit(real).encode(real[:200])
     index = gpuzip.to_usearch(codes)
     assert np.array_equal(vectors(index), codes.data.numpy().view(np.int8))
@@ -109,13 +109,13 @@ def test_symmetric_signed_codes_of_one_range_are_int8_numbers(real):
     torch.testing.assert_close(codes.decode(), torch.from_numpy(vectors(index)).float() * unit)
 
 
-def test_no_rows(ours):
+def test_converts_codes_without_rows(ours):
     index = gpuzip.to_usearch(ours[[]])
     assert len(index) == 0
     assert gpuzip.from_usearch(index).shape == (0, 384)
 
 
-def test_what_has_no_twin_is_refused(real, ours):
+def test_refuses_what_usearch_cannot_hold(real, ours):
     x = real[:300]
     for codec in (gpuzip.ScalarQuantizer(), gpuzip.ScalarQuantizer(signed=True), gpuzip.ScalarQuantizer(4)):
         with pytest.raises(

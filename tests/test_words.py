@@ -1,4 +1,4 @@
-"""Word vectors: queries by word and by row, unknown words, analogies, and what they are compressed with."""
+"""Word vectors: queries by word and by row, unknown words, analogies and compression options."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ def x() -> Tensor:
 
 @pytest.fixture(autouse=True)
 def _levels_in_no_time(monkeypatch: pytest.MonkeyPatch):
-    """Quantiles in the place of the best levels, which have tests of their own."""
+    """Replace the search for the best levels, which has its own tests, by quantiles."""
 
     def quantiles(values: Tensor, K: int) -> Tensor:
         return values.float().quantile((torch.arange(K) + 0.5) / K, dim=1).T.contiguous()
@@ -61,25 +61,25 @@ def wv(request: pytest.FixtureRequest, x: Tensor, tmp_path_factory: pytest.TempP
     return in_form(made(x, codec=HalfQuantizer()), request.param, tmp_path_factory.mktemp("words"))
 
 
-def test_words_and_rows(wv: WordVectors, x: Tensor):
+def test_lists_words_in_the_order_of_rows(wv: WordVectors, x: Tensor):
     assert len(wv) == N and list(wv) == list(wv.words) == WORDS
     assert wv.words[3] == wv.words[3 - N] == WORDS[3] and len(wv.words) == N
     assert [wv.index_of(word) for word in WORDS] == list(range(N))
     assert WORDS[7] in wv and "nowhere" not in wv and 7 not in wv and None not in wv
-    with pytest.raises(IndexError, match="row 200 of 200"):
+    with pytest.raises(IndexError, match="row must be below 200; got 200"):
         wv.words[N]
     with pytest.raises(TypeError, match="a whole number"):
         wv.words["a"]  # type: ignore[index]
 
 
-def test_a_query_gives_the_row_of_a_word(wv: WordVectors, x: Tensor):
+def test_query_decodes_the_rows_of_words(wv: WordVectors, x: Tensor):
     assert torch.equal(wv.query(WORDS[5]), x[5]) and torch.equal(wv[WORDS[5]], x[5])
     assert torch.equal(wv.query([WORDS[9], WORDS[0], WORDS[9]]), x[[9, 0, 9]])
     assert torch.equal(wv[WORDS], x)
     assert wv.query([]).shape == (0, D)
 
 
-def test_a_query_by_row(wv: WordVectors, x: Tensor):
+def test_query_idx_decodes_rows_by_number(wv: WordVectors, x: Tensor):
     assert torch.equal(wv.query_idx(5), x[5]) and torch.equal(wv.query_idx(-1), x[-1])
     assert torch.equal(wv.query_idx(np.int64(5)), x[5])
     for ids in ([3, 1], np.array([3, 1]), torch.tensor([3, 1])):
@@ -90,7 +90,7 @@ def test_a_query_by_row(wv: WordVectors, x: Tensor):
 
 
 @pytest.mark.parametrize("word", ["nowhere", "", "\0", "\ud800", "w1", "w1éé", "W1é", "w1é\0"])
-def test_a_word_that_is_not_there(wv: WordVectors, x: Tensor, word: str):
+def test_unknown_words_follow_the_policy(wv: WordVectors, x: Tensor, word: str):
     zero = torch.zeros(D)
     for ask in (wv.query, wv.index_of, wv.__getitem__):
         with pytest.raises(KeyError) as caught:
@@ -105,13 +105,13 @@ def test_a_word_that_is_not_there(wv: WordVectors, x: Tensor, word: str):
     assert torch.equal(wv.query([word, WORDS[1]], unknown=[2.0] * D), torch.stack([zero + 2, x[1]]))
 
 
-def test_none_gives_a_list_for_a_list_also_where_all_are_there(wv: WordVectors, x: Tensor):
+def test_query_with_none_returns_a_list_even_if_all_words_are_known(wv: WordVectors, x: Tensor):
     found = wv.query(WORDS[:2], unknown="none")
     assert isinstance(found, list) and torch.equal(torch.stack(found), x[:2])
     assert wv.query(["a", "b"], unknown="none") == [None, None]
 
 
-def test_the_policy_of_a_whole_set(x: Tensor, tmp_path: Path):
+def test_constructor_and_load_set_the_policy_for_unknown_words(x: Tensor, tmp_path: Path):
     wv = made(x, unknown="none")
     assert wv["nowhere"] is None
     with pytest.raises(KeyError):
@@ -125,10 +125,10 @@ def test_the_policy_of_a_whole_set(x: Tensor, tmp_path: Path):
 
 
 @pytest.mark.parametrize("unknown", ["maybe", [1.0, 2.0], "", ["x"] * D, torch.zeros(1, D)])
-def test_a_policy_that_is_none_is_refused(wv: WordVectors, x: Tensor, unknown: Any):
-    with pytest.raises(gpuzip.GpuzipError, match="unknown must be"):
+def test_refuses_an_invalid_policy_for_unknown_words(wv: WordVectors, x: Tensor, unknown: Any):
+    with pytest.raises(gpuzip.GpuzipError, match="unknown must"):
         wv.query(WORDS[0], unknown=unknown)
-    with pytest.raises(gpuzip.GpuzipError, match="unknown must be"):
+    with pytest.raises(gpuzip.GpuzipError, match="unknown must"):
         made(x, unknown=unknown)
 
 
@@ -152,14 +152,14 @@ def peer(x: Tensor) -> Any:
         ([np.linspace(-1, 1, D, dtype=np.float32), WORDS[8]], [np.ones(D, np.float32)]),
     ],
 )
-def test_analogies_are_those_of_gensim(wv: WordVectors, peer: Any, positive: Any, negative: Any):
+def test_most_similar_matches_gensim(wv: WordVectors, peer: Any, positive: Any, negative: Any):
     expected = peer.most_similar(positive, negative, topn=8)
     found = wv.most_similar(positive, negative, topn=8)
     assert [word for word, _ in found] == [word for word, _ in expected]
     assert np.allclose([s for _, s in found], [s for _, s in expected], atol=1e-5)
 
 
-def test_analogies_take_tensors_and_leave_query_words_out(wv: WordVectors, x: Tensor):
+def test_most_similar_takes_tensors_and_omits_the_given_words(wv: WordVectors, x: Tensor):
     assert wv.most_similar(x[5], topn=1)[0][0] == WORDS[5]
     assert WORDS[5] not in dict(wv.most_similar(WORDS[5], topn=N))
     assert len(wv.most_similar(WORDS[5], topn=10 * N)) == N - 1
@@ -179,18 +179,18 @@ def test_analogies_take_tensors_and_leave_query_words_out(wv: WordVectors, x: Te
         ([1.0] * D, gpuzip.GpuzipError, "items must be words, or tensors.*; got float"),
     ],
 )
-def test_an_analogy_that_is_none(wv: WordVectors, positive: Any, error: type, message: str):
+def test_most_similar_refuses_invalid_items(wv: WordVectors, positive: Any, error: type, message: str):
     with pytest.raises(error, match=message):
         wv.most_similar(positive)
 
 
-def test_topn_must_be_a_whole_number(wv: WordVectors):
+def test_most_similar_refuses_a_negative_topn(wv: WordVectors):
     with pytest.raises(gpuzip.GpuzipError, match=r"topn must be .*; got -1"):
         wv.most_similar(WORDS[0], topn=-1)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_devices(x: Tensor, tmp_path: Path, device: str):
+def test_to_and_load_move_the_codes_to_a_device(x: Tensor, tmp_path: Path, device: str):
     pytest.importorskip("pyarrow")
     made(x).save(tmp_path / "v")
     opened = load(tmp_path / "v", device)
@@ -199,7 +199,7 @@ def test_devices(x: Tensor, tmp_path: Path, device: str):
     assert opened.query([WORDS[0], "nowhere"], unknown=torch.zeros(D)).device.type == device
 
 
-def test_one_bit_is_the_default_and_other_codecs_are_taken(x: Tensor):
+def test_uses_one_bit_by_default_and_accepts_other_codecs(x: Tensor):
     assert codec(made(x)).same_as(LloydMaxQuantizer(1).fit(x))
     assert codec(made(x, bits=3)).bits == 3
     fitted = ProductQuantizer(m=3, nbits=4).fit(x, min_points_per_centroid=1)
@@ -208,7 +208,7 @@ def test_one_bit_is_the_default_and_other_codecs_are_taken(x: Tensor):
     assert made(x, dtype=torch.bfloat16)[WORDS[0]].dtype == torch.bfloat16
 
 
-def test_a_budget_is_kept(x: Tensor):
+def test_keeps_a_budget(x: Tensor):
     for budget in (3000, "5KB"):
         wv = made(x, max_bytes=budget)
         assert wv.codes.nbytes <= (5000 if isinstance(budget, str) else budget)
@@ -223,7 +223,9 @@ def frequencies() -> dict[str, float]:
 
 @pytest.mark.parametrize("as_dict", [True, False])
 @pytest.mark.parametrize("form", FORMS)
-def test_important_words_have_more_bits_and_come_first(x: Tensor, tmp_path: Path, form: str, as_dict: bool):
+def test_gives_important_words_more_bits_and_the_first_rows(
+    x: Tensor, tmp_path: Path, form: str, as_dict: bool
+):
     counts = frequencies()
     made_of = made(x, importance=counts if as_dict else np.array(list(counts.values())), bits_per_dim=3)
     wv = in_form(made_of, form, tmp_path)
@@ -245,7 +247,7 @@ def test_important_words_have_more_bits_and_come_first(x: Tensor, tmp_path: Path
 @pytest.mark.parametrize("budget", [{"bits_per_dim": 3}, {"max_bytes": 60_000}])
 @pytest.mark.parametrize("weights", ["frequencies", "equal", "none"])
 @pytest.mark.parametrize("max_bits", [1, 4])
-def test_no_row_has_more_than_max_bits(x: Tensor, budget: Any, weights: str, max_bits: int):
+def test_gives_no_row_more_than_max_bits(x: Tensor, budget: Any, weights: str, max_bits: int):
     counts = {"frequencies": frequencies(), "equal": dict.fromkeys(WORDS, 2.0), "none": None}[weights]
     wv = made(x, importance=counts, max_bits=max_bits, **budget)
     parts = wv.codes.parts if isinstance(wv.codes, MixedCodes) else [wv.codes]
@@ -255,7 +257,7 @@ def test_no_row_has_more_than_max_bits(x: Tensor, budget: Any, weights: str, max
         assert found.get(max_bits) == N or "bits" in budget
 
 
-def test_words_without_an_importance_have_the_least(x: Tensor):
+def test_gives_words_without_an_importance_the_least(x: Tensor):
     some = {WORDS[3]: 1e9, WORDS[5]: 1.0}
     assert next(iter(made(x, importance=some, bits_per_dim=2))) == WORDS[3]
 
@@ -263,7 +265,7 @@ def test_words_without_an_importance_have_the_least(x: Tensor):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"importance": {}}, "got an empty one"),
+        ({"importance": {}}, "got an empty dict"),
         ({"importance": [1.0]}, r"shape \(200,\); got \(1,\)"),
         (
             {"importance": [1.0] * (N - 1) + [-1.0]},
@@ -280,24 +282,24 @@ def test_words_without_an_importance_have_the_least(x: Tensor):
         ({"dtype": torch.int8}, r"dtype must be .*; got torch.int8"),
     ],
 )
-def test_options_that_are_wrong(x: Tensor, options: dict, message: str):
+def test_refuses_invalid_options(x: Tensor, options: dict, message: str):
     with pytest.raises(gpuzip.GpuzipError, match=message):
         made(x, **options)
 
 
-def test_an_option_that_is_none_is_a_type_error(x: Tensor):
+def test_refuses_an_unknown_option_with_a_type_error(x: Tensor):
     with pytest.raises(TypeError, match="bitz"):
         made(x, bitz=3)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True])
-def test_a_limit_that_is_none(tmp_path: Path, limit: Any):
+def test_refuses_an_invalid_limit(tmp_path: Path, limit: Any):
     for read in (WordVectors.from_text, WordVectors.from_binary):
         with pytest.raises(gpuzip.GpuzipError, match="limit must be"):
             read(tmp_path / "none", limit=limit)
 
 
-def test_words_and_rows_must_be_as_many(x: Tensor):
+def test_refuses_different_numbers_of_words_and_rows(x: Tensor):
     codes = made(x).codes
     with pytest.raises(gpuzip.GpuzipError, match="got 2 words for 200 rows"):
         WordVectors(["a", "b"], codes)
@@ -305,16 +307,14 @@ def test_words_and_rows_must_be_as_many(x: Tensor):
         WordVectors("ab", codes)
 
 
-def test_bytes_count_the_words_too(wv: WordVectors):
+def test_nbytes_includes_the_words(wv: WordVectors):
     assert wv.nbytes > wv.codes.nbytes + sum(len(word.encode()) for word in WORDS) // 2
     assert str(wv.nbytes) in repr(wv) and "200 words" in repr(wv)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=30), st.text())
-def test_any_words_are_found_in_any_form(
-    tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str
-):
+def test_finds_any_words_in_every_form(tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str):
     listed = sorted(words)
     rows = torch.arange(len(listed) * 2.0).view(-1, 2)
     wv = WordVectors.from_dict(dict(zip(listed, rows, strict=True)), codec=HalfQuantizer())
@@ -324,16 +324,16 @@ def test_any_words_are_found_in_any_form(
         assert (other in opened) == (other in words)
 
 
-def test_a_trie_has_no_zero_characters(tmp_path: Path):
+def test_trie_refuses_zero_characters(tmp_path: Path):
     pytest.importorskip("marisa_trie")
     wv = WordVectors.from_dict({"a\0b": [1.0, 2.0]})
-    with pytest.raises(gpuzip.GpuzipError, match=r'zero character.*words="arrow"'):
+    with pytest.raises(gpuzip.GpuzipError, match=r'a trie cannot store .*words="arrow"'):
         wv.save(tmp_path / "v", words="trie")
     assert list(tmp_path.glob("v/*")) == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 100, 5000])
-def test_a_lookup_finds_every_hash_wherever_it_is(tmp_path: Path, n: int):
+def test_lookup_finds_every_hash(tmp_path: Path, n: int):
     words = [f"{i}" for i in range(n)]
     write_lookup(words, tmp_path / "l")
     lookup = Lookup(tmp_path / "l", n)
@@ -341,7 +341,7 @@ def test_a_lookup_finds_every_hash_wherever_it_is(tmp_path: Path, n: int):
     assert list(lookup.candidates("no")) == []
 
 
-def test_a_lookup_finds_hashes_that_are_not_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_lookup_finds_hashes_that_are_not_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     values = {f"{i}": (i // 3).to_bytes(8, "little") for i in range(900)} | {"z": b"\xff" * 8}
     monkeypatch.setattr("gpuzip.words.lookup._digest", values.__getitem__)
     write_lookup(values, tmp_path / "l")
@@ -350,5 +350,5 @@ def test_a_lookup_finds_hashes_that_are_not_spread(tmp_path: Path, monkeypatch: 
     assert list(lookup.candidates("z")) == [900]
 
 
-def test_the_hash_is_the_same_for_ever():
+def test_hash_of_a_word_never_changes():
     assert word_hash("wörd") == 0xC1F30F6FB676BDE6

@@ -1,4 +1,4 @@
-"""Word vectors in word2vec's binary form, and those of gensim and of dicts."""
+"""Readers of word2vec's binary format, gensim's KeyedVectors and dicts."""
 
 import tracemalloc
 from pathlib import Path
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
     st.integers(1, 200),
     st.sampled_from([b"", b"\n"]),
 )
-def test_any_words_come_back(tmp_path: Path, words: list[str], d: int, block: int, end: bytes):
+def test_reads_any_words(tmp_path: Path, words: list[str], d: int, block: int, end: bytes):
     x = vectors(len(words), d)
     x.view(np.uint8)[0, :4] = [10, 32, 10, 32]  # line ends and spaces among the numbers
     path = tmp_path / "v.bin"
@@ -65,7 +65,7 @@ def test_any_words_come_back(tmp_path: Path, words: list[str], d: int, block: in
     assert found == words and np.array_equal(rows, x)
 
 
-def test_gensim_reads_and_writes_the_same(path: Path):
+def test_reads_and_writes_what_gensim_does(path: Path):
     gensim = pytest.importorskip("gensim.models")
     words, x = [f"w{i}é" for i in range(300)], vectors(300, 9)
     path.write_bytes(body(words, x, b"\n"))
@@ -82,17 +82,20 @@ X = vectors(3, 4)
 GOOD = body(["a", "b", "c"], X)
 NAN = np.where(np.arange(12).reshape(3, 4) == 5, np.nan, X)
 WRONG = {
-    "cut off in a vector": (GOOD[:-4], "its header says 3 rows of 4 numbers, 51 bytes at least; it has"),
-    "cut off after long words": (body(["a" * 60, "b", "c"], X)[:-3], "row 2 is cut off"),
-    "more than it says": (b"2 4" + GOOD[3:], "says 2 rows of 4 numbers, there is more after"),
-    "fewer dimensions": (b"3 3" + GOOD[3:], "not UTF-8|more after|NaN"),
-    "the sea": (b"999999999999 300" + GOOD[3:], "says 999999999999 rows of 300 numbers, 1200999"),
-    "wide rows": (b"1 99999999999999" + GOOD[3:], "says 1 rows of 99999999999999"),
-    "no header": (b"the 0.1 0.2\n", r"begins with b'the 0.1 0.2\\n'.*from_text"),
-    "no dimensions": (b"3 0\n" + b"a b c ", "begins with"),
-    "nothing": (b"", "begins with b''"),
+    "cut off in a vector": (GOOD[:-4], "must have at least 51 bytes for 3 rows of 4 numbers; it has"),
+    "cut off after long words": (body(["a" * 60, "b", "c"], X)[:-3], "row 2 is incomplete"),
+    "more than it says": (b"2 4" + GOOD[3:], "must end after the 2 rows of 4 numbers"),
+    "fewer dimensions": (b"3 3" + GOOD[3:], "not UTF-8|must end after|NaN"),
+    "a huge size": (
+        b"999999999999 300" + GOOD[3:],
+        "must have at least 1200999999998799 bytes for 999999999999 rows of 300",
+    ),
+    "wide rows": (b"1 99999999999999" + GOOD[3:], "for 1 rows of 99999999999999"),
+    "no header": (b"the 0.1 0.2\n", r"must begin with .*; got b'the 0.1 0.2\\n'.*from_text"),
+    "no dimensions": (b"3 0\n" + b"a b c ", "must begin with"),
+    "nothing": (b"", "must begin with .*; got b''"),
     "no rows": (b"0 4\n", "must hold at least one word"),
-    "NaN": (body(["a", "b", "c"], NAN), "row 1: NaN"),
+    "NaN": (body(["a", "b", "c"], NAN), "row 1: numbers must be finite float32"),
     "not UTF-8": (GOOD.replace(b"b ", b"\xff "), r"row 1: the word b'\\xff' is not UTF-8"),
     "a word twice": (body(["a", "b", "a"], X), "row 2: the word 'a' is repeated"),
 }
@@ -100,7 +103,7 @@ WRONG = {
 
 @pytest.mark.parametrize("block", [1, 1 << 20])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, block: int):
+def test_refuses_invalid_files(path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, block: int):
     monkeypatch.setattr(binary, "BLOCK_BYTES", block)
     data, message = WRONG[wrong]
     path.write_bytes(data)
@@ -109,7 +112,7 @@ def test_what_is_wrong_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, w
     assert str(path) in str(caught.value)
 
 
-def test_a_word_without_an_end_is_refused_before_it_is_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_refuses_a_word_without_an_end_before_reading_it_whole(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(binary, "BLOCK_BYTES", 100)
     monkeypatch.setattr(binary, "WORD_LIMIT", 1000)
     path.write_bytes(b"2 4\n" + b"x" * 100_000)
@@ -117,23 +120,23 @@ def test_a_word_without_an_end_is_refused_before_it_is_in_memory(path: Path, mon
         read(path)
 
 
-def test_a_header_that_lies_costs_no_memory(path: Path):
+def test_refuses_a_false_header_without_allocating_memory(path: Path):
     path.write_bytes(b"9999999 1000000\n" + b"x" * 1000)
     tracemalloc.start()
     try:
-        with pytest.raises(GpuzipError, match="says 9999999 rows"):
+        with pytest.raises(GpuzipError, match="for 9999999 rows"):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_limit_leaves_the_rest_unread(path: Path):
+def test_limit_stops_reading(path: Path):
     path.write_bytes(body(["a", "b", "a"], X))
     assert read(path, limit=2)[0] == ["a", "b"]
 
 
-def test_policies(path: Path):
+def test_policies_handle_repeated_and_invalid_words(path: Path):
     path.write_bytes(body(["a", "b", "a"], X))
     words, rows = read(path, Policy(duplicates="last"))
     assert words == ["a", "b"] and np.array_equal(rows, X[[2, 1]])
@@ -141,7 +144,7 @@ def test_policies(path: Path):
     assert read(path, Policy(unicode_errors="replace"))[0] == ["a", "�", "c"]
 
 
-def test_memory_is_bounded_by_blocks(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_memory_does_not_grow_with_the_file(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(binary, "BLOCK_BYTES", 1 << 18)
     path.write_bytes(body([f"w{i}" for i in range(20_000)], vectors(20_000, 300)))
     told: list[tuple[int, int]] = []
@@ -156,7 +159,7 @@ def test_memory_is_bounded_by_blocks(path: Path, monkeypatch: pytest.MonkeyPatch
     assert told[-1] == (path.stat().st_size,) * 2
 
 
-def test_from_binary_and_from_gensim_are_the_same(path: Path):
+def test_from_binary_matches_from_gensim(path: Path):
     words, x = [f"w{i}" for i in range(50)], vectors(50, 6)
     path.write_bytes(body(words, x))
     of_file = WordVectors.from_binary(path, bits=3)
@@ -166,7 +169,7 @@ def test_from_binary_and_from_gensim_are_the_same(path: Path):
     assert isinstance(of_file.codes, Codes) and of_file.codes.codec.config()["bits"] == 3
 
 
-def test_from_gensim_takes_keyed_vectors_alone():
+def test_from_gensim_refuses_other_objects():
     gensim = pytest.importorskip("gensim.models")
     kv = gensim.KeyedVectors(5)
     kv.add_vectors(["a", "b"], vectors(2, 5))
@@ -176,15 +179,15 @@ def test_from_gensim_takes_keyed_vectors_alone():
         WordVectors.from_gensim(SimpleNamespace(wv=kv))
     with pytest.raises(GpuzipError, match=r"got \(2, 5\) for 3 words"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", "b", "c"], vectors=kv.vectors))
-    with pytest.raises(GpuzipError, match="'a' is the word of rows 0 and 1"):
+    with pytest.raises(GpuzipError, match="'a' is in rows 0 and 1"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", "a"], vectors=kv.vectors))
-    with pytest.raises(GpuzipError, match="row 1 has the word 7, a str"):
+    with pytest.raises(GpuzipError, match="words must be str; got 7 for row 1"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=["a", 7], vectors=kv.vectors))
     with pytest.raises(GpuzipError, match="must hold at least one word"):
         WordVectors.from_gensim(SimpleNamespace(index_to_key=[], vectors=np.empty((0, 5), np.float32)))
 
 
-def test_from_dict():
+def test_from_dict_takes_lists_arrays_and_tensors():
     wv = WordVectors.from_dict(
         {"a": [1, 2], "b": np.array([3.0, 4.0]), "ü": torch.tensor([5.0, 6.0])}, codec=EXACT
     )
@@ -198,18 +201,18 @@ def test_from_dict():
         (
             {"a": [1.0], "b": [1.0, 2.0]},
             GpuzipError,
-            r"'b' must have shape \(1,\) like those before; got \(2,\)",
+            r"'b' must have shape \(1,\) as the others; got \(2,\)",
         ),
         ({"a": []}, GpuzipError, r"'a' must have shape .*; got \(0,\)"),
         ({"a": [[1.0]]}, GpuzipError, "'a' must have shape"),
-        ({"a": ["x"]}, DtypeError, "'a' is not of numbers"),
-        ({"a": [1.0, np.inf]}, GpuzipError, "'a' holds NaN, inf"),
-        ({"a": [1e39]}, GpuzipError, "'a' holds NaN, inf"),
-        ({"\ud800": [1.0, 2.0]}, GpuzipError, "half a character"),
-        ({3: [1.0, 2.0]}, GpuzipError, "every word must be a str; got 3 for row 0"),
+        ({"a": ["x"]}, DtypeError, "'a' must hold numbers"),
+        ({"a": [1.0, np.inf]}, GpuzipError, "'a' must be finite in float32"),
+        ({"a": [1e39]}, GpuzipError, "'a' must be finite in float32"),
+        ({"\ud800": [1.0, 2.0]}, GpuzipError, "holds a lone surrogate"),
+        ({3: [1.0, 2.0]}, GpuzipError, "words must be str; got 3 for row 0"),
         ([("a", [1.0])], DtypeError, "must be a dict of vectors by word; got list"),
     ],
 )
-def test_a_dict_that_is_wrong(vectors: Any, error: type, message: str):
+def test_from_dict_refuses_invalid_vectors(vectors: Any, error: type, message: str):
     with pytest.raises(error, match=message):
         WordVectors.from_dict(vectors)

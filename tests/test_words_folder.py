@@ -1,4 +1,4 @@
-"""Folders of word vectors: replaced whole or not at all, and believed only where they are whole."""
+"""Folders of word vectors: replaced completely or not at all, and refused if incomplete or altered."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def saved(path: Path, form: str) -> Path:
     return path
 
 
-def test_what_is_saved_is_opened(saved: Path, form: str):
+def test_load_opens_what_save_wrote(saved: Path, form: str):
     opened = load(saved, verify=True)
     assert same(opened, vectors(0)) and opened.words.kind == form
     assert [len(part) for part in opened.codes.parts] == [20, 40]  # type: ignore[union-attr]
@@ -69,7 +69,7 @@ def test_what_is_saved_is_opened(saved: Path, form: str):
     assert len(names) == 4 and all(re.search(r"-[0-9a-f]{16}\.", name) for name in names)
 
 
-def test_the_same_vectors_make_the_same_files(saved: Path, tmp_path: Path, form: str):
+def test_same_vectors_make_the_same_files(saved: Path, tmp_path: Path, form: str):
     vectors(0).save(tmp_path / "again", words=form)
     load(saved).save(tmp_path / "third", words=form)
     for other in ("again", "third"):
@@ -77,12 +77,12 @@ def test_the_same_vectors_make_the_same_files(saved: Path, tmp_path: Path, form:
         assert (tmp_path / other / "manifest.json").read_bytes() == (saved / "manifest.json").read_bytes()
 
 
-def test_a_new_state_replaces_the_old_one_also_from_itself(saved: Path):
+def test_save_replaces_a_folder_even_with_vectors_mapped_from_it(saved: Path):
     old = load(saved)
     vectors(1).save(saved, words="arrow")
     assert same(load(saved, verify=True), vectors(1)) and len(os.listdir(saved)) == 5
     if os.name == "posix":
-        assert same(old, vectors(0))  # its files are gone, its maps are not
+        assert same(old, vectors(0))  # its files are removed, but still mapped
         old.save(saved)
         assert same(load(saved, verify=True), vectors(0))
     load(saved).save(saved)
@@ -101,8 +101,8 @@ STEPS = [
 
 
 @pytest.mark.parametrize("at", range(len(STEPS)))
-def test_an_interrupt_in_any_step_leaves_one_state_whole(path: Path, at: int):
-    """Each step is interrupted at its first call, at its second, and so on until there are no more."""
+def test_interrupt_at_any_step_leaves_a_complete_folder(path: Path, at: int):
+    """Interrupt each step at its first call, its second, and so on."""
     vectors(0).save(path)
     stop = KeyboardInterrupt if at % 2 else PermissionError
     where, name = STEPS[at]
@@ -151,7 +151,7 @@ vectors(1).save({path!r})
 
 @pytest.mark.full
 @pytest.mark.parametrize("at", [1, 6])
-def test_a_crash_leaves_the_old_state_and_its_leavings_are_removed_later(path: Path, at: int):
+def test_crash_keeps_the_old_state_and_the_next_save_cleans_up(path: Path, at: int):
     vectors(0).save(path)
     code = CRASH.format(tests=str(Path(__file__).parent), path=str(path), at=at)
     root = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def test_a_crash_leaves_the_old_state_and_its_leavings_are_removed_later(path: P
     assert same(load(path, verify=True), vectors(1)) and len(os.listdir(path)) == 5
 
 
-def test_a_first_writing_that_fails_leaves_nothing_to_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_failed_first_save_leaves_nothing_to_read(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(folder, "_sealed", interrupted(folder._sealed, 1, OSError))
     with pytest.raises(OSError, match="interrupted"):
         vectors(0).save(path)
@@ -175,7 +175,7 @@ def test_a_first_writing_that_fails_leaves_nothing_to_read(path: Path, monkeypat
     assert same(load(path), vectors(0))
 
 
-def test_other_files_are_left_alone(saved: Path, tmp_path: Path):
+def test_keeps_other_files(saved: Path, tmp_path: Path):
     (saved / "notes.txt").write_text("mine")
     vectors(1).save(saved)
     assert (saved / "notes.txt").read_text() == "mine"
@@ -189,7 +189,7 @@ def test_other_files_are_left_alone(saved: Path, tmp_path: Path):
         vectors(1).save(saved / "notes.txt")
 
 
-def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path):
+def test_rereads_a_folder_that_is_replaced_meanwhile(tmp_path: Path):
     def put(text: str) -> None:
         write_folder(tmp_path / "f", "texts", {"n": 1}, {"text.txt": lambda path: path.write_text(text)})
 
@@ -216,7 +216,7 @@ def labels(form: str) -> list[str]:
 
 
 @pytest.mark.parametrize("which", range(4))
-def test_a_member_that_is_missing_cut_or_longer_is_refused(saved: Path, form: str, which: int):
+def test_refuses_a_missing_truncated_or_extended_file(saved: Path, form: str, which: int):
     path = member(saved, labels(form)[which])
     data = path.read_bytes()
     for wrong in (data[:-1], data + b"\0", b""):
@@ -229,7 +229,7 @@ def test_a_member_that_is_missing_cut_or_longer_is_refused(saved: Path, form: st
 
 
 @pytest.mark.parametrize("which", range(4))
-def test_any_altered_byte_is_found_by_verify(saved: Path, form: str, which: int):
+def test_verify_finds_any_altered_byte(saved: Path, form: str, which: int):
     path = member(saved, labels(form)[which])
     data = path.read_bytes()
     for at in range(0, len(data), max(1, len(data) // 40)):
@@ -238,7 +238,7 @@ def test_any_altered_byte_is_found_by_verify(saved: Path, form: str, which: int)
             load(saved, verify=True)
 
 
-def test_a_swapped_part_is_refused_unverified(saved: Path, tmp_path: Path, form: str):
+def test_refuses_a_swapped_file_without_verify(saved: Path, tmp_path: Path, form: str):
     vectors(5).save(tmp_path / "other", words=form)
     for label in labels(form):
         mine, theirs = member(saved, label), member(tmp_path / "other", label)
@@ -253,7 +253,7 @@ def test_a_swapped_part_is_refused_unverified(saved: Path, tmp_path: Path, form:
     assert same(load(saved), vectors(0))
 
 
-def test_parts_of_many_bytes_that_are_swapped_are_refused_by_their_headers(path: Path, tmp_path: Path):
+def test_refuses_large_swapped_parts_by_their_headers(path: Path, tmp_path: Path):
     vectors(0, n=30_000).save(path)
     vectors(1, n=30_000).save(tmp_path / "other")
     mine, theirs = member(path, "part-1.ezip"), member(tmp_path / "other", "part-1.ezip")
@@ -262,7 +262,7 @@ def test_parts_of_many_bytes_that_are_swapped_are_refused_by_their_headers(path:
         load(path)
 
 
-def test_an_altered_trie_is_found_unverified(path: Path):
+def test_finds_an_altered_trie_without_verify(path: Path):
     pytest.importorskip("marisa_trie")
     vectors(0, n=20_000).save(path, words="trie")
     file = member(path, "words.trie")
@@ -274,7 +274,7 @@ def test_an_altered_trie_is_found_unverified(path: Path):
 
 
 def resealed(path: Path, change: Callable[[dict], object]) -> None:
-    """A manifest that was changed on purpose, with a digest that fits."""
+    """Change a manifest and give it a valid digest."""
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
     del manifest["digest"]
@@ -305,20 +305,20 @@ LIES = {
     "another kind": (put("kind", value="numbers"), "must hold 'words'; it holds 'numbers'"),
     "another field": (put("more", value=1), "does not match"),
     "no files": (put("files", value={}), r"names no part-0\.ezip"),
-    "no rows": (put("about", "rows", value=[]), "describes no word vectors"),
-    "many rows": (put("about", "rows", value=[20, 41]), r"holds \(40, 8\) rows and columns.*\(41, 8\)"),
-    "negative rows": (put("about", "rows", value=[20, -41]), "describes no word vectors"),
-    "rows as text": (put("about", "rows", value="20"), "describes no word vectors"),
+    "no rows": (put("about", "rows", value=[]), "must describe word vectors"),
+    "many rows": (put("about", "rows", value=[20, 41]), r"must have shape \(41, 8\), .*; it has \(40, 8\)"),
+    "negative rows": (put("about", "rows", value=[20, -41]), "must describe word vectors"),
+    "rows as text": (put("about", "rows", value="20"), "must describe word vectors"),
     "one part less": (put("about", "rows", value=[20]), "must hold 20 words"),
-    "other dimensions": (put("about", "d", value=9), r"holds \(20, 8\)"),
-    "words in no form": (put("about", "words", value="dict"), "describes no word vectors"),
+    "other dimensions": (put("about", "d", value=9), r"must have shape \(20, 9\)"),
+    "words in no form": (put("about", "words", value="dict"), "must describe word vectors"),
     "words in another form": (put("about", "words", value="trie"), r"names no words\.trie"),
-    "no mixture": (put("about", "mixed", value=False), "describes no word vectors"),
+    "no mixture": (put("about", "mixed", value=False), "must describe word vectors"),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_manifest_that_lies_is_refused(path: Path, lie: str):
+def test_refuses_a_false_manifest(path: Path, lie: str):
     vectors(0).save(path)
     change, message = LIES[lie]
     resealed(path, change)
@@ -326,7 +326,7 @@ def test_a_manifest_that_lies_is_refused(path: Path, lie: str):
         load(path)
 
 
-def test_a_manifest_that_was_altered_is_refused(path: Path):
+def test_refuses_an_altered_manifest(path: Path):
     vectors(0).save(path)
     manifest = path / "manifest.json"
     text = manifest.read_text()
@@ -339,7 +339,7 @@ def test_a_manifest_that_was_altered_is_refused(path: Path):
         load(path)
 
 
-def test_paths_that_are_no_folder(path: Path, tmp_path: Path):
+def test_refuses_paths_that_are_not_folders(path: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         load(path)
     (tmp_path / "file").write_text("x")
@@ -352,9 +352,7 @@ def test_paths_that_are_no_folder(path: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("package", "words"), [("pyarrow", "arrow"), ("marisa_trie", "trie")])
-def test_a_package_that_is_not_there_is_named(
-    path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: str
-):
+def test_names_a_missing_package(path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: str):
     pytest.importorskip(package)
     vectors(0).save(path, words=words)
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""A query of an opened folder reads a few pages of its files. Linux tells which pages are mapped."""
+"""A query of an opened folder reads only a few pages of its files, as Linux reports mapped pages."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/sel
 
 N, D = 300_000, 300
 
-#: That a query touches: of hashes, rows, offsets, text and codes, found or not, and both ends of a file.
+#: Pages that a query touches: hashes, rows, offsets, text and codes, found or not, and both ends of a file.
 PLACES = 20
 
 SCRIPT = """
@@ -52,7 +52,7 @@ print(around, opened, one, mapped(sys.argv[1]), words)
 
 @pytest.mark.full
 @pytest.mark.parametrize("form", ["arrow", "trie"])
-def test_one_query_reads_a_few_pages(tmp_path: Path, form: str):
+def test_query_reads_only_a_few_pages(tmp_path: Path, form: str):
     pytest.importorskip({"arrow": "pyarrow", "trie": "marisa_trie"}[form])
     codec = LloydMaxQuantizer.from_codebook(torch.tensor([[[-1.0], [1.0]]]), D)
     draw = torch.Generator().manual_seed(0)
@@ -65,5 +65,5 @@ def test_one_query_reads_a_few_pages(tmp_path: Path, form: str):
     around, opened, one, all_words, letters = map(int, done.stdout.split())
     assert size > 13 << 20 and around < size // 4
     assert opened <= one < min(PLACES * around, size // 3)
-    if form == "arrow":  # or else the mappings are not those that words are read from
+    if form == "arrow":  # otherwise the words are not read from these mappings
         assert all_words > one + letters // 2

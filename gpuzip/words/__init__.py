@@ -1,4 +1,4 @@
-"""Compressed word vectors: readers of their files, queries by word, and .sfry folders."""
+"""Compressed word vectors: file readers, queries by word, and .sfry folders."""
 
 from gpuzip.words.vectors import WordVectors
 

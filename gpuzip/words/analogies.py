@@ -1,4 +1,4 @@
-"""The words most similar to some words and vectors, as gensim finds them."""
+"""Words most similar to a mean of words and vectors, computed as gensim does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def most_similar(
     topn = whole("most_similar", "topn", topn, 0)
     terms = [(item, 1.0) for item in _listed(positive)] + [(item, -1.0) for item in _listed(negative)]
     if not terms:
-        raise GpuzipError("most_similar: give at least one word in positive or negative.")
+        raise GpuzipError(
+            "WordVectors.most_similar: positive or negative must hold at least one word; got none."
+        )
     rows = [_row(vocabulary, item) if isinstance(item, str) else None for item, _ in terms]
     mean = torch.zeros(codes.shape[1], device=codes.device, dtype=torch.float32)
     for (item, sign), row in zip(terms, rows, strict=True):
@@ -57,7 +59,7 @@ def _vector(item: Any, like: Tensor) -> Tensor:
     if not isinstance(item, Tensor | np.ndarray) or item.shape != like.shape:
         shape = f" of shape {tuple(item.shape)}" if hasattr(item, "shape") else ""
         raise GpuzipError(
-            f"most_similar: items must be words, or tensors or arrays of shape ({len(like)},); "
+            f"WordVectors.most_similar: items must be words, or tensors or arrays of shape ({len(like)},); "
             f"got {type(item).__name__}{shape}."
         )
     return torch.as_tensor(item, dtype=torch.float32, device=like.device)

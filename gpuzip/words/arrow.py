@@ -1,6 +1,6 @@
-"""Words as an Arrow IPC file, mapped: one column, `word`, in the order of rows. Needs pyarrow.
+"""Words in a mapped Arrow IPC file with one column, `word`, in the order of rows. Needs pyarrow.
 
-Offsets are checked before they are followed: pyarrow itself trusts them.
+Offsets are checked before use, because pyarrow trusts them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOCK = 4096  # words
 
 
 def write_arrow(words: Iterable[str], path: Path) -> None:
-    """One record batch of large_string."""
+    """Write the words as one record batch of large_string."""
     pa = _pyarrow()
     batch = pa.record_batch([pa.array(list(words), pa.large_string())], names=["word"])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
@@ -27,9 +27,9 @@ def write_arrow(words: Iterable[str], path: Path) -> None:
 
 
 class ArrowWords(Vocabulary):
-    """Mapped words, and a mapped `Lookup` of their rows; memory is needed for neither.
+    """Words and the `Lookup` of their rows, both mapped and read on access.
 
-    Raises FormatError, naming the file, when it is not as `write_arrow` makes it for n words.
+    Raises FormatError, which names the file, unless `write_arrow` made it for n words.
     """
 
     kind = "arrow"
@@ -70,39 +70,47 @@ class ArrowWords(Vocabulary):
 
     def _check(self, offsets: np.ndarray[Any, Any], row: int) -> None:
         if offsets[0] < 0 or offsets[-1] > self._text.size or (offsets[1:] < offsets[:-1]).any():
-            raise FormatError(f"{self._path}: has no word near row {row}; it is damaged. Restore it.")
+            raise FormatError(
+                f"{self._path}: row {row} has invalid offsets; the file is damaged. Restore it."
+            )
 
     def _decoded(self, text: bytes, row: int) -> str:
         try:
             return text.decode()
         except UnicodeDecodeError as error:
-            raise FormatError(f"{self._path}: row {row} is not UTF-8; it is damaged. Restore it.") from error
+            raise FormatError(
+                f"{self._path}: row {row} is not UTF-8; the file is damaged. Restore it."
+            ) from error
 
 
 def _mapped_column(path: Path, n: int) -> tuple[np.ndarray[Any, Any], Any]:
-    """(n + 1,) int64 offsets, and the buffer of text that they cut; both are pages of the file."""
+    """Return (n + 1,) int64 offsets and the text buffer that they index, both mapped."""
     pa = _pyarrow()
     try:
         with pa.memory_map(str(path)) as source:
             whole = source.read_buffer()
         with pa.ipc.open_file(pa.BufferReader(whole)) as reader:
             if reader.num_record_batches != 1 or reader.schema != pa.schema({"word": pa.large_string()}):
-                raise FormatError(f"{path}: is no list of words; a file of another kind came.")
+                raise FormatError(
+                    f"{path}: must hold one column of words; it holds {reader.schema.names}. gpuzip did "
+                    "not write it."
+                )
             words = reader.get_batch(0).column(0)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(
-            f"{path}: not a readable Arrow file ({error}); it is damaged or not ours."
+            f"{path}: cannot be read as Arrow ({error}). It is damaged, or gpuzip did not write it."
         ) from error
     if len(words) != n or words.null_count:
         raise FormatError(
-            f"{path}: must hold {n} words, none null; it holds {len(words)}, {words.null_count} of them null."
+            f"{path}: must hold {n} words and no null; it holds {len(words)}, of which {words.null_count} "
+            "are null."
         )
     _, offsets, text = words.buffers()
     text = pa.py_buffer(b"") if text is None else text
     if not all(_is_within(buffer, whole) for buffer in (offsets, text) if buffer.size):
-        raise FormatError(f"{path}: is compressed, and cannot be mapped; gpuzip did not write it.")
+        raise FormatError(f"{path}: must not be compressed, or it cannot be mapped. gpuzip did not write it.")
     if offsets.size < 8 * (n + 1):
-        raise FormatError(f"{path}: has too few offsets for {n} words; it is damaged.")
+        raise FormatError(f"{path}: has too few offsets for {n} words; the file is damaged. Restore it.")
     return np.frombuffer(offsets, "<i8", n + 1), text
 
 

@@ -1,4 +1,4 @@
-"""Word vectors in word2vec's binary form: a line "V D", then each word, a space and D float32."""
+"""Reader of word2vec's binary format: a line "N D", then for each word its bytes, a space and D float32."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
 from gpuzip.words.progress import Progress, reporting
 
-#: Bytes that are read at a time.
+#: Bytes per read.
 BLOCK_BYTES = 4 << 20
-#: Bytes of a word beyond which a file is refused.
+#: Longest word in bytes; a longer one means that the file is of another format.
 WORD_LIMIT = 1 << 16
 
 _HEADER = re.compile(rb"(\d{1,18}) (\d{1,18}) *\r?\n")
@@ -23,10 +23,10 @@ _HEADER = re.compile(rb"(\d{1,18}) (\d{1,18}) *\r?\n")
 def read_binary(
     path: str | os.PathLike[str], into: Collector, *, limit: int | None = None, progress: Progress = None
 ) -> None:
-    """Read a file in bounded memory; a vector may be followed by \\n, as the original writes it, or not.
+    """Read a file into the collector in bounded memory.
 
-    limit: so many rows, the first. Floats are little-endian. Raises GpuzipError, naming the row, for a file
-    that is not what its header says.
+    limit: number of rows to read, from the first. Floats are little-endian. A vector may end with \\n, as the
+    original word2vec writes it. Raises GpuzipError, which names the row, if the file contradicts its header.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -38,7 +38,7 @@ def read_binary(
             while done < wanted:
                 block = file.read(max(BLOCK_BYTES, 4 * d))
                 if not block:
-                    raise _error(into.source, done, "is cut off: the file ends")
+                    raise _error(into.source, done, "is incomplete: the file ends")
                 words, rows, rest = _taken(rest + block, d, wanted - done)
                 first = done
                 if words:
@@ -49,7 +49,9 @@ def read_binary(
                 report(file.tell())
         if wanted == n and (rest + file.read(64)).strip(b"\r\n"):
             raise GpuzipError(
-                f"{into.source}: its header says {n} rows of {d} numbers, there is more after them."
+                f"{into.source}: must end after the {n} rows of {d} numbers in its header; more bytes "
+                "follow. "
+                "Correct the header."
             )
 
 
@@ -57,20 +59,21 @@ def _counts(header: bytes, source: str, size: int) -> tuple[int, int]:
     match = _HEADER.fullmatch(header)
     if match is None or int(match[2]) == 0:
         raise GpuzipError(
-            f"{source}: begins with {header[:40]!r}; two numbers, of rows and dimensions, are what "
-            "word2vec's binary form begins with. Read text with from_text."
+            f"{source}: must begin with a line of two whole numbers, rows and dimensions; got "
+            f"{header[:40]!r}. For a text file, use from_text."
         )
     n, d = int(match[1]), int(match[2])
     if n * (4 * d + 1) > size:
         raise GpuzipError(
-            f"{source}: its header says {n} rows of {d} numbers, {n * (4 * d + 1)} bytes at least; it has "
-            f"{size}. It was cut short, or is not in binary form."
+            f"{source}: must have at least {n * (4 * d + 1)} bytes for {n} rows of {d} numbers; it has "
+            f"{size}. "
+            "It is incomplete, or not in word2vec's binary format."
         )
     return n, d
 
 
 def _taken(buffer: bytes, d: int, most: int) -> tuple[list[bytes], Floats, bytes]:
-    """The whole rows at the start of a buffer, and what is left of it."""
+    """Split a buffer into its complete rows and the rest."""
     words: list[bytes] = []
     vectors: list[bytes] = []
     start = 0
@@ -92,4 +95,4 @@ def _word_length(rest: bytes) -> int:
 
 
 def _error(source: str, row: int, what: str) -> GpuzipError:
-    return GpuzipError(f"{source}: row {row} {what}. It was cut short, or is not in word2vec's binary form.")
+    return GpuzipError(f"{source}: row {row} {what}. It is incomplete, or not in word2vec's binary format.")

@@ -1,4 +1,4 @@
-"""Words and their vectors as they come from a file: words in memory, vectors in a temporary file."""
+"""Collects word vectors from a file reader: words in memory, vectors in a temporary file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Where = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do about words that are not as they should be.
+    """How to handle invalid and repeated words.
 
-    unicode_errors: "strict", "ignore" or "replace", as gensim's: of words that are not UTF-8.
-    duplicates: "error", "first" or "last": which vector a word has that comes twice. The place of such a
-    word is that of the first.
+    unicode_errors: "strict", "ignore" or "replace", for words that are not UTF-8, as in gensim.
+    duplicates: "error", "first" or "last", the vector of a repeated word to keep. Its row is that of the
+    first.
     """
 
     unicode_errors: str = "strict"
@@ -37,9 +37,9 @@ class Policy:
 
 
 class Collector:
-    """Takes blocks of words and vectors; a context manager, whose temporary file is gone at its end.
+    """Collect blocks of words and vectors. Use it as a context manager, which removes the temporary file.
 
-    source: the file in messages. tmp_dir: the folder of the temporary file, by default the system's.
+    source: name of the file in messages. tmp_dir: folder of the temporary file, by default the system's.
     """
 
     def __init__(self, source: str, policy: Policy, tmp_dir: str | os.PathLike[str] | None = None) -> None:
@@ -55,7 +55,7 @@ class Collector:
         self._file.close()
 
     def add(self, words: Sequence[bytes], rows: Floats, where: Where) -> None:
-        """words: UTF-8. rows: (n, D). where: what to call the i-th of them in a message, such as "line 7"."""
+        """Add n words (bytes) and rows (n, D). where: name of the i-th in messages, such as "line 7"."""
         self._refuse_non_finite(rows, where)
         before = len(self._index)
         fresh: list[int] = []
@@ -77,13 +77,13 @@ class Collector:
             self._write(row, rows[i : i + 1])
 
     def words(self) -> dict[str, int]:
-        """Row by word, in the order of rows. Raises GpuzipError when there are none."""
+        """Return the row of each word, in the order of rows. Raises GpuzipError if there are none."""
         if not self._index:
             raise GpuzipError(f"{self.source}: must hold at least one word; it holds none.")
         return self._index
 
     def rows(self) -> Floats:
-        """(N, D) float32, mapped: valid until the end of this context."""
+        """Return the mapped (N, D) float32 rows, valid until the end of this context."""
         self._file.flush()
         return np.memmap(self._file, np.float32, "r", shape=(len(self.words()), self._d))
 
@@ -106,10 +106,11 @@ class Collector:
             return
         first = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
         raise GpuzipError(
-            f"{self.source}: {where(first)}: NaN, inf or a number beyond float32. Drop that line or mend it."
+            f"{self.source}: {where(first)}: numbers must be finite float32; got NaN, inf or a larger "
+            "one. Drop or correct it."
         )
 
 
 def _check(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise GpuzipError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+        raise GpuzipError(f"WordVectors: {name} must be one of {', '.join(known)}; got {value!r}.")

@@ -1,9 +1,9 @@
-"""Files that smallfry wrote, of both of its versions, as words and codes.
+"""Readers of the files that both versions of smallfry write.
 
-Version 0 wrote a folder: `metadata` (JSON: bits and first row of each part, dim), `submat0` ... with the
-codes of each part, `codebks.npy`, and the words. Version 1 wrote two files: `path` with the codes,
-and `path`.meta (JSON: codebook, dim), without words.
-Codes are packed most significant bit first and rows are not aligned to bytes; here they are packed anew.
+Version 0 writes a folder: `metadata` (JSON: bits and first row of each part, dim), `submat0`, `submat1`, ...
+with the codes of each part, `codebks.npy`, and the words. Version 1 writes two files: `path` with the
+codes, and `path`.meta (JSON: codebook, dim), without words.
+Their codes are packed most significant bit first, and rows do not start at bytes; they are repacked here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError
 from gpuzip.ops import code_bytes, pack_bits
 
-#: Bytes of codes that are packed anew at a time.
+#: Bytes of codes repacked per block.
 BLOCK_BYTES = 1 << 20
-#: Bytes of settings or codebooks beyond which a file is refused.
+#: Largest accepted file of settings or codebooks, in bytes.
 SMALL_FILE = 16 << 20
 
 _LARGEST_DIM = 1 << 16
 _TO_JSON = (
-    'In an environment that trusts it, once: python -c "import json, numpy as np; json.dump('
+    'If you trust it, convert it once: python -c "import json, numpy as np; json.dump('
     "[np.asarray(c).tolist() for c in np.load('codebks.npy', allow_pickle=True)], "
     "open('codebks.json', 'w'))\""
 )
@@ -37,15 +37,18 @@ Array = np.ndarray[Any, Any]
 
 
 def read_parts(folder: Path, n: int) -> Codes | MixedCodes:
-    """The codes of version 0 for n words. Raises FormatError, naming the file."""
+    """Read the codes of a version 0 folder for n words. Raises FormatError, which names the file."""
     bits, starts, dim = _described(folder / "metadata", n)
     codebooks = _codebooks(folder)
     if len(codebooks) != len(bits):
-        raise FormatError(f"{folder}: has {len(codebooks)} codebooks for {len(bits)} parts; it is damaged.")
+        raise FormatError(
+            f"{folder}: must have one codebook per part; it has {len(codebooks)} for {len(bits)} parts. "
+            "It is damaged."
+        )
     counts = [stop - start for start, stop in zip(starts, [*starts[1:], n], strict=True)]
     paths = [folder / f"submat{i}" for i in range(len(bits))]
     for path, rows, b in zip(paths, counts, bits, strict=True):
-        if b:  # all, before memory is spent on any
+        if b:  # check all files before memory is allocated for any
             check_size(path, rows * dim * b)
     parts = [
         _part(path, rows, dim, b, codebook)
@@ -55,37 +58,41 @@ def read_parts(folder: Path, n: int) -> Codes | MixedCodes:
 
 
 def read_pair(path: Path, n: int | None) -> Codes:
-    """The codes of version 1; n: of rows, where that is known. Raises FormatError, naming the file."""
+    """Read the codes of version 1. n: number of rows if known. Raises FormatError, which names the file."""
     meta = path.with_name(path.name + ".meta")
     content = _json(meta)
     if not (isinstance(content, list) and len(content) == 2 and _is_dim(content[1])):
-        raise FormatError(f"{meta}: must hold a codebook and a number of dimensions; it is not ours.")
+        raise FormatError(
+            f"{meta}: must hold a codebook and a number of dimensions. smallfry did not write it."
+        )
     codebook, dim = _points(meta, content[0]), content[1]
     K, block_len = codebook.shape
     bits = K.bit_length() - 1
     if K not in (2, 4, 8, 16, 32, 64, 128, 256) or dim % block_len:
         raise FormatError(
-            f"{meta}: must have a power of two from 2 to 256 points, of dimensions that divide "
-            f"those of rows; got {K} points of {block_len} dimensions for rows of {dim}."
+            f"{meta}: the codebook must have 2, 4, ... or 256 points, whose dimensions divide those of rows; "
+            f"it has {K} points of {block_len} dimensions for rows of {dim}."
         )
     row = dim // block_len * bits
     size = _size(path)
     rows = size * 8 // row if n is None else n
     if n is None and rows and row < 8 and -(-(rows - 1) * row // 8) == size:
-        raise FormatError(f"{path}: may hold {rows} rows or less, of {row} bits. Give its words.")
+        raise FormatError(
+            f"{path}: may hold {rows} rows of {row} bits or fewer, as rows do not fill bytes. Pass word2idx."
+        )
     check_size(path, rows * row)
     return _packed(path, rows, dim, bits, codebook)
 
 
 def check_size(path: Path, bits: int) -> None:
-    """Raises FormatError unless the file has so many bits, in whole bytes."""
+    """Raise FormatError unless the file has this many bits, rounded up to bytes."""
     size, needed = _size(path), (bits + 7) // 8
     if size != needed:
-        raise FormatError(f"{path}: must have {needed} bytes for its rows; it has {size} and is damaged.")
+        raise FormatError(f"{path}: must have {needed} bytes for its rows; it has {size}. It is damaged.")
 
 
 def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
-    """Bits and first rows of the parts, and the number of dimensions."""
+    """Return the bits and first row of each part, and the number of dimensions."""
     metadata = _json(path)
     names = ("allots", "allot_indices", "dim")
     if not isinstance(metadata, dict) or not set(names) <= set(metadata):
@@ -101,8 +108,9 @@ def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
     )
     if not plausible:
         raise FormatError(
-            f"{path}: does not divide {n} words into parts of 0 to 8 bits per value, in order; it is "
-            "damaged, or the words are of others."
+            f"{path}: must divide the {n} words into consecutive parts of 0 to 8 bits per value. It is "
+            "damaged, "
+            "or the words belong to other codes."
         )
     return bits, starts, dim
 
@@ -110,7 +118,8 @@ def _described(path: Path, n: int) -> tuple[list[int], list[int], int]:
 def _part(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
     if len(codebook) != 1 << bits or codebook.shape[1] != 1:
         raise FormatError(
-            f"{path}: has levels of shape {codebook.shape} for codes of {bits} bits; it is damaged."
+            f"{path}: its codebook must have {1 << bits} levels; it has shape {codebook.shape}. It is "
+            "damaged."
         )
     if bits:
         return _packed(path, n, dim, bits, codebook)
@@ -119,9 +128,9 @@ def _part(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
 
 
 def _packed(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
-    """Codes of a file of n rows, whose size was checked, in our order of bits. codebook: (K, block_len)."""
+    """Repack a file of n rows, whose size was checked, in gpuzip's bit order. codebook: (K, block_len)."""
     M, order = dim // codebook.shape[1], np.arange(len(codebook))
-    if codebook.shape[1] == 1:  # levels ascend here
+    if codebook.shape[1] == 1:  # gpuzip's levels ascend
         order = np.argsort(codebook[:, 0], kind="stable")
     renamed = np.empty(len(order), np.uint8)
     renamed[order] = np.arange(len(order))
@@ -139,7 +148,7 @@ def _packed(path: Path, n: int, dim: int, bits: int, codebook: Array) -> Codes:
 
 
 def _codebooks(folder: Path) -> list[Array]:
-    """(K, 1) float32 levels of each part, from `codebks.json` or from a `codebks.npy` that is no pickle."""
+    """Read the (K, 1) float32 levels of each part from `codebks.json`, else from `codebks.npy`."""
     as_json, as_npy = folder / "codebks.json", folder / "codebks.npy"
     if as_json.exists():
         listed = _json(as_json)
@@ -150,7 +159,7 @@ def _codebooks(folder: Path) -> list[Array]:
 
 
 def _plain_array(path: Path) -> Array:
-    """An array of floats; objects, which are pickles, are refused."""
+    """Read an array of floats. Arrays of objects are refused, because reading them runs a pickle."""
     _size(path, SMALL_FILE)
     with open(path, "rb") as file:
         try:
@@ -161,28 +170,33 @@ def _plain_array(path: Path) -> Array:
             }[version]
             shape, fortran, dtype = read_header(file)
         except (ValueError, KeyError) as error:
-            raise FormatError(f"{path}: not a readable numpy file ({error}).") from error
+            raise FormatError(f"{path}: cannot be read as a numpy file ({error}).") from error
         if dtype.hasobject:
             raise FormatError(
-                f"{path}: is a pickle, as parts of different bits make it, and reading it would run "
-                f"what it holds. {_TO_JSON}"
+                f"{path}: is a pickle, because its parts differ in bits, and reading a pickle can run code. "
+                f"{_TO_JSON}"
             )
         data = file.read()
     if dtype.kind != "f" or len(data) != dtype.itemsize * int(np.prod(shape, dtype=object)):
-        raise FormatError(f"{path}: {len(data)} bytes for {shape} of {dtype}; it is damaged.")
+        raise FormatError(
+            f"{path}: must be an array of floats; it has {len(data)} bytes for {shape} of {dtype}. "
+            "It is damaged."
+        )
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _points(path: Path, listed: Any) -> Array:
-    """(K, block_len) float32, finite; of a list of numbers (K, 1)."""
+    """Convert a codebook to finite (K, block_len) float32; a flat list becomes (K, 1)."""
     try:
         with np.errstate(over="ignore"):  # inf is refused below
             points = np.asarray(listed, np.float32)
     except (TypeError, ValueError) as error:
-        raise FormatError(f"{path}: a codebook is not of numbers ({error}).") from error
+        raise FormatError(f"{path}: a codebook must hold numbers ({error}).") from error
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim != 2 or not points.size or not np.isfinite(points).all():
-        raise FormatError(f"{path}: its codebook {points.shape} must be 2-D and finite; it is damaged.")
+        raise FormatError(
+            f"{path}: a codebook must be 2-D and finite; got shape {points.shape}. The file is damaged."
+        )
     return points
 
 
@@ -191,15 +205,17 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: is not JSON; it is damaged, or smallfry did not write it.") from error
+        raise FormatError(f"{path}: must be JSON. It is damaged, or smallfry did not write it.") from error
 
 
 def _size(path: Path, most: int | None = None) -> int:
     if not path.is_file():
-        raise FormatError(f"{path}: is missing. Copy all that smallfry wrote.")
+        raise FormatError(f"{path}: is missing. Copy all files that smallfry wrote.")
     size = path.stat().st_size
     if most is not None and size > most:
-        raise FormatError(f"{path}: has {size} bytes, more than such a file of smallfry's; it is not ours.")
+        raise FormatError(
+            f"{path}: must have at most {most} bytes; it has {size}. smallfry did not write it."
+        )
     return size
 
 

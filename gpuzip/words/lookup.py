@@ -1,7 +1,7 @@
-"""From a word to its row in a mapped file, of which one query reads a few pages.
+"""A mapped table that finds the row of a word; a query reads a few pages of it.
 
-Words' hashes are sorted, with the row of each beside them. As hashes are spread evenly, a hash is near the
-place that its value says: so the search begins there, and not in the middle of the file.
+It holds sorted hashes of the words, and the row of each. Hashes are uniform, so the position of a hash can be
+estimated from its value. The search begins there instead of in the middle of the file.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Ids = np.ndarray[Any, Any]
 
 
 def word_hash(word: str) -> int:
-    """BLAKE2b-64, little-endian. Any str has one; a lone surrogate, which no file holds, too."""
+    """Return BLAKE2b-64 of a word as a little-endian number. Words with a lone surrogate have one too."""
     return int.from_bytes(_digest(word), "little")
 
 
 def write_lookup(words: Iterable[str], path: Path) -> None:
-    """A safetensors file of `hashes` (N, 8) and `rows` (N, 4) bytes: uint64 and uint32, little-endian."""
+    """Write `hashes` (N, 8) and `rows` (N, 4) bytes, little-endian uint64 and uint32, as safetensors."""
     hashes = np.frombuffer(b"".join(map(_digest, words)), "<u8")
     rows = np.argsort(hashes, kind="stable")
     save_file({"hashes": as_bytes(hashes[rows], "<u8"), "rows": as_bytes(rows, "<u4")}, path)
 
 
 class Lookup:
-    """A mapped file of `write_lookup`, for n words. Raises FormatError unless it is one."""
+    """Map a file that `write_lookup` wrote for n words. Raises FormatError for another."""
 
     def __init__(self, path: Path, n: int) -> None:
         tensors = mapped_tables(path, {"hashes": 8, "rows": 4}, n)
@@ -47,20 +47,23 @@ class Lookup:
         return self._hashes.nbytes + self._rows.nbytes
 
     def candidates(self, word: str) -> Iterator[int]:
-        """Rows whose words may be this one: those of its hash, nearly always one or none."""
+        """Yield the rows whose hash is that of the word, nearly always one or none."""
         wanted = word_hash(word)
         place = self._place(wanted)
         while place < self._n and int(self._hashes[place]) == wanted:
             row = int(self._rows[place])
             if row >= self._n:
-                raise FormatError(f"{self._path}: says row {row} of {self._n}; it is damaged. Make it again.")
+                raise FormatError(
+                    f"{self._path}: rows must be below {self._n}; got {row}. The file is damaged. Save it "
+                    "again."
+                )
             yield row
             place += 1
 
     def _place(self, wanted: int) -> int:
-        """The first place of a hash not below the wanted one."""
+        """Return the position of the first hash that is not below the wanted one."""
         guess = wanted * self._n >> 64
-        reach = 4 * math.isqrt(self._n) + 8  # eight standard deviations
+        reach = 4 * math.isqrt(self._n) + 8  # eight standard deviations of the estimate
         start, stop = max(0, guess - reach), min(self._n, guess + reach)
         place = start + int(np.searchsorted(self._hashes[start:stop], np.uint64(wanted)))
         if start < place < stop or (place == start == 0) or (place == stop == self._n):
@@ -69,13 +72,13 @@ class Lookup:
 
 
 def as_bytes(values: Ids, dtype: str) -> torch.Tensor:
-    """(N,) numbers as (N, their size) uint8."""
+    """View (N,) numbers as (N, itemsize) uint8."""
     numbers = np.ascontiguousarray(values, dtype)
     return torch.from_numpy(numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize))
 
 
 def mapped_tables(path: Path, widths: dict[str, int], n: int) -> dict[str, Ids]:
-    """Flat mapped bytes by name, of tensors (n, width) uint8. Raises FormatError unless these are there."""
+    """Map tensors (n, width) uint8 as flat bytes by name. Raises FormatError if the file holds others."""
     tensors, _ = read_tensors(path)
     wanted = {name: (torch.uint8, (n, width)) for name, width in widths.items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""How far a file has been read: a bar, or a function of the caller's."""
+"""Progress of reading a file, shown as a bar or passed to a function."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Progress = bool | Callable[[int, int], object] | None
 
 @contextmanager
 def reporting(progress: Progress, title: str, total: int) -> Iterator[Callable[[int], object]]:
-    """What to call with the number of bytes done.
+    """Yield a function to call with the number of bytes read.
 
-    progress: True shows a bar (needs rich), a function is called with bytes done and total.
+    progress: True shows a bar (needs rich). A function is called with bytes read and bytes in all.
     """
     if progress is None or progress is False:
         yield lambda done: None
@@ -32,5 +32,5 @@ def reporting(progress: Progress, title: str, total: int) -> Iterator[Callable[[
         yield lambda done: progress(done, total)
     else:
         raise GpuzipError(
-            f"progress must be True, False, None or a function of bytes done and total; got {progress!r}."
+            f"WordVectors: progress must be a bool, None or a function of two numbers; got {progress!r}."
         )

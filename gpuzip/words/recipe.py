@@ -1,4 +1,4 @@
-"""How word vectors are compressed: the options that all ways to make them have."""
+"""Compression options that all constructors of WordVectors share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
 
 
 class Budget(TypedDict):
-    """Keyword arguments of `gpuzip.compress`, which takes one of them."""
+    """Size arguments of `gpuzip.compress`, of which one is not None."""
 
     max_bytes: int | str | None
     bits_per_dim: float | None
@@ -43,14 +43,7 @@ class Budget(TypedDict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """bits: of a value, for `LloydMaxQuantizer`, or of a value on average where importance is given.
-
-    codec: instead of that, fitted or not. max_bytes ("20MB" too) or bits_per_dim: `gpuzip.compress` finds
-    codes that fit: max_bytes is for the files of codes, the words are beside it. importance: (N,) of the
-    rows, or by word, such as frequencies; words without one have the least. Rows of more importance have
-    more bits, and come first. max_bits: the most that a row may have. dtype: of decoded rows. seed: of all
-    that is drawn.
-    """
+    """Checked compression options; the Notes of `WordVectors` describe each."""
 
     bits: int = 1
     codec: Codec | None = None
@@ -67,13 +60,14 @@ class Recipe:
         object.__setattr__(self, "max_bits", whole("words", "max_bits", self.max_bits, 1, 8))
         if self.codec is not None and given:
             raise GpuzipError(
-                f"words: codec must not be given with {', '.join(given)}, which choose codecs. Give one."
+                f"WordVectors: codec must not be given with {', '.join(given)}, which choose a codec. "
+                "Pass one of them."
             )
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
-            raise GpuzipError(f"words: dtype must be a torch float dtype; got {self.dtype!r}.")
+            raise GpuzipError(f"WordVectors: dtype must be a torch float dtype; got {self.dtype!r}.")
 
     def compress(self, rows: Matrix, words: Sequence[str]) -> tuple[Codes | MixedCodes, torch.Tensor | None]:
-        """Codes of (N, D) rows, and their order: the row that each came from; None where that is the same."""
+        """Compress (N, D) rows. Also return the source row of each code, or None if the order is kept."""
         if self.max_bytes is None and self.bits_per_dim is None and self.importance is None:
             codec = LloydMaxQuantizer(min(self.bits, self.max_bits)) if self.codec is None else self.codec
             return self._coded(codec, rows), None
@@ -89,7 +83,7 @@ class Recipe:
             rows, seed=self.seed, importance=importance, max_bits=self.max_bits, **self._budget()
         )
         assert found.group is not None
-        parts = [self._typed(part) for part in found.parts]  # in descending bits
+        parts = [self._typed(part) for part in found.parts]  # bits descend
         return MixedCodes(parts), found.group.argsort(stable=True)
 
     def _budget(self) -> Budget:
@@ -106,24 +100,26 @@ class Recipe:
         return Codes(codes.codec, codes.data, self.dtype)
 
 
-def importances(importance: WordImportance, words: Sequence[str]) -> torch.Tensor:
-    """(N,) float64 of the words. Raises GpuzipError unless there is one for each, finite and not negative."""
+def importances(importance: Importance, words: Sequence[str]) -> torch.Tensor:
+    """Return the importance of each word, (N,) float64. Raises GpuzipError unless all are finite and >= 0."""
     if isinstance(importance, Mapping):
         if not importance:
-            raise GpuzipError("words: importance must be a dict of numbers by word; got an empty one.")
+            raise GpuzipError("WordVectors: importance must hold at least one number; got an empty dict.")
         least = min(importance.values())
         importance = [importance.get(word, least) for word in words]
     try:
         values = torch.as_tensor(np.asarray(importance, np.float64), device="cpu")
     except (TypeError, ValueError) as error:
-        raise GpuzipError(f"words: importance must be numbers: {error}.") from error
+        raise GpuzipError(f"WordVectors: importance must be numbers: {error}.") from error
     if values.shape != (len(words),):
-        raise GpuzipError(f"words: importance must have shape ({len(words)},); got {tuple(values.shape)}.")
+        raise GpuzipError(
+            f"WordVectors: importance must have shape ({len(words)},); got {tuple(values.shape)}."
+        )
     wrong = (~(values.isfinite() & (values >= 0))).nonzero()
     if len(wrong):
         row = int(wrong[0])
         raise GpuzipError(
-            f"words: the importance of {words[row]!r} must be finite and at least 0; got "
+            f"WordVectors: the importance of {words[row]!r} must be finite and at least 0; got "
             f"{float(values[row])}."
         )
     return values

@@ -1,4 +1,4 @@
-"""Word vectors as a folder: the codes of each part in a file, and the words in two."""
+"""Word vectors as a folder: one file of codes per part, and two files for the words."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _WRITERS: dict[str, dict[str, Callable[[Iterable[str], Path], None]]] = {
 def write_words(
     path: str | os.PathLike[str], vocabulary: Vocabulary, codes: Codes | MixedCodes, form: str
 ) -> None:
-    """Write a folder, or replace one. form: of the words, "arrow" or "trie". See `WordVectors.save`."""
+    """Write or replace a folder. form: how to store words, "arrow" or "trie". See `WordVectors.save`."""
     if form not in _WRITERS:
-        raise GpuzipError(f"save: words must be one of {', '.join(_WRITERS)}; got {form!r}.")
+        raise GpuzipError(f"WordVectors.save: words must be one of {', '.join(_WRITERS)}; got {form!r}.")
     mixed = isinstance(codes, MixedCodes)
     parts: list[Codes] = list(codes.parts) if isinstance(codes, MixedCodes) else [codes]
     writers: dict[str, Writer] = {f"part-{i}.ezip": part.save for i, part in enumerate(parts)}
@@ -47,7 +47,7 @@ def write_words(
 def read_words(
     path: str | os.PathLike[str], *, verify: bool, device: torch.device | str | None
 ) -> tuple[Vocabulary, Codes | MixedCodes]:
-    """Words and codes of a folder, mapped. Raises as `storage.folder.read_folder` does."""
+    """Map the words and codes of a folder. Raises what `storage.folder.read_folder` raises."""
     return read_folder(path, KIND, partial(_opened, device=device), verify=verify)
 
 
@@ -64,7 +64,7 @@ def _opened(folder: Folder, device: torch.device | str | None) -> tuple[Vocabula
 
 
 def _described(folder: Folder) -> tuple[str, list[int], int]:
-    """The form of the words, rows of each part, and dimensions."""
+    """Return how words are stored, the rows of each part, and the dimensions."""
     about: dict[str, Any] = folder.about
     rows = about.get("rows")
     plausible = (
@@ -77,12 +77,14 @@ def _described(folder: Folder) -> tuple[str, list[int], int]:
         and all(is_whole(n) and n >= 0 for n in [*rows, about["d"]])
     )
     if not plausible:
-        raise FormatError(f"{folder.path}: its manifest describes no word vectors: {about!r:.200}.")
+        raise FormatError(f"{folder.path}: its manifest must describe word vectors; got {about!r:.200}.")
     return about["words"], about["rows"], about["d"]
 
 
 def _part(path: Path, n: int, d: int) -> Codes:
     codes = open_codes(path)
     if codes.shape != (n, d):
-        raise FormatError(f"{path}: holds {codes.shape} rows and columns, its manifest says {(n, d)}.")
+        raise FormatError(
+            f"{path}: must have shape {(n, d)}, as in its manifest; it has {codes.shape}. Restore it."
+        )
     return codes

@@ -1,4 +1,4 @@
-"""Word vectors in text, a line each: GloVe's, word2vec's and fastText's .vec."""
+"""Reader of word vectors in text, one line per word, as GloVe, word2vec and fastText (.vec) write them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
 from gpuzip.words.progress import Progress, reporting
 
-#: Bytes of text that are parsed at a time.
+#: Bytes of text parsed per block.
 BLOCK_BYTES = 4 << 20
-#: Bytes of a line beyond which a file is refused: it has no lines, or holds no vectors.
+#: Longest line in bytes; a longer one means that the file holds no word vectors.
 LINE_LIMIT = 16 << 20
 
 _NUMBER = re.compile(rb"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
@@ -31,13 +31,15 @@ def read_text(
     limit: int | None = None,
     progress: Progress = None,
 ) -> None:
-    """Read a file of lines "word number ... number", in bounded memory.
+    """Read lines "word number ... number" into the collector in bounded memory.
 
-    header: whether the first line is "V D"; None: it is when it is two whole numbers. limit: so many rows,
-    the first. Lines end with \\n or \\r\\n; spaces at their end and empty lines at the file's are left out.
-    D is the header's, or as many numbers as the first line ends with. A word may hold spaces: it is what
-    is left of the last D numbers, unless that ends with a number too.
-    Raises GpuzipError, naming the line, for anything else.
+    header: whether the first line is "N D". None: yes if it is two whole numbers. limit: number of rows to
+    read, from the first.
+    Lines end with \\n or \\r\\n. Spaces at the end of a line and empty lines at the end of the file are
+    ignored.
+    D comes from the header, else it is the count of numbers at the end of the first line. A word may hold
+    spaces: it is everything before the last D numbers, and must not end with a number itself.
+    Raises GpuzipError, which names the line, for anything else.
     """
     reader = _Reader(into, header, limit)
     with open(path, "rb") as file, reporting(progress, Path(path).name, _size(file)) as report:
@@ -72,7 +74,7 @@ class _Reader:
             return
         if self._announced is not None and self._rows + len(lines) > self._announced:
             extra = self._line + self._announced - self._rows
-            raise self._error(extra, f"a row more than the {self._announced} that the header says")
+            raise self._error(extra, f"the header says {self._announced} rows, this is one more")
         words, rows = self._parsed(lines)
         first = self._line
         self._into.add(words, rows, lambda i: f"line {first + i}")
@@ -83,12 +85,13 @@ class _Reader:
         cut = self._limit is not None and self._rows >= self._limit
         if self._announced is not None and self._rows < self._announced and not cut:
             raise GpuzipError(
-                f"{self._into.source}: its header says {self._announced} rows, it has {self._rows}. "
-                "It was cut short: fetch it again, or correct the header."
+                f"{self._into.source}: must have {self._announced} rows, as in its header; it has "
+                f"{self._rows}. "
+                "It is incomplete: fetch it again, or correct the header."
             )
 
     def _without_blanks(self, lines: list[bytes]) -> list[bytes]:
-        """Without the empty lines at the end of the file; others are errors."""
+        """Remove empty lines at the end of the file. An empty line elsewhere is an error."""
         if self._blank is None and b"" not in lines:
             return lines
         full = [] if self._blank is not None else lines[: lines.index(b"")]
@@ -99,7 +102,7 @@ class _Reader:
         return full
 
     def _start(self, lines: list[bytes], size: int) -> list[bytes]:
-        """Find D, in a header or in the first row; the lines without the header."""
+        """Find D in the header or in the first row. Return the lines without the header."""
         fields = lines[0].split()
         counts = len(fields) == 2 and all(_COUNT.fullmatch(field) for field in fields)
         if self._header and not counts:
@@ -111,7 +114,9 @@ class _Reader:
         if self._d == 0:
             raise self._error(1, "the header says 0 dimensions")
         wanted = self._announced if self._limit is None else min(self._announced, self._limit)
-        if wanted * (2 * self._d + 1) > size:  # a space and a digit for each number, and an end of line
+        if (
+            wanted * (2 * self._d + 1) > size
+        ):  # per row at least a space and a digit per number, and a line end
             raise self._error(
                 1, f"the header says {self._announced} rows of {self._d} numbers, the file has {size} bytes"
             )
@@ -122,11 +127,11 @@ class _Reader:
         d = len(fields) - 1
         numbers = next((i for i in range(d) if not _NUMBER.fullmatch(fields[-1 - i])), d)
         if numbers == 0:
-            raise self._error(self._line, f"{_shown(line)} is no word with numbers after it")
+            raise self._error(self._line, f"must be a word and numbers; got {_shown(line)}")
         return numbers
 
     def _parsed(self, lines: list[bytes]) -> tuple[list[bytes], Floats]:
-        """Many lines at once; one by one where any has another number of fields, or no numbers."""
+        """Parse all lines at once, or one by one if any has spaces in its word or is invalid."""
         split = [line.partition(b" ") for line in lines]
         rows = _numbers([rest for _, _, rest in split])
         if rows is not None and rows.shape == (len(lines), self._d):
@@ -140,9 +145,9 @@ class _Reader:
         word, values = fields[: -self._d], fields[-self._d :]
         found = len(fields) - 1
         if not word or (len(word) > 1 and _NUMBER.fullmatch(word[-1])):
-            raise self._error(number, f"must have {self._d} numbers as in the lines before; got {found}")
+            raise self._error(number, f"must have {self._d} numbers, as the lines before; got {found}")
         if len(word) > 1 and not word[-1]:
-            raise self._error(number, "has two spaces before its numbers")
+            raise self._error(number, "must have one space before its numbers; got two")
         row = _numbers([b" ".join(values)])
         if row is None or row.shape != (1, self._d):
             wrong = next((field for field in values if not _NUMBER.fullmatch(field)), b" ".join(values))
@@ -154,13 +159,15 @@ class _Reader:
 
 
 def _line_blocks(file: BinaryIO, source: str) -> Iterator[list[bytes]]:
-    """Lines without their ends, some megabytes at a time."""
+    """Yield blocks of lines without line ends, some megabytes per block."""
     rest = b""
     while block := file.read(BLOCK_BYTES):
         lines = (rest + block).split(b"\n")
         rest = lines.pop()
         if len(rest) > LINE_LIMIT:
-            raise GpuzipError(f"{source}: a line of more than {LINE_LIMIT} bytes; it holds no word vectors.")
+            raise GpuzipError(
+                f"{source}: lines must have at most {LINE_LIMIT} bytes. The file holds no word vectors."
+            )
         if lines:
             yield lines
     if rest:
@@ -168,7 +175,7 @@ def _line_blocks(file: BinaryIO, source: str) -> Iterator[list[bytes]]:
 
 
 def _numbers(lines: list[bytes]) -> Floats | None:
-    """(n, D) float32, or None unless every line is as many numbers with one space between them."""
+    """Parse lines of D numbers with single spaces to (n, D) float32; None if a line is anything else."""
     if not all(lines):
         return None
     try:

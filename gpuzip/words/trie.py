@@ -1,6 +1,6 @@
-"""Words as a marisa trie, which keeps common beginnings once: the smallest form. Needs marisa-trie.
+"""Words in a marisa trie, which stores common prefixes once and takes the fewest bytes. Needs marisa-trie.
 
-Its library trusts the file, so that the whole of it is checked before it is mapped.
+marisa-trie trusts the file, so the whole file is checked before it is mapped.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gpuzip.words.vocabulary import Vocabulary
 
 
 def write_trie(words: Iterable[str], path: Path) -> None:
-    """A marisa_trie.Trie. Raises GpuzipError for a word that holds a zero character, which a trie cannot."""
+    """Write a marisa_trie.Trie. Raises GpuzipError for a word with a zero character."""
     _trie_of(words).save(str(path))
 
 
 def write_trie_rows(words: Iterable[str], path: Path) -> None:
-    """A trie numbers words itself: the row of each number and the number of each row, (N, 4) bytes each."""
+    """Write the tables between rows and the numbers that the trie gives to words, (N, 4) bytes each."""
     listed = list(words)
     trie = _trie_of(listed)
     number_of_row = np.fromiter(map(trie.key_id, listed), np.int64, len(listed))
@@ -33,7 +33,7 @@ def write_trie_rows(words: Iterable[str], path: Path) -> None:
 
 
 class TrieWords(Vocabulary):
-    """A mapped trie, and the mapped tables between its numbers and rows."""
+    """Words in a mapped trie, and the mapped tables between its numbers and rows."""
 
     kind = "trie"
 
@@ -42,7 +42,9 @@ class TrieWords(Vocabulary):
         try:
             self._trie.mmap(str(path))
         except RuntimeError as error:
-            raise FormatError(f"{path}: not a readable trie ({error}); it is damaged or not ours.") from error
+            raise FormatError(
+                f"{path}: cannot be read as a trie ({error}). It is damaged, or gpuzip did not write it."
+            ) from error
         if len(self._trie) != n:
             raise FormatError(f"{path}: must hold {n} words; it holds {len(self._trie)}.")
         tables = mapped_tables(rows, {"row_of_number": 4, "number_of_row": 4}, n)
@@ -55,7 +57,7 @@ class TrieWords(Vocabulary):
         return self._n
 
     def find(self, word: str) -> int | None:
-        if "\0" in word:  # a trie would look for what stands before it
+        if "\0" in word:  # the trie would look for the part before it
             return None
         try:
             number = self._trie.get(word)
@@ -73,25 +75,30 @@ class TrieWords(Vocabulary):
 
     def _checked(self, number: int) -> int:
         if number >= self._n:
-            raise FormatError(f"{self._path}: says {number} of {self._n}; it is damaged. Make it again.")
+            raise FormatError(
+                f"{self._path}: numbers must be below {self._n}; got {number}. The file is damaged. Save "
+                "it again."
+            )
         return number
 
 
 def read_record_trie(path: Path) -> Mapping[str, int]:
-    """Number by word of a marisa_trie.RecordTrie of one uint32 each."""
+    """Return the number of each word in a marisa_trie.RecordTrie of one uint32 per word."""
     trie = _marisa_trie().RecordTrie("<I")
     try:
         trie.mmap(str(path))
         return {word: number for word, (number,) in trie.iteritems()}
     except (RuntimeError, ValueError) as error:
-        raise FormatError(f"{path}: not a readable trie of numbers ({error}).") from error
+        raise FormatError(f"{path}: cannot be read as a trie of numbers ({error}).") from error
 
 
 def _trie_of(words: Iterable[str]) -> Any:
     listed = list(words)
     wrong = next((word for word in listed if "\0" in word), None)
     if wrong is not None:
-        raise GpuzipError(f'words: {wrong!r} holds a zero character, which a trie cannot. Use words="arrow".')
+        raise GpuzipError(
+            f'WordVectors.save: a trie cannot store {wrong!r}, which holds "\\0". Use words="arrow".'
+        )
     return _marisa_trie().Trie(listed)
 
 

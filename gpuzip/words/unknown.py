@@ -1,4 +1,4 @@
-"""What stands for a word that is not there."""
+"""The result of a query for an unknown word."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ Unknown = str | Tensor | np.ndarray[Any, Any] | Sequence[float]
 
 
 def checked_unknown(unknown: Unknown, d: int) -> str | Tensor:
-    """ "error", "none", or a vector (D,) float32. Raises GpuzipError for anything else."""
+    """Return "error", "none" or a (D,) float32 vector. Raises GpuzipError for anything else."""
     if isinstance(unknown, str):
         if unknown not in ("error", "none"):
-            raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.')
+            raise GpuzipError(f'WordVectors: unknown must be "error", "none" or a vector; got {unknown!r}.')
         return unknown
     try:
         vector = torch.as_tensor(unknown, dtype=torch.float32, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise GpuzipError(f'words: unknown must be "error", "none" or a vector; got {unknown!r}.') from error
+        raise GpuzipError(
+            f'WordVectors: unknown must be "error", "none" or a vector; got {unknown!r}.'
+        ) from error
     if vector.shape != (d,):
-        raise GpuzipError(f"words: unknown must be a vector of shape ({d},); got {tuple(vector.shape)}.")
+        raise GpuzipError(f"WordVectors: unknown must have shape ({d},); got {tuple(vector.shape)}.")
     return vector

@@ -34,18 +34,46 @@ Ids = Sequence[int] | np.ndarray[Any, Any] | Tensor
 
 
 class WordVectors:
-    """N words with compressed vectors of D dimensions. Made by `from_text` and its like, or by `load`.
+    """Look up compressed word vectors by word.
 
-    words: in the order of rows. codes: Codes or MixedCodes of N rows, these in the order of their parts.
-    unknown: what a query gives for a word that is not there: "error", a KeyError; "none", None; or a
-    vector (D,), which stands for it. Every query can say otherwise.
+    `from_text`, `from_binary`, `from_gensim` and `from_dict` compress vectors; `load` opens saved ones.
 
-    The ways to make them have these options in common, all of them of `Recipe`: bits=1, of a value, for
-    smallfry's Lloyd-Max quantizer; codec=, instead of it; max_bytes= (also "20MB", of the files of codes)
-    or bits_per_dim=, to find codes of that size; importance=, an array (N,) or a number by word, such as
-    frequencies: more important rows have more bits, up to max_bits=8, and come first;
-    dtype=torch.float32, of what queries give; seed=0.
-    Source: smallfry (Ginart et al.), whose .sfry folders and queries these are like.
+    Parameters
+    ----------
+    words : iterable of str, or Vocabulary
+        N distinct words, in the order of rows.
+    codes : Codes or MixedCodes
+        Compressed vectors (N, D). MixedCodes must have their rows in the order of their parts.
+    unknown : "error", "none" or (D,) vector, default "error"
+        Result of a query for an unknown word: a KeyError, None, or this vector.
+
+    Raises
+    ------
+    GpuzipError
+        If there is not one word per row, or a word is not a str, is not Unicode text or is repeated.
+
+    Notes
+    -----
+    The constructors share these compression options:
+
+    - `bits` : int, default 1. Bits per value of a LloydMaxQuantizer; with `importance`, bits on average.
+    - `codec` : Codec, optional. Codec to use instead, fitted or not.
+    - `max_bytes` : int or str, optional. Upper bound for the files of codes, such as "20MB". Words are extra.
+    - `bits_per_dim` : float, optional. Upper bound as bits per value.
+    - `importance` : (N,) array or dict of numbers by word, optional. Weights such as frequencies. A word
+      without one gets the least. More important rows get more bits and come first.
+    - `max_bits` : int, default 8. Upper bound for the bits per value of any row.
+    - `dtype` : torch.dtype, default torch.float32. Dtype of decoded vectors.
+    - `seed` : int, default 0. Seed of all random draws.
+
+    Source: smallfry (Ginart et al.), which has .sfry folders and similar queries.
+
+    Examples
+    --------
+    >>> import gpuzip
+    >>> vectors = gpuzip.WordVectors.from_dict({"cat": [1.0, 2.0], "dog": [3.0, 4.0]}, bits=2)
+    >>> "cat" in vectors, vectors.index_of("dog"), tuple(vectors["cat"].shape)
+    (True, 1, (2,))
     """
 
     def __init__(
@@ -74,13 +102,39 @@ class WordVectors:
         unknown: Unknown = "error",
         **options: Unpack[Options],
     ) -> WordVectors:
-        """Compress a text file: GloVe's, word2vec's or fastText's .vec, in bounded memory.
+        """Compress a text file of word vectors in bounded memory.
 
-        header: whether it begins with a line "V D"; None: look. limit: only so many rows, the first.
-        unicode_errors: "strict", "ignore" or "replace", for words that are not UTF-8. duplicates: "error",
-        "first" or "last", the vector of a word that comes twice. progress: True for a bar, or a function of
-        bytes done and all. tmp_dir: where the vectors lie meanwhile, 4 * N * D bytes.
-        Raises GpuzipError, naming the line, for a file that is none of these; see `words.text.read_text`.
+        Parameters
+        ----------
+        path : str or path-like
+            File with a line "word number ... number" per word, as GloVe, word2vec and fastText (.vec) write.
+        header : bool, optional
+            Whether the first line is "N D". None detects two whole numbers.
+        limit : int, optional
+            Number of rows to read, from the first. None reads all.
+        unicode_errors : {"strict", "ignore", "replace"}, default "strict"
+            How to decode words that are not UTF-8.
+        duplicates : {"error", "first", "last"}, default "error"
+            Which vector of a repeated word to keep. Its row is that of the first.
+        progress : bool or callable, optional
+            True shows a progress bar (needs rich). A function is called with bytes read and bytes in all.
+        tmp_dir : str or path-like, optional
+            Folder for a temporary file of 4 * N * D bytes. None uses the system's.
+        unknown : "error", "none" or (D,) vector, default "error"
+            As in the class.
+        **options
+            Compression options, as in the Notes of the class.
+
+        Returns
+        -------
+        WordVectors
+            The compressed vectors.
+
+        Raises
+        ------
+        GpuzipError
+            If a line is not a word and D finite numbers, or contradicts the header. The message names the
+            line.
         """
         recipe, limit = Recipe(**options), _checked_limit(limit)
         with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
@@ -100,7 +154,37 @@ class WordVectors:
         unknown: Unknown = "error",
         **options: Unpack[Options],
     ) -> WordVectors:
-        """Compress a file of word2vec's binary form, in bounded memory. Arguments as of `from_text`."""
+        """Compress a file in word2vec's binary format in bounded memory.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File with a line "N D", then for each word its bytes, a space and D little-endian float32.
+        limit : int, optional
+            As in `from_text`.
+        unicode_errors : {"strict", "ignore", "replace"}, default "strict"
+            As in `from_text`.
+        duplicates : {"error", "first", "last"}, default "error"
+            As in `from_text`.
+        progress : bool or callable, optional
+            As in `from_text`.
+        tmp_dir : str or path-like, optional
+            As in `from_text`.
+        unknown : "error", "none" or (D,) vector, default "error"
+            As in the class.
+        **options
+            Compression options, as in the Notes of the class.
+
+        Returns
+        -------
+        WordVectors
+            The compressed vectors.
+
+        Raises
+        ------
+        GpuzipError
+            If the file contradicts its header. The message names the row.
+        """
         recipe, limit = Recipe(**options), _checked_limit(limit)
         with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
             read_binary(path, collector, limit=limit, progress=progress)
@@ -110,7 +194,27 @@ class WordVectors:
     def from_gensim(
         cls, vectors: Any, *, unknown: Unknown = "error", **options: Unpack[Options]
     ) -> WordVectors:
-        """Compress gensim's KeyedVectors, or whatever has its `index_to_key` and `vectors`."""
+        """Compress the vectors of gensim's KeyedVectors.
+
+        Parameters
+        ----------
+        vectors : gensim KeyedVectors
+            Or any object with `index_to_key`, a list of N words, and `vectors`, an (N, D) float array.
+        unknown : "error", "none" or (D,) vector, default "error"
+            As in the class.
+        **options
+            Compression options, as in the Notes of the class.
+
+        Returns
+        -------
+        WordVectors
+            The compressed vectors.
+
+        Raises
+        ------
+        GpuzipError
+            For another object, such as a model (pass its `.wv`).
+        """
         words, rows = gensim_words(vectors)
         return cls._made(words, rows, Recipe(**options), unknown)
 
@@ -118,7 +222,27 @@ class WordVectors:
     def from_dict(
         cls, vectors: Mapping[str, Any], *, unknown: Unknown = "error", **options: Unpack[Options]
     ) -> WordVectors:
-        """Compress vectors by word: lists, arrays or tensors of one length."""
+        """Compress vectors that a dict holds by word.
+
+        Parameters
+        ----------
+        vectors : dict of str to (D,) list, array or tensor
+            Finite vectors of one length.
+        unknown : "error", "none" or (D,) vector, default "error"
+            As in the class.
+        **options
+            Compression options, as in the Notes of the class.
+
+        Returns
+        -------
+        WordVectors
+            The compressed vectors.
+
+        Raises
+        ------
+        GpuzipError
+            If lengths differ, or a vector holds NaN, inf or a number beyond float32.
+        """
         words, rows = dict_words(vectors)
         return cls._made(words, rows, Recipe(**options), unknown)
 
@@ -131,7 +255,7 @@ class WordVectors:
         unknown: Unknown = "error",
         verify: bool = False,
     ) -> WordVectors:
-        """Open a folder that `save` wrote, mapped: a query reads only its words' rows.
+        """Open a folder that `save` wrote. Files are mapped, so a query reads only the rows of its words.
 
         Parameters
         ----------
@@ -140,9 +264,9 @@ class WordVectors:
         device : torch.device or str, optional
             Where to move the codes. None leaves them mapped.
         unknown : "error", "none" or (D,) vector, default "error"
-            What a query gives for an unknown word.
+            As in the class.
         verify : bool, default False
-            Read and check every byte.
+            Whether to read all bytes and check them.
 
         Returns
         -------
@@ -157,15 +281,15 @@ class WordVectors:
         return cls(*read_words(path, verify=verify, device=device), unknown=unknown)
 
     def save(self, path: Path, *, words: str = "arrow") -> None:
-        """Write a folder, usually named .sfry. An older one is replaced whole, or kept on errors.
+        """Write a folder, usually named .sfry. An existing one is replaced, and kept if an error occurs.
 
         Parameters
         ----------
         path : str or path-like
             Folder to write. Only one process may write a folder at a time.
         words : {"arrow", "trie"}, default "arrow"
-            "arrow": a mapped list with a mapped look-up (needs pyarrow). "trie": the smallest (needs
-            marisa-trie). Both packages are in the extra `words`.
+            How to store the words. "arrow" maps a list and a look-up table (needs pyarrow). "trie" takes the
+            fewest bytes (needs marisa-trie). `pip install 'gpuzip[words]'` installs both.
         """
         write_words(path, self._words, self.codes, words)
 
@@ -174,7 +298,7 @@ class WordVectors:
         vocabulary = WordList(words)
         if len(vocabulary) == 0:
             raise GpuzipError("WordVectors: words must hold at least one word; got none.")
-        checked_unknown(unknown, rows.shape[1])  # before a long training, not after it
+        checked_unknown(unknown, rows.shape[1])  # fail before the fit, which may take long
         codes, order = recipe.compress(rows, list(vocabulary))
         if order is not None:
             vocabulary = WordList(map(vocabulary.word, order.tolist()))
@@ -187,7 +311,7 @@ class WordVectors:
         return word in self._words
 
     def __iter__(self) -> Iterator[str]:
-        """Words in the order of rows."""
+        """Iterate over the words in the order of rows."""
         return iter(self._words)
 
     def __repr__(self) -> str:
@@ -195,16 +319,32 @@ class WordVectors:
 
     @property
     def words(self) -> Vocabulary:
-        """The words in the order of rows: len, in, iteration, `words[row]`. list(words) reads them all."""
+        """Words in the order of rows, read on access: `words[row]`, `len`, `in`, iteration."""
         return self._words
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, codebooks, words, and the way from a word to its row."""
+        """Bytes of codes, codebooks, words and the tables that find the row of a word."""
         return self.codes.nbytes + self._words.nbytes
 
     def index_of(self, word: str) -> int:
-        """The row of a word. Raises KeyError when it has none."""
+        """Return the row of a word.
+
+        Parameters
+        ----------
+        word : str
+            Word to find.
+
+        Returns
+        -------
+        int
+            Its row, from 0.
+
+        Raises
+        ------
+        KeyError
+            If the word is unknown.
+        """
         row = self._row(word)
         if row is None:
             raise KeyError(word)
@@ -218,13 +358,18 @@ class WordVectors:
         words : str or iterable of str
             Words to look up.
         unknown : "error", "none" or (D,) vector, optional
-            As in the constructor, for this call. Where it is "none", an unknown word gives None, and a list
-            of words always a list of n vectors or Nones.
+            Replaces the constructor's choice for this call.
 
         Returns
         -------
-        (D,) or (n, D) tensor
-            (D,) for one word.
+        (D,) tensor, (n, D) tensor or list
+            (D,) for one word, (n, D) for a list of n words. With unknown="none", an unknown word gives None
+            and a list of words gives a list.
+
+        Raises
+        ------
+        KeyError
+            If a word is unknown and `unknown` is "error".
         """
         policy = self._unknown if unknown is None else checked_unknown(unknown, self.codes.shape[1])
         if isinstance(words, str):
@@ -233,52 +378,79 @@ class WordVectors:
         return list(found) if isinstance(policy, str) and policy == "none" else found
 
     def __getitem__(self, words: str | Iterable[str]) -> Any:
-        """`query(words)`."""
+        """Return `query(words)`."""
         return self.query(words)
 
     def query_idx(self, ids: int | Ids) -> Tensor:
-        """The vector of a row, (D,), or those of some rows, (R, D). Raises IndexError."""
+        """Decode vectors by row.
+
+        Parameters
+        ----------
+        ids : int, or (R,) ints
+            Rows. Negative ones count from the end.
+
+        Returns
+        -------
+        (D,) or (R, D) tensor
+            (D,) for one row.
+
+        Raises
+        ------
+        IndexError
+            If a row is out of range.
+        """
         return self.codes.rows([int(ids)])[0] if is_whole(ids) else self.codes.rows(ids)  # type: ignore[arg-type]
 
     def most_similar(
         self, positive: analogies.Some = None, negative: analogies.Some = None, topn: int = 10
     ) -> list[tuple[str, float]]:
-        """Find the topn words nearest by cosine to a mean, in which negative words count -1.
+        """Find the words with the highest cosine to the mean of some words, as analogies need it.
 
         Parameters
         ----------
         positive : word, (D,) vector, or a list of these, optional
-            Words count as unit vectors, vectors as they come.
+            Terms of the mean. A word counts as a unit vector, a vector as it is.
         negative : word, (D,) vector, or a list of these, optional
-            As positive, with weight -1.
+            Terms with weight -1.
         topn : int, default 10
             Number of words to return.
 
         Returns
         -------
         list of (word, score)
-            Words that are asked with are left out. Scores are those of the decoded rows.
+            Best first, without the given words. The score is the cosine of the mean and the decoded row.
 
         Raises
         ------
         KeyError
-            If a word is not there.
+            If a word is unknown.
 
         Notes
         -----
-        Source: gensim's function of this name; 3CosAdd of Mikolov et al. 2013.
+        Source: `KeyedVectors.most_similar` of gensim; 3CosAdd (Mikolov et al., 2013).
         """
         return analogies.most_similar(self._words, self.codes, positive, negative, topn)
 
     def to(self, device: torch.device | str) -> WordVectors:
-        """With the codes on a device; words stay where they are."""
+        """Move the codes to a device. Words stay in CPU memory.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to move the codes.
+
+        Returns
+        -------
+        WordVectors
+            A new object with the same words.
+        """
         return WordVectors(self._words, self.codes.to(device), unknown=self._unknown)
 
     def _row(self, word: Any) -> int | None:
         return self._words.find(word) if isinstance(word, str) else None
 
     def _queried(self, words: list[str], policy: str | Tensor) -> Any:
-        """(n, D), or under "none" a list of n rows or Nones."""
+        """Decode n words to (n, D), or with "none" to a list of n rows or Nones."""
         rows = [self._row(word) for word in words]
         if None not in rows:
             return self.codes.rows(rows)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which word is in which row, and which row a word has."""
+"""Words by row, and rows by word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpuzip.errors import GpuzipError
 
 
 class Vocabulary(ABC):
-    """N different words in the order of their rows. kind: how it is stored, or "list" in memory."""
+    """N distinct words in the order of rows. kind: how they are stored, "list" for in memory."""
 
     kind: ClassVar[str]
 
@@ -21,16 +21,16 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def find(self, word: str) -> int | None:
-        """The row of a word; None when it has none."""
+        """Return the row of a word, or None if it is unknown."""
 
     @abstractmethod
     def word(self, row: int) -> str:
-        """The word of a row, 0 <= row < N."""
+        """Return the word of a row, 0 <= row < N."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of the words and of the way from a word to its row."""
+        """Bytes of the words and of the tables that find their rows."""
 
     def __contains__(self, word: object) -> bool:
         return isinstance(word, str) and self.find(word) is not None
@@ -39,11 +39,11 @@ class Vocabulary(ABC):
         return map(self.word, range(len(self)))
 
     def __getitem__(self, row: int) -> str:
-        """The word of a row. Raises IndexError beyond the last."""
+        """Return the word of a row. Negative rows count from the end. Raises IndexError."""
         if not is_whole(row):
-            raise TypeError(f"words: row must be a whole number; got {row!r}.")
+            raise TypeError(f"WordVectors.words: row must be a whole number; got {row!r}.")
         if not -len(self) <= row < len(self):
-            raise IndexError(f"words: row {row} of {len(self)}")
+            raise IndexError(f"WordVectors.words: row must be below {len(self)}; got {row}.")
         return self.word(int(row) % len(self))
 
     def __repr__(self) -> str:
@@ -51,9 +51,9 @@ class Vocabulary(ABC):
 
 
 class WordList(Vocabulary):
-    """In memory. words: in the order of rows, or row by word in that order.
+    """Words in memory. words: an iterable in the order of rows, or a dict of rows by word in that order.
 
-    Raises GpuzipError for a word that is no str, is not Unicode text (a lone surrogate) or comes twice.
+    Raises GpuzipError if a word is not a str, is not Unicode text (a lone surrogate) or is repeated.
     """
 
     kind = "list"
@@ -82,9 +82,11 @@ def _row_by_word(words: list[Any]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, word in enumerate(words):
         if not isinstance(word, str):
-            raise GpuzipError(f"words: every word must be a str; got {word!r} for row {row}.")
+            raise GpuzipError(f"WordVectors: words must be str; got {word!r} for row {row}.")
         if rows.setdefault(word, row) != row:
-            raise GpuzipError(f"words: {word!r} is the word of rows {rows[word]} and {row}. Keep one.")
+            raise GpuzipError(
+                f"WordVectors: words must be distinct; {word!r} is in rows {rows[word]} and {row}. Keep one."
+            )
     return rows
 
 
@@ -93,4 +95,6 @@ def _check_words(words: list[str]) -> None:
         "".join(words).encode()
     except UnicodeEncodeError:
         wrong = next(word for word in words if any("\ud800" <= letter <= "\udfff" for letter in word))
-        raise GpuzipError(f"words: {wrong!r} holds half a character (a lone surrogate). Mend it.") from None
+        raise GpuzipError(
+            f"WordVectors: words must be Unicode text; {wrong!r} holds a lone surrogate. Correct it."
+        ) from None

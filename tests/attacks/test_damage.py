@@ -29,7 +29,7 @@ from tests.attacks.forge import (
 )
 
 
-def test_a_forgery_that_changes_nothing_is_read(original: bytes, path: Path):
+def test_reads_a_forgery_that_changes_nothing(original: bytes, path: Path):
     path.write_bytes(Forgery.of(original).bytes())
     assert gpuzip.load(path).tolist() == ROWS
     assert gpuzip.info(path).n == N
@@ -71,12 +71,12 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_what_is_no_safetensors_file_is_refused(path: Path, name: str):
+def test_refuses_what_is_not_safetensors(path: Path, name: str):
     check_all_refuse(path, STRANGERS[name], "not a readable safetensors file")
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"GPUZIP": "{}"}])
-def test_a_safetensors_file_of_someone_else_is_refused(path: Path, metadata: dict[str, str] | None):
+def test_refuses_safetensors_files_of_others(path: Path, metadata: dict[str, str] | None):
     save_file({"codes": torch.zeros(3, 2, dtype=torch.uint8)}, path, metadata)
     check_all_refuse(path, path.read_bytes(), "gpuzip did not write")
 
@@ -91,7 +91,7 @@ class Touches:
         return Path.touch, (self.marker,)
 
 
-def test_no_pickle_is_ever_loaded(path: Path, tmp_path: Path):
+def test_never_loads_a_pickle(path: Path, tmp_path: Path):
     marker, saved = tmp_path / "marker", io.BytesIO()
     torch.save({"codes": Touches(marker)}, saved)
     pickle.loads(pickle.dumps(Touches(marker)))
@@ -103,7 +103,7 @@ def test_no_pickle_is_ever_loaded(path: Path, tmp_path: Path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_a_pipe_is_refused_and_not_waited_for(path: Path):
+def test_refuses_a_pipe_without_waiting(path: Path):
     os.mkfifo(path)
     end = os.open(path, os.O_RDWR)  # else a reader that opens it would hang, and this test with it
     try:
@@ -113,13 +113,13 @@ def test_a_pipe_is_refused_and_not_waited_for(path: Path):
         os.close(end)
 
 
-def test_a_file_cut_short_anywhere_is_refused(original: bytes, path: Path):
+def test_refuses_a_file_truncated_anywhere(original: bytes, path: Path):
     sizes = [*range(0, len(original), 97), *range(len(original) - 12, len(original))]
     for size in sizes:
         check_all_refuse(path, original[:size], "not a readable safetensors file")
 
 
-def test_a_file_with_more_at_its_end_is_refused(original: bytes, path: Path):
+def test_refuses_extra_bytes_at_the_end(original: bytes, path: Path):
     for more in (b"\0", original):
         check_all_refuse(path, original + more)
 
@@ -130,12 +130,12 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(out)
 
 
-def test_every_flipped_bit_is_found(original: bytes, path: Path):
+def test_finds_every_flipped_bit(original: bytes, path: Path):
     variants = [flipped(original, bit) for bit in range(8 * len(original))]
     assert outcomes(path, variants) == {"FormatError"}
 
 
-def test_open_finds_every_flipped_bit_but_those_of_the_codes(original: bytes, path: Path):
+def test_open_finds_every_flipped_bit_outside_the_codes(original: bytes, path: Path):
     codes = 8 * N
     variants = [flipped(original, bit) for bit in range(0, 8 * len(original) - codes, 5)]
     assert outcomes(path, variants, gpuzip.open) == {"FormatError"}
@@ -143,7 +143,7 @@ def test_open_finds_every_flipped_bit_but_those_of_the_codes(original: bytes, pa
     assert outcomes(path, in_codes, lambda p: gpuzip.open(p, verify=True)) == {"FormatError"}
 
 
-def test_pieces_moved_doubled_or_lost_are_found(original: bytes, path: Path):
+def test_finds_moved_repeated_and_lost_pieces(original: bytes, path: Path):
     rng, variants = random.Random(0), []
     for _ in range(400):
         a, b, c = sorted(rng.randrange(len(original) + 1) for _ in range(3))
@@ -160,7 +160,7 @@ def test_pieces_moved_doubled_or_lost_are_found(original: bytes, path: Path):
     assert outcomes(path, [v for v in variants if v != original]) == {"FormatError"}
 
 
-def test_the_limits_of_these_tests_are_not_empty(tmp_path: Path):
+def test_helpers_detect_memory_growth_and_valid_files(tmp_path: Path):
     """The gauge sees 100 MB, and a file that is fine is not taken for a refused one."""
     if Path("/proc/self/clear_refs").exists():
         assert peak_growth(lambda: np.ones(100 << 20, np.uint8)) > 64 << 20

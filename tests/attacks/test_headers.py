@@ -44,11 +44,11 @@ HEADER_TEXTS = {
 
 
 @pytest.mark.parametrize("text", HEADER_TEXTS, ids=lambda text: text[:24])
-def test_a_header_that_says_nothing_is_refused(original: bytes, path: Path, text: str):
+def test_refuses_an_empty_or_foreign_header(original: bytes, path: Path, text: str):
     check_all_refuse(path, Forgery.of(original).bytes(edit=lambda _: text), HEADER_TEXTS[text])
 
 
-def test_a_header_of_any_depth_is_refused(original: bytes, path: Path):
+def test_refuses_a_header_of_any_depth(original: bytes, path: Path):
     """Reading JSON and writing it for the digest stop at different depths."""
     forgery = Forgery.of(original)
     forgery.header["config"] = "?"
@@ -61,7 +61,7 @@ def test_a_header_of_any_depth_is_refused(original: bytes, path: Path):
 
 
 @pytest.mark.parametrize("depth", [1, 60, 120])
-def test_a_sealed_header_of_nested_lists_is_refused(original: bytes, path: Path, depth: int):
+def test_refuses_a_sealed_header_of_nested_lists(original: bytes, path: Path, depth: int):
     forgery = Forgery.of(original)
     forgery.header["config"]["m"] = json.loads("[" * depth + "]" * depth)
     path.write_bytes(forgery.bytes())
@@ -94,7 +94,7 @@ FIELDS: list[tuple[str, list[Any], str]] = [
     [(field, value, match) for field, values, match in FIELDS for value in values],
     ids=lambda v: "missing" if v is MISSING else str(v)[:20],
 )
-def test_a_sealed_header_of_the_wrong_kind_is_refused(
+def test_refuses_a_sealed_header_with_wrong_types(
     original: bytes, path: Path, field: str, value: object, match: str
 ):
     forgery = Forgery.of(original)
@@ -105,7 +105,7 @@ def test_a_sealed_header_of_the_wrong_kind_is_refused(
 
 
 @pytest.mark.parametrize("codec", ["nope", "", "PQ", "codecs", "../pq"])
-def test_an_unknown_codec_is_named(original: bytes, path: Path, codec: str):
+def test_names_an_unknown_codec(original: bytes, path: Path, codec: str):
     forgery = Forgery.of(original)
     forgery.header["codec"] = codec
     check_codec_refused(path, forgery.bytes(), f"'{codec}'")
@@ -128,7 +128,7 @@ SETTINGS: list[tuple[str, list[Any]]] = [
     [(name, value) for name, values in SETTINGS for value in values],
     ids=lambda v: "missing" if v is MISSING else str(v)[:20],
 )
-def test_sealed_settings_that_do_not_fit_the_tensors_are_refused(
+def test_refuses_sealed_settings_that_do_not_fit_the_tensors(
     original: bytes, path: Path, name: str, value: object
 ):
     forgery = Forgery.of(original)
@@ -139,7 +139,7 @@ def test_sealed_settings_that_do_not_fit_the_tensors_are_refused(
 
 
 @pytest.mark.parametrize("d", [0, 1, 3, 5, 8, 2**40, 10**400])
-def test_a_width_that_is_not_the_codecs_is_refused(original: bytes, path: Path, d: int):
+def test_refuses_a_width_that_differs_from_the_codec(original: bytes, path: Path, d: int):
     forgery = Forgery.of(original)
     forgery.header["d"] = d
     check_codec_refused(path, forgery.bytes(), "columns")
@@ -157,7 +157,7 @@ REWORDED = {
 
 
 @pytest.mark.parametrize("name", REWORDED)
-def test_a_header_in_words_that_we_do_not_write_is_refused(original: bytes, path: Path, name: str):
+def test_refuses_a_header_in_another_spelling(original: bytes, path: Path, name: str):
     """Two texts of one meaning could be read as two meanings by another reader."""
     old, new = REWORDED[name]
     assert old in canonical(Forgery.of(original).header)

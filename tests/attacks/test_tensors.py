@@ -35,7 +35,7 @@ CODES = [
 
 
 @pytest.mark.parametrize(("dtype", "shape"), CODES)
-def test_sealed_codes_of_another_dtype_or_width_are_refused(
+def test_refuses_sealed_codes_of_another_dtype_or_width(
     original: bytes, path: Path, dtype: str, shape: list[int]
 ):
     forgery = Forgery.of(original)
@@ -46,7 +46,7 @@ def test_sealed_codes_of_another_dtype_or_width_are_refused(
 
 
 @pytest.mark.parametrize("n", [0, 6, 2**40, 2**62, 2**63, 2**64 - 1])
-def test_codes_of_no_bytes_a_row_are_refused(original: bytes, path: Path, n: int):
+def test_refuses_codes_of_no_bytes_per_row(original: bytes, path: Path, n: int):
     """No size of the file limits how many of them it can claim."""
     forgery = Forgery.of(original)
     forgery.tensors["codes"] = ("U8", [n, 0], b"")
@@ -71,7 +71,7 @@ CENTROIDS = [
 
 
 @pytest.mark.parametrize(("dtype", "shape"), CENTROIDS)
-def test_a_sealed_codebook_of_another_dtype_or_shape_is_refused(
+def test_refuses_a_sealed_codebook_of_another_dtype_or_shape(
     original: bytes, path: Path, dtype: str, shape: list[int]
 ):
     forgery = Forgery.of(original)
@@ -81,7 +81,7 @@ def test_a_sealed_codebook_of_another_dtype_or_shape_is_refused(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", ["F16", "F32"])
-def test_a_sealed_codebook_that_holds_no_numbers_is_refused(
+def test_refuses_a_sealed_codebook_with_nan_or_inf(
     original: bytes, path: Path, value: float, dtype: str
 ):
     forgery = Forgery.of(original)
@@ -91,7 +91,7 @@ def test_a_sealed_codebook_that_holds_no_numbers_is_refused(
     check_codec_refused(path, forgery.bytes(), "NaN|inf|finite")
 
 
-def test_tensors_that_the_header_does_not_list_are_refused(original: bytes, path: Path):
+def test_refuses_tensors_that_the_header_does_not_list(original: bytes, path: Path):
     unlisted, absent, renamed = (Forgery.of(original) for _ in range(3))
     listed = set(unlisted.header["checksums"])
     unlisted.tensors["extra"] = ("U8", [3], b"abc")
@@ -109,21 +109,21 @@ def test_tensors_that_the_header_does_not_list_are_refused(original: bytes, path
 
 
 @pytest.mark.parametrize("name", ["extra", "state.extra", "centroids", "state.", ""])
-def test_a_tensor_too_many_is_refused_though_it_is_listed(original: bytes, path: Path, name: str):
+def test_refuses_an_extra_tensor_that_is_listed(original: bytes, path: Path, name: str):
     forgery = Forgery.of(original)
     forgery.tensors[name] = ("F16", [2, 2, 2], bytes(16))
     check_codec_refused(path, forgery.bytes())
 
 
 @pytest.mark.parametrize("name", ["centroids", "State.centroids", "state.state.centroids"])
-def test_a_codebook_under_another_name_is_refused(original: bytes, path: Path, name: str):
+def test_refuses_a_codebook_under_another_name(original: bytes, path: Path, name: str):
     forgery = Forgery.of(original)
     forgery.tensors[name] = forgery.tensors.pop("state.centroids")
     forgery.header["checksums"].pop("state.centroids")
     check_codec_refused(path, forgery.bytes())
 
 
-def test_a_tensor_given_twice_never_gives_wrong_rows(original: bytes, path: Path):
+def test_repeated_tensor_never_gives_wrong_rows(original: bytes, path: Path):
     def again(text: str) -> list[str]:
         codes = text.rpartition('"codes": ')[2].rpartition("}")[0]
         shapes = [codes, codes.replace("[6, 1]", "[3, 2]"), codes.replace("U8", "I8")]
@@ -140,13 +140,13 @@ SHAPES = ["[-1, 6]", "[4611686018427387904, 4]", "[18446744073709551616, 1]", "[
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_that_is_none_is_refused(original: bytes, path: Path, shape: str):
+def test_refuses_an_invalid_shape(original: bytes, path: Path, shape: str):
     data = Forgery.of(original).bytes(edit_outer=lambda text: text.replace("[6, 1]", shape))
     check_all_refuse(path, data, "not a readable safetensors file")
 
 
 @pytest.mark.parametrize("offsets", ["[16, 10]", "[0, 6]", "[16, 21]", "[17, 23]", "[16, 1125899906842624]"])
-def test_offsets_that_do_not_tile_the_file_are_refused(original: bytes, path: Path, offsets: str):
+def test_refuses_offsets_that_do_not_tile_the_file(original: bytes, path: Path, offsets: str):
     text = json.dumps(Forgery.of(original).tensors["codes"][1])
     data = Forgery.of(original).bytes(edit_outer=lambda outer: outer.replace("[16, 22]", offsets))
     assert text == "[6, 1]"
@@ -154,7 +154,7 @@ def test_offsets_that_do_not_tile_the_file_are_refused(original: bytes, path: Pa
     check_all_refuse(path, data, "not a readable safetensors file")
 
 
-def test_a_header_that_claims_a_petabyte_is_refused(original: bytes, path: Path):
+def test_refuses_a_header_that_claims_a_petabyte(original: bytes, path: Path):
     forgery = Forgery.of(original)
     forgery.header["n"] = 1 << 50
     claim = {"[6, 1]": f"[{1 << 50}, 1]", "[16, 22]": f"[16, {16 + (1 << 50)}]"}
@@ -168,20 +168,20 @@ def test_a_header_that_claims_a_petabyte_is_refused(original: bytes, path: Path)
     check_all_refuse(path, forgery.bytes(edit_outer=edit))
 
 
-def test_a_header_of_millions_of_values_is_refused_before_they_are_made(original: bytes, path: Path):
+def test_refuses_millions_of_values_before_allocating_them(original: bytes, path: Path):
     """9 MB of text would be 200 MB of lists."""
     data = Forgery.of(original).bytes(edit=lambda _: '{"format":1,"config":[' + "[]," * 3_000_000 + "0]}")
     check_all_refuse(path, data)
 
 
-def test_thirty_thousand_tensors_are_refused_before_they_are_made(original: bytes, path: Path):
+def test_refuses_thirty_thousand_tensors_before_allocating_them(original: bytes, path: Path):
     forgery = Forgery.of(original)
     forgery.tensors |= {f"state.{i}": ("U8", [0], b"") for i in range(30_000)}
     check_all_refuse(path, forgery.bytes())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes, and /proc")
-def test_a_file_larger_than_memory_is_opened_and_read_in_little_of_it(original: bytes, path: Path):
+def test_opens_a_file_larger_than_memory(original: bytes, path: Path):
     total = int(Path("/proc/meminfo").read_text().partition("SwapTotal:")[0].split()[1]) * 1024
     n = 2 * total
     forgery = Forgery.of(original)
