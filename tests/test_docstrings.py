@@ -91,13 +91,6 @@ PENDING = [
     "Rotation.restore",
     "Rotation.reverse_transform",
     "Rotation.turned",
-    "nn.QuantizedEmbedding",
-    "nn.QuantizedEmbedding.from_pretrained",
-    "nn.QuantizedEmbeddingBag",
-    "nn.QuantizedEmbeddingBag.forward",
-    "nn.QuantizedEmbeddingBag.from_codes",
-    "nn.QuantizedEmbeddingBag.from_pretrained",
-    "nn.Report",
     "plots.CodecRecall",
     "sizes.SizeRow",
 ]

@@ -1,4 +1,4 @@
-"""State of a QuantizedEmbedding: saved, loaded into other settings, moved, copied and shared."""
+"""The state of a QuantizedEmbedding: saving, loading into other settings, moving, copying and tying."""
 
 import copy
 import io
@@ -94,18 +94,30 @@ def changed(**tensors: Tensor | int) -> dict[str, Tensor | int]:
 
 
 WRONG = {
-    "rows": (changed(codes=torch.zeros(99, 12, dtype=torch.uint8)), r"\(99, 12\) uint8, \(100, B\) uint8"),
-    "bytes": (changed(codes=torch.zeros(100, 11, dtype=torch.uint8)), r"11 bytes per row, .* needs 12"),
-    "codes of floats": (changed(codes=torch.zeros(100, 12)), r"float32, .* uint8 is needed"),
-    "codes of one dimension": (changed(codes=torch.zeros(100, dtype=torch.uint8)), "uint8 is needed"),
-    "entries": (changed(codebook=torch.zeros(1, 12, 1)), "12 entries"),
-    "one entry": (changed(codebook=torch.zeros(1, 1, 1)), "1 entries"),
-    "too many entries": (changed(codebook=torch.zeros(1, 1 << 17, 1)), "131072 entries"),
-    "another codebook": (changed(codebook=torch.zeros(1, 4, 1)), "needs 6"),
-    "too many codebooks": (changed(codebook=torch.zeros(48, 16, 1)), "needs 24"),
-    "an empty codebook": (changed(codebook=torch.zeros(0, 16, 1)), "of floats is needed"),
-    "whole numbers": (changed(codebook=torch.zeros(1, 16, 1, dtype=torch.int32)), "int32, .* of floats"),
-    "a flat codebook": (changed(codebook=torch.zeros(16)), "of floats is needed"),
+    "rows": (
+        changed(codes=torch.zeros(99, 12, dtype=torch.uint8)),
+        r"must be \(100, B\) uint8; got \(99, 12\) uint8",
+    ),
+    "bytes": (
+        changed(codes=torch.zeros(100, 11, dtype=torch.uint8)),
+        r"must have 12 bytes per row, .*; got 11",
+    ),
+    "codes of floats": (changed(codes=torch.zeros(100, 12)), r"must be \(100, B\) uint8; got .* float32"),
+    "codes of one dimension": (
+        changed(codes=torch.zeros(100, dtype=torch.uint8)),
+        r"must be \(100, B\) uint8",
+    ),
+    "entries": (changed(codebook=torch.zeros(1, 12, 1)), "entries; got 12"),
+    "one entry": (changed(codebook=torch.zeros(1, 1, 1)), "entries; got 1$|entries; got 1\\."),
+    "too many entries": (changed(codebook=torch.zeros(1, 1 << 17, 1)), "entries; got 131072"),
+    "another codebook": (changed(codebook=torch.zeros(1, 4, 1)), "must have 6 bytes per row"),
+    "too many codebooks": (changed(codebook=torch.zeros(48, 16, 1)), "must have 24 bytes per row"),
+    "an empty codebook": (changed(codebook=torch.zeros(0, 16, 1)), r"must be \(C, K, S\) floats"),
+    "whole numbers": (
+        changed(codebook=torch.zeros(1, 16, 1, dtype=torch.int32)),
+        r"must be \(C, K, S\) floats; got .* int32",
+    ),
+    "a flat codebook": (changed(codebook=torch.zeros(16)), r"must be \(C, K, S\) floats"),
     "no tensor": (changed(codes=3), "Tensor"),
     "padding": (changed(padding_row=torch.zeros(25)), "size mismatch for padding_row"),
 }
@@ -118,7 +130,7 @@ def test_refuses_a_state_that_does_not_fit(name):
     before = target.weight
     with pytest.raises(RuntimeError, match=message):
         target.load_state_dict(state)
-    if name != "no tensor":  # then torch copies what is one
+    if name != "no tensor":  # in that case torch copies the other tensors
         assert torch.equal(target.weight, before)
 
 
@@ -127,7 +139,7 @@ def test_missing_and_unexpected_names_raise_as_in_torch():
     state = source.state_dict()
     codes = state.pop("codes")
     target = made(bits=2)
-    with pytest.raises(RuntimeError, match=r"needs 6|needs 12"):
+    with pytest.raises(RuntimeError, match=r"must have (6|12) bytes per row"):
         target.load_state_dict(state, strict=False)  # a codebook of other codes
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "codes"'):
         made().load_state_dict(state)

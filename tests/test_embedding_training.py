@@ -1,4 +1,4 @@
-"""Learning through a QuantizedEmbedding, and what runs models: compile, export, DDP."""
+"""Training a QuantizedEmbedding, and compile, export and DistributedDataParallel."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def ids(*shape: int, below: int = 600) -> Tensor:
 
 
 def plain(module: QuantizedEmbedding, codebook: Tensor, input: Tensor) -> Tensor:
-    """The same look-up in plain torch: (R,) -> (R, D)."""
+    """Do the same look-up in plain torch: (R,) -> (R, D)."""
     C, K, S = codebook.shape
     share = -(-module.embedding_dim // (C * S))
     labels = unpack_bits(module.codes[input], C * share, K.bit_length() - 1).long()
@@ -50,7 +50,7 @@ def made(codec: Codec | None = None, trainable="codebook", **settings) -> Quanti
 
 
 def grad(module: nn.Module) -> Tensor:
-    """Take the gradient of a module's one parameter."""
+    """Return the gradient of a module's only parameter, and clear it."""
     (parameter,) = module.parameters()
     assert parameter.grad is not None and parameter.grad.dtype == parameter.dtype
     found, parameter.grad = parameter.grad, None
@@ -164,7 +164,7 @@ def test_fine_tuning_lowers_the_loss_of_a_classifier(real, codec, trainable):
         assert loss(torch.arange(8000)) < 0.9 * before
 
 
-# --- what runs models
+# --- compile, export, DistributedDataParallel
 
 
 # torch's compiler instantiates an autograd function where it traces one, and torch warns of that

@@ -1,4 +1,4 @@
-"""quantize_embeddings_: which modules it swaps, what stays tied, what it refuses, what it reports."""
+"""quantize_embeddings_: the modules it swaps, ties, errors and the report."""
 
 import math
 from typing import Any
@@ -35,7 +35,7 @@ def words(**settings: Any) -> Any:
 
 
 def state(model: nn.Module) -> list[tuple[str, int]]:
-    """Every module and tensor, by identity."""
+    """Return every module and tensor by identity."""
     held = (*model.named_modules(), *model.named_parameters(), *model.named_buffers())
     return [(name, id(one)) for name, one in held]
 
@@ -84,7 +84,7 @@ def test_filter_fn_receives_names_and_modules():
     report = quantize_embeddings_(model, filter_fn=only_token)
     assert seen == [("token", nn.Embedding), ("place", nn.Embedding), ("bags.0", nn.EmbeddingBag)]
     assert isinstance(model.token, QuantizedEmbedding) and model.place is place
-    assert [row.reason for row in report.rows] == [None, "filter_fn said no", "filter_fn said no"]
+    assert [row.reason for row in report.rows] == [None, "filter_fn excludes it", "filter_fn excludes it"]
 
 
 # --- one table in several places
@@ -171,7 +171,7 @@ def test_refuses_to_compress_half_of_a_tied_pair():
     twice: Any = nn.Sequential(nn.Embedding(300, 24))
     twice.append(twice[0])
     report = quantize_embeddings_(twice, filter_fn=lambda name, module: name == "0")
-    assert report.rows[0].reason == "filter_fn said no" and type(twice[0]) is nn.Embedding
+    assert report.rows[0].reason == "filter_fn excludes it" and type(twice[0]) is nn.Embedding
 
 
 # --- refused, or left alone
@@ -220,7 +220,7 @@ class Scaled(nn.Embedding):
 
 
 class Named(nn.Embedding):
-    """Nothing of its own but a name."""
+    """A subclass that changes nothing."""
 
 
 class Biased(nn.Embedding):
@@ -246,9 +246,9 @@ def hooked() -> nn.Module:
 
 
 LEFT_ALONE = {
-    "forward": (lambda: Scaled(300, 24), "Scaled has a forward of its own"),
-    "patched": (patched, "Embedding has a forward of its own"),
-    "tensors": (lambda: Biased(300, 24), "Biased is parametrized, or has other tensors"),
+    "forward": (lambda: Scaled(300, 24), "Scaled overrides forward"),
+    "patched": (patched, "Embedding overrides forward"),
+    "tensors": (lambda: Biased(300, 24), "Biased is parametrized, or has tensors beside its weight"),
     "parametrized": (parametrized, "ParametrizedEmbedding is parametrized"),
     "hooks": (hooked, "it has hooks"),
     "meta": (lambda: nn.Embedding(300, 24, device="meta"), "it is on the meta device"),
@@ -325,7 +325,7 @@ def test_report_prints_an_aligned_table():
     lines = str(quantize_embeddings_(model)).splitlines()
     assert lines[0].split("  ")[0] == "embedding"
     assert lines[1].split()[:6] == ["tokens", "3000", "x", "32", "384,000", "48,064"]
-    assert lines[2].endswith("left alone: it has hooks, which another module would not run")
+    assert lines[2].endswith("left alone: it has hooks, which a replacement would not run")
     assert lines[3].split() == ["total", "412,800", "76,864", "5.37x"]
     end = lines[0].index("bytes after") + len("bytes after")
     assert [line[:end].split()[-1] for line in lines[1:]] == ["48,064", "28,800", "76,864"]
@@ -364,4 +364,4 @@ def test_refuses_bert_with_a_tied_head_until_it_is_filtered_out():
         quantize_embeddings_(model)
     assert state(model) == before
     report = quantize_embeddings_(model, filter_fn=lambda name, module: "word" not in name)
-    assert report.rows[0].reason == "filter_fn said no"
+    assert report.rows[0].reason == "filter_fn excludes it"

@@ -1,4 +1,4 @@
-"""A dense table to packed codes and a codebook."""
+"""Compresses a dense table to packed codes and a codebook."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def compressed(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
-    """(N, D) floats -> codes (N, B) uint8 and codebook (C, K, S), on `device` and in `dtype`, else as weight.
+    """Compress (N, D) floats to codes (N, B) uint8 and a codebook (C, K, S).
 
-    codec: fitted or not, or None for a LloydMaxQuantizer of `bits`.
+    Device and dtype default to those of the weight. codec: fitted or not; None means LloydMaxQuantizer(bits).
     """
     rows = Rows(who, weight)
     if not (codec is None or isinstance(codec, Codec)):
@@ -34,7 +34,13 @@ def compressed(
     return codes.to(device), table.codebook.to(device, dtype or rows.dtype, copy=True)
 
 
+def _fitted(codec: Codec, weight: Matrix) -> Codec:
+    if isinstance(codec, ProductQuantizer):
+        return codec.fit(weight, min_points_per_centroid=1)  # these are all rows that it will encode
+    return codec.fit(weight)
+
+
 def row_of(weight: Matrix, index: int) -> Tensor:
-    """A copy of one row, (D,)."""
+    """Return a copy of one row, (D,)."""
     row = weight[index]
     return row.detach().clone() if isinstance(row, Tensor) else torch.from_numpy(np.array(row))

@@ -1,4 +1,4 @@
-"""A model's embeddings: where they are, which can be compressed, and what shares their weight."""
+"""Finds a model's embeddings, those that can be compressed, and what shares their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 @dataclass
 class Found:
-    """One embedding and the places where the model holds it: (parent, attribute)."""
+    """An embedding and the (parent, attribute) places where the model holds it."""
 
     module: Dense
     names: list[str] = field(default_factory=list)
@@ -39,12 +39,13 @@ class Found:
 
 
 def find(model: nn.Module) -> list[Found]:
-    """Every embedding once, in the model's order. Raises GpuzipError where the model is one itself."""
+    """Return every embedding once, in the model's order. Raises GpuzipError if the model is one itself."""
     if isinstance(model, _KINDS):
         bag = "Bag" if isinstance(model, nn.EmbeddingBag) else ""
         raise GpuzipError(
-            f"quantize_embeddings_: the model is a {type(model).__name__} itself, which cannot be swapped in "
-            f"place. Use QuantizedEmbedding{bag}.from_pretrained(model.weight)."
+            f"quantize_embeddings_: model must contain embeddings; got a {type(model).__name__}, which "
+            "cannot be "
+            f"replaced in place. Use QuantizedEmbedding{bag}.from_pretrained(model.weight)."
         )
     found: dict[int, Found] = {}
     for prefix, parent in model.named_modules():
@@ -57,10 +58,10 @@ def find(model: nn.Module) -> list[Found]:
 
 
 def why_not(found: Found, filter_fn: FilterFn | None, codec: Codec | None) -> str | None:
-    """Why an embedding is left alone, or None. A filter must accept all names of it."""
+    """Return why an embedding is left alone, or None. The filter must accept all its names."""
     module = found.module
     if filter_fn is not None and not all(filter_fn(name, module) for name in found.names):
-        return "filter_fn said no"
+        return "filter_fn excludes it"
     least = 1 << codec.nbits if isinstance(codec, ProductQuantizer) and not codec.is_fitted else 0
     if module.num_embeddings < least:
         return f"it has fewer rows than the {least} centroids"
@@ -72,11 +73,11 @@ def _is_no_plain_table(module: Dense) -> str | None:
     kind, weight = type(module).__name__, module.weight
     held = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     if type(module).forward is not plain.forward or "forward" in vars(module):
-        return f"{kind} has a forward of its own"
+        return f"{kind} overrides forward"
     if held != {"weight"}:
-        return f"{kind} is parametrized, or has other tensors than its weight"
+        return f"{kind} is parametrized, or has tensors beside its weight"
     if any(getattr(module, hooks) for hooks in _HOOKS):
-        return "it has hooks, which another module would not run"
+        return "it has hooks, which a replacement would not run"
     if type(weight.data) is not Tensor or weight.dtype not in _FLOATS:
         return f"its weight is a {type(weight.data).__name__} of {str(weight.dtype).removeprefix('torch.')}"
     if weight.is_meta:
@@ -84,12 +85,12 @@ def _is_no_plain_table(module: Dense) -> str | None:
     if weight.numel() == 0:
         return "it has no values"
     if module.sparse or module.scale_grad_by_freq:
-        return "sparse or scale_grad_by_freq is set, and compressed rows have no gradients of their own"
+        return "sparse or scale_grad_by_freq is set, but compressed rows have no gradients"
     return None
 
 
 def grouped(found: Sequence[Found]) -> list[list[Found]]:
-    """Those of one weight together, in order."""
+    """Group embeddings by weight, in order."""
     groups: dict[tuple[torch.device, int], list[Found]] = {}
     for one in found:
         groups.setdefault(_memory(one.module.weight), []).append(one)
@@ -97,7 +98,7 @@ def grouped(found: Sequence[Found]) -> list[list[Found]]:
 
 
 def check_sharing(model: nn.Module, chosen: Sequence[Found]) -> None:
-    """Raises GpuzipError where a weight is also held by something that will not be compressed with it."""
+    """Raise GpuzipError if something that is not compressed holds a weight too."""
     going = {id(one.module) for one in chosen}
     weights = {_memory(one.module.weight): one for one in chosen}
     for holder, name, tensor in _tensors(model):
@@ -107,8 +108,8 @@ def check_sharing(model: nn.Module, chosen: Sequence[Found]) -> None:
         embedding = one.names[0]
         raise GpuzipError(
             f"quantize_embeddings_: {embedding}.weight is also {name}, which would keep it uncompressed. "
-            f"Leave {embedding} out with filter_fn=lambda name, module: name != {embedding!r}, or give "
-            f"{name} a copy of its own first. Nothing was changed."
+            f"Exclude {embedding} with filter_fn=lambda name, module: name != {embedding!r}, or copy the "
+            f"weight for {name} first. The model is unchanged."
         )
 
 
@@ -120,6 +121,6 @@ def _tensors(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 
 
 def _memory(tensor: Tensor) -> tuple[torch.device, int]:
-    """Where a tensor starts, which tied weights have in common; what has no memory of its own is itself."""
+    """Return a key that tied weights share: where their memory starts, or their id without memory."""
     plain = type(tensor.data) is Tensor and tensor.layout is torch.strided and not is_lazy(tensor)
     return tensor.device, (plain and tensor.data_ptr()) or id(tensor)

@@ -1,4 +1,4 @@
-"""Rows of a compressed table, and the gradient of its codebook."""
+"""Look-up of rows in a compressed table, with a gradient for its codebook."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from gpuzip._core.byte_tables import by_byte
 from gpuzip.ops import centroid_sums, decode, unpack_bits
 
-#: Values of a look-up from which a GPU saves more than the table of bytes costs: modelled, by 0.6 to 1.6 ps
-#: per value and 10 us of launches.
+#: Values per look-up above which a table of bytes pays on a GPU. Modelled: it saves 0.6 to 1.6 ps per value
+#: and costs 10 us of launches.
 _MANY = 1 << 23
-_ACCESS = 16  # bytes, the most that one access takes
+_ACCESS = 16  # bytes: the widest memory access
 
 
 def lookup(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> Tensor:
-    """`gpuzip.ops.decode`, also of float64, with a gradient for the codebook.
+    """Decode rows as `gpuzip.ops.decode` does, also in float64, with a gradient for the codebook.
 
     codes (N, B) uint8, codebook (C, K, S), ids (R,) int64 or None for all rows -> (R, C*share*S).
     """
@@ -30,16 +30,16 @@ def lookup(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> T
 def _decode(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> Tensor:
     if codes.device.type == "cuda":
         codebook, share = table_of_bytes(codebook, share, len(codes) if ids is None else len(ids))
-    if codebook.dtype == torch.float64:  # a copy of values is a copy of their halves
+    if codebook.dtype == torch.float64:  # decode copies bits: a float64 is two float32
         return decode(codes, codebook.view(torch.float32), ids, share).view(torch.float64)
     return decode(codes, codebook, ids, share)
 
 
 def table_of_bytes(codebook: Tensor, share: int, rows: int) -> tuple[Tensor, int]:
-    """The codebook and its share for that many rows: of whole bytes where one codebook serves many values.
+    """Return a codebook and share that decode whole bytes, if that pays for this many rows.
 
-    A byte is then one access of the values of all its codes. Several codebooks, whose tables of bytes would
-    leave L1, and codes that fill an access stay as they are.
+    One access then reads the values of all codes in a byte. Several codebooks are returned unchanged, because
+    their tables would not fit in L1, and so are centroids that fill an access.
     """
     C, _, S = codebook.shape
     if C > 1 or S * codebook.element_size() >= _ACCESS or rows * share * S < _MANY:
@@ -69,7 +69,7 @@ class _Lookup(torch.autograd.Function):
 
 
 def _sums(grad: Tensor, codes: Tensor, shape: tuple[int, int, int], share: int) -> Tensor:
-    """(R, M*S) summed by code into the codebook's shape, in an order that is always the same."""
+    """Sum (R, M*S) by code into the codebook's shape, always in the same order."""
     C, K, S = shape
     M = C * share
     labels = unpack_bits(codes, M, K.bit_length() - 1)

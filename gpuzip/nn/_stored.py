@@ -1,4 +1,4 @@
-"""Tensors of a compressed table as a module's state: held, moved, shared and loaded."""
+"""The tensors of a compressed table as the state of a module."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Trainable = Literal["codebook", "scale"]
 
 
 class StoredTable(nn.Module):
-    """N rows of D values as tensors whose shapes, with N and D, say all there is to know.
+    """Hold N compressed rows of D values; the shapes of the tensors are all the settings.
 
-    Buffers: `codes` (N, B) uint8, `codebook` (C, K, S) in the dtype of the rows (a parameter where it is
-    trained) and, with a padding_idx, `padding_row` (D,). Parameter: `scale` (D,), where that is trained.
+    Buffers: `codes` (N, B) uint8, `codebook` (C, K, S) in the dtype of the rows, and `padding_row` (D,) if
+    there is a padding_idx. With trainable="codebook" the codebook is a parameter; with "scale", `scale` (D,)
+    is one.
     """
 
     codes: Tensor
@@ -38,7 +39,7 @@ class StoredTable(nn.Module):
         self.num_embeddings, self.embedding_dim, self.trainable = num_embeddings, embedding_dim, trainable
 
     def hold(self, codes: Tensor, codebook: Tensor, padding_row: Tensor | None) -> None:
-        """Make these the module's state."""
+        """Store these tensors as buffers and parameters."""
         self.register_buffer("codes", codes)
         if self.trainable == "codebook":
             self.codebook = nn.Parameter(codebook)
@@ -49,7 +50,7 @@ class StoredTable(nn.Module):
         self.scale = nn.Parameter(codebook.new_ones(self.embedding_dim)) if scaled else None
 
     def share(self, other: StoredTable) -> None:
-        """Use the very tensors of another, as modules of one weight do; the padding row stays its own."""
+        """Use the tensors of another module, as for tied weights. The padding row is not shared."""
         self.codes, self.codebook, self.scale = other.codes, other.codebook, other.scale
 
     @property
@@ -59,7 +60,7 @@ class StoredTable(nn.Module):
 
     @property
     def ratio(self) -> float:
-        """Bytes of the decoded rows over `nbytes`."""
+        """Compression ratio: bytes of the decoded rows over `nbytes`."""
         return self.num_embeddings * self.embedding_dim * self.codebook.itemsize / self.nbytes
 
     def extra_repr(self) -> str:
@@ -76,7 +77,7 @@ class StoredTable(nn.Module):
         return ", ".join(parts)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Buffers stay the tensors they are, as parameters do, so that modules that share them still do."""
+        """Move buffers in place, as torch does with parameters, so that tied modules stay tied."""
         for buffer in self.buffers(recurse=False):
             with torch.no_grad():
                 moved = fn(buffer)
@@ -96,7 +97,7 @@ class StoredTable(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take codes and a codebook of any codec, if they fit each other and this many rows and dims."""
+        """Load codes and codebook of any codec that fit each other, N and D."""
         names = ("codes", "codebook")
         given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
         if all(isinstance(tensor, Tensor) for tensor in given.values()):

@@ -1,4 +1,4 @@
-"""What compressed embeddings have in common: a table made from a weight, and its rows by id."""
+"""Base of compressed embeddings: makes a table from a weight and looks up rows by id."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class QuantizedTable(StoredTable):
         for name, value in (("scale_grad_by_freq", scale_grad_by_freq), ("sparse", sparse)):
             if value:
                 raise GpuzipError(
-                    f"{who}: {name}=True is about gradients of rows, and compressed rows have none of their "
-                    "own. Leave it False; trainable='codebook' or 'scale' names what can learn."
+                    f"{who}: {name} must be False; compressed rows have no gradients. "
+                    "To train, use trainable='codebook' or 'scale'."
                 )
         self.scale_grad_by_freq = self.sparse = False
 
@@ -54,7 +54,7 @@ class QuantizedTable(StoredTable):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
-        """Hold a compressed weight, or without one N(0, 1), as torch's layers start from."""
+        """Compress and store the weight. Without one, draw N(0, 1) as torch's layers do."""
         who = type(self).__name__
         if weight is None:
             device, dtype = device or torch.get_default_device(), dtype or torch.get_default_dtype()
@@ -66,15 +66,15 @@ class QuantizedTable(StoredTable):
         shape = self.num_embeddings, self.embedding_dim
         if tuple(weight.shape) != shape:
             raise GpuzipError(
-                f"{who}: _weight must have shape {shape}, as num_embeddings and embedding_dim say; "
-                f"got {tuple(weight.shape)}."
+                f"{who}: _weight must have shape (num_embeddings, embedding_dim) = {shape}; got "
+                f"{tuple(weight.shape)}."
             )
         codes, codebook = compressed(who, weight, bits, codec, device, dtype)
         row = None if self.padding_idx is None else row_of(weight, self.padding_idx).to(codebook)
         return self.hold(codes, codebook, row)
 
     def hold_codes(self, codes: Codes) -> None:
-        """Hold the table of compressed rows, and of these the one at padding_idx, decoded."""
+        """Store the table of compressed rows, and the decoded row at padding_idx."""
         table, data = codes.codec.as_table(codes.data)
         row = None if self.padding_idx is None else codes[self.padding_idx].decode().view(-1)
         self.hold(data.detach(), table.codebook.to(codes.dtype, copy=True), row)
@@ -93,7 +93,7 @@ class QuantizedTable(StoredTable):
         return codes, codebook, None if self.padding_idx is None else codebook.new_empty(d)
 
     def rows(self, ids: Tensor) -> Tensor:
-        """(R, D) for int32 or int64 ids of any shape, read in order. Raises IndexError as the modules say."""
+        """Decode rows of int32 or int64 ids of any shape, flattened to (R, D). Raises IndexError on a CPU."""
         self.check_ids(ids)
         checked = ids.device.type == "cpu" and not torch.compiler.is_compiling()
         if checked:
@@ -103,14 +103,14 @@ class QuantizedTable(StoredTable):
         return rows if self.padding_idx is None else self._padded(rows, ids.reshape(-1), checked)
 
     def decoded(self, codes: Tensor, ids: Tensor | None = None) -> Tensor:
-        """(R, D) of packed codes, or of those at ids, where padding is a row like any other."""
+        """Decode packed codes, or those at ids, to (R, D). padding_idx is not considered."""
         rows = lookup(codes, self.codebook, ids, sharing(self.codebook, self.embedding_dim))
         if rows.shape[1] != self.embedding_dim:
             rows = rows[:, : self.embedding_dim]
         return rows if self.scale is None else rows * self.scale
 
     def check_ids(self, ids: Tensor) -> None:
-        """Raises DtypeError unless they are a tensor of int64 or int32."""
+        """Raise DtypeError unless ids is a tensor of int64 or int32."""
         if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
             came = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             raise DtypeError(
@@ -122,13 +122,13 @@ class QuantizedTable(StoredTable):
         if ids.numel():
             low, high = ids.aminmax()
             if int(low) < 0 or int(high) >= self.num_embeddings:
-                raise IndexError("index out of range in self")  # nn.Embedding's words
+                raise IndexError("index out of range in self")  # the message of nn.Embedding
 
     def _check_device(self, ids: Tensor) -> None:
         if ids.device != self.codes.device:
             raise GpuzipError(
                 f"{type(self).__name__}: input must be on {self.codes.device} like the codes; got "
-                f"{ids.device}. Move one with .to()."
+                f"{ids.device}. Move one of them with .to()."
             )
 
     def _padded(self, rows: Tensor, ids: Tensor, in_place: bool) -> Tensor:
@@ -137,13 +137,13 @@ class QuantizedTable(StoredTable):
         padding = torch.eq(ids, index)
         if not in_place or rows.requires_grad:
             return torch.where(padding[:, None], kept, rows)
-        at = padding.nonzero().view(-1)  # cheaper than another pass over all rows; a GPU would wait for it
+        at = padding.nonzero().view(-1)  # on a CPU faster than `where` over all rows
         if len(at):
             rows[at] = kept
         return rows
 
     def clipped(self, rows: Tensor) -> Tensor:
-        """Rows whose norm is above max_norm, scaled to it as nn.Embedding scales them."""
+        """Scale rows whose norm exceeds max_norm down to it, as nn.Embedding does."""
         if self.max_norm is None:
             return rows
         norms = torch.linalg.vector_norm(rows, self.norm_type, dim=1, keepdim=True)
@@ -153,7 +153,7 @@ class QuantizedTable(StoredTable):
 
     @property
     def weight(self) -> Tensor:
-        """(N, D): all rows, decoded at every call, without a gradient. Writing to it changes nothing here."""
+        """Decoded rows (N, D): a new copy without gradient on each access, so writing to it has no effect."""
         with torch.no_grad():
             rows = self.decoded(self.codes).contiguous()
             if self.padding_row is not None:
@@ -162,16 +162,16 @@ class QuantizedTable(StoredTable):
 
 
 def shape_of(cls: type[QuantizedTable], embeddings: Matrix) -> tuple[int, int]:
-    """(N, D) of what from_pretrained was given; raises GpuzipError."""
+    """Return (N, D) of the embeddings that from_pretrained was given. Raises GpuzipError."""
     rows = Rows(f"{cls.__name__}.from_pretrained", embeddings, name="embeddings")
     return rows.n, rows.d
 
 
 def learning(cls: type[QuantizedTable], freeze: bool | None, trainable: Trainable | None) -> Trainable | None:
-    """What `trainable` shall be, where nn.Embedding's `freeze` has a say."""
+    """Return `trainable` as nn.Embedding's argument `freeze` implies it."""
     if freeze and trainable is not None:
         raise GpuzipError(
-            f"{cls.__name__}.from_pretrained: freeze=True says that nothing learns, "
-            f"trainable={trainable!r} that something does. Pass one of them."
+            f"{cls.__name__}.from_pretrained: freeze=True contradicts trainable={trainable!r}. "
+            "Pass one of them."
         )
     return "codebook" if freeze is False and trainable is None else trainable

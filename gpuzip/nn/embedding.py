@@ -1,4 +1,4 @@
-"""torch.nn.Embedding with compressed rows: only the rows asked for are decoded."""
+"""torch.nn.Embedding with compressed rows; only the requested rows are decoded."""
 
 from __future__ import annotations
 
@@ -18,23 +18,57 @@ if TYPE_CHECKING:
 
 
 class QuantizedEmbedding(QuantizedTable):
-    """Rows by id, as torch.nn.Embedding gives them, from a table of `bits` bits per value.
+    """Look up rows of a compressed table by id, as torch.nn.Embedding does.
 
-    num_embeddings to _weight, device and dtype: nn.Embedding's. Without _weight, (N, D) floats, rows of
-    N(0, 1) are drawn from torch's generator and compressed. On the meta device nothing is drawn: the tensors
-    wait for `load_state_dict(..., assign=True)`.
-    codec: another way to compress, fitted or not; by default LloydMaxQuantizer(bits).
-    trainable: None, nothing learns; "codebook", the codebook is a parameter, and values of one code learn
-    together; "scale", a factor for each of the D dimensions is one.
+    Parameters
+    ----------
+    num_embeddings : int
+        Number of rows N.
+    embedding_dim : int
+        Values per row D.
+    padding_idx : int, optional
+        Row to store uncompressed and to give no gradient.
+    max_norm : float, optional
+        Rows with a larger norm are scaled down to it in the output. nn.Embedding overwrites its weight
+        instead. Gradients pass through the scaling.
+    norm_type : float, default 2.0
+        Order of the norm for max_norm.
+    scale_grad_by_freq : bool, default False
+        Must be False, because compressed rows have no gradients.
+    sparse : bool, default False
+        Must be False, because compressed rows have no gradients.
+    _weight : (N, D) floats, optional
+        Rows to compress. None draws them from N(0, 1) with torch's generator.
+    device : torch.device or str, optional
+        Where to put the module. On "meta" nothing is drawn; fill it by `load_state_dict(..., assign=True)`.
+    dtype : torch.dtype, optional
+        Dtype of the decoded rows. Default: that of _weight, or torch's default.
+    bits : int, default 4
+        Bits per value of a LloydMaxQuantizer.
+    codec : Codec, optional
+        Codec to use instead, fitted or not.
+    trainable : {None, "codebook", "scale"}
+        What is a parameter: nothing, the codebook (values of one code learn together), or a factor (D,) per
+        dimension.
 
-    padding_idx: this row is kept as it came, and gives no gradient. max_norm: rows above this norm are scaled
-    down to it in the output, while nn.Embedding overwrites its weight; gradients go through the scaling.
-    scale_grad_by_freq and sparse are refused: rows have no gradients of their own.
+    Raises
+    ------
+    GpuzipError
+        For an invalid argument, or a weight that cannot be compressed.
 
-    `load_state_dict` takes codes and codebook of any codec that fit N and D, whatever this module was made
-    with.
+    Notes
+    -----
+    `load_state_dict` accepts codes and codebook of any codec that fit N and D.
+
     Source: torch.nn.Embedding; May, Zhang, Dao, Re, "On the downstream performance of compressed word
-    embeddings", 2019, and their smallfry's QuantEmbedding.
+    embeddings", 2019, and QuantEmbedding of their smallfry.
+
+    Examples
+    --------
+    >>> import torch, gpuzip.nn
+    >>> table = gpuzip.nn.QuantizedEmbedding(1000, 32, bits=4)
+    >>> tuple(table(torch.tensor([3, 7])).shape), table.ratio > 7
+    ((2, 32), True)
     """
 
     def __init__(
@@ -71,13 +105,12 @@ class QuantizedEmbedding(QuantizedTable):
         Returns
         -------
         (*shape, D) tensor
-            Rows, in the codebook's dtype.
+            Rows in the codebook's dtype.
 
         Raises
         ------
         IndexError
-            For an id out of range, on a CPU. On a GPU, and in a compiled model, that is not checked: such a
-            row is zeros.
+            For an id out of range on a CPU. A GPU or a compiled model does not check and returns zeros.
         """
         rows = self.rows(input)
         if self.max_norm is not None:
@@ -99,10 +132,40 @@ class QuantizedEmbedding(QuantizedTable):
         codec: Codec | None = None,
         trainable: Trainable | None = None,
     ) -> Self:
-        """From (N, D) floats: a tensor, on whose device it will be, an array or a memory map.
+        """Compress a dense table. Positional arguments have nn.Embedding's order.
 
-        freeze: as nn.Embedding's, where `trainable` does not say it: True, nothing learns; False, the
-        codebook does. None is True. Other arguments as of the class.
+        Parameters
+        ----------
+        embeddings : (N, D) floats
+            Tensor, array or memory map. The module goes to the device of a tensor.
+        freeze : bool, optional
+            nn.Embedding's way to say what learns: False means trainable="codebook", True means None.
+        padding_idx : int, optional
+            As in the class.
+        max_norm : float, optional
+            As in the class.
+        norm_type : float, default 2.0
+            As in the class.
+        scale_grad_by_freq : bool, default False
+            Must be False.
+        sparse : bool, default False
+            Must be False.
+        bits : int, default 4
+            As in the class.
+        codec : Codec, optional
+            As in the class.
+        trainable : {None, "codebook", "scale"}
+            As in the class.
+
+        Returns
+        -------
+        QuantizedEmbedding
+            The compressed module.
+
+        Raises
+        ------
+        GpuzipError
+            If freeze=True contradicts trainable, or the embeddings cannot be compressed.
         """
         (n, d), trainable = shape_of(cls, embeddings), learning(cls, freeze, trainable)
         return cls(
@@ -122,7 +185,7 @@ class QuantizedEmbedding(QuantizedTable):
         *,
         trainable: Trainable | None = None,
     ) -> Self:
-        """Make a module from compressed rows, whose bytes it shares where it can.
+        """Make a module from compressed rows and share their bytes if possible.
 
         Parameters
         ----------
@@ -140,19 +203,19 @@ class QuantizedEmbedding(QuantizedTable):
         Returns
         -------
         QuantizedEmbedding
-            Its output has the dtype of the codes.
+            A module whose output has the dtype of the codes.
 
         Raises
         ------
         GpuzipError
-            For a codec that is not a look-up in a table.
+            For a codec that does not decode by a table.
         """
         module = cls(*codes.shape, padding_idx, max_norm, norm_type, device="meta", trainable=trainable)
         module.hold_codes(codes)
         return module
 
     def to_dense(self) -> nn.Embedding:
-        """The nn.Embedding of these rows."""
+        """Return an nn.Embedding with the decoded rows as its weight."""
         dense = nn.Embedding(
             *(self.num_embeddings, self.embedding_dim, self.padding_idx, self.max_norm, self.norm_type),
             _weight=self.weight,

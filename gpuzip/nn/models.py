@@ -1,4 +1,4 @@
-"""All embeddings of a model, compressed in place."""
+"""Compresses all embeddings of a model in place."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def quantize_embeddings_(
     filter_fn: FilterFn | None = None,
     trainable: Trainable | None = None,
 ) -> Report:
-    """Replace every nn.Embedding and nn.EmbeddingBag of a model by a compressed one (in place).
+    """Replace every nn.Embedding and nn.EmbeddingBag of a model by a compressed one, in place.
 
-    `gpuzip.quantize_embeddings` makes sentence-transformers' byte formats instead, and `gpuzip.quantize` is a
-    round trip of a matrix.
+    Not to be confused with `gpuzip.quantize_embeddings`, which makes sentence-transformers' byte formats, and
+    `gpuzip.quantize`, which compresses and decodes a matrix.
 
     Parameters
     ----------
@@ -38,30 +38,30 @@ def quantize_embeddings_(
     codec : Codec, optional
         Codec to use instead, as in QuantizedEmbedding.
     filter_fn : callable, optional
-        filter_fn(name, module) returns True for modules to compress. Default: all. A module of several names
-        is compressed if all are accepted.
+        filter_fn(name, module) returns True for modules to compress. Default: all. A module with several
+        names is compressed if all are accepted.
     trainable : {None, "codebook", "scale"}
         What learns, as in QuantizedEmbedding.
 
     Returns
     -------
     Report
-        What was done to every table.
+        Size and error of every table.
 
     Raises
     ------
     GpuzipError
-        If a weight is also held by something else (an lm_head), a table holds NaN or does not suit the codec,
-        or the model is an embedding itself. The model is then unchanged.
+        If something else (such as an lm_head) holds a weight too, a table holds NaN or does not suit the
+        codec, or the model is an embedding itself. The model is then unchanged.
 
     Notes
     -----
-    A module in several places, and modules of one weight, stay one table. Device, dtype and training mode are
-    kept.
+    A module in several places and modules with tied weights stay one table. Device, dtype and training mode
+    are kept.
 
-    Left alone, with the reason in the report: subclasses with a forward or tensors of their own, parametrized
-    modules, modules with hooks, weights on the meta device or of other kinds, sparse gradients, tables that
-    would not be smaller, and with a ProductQuantizer those of fewer rows than centroids.
+    Some modules are left alone, with the reason in the report: subclasses that override forward or add
+    tensors, parametrized modules, modules with hooks, weights on the meta device or of other types, sparse
+    gradients, tables that would not shrink, and for a ProductQuantizer tables with fewer rows than centroids.
 
     Examples
     --------
@@ -94,14 +94,14 @@ def quantize_embeddings_(
 def _quantized(
     group: list[Found], bits: int, codec: Codec | None, trainable: Trainable | None
 ) -> list[QuantizedTable]:
-    """A module for each of one weight: the first compresses it, the others use the tensors of the first."""
+    """Make a module for each of a group with one weight. The first compresses it, the others share it."""
     first, *others = group
     try:
         table = _as_quantized(first.module, bits, codec, trainable)
     except GpuzipError as error:
         raise type(error)(
-            f"quantize_embeddings_: {first.names[0]}: {error} Or leave it out with filter_fn. "
-            "Nothing was changed."
+            f"quantize_embeddings_: {first.names[0]}: {error} Or exclude it with filter_fn. "
+            "The model is unchanged."
         ) from error
     return [table, *(_as_quantized(one.module, bits, codec, trainable, table) for one in others)]
 
@@ -113,7 +113,7 @@ def _as_quantized(
     trainable: Trainable | None,
     twin: QuantizedTable | None = None,
 ) -> QuantizedTable:
-    """Compress a dense module, or share the table of a twin that has the same weight."""
+    """Compress a dense module, or share the table of a twin with the same weight."""
     names = ["num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type"]
     kind: type[QuantizedEmbedding | QuantizedEmbeddingBag] = QuantizedEmbedding
     if isinstance(dense, nn.EmbeddingBag):
@@ -130,7 +130,7 @@ def _as_quantized(
 
 
 def _left_alone(group: list[Found], reason: str | None) -> ReportRow:
-    """With the reason that the first of the group has for all of it."""
+    """Return the report's row of a group that is left alone."""
     names = tuple(name for one in group for name in one.names)
     nbytes = group[0].module.weight.nbytes
     return ReportRow(names, group[0].shape, nbytes, nbytes, reason=reason)

@@ -1,4 +1,4 @@
-"""What compressing a model's embeddings did."""
+"""The report of compressing a model's embeddings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ _TITLES = ("embedding", "shape", "bytes before", "bytes after", "smaller", "mse"
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One table of a model.
+    """Hold the result for one table of a model.
 
-    names: of all modules that read it, in the model. bytes: of codes, codebooks and kept rows against those
-    of the weight; the same where it was left alone, and `reason` says why. mse and cosine: of decoded rows
-    against the weight, flattened; NaN where it was left alone.
+    Attributes
+    ----------
+    names : tuple of str
+        Names of all modules that read the table.
+    shape : (int, int)
+        N rows and D values per row.
+    bytes_before, bytes_after : int
+        Bytes of the weight, and of codes, codebook and padding rows. Equal if the table was left alone.
+    mse, cosine : float
+        Mean squared error and flattened cosine of decoded rows against the weight. NaN if left alone.
+    reason : str or None
+        Why the table was left alone.
     """
 
     names: tuple[str, ...]
@@ -28,21 +37,29 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Report:
-    """What `quantize_embeddings_` did to every table, in the model's order. str() is a table of it."""
+    """Hold what `quantize_embeddings_` did to every table. `str(report)` prints it as a table.
+
+    Attributes
+    ----------
+    rows : tuple of ReportRow
+        One row per table, in the model's order.
+    """
 
     rows: tuple[ReportRow, ...]
 
     @property
     def bytes_before(self) -> int:
+        """Bytes of all weights before compression."""
         return sum(row.bytes_before for row in self.rows)
 
     @property
     def bytes_after(self) -> int:
+        """Bytes of all tables after compression, those left alone included."""
         return sum(row.bytes_after for row in self.rows)
 
     @property
     def ratio(self) -> float:
-        """bytes_before over bytes_after; NaN where there is no table."""
+        """Compression ratio: bytes_before over bytes_after. NaN without tables."""
         return self.bytes_before / self.bytes_after if self.bytes_after else math.nan
 
     def __str__(self) -> str:
@@ -68,6 +85,6 @@ def _sizes(before: int, after: int) -> tuple[str, str, str]:
 
 
 def _aligned(cells: tuple[str, ...], reason: str, widths: list[int]) -> str:
-    """The first cell to the left, all others to the right."""
+    """Align the first cell to the left and the others to the right."""
     line = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
     return "  ".join([*line, f"left alone: {reason}" if reason else ""]).rstrip()
