@@ -79,7 +79,6 @@ PENDING = [
     "Codec.scorer",
     "Codec.stamped",
     "Codec.turned",
-    "FileInfo",
     "HeldOut.of_json",
     "MixedLloydMaxQuantizer.fit_like",
     "Quality.is_json",

@@ -1,4 +1,4 @@
-"""save, load, open and info: what is written, what is read back, and what an accident leaves behind."""
+"""save, load, open and info: files, round trips, and the state after errors and interrupts."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def grid_codec(m: int = M) -> gpuzip.ProductQuantizer:
-    """A codec that no training is needed for."""
+    """Return a codec that needs no training."""
     centroids = torch.arange(m * 16 * 2).remainder(61).sub(30).view(m, 16, 2) / 8
     return gpuzip.ProductQuantizer(m=m, nbits=4, fitted=Codebook(centroids, m * 2))
 
@@ -164,9 +164,7 @@ def test_header_has_the_documented_fields(x: Tensor, path: Path):
 
 
 @pytest.mark.parametrize(("m", "nbits"), [(4, 4), (8, 4), (32, 4), (8, 1), (3, 4)])
-def test_file_adds_less_than_1000_bytes_to_codes_and_codebook(
-    x: Tensor, path: Path, m: int, nbits: int
-):
+def test_file_adds_less_than_1000_bytes_to_codes_and_codebook(x: Tensor, path: Path, m: int, nbits: int):
     info = gpuzip.save(x, path, m=m, nbits=nbits, pad=True)
     sub = -(-D // m)
     assert info.nbytes <= N * -(-m * nbits // 8) + 2 * m * (1 << nbits) * sub + 1000
@@ -185,7 +183,7 @@ def test_keeps_a_codebook_beyond_float16_in_float32(path: Path):
 
 
 def resident(path: Path) -> int:
-    """Bytes of a mapped file that are in this process's memory."""
+    """Return the bytes of a mapped file that are in this process's memory."""
     sizes, ours = [], False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
@@ -204,7 +202,7 @@ def anonymous() -> int:
 @linux
 def test_open_reads_only_the_rows_that_are_used(path: Path):
     codes_of(7, n=16 << 20).save(path)  # 64 MB of codes, in pages of up to 2 MB
-    gpuzip.open(path)[:1].decode()  # whatever the first call imports is not counted
+    gpuzip.open(path)[:1].decode()  # do not count what the first call imports
     before = anonymous()
     codes = gpuzip.open(path)
     assert resident(path) <= 4 << 20
@@ -228,7 +226,7 @@ def test_save_may_replace_the_file_that_its_codes_map(path: Path):
 
 
 def torn_save_file(tensors: dict[str, Tensor], filename: Path, metadata: dict[str, str]) -> None:
-    """Half a file, then the accident."""
+    """Write half of a file, then fail."""
     Path(filename).write_bytes(b"\0" * 100)
     raise Accident.error
 
@@ -282,7 +280,7 @@ def test_file_size_limit_is_an_os_error_and_keeps_the_old_file(path: Path):
 
 
 def test_save_works_where_folders_cannot_be_synced(path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Network and container file systems refuse fsync of a folder; by then the new file is in place."""
+    """Network and container file systems refuse to sync a folder, but the new file is already in place."""
     real = os.fsync
 
     def only_files(descriptor: int) -> None:
@@ -327,7 +325,7 @@ def test_killed_save_leaves_the_old_or_the_new_file(path: Path):
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(path)]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[0, 1]\n"  # else no save was ever cut short
+    assert done.stdout == "[0, 1]\n"  # otherwise no save was interrupted
 
 
 def test_concurrent_saves_leave_one_complete_file(path: Path):
@@ -362,9 +360,7 @@ def test_refuses_to_replace_a_folder(x: Tensor, tmp_path: Path):
     assert tmp_path.is_dir()
 
 
-def test_refuses_a_folder_before_training(
-    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_refuses_a_folder_before_training(x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def train(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained for a path that cannot be written")
 
@@ -375,7 +371,7 @@ def test_refuses_a_folder_before_training(
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Without root's rights: they are above every mode."""
+    """Drop root's rights, which ignore every mode."""
     root = os.geteuid() == 0
     if root:
         try:
@@ -391,7 +387,7 @@ def as_nobody() -> Iterator[None]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder with one file that anyone may read, and nobody may write to."""
+    """Yield a folder with one file, both readable by all and writable by none."""
     with tempfile.TemporaryDirectory() as name:
         codes_of(1).save(Path(name, "old.ezip"))
         os.chmod(Path(name, "old.ezip"), 0o444)

@@ -139,7 +139,7 @@ def test_parts_that_the_codec_does_not_make_are_refused(codes, tmp_path):
         gpuzip.open(tmp_path / "x")
     write(Planes([codes.data.parts[0], codes.data.parts[1][:-1]]))
     with pytest.raises(
-        FormatError, match=r"codes are \(699, 6\) torch.uint8, \(700, B\) uint8 was announced"
+        FormatError, match=r"codes must be \(700, B\) uint8, as in the header; got \(699, 6\) torch.uint8"
     ):
         gpuzip.open(tmp_path / "x")
 

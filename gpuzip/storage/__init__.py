@@ -1,4 +1,4 @@
-"""Files of codes: written atomically, checked before use."""
+"""Files and folders of codes, written atomically and checked before use."""
 
 from gpuzip.storage.file import Contents, check_target, read_codes, read_info, write_codes
 from gpuzip.storage.folder import MANIFEST_BYTES

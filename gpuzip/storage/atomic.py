@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` to write to; on success it is flushed to disk and takes path's place.
+    """Yield an empty file beside `path` to write to, which then replaces `path` atomically.
 
-    On an error or an interrupt the new file is removed and `path` is as it was. The mode is that of
-    any new file, also when the writer puts a private one in its place.
+    The file is flushed to disk first. On an error or interrupt it is removed and `path` is unchanged. Its
+    mode is that of any new file, even if the writer replaces it by a private one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -33,9 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # a folder cannot be opened elsewhere
+    """Flush the entries of a folder to disk where the system can."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    with suppress(OSError):  # not every file system syncs folders, and the file is in its place
+    with suppress(OSError):  # not every file system can, and the file is already in place
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""One file of codes: a safetensors file whose header says what it holds and how good it is.
+"""The .ezip file: safetensors with a header that describes the codes and their measured quality.
 
-Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec. Where codes come in parts
-of their columns, the others are `codes.1`, `codes.2` and so on, in order.
+Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec. Codes that are split by
+columns continue in `codes.1`, `codes.2` and so on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gpuzip.storage.tensors import read_tensors
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's header and tensors, mapped: bytes are read when they are touched."""
+    """The header and tensors of a file. Tensors are mapped, so bytes are read on access."""
 
     info: FileInfo
     codes: Tensor | Planes
@@ -37,7 +37,7 @@ class Contents:
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """The path to write to; raises IsADirectoryError for a folder."""
+    """Return the path to write to. Raises IsADirectoryError for a folder."""
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(
@@ -57,7 +57,7 @@ def write_codes(
     dtype: torch.dtype,
     quality: Quality | None,
 ) -> FileInfo:
-    """Write one file atomically, parent folders made; raises IsADirectoryError for a folder."""
+    """Write one file atomically and make its parent folders. Raises IsADirectoryError for a folder."""
     target = check_target(path)
     tensors = dict(zip(_names(len(data.parts)), data.parts, strict=True))
     tensors |= {f"state.{name}": t for name, t in state.items()}
@@ -82,16 +82,16 @@ def write_codes(
 
 
 def read_info(path: str | os.PathLike[str]) -> FileInfo:
-    """The header alone. Raises FileNotFoundError, IsADirectoryError or FormatError."""
+    """Read the header. Raises FileNotFoundError, IsADirectoryError or FormatError."""
     return _read(path)[0]
 
 
 def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Contents:
-    """Header and mapped tensors. verify=True reads and checks every byte, else the codes are trusted.
+    """Read the header and map the tensors. verify=True also reads the codes and checks every byte.
 
-    min_cosine: of rows and what they are decoded to, as stamped; a worse file raises QualityError.
-    Raises FileNotFoundError, IsADirectoryError or FormatError; sizes are checked against the file
-    before anything is allocated for them.
+    min_cosine: lower bound for the stored mean cosine of rows; a worse file raises QualityError.
+    Raises FileNotFoundError, IsADirectoryError or FormatError. Sizes are checked against the file before
+    memory is allocated.
     """
     info, tensors, checksums = _read(path)
     if min_cosine is not None:
@@ -99,10 +99,13 @@ def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float 
     for name, tensor in tensors.items():
         if (verify or _of_state(name)) and _checksum(tensor) != checksums[name]:
             raise FormatError(
-                f"{info.path}: {name} does not match its checksum; the file is damaged. Restore or remake it."
+                f"{info.path}: {name} does not match its checksum. The file is damaged: restore it or "
+                "save it again."
             )
         if _of_state(name) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise FormatError(f"{info.path}: {name} holds NaN or inf; gpuzip did not write it.")
+            raise FormatError(
+                f"{info.path}: {name} must be finite; it holds NaN or inf. gpuzip did not write it."
+            )
     parts = [tensors[name] for name in _names(len(tensors)) if name in tensors]
     codes = parts[0] if len(parts) == 1 else Planes(parts)
     return Contents(
@@ -111,7 +114,7 @@ def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float 
 
 
 def _names(count: int) -> list[str]:
-    """Tensor names for `count` code planes."""
+    """Return the tensor names of `count` code planes."""
     return ["codes", *(f"codes.{i}" for i in range(1, count))]
 
 
@@ -124,7 +127,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
     if source.is_dir():
         raise IsADirectoryError(
             f"open: {source} must be a file; it is a folder. Use gpuzip.open_mixed for a folder "
-            "of MixedCodes, gpuzip.WordVectors.load for one of words."
+            "of MixedCodes, gpuzip.WordVectors.load for one of word vectors."
         )
     if not source.exists():
         raise FileNotFoundError(f"open: there is no file {source}.")
@@ -134,15 +137,19 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
     header = unsealed(source, metadata)
     names = set(tensors)
     if names != set(header["checksums"]) or "codes" not in names:
-        raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}, not those its header lists.")
+        raise FormatError(
+            f"{source}: must hold the tensors that its header lists; it holds {sorted(names)[:9]}."
+        )
     parts = [name for name in names if not _of_state(name)]
     if set(parts) != set(_names(len(parts))):
-        raise FormatError(f"{source}: holds tensors {sorted(names)[:9]}; gpuzip did not write it.")
+        raise FormatError(
+            f"{source}: must hold codes and a state; it holds {sorted(names)[:9]}. gpuzip did not write it."
+        )
     for codes in (tensors[name] for name in parts):
         if codes.dtype != torch.uint8 or codes.ndim != 2 or len(codes) != header["n"] or not codes.shape[1]:
             raise FormatError(
-                f"{source}: codes are {tuple(codes.shape)} {codes.dtype}, ({header['n']}, B) uint8 was "
-                "announced."
+                f"{source}: codes must be ({header['n']}, B) uint8, as in the header; got "
+                f"{tuple(codes.shape)} {codes.dtype}."
             )
     return _info(source, header), tensors, header["checksums"]
 

@@ -1,16 +1,17 @@
-"""A folder of files that is replaced whole or not at all: its manifest says which files are its.
+"""A folder of files that is replaced completely or not at all. Its manifest lists its files.
 
 manifest.json is a JSON object:
 
-format    1; a reader refuses a greater one
-library   version that wrote the folder
-kind      what the folder holds, and `about`, what its kind says of it
-files     by label: name in the folder, bytes, BLAKE2b-128 of all bytes, and of both ends
+format    1; readers refuse a greater one
+library   version of gpuzip that wrote the folder
+kind      what the folder holds
+about     description of the contents, which depends on the kind
+files     by label: name in the folder, bytes, BLAKE2b-128 of all bytes and of both ends
 digest    BLAKE2b-128 of this object without `digest`
 
-A file's name holds its digest, so no name is ever given to other bytes: new files are written under names
-of their own, the manifest is replaced, and only then the files that it no longer names are removed.
-Whenever that is interrupted, the folder is what it was or what it was to be. One writer at a time.
+The name of a file contains its digest, so a name always means the same bytes. A writer first writes the new
+files, then replaces the manifest, then removes the files that it no longer names. An interrupt at any point
+leaves the old or the new state. Only one process may write at a time.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from gpuzip.storage.atomic import replacing, sync_folder
 FORMAT = 1
 MANIFEST = "manifest.json"
 
-#: Bytes of the manifest of a folder of codes, at most.
+#: Upper bound for the bytes of the manifest of a folder of codes.
 MANIFEST_BYTES = 4096
 
-#: Bytes of a manifest beyond which it is refused; ours have some thousand.
+#: Largest accepted manifest in bytes; gpuzip writes a few thousand.
 MANIFEST_LIMIT = 1 << 20
 
-_END = 4096  # bytes; headers of .ezip files, with all their checksums, are shorter
+_END = 4096  # bytes; the header of an .ezip file, with all checksums, is shorter
 _FIELDS = {"format", "library", "kind", "about", "files", "digest"}
 _NAME = re.compile(r"[a-z]+(-[0-9]+)?-[0-9a-f]{16}\.[a-z]+")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.(new|tmp)")
@@ -50,7 +51,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a folder. digest: of all its bytes; ends: of its first and last 4096."""
+    """One file of a folder. digest: of all its bytes. ends: digest of its first and last 4096 bytes."""
 
     name: str
     bytes: int
@@ -67,13 +68,13 @@ class Folder:
     members: dict[str, Member]
 
     def file(self, label: str) -> Path:
-        """Where the file of a label is. Raises FormatError when the manifest has none."""
+        """Return the path of a labelled file. Raises FormatError if the manifest has none."""
         if label not in self.members:
-            raise FormatError(f"{self.path / MANIFEST}: names no {label}; gpuzip did not write it.")
+            raise FormatError(f"{self.path / MANIFEST}: must name {label}. gpuzip did not write it.")
         return self.path / self.members[label].name
 
     def verified(self, label: str) -> Path:
-        """`file`, after all its bytes were read and checked. Raises FormatError."""
+        """Return the path of a labelled file after checking all its bytes. Raises FormatError."""
         _check(self.file(label), self.members[label], verify=True)
         return self.file(label)
 
@@ -81,10 +82,10 @@ class Folder:
 def write_folder(
     path: str | os.PathLike[str], kind: str, about: dict[str, Any], writers: Mapping[str, Writer]
 ) -> Folder:
-    """Make a folder, or replace what it holds; parent folders are made.
+    """Write or replace a folder and make its parent folders.
 
-    writers: by label, such as "part-0.ezip", what writes that file to the path it is given.
-    Raises NotADirectoryError for a file, and GpuzipError for a folder that holds anything of others.
+    writers: a function per label, such as "part-0.ezip", that writes its file to a given path.
+    Raises NotADirectoryError for a file, and GpuzipError for a folder that holds other files.
     """
     target = Path(path)
     _check_target(target)
@@ -102,10 +103,10 @@ def write_folder(
 def read_folder(
     path: str | os.PathLike[str], kind: str, read: Callable[[Folder], Result], *, verify: bool
 ) -> Result:
-    """What `read` makes of a folder, whose files are all there and have their sizes and ends.
+    """Check the sizes and ends of all files, then return what `read` makes of the folder.
 
     verify=True reads and checks every byte. A folder that is replaced meanwhile is read again.
-    Raises FileNotFoundError, NotADirectoryError or FormatError, naming the file.
+    Raises FileNotFoundError, NotADirectoryError or FormatError, which name the file.
     """
     source = Path(path)
     while True:
@@ -130,13 +131,13 @@ def _check_target(target: Path) -> None:
     others = sorted(name for name in names if not _is_ours(name))
     if others:
         raise GpuzipError(
-            f"save: {target} holds {', '.join(others[:3])}{' ...' * (len(others) > 3)} and is no folder of "
-            "gpuzip's. Name a new folder or an empty one."
+            f"save: {target} must be new, empty or a folder of gpuzip; it holds "
+            f"{', '.join(others[:3])}{' ...' * (len(others) > 3)}. Name another folder."
         )
 
 
 def _add(target: Path, label: str, write: Writer) -> Member:
-    """Write one file, and name it after its bytes."""
+    """Write one file and name it after its digest."""
     fresh = target / f".{secrets.token_hex(8)}.new"
     write(fresh)
     with open(fresh, "rb+") as file:
@@ -149,12 +150,12 @@ def _add(target: Path, label: str, write: Writer) -> Member:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what the manifest, old or new, does not name: of this writing and of interrupted ones."""
+    """Remove files that the manifest does not name, left by this or an interrupted write."""
     named: set[str] = set()
     if (target / MANIFEST).exists():
         named = {member.name for member in _unsealed(target, _manifest(target), None).members.values()}
     for name in filter(_is_ours, set(os.listdir(target)) - named):
-        with suppress(OSError):  # elsewhere a mapped file cannot be removed; the next writer does it
+        with suppress(OSError):  # Windows cannot remove a mapped file; the next write does
             (target / name).unlink()
 
 
@@ -169,11 +170,13 @@ def _manifest(source: Path) -> str:
         raise NotADirectoryError(f"open: {source} must be a folder; it is a file.")
     path = source / MANIFEST
     if not path.is_file():
-        raise FormatError(f"{source}: has no {MANIFEST}; it is not ours, or its writing was interrupted.")
+        raise FormatError(
+            f"{source}: must hold {MANIFEST}. gpuzip did not write it, or the write was interrupted."
+        )
     with open(path, "rb") as file:
         data = file.read(MANIFEST_LIMIT + 1)
     if len(data) > MANIFEST_LIMIT:
-        raise FormatError(f"{path}: is larger than a manifest; gpuzip did not write it.")
+        raise FormatError(f"{path}: must have at most {MANIFEST_LIMIT} bytes. gpuzip did not write it.")
     return data.decode("utf-8", "replace")
 
 
@@ -182,26 +185,26 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
     try:
         manifest = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: is not JSON; it is damaged or not ours.") from error
+        raise FormatError(f"{path}: must be JSON. It is damaged, or gpuzip did not write it.") from error
     if not isinstance(manifest, dict) or type(manifest.get("format")) is not int or manifest["format"] < 1:
-        raise FormatError(f"{path}: has no format number; it is damaged or not ours.")
+        raise FormatError(f"{path}: must have a format number. It is damaged, or gpuzip did not write it.")
     if manifest["format"] > FORMAT:
         raise FormatError(
             f"{path}: format {manifest['format']} is newer than this version reads ({FORMAT}). "
             "Upgrade gpuzip."
         )
     if set(manifest) != _FIELDS or not _is_intact(manifest, text):
-        raise FormatError(f"{path}: does not match its checksum; it is damaged.")
+        raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     if kind not in (None, manifest["kind"]):
         raise FormatError(f"{path}: must hold {kind!r}; it holds {manifest['kind']!r}.")
     if not isinstance(manifest["about"], dict) or not _are_members(manifest["files"]):
-        raise FormatError(f"{path}: holds values of the wrong kind; gpuzip did not write it.")
+        raise FormatError(f"{path}: holds values of wrong types. gpuzip did not write it.")
     members = {label: Member(**entry) for label, entry in manifest["files"].items()}
     return Folder(source, manifest["about"], members)
 
 
 def _are_members(files: Any) -> bool:
-    """Whether these are files of the folder itself: a name has no separators, nor any other path's syntax."""
+    """Whether these describe files in the folder itself: names must not be paths."""
     kinds = {"name": str, "bytes": int, "digest": str, "ends": str}
     return isinstance(files, dict) and all(
         isinstance(entry, dict)
@@ -213,12 +216,14 @@ def _are_members(files: Any) -> bool:
 
 def _check(path: Path, member: Member, verify: bool) -> None:
     if not path.is_file():
-        raise FormatError(f"{path}: is missing. Restore it, or make the folder again.")
+        raise FormatError(f"{path}: is missing. Restore it, or save the folder again.")
     size = path.stat().st_size
     if size != member.bytes:
-        raise FormatError(f"{path}: has {size} bytes, its manifest says {member.bytes}. Restore it.")
+        raise FormatError(
+            f"{path}: must have {member.bytes} bytes, as in the manifest; it has {size}. Restore it."
+        )
     if _ends(path) != member.ends or (verify and _digest(path) != member.digest):
-        raise FormatError(f"{path}: is not the file that the manifest means; it was altered. Restore it.")
+        raise FormatError(f"{path}: does not match its checksum in the manifest. It was altered: restore it.")
 
 
 def _digest(path: Path) -> str:
@@ -246,7 +251,7 @@ def _is_intact(manifest: dict[str, Any], text: str) -> bool:
     bare = {name: value for name, value in manifest.items() if name != "digest"}
     try:
         return bool(manifest["digest"] == _seal(bare)) and text == _text(manifest)
-    except (ValueError, RecursionError):  # numbers that are none, or too deep
+    except (ValueError, RecursionError):  # NaN, or nested too deeply
         return False
 
 

@@ -1,12 +1,14 @@
-"""The header of a file of codes: one entry of safetensors metadata, a JSON object.
+"""The header of a file of codes: a JSON object in the safetensors metadata.
 
-format    1; a reader refuses a greater one
-library   version that wrote the file
-codec     the codec's id, and `config`, its settings
-n, d      rows and columns of the source, and `dtype`, its type
-quality   measured against the source, or null
-checksums BLAKE2b-128 of every tensor's dtype, shape and bytes
-digest    BLAKE2b-128 of this object without `digest`, keys sorted, no spaces
+format    1; readers refuse a greater one
+library   version of gpuzip that wrote the file
+codec     id of the codec
+config    settings of the codec
+n, d      rows and columns of the source
+dtype     dtype of the source
+quality   error against the source, or null
+checksums BLAKE2b-128 of the dtype, shape and bytes of every tensor
+digest    BLAKE2b-128 of this object without `digest`, with sorted keys and no spaces
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from gpuzip.errors import FormatError
 
 FORMAT = 1
 
-#: Bytes of an .ezip file beside its codes and the state of its codec, at most; and where the header says what
-#: rotates rows and what was measured on rows held out.
+#: Upper bounds for the bytes of an .ezip file beside codes and state: usually, and with a rotation and
+#: held-out quality in the header.
 HEADER_BYTES, LONG_HEADER_BYTES = 1536, 2048
 
 _KEY = "gpuzip"
@@ -31,38 +33,39 @@ _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
 
 def sealed(header: dict[str, Any]) -> dict[str, str]:
-    """Metadata that holds a header, given without `format` and `digest`."""
+    """Return the metadata for a header, which is given without `format` and `digest`."""
     header = header | {"format": FORMAT}
     return {_KEY: _canonical(header | {"digest": _digest(header)})}
 
 
 def unsealed(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """The header in a file's metadata; raises FormatError unless `sealed` gave it."""
+    """Return the header in a file's metadata. Raises FormatError unless `sealed` made it."""
     if _KEY not in metadata:
         raise FormatError(
-            f"{path}: a safetensors file that gpuzip did not write. Compress it with gpuzip.save."
+            f"{path}: must be written by gpuzip; it is another safetensors file. Compress its rows with "
+            "gpuzip.save."
         )
     try:
         header = json.loads(metadata[_KEY])
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: its header is not JSON; the file is damaged.") from error
+        raise FormatError(f"{path}: its header must be JSON. The file is damaged.") from error
     if not isinstance(header, dict) or type(header.get("format")) is not int or header["format"] < 1:
-        raise FormatError(f"{path}: its header has no format number; the file is damaged.")
+        raise FormatError(f"{path}: its header must have a format number. The file is damaged.")
     if header["format"] > FORMAT:
         raise FormatError(
             f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
         )
     if set(header) != _FIELDS or not _is_intact(header, metadata[_KEY]):
-        raise FormatError(f"{path}: its header does not match its checksum; the file is damaged.")
+        raise FormatError(f"{path}: its header does not match its checksum. The file is damaged.")
     if not _plausible(header):
-        raise FormatError(f"{path}: its header holds values of the wrong kind; gpuzip did not write it.")
+        raise FormatError(f"{path}: its header holds values of wrong types. gpuzip did not write it.")
     return header
 
 
 def _is_intact(header: dict[str, Any], text: str) -> bool:
     try:
         return bool(header["digest"] == _digest(header)) and text == _canonical(header)
-    except (ValueError, RecursionError):  # numbers that are none, or too deep
+    except (ValueError, RecursionError):  # NaN, or nested too deeply
         return False
 
 

@@ -17,24 +17,24 @@ _RULE = "=" * 100
 
 @dataclass(frozen=True)
 class FileInfo:
-    """Hold the header of a compressed file. print() shows sizes and quality.
+    """Hold the header of a compressed file.
 
-    Parameters
+    Attributes
     ----------
     path : Path
         The file.
     nbytes : int
-        Bytes of the file, with header and codec.
+        Bytes on disk, with header and codebooks.
     n, d : int
-        Number of rows and columns.
+        Rows and columns of the source.
     dtype : torch.dtype
-        Dtype of the source rows, which decoding returns.
+        Dtype of the source, in which rows are decoded.
     codec : str
-        `id` of the codec.
+        Id of the codec.
     config : dict
-        Settings of the codec, as JSON.
+        Settings of the codec.
     quality : Quality or None
-        Error against the source rows, if the file was saved with them.
+        Error against the source, measured when the file was written.
     library : str
         Version of gpuzip that wrote the file.
     format : int
@@ -54,22 +54,22 @@ class FileInfo:
 
     @property
     def source_nbytes(self) -> int:
-        """Bytes of the source rows."""
+        """Bytes of the source rows: n * d * bytes per value."""
         return self.n * self.d * self.dtype.itemsize
 
     @property
     def ratio(self) -> float:
-        """Bytes of the source rows over bytes of the file."""
+        """Compression ratio: `source_nbytes` over `nbytes`."""
         return self.source_nbytes / self.nbytes
 
     @property
     def cosine(self) -> float:
-        """Cosine between source and decoded rows, flattened; NaN if it was not measured."""
+        """Cosine of source and decoded rows, both flattened. NaN if it was not measured."""
         return math.nan if self.quality is None else self.quality.cosine
 
     @property
     def held_out(self) -> HeldOut | None:
-        """Quality on rows that the codec was not fitted on, or None."""
+        """Error and recall on rows that the codec was not fitted on, or None if not measured."""
         return HeldOut.of_json(self.config["held_out"]) if "held_out" in self.config else None
 
     def __str__(self) -> str:
@@ -96,16 +96,16 @@ class FileInfo:
 
 
 def check_cosine(info: FileInfo, min_cosine: float) -> None:
-    """Raises QualityError unless the rows of a file are known to have this mean cosine with their source."""
+    """Raise QualityError unless the stored mean cosine of rows is at least min_cosine."""
     if not isinstance(min_cosine, float | int) or isinstance(min_cosine, bool) or not -1 <= min_cosine <= 1:
         raise GpuzipError(f"open: min_cosine must be a number from -1 to 1; got {min_cosine!r}.")
     if info.quality is None:
         raise QualityError(
-            f"{info.path}: was not measured, min_cosine={min_cosine} is asked for. "
+            f"{info.path}: has no stored quality to compare with min_cosine={min_cosine}. "
             "Save it with its source rows: codes.save(path, x)."
         )
     if info.quality.row_cosine < min_cosine:
         raise QualityError(
-            f"{info.path}: the mean cosine of its rows is {info.quality.row_cosine}, below "
-            f"min_cosine={min_cosine}. Make it anew from gpuzip.compress(x, min_cosine={min_cosine})."
+            f"{info.path}: the mean cosine of rows must be at least min_cosine={min_cosine}; it is "
+            f"{info.quality.row_cosine}. Compress again with gpuzip.compress(x, min_cosine={min_cosine})."
         )

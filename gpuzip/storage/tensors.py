@@ -1,7 +1,7 @@
-"""The tensors of a safetensors file, mapped: bytes are read when they are touched.
+"""Maps the tensors of a safetensors file, so that bytes are read on access.
 
-safetensors reads and checks the header. The mapping is ours because its own reserves memory for
-the whole file, so that a file larger than memory could not be opened.
+safetensors reads and checks the header. It is not used for mapping, because it reserves memory for the whole
+file and could not open a file larger than memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpuzip.errors import FormatError
 
-#: Bytes of a header beyond which a file is refused; ours have about 600.
+#: Largest accepted header in bytes; gpuzip writes about 600.
 HEADER_LIMIT = 1 << 20
 
 _DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -26,13 +26,13 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on Linux, for 
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Mapped tensors by name, and the metadata. Raises OSError and FormatError."""
+    """Return mapped tensors by name, and the metadata. Raises OSError and FormatError."""
     while True:
         with open(path, "rb") as file:
             first, length = 8, _header_length(path, file)
             kinds, metadata = _header(path)
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                continue  # another took its place between the two looks
+                continue  # the file was replaced between the two reads
             mapped, start = _map(file), first + length
         tensors = {}
         for name, like in kinds.items():
@@ -47,12 +47,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _header_length(path: Path, file: BinaryIO) -> int:
     size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, HEADER_LIMIT):
-        raise _unreadable(path, "its first 8 bytes are no header's length")
+        raise _unreadable(path, "its first 8 bytes are not the length of a header")
     return length
 
 
 def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors without memory, in the order of their bytes, which leave no gaps; and the metadata."""
+    """Return meta tensors in the order of their bytes, which have no gaps, and the metadata."""
     try:
         with safe_open(path, "np") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
@@ -66,7 +66,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _map(file: BinaryIO) -> Tensor:
-    """The whole file as bytes: private, so that no write reaches it, and without reserving memory."""
+    """Map the whole file as bytes, private so that writes do not reach it, without reserving memory."""
     if sys.platform == "linux":
         flags, protection = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
@@ -76,4 +76,6 @@ def _map(file: BinaryIO) -> Tensor:
 
 
 def _unreadable(path: Path, why: str) -> FormatError:
-    return FormatError(f"{path}: not a readable safetensors file ({why}); it is damaged or not ours.")
+    return FormatError(
+        f"{path}: cannot be read as safetensors ({why}). It is damaged, or gpuzip did not write it."
+    )

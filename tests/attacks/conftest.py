@@ -1,4 +1,4 @@
-"""A small whole file, and a place for what is made of it."""
+"""A small valid file, and a path for its forgeries."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.attacks.forge import NBITS, ROWS, M, S
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A whole file of ours, as small as they come."""
+    """Return a small valid file."""
     path = tmp_path_factory.mktemp("original") / "a.ezip"
     centroids = torch.arange(1.0, M * 2 * S + 1).view(M, 2, S)
     codec = gpuzip.ProductQuantizer(m=M, nbits=NBITS, fitted=Codebook(centroids, M * S, seed=0))

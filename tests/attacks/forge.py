@@ -1,4 +1,4 @@
-"""Files of ours taken apart and put together again, and what it means to refuse one."""
+"""Takes .ezip files apart, reassembles them with changes, and checks that they are refused."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ TORCH = {
 
 @dataclass
 class Forgery:
-    """A file taken apart. `bytes` puts it together again with every checksum made right."""
+    """A file taken apart. `bytes` reassembles it with valid checksums."""
 
     header: dict[str, Any]
     tensors: dict[str, tuple[str, list[int], bytes]]
@@ -49,7 +49,7 @@ class Forgery:
         return cls(header, tensors)
 
     def bytes(self, edit: Callable[[str], str] = str, edit_outer: Callable[[str], str] = str) -> bytes:
-        """edit: of the text of our header, edit_outer: of safetensors' own, both after sealing."""
+        """Reassemble the file. edit, edit_outer: change gpuzip's and safetensors' header after sealing."""
         if isinstance(self.header.get("checksums"), dict):
             self.header["checksums"] |= {name: self.checksum(name) for name in self.tensors}
         bare = {name: value for name, value in self.header.items() if name != "digest"}
@@ -80,14 +80,14 @@ def joined(outer: str, body: bytes = b"") -> bytes:
 
 
 def peak_growth(call: Callable[[], object]) -> int:
-    """Bytes by which this process's memory grew while it was in `call`."""
+    """Return by how many bytes this process's memory grew during a call."""
     status = Path("/proc/self/status")
 
     def field(name: str) -> int:
         return int(status.read_text().partition(name)[2].split()[1]) * 1024
 
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what there is now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present size
     except OSError:
         call()
         return 0
@@ -97,7 +97,7 @@ def peak_growth(call: Callable[[], object]) -> int:
 
 
 def check_refused(path: Path, read: Reader, match: str = "") -> None:
-    """By a FormatError that names the file and says `match`, within 3 seconds and 64 MB."""
+    """Check that reading raises a FormatError that names the file and matches, within 3 s and 64 MB."""
 
     def attempt() -> None:
         with pytest.raises(gpuzip.FormatError, match=match or None) as caught:
@@ -116,10 +116,10 @@ def check_all_refuse(path: Path, data: bytes, match: str = "") -> None:
 
 
 def outcomes(path: Path, variants: list[bytes], read: Reader = gpuzip.load) -> set[str]:
-    """What reading each came to: an error's name, "rows" when they are right, else "wrong rows"."""
+    """Return the outcomes of reading each variant: an error's name, "rows" if correct, or "wrong rows"."""
     seen = set()
     for data in variants:
-        path.unlink(missing_ok=True)  # ext4 flushes a file that is written over, which takes 2 ms
+        path.unlink(missing_ok=True)  # overwriting a file makes ext4 flush it, which takes 2 ms
         path.write_bytes(data)
         try:
             result = read(path)
@@ -130,7 +130,7 @@ def outcomes(path: Path, variants: list[bytes], read: Reader = gpuzip.load) -> s
 
 
 def check_codec_refused(path: Path, data: bytes, match: str = "") -> None:
-    """`info` describes a file without its codec; whoever wants rows is refused."""
+    """Check that readers of rows refuse the file. `info` does not need the codec."""
     path.write_bytes(data)
     for read in (gpuzip.load, gpuzip.open):
         check_refused(path, read, match)

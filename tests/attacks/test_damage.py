@@ -1,4 +1,4 @@
-"""Files that are not ours, cut short, or changed by a bit: each is refused, by name."""
+"""Files of others, truncated files and files with changed bits are refused by name."""
 
 import io
 import os
@@ -72,17 +72,17 @@ STRANGERS = {
 
 @pytest.mark.parametrize("name", STRANGERS)
 def test_refuses_what_is_not_safetensors(path: Path, name: str):
-    check_all_refuse(path, STRANGERS[name], "not a readable safetensors file")
+    check_all_refuse(path, STRANGERS[name], "cannot be read as safetensors")
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"GPUZIP": "{}"}])
 def test_refuses_safetensors_files_of_others(path: Path, metadata: dict[str, str] | None):
     save_file({"codes": torch.zeros(3, 2, dtype=torch.uint8)}, path, metadata)
-    check_all_refuse(path, path.read_bytes(), "gpuzip did not write")
+    check_all_refuse(path, path.read_bytes(), "must be written by gpuzip")
 
 
 class Touches:
-    """A pickle of it makes a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -95,7 +95,7 @@ def test_never_loads_a_pickle(path: Path, tmp_path: Path):
     marker, saved = tmp_path / "marker", io.BytesIO()
     torch.save({"codes": Touches(marker)}, saved)
     pickle.loads(pickle.dumps(Touches(marker)))
-    assert marker.exists()  # it is a live one
+    assert marker.exists()  # the pickle works
     marker.unlink()
     for data in (pickle.dumps(Touches(marker)), pickle.dumps(Touches(marker), 0), saved.getvalue()):
         check_all_refuse(path, data)
@@ -105,7 +105,7 @@ def test_never_loads_a_pickle(path: Path, tmp_path: Path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_refuses_a_pipe_without_waiting(path: Path):
     os.mkfifo(path)
-    end = os.open(path, os.O_RDWR)  # else a reader that opens it would hang, and this test with it
+    end = os.open(path, os.O_RDWR)  # otherwise a reader that opens it would hang
     try:
         for read in READERS:
             check_refused(path, read, "must be a regular file")
@@ -116,7 +116,7 @@ def test_refuses_a_pipe_without_waiting(path: Path):
 def test_refuses_a_file_truncated_anywhere(original: bytes, path: Path):
     sizes = [*range(0, len(original), 97), *range(len(original) - 12, len(original))]
     for size in sizes:
-        check_all_refuse(path, original[:size], "not a readable safetensors file")
+        check_all_refuse(path, original[:size], "cannot be read as safetensors")
 
 
 def test_refuses_extra_bytes_at_the_end(original: bytes, path: Path):
@@ -161,7 +161,7 @@ def test_finds_moved_repeated_and_lost_pieces(original: bytes, path: Path):
 
 
 def test_helpers_detect_memory_growth_and_valid_files(tmp_path: Path):
-    """The gauge sees 100 MB, and a file that is fine is not taken for a refused one."""
+    """peak_growth sees 100 MB, and check_refused fails for a valid file."""
     if Path("/proc/self/clear_refs").exists():
         assert peak_growth(lambda: np.ones(100 << 20, np.uint8)) > 64 << 20
     with pytest.raises(pytest.fail.Exception):

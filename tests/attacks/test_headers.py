@@ -1,4 +1,4 @@
-"""Headers whose checksums are right and whose contents are not."""
+"""Headers with valid checksums and invalid contents are refused."""
 
 import json
 import sys
@@ -19,21 +19,21 @@ from tests.attacks.forge import (
 )
 
 HEADER_TEXTS = {
-    "not json": "not JSON",
-    "": "not JSON",
-    "'": "not JSON",
-    '"\ud7ff"': "no format number",
-    "[]": "no format number",
-    "null": "no format number",
+    "not json": "must be JSON",
+    "": "must be JSON",
+    "'": "must be JSON",
+    '"\ud7ff"': "must have a format number",
+    "[]": "must have a format number",
+    "null": "must have a format number",
     "NaN": "",
-    "{}": "no format number",
-    '{"format":null}': "no format number",
-    '{"format":"1"}': "no format number",
-    '{"format":1.0}': "no format number",
+    "{}": "must have a format number",
+    '{"format":null}': "must have a format number",
+    '{"format":"1"}': "must have a format number",
+    '{"format":1.0}': "must have a format number",
     '{"format":true}': "",
     '{"format":NaN}': "",
     '{"format":1}': "",
-    '{"format":1e999}': "no format number",
+    '{"format":1e999}': "must have a format number",
     '{"format":2}': "newer",
     '{"format":' + "9" * 1000 + "}": "newer",
     '{"format":' + "9" * 5000 + "}": "",
@@ -49,7 +49,7 @@ def test_refuses_an_empty_or_foreign_header(original: bytes, path: Path, text: s
 
 
 def test_refuses_a_header_of_any_depth(original: bytes, path: Path):
-    """Reading JSON and writing it for the digest stop at different depths."""
+    """Parsing JSON and writing it for the digest fail at different depths."""
     forgery = Forgery.of(original)
     forgery.header["config"] = "?"
     limit = sys.getrecursionlimit()
@@ -76,7 +76,7 @@ FIELDS: list[tuple[str, list[Any], str]] = [
     ("format", [2, 10**30], "newer than this version reads"),
     ("format", [-1, 0, True, 1.0, "1", None, [], MISSING], ""),
     ("n", [-1, True, 6.0, "6", None, [], float("nan"), float("inf"), MISSING], ""),
-    ("n", [0, N - 1, N + 1, 10**18, 2**63, 10**400], "codes are"),
+    ("n", [0, N - 1, N + 1, 10**18, 2**63, 10**400], "codes must be"),
     ("d", [-1, True, 4.0, "4", None, [], float("nan"), MISSING], ""),
     ("dtype", ["int8", "Float32", "", "load", None, 1, [], {}, MISSING], ""),
     ("codec", [None, 1, [], {}, MISSING], ""),
@@ -158,7 +158,7 @@ REWORDED = {
 
 @pytest.mark.parametrize("name", REWORDED)
 def test_refuses_a_header_in_another_spelling(original: bytes, path: Path, name: str):
-    """Two texts of one meaning could be read as two meanings by another reader."""
+    """Another reader could read a second spelling differently."""
     old, new = REWORDED[name]
     assert old in canonical(Forgery.of(original).header)
     check_all_refuse(path, Forgery.of(original).bytes(edit=lambda text: text.replace(old, new)))

@@ -1,4 +1,4 @@
-"""Tensors that do not fit their header, the file or memory."""
+"""Tensors that do not fit their header, the file or memory are refused."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_refuses_sealed_codes_of_another_dtype_or_width(
 
 @pytest.mark.parametrize("n", [0, 6, 2**40, 2**62, 2**63, 2**64 - 1])
 def test_refuses_codes_of_no_bytes_per_row(original: bytes, path: Path, n: int):
-    """No size of the file limits how many of them it can claim."""
+    """The file size does not limit how many such rows a header can claim."""
     forgery = Forgery.of(original)
     forgery.tensors["codes"] = ("U8", [n, 0], b"")
     forgery.header["n"] = n
@@ -81,9 +81,7 @@ def test_refuses_a_sealed_codebook_of_another_dtype_or_shape(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", ["F16", "F32"])
-def test_refuses_a_sealed_codebook_with_nan_or_inf(
-    original: bytes, path: Path, value: float, dtype: str
-):
+def test_refuses_a_sealed_codebook_with_nan_or_inf(original: bytes, path: Path, value: float, dtype: str):
     forgery = Forgery.of(original)
     centroids = np.ones(8, np.float16 if dtype == "F16" else np.float32)
     centroids[5] = value
@@ -105,7 +103,7 @@ def test_refuses_tensors_that_the_header_does_not_list(original: bytes, path: Pa
     absent.header["checksums"]["state.more"] = "0" * 32
     renamed.tensors["Codes"] = renamed.tensors.pop("codes")
     for data in (unlisted.bytes(edit=unlist), absent.bytes(), renamed.bytes()):
-        check_all_refuse(path, data, "not those its header lists")
+        check_all_refuse(path, data, "must hold the tensors that its header lists")
 
 
 @pytest.mark.parametrize("name", ["extra", "state.extra", "centroids", "state.", ""])
@@ -142,7 +140,7 @@ SHAPES = ["[-1, 6]", "[4611686018427387904, 4]", "[18446744073709551616, 1]", "[
 @pytest.mark.parametrize("shape", SHAPES)
 def test_refuses_an_invalid_shape(original: bytes, path: Path, shape: str):
     data = Forgery.of(original).bytes(edit_outer=lambda text: text.replace("[6, 1]", shape))
-    check_all_refuse(path, data, "not a readable safetensors file")
+    check_all_refuse(path, data, "cannot be read as safetensors")
 
 
 @pytest.mark.parametrize("offsets", ["[16, 10]", "[0, 6]", "[16, 21]", "[17, 23]", "[16, 1125899906842624]"])
@@ -151,7 +149,7 @@ def test_refuses_offsets_that_do_not_tile_the_file(original: bytes, path: Path, 
     data = Forgery.of(original).bytes(edit_outer=lambda outer: outer.replace("[16, 22]", offsets))
     assert text == "[6, 1]"
     assert offsets.encode() in data
-    check_all_refuse(path, data, "not a readable safetensors file")
+    check_all_refuse(path, data, "cannot be read as safetensors")
 
 
 def test_refuses_a_header_that_claims_a_petabyte(original: bytes, path: Path):
@@ -169,7 +167,7 @@ def test_refuses_a_header_that_claims_a_petabyte(original: bytes, path: Path):
 
 
 def test_refuses_millions_of_values_before_allocating_them(original: bytes, path: Path):
-    """9 MB of text would be 200 MB of lists."""
+    """9 MB of text would become 200 MB of lists."""
     data = Forgery.of(original).bytes(edit=lambda _: '{"format":1,"config":[' + "[]," * 3_000_000 + "0]}")
     check_all_refuse(path, data)
 
