@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,35 @@ _LOOKUPS = 1 << 19  # indices of look-ups made at a time: 2 MB
 _INT32 = (1 << 31) - 1
 
 
+class RowTerms(NamedTuple):
+    """What turns the sum of table entries of row n for query q into its score.
+
+    score = sum * scale[n] + sum_e extra[n, e] * coef[q, e], and -inf where mask[n] is False.
+    """
+
+    scale: Tensor | None
+    mask: Tensor | None
+    extra: Tensor | None
+    coef: Tensor | None
+
+
+def _flat(call: Callable[[Tensor, Tensor, Any, RowTerms], Tensor]) -> Callable[..., Tensor]:
+    """Adapt a function of (packed, lut, group or ids, terms) to the flat arguments of a torch schema."""
+
+    def flat(
+        packed: Tensor,
+        lut: Tensor,
+        scale: Tensor | None,
+        mask: Tensor | None,
+        group_or_ids: Any,
+        extra: Tensor | None = None,
+        coef: Tensor | None = None,
+    ) -> Tensor:
+        return call(packed, lut, group_or_ids, RowTerms(scale, mask, extra, coef))
+
+    return flat
+
+
 def _scores(codes: Tensor, lut: Tensor) -> Tensor:
     """(N, M) codes, (Q, M, K) -> (Q, N), added in the order of m."""
     scores = lut.new_zeros((lut.shape[0], codes.shape[0]))
@@ -30,43 +59,21 @@ def _scores(codes: Tensor, lut: Tensor) -> Tensor:
     return scores
 
 
-def _scan_reference(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    group: int,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
-    scores = _all_scores(packed, lut, scale, mask, extra, coef)
+def _scan_reference(packed: Tensor, lut: Tensor, group: int, terms: RowTerms) -> Tensor:
+    scores = _all_scores(packed, lut, terms)
     return max_of_groups(scores.T.contiguous(), group).contiguous()
 
 
-def _gather_reference(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    ids: Tensor,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
-    scores = _all_scores(packed, lut, scale, mask, extra, coef)
+def _gather_reference(packed: Tensor, lut: Tensor, ids: Tensor, terms: RowTerms) -> Tensor:
+    scores = _all_scores(packed, lut, terms)
     outside = (ids < 0) | (ids >= len(packed))
     padded = torch.nn.functional.pad(scores, (0, 1), value=float("-inf"))
     return padded.gather(1, ids.masked_fill(outside, len(packed)))
 
 
-def _all_scores(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    extra: Tensor | None,
-    coef: Tensor | None,
-) -> Tensor:
-    """(Q, N): -inf where a row is not allowed."""
+def _all_scores(packed: Tensor, lut: Tensor, terms: RowTerms) -> Tensor:
+    """Return (Q, N) scores, -inf where the mask is False."""
+    scale, mask, extra, coef = terms
     M, K = lut.shape[1:]
     scores = _scores(unpack_bits(packed, M, K.bit_length() - 1), lut)
     scores = scores if scale is None else scores * scale
@@ -93,15 +100,8 @@ def _added(scores: Tensor, extra: Tensor, coef: Tensor) -> None:
         scores += extra[..., e] * coef[..., e]
 
 
-def _scan_cpu(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    group: int,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
+def _scan_cpu(packed: Tensor, lut: Tensor, group: int, terms: RowTerms) -> Tensor:
+    scale, mask, extra, coef = terms
     lut = byte_tables(lut)
     Q, M, K = lut.shape
     N = len(packed)
@@ -132,15 +132,8 @@ def _scan_cpu(
     return best
 
 
-def _gather_cpu(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    ids: Tensor,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
+def _gather_cpu(packed: Tensor, lut: Tensor, ids: Tensor, terms: RowTerms) -> Tensor:
+    scale, mask, extra, coef = terms
     lut = byte_tables(lut)
     Q, M, K = lut.shape
     N, R = len(packed), ids.shape[1]
@@ -169,27 +162,11 @@ def _gather_cpu(
     return scores.masked_fill_(forbidden, float("-inf"))
 
 
-def _scan_shapes(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    group: int,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
+def _scan_shapes(packed: Tensor, lut: Tensor, group: int, terms: RowTerms) -> Tensor:
     return lut.new_empty((lut.shape[0], (packed.shape[0] + group - 1) // group))
 
 
-def _gather_shapes(
-    packed: Tensor,
-    lut: Tensor,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    ids: Tensor,
-    extra: Tensor | None = None,
-    coef: Tensor | None = None,
-) -> Tensor:
+def _gather_shapes(packed: Tensor, lut: Tensor, ids: Tensor, terms: RowTerms) -> Tensor:
     return lut.new_empty(ids.shape)
 
 
@@ -247,10 +224,10 @@ def _gather_samples(device: str) -> Iterator[tuple[Any, ...]]:
 _scan = define_op(
     "adc_scan(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, int group, Tensor? extra=None, "
     "Tensor? coef=None) -> Tensor",
-    reference=_scan_reference,
-    cpu=_scan_cpu,
+    reference=_flat(_scan_reference),
+    cpu=_flat(_scan_cpu),
     loops="gpuzip.loops.adc:adc_scan",
-    shapes=_scan_shapes,
+    shapes=_flat(_scan_shapes),
     kernel="gpuzip.kernels.adc:adc_scan",
     samples=_scan_samples,
     agreement="close",
@@ -258,10 +235,10 @@ _scan = define_op(
 _gather = define_op(
     "adc_gather(Tensor packed, Tensor lut, Tensor? scale, Tensor? mask, Tensor ids, Tensor? extra=None, "
     "Tensor? coef=None) -> Tensor",
-    reference=_gather_reference,
-    cpu=_gather_cpu,
+    reference=_flat(_gather_reference),
+    cpu=_flat(_gather_cpu),
     loops="gpuzip.loops.adc:adc_gather",
-    shapes=_gather_shapes,
+    shapes=_flat(_gather_shapes),
     kernel="gpuzip.kernels.adc:adc_gather",
     samples=_gather_samples,
     agreement="close",
