@@ -90,7 +90,6 @@ PENDING = [
     "Rotation.restore",
     "Rotation.reverse_transform",
     "Rotation.turned",
-    "plots.CodecRecall",
     "sizes.SizeRow",
 ]
 

@@ -1,4 +1,4 @@
-"""Pictures draw the data that came, and sizes are those of the tensors."""
+"""Plots show the given data, and sizes are those of the tensors."""
 
 import subprocess
 import sys
@@ -223,13 +223,13 @@ REFUSED: list[Any] = [
     (lambda: plots.vector([]), "plots.vector: v must have at least one value; got shape (0,)"),
     (lambda: plots.vector(NAN), "plots.vector: v holds NaN or inf (1 of 2 values)"),
     (lambda: plots.vector(["a"]), "plots.vector: v must be real numbers; got <U1"),
-    (lambda: plots.vector([[1.0], [1.0, 2.0]]), "plots.vector: v is no vector or matrix of numbers"),
+    (lambda: plots.vector([[1.0], [1.0, 2.0]]), "plots.vector: v must be a vector or matrix of numbers"),
     (
         lambda: plots.histogram(torch.zeros(0, 4)),
         "plots.histogram: v must have at least one value; got shape (0, 4)",
     ),
     (lambda: plots.histogram(NAN), "plots.histogram: v holds NaN or inf"),
-    (lambda: plots.histogram(V, bins=0), "plots.histogram: bins is 0, which numpy.histogram refuses"),
+    (lambda: plots.histogram(V, bins=0), "plots.histogram: bins must be what numpy.histogram takes; got 0"),
     (lambda: plots.float_against_int8(V, CODES[:3]), "x and codes must have one shape; got (4,) and (3,)"),
     (
         lambda: plots.float_against_int8(V, V),
@@ -290,9 +290,9 @@ def test_refuses_invalid_input_before_making_a_figure(call, says):
 
 def test_refuses_codes_of_another_codec(x):
     four, eight = (ScalarQuantizer(bits).fit(x).encode(x) for bits in (4, 8))
-    with pytest.raises(GpuzipError, match="Pass codes of a ScalarQuantizer of 8 bits"):
+    with pytest.raises(GpuzipError, match="must be of an 8-bit ScalarQuantizer; got codes of"):
         plots.float_against_int8(x, four)
-    with pytest.raises(GpuzipError, match="Pass codes of a BinaryQuantizer"):
+    with pytest.raises(GpuzipError, match="must be of a BinaryQuantizer; got codes of"):
         plots.bit_against_byte(eight, eight)
 
 

@@ -255,7 +255,7 @@ def test_residual_codes_that_are_not_ours_are_refused(real):
         from_faiss(uneven)
     normed = faiss.IndexResidualQuantizer(8, 2, 4, faiss.METRIC_L2, faiss.AdditiveQuantizer.ST_norm_qint8)
     normed.train(real[:700, :8].contiguous().numpy())
-    with pytest.raises(GpuzipError, match=r"stores norms beside its codes\. Use one with"):
+    with pytest.raises(GpuzipError, match=r"must not store norms beside its codes\. Use"):
         from_faiss(normed)
 
 

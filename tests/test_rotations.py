@@ -262,7 +262,7 @@ def test_codes_of_rotated_rows_are_not_handed_on_as_values(real):
     with pytest.raises(GpuzipError, match="to_sentence_transformers: the codec must have no rotation"):
         gpuzip.to_sentence_transformers(codes, "uint8")
     assert gpuzip.to_sentence_transformers(codes, "float32").shape == real.shape
-    with pytest.raises(GpuzipError, match="to_faiss: the ScalarQuantizer rotates rows"):
+    with pytest.raises(GpuzipError, match="to_faiss: a ScalarQuantizer that rotates rows"):
         gpuzip.to_faiss(codes.codec)
 
 

@@ -168,13 +168,13 @@ CANNOT_BE_SEARCHED: list[tuple[str, dict[str, Any]]] = [
     (r"top_k must be .*; got -1", {"top_k": -1}),
     (r"metric must be one of l2, ip, cosine.*; got 'dot'", {"metric": "dot"}),
     ("rescore_multiplier must be a number of at least 1; got 0.5", {"rescore_multiplier": 0.5}),
-    ("corpus holds uint8, which cannot be decoded without ranges", {"corpus": np.zeros((3, 384), np.uint8)}),
+    ("corpus of uint8 cannot be decoded without ranges", {"corpus": np.zeros((3, 384), np.uint8)}),
     (
-        "corpus has 7 columns of int8; of d=384, int8 has 384 and binary 48",
+        "corpus must have 384 columns for int8 or 48 for binary, as d=384; got 7 columns of int8",
         {"corpus": np.zeros((3, 7), np.int8)},
     ),
     (
-        "precision is 'binary' and corpus is uint8",
+        "precision must be 'uint8' or 'ubinary' for corpus of uint8; got 'binary'",
         {"corpus": np.zeros((3, 48), np.uint8), "precision": "binary"},
     ),
     ("corpus must be int8 or uint8; got int32", {"corpus": np.zeros((3, 384), np.int32)}),
@@ -186,7 +186,7 @@ CANNOT_BE_SEARCHED: list[tuple[str, dict[str, Any]]] = [
     ),
     (r"query_embeddings must be .*; got \(2, 7\) uint8", {"query_embeddings": np.zeros((2, 7), np.uint8)}),
     (
-        "rescore must not be given with a float corpus, whose scores are exact",
+        "rescore must be a bool for a float corpus, whose scores are exact",
         {"corpus": torch.zeros(3, 384), "rescore": torch.zeros(3, 384)},
     ),
     ("query_embeddings must have 2 columns", {"corpus": torch.zeros(3, 2)}),

@@ -1,4 +1,4 @@
-"""sentence-transformers as the outside oracle: the same bytes, and its arrays as codes and back."""
+"""Compares with sentence-transformers: the same bytes, and its arrays as Codes and back."""
 
 import warnings
 from typing import Any
@@ -31,7 +31,7 @@ def same(ours: Any, want: Any) -> None:
 
 
 def hard(n: int, d: int, dtype: Any) -> np.ndarray:
-    """Edges of steps, zeros of both signs, constant and nearly constant columns, tiny and large values."""
+    """Return edge cases: step edges, signed zeros, (nearly) constant columns, tiny and large values."""
     rng = np.random.default_rng(n + d)
     x = rng.standard_normal((n, d))
     x[:, 0] = 0.25  # constant
@@ -178,7 +178,7 @@ def test_makes_the_same_bytes_on_a_gpu(precision, dtype):
 
 @pytest.mark.parametrize("precision", SCALAR)
 def test_warns_once_about_few_rows(real, ranges, precision):
-    with pytest.warns(UserWarning, match=f"ranges for {precision} are taken of 99 embeddings") as caught:
+    with pytest.warns(UserWarning, match=f"ranges for {precision} are taken from 99 embeddings") as caught:
         gpuzip.quantize_embeddings(real[:99], precision)
     assert len(caught) == 1 and caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -197,12 +197,12 @@ def test_refuses_invalid_input(real):
     x = real[:200]
     refused(r"precision must be one of float32, int8.*; got 'int4'", x, "int4")
     for single in (x[0], x[:1], [x[0]], [x[:1]], x[0].numpy()):
-        refused("a single embedding came, which has no range for int8. Pass ranges or", single, "int8")
+        refused("a single embedding has no ranges for int8. Pass ranges or", single, "int8")
     for bad in (x.int(), x.to(torch.int8), x.bool(), x.numpy().astype(np.uint8), x.to(torch.complex64)):
         refused(r"embeddings must be float16, bfloat16", bad, "binary", error=DtypeError)
     refused("embeddings must be a torch tensor.*; got str", "text", "int8", error=DtypeError)
-    refused("the rows of embeddings make no matrix", [x[0], x[0, :3]], "int8")
-    refused("the rows of embeddings make no matrix", [np.zeros(2), np.zeros(3)], "int8")
+    refused("the rows of embeddings must have one shape", [x[0], x[0, :3]], "int8")
+    refused("the rows of embeddings must have one shape", [np.zeros(2), np.zeros(3)], "int8")
     refused(r"embeddings must be \(N, D\) or .*; got shape \(1, 200, 384\)", x[None], "int8")
     refused(r"embeddings must be \(N, D\) or .*; got shape \(3, 0\)", torch.zeros(3, 0), "binary")
 
@@ -231,7 +231,7 @@ def test_refuses_invalid_ranges(real, ranges):
         spoiled = ranges.astype(np.float64)
         spoiled[1, 5] = bad
         refused("the range of column 5 must be two finite numbers", x, "int8", torch.from_numpy(spoiled))
-    refused("ranges are no numbers of shape", x, "int8", "wide")
+    refused("ranges must be numbers of shape", x, "int8", "wide")
     infinite = x.clone()
     infinite[1, 1] = float("inf")
     refused("the range of column 1 must be .*; got .* and inf", infinite, "int8")
@@ -295,13 +295,16 @@ CANNOT_BE_READ: list[tuple[str, tuple[Any, ...]]] = [
     ("array must be int8 or uint8; got float32. Make it with", (np.zeros((3, 4), np.float32),)),
     ("array must be a torch tensor.*; got NoneType", (None,)),
     (r"array must be 2-D \(N, B\); got shape \(4,\)", (np.zeros(4, np.uint8),)),
-    ("array of uint8 may be uint8 or ubinary. Name the precision", (np.zeros((3, 4), np.uint8),)),
+    ("array of uint8 may be uint8 or ubinary. Pass precision", (np.zeros((3, 4), np.uint8),)),
     ("array of int8 may be int8 or binary", (np.zeros((3, 1), np.int8), None, None, 1)),
-    ("array holds int8, which cannot be decoded without ranges", (np.zeros((3, 4), np.int8), "int8")),
-    ("precision is 'ubinary' and array is int8, of which 'int8'", (np.zeros((3, 4), np.int8), "ubinary")),
-    ("precision is 'int4' and array", (np.zeros((3, 4), np.int8), "int4")),
+    ("array of int8 cannot be decoded without ranges", (np.zeros((3, 4), np.int8), "int8")),
     (
-        "array has 4 columns of uint8; of d=7, uint8 has 7 and ubinary 1",
+        "precision must be 'int8' or 'binary' for array of int8; got 'ubinary'",
+        (np.zeros((3, 4), np.int8), "ubinary"),
+    ),
+    ("precision must be .*; got 'int4'", (np.zeros((3, 4), np.int8), "int4")),
+    (
+        "array must have 7 columns for uint8 or 1 for ubinary, as d=7; got 4 columns",
         (np.zeros((3, 4), np.uint8), None, None, 7),
     ),
     (
@@ -322,12 +325,12 @@ def test_refuses_ambiguous_or_invalid_arrays(match, arguments):
 def test_refuses_codes_of_another_kind(real):
     codes = gpuzip.ScalarQuantizer(4).fit(real).encode(real[:5])
     with pytest.raises(
-        GpuzipError, match=r"ScalarQuantizer\(bits=4.* hold no int8. ScalarQuantizer\(bits=8\)"
+        GpuzipError, match=r"ScalarQuantizer\(bits=4.* have no int8. ScalarQuantizer\(bits=8\)"
     ):
         gpuzip.to_sentence_transformers(codes, "int8")
-    with pytest.raises(GpuzipError, match=r"hold no ubinary"):
+    with pytest.raises(GpuzipError, match=r"have no ubinary"):
         gpuzip.to_sentence_transformers(codes, "ubinary")
-    with pytest.raises(GpuzipError, match=r"BinaryQuantizer\(.* hold no uint8"):
+    with pytest.raises(GpuzipError, match=r"BinaryQuantizer\(.* have no uint8"):
         gpuzip.to_sentence_transformers(gpuzip.BinaryQuantizer().fit(real).encode(real[:5]), "uint8")
     with pytest.raises(GpuzipError, match=r"precision must be one of float32.*; got 'int3'"):
         gpuzip.to_sentence_transformers(codes, "int3")

@@ -1,4 +1,4 @@
-"""USearch as the outside oracle: the same bytes, and the same neighbours."""
+"""Compares with USearch: the same bytes and the same neighbours."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_from_usearch_keeps_the_bytes_of_int8(real, theirs):
     assert isinstance(codes.codec, gpuzip.ScalarQuantizer)
     np.testing.assert_array_equal(codes.data.numpy().view(np.int8), vectors(theirs))
     np.testing.assert_allclose(codes.decode().numpy(), vectors(theirs) / 127, atol=1e-6)
-    cut = np.trunc(real[:2000].numpy() * 127)  # what USearch does to rows of norm 1
+    cut = np.trunc(real[:2000].numpy() * 127)  # as USearch quantizes rows of norm 1
     assert np.mean(cut == vectors(theirs)) > 0.9999
 
 
@@ -56,7 +56,7 @@ def test_int8_index_finds_the_same_neighbours(real_queries, ours, metric):
     tolerance = {"cosine": 2e-5, "ip": 1.0, "l2": 1.0}[metric]
     np.testing.assert_allclose(found.distances, want.numpy(), rtol=1e-5, atol=tolerance)
     differ = found.keys.astype(np.int64) != ids.numpy()
-    assert differ.mean() < 0.02  # rows as near, in another order
+    assert differ.mean() < 0.02  # rows of equal distance in another order
 
 
 def test_converts_bits_both_ways(real, real_queries):
@@ -119,13 +119,13 @@ def test_refuses_what_usearch_cannot_hold(real, ours):
     x = real[:300]
     for codec in (gpuzip.ScalarQuantizer(), gpuzip.ScalarQuantizer(signed=True), gpuzip.ScalarQuantizer(4)):
         with pytest.raises(
-            GpuzipError, match=r"ScalarQuantizer\(.* does not hold int8 numbers in one unit. Fit"
+            GpuzipError, match=r"must be int8 multiples of one step; got ScalarQuantizer\(.*Fit"
         ):
             gpuzip.to_usearch(codec.fit(x).encode(x))
     shifted = gpuzip.ScalarQuantizer(range=(-1, 1), signed=True).fit(x)
-    with pytest.raises(GpuzipError, match="in one unit"):
+    with pytest.raises(GpuzipError, match="int8 multiples of one step"):
         gpuzip.to_usearch(shifted.encode(x))
-    with pytest.raises(GpuzipError, match="HalfQuantizer has no USearch twin; BinaryQuantizer and Scalar"):
+    with pytest.raises(GpuzipError, match=r"codes must be of a BinaryQuantizer or of .*; got HalfQuantizer"):
         gpuzip.to_usearch(gpuzip.HalfQuantizer().fit(x).encode(x))
     with pytest.raises(
         GpuzipError, match=r"metric must be one of cosine, ip, l2 for an index of int8.*; got 'hamming'"

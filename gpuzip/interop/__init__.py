@@ -1,1 +1,1 @@
-"""To and from other libraries; each is imported when it is asked for."""
+"""Conversions to and from other libraries, each imported on demand."""

@@ -1,4 +1,4 @@
-"""Residual quantizers of FAISS, and those of gpuzip with the same codebooks: of one split or several."""
+"""Conversions between ResidualQuantizer and FAISS's residual quantizers, of one split or several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpuzip.errors import GpuzipError
 
 
 def residual_quantizer(faiss: Any, codec: ResidualQuantizer) -> Any:
-    """A faiss.ResidualQuantizer, or ProductResidualQuantizer of a codec with several splits."""
+    """Return a faiss.ResidualQuantizer, or a ProductResidualQuantizer if the codec has several splits."""
     P, M, _, _ = codec.codebooks.shape
     if P == 1:
         return _filled(faiss, faiss.ResidualQuantizer(codec.d, M, codec.nbits), codec)
@@ -21,7 +21,7 @@ def residual_quantizer(faiss: Any, codec: ResidualQuantizer) -> Any:
 
 
 def residual_index(faiss: Any, codec: ResidualQuantizer, metric: int) -> Any:
-    """An index without rows."""
+    """Return an index without rows."""
     P, M, _, _ = codec.codebooks.shape
     if P == 1:
         index = faiss.IndexResidualQuantizer(codec.d, M, codec.nbits, metric)
@@ -49,7 +49,7 @@ def _splits(faiss: Any, quantizer: Any) -> list[Any]:
 
 
 def read_residual(faiss: Any, quantizer: Any) -> ResidualQuantizer:
-    """The codec of a faiss.ResidualQuantizer or ProductResidualQuantizer."""
+    """Return the codec of a faiss.ResidualQuantizer or ProductResidualQuantizer."""
     several = isinstance(quantizer, faiss.ProductResidualQuantizer)
     parts = _splits(faiss, quantizer) if several else [quantizer]
     nbits = {bits for part in parts for bits in faiss.vector_to_array(part.nbits).tolist()}
@@ -62,8 +62,8 @@ def read_residual(faiss: Any, quantizer: Any) -> ResidualQuantizer:
     kinds = faiss.AdditiveQuantizer
     if quantizer.search_type not in (kinds.ST_decompress, kinds.ST_LUT_nonorm):
         raise GpuzipError(
-            f"from_faiss: the {type(quantizer).__name__} stores norms beside its codes. "
-            "Use one with the search type ST_decompress."
+            f"from_faiss: the {type(quantizer).__name__} must not store norms beside its codes. "
+            "Use the search type ST_decompress."
         )
     (M,), (bits,) = stages, nbits
     codebooks = np.stack([faiss.vector_to_array(part.codebooks).reshape(M, 1 << bits, -1) for part in parts])

@@ -1,4 +1,4 @@
-"""FAISS: product, residual, scalar, half and binary codes, both ways. Needs faiss-cpu or faiss-gpu."""
+"""Conversions between FAISS and product, residual, scalar, half and binary codes. Needs faiss-cpu or -gpu."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
     source : Codec or Codes
         What to convert.
     metric : {"l2", "ip"}, optional
-        Metric of the index. Default: "l2". Bits are compared by "hamming".
+        Metric of the index. Default: "l2". An index of bits always uses "hamming".
 
     Returns
     -------
     faiss object
-        A quantizer or an index, by the table in the Notes.
+        A quantizer for a codec, an index for Codes; see Notes.
 
     Raises
     ------
@@ -53,29 +53,29 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
 
     Notes
     -----
-    ProductQuantizer: faiss.ProductQuantizer and IndexPQ.
+    ProductQuantizer becomes faiss.ProductQuantizer and IndexPQ.
 
-    ResidualQuantizer: faiss.ResidualQuantizer and IndexResidualQuantizer, or ProductResidualQuantizer and
-    IndexProductResidualQuantizer where it has several splits.
+    ResidualQuantizer becomes faiss.ResidualQuantizer and IndexResidualQuantizer, or with several splits
+    ProductResidualQuantizer and IndexProductResidualQuantizer.
 
-    ScalarQuantizer of 8, 6 or 4 bits, and HalfQuantizer: faiss.ScalarQuantizer and IndexScalarQuantizer, of
-    QT_8bit, QT_6bit or QT_4bit, QT_8bit_uniform or QT_4bit_uniform where one range serves all columns,
-    QT_fp16 or QT_bf16.
+    ScalarQuantizer of 8, 6 or 4 bits and HalfQuantizer become faiss.ScalarQuantizer and IndexScalarQuantizer:
+    QT_8bit, QT_6bit or QT_4bit; QT_8bit_uniform or QT_4bit_uniform if all columns share a range; QT_fp16 or
+    QT_bf16.
 
-    BinaryQuantizer: its codes as IndexBinaryFlat, which takes `codec.encode(queries).data` as queries.
+    Codes of a BinaryQuantizer become an IndexBinaryFlat. Its queries are `codec.encode(queries).data`.
 
-    Codes of a rotated codec: an IndexPreTransform, whose l2 leaves out what the rotation does.
+    Codes of a rotated codec become an IndexPreTransform, which computes l2 distances of rotated rows.
 
-    FAISS decodes the same codes to the same values, to rounding. It may encode a new row differently: at the
-    very edge of a step, at a tie of halves, and where a value is too large for float16, which becomes inf.
+    FAISS decodes the same codes to the same values, up to rounding. It may encode new rows differently: at
+    the edge of a step, at ties of halves, and for values too large for float16, which become inf.
     """
     faiss = _faiss()
     codec, codes = (source.codec, source) if isinstance(source, Codes) else (source, None)
     write = _WRITERS.get(type(codec))
     if write is None:
         raise GpuzipError(
-            f"to_faiss: {type(codec).__name__} has no FAISS twin; "
-            f"{', '.join(kind.__name__ for kind in _WRITERS)} have."
+            f"to_faiss: the codec must be one of {', '.join(kind.__name__ for kind in _WRITERS)}; "
+            f"got {type(codec).__name__}, which FAISS does not have."
         )
     codec.check_fitted("to_faiss")
     if codec.rotation is not None:
@@ -88,8 +88,9 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
     assert isinstance(rotation, Rotation)
     if codes is None or isinstance(codec, BinaryQuantizer) or rotation.normalize:
         raise GpuzipError(
-            f"to_faiss: the {type(codec).__name__} rotates rows. Pass codes, for an IndexPreTransform, of a "
-            "codec that is not binary and whose rotation does not normalize."
+            f"to_faiss: a {type(codec).__name__} that rotates rows cannot be converted alone. Pass its "
+            "Codes to "
+            "make an IndexPreTransform. The codec must not be binary, nor its rotation normalize."
         )
     turn = faiss.LinearTransform(rotation.d, rotation.width, False)
     faiss.copy_array_to_vector(rotation.matrix.cpu().numpy().ravel(), turn.A)
@@ -110,7 +111,7 @@ def from_faiss(source: Any) -> Any:
     Returns
     -------
     Codec or Codes
-        Bits are decoded as 1 and -1, for values above and not above 0.
+        Bits decode to 1 for values above 0 and to -1 for others.
 
     Raises
     ------
@@ -119,7 +120,9 @@ def from_faiss(source: Any) -> Any:
     """
     faiss = _faiss()
     if not getattr(source, "is_trained", True):
-        raise GpuzipError(f"from_faiss: the {type(source).__name__} is not trained. Call its train(x) first.")
+        raise GpuzipError(
+            f"from_faiss: the {type(source).__name__} must be trained. Call its train(x) first."
+        )
     for name, read in _READERS.items():
         if isinstance(source, getattr(faiss, name)):
             return read(faiss, source)
@@ -132,7 +135,7 @@ def _write_product(faiss: Any, codec: ProductQuantizer, codes: Codes | None, met
     M, _, S = codec.centroids.shape
     if codec.d != M * S:
         raise GpuzipError(
-            f"to_faiss: the codec pads d={codec.d} to a multiple of m={M}, FAISS cannot. Fit one without pad."
+            f"to_faiss: d={codec.d} must be a multiple of m={M}; FAISS cannot pad. Choose another m."
         )
     centroids = codec.centroids.cpu().numpy().ravel()
     if codes is None:
@@ -153,10 +156,12 @@ def _write_residual(faiss: Any, codec: ResidualQuantizer, codes: Codes | None, m
 def _write_scalar(faiss: Any, codec: ScalarQuantizer, codes: Codes | None, metric: str | None) -> Any:
     if codec.bits not in (8, 6, 4):
         raise GpuzipError(
-            f"to_faiss: the codec has bits={codec.bits}, FAISS has 8, 6 and 4. Fit one of these."
+            f"to_faiss: bits must be 8, 6 or 4 for FAISS; got {codec.bits}. Fit a codec with one of these."
         )
     if codec.signed:
-        raise GpuzipError("to_faiss: the codec is signed, FAISS's codes are not. Fit one with signed=False.")
+        raise GpuzipError(
+            "to_faiss: the codec must not be signed; FAISS's codes are unsigned. Fit one with signed=False."
+        )
     assert codec.fitted is not None
     start, step = codec.fitted.start.cpu(), codec.fitted.step.cpu()
     uniform = len(start) == 1 and codec.bits != 6
@@ -182,14 +187,12 @@ def _scalar(
 
 def _write_binary(faiss: Any, codec: BinaryQuantizer, codes: Codes | None, metric: str | None) -> Any:
     if codes is None:
-        raise GpuzipError(
-            "to_faiss: FAISS has no binary quantizer by itself. Pass codes, for an IndexBinaryFlat."
-        )
+        raise GpuzipError("to_faiss: FAISS has no binary quantizer. Pass Codes to make an IndexBinaryFlat.")
     if metric not in (None, "hamming"):
         raise GpuzipError(f"to_faiss: metric must be 'hamming' for IndexBinaryFlat; got {metric!r}.")
     if codec.d % 8:
         raise GpuzipError(
-            f"to_faiss: d={codec.d} is not a multiple of 8, as IndexBinaryFlat needs. "
+            f"to_faiss: d must be a multiple of 8 for IndexBinaryFlat; got {codec.d}. "
             "Append zero columns to x."
         )
     index = faiss.IndexBinaryFlat(codec.d)
@@ -213,7 +216,7 @@ def _metric(faiss: Any, metric: str | None) -> int:
 
 def _read_product(faiss: Any, pq: Any) -> ProductQuantizer:
     if pq.nbits > 16:
-        raise GpuzipError(f"from_faiss: nbits is {pq.nbits}, at most 16 can be held.")
+        raise GpuzipError(f"from_faiss: nbits must be at most 16; got {pq.nbits}.")
     centroids = _array(faiss, pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
     return ProductQuantizer(m=pq.M, nbits=pq.nbits, fitted=Codebook(torch.from_numpy(centroids), pq.d))
 
@@ -233,9 +236,9 @@ def _read_scalar(faiss: Any, sq: Any) -> ScalarQuantizer | HalfQuantizer:
         )
     bits, trained = _STEPS[kind], torch.from_numpy(_array(faiss, sq.trained))
     if len(trained) == 0:
-        raise GpuzipError("from_faiss: the ScalarQuantizer is not trained. Call its train(x) first.")
+        raise GpuzipError("from_faiss: the ScalarQuantizer must be trained. Call its train(x) first.")
     start, width = trained.chunk(2)
-    constant = width == 0  # its code is 0
+    constant = width == 0  # such columns have code 0
     steps = Steps(
         torch.where(constant, start - 0.5, start),
         torch.where(constant, 1.0, width / ((1 << bits) - 1)),

@@ -1,4 +1,4 @@
-"""smallfry: its functions for word vectors, and its files, of both of its versions."""
+"""smallfry's functions for word vectors, and readers of the files that both its versions write."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Word2Idx = Mapping[str, int] | Iterable[str] | None
 
 _FORMS = {"trie": "trie", "dict": "arrow", "list": "arrow"}
 _TO_LIST = (
-    'In an environment that trusts it, once: python -c "import numpy as np; '
+    'If you trust it, convert it once: python -c "import numpy as np; '
     "w = np.load('words.dict.npy', allow_pickle=True).item(); "
     "open('words.list.txt', 'w', encoding='utf-8').write(chr(10).join(sorted(w, key=w.get)))\""
 )
 _TO_JSON = (
-    'In an environment that trusts it, once: python -c "import json, sys, numpy as np; '
+    'If you trust it, convert it once: python -c "import json, sys, numpy as np; '
     "json.dump({w: float(n) for w, n in np.load(sys.argv[1], allow_pickle=True, encoding='latin1')"
     ".item().items()}, open(sys.argv[2], 'w'))\" prior.npy prior.json"
 )
@@ -49,26 +49,33 @@ def compress(
     outdir : str or path-like
         Folder to write, which must not exist yet.
     priorpath : str or path-like, optional
-        Frequencies by word, as a JSON object or in lines "word number". Frequent words then have more bits.
+        File of frequencies by word: a JSON object, or lines "word number". Frequent words get more bits.
     mem_budget : float, optional
-        Bytes of the files of codes.
+        Upper bound for the bytes of the files of codes.
     R : float, default 1
-        Bits per value without mem_budget; on average where there is a prior.
+        Bits per value without mem_budget. With priorpath, bits on average.
     word_rep : {"trie", "dict", "list"}, default "trie"
-        How words are stored; "dict" and "list" both mean Arrow.
+        How to store words. "dict" and "list" both mean Arrow.
     max_bitrate : int, optional
-        Most bits per value.
+        Upper bound for the bits per value of any row.
 
     Returns
     -------
     WordVectors
-        What was written, opened.
+        The opened folder.
+
+    Raises
+    ------
+    FileExistsError
+        If outdir exists.
+    GpuzipError
+        For an invalid argument or file.
     """
     who = "smallfry.compress"
     if word_rep not in _FORMS:
         raise GpuzipError(f"{who}: word_rep must be one of {', '.join(_FORMS)}; got {word_rep!r}.")
     if Path(outdir).exists():
-        raise FileExistsError(f"{who}: {outdir} is there already. Name a new folder.")
+        raise FileExistsError(f"{who}: outdir must not exist; got {outdir}. Name a new folder.")
     options: Options = {}
     if priorpath is not None:
         options["importance"] = read_prior(priorpath)
@@ -92,8 +99,8 @@ def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors
     path : str or path-like
         Folder or file to open.
     word2idx : dict or sequence, optional
-        Row by word, or the words in the order of rows, for files of smallfry's that have none. Version 1
-        never has: without word2idx, the row number, in digits, is its word.
+        Row by word, or words in the order of rows, for smallfry's files without words. Files of version 1
+        never have words: without word2idx, the word of a row is its number in digits.
 
     Returns
     -------
@@ -103,12 +110,12 @@ def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors
     Raises
     ------
     FormatError
-        If the path is neither, is damaged or is a pickle, which is never read; the message names the file and
-        says how to make it anew without.
+        If the path is neither or is damaged, or holds a pickle, which is never read. The message names the
+        file and says how to convert a pickle.
     """
     source = Path(path)
     if not source.exists():
-        raise FileNotFoundError(f"smallfry.load: there is no {source}.")
+        raise FileNotFoundError(f"smallfry.load: {source} does not exist.")
     if (source / MANIFEST).exists():
         return WordVectors.load(source)
     words = None if word2idx is None else _in_order("word2idx", word2idx)
@@ -139,7 +146,7 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
     """
     data = Path(path).read_bytes()
     if data.startswith(b"\x93NUMPY"):
-        raise FormatError(f"{path}: is a pickle, and reading it would run what it holds. {_TO_JSON}")
+        raise FormatError(f"{path}: is a pickle, and reading a pickle can run code. {_TO_JSON}")
     try:
         text = data.decode("utf-8-sig")
         if text.lstrip().startswith("{") and text.rstrip().endswith("}"):
@@ -149,7 +156,7 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path}: is no JSON object or lines of numbers by word ({error}).") from error
+        raise FormatError(f"{path}: must be a JSON object or lines 'word number' ({error}).") from error
     if not prior:
         raise FormatError(f"{path}: must hold frequencies by word; it holds no words.")
     return prior
@@ -164,7 +171,9 @@ def _counted_lines(path: str | os.PathLike[str], text: str) -> dict[str, float]:
         try:
             prior[word] = float(count)
         except ValueError as error:
-            raise FormatError(f"{path}: line {number}: {line[:40]!r} is no word and number.") from error
+            raise FormatError(
+                f"{path}: line {number}: must be a word and a number; got {line[:40]!r}."
+            ) from error
     return prior
 
 
@@ -174,23 +183,21 @@ def _stored_words(folder: Path) -> list[str]:
         try:
             return listed.read_bytes().decode().split("\n")
         except UnicodeDecodeError as error:
-            raise FormatError(f"{listed}: is not UTF-8 ({error.reason}).") from error
+            raise FormatError(f"{listed}: must be UTF-8 ({error.reason}).") from error
     if trie.exists():
         return _in_order(str(trie), read_record_trie(trie))
     if pickled.exists():
-        raise FormatError(f"{pickled}: is a pickle, and reading it would run what it holds. {_TO_LIST}")
-    raise FormatError(f"{folder}: has no words. Pass word2idx, or put them in {listed.name}, one a line.")
+        raise FormatError(f"{pickled}: is a pickle, and reading a pickle can run code. {_TO_LIST}")
+    raise FormatError(f"{folder}: has no words. Pass word2idx, or write them to {listed.name}, one per line.")
 
 
 def _in_order(name: str, words: Any) -> list[str]:
-    """Words in the order of rows. Raises FormatError unless rows by word are 0, 1, ..."""
+    """Return words in the order of rows. Raises FormatError unless their rows are 0, 1, ..."""
     if not isinstance(words, Mapping):
         return list(words)
     rows: dict[int, str] = {}
     for word, row in words.items():
         if not is_whole(row) or not 0 <= row < len(words) or row in rows:
-            raise FormatError(
-                f"{name}: words must have distinct rows from 0 on; got row {row!r} for {word!r}."
-            )
+            raise FormatError(f"{name}: words must have the rows 0, 1, ...; got row {row!r} for {word!r}.")
         rows[int(row)] = word
     return [rows[row] for row in range(len(rows))]

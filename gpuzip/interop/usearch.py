@@ -1,4 +1,4 @@
-"""USearch: indexes of int8 and of bits, both ways. Needs usearch."""
+"""Conversions between USearch indexes of int8 or bits and Codes. Needs usearch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError, MissingDependencyError
 
-_METRICS = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}  # of int8
-_MIDDLE = 128.5  # steps from the start of the range to 0, so that int8 number v stands for v * step
+_METRICS = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}  # for int8
+_MIDDLE = 128.5  # steps from the start of the range to 0: int8 v then means v * step
 
 
 def to_usearch(codes: Codes, metric: str | None = None) -> Any:
@@ -24,10 +24,10 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     Parameters
     ----------
     codes : Codes
-        Codes of a `BinaryQuantizer` become a "b1" index by "hamming"; add and search `codec.encode(x).data`.
-        Codes of a `ScalarQuantizer` become an "i8" index if they are int8 numbers in one unit: with
-        symmetric=True, signed=True, per="tensor"; or with signed=True, range=(-128.5 / 127, 127.5 / 127), for
-        rows of norm 1.
+        Codes of a `BinaryQuantizer` become a "b1" index with metric "hamming"; add and search
+        `codec.encode(x).data`. Codes of a `ScalarQuantizer` become an "i8" index if all values are int8
+        multiples of one step: made with symmetric=True, signed=True, per="tensor", or for rows of norm 1 with
+        signed=True, range=(-128.5 / 127, 127.5 / 127).
     metric : {"cosine", "ip", "l2"}, optional
         Metric of an int8 index. Default: "cosine".
 
@@ -43,8 +43,9 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
 
     Notes
     -----
-    USearch's distances are 1 - cosine, and 1 - product or squared distance of the int8 numbers. It quantizes
-    float queries as it does rows, x / |x| * 127 cut to whole numbers; `Codes.search` scores the float query.
+    USearch's distances are 1 - cosine, and 1 - inner product or squared distance of the int8 numbers. It
+    quantizes a float query like a row: x / |x| * 127, truncated. `Codes.search` scores the float query
+    itself.
     """
     who = "to_usearch"
     usearch = _usearch()
@@ -61,8 +62,8 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
         index, data = usearch.Index(ndim=codec.d, metric=known, dtype="i8"), data.view(np.int8)
     else:
         raise GpuzipError(
-            f"{who}: {type(codec).__name__} has no USearch twin; BinaryQuantizer and "
-            "ScalarQuantizer(signed=True, range=(-128.5 / 127, 127.5 / 127)) have."
+            f"{who}: codes must be of a BinaryQuantizer or of "
+            f"ScalarQuantizer(signed=True, range=(-128.5 / 127, 127.5 / 127)); got {type(codec).__name__}."
         )
     if len(codes):
         index.add(np.arange(len(codes)), data)
@@ -70,7 +71,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
 
 
 def from_usearch(index: Any) -> Codes:
-    """Convert a USearch index of "i8" or "b1" to codes with the same bytes, rows in ascending order of key.
+    """Convert a USearch index of "i8" or "b1" to Codes with the same bytes, in ascending order of keys.
 
     Parameters
     ----------
@@ -80,13 +81,12 @@ def from_usearch(index: Any) -> Codes:
     Returns
     -------
     Codes
-        int8 number v is decoded to v / 127: the row that was added, over its norm. Bits are decoded to 1 and
-        -1.
+        An int8 v decodes to v / 127, the value of the added row over its norm. Bits decode to 1 and -1.
 
     Raises
     ------
     GpuzipError
-        For another dtype, and for an index that may hold several vectors per key.
+        For another dtype, and for an index with several vectors per key.
     """
     who = "from_usearch"
     usearch = _usearch()
@@ -104,7 +104,7 @@ def from_usearch(index: Any) -> Codes:
 
 
 def _vectors(index: Any, B: int) -> Tensor:
-    """(N, B) uint8 in ascending order of key."""
+    """Return the (N, B) uint8 rows of an index in ascending order of keys."""
     if len(index) == 0:
         return torch.empty((0, B), dtype=torch.uint8, device="cpu")
     keys = np.sort(index.keys[: len(index)])
@@ -136,15 +136,15 @@ def _check_metric(who: str, metric: str | None, known: tuple[str, ...], of: str)
 
 
 def _check_int8(who: str, codec: ScalarQuantizer) -> None:
-    """One unit for all columns, and 0 for 0: else sums of products of the codes are not those of the rows."""
+    """Raise unless all columns share a step and int8 0 means 0: products then scale with those of rows."""
     assert codec.fitted is not None
     start, step = codec.fitted.start, codec.fitted.step
     one_unit = bool((step == step[0]).all())
     if codec.bits == 8 and codec.signed and one_unit and bool((start / step + _MIDDLE).abs().max() < 1e-3):
         return
     raise GpuzipError(
-        f"{who}: {codec!r} does not hold int8 numbers in one unit. Fit ScalarQuantizer(signed=True, "
-        "range=(-128.5 / 127, 127.5 / 127)), or range=(-128.5 * unit, 127.5 * unit) of another unit."
+        f"{who}: codes must be int8 multiples of one step; got {codec!r}. Fit ScalarQuantizer(signed=True, "
+        "range=(-128.5 / 127, 127.5 / 127)), or range=(-128.5 * step, 127.5 * step) with another step."
     )
 
 

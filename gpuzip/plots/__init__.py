@@ -1,8 +1,8 @@
-"""Pictures of embeddings and their codes, on matplotlib axes. Needs matplotlib.
+"""Plots of embeddings and their codes on matplotlib axes. Needs matplotlib.
 
-Every picture takes `ax`, the axes to draw on, and returns them; with None pyplot makes a figure as wide as a
-column of text, which notebooks show. Nothing else is shown and no rcParams are changed. Values can be tensors
-on any device, arrays, lists, or Codes, of which the decoded values are drawn where no codes are asked for.
+Every function draws on `ax` and returns it. With ax=None it makes a pyplot figure of the width of a text
+column, which notebooks show. No rcParams are changed. Values can be tensors on any device, arrays, lists or
+Codes, which are decoded unless a function asks for codes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH, _HEIGHT = 3.4, 2.4  # inches: a column of a paper
-_BLUE, _VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito, who chose colours that all can tell apart
+_WIDTH, _HEIGHT = 3.4, 2.4  # inches, for a column of a paper
+_BLUE, _VERMILION = "#0072B2", "#D55E00"  # by Okabe and Ito, distinct for colour-blind readers too
 _COLORS = (_BLUE, _VERMILION, "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 _MOST_BARS = 64
-_MANY_POINTS = 10_000  # more are drawn as pixels, also in a PDF
+_MANY_POINTS = 10_000  # more are rasterized, also in a PDF
 
 
 def vector(v: Values, ax: Axes | None = None) -> Axes:
@@ -67,12 +67,12 @@ def vector(v: Values, ax: Axes | None = None) -> Axes:
     Raises
     ------
     GpuzipError
-        For more rows, none, NaN or inf.
+        For several rows, no values, NaN or inf.
     """
     who = "plots.vector"
     values = one_row(who, numeric(who, "v", v))
     ax = _axes(who, ax)
-    # Snapped to pixels, narrow bars would come in two widths; without an edge they would be pale.
+    # Snapping to pixels would make narrow bars of two widths; without an edge they would look pale.
     ax.bar(np.arange(len(values)), values, width=1.0, color=_BLUE, ec=_BLUE, linewidth=0.3, snap=False)
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xlim(-0.5, len(values) - 0.5)
@@ -89,8 +89,8 @@ def histogram(v: Values, ax: Axes | None = None, bins: int | str | Sequence[floa
     ax : matplotlib Axes, optional
         Axes to draw on.
     bins : int, str or sequence of float, default 64
-        As in numpy.histogram. For integers it is an upper bound: each bin is a whole number wide, as
-        otherwise some bars would hold more numbers than others.
+        As in numpy.histogram. For integer values an int is an upper bound: every bin is a whole number wide,
+        so that all cover equally many numbers.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def float_against_int8(x: Values, codes: Values, ax: Axes | None = None) -> Axes
     x : (D,) or (N, D) floats
         The values.
     codes : Codes of an 8-bit ScalarQuantizer, or whole numbers
-        As many whole numbers of one byte, signed or not.
+        One byte per value, signed or unsigned.
     ax : matplotlib Axes, optional
         Axes to draw on.
 
@@ -132,7 +132,7 @@ def float_against_int8(x: Values, codes: Values, ax: Axes | None = None) -> Axes
     Raises
     ------
     GpuzipError
-        If shapes differ or codes are not bytes.
+        If the shapes differ or codes are not bytes.
     """
     who = "plots.float_against_int8"
     values = numeric(who, "x", x)
@@ -145,14 +145,14 @@ def float_against_int8(x: Values, codes: Values, ax: Axes | None = None) -> Axes
 
 
 def bit_against_byte(bits: Values, bytes: Values, ax: Axes | None = None) -> Axes:
-    """Draw two histograms of bytes: of values with bit 1 upwards, and of values with bit 0 downwards.
+    """Draw histograms of the bytes of values with bit 1, upwards, and with bit 0, downwards.
 
     Parameters
     ----------
     bits : Codes of a BinaryQuantizer, or (D,) or (N, D) of 0 and 1
         The bits.
     bytes : Codes of an 8-bit ScalarQuantizer, or whole numbers
-        As many whole numbers of one byte.
+        One byte per value.
     ax : matplotlib Axes, optional
         Axes to draw on.
 
@@ -164,11 +164,11 @@ def bit_against_byte(bits: Values, bytes: Values, ax: Axes | None = None) -> Axe
     Raises
     ------
     GpuzipError
-        For other values or other shapes.
+        If the shapes differ, bits are not 0 and 1 or bytes are not bytes.
 
     Notes
     -----
-    A scatter of bits over bytes hides how many points lie on each other; here every value counts.
+    A scatter plot of bits over bytes would hide how many points coincide.
     """
     who = "plots.bit_against_byte"
     ones, numbers = bits_of(who, "bits", bits), bytes_of(who, "bytes", bytes)
@@ -180,7 +180,7 @@ def bit_against_byte(bits: Values, bytes: Values, ax: Axes | None = None) -> Axe
     ax.stairs(-down, edges, fill=True, color=_VERMILION)
     ax.axhline(0, color="black", linewidth=0.6)
     most_up, most_down = int(up.max()), int(down.max())
-    ax.set_ylim(-max(1.2 * most_down, 0.2 * most_up), max(1.2 * most_up, 0.2 * most_down))  # room for words
+    ax.set_ylim(-max(1.2 * most_down, 0.2 * most_up), max(1.2 * most_up, 0.2 * most_down))  # room for text
     for word, color, height, side in (("bit 1", _BLUE, 0.98, "top"), ("bit 0", _VERMILION, 0.02, "bottom")):
         ax.text(
             0.02, height, word, transform=ax.transAxes, color=color, fontsize=TEXT, va=side, weight="bold"
@@ -199,7 +199,7 @@ def recall_against_bytes(
     Parameters
     ----------
     rows : iterable of CodecRecall, or mappings of its fields
-        One point per codec. A family has a marker and a colour, and its points are joined in order of bytes.
+        One point per codec. Points of a family share a marker and colour and are joined in order of bytes.
     ax : matplotlib Axes, optional
         Axes to draw on.
     k : int, default 10
@@ -208,13 +208,12 @@ def recall_against_bytes(
     Returns
     -------
     Axes
-        The axes that were drawn on. Names stand beside the points, placed for the size that the figure has
-        now.
+        The axes that were drawn on. Names are placed for the present size of the figure.
 
     Raises
     ------
     GpuzipError
-        For no rows, missing fields, bytes that are not above 0 or a recall outside 0 to 1.
+        For no rows, missing fields, bytes of 0 or less, or a recall outside 0 to 1.
     """
     who = "plots.recall_against_bytes"
     points = [as_point(who, row) for row in listed(who, rows)]
@@ -268,7 +267,7 @@ def _labelled(ax: Axes, x: str, y: str) -> Axes:
 
 
 def _thousands(ax: Axes) -> None:
-    """Counts upwards and downwards: no fractions, no signs."""
+    """Label the y-axis with counts, without fractions or signs."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -276,7 +275,7 @@ def _thousands(ax: Axes) -> None:
 
 
 def _byte_axis(ax: Axes, numbers: Array) -> str:
-    """All 256 codes, so that those not used are seen. Returns what the axis is called."""
+    """Show all 256 codes, so that unused ones are visible. Return the label of the axis."""
     low, high = (-128, 127) if numbers.min() < 0 else (0, 255)
     ax.set_xlim(low - 4, high + 4)
     ax.set_xticks([low, low + 64, low + 128, low + 192, high])
@@ -287,7 +286,7 @@ def _bytes_axis(ax: Axes, sizes: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     ax.set_xscale("log", base=2)
-    room = 1.5 if max(sizes) > 4 * min(sizes) else 2  # at least two powers of 2
+    room = 1.5 if max(sizes) > 4 * min(sizes) else 2  # show at least two powers of 2
     ax.set_xlim(min(sizes) / room, max(sizes) * room)
     ax.xaxis.set_major_locator(LogLocator(base=2, numticks=9 if max(sizes) < 10_000 else 6))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:{',' if size >= 10_000 else ''}.10g}"))
@@ -295,12 +294,12 @@ def _bytes_axis(ax: Axes, sizes: list[float]) -> None:
 
 
 def _recall_axis(ax: Axes, recalls: list[float]) -> None:
-    """From below the least to above the greatest, with no tick below 0 or above 1."""
+    """Set limits around the recalls, and ticks within 0 to 1."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(recalls), max(recalls)
     room = 0.08 * max(high - low, 0.25)
-    bottom, top = low - room, high + 2 * room  # names stand above the highest
+    bottom, top = low - room, high + 2 * room  # room for names above the highest point
     ax.set_ylim(bottom, top)
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(bottom, top)
     ax.set_yticks([tick for tick in ticks if max(bottom, -1e-9) <= tick <= min(top, 1 + 1e-9)])

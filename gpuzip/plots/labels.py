@@ -1,4 +1,4 @@
-"""Names beside points, where they hide nothing and cannot be read as another point's."""
+"""Places names beside points so that they overlap nothing and belong clearly to their point."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TEXT = 8  # points
 
 
 def label_points(ax: Axes, points: list[CodecRecall]) -> None:
-    """Each name at a free place near its point, with a thin line to it from a farther one."""
+    """Write each name at a free place near its point, with a thin line from a farther place."""
     figure = ax.figure.canvas.figure
-    figure.draw_without_rendering()  # else the layout is not known
-    pixels = figure.dpi / 72  # of a typographic point
+    figure.draw_without_rendering()  # computes the layout
+    pixels = figure.dpi / 72  # per typographic point
     middles = ax.transData.transform([(p.nbytes, p.recall) for p in points])
     sizes = np.stack([_text_size(ax, p.name) for p in points])
     offsets = np.stack([_offsets(size, pixels) for size in sizes])
@@ -47,12 +47,12 @@ _LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 
 
 def _offsets(size: Array, pixels: float) -> Array:
-    """(C, 2): from a point to the middles of the places for a name of that size, the nearest first."""
+    """Return (C, 2) offsets from a point to the centres of places for its name, nearest first."""
     return np.concatenate([_SIDES * (size / 2 + gap * pixels) for gap in _GAPS])
 
 
 def _nearer_to_another(boxes: Array, middles: Array) -> Array:
-    """(P, C) bool: whether a name there would be read as that of another point."""
+    """Return (P, C) bool: whether a name at a place would seem to belong to another point."""
     beyond = np.maximum(boxes[:, :, None, :2] - middles, middles - boxes[:, :, None, 2:]).clip(0)
     distances = np.hypot(beyond[..., 0], beyond[..., 1])  # (P, C, P)
     own = distances[np.arange(len(middles)), :, np.arange(len(middles))]
@@ -61,10 +61,10 @@ def _nearer_to_another(boxes: Array, middles: Array) -> Array:
 
 
 def _least_hidden(boxes: Array, taken: Array, inside: Array, costs: Array) -> list[int]:
-    """Which of its C places each of P names takes: one after the other, until none would move.
+    """Choose one of C places for each of P names, one name after the other, until none would move.
 
-    boxes: (P, C, 4), taken: (T, 4), inside: (4,), all (x0, y0, x1, y1) in pixels. costs: (P, C), of places
-    where nothing is hidden.
+    boxes (P, C, 4), taken (T, 4) and inside (4,) are (x0, y0, x1, y1) in pixels. costs (P, C): cost of a
+    place without overlap.
     """
     outside = (boxes[..., 2:] - boxes[..., :2]).prod(-1) - _common(boxes, inside[None])
     costs = costs + _common(boxes, taken) + 2 * outside
@@ -80,7 +80,7 @@ def _least_hidden(boxes: Array, taken: Array, inside: Array, costs: Array) -> li
 
 
 def _common(boxes: Array, others: Array) -> Array:
-    """(..., 4) and (T, 4) -> (...): the area of each box that the others cover, each counted by itself."""
+    """Sum the areas that each box (..., 4) has in common with every other box (T, 4)."""
     high = np.minimum(boxes[..., None, 2:], others[:, 2:])
     low = np.maximum(boxes[..., None, :2], others[:, :2])
     area: Array = (high - low).clip(0).prod(-1).sum(-1)
@@ -92,7 +92,7 @@ def _around(middles: Array, reach: float) -> Array:
 
 
 def _along_lines(ax: Axes) -> Array:
-    """Places along the lines drawn so far, in pixels."""
+    """Return points along the lines drawn so far, in pixels."""
     steps = np.linspace(0, 1, 60)[:, None]
     parts = [np.empty((0, 2))]
     for line in ax.get_lines():
@@ -107,5 +107,5 @@ def _text_size(ax: Axes, text: str) -> Array:
     label = ax.text(0.5, 0.5, text, transform=ax.transAxes, fontsize=TEXT - 1)
     box = label.get_window_extent()
     label.remove()
-    gap = 0.25 * box.height / (1 + text.count("\n"))  # so that neighbours do not touch
+    gap = 0.25 * box.height / (1 + text.count("\n"))  # keeps neighbours apart
     return np.array([box.width + 2 * gap, box.height + gap])

@@ -1,4 +1,4 @@
-"""What is drawn: numbers, bytes, bits and points of a caller, checked."""
+"""Checks of the numbers, bytes, bits and points to draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,19 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class CodecRecall:
-    """A codec's point: its name, the family that shares its marker, bytes per vector, recall from 0 to 1."""
+    """Hold a codec's point for `recall_against_bytes`.
+
+    Parameters
+    ----------
+    name : str
+        Name beside the point.
+    family : str
+        Points of a family share a marker and a line.
+    nbytes : float
+        Bytes per vector.
+    recall : float
+        Recall from 0 to 1, such as `gpuzip.recall` returns.
+    """
 
     name: str
     family: str
@@ -30,7 +42,7 @@ class CodecRecall:
 
 
 def numeric(who: str, name: str, v: Values) -> Array:
-    """(D,) or (N, D) finite numbers of any dtype, on the CPU."""
+    """Return (D,) or (N, D) finite numbers of any dtype as an array."""
     if isinstance(v, Codes):
         v = v.decode(torch.float32)
     if isinstance(v, Tensor):
@@ -39,7 +51,7 @@ def numeric(who: str, name: str, v: Values) -> Array:
     try:
         values = np.asarray(v)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise GpuzipError(f"{who}: {name} is no vector or matrix of numbers: {error}") from error
+        raise GpuzipError(f"{who}: {name} must be a vector or matrix of numbers: {error}") from error
     if values.dtype.name == "bfloat16":
         values = values.astype(np.float32)
     if values.dtype.kind not in "biuf":
@@ -59,17 +71,18 @@ def numeric(who: str, name: str, v: Values) -> Array:
 
 
 def one_row(who: str, values: Array) -> Array:
+    """Return a vector (D,) from (D,) or (1, D). Raises GpuzipError for more rows."""
     if values.ndim == 2 and len(values) > 1:
         raise GpuzipError(f"{who}: v must be one vector; got shape {values.shape}. Pass one row, v[0].")
     return values.ravel()
 
 
 def bytes_of(who: str, name: str, codes: Values) -> Array:
-    """Whole numbers of one byte, of the shape of the values that they stand for."""
+    """Return integers of one byte, in the shape of the values that they encode."""
     if isinstance(codes, Codes):
         codec = codes.codec
         if not isinstance(codec, ScalarQuantizer) or codec.bits != 8:
-            raise GpuzipError(f"{who}: {name} are of {codec!r}. Pass codes of a ScalarQuantizer of 8 bits.")
+            raise GpuzipError(f"{who}: {name} must be of an 8-bit ScalarQuantizer; got codes of {codec!r}.")
         codec.check_unrotated(who)
         codes = codes.data.view(torch.int8) if codec.signed else codes.data
     numbers = numeric(who, name, codes)
@@ -78,16 +91,16 @@ def bytes_of(who: str, name: str, codes: Values) -> Array:
     if numbers.dtype.kind not in "iu" or not one_byte:
         raise GpuzipError(
             f"{who}: {name} must be integers of one byte; got {numbers.dtype} from {least} to "
-            f"{most}. Pass Codes of a ScalarQuantizer of 8 bits, or uint8 or int8."
+            f"{most}. Pass Codes of an 8-bit ScalarQuantizer, or uint8 or int8."
         )
     return numbers
 
 
 def bits_of(who: str, name: str, bits: Values) -> Array:
-    """True for bit 1, of the shape of the values that they stand for."""
+    """Return True for bit 1, in the shape of the values that the bits encode."""
     if isinstance(bits, Codes):
         if not isinstance(bits.codec, BinaryQuantizer):
-            raise GpuzipError(f"{who}: {name} are of {bits.codec!r}. Pass codes of a BinaryQuantizer.")
+            raise GpuzipError(f"{who}: {name} must be of a BinaryQuantizer; got codes of {bits.codec!r}.")
         bits.codec.check_unrotated(who)
         data = bits.data.cpu().numpy()
         bits = np.unpackbits(data, axis=1, count=bits.codec.d)
@@ -102,27 +115,28 @@ def bits_of(who: str, name: str, bits: Values) -> Array:
 
 
 def check_same(who: str, name: str, values: Array, other_name: str, others: Array) -> None:
-    """The same shape, a vector being a matrix of one row."""
+    """Raise GpuzipError unless the shapes are equal. A vector counts as a matrix of one row."""
     if np.atleast_2d(values).shape != np.atleast_2d(others).shape:
         raise GpuzipError(
             f"{who}: {name} and {other_name} must have one shape; got {values.shape} and "
-            f"{others.shape}. Pass those of the same rows."
+            f"{others.shape}. Pass the same rows."
         )
 
 
 def counted(who: str, values: Array, bins: int | str | Sequence[float]) -> tuple[Array, Array]:
+    """Return the counts and edges of a histogram, with bins of whole width for integers."""
     if isinstance(bins, int) and bins > 0 and values.dtype.kind in "biu":
         bins = whole_edges(values, bins).tolist()
     try:
         return np.histogram(values.astype(np.float64), bins)
     except (TypeError, ValueError) as error:
         raise GpuzipError(
-            f"{who}: bins is {bins!r}, which numpy.histogram refuses: {error}. Pass a whole number above 0."
+            f"{who}: bins must be what numpy.histogram takes; got {bins!r}: {error}. Pass an int above 0."
         ) from error
 
 
 def whole_edges(numbers: Array, most: int) -> Array:
-    """Edges of at most `most` bars, each as many whole numbers wide, between the numbers."""
+    """Return the edges of at most `most` bins of one whole width, halfway between numbers."""
     low, high = int(numbers.min()), int(numbers.max())
     width = -(-(high - low + 1) // most)
     count = -(-(high - low + 1) // width)
@@ -130,6 +144,7 @@ def whole_edges(numbers: Array, most: int) -> Array:
 
 
 def listed(who: str, rows: Iterable[CodecRecall | Mapping[str, Any]]) -> list[Any]:
+    """Return rows as a list. Raises GpuzipError for another object or an empty one."""
     listed = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping) else []
     if not listed:
         raise GpuzipError(
@@ -140,6 +155,7 @@ def listed(who: str, rows: Iterable[CodecRecall | Mapping[str, Any]]) -> list[An
 
 
 def as_point(who: str, row: CodecRecall | Mapping[str, Any]) -> CodecRecall:
+    """Return a CodecRecall or a mapping of its fields as a checked CodecRecall."""
     names = [field.name for field in fields(CodecRecall)]
     if isinstance(row, Mapping):
         if set(row) != set(names):

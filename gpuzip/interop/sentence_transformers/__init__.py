@@ -1,4 +1,4 @@
-"""sentence-transformers: its quantized arrays, byte for byte, and a search that decodes them."""
+"""sentence-transformers' quantized arrays, byte for byte, and a search that decodes them."""
 
 from gpuzip.interop.sentence_transformers.arrays import (
     from_sentence_transformers,

@@ -1,4 +1,4 @@
-"""sentence-transformers' quantized arrays, byte for byte, and codes of them."""
+"""Makes sentence-transformers' quantized arrays, byte for byte, and converts them to and from Codes."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from gpuzip.ops import bucketize_packed, scalar_encode
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 SCALAR = ("int8", "uint8")
-_SIGNED = ("int8", "binary")  # held as uint8 with the highest bit of every byte turned
+_SIGNED = ("int8", "binary")  # computed as uint8, then the highest bit of every byte is flipped
 
 
 def quantize_embeddings(
     embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None
 ) -> Any:
-    """Quantize embeddings to sentence-transformers' byte formats (its function of this name).
+    """Quantize embeddings to the same bytes as sentence-transformers' function of this name.
 
-    The bytes are those of `sentence_transformers.util.quantization.quantize_embeddings`. `gpuzip.quantize` is
-    a round trip instead, and `gpuzip.nn.quantize_embeddings_` compresses the tables of a model in place.
+    Not to be confused with `gpuzip.quantize`, which compresses and decodes a matrix, and
+    `gpuzip.nn.quantize_embeddings_`, which compresses the tables of a model in place.
 
     Parameters
     ----------
     embeddings : (N, D) or (D,) float array or tensor, or list
-        On any device. A list of rows is stacked. A list of matrices of any heights shares its ranges and
-        returns a list. Arithmetic is float32, or float64 for float64.
+        On any device. A list of rows is stacked. Matrices in a list share their ranges and give a list.
+        Arithmetic is float32, or float64 for float64.
     precision : {"float32", "int8", "uint8", "binary", "ubinary"}
-        "int8" and "uint8": 255 steps of each column's range. "binary" and "ubinary": value > 0 as one bit,
-        (N, ceil(D / 8)).
+        "int8" and "uint8" divide each column's range into 255 steps. "binary" and "ubinary" store one bit,
+        value > 0, in (N, ceil(D / 8)) bytes.
     ranges : (2, D) array, optional
         Minimum and maximum of every column, for "int8" and "uint8".
     calibration_embeddings : (n, D) array, optional
-        Rows whose ranges are used where `ranges` is not given. Without both, the ranges are those of the
-        embeddings themselves, with a warning below 100 rows.
+        Rows to take the ranges from if `ranges` is None. Without both, the embeddings give the ranges, with a
+        warning below 100 rows.
 
     Returns
     -------
     array, tensor or list
-        An array for arrays; for tensors a tensor on their device, where sentence-transformers always returns
+        An array for arrays, and a tensor on the same device for tensors, where sentence-transformers returns
         an array.
 
     Raises
@@ -62,8 +62,8 @@ def quantize_embeddings(
     DtypeError
         If the embeddings are not floats.
     GpuzipError
-        For NaN, another shape, an unknown precision, and "int8" or "uint8" of a single embedding, which has
-        no range.
+        For NaN, another shape, an unknown precision, or a single embedding without ranges for "int8" and
+        "uint8".
 
     Notes
     -----
@@ -93,31 +93,32 @@ def quantize_embeddings(
 def from_sentence_transformers(
     array: Any, precision: str | None = None, ranges: Any = None, d: int | None = None
 ) -> Codes:
-    """Make Codes of an array or tensor that `quantize_embeddings` made, sentence-transformers' or gpuzip's.
+    """Convert an array of sentence-transformers' or gpuzip's `quantize_embeddings` to Codes.
 
     Parameters
     ----------
     array : (N, D) or (N, ceil(D / 8)) int8 or uint8
         The quantized embeddings.
     precision : {"int8", "uint8", "binary", "ubinary"}, optional
-        Not needed where dtype, d and ranges leave one.
+        Precision of the array. Not needed if dtype, d and ranges fit only one.
     ranges : (2, D) array, optional
-        Minimum and maximum of every column, of "int8" and "uint8".
+        Minimum and maximum of every column, for "int8" and "uint8".
     d : int, optional
-        Columns of the rows that bits were made of. Default: 8 per byte.
+        Columns of the source rows of bits. Default: 8 per byte.
 
     Returns
     -------
     Codes
-        Step numbers become codes of a `ScalarQuantizer`, decoded to the middle of the step; int8 is held as
-        uint8, number + 128, which is searched faster. Bits become codes of a `BinaryQuantizer`, 1 and -1.
+        "int8" and "uint8" become codes of a `ScalarQuantizer`, which decode to the middle of their step. int8
+        is stored as uint8, plus 128, which is faster to search. Bits become codes of a `BinaryQuantizer`,
+        which decode to 1 and -1.
 
     Raises
     ------
     DtypeError
         For another dtype.
     GpuzipError
-        For what does not fit or is not known.
+        For arguments that do not fit, or a precision that cannot be inferred.
 
     Examples
     --------
@@ -130,25 +131,25 @@ def from_sentence_transformers(
 
 
 def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, Any]:
-    """Convert Codes to the array that sentence-transformers makes: the bytes of `quantize_embeddings`.
+    """Convert Codes to the array that sentence-transformers' `quantize_embeddings` makes.
 
     Parameters
     ----------
     codes : Codes
         What to convert.
     precision : {"int8", "uint8", "binary", "ubinary", "float32"}
-        "int8" or "uint8" of an 8-bit `ScalarQuantizer`, "binary" or "ubinary" of a `BinaryQuantizer`,
-        "float32" of any codec: the decoded rows.
+        "int8" or "uint8" for an 8-bit `ScalarQuantizer`, "binary" or "ubinary" for a `BinaryQuantizer`,
+        "float32" for the decoded rows of any codec.
 
     Returns
     -------
     numpy.ndarray
-        The array.
+        (N, D) bytes or floats, or (N, ceil(D / 8)) bytes of bits.
 
     Raises
     ------
     GpuzipError
-        If the codes hold no such numbers.
+        If the codec does not have this precision.
     """
     who, codec = "to_sentence_transformers", codes.codec
     if precision not in PRECISIONS:
@@ -162,8 +163,8 @@ def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, An
         held_signed = False
     else:
         raise GpuzipError(
-            f"{who}: codes of {codec!r} hold no {precision}. ScalarQuantizer(bits=8) makes int8 and uint8, "
-            "BinaryQuantizer binary and ubinary; float32 decodes any."
+            f"{who}: codes of {codec!r} have no {precision}. ScalarQuantizer(bits=8) has int8 and uint8, "
+            "BinaryQuantizer has binary and ubinary; float32 decodes any codes."
         )
     turned = held_signed != (precision in _SIGNED)
     data = _numpy(codes.data ^ 0x80 if turned else codes.data)
@@ -179,7 +180,7 @@ def _quantized(x: Tensor, precision: str, limits: Tensor | None) -> Tensor:
     if limits is not None:
         start, step, _ = (t.to(x.device) for t in _steps(limits))
         convert = lambda block: _numbers(block, start, step)  # noqa: E731
-    if precision in SCALAR and limits is None:  # no rows at all
+    if precision in SCALAR and limits is None:  # there are no rows
         return x.new_empty(x.shape, dtype=getattr(torch, precision))
     rows = max(1, (BLOCK_BYTES if x.device.type == "cpu" else 1 << 30) // (8 * x.shape[1]))
     data = torch.cat([convert(x[at : at + rows]) for at in range(0, max(1, len(x)), rows)])
@@ -194,7 +195,7 @@ def _bits(x: Tensor) -> Tensor:
 
 
 def _bits_on_gpu(x: Tensor) -> Tensor:
-    if x.dtype == torch.float64:  # float32 makes zeros of the smallest
+    if x.dtype == torch.float64:  # float32 would round the smallest values to 0
         x = (x > 0).half()
     return mirrored(bucketize_packed(x, x.new_zeros((1, 1), dtype=torch.float32), 1))
 
@@ -206,7 +207,7 @@ def _numbers(x: Tensor, start: Tensor, step: Tensor) -> Tensor:
 
 
 def _steps(limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """start and step of 255 steps, (D,) float32, step 1 where a column is constant; and where it is."""
+    """Return start and step of 255 steps, (D,) float32, and which columns are constant. Their step is 1."""
     step = (limits[1] - limits[0]) / 255  # on a CPU: a GPU would multiply by 1 / 255
     constant = step == 0
     return limits[0], torch.where(constant, 1.0, step), constant
@@ -233,23 +234,23 @@ def codes_of(who: str, name: str, array: Matrix, precision: str | None, ranges: 
         return Codes(BinaryQuantizer(levels="sign", fitted=halves), data)
     if ranges is None:
         raise GpuzipError(
-            f"{who}: {name} holds {precision}, which cannot be decoded without ranges. Pass those that it "
-            "was made with, (2, D): the minimum and the maximum of every column."
+            f"{who}: {name} of {precision} cannot be decoded without ranges. Pass the (2, D) minima and "
+            "maxima "
+            "of columns that it was made with."
         )
     start, step, constant = _steps(checked_ranges(who, ranges, B))
-    start = torch.where(constant, start - 0.5, start)  # so that code 0 is the constant
+    start = torch.where(constant, start - 0.5, start)  # code 0 then decodes to the constant
     steps = Steps(start.to(data.device), step.to(data.device), B)
     return Codes(ScalarQuantizer(range="given", steps=255, fitted=steps), data)
 
 
 def _precision(who: str, name: str, array: Matrix, precision: str | None, scaled: bool, d: int | None) -> str:
-    """The precision that was named or is the only one that fits; raises GpuzipError."""
+    """Return the named precision, or the only one that fits. Raises GpuzipError."""
     kind, B = dtype_name(array), array.shape[1]
     scalar, binary = (kind, "binary" if kind == "int8" else "ubinary")
     if precision not in (None, scalar, binary):
         raise GpuzipError(
-            f"{who}: precision is {precision!r} and {name} is {kind}, of which {scalar!r} and "
-            f"{binary!r} are made."
+            f"{who}: precision must be {scalar!r} or {binary!r} for {name} of {kind}; got {precision!r}."
         )
     fits = {scalar: d in (None, B), binary: d is None or -(-d // 8) == B}
     if scaled and precision is None and fits[scalar]:
@@ -257,13 +258,13 @@ def _precision(who: str, name: str, array: Matrix, precision: str | None, scaled
     left = [one for one in fits if fits[one] and precision in (None, one)]
     if not left:
         raise GpuzipError(
-            f"{who}: {name} has {B} columns of {kind}; of d={d}, {scalar} has {d} and {binary} "
-            f"{-(-(d or 0) // 8)}."
+            f"{who}: {name} must have {d} columns for {scalar} or {-(-(d or 0) // 8)} for {binary}, as "
+            f"d={d}; "
+            f"got {B} columns of {kind}."
         )
     if len(left) > 1:
         raise GpuzipError(
-            f"{who}: {name} of {kind} may be {scalar} or {binary}. Name the precision, or pass the "
-            f"ranges of {scalar}."
+            f"{who}: {name} of {kind} may be {scalar} or {binary}. Pass precision, or the ranges of {scalar}."
         )
     return left[0]
 

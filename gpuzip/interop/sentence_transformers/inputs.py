@@ -1,4 +1,4 @@
-"""What callers hand in: matrices, lists of rows, ranges. Checked, with the messages of the house."""
+"""Checks of callers' arguments: matrices, lists of rows, ranges."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def stacked(who: str, name: str, x: Any) -> Matrix:
-    """x, or the rows of a list as one matrix."""
+    """Return x, or stack the rows of a list."""
     if isinstance(x, list):
         try:
             x = torch.stack(x) if x and isinstance(x[0], Tensor) else np.array(x)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise GpuzipError(f"{who}: the rows of {name} make no matrix: {error}.") from error
+            raise GpuzipError(f"{who}: the rows of {name} must have one shape: {error}.") from error
     if not isinstance(x, Tensor | np.ndarray):
         raise DtypeError(
             f"{who}: {name} must be a torch tensor, a numpy array or a list of those; got {type(x).__name__}."
@@ -31,7 +31,7 @@ def stacked(who: str, name: str, x: Any) -> Matrix:
 
 
 def floats(who: str, name: str, x: Matrix) -> Tensor:
-    """A tensor of one row or a matrix, without NaN; an array's memory is shared where it can be."""
+    """Return a vector or matrix without NaN as a tensor, which shares an array's memory if possible."""
     if dtype_name(x) not in FLOATS:
         raise DtypeError(
             f"{who}: {name} must be float16, bfloat16, float32 or float64; got {dtype_name(x)}. "
@@ -52,13 +52,14 @@ def floats(who: str, name: str, x: Matrix) -> Tensor:
 
 
 def dtype_name(x: Matrix) -> str:
+    """Return the name of a dtype, the same for tensors and arrays."""
     return str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else str(x.dtype.name)
 
 
 def limits_of(
     who: str, precision: str, parts: Sequence[Tensor], ranges: Any, calibration: Any
 ) -> Tensor | None:
-    """(2, D) float32 on the CPU: as given, of the calibration rows or of all parts; None of no rows."""
+    """Return the given ranges, or those of calibration rows or all parts: (2, D) float32 on the CPU."""
     D = parts[0].shape[-1] if parts else None
     if ranges is not None:
         return checked_ranges(who, ranges, D)
@@ -84,23 +85,23 @@ def limits_of(
 def _check_count(who: str, precision: str, count: int) -> None:
     if count == 1:
         raise GpuzipError(
-            f"{who}: a single embedding came, which has no range for {precision}. Pass ranges or "
-            "calibration_embeddings."
+            f"{who}: a single embedding has no ranges for {precision}. Pass ranges or calibration_embeddings."
         )
     if count < 100:
         warnings.warn(
-            f"{who}: ranges for {precision} are taken of {count} embeddings, at least 100 are "
-            "recommended. Pass ranges, or calibration_embeddings of more.",
+            f"{who}: ranges for {precision} are taken from {count} embeddings; at least 100 are "
+            "recommended. Pass ranges, or more calibration_embeddings.",
             stacklevel=4,
         )
 
 
 def checked_ranges(who: str, ranges: Any, D: int | None) -> Tensor:
+    """Return ranges as (2, D) float32 on the CPU. Raises GpuzipError unless finite and ascending."""
     try:
         given = ranges if isinstance(ranges, Tensor) else torch.from_numpy(np.array(ranges, np.float32))
         found = given.detach().cpu().float()
     except (TypeError, ValueError) as error:
-        raise GpuzipError(f"{who}: ranges are no numbers of shape (2, {D or 'D'}): {error}.") from error
+        raise GpuzipError(f"{who}: ranges must be numbers of shape (2, {D or 'D'}): {error}.") from error
     if found.ndim != 2 or len(found) != 2 or found.shape[1] != (D or found.shape[1]):
         raise GpuzipError(
             f"{who}: ranges must have shape (2, {D or 'D'}), the minimum and the maximum of every "

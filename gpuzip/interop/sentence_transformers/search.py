@@ -1,4 +1,4 @@
-"""semantic_search: what sentence-transformers returns, with scores that keep the float order."""
+"""semantic_search with sentence-transformers' arguments and results, and scores on the scale of floats."""
 
 from __future__ import annotations
 
@@ -42,39 +42,39 @@ def semantic_search(
     query_embeddings : (Q, D) or (D,) floats, or quantized as the corpus is
         Quantized queries are decoded first.
     corpus : Codes, (N, D) floats, or what `quantize_embeddings` made
-        The precision of quantized arrays is seen by dtype and width, or named.
+        The precision of a quantized array is inferred from dtype and width, or named.
     top_k : int, default 10
-        Entries per query. A smaller corpus gives fewer.
+        Entries per query, or fewer if the corpus is smaller.
     precision : str, optional
         Precision of a quantized corpus, as in `quantize_embeddings`.
     ranges : (2, D) array, optional
-        Ranges that int8 or uint8 were made with; these or calibration_embeddings are needed.
+        Ranges that int8 or uint8 were made with. Either these or calibration_embeddings are needed.
     calibration_embeddings : (n, D) array, optional
         Rows that int8 or uint8 were calibrated on.
     rescore : bool, or a store of better rows as in `Codes.search`, default True
-        Bits are searched by Hamming distance. With True, top_k * rescore_multiplier candidates are scored by
-        the float query and their bits, decoded to 1 and -1 (or to what the codec has learned). With False the
-        score is the share of equal bits, 0 to 1, and metric is not used. Other codes are always scored
-        exactly, so both are the same. A store gives the final scores of the candidates of any codes.
+        For bits: True finds top_k * rescore_multiplier candidates by Hamming distance, then scores the float
+        query against the decoded bits. False returns the share of equal bits, 0 to 1, and ignores metric.
+        Other codes are always scored exactly, so True and False are the same. A store scores the candidates
+        of any codes.
     rescore_multiplier : float, default 2
-        Candidates per entry that is returned.
+        Candidates per returned entry.
     metric : {"ip", "cosine", "l2"}, default "ip"
-        "l2" scores are negative squared distances. A greater score is always better.
+        Score; for "l2" the negative squared distance. Higher is always better.
 
     Returns
     -------
     list of lists of {"corpus_id": int, "score": float}
-        One list per query, best first. Among equal scores the lowest corpus_id comes first.
+        One list per query, best first. Equal scores are ordered by corpus_id.
 
     Raises
     ------
     GpuzipError
-        For top_k below 1, and for a corpus that cannot be read as it is described.
+        For top_k below 1, and for a corpus that does not fit its description.
 
     Notes
     -----
-    Scores are those of the float query and the decoded row, so they keep the scale of floats, where
-    sentence-transformers multiplies with step numbers.
+    A score is that of the float query and the decoded row, on the scale of floats. sentence-transformers
+    scores the integer codes instead.
 
     Examples
     --------
@@ -94,14 +94,14 @@ def semantic_search(
         if dtype_name(corpus) in FLOATS:
             if not isinstance(rescore, bool):
                 raise GpuzipError(
-                    f"{who}: rescore must not be given with a float corpus, whose scores are exact. Omit it."
+                    f"{who}: rescore must be a bool for a float corpus, whose scores are exact. Omit it."
                 )
             return _hits(*_search_floats(who, queries, corpus, top_k, metric))
         if ranges is None and calibration_embeddings is not None:
             ranges = limits_of(who, "int8", [], None, calibration_embeddings)
         corpus = codes_of(who, "corpus", corpus, precision, ranges, d)
     asked = queries if d is not None else _decoded(who, queries, corpus)
-    Rows(who, asked, corpus.codec.d, corpus.device, "query_embeddings")  # for its checks
+    Rows(who, asked, corpus.codec.d, corpus.device, "query_embeddings")  # checks the queries
     if "hamming" not in corpus.codec.metrics:
         store = None if isinstance(rescore, bool) else rescore
         values, ids = corpus.search(asked, top_k, metric, None, store, multiplier)
@@ -114,7 +114,7 @@ def semantic_search(
 
 
 def _decoded(who: str, queries: Matrix, codes: Codes) -> Tensor:
-    """Quantized queries as floats: codes of the corpus's codec."""
+    """Decode quantized queries with the corpus's codec."""
     codec = codes.codec
     bytes_of_codes = isinstance(codec, BinaryQuantizer) or (
         isinstance(codec, ScalarQuantizer) and codec.bits == 8
