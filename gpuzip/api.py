@@ -38,6 +38,7 @@ def compress(
     min_recall: float | None = ...,
     k: int | None = ...,
     metric: str | None = ...,
+    queries: Matrix | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
     return_table: Literal[False] = ...,
@@ -57,6 +58,7 @@ def compress(
     min_recall: float | None = ...,
     k: int | None = ...,
     metric: str | None = ...,
+    queries: Matrix | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
     return_table: Literal[True],
@@ -89,6 +91,7 @@ def compress(
     min_recall: float | None = None,
     k: int | None = None,
     metric: str | None = None,
+    queries: Matrix | None = None,
     rescore: bool = False,
     for_: str | None = None,
     return_table: bool = False,
@@ -125,6 +128,9 @@ def compress(
         Number of neighbours that recall counts.
     metric : str, default "cosine"
         Metric of the search that recall is measured on.
+    queries : (Q, D) float tensor, array or memory map, optional
+        Queries like those to come, at least 50, to measure recall with: half of them choose the codec, the
+        others judge it. Default: held-out rows are the queries, and recall for other queries may be lower.
     rescore : bool, default False
         Measure recall of a search with `rescore=x`, which reads x beside the codes.
     for_ : {"search", "storage"}, optional
@@ -183,6 +189,7 @@ def compress(
             "min_recall": min_recall,
             "k": k,
             "metric": metric,
+            "queries": queries,
             "rescore": rescore,
             "for_": for_,
             "return_table": return_table,
@@ -200,19 +207,23 @@ def compress(
         )
     k, metric = 10 if k is None else k, "cosine" if metric is None else metric
     asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
-    codes, table = _for_outcome(who, x, asked, return_table, seed)
+    codes, table = _for_outcome(who, x, asked, queries, return_table, seed)
     return (codes, table) if return_table else codes
 
 
-def _for_outcome(who: str, x: Matrix, asked: Asked, in_table: bool, seed: int) -> tuple[Codes, Table]:
+def _for_outcome(
+    who: str, x: Matrix, asked: Asked, queries: Matrix | None, in_table: bool, seed: int
+) -> tuple[Codes, Table]:
     rows = Rows(who, x)
     target = target_of(who, rows, asked)
     if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
         return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
-    return compress_for(who, x, rows, target, seed)
+    return compress_for(who, x, rows, target, seed, queries)
 
 
-def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> Table:
+def pareto(
+    x: Matrix, *, k: int = 10, metric: str = "cosine", queries: Matrix | None = None, seed: int = 0
+) -> Table:
     """Measure the size and quality of six codecs per family of `compress`'s grid.
 
     Parameters
@@ -223,6 +234,8 @@ def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> 
         Number of neighbours that recall counts.
     metric : str, default "cosine"
         Metric of the search that recall is measured on.
+    queries : (Q, D) float tensor, array or memory map, optional
+        Queries to measure recall with, as in `compress`.
     seed : int, default 0
         Seed of all random draws.
 
@@ -245,7 +258,7 @@ def pareto(x: Matrix, *, k: int = 10, metric: str = "cosine", seed: int = 0) -> 
     """
     who = "pareto"
     rows = Rows(who, x)
-    return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0))
+    return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0), queries)
 
 
 def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:

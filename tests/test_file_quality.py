@@ -74,7 +74,8 @@ def test_what_was_held_out_is_in_the_file_and_printed(codes: gpuzip.Codes, path:
     info = gpuzip.Codes(codes.codec.stamped(held_out), codes.data).save(path)
     assert info.held_out == gpuzip.HeldOut(500, 0.951235, 0.001, 10, "cosine", 0.875, 0.99)
     assert gpuzip.open(path).codec.held_out == info.held_out
-    said = "Held out: cosine 0.951235, recall@10 0.875, rescored 0.99 on 500 rows"
+    said = "Held out: cosine 0.951235, recall@10 0.875, rescored 0.99 by cosine on 500 rows, "
+    said += "for queries like the rows"
     assert said in str(info).split("\n")
     bare = codes.save(path)
     assert bare.held_out is None
@@ -96,3 +97,56 @@ def test_a_measure_that_is_none_is_refused(codes: gpuzip.Codes, wrong: object):
     codec = codes.codec
     with pytest.raises(gpuzip.FormatError, match="held_out: fields must be those of a HeldOut; got"):
         type(codec).restore({**codec.config(), "held_out": wrong}, codec.state())
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [{"row_cosine": 1e308}, {"row_cosine": -1.1}, {"mse": -1.0}, {"cosine": 2.0}, {"mse": math.inf}],
+    ids=str,
+)
+def test_a_claim_that_no_rows_can_have_is_refused(claim: dict[str, Any]):
+    true = {"cosine": 0.9, "row_cosine": 0.9, "mse": 0.1}
+    assert gpuzip.Quality.is_json(true)
+    assert not gpuzip.Quality.is_json(true | claim)
+    if "cosine" not in claim:
+        with pytest.raises(gpuzip.FormatError, match="held_out: fields must be"):
+            gpuzip.HeldOut.of_json({"rows": 9, "row_cosine": 0.9, "mse": 0.1} | claim)
+    for wrong in ({"recall": 1.5}, {"rows": -1}, {"queries": -2}):
+        with pytest.raises(gpuzip.FormatError, match="held_out: fields must be"):
+            gpuzip.HeldOut.of_json({"rows": 9, "row_cosine": 0.9, "mse": 0.1} | wrong)
+
+
+class TestRowsOfZerosHaveNoDirection:
+    """They are not counted in a mean of cosines, wherever one is taken."""
+
+    @pytest.fixture
+    def holes(self, x: Tensor) -> Tensor:
+        holes = x.clone()
+        holes[::25] = 0
+        return holes
+
+    def test_in_quality(self, x: Tensor, holes: Tensor):
+        codec = gpuzip.BinaryQuantizer().fit(x)
+        directed = (holes != 0).any(1)
+        want, got = (codec.encode(rows).quality(rows) for rows in (holes[directed], holes))
+        assert want is not None and got is not None
+        assert got.row_cosine == pytest.approx(want.row_cosine, rel=1e-12)
+        assert got.mse != pytest.approx(want.mse, rel=1e-3)
+
+    def test_in_what_compress_promises_and_pareto_lists(self, x: Tensor, holes: Tensor):
+        want, got = (gpuzip.compress(rows, min_cosine=0.98) for rows in (x, holes))
+        assert got.ratio > 0.9 * want.ratio
+        assert got.codec.held_out is not None and got.codec.held_out.row_cosine > 0.98
+        best = gpuzip.pareto(holes, k=5)[-1]
+        assert best.row_cosine > 0.9999 and best.recall is not None and best.recall > 0.99
+
+    def test_in_drift(self, x: Tensor, holes: Tensor):
+        codec = gpuzip.ScalarQuantizer(4).fit(x)
+        assert codec.drift(holes, x).verdict == "stable"
+
+    def test_nothing_but_zeros(self):
+        zeros = torch.zeros(300, 8)
+        codes = gpuzip.HalfQuantizer().fit(zeros).encode(zeros)
+        assert codes.quality(zeros) == gpuzip.Quality(1.0, 1.0, 0.0)
+        assert gpuzip.compress(zeros, min_cosine=0.99).decode().eq(0).all()
+        assert codes.codec.drift(zeros, zeros).ratio == pytest.approx(1.0)

@@ -177,7 +177,7 @@ def test_saves_codes_without_rows(path: Path):
 
 
 def test_keeps_a_codebook_beyond_float16_in_float32(path: Path):
-    codec = gpuzip.ProductQuantizer(m=1, nbits=1, codebook=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
+    codec = gpuzip.ProductQuantizer(m=1, nbits=1, fitted=Codebook(torch.tensor([[[1e6], [1 / 3]]]), 1))
     codec.encode(torch.tensor([[1e6], [0.3]])).save(path)
     assert gpuzip.load(path).tolist() == [[1e6], [pytest.approx(1 / 3, rel=1e-7)]]
 

@@ -14,6 +14,7 @@ from gpuzip._core.quality import HeldOut
 from gpuzip._core.rows import Rows
 from gpuzip.choose import by_outcome, trial
 from gpuzip.choose.grid import Candidate, families
+from gpuzip.search import blocks
 from gpuzip.search.blocks import nearest
 
 D = 48
@@ -293,7 +294,7 @@ def test_a_floor_that_is_too_high_names_the_nearest(x):
     ):
         gpuzip.compress(x, min_recall=0.9999)
     with pytest.raises(
-        GpuzipError, match=r"min_recall=0\.9, bits_per_dim=1|bits_per_dim=1, min_recall=0\.9 can't"
+        GpuzipError, match=r"min_recall=0\.9, bits_per_dim=1|bits_per_dim=1, min_recall=0\.9 cannot"
     ):
         gpuzip.compress(x, min_recall=0.9, bits_per_dim=1)
 
@@ -327,7 +328,7 @@ def test_the_former_name_of_the_package_still_works_and_says_what_to_write():
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_true_neighbours(x, metric, monkeypatch):
-    monkeypatch.setattr(trial, "_BLOCK", 100)
+    monkeypatch.setattr(blocks, "_BLOCK", 100)
     rows, queries = x[:990] * torch.linspace(0.5, 2, 990)[:, None], x[1000:1020]
     mask = torch.arange(990) % 3 > 0
     scores = {"ip": queries @ rows.T, "l2": -torch.cdist(queries, rows).square()}
@@ -425,3 +426,65 @@ def test_bad_rows(x):
             gpuzip.compress(bad, min_recall=0.9)
         with pytest.raises(GpuzipError, match=match):
             gpuzip.pareto(bad)
+
+
+def shorter(rows: torch.Tensor, seed: int) -> torch.Tensor:
+    """Queries of another kind than the rows: a part of their columns says little."""
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+    return rows + 0.9 * noise * rows.std()
+
+
+@pytest.mark.usefixtures("few")
+def test_recall_for_given_queries_is_reached_on_others_of_their_kind(x, unseen):
+    given, others = shorter(unseen[:250], 1), shorter(unseen[250:], 2)
+    codes = gpuzip.compress(x, min_recall=0.8, queries=given)
+    assert recall_of(codes, x, others) >= 0.795
+    assert held_out(codes).queries == 125
+    assert codes.why is not None and "for the queries given" in codes.why
+    assert "for 125 queries" in str(held_out(codes))
+
+
+@pytest.mark.usefixtures("few")
+def test_without_queries_it_says_whose_recall_it_is(x, tmp_path):
+    codes = gpuzip.compress(x, min_recall=0.8)
+    assert codes.why is not None and "for queries like the rows" in codes.why
+    assert held_out(codes).queries is None
+    codes.save(tmp_path / "x.ezip")
+    assert "by cosine on 300 rows, for queries like the rows" in str(gpuzip.info(tmp_path / "x.ezip"))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_queries_that_judge_do_not_choose(x, unseen):
+    """Only the half that chooses is seen before a codec is chosen."""
+    trials = gpuzip.choose.Trials(
+        "t", Rows("t", x), gpuzip.choose.table_target("t", 10, "cosine"), 0, unseen[:99]
+    )
+    assert trials._judges is not None
+    both = torch.cat([trials._queries, trials._judges])
+    assert torch.equal(both.sort(0).values, unseen[:99].sort(0).values)
+    assert len(trials._judges) == 49 and trials.has_queries and not trials.sees_all
+    table = gpuzip.pareto(x, queries=unseen[:200])
+    assert all(row.recall is not None for row in table)
+
+
+def test_queries_that_cannot_judge_are_refused(x):
+    with pytest.raises(GpuzipError, match=r"queries must be at least 50 rows that are not zero.*got 49"):
+        gpuzip.compress(x, min_recall=0.8, queries=torch.cat([x[:49], torch.zeros(9, D)]))
+    with pytest.raises(GpuzipError, match="queries must have 48 columns"):
+        gpuzip.compress(x, min_recall=0.8, queries=x[:99, :7])
+    with pytest.raises(GpuzipError, match="queries must be given with min_recall"):
+        gpuzip.compress(x, min_cosine=0.8, queries=x[:99])
+
+
+def test_all_of_a_recall_is_refused_before_anything_is_tried(x, monkeypatch):
+    monkeypatch.setattr(trial.Trials, "__init__", None)
+    with pytest.raises(GpuzipError, match="min_recall must be below 1"):
+        gpuzip.compress(x, min_recall=1.0)
+
+
+def test_a_bound_stands_beside_the_number_that_it_bounds(x, few):
+    for rescore in (False, True):
+        codes, table = gpuzip.compress(x, min_recall=0.8, rescore=rescore, return_table=True)
+        (chosen,) = (row for row in table if row.spec == codes.codec.spec)
+        number = chosen.rescored_recall if rescore else chosen.recall
+        assert f"{number:.4f} (likely {chosen.sure_recall:.4f} or more)" in str(codes.why)

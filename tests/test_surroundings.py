@@ -1,7 +1,7 @@
 """Nothing around a call changes its result: torch's defaults, autocast, switches of float32 products."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ def low_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
 
 
-SURROUNDINGS = {
+SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "float64": lambda: default_dtype(torch.float64),
     "bfloat16": lambda: default_dtype(torch.bfloat16),
     "meta": lambda: torch.device("meta"),

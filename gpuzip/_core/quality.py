@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ class Quality:
     cosine : float
         Cosine between the two matrices, flattened (as embzip reports it).
     row_cosine : float
-        Mean cosine over rows.
+        Mean cosine over the rows that have a direction: a source row of zeros has none, and is not counted.
+        1 where no row has one.
     mse : float
-        Mean squared error per value.
+        Mean squared error per value, over all rows.
     """
 
     cosine: float
@@ -51,7 +53,7 @@ class Quality:
         return (
             isinstance(fields, dict)
             and set(fields) == names
-            and all(type(v) is float for v in fields.values())
+            and all(_is_possible(name, value, float) for name, value in fields.items())
         )
 
 
@@ -73,6 +75,9 @@ class HeldOut:
         Mean share of the k true neighbours that a search of the codes finds.
     rescored_recall : float or None
         The same for a search whose 4k candidates are rescored by the source rows.
+    queries : int or None
+        Number of the caller's queries that recall was measured with. None: held-out rows were the queries,
+        and other queries may find less.
 
     Notes
     -----
@@ -86,6 +91,7 @@ class HeldOut:
     metric: str | None = None
     recall: float | None = None
     rescored_recall: float | None = None
+    queries: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON."""
@@ -112,9 +118,9 @@ class HeldOut:
             If the fields are not those that `to_json` writes.
         """
         kinds = {"rows": int, "row_cosine": float, "mse": float, "k": int, "metric": str}
-        kinds |= {"recall": float, "rescored_recall": float}
+        kinds |= {"recall": float, "rescored_recall": float, "queries": int}
         known = isinstance(measured, dict) and {"rows", "row_cosine", "mse"} <= set(measured) <= set(kinds)
-        if not known or any(type(value) is not kinds[name] for name, value in measured.items()):
+        if not known or not all(_is_possible(name, v, kinds[name]) for name, v in measured.items()):
             raise FormatError(f"held_out: fields must be those of a HeldOut; got {measured!r:.200}.")
         return cls(**measured)
 
@@ -124,14 +130,29 @@ class HeldOut:
             parts.append(f"recall@{self.k} {self.recall:.6g}")
         if self.rescored_recall is not None:
             parts.append(f"rescored {self.rescored_recall:.6g}")
-        return f"{', '.join(parts)} on {self.rows} rows"
+        if self.recall is None:
+            return f"{', '.join(parts)} on {self.rows} rows"
+        asked = "for queries like the rows" if self.queries is None else f"for {self.queries} queries"
+        return f"{', '.join(parts)} by {self.metric} on {self.rows} rows, {asked}"
+
+
+_RANGES = {"cosine": (-1.0, 1.0), "recall": (0.0, 1.0), "mse": (0.0, sys.float_info.max)}
+_ROUNDING = 1e-5  # of measures that are written with six digits
+
+
+def _is_possible(name: str, value: Any, kind: type) -> bool:
+    """Whether a measure has its type and lies where such measures lie."""
+    if type(value) is not kind:
+        return False
+    low, high = _RANGES.get(name.rpartition("_")[2], (0.0, sys.float_info.max))
+    return not isinstance(value, int | float) or low - _ROUNDING <= value <= high + _ROUNDING
 
 
 class QualityMeter:
     """Sums over blocks of (source, decoded) rows, in float64."""
 
     def __init__(self) -> None:
-        self._rows = self._values = 0
+        self._rows = self._values = self._directed = 0
         self._dot = self._source = self._decoded = self._error = self._row_cosines = 0.0
 
     def add(self, source: Tensor, decoded: Tensor) -> None:
@@ -144,7 +165,9 @@ class QualityMeter:
         self._source += float(xx.sum())
         self._decoded += float(yy.sum())
         self._error += float((x - y).square().sum())
-        self._row_cosines += float(of_rows(x, y)[1].sum())
+        cosines = of_rows(x, y)[1]
+        self._directed += len(cosines)
+        self._row_cosines += float(cosines.sum())
 
     def result(self) -> Quality | None:
         """The quality of all rows added, or None if there are none."""
@@ -152,16 +175,25 @@ class QualityMeter:
             return None
         norms = (self._source * self._decoded) ** 0.5
         cosine = self._dot / norms if norms > 0 else float(self._source == self._decoded)
-        return Quality(cosine, self._row_cosines / self._rows, self._error / self._values)
+        row_cosine = self._row_cosines / self._directed if self._directed else 1.0
+        return Quality(cosine, row_cosine, self._error / self._values)
 
 
 def of_rows(source: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error and cosine per row, (n,) float64 each; the cosine of two zero rows is 1."""
+    """Mean squared error of each row (n,), and cosine of each whose source is not zero (m,); float64.
+
+    A row of zeros has no direction to keep. One with a direction that is decoded to zeros has cosine 0.
+    """
     x, y = source.double(), decoded.double()
+    error, directed = (x - y).square().mean(1), (x != 0).any(1)
+    x, y = x[directed], y[directed]
     dot, xx, yy = ((a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
-    norms = (xx * yy).sqrt()
-    cosine = torch.where(norms > 0, dot / norms.clamp(min=1e-300), (xx == yy).double())
-    return (x - y).square().mean(1), cosine
+    return error, torch.where(yy > 0, dot / (xx * yy).sqrt().clamp(min=1e-300), 0.0)
+
+
+def mean_or(values: Tensor, default: float) -> float:
+    """The mean, or a default where there are no values."""
+    return float(values.mean()) if len(values) else default
 
 
 def recall(ids: Tensor, truth: Tensor) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from gpuzip.errors import GpuzipError
 
 _OF_PRODUCTS = {"m", "nbits", "pad"}
-_OF_RECALL = {"k", "metric"}
+_OF_RECALL = {"k", "metric", "queries"}
 _OF_OUTCOMES = {
     *("max_bytes", "bits_per_dim", "ratio", "min_cosine", "min_recall"),
     *("rescore", "for_", "return_table", *_OF_RECALL),

@@ -19,9 +19,11 @@ _IN_TABLE = 6  # codecs per family
 Grid = dict[str, list[Candidate]]
 
 
-def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> tuple[Codes, Table]:
+def compress_for(
+    who: str, x: Matrix, rows: Rows, target: Target, seed: int, queries: Matrix | None
+) -> tuple[Codes, Table]:
     """Codes of all rows that meet a target, and the table of codecs tried. Raises GpuzipError if none do."""
-    trials = Trials(who, rows, target, seed)
+    trials = Trials(who, rows, target, seed, queries)
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
     shortfall = 0.0
@@ -39,13 +41,13 @@ def compress_for(who: str, x: Matrix, rows: Rows, target: Target, seed: int) -> 
         shortfall = chosen.sure_recall - known.sure_recall
     raise GpuzipError(
         f"{who}: {target.asked} cannot be reached among all {rows.n} rows. The nearest is "
-        f"{_facts(known, True)}. Ask for less."
+        f"{_facts(known, target.rescore, True)}. Ask for less."
     )
 
 
-def table_for(who: str, rows: Rows, target: Target, seed: int) -> Table:
+def table_for(who: str, rows: Rows, target: Target, seed: int, queries: Matrix | None) -> Table:
     """The table of some codecs of every family."""
-    trials = Trials(who, rows, target, seed)
+    trials = Trials(who, rows, target, seed, queries)
     for name, family in families(rows.n, rows.d, trials.n_trained).items():
         step = max(1, -(-len(family) // _IN_TABLE))
         for candidate in family[::-step]:
@@ -136,12 +138,16 @@ class _Choice:
 
     def why(self, chosen: Tried) -> str:
         """The reason for the choice, in a sentence or two."""
-        count = len(self._trials.tried)
+        count, rescore = len(self._trials.tried), self._target.rescore
         reason = "loses least of" if not self._target.has_floor else "is the smallest that is sure enough of"
-        text = f"{chosen.spec} {reason} {count} codecs tried for {self._target.asked}: {_facts(chosen)}."
+        text = f"{chosen.spec} {reason} {count} codecs tried for {self._target.asked}: "
+        text += f"{_facts(chosen, rescore)}."
+        if chosen.recall is not None:
+            whose = "the queries given" if self._trials.has_queries else "queries like the rows"
+            text += f" Recall is by {self._target.metric}, for {whose}."
         smaller = [row for row in self._trials.tried if row.nbytes < chosen.nbytes]
         if self._target.has_floor and smaller:
-            text += f" The next smaller is {_facts(max(smaller, key=lambda row: row.nbytes), True)}."
+            text += f" The next smaller is {_facts(max(smaller, key=lambda row: row.nbytes), rescore, True)}."
         return text
 
     def _too_small(self, needed: str) -> GpuzipError:
@@ -152,17 +158,17 @@ class _Choice:
         target = self._target
         nearest = max(self._trials.tried, key=lambda row: _margin(row, target))
         return GpuzipError(
-            f"{self._who}: {target.asked} cannot be reached. The nearest is {_facts(nearest, True)}. Ask for "
-            "its likely values, or less."
+            f"{self._who}: {target.asked} cannot be reached. The nearest is "
+            f"{_facts(nearest, target.rescore, True)}. Ask for its likely values, or less."
         )
 
     def _too_large(self, cheapest: Tried) -> GpuzipError:
         text = (
             f"{self._who}: {self._target.asked} cannot be reached together. The smallest that is good enough "
         )
-        text += f"is {_facts(cheapest, True)}"
+        text += f"is {_facts(cheapest, self._target.rescore, True)}"
         try:
-            inside = f"; the best within the size is {_facts(self.best(), True)}"
+            inside = f"; the best within the size is {_facts(self.best(), self._target.rescore, True)}"
         except GpuzipError:
             inside = "; no codec is within the size"
         return GpuzipError(f"{text}{inside}. Ask for one of these.")
@@ -178,11 +184,13 @@ def _margin(row: Tried, target: Target) -> float:
     return min(margins)
 
 
-def _facts(row: Tried, named: bool = False) -> str:
+def _facts(row: Tried, rescore: bool, named: bool = False) -> str:
+    """Size and quality in words. rescore: whether the bound is that of the rescored recall."""
     text = f"{row.spec} of " if named else ""
     text += f"{row.code_size} bytes per row, {row.nbytes} in all, {row.ratio:.1f}x smaller"
     text += f", cosine {row.row_cosine:.4f} (likely {row.sure_cosine:.4f} or more)"
     if row.recall is None or row.rescored_recall is None:
         return text
-    recalls = f"recall {row.recall:.4f}, rescored {row.rescored_recall:.4f}"
-    return f"{text}, {recalls} (likely {row.sure_recall:.4f} or more)"
+    likely = f" (likely {row.sure_recall:.4f} or more)"
+    plain, rescored = ("", likely) if rescore else (likely, "")
+    return f"{text}, recall {row.recall:.4f}{plain}, rescored {row.rescored_recall:.4f}{rescored}"

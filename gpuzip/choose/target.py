@@ -117,6 +117,11 @@ def _check(who: str, asked: Asked) -> None:
     check_metric(who, asked.metric)
     for name, value in asked.floors.items():
         _number(who, name, value, 1)
+    if asked.min_recall == 1:
+        raise GpuzipError(
+            f"{who}: min_recall must be below 1, as no number of queries can show that all others find "
+            f"everything; got {asked.min_recall!r}. Ask for 0.99, or use HalfQuantizer."
+        )
 
 
 def _file_bytes(who: str, rows: Rows, asked: Asked) -> int | None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gpuzip._core.quality import HeldOut, of_rows
-from gpuzip._core.rows import BLOCK_BYTES, Rows
+from gpuzip._core.quality import HeldOut, mean_or, of_rows
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.choose.grid import Candidate
 from gpuzip.choose.table import Tried
 from gpuzip.choose.target import Target
@@ -22,6 +22,8 @@ from gpuzip.search.blocks import nearest
 #: Fewest rows that can be divided into rows to fit on and held-out rows.
 FEWEST = 100
 
+_FEWEST_QUERIES = 50  # half of them choose the codec, the others judge it
+
 _HELD_OUT = 4000  # most rows that are held out
 _TRAINED = 131_072  # most rows to fit on and to search among
 _QUERIES = 256  # queries per block of `_hits`
@@ -32,11 +34,14 @@ _DOUBT = 1.645  # standard errors below the mean, for a one-sided 95 % confidenc
 class Trials:
     """Hold out a fifth of the rows, at most 4,000, and fit codecs on the others, at most 131,072.
 
-    Held-out rows are the queries of searches among the rows fitted on. If only the rows themselves count
-    (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
+    Recall is that of the caller's queries if given: half of them choose, the others judge what was chosen.
+    Otherwise held-out rows are the queries of searches among the rows fitted on. If only the rows themselves
+    count (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
     """
 
-    def __init__(self, who: str, rows: Rows, target: Target, seed: int) -> None:
+    def __init__(
+        self, who: str, rows: Rows, target: Target, seed: int, queries: Matrix | None = None
+    ) -> None:
         if rows.n < FEWEST:
             raise GpuzipError(
                 f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got {rows.n}. "
@@ -50,8 +55,11 @@ class Trials:
         self._trained = rows.rows(order[first : first + _TRAINED].sort().values).float()
         self._rows, self._target, self._seed = rows, target, seed
         self._k = min(target.k, len(self._trained))
+        self._queries, self._judges = _useful(self._held_out, target.metric), None
+        if queries is not None:
+            self._queries, self._judges = _halves(who, queries, rows, target.metric, seed)
         trained = Rows(who, self._trained).blocks()
-        self._truth = self._nearest(trained, self._k, None) if target.search else None
+        self._truth = self._nearest(trained, self._queries, self._k, None) if target.search else None
         self._tried: dict[str, Tried] = {}
 
     @property
@@ -59,9 +67,14 @@ class Trials:
         return len(self._trained)
 
     @property
+    def has_queries(self) -> bool:
+        """Whether recall is that of the caller's queries."""
+        return self._judges is not None
+
+    @property
     def sees_all(self) -> bool:
-        """Whether searches are among all rows that are not held out."""
-        return len(self._ids) + len(self._trained) == self._rows.n
+        """Whether what chose a codec has seen all rows, with all queries."""
+        return self._judges is None and len(self._ids) + len(self._trained) == self._rows.n
 
     @property
     def tried(self) -> list[Tried]:
@@ -84,13 +97,13 @@ class Trials:
             code_size=codec.code_size,
             nbytes=nbytes,
             ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
-            row_cosine=float(cosine.mean()),
-            sure_cosine=float(cosine.mean() - _DOUBT * cosine.std() / len(cosine) ** 0.5),
+            row_cosine=mean_or(cosine, 1.0),
+            sure_cosine=_bound(cosine) if len(cosine) > 1 else 1.0,
             mse=float(mse.mean()),
             codec=codec,
         )
         if self._truth is not None:
-            tried = self._with_recall(tried, codec.encode(self._trained), self._truth, None)
+            tried = self._with_recall(tried, codec.encode(self._trained), self._queries, self._truth, None)
         return replace(tried, seconds=time.perf_counter() - start)
 
     def _fitted(self, codec: Codec) -> Codec:
@@ -107,17 +120,23 @@ class Trials:
             return None
         k, metric = (self._k, self._target.metric) if self._target.search else (None, None)
         recalls = tried.recall, tried.rescored_recall
-        return HeldOut(len(self._ids), tried.row_cosine, tried.mse, k, metric, *recalls)
+        judges = None if self._judges is None else len(self._judges)
+        return HeldOut(len(self._ids), tried.row_cosine, tried.mse, k, metric, *recalls, queries=judges)
 
     def among_all(self, tried: Tried, codes: Codes) -> Tried:
-        """The same codec with the recall among all rows that are not held out."""
-        mask = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
-        mask[self._ids.to(codes.device)] = False
-        truth = self._nearest(self._rows.blocks(), self._k, mask)
-        return self._with_recall(tried, codes, truth, mask)
+        """The same codec with the recall among all rows: of the queries that judge, or of held-out rows."""
+        if self._judges is not None:
+            queries, mask = self._judges, None
+        else:
+            queries, mask = self._queries, torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+            mask[self._ids.to(codes.device)] = False
+        truth = self._nearest(self._rows.blocks(), queries, self._k, mask)
+        return self._with_recall(tried, codes, queries, truth, mask)
 
-    def _with_recall(self, tried: Tried, codes: Codes, truth: Tensor, mask: Tensor | None) -> Tried:
-        k, found = self._k, self._found(codes, _MULTIPLIER * self._k, mask)
+    def _with_recall(
+        self, tried: Tried, codes: Codes, queries: Tensor, truth: Tensor, mask: Tensor | None
+    ) -> Tried:
+        k, found = self._k, self._found(codes, queries, _MULTIPLIER * self._k, mask)
         hits = _hits(found, truth)  # [Q, 4k]
         recall, rescored = hits[:, :k].sum(1) / k, hits.sum(1) / k
         return replace(
@@ -127,17 +146,38 @@ class Trials:
             sure_recall=_sure(rescored if self._target.rescore else recall),
         )
 
-    def _found(self, codes: Codes, k: int, mask: Tensor | None) -> Tensor:
+    def _found(self, codes: Codes, queries: Tensor, k: int, mask: Tensor | None) -> Tensor:
         """Ids that `codes.search` returns. If scores are those of decoded rows, decoding once is faster."""
         if not codes.codec.scores_are_of_decoded_rows:
-            return codes.search(self._held_out, k, self._target.metric, mask)[1]
+            return codes.search(queries, k, self._target.metric, mask)[1]
         step = max(1, BLOCK_BYTES // (4 * codes.codec.d))
         starts = range(0, len(codes), step)
         blocks = ((start, codes.codec.decode_block(codes.data[start : start + step])) for start in starts)
-        return self._nearest(blocks, min(k, len(codes)), mask)
+        return self._nearest(blocks, queries, min(k, len(codes)), mask)
 
-    def _nearest(self, blocks: Iterable[tuple[int, Tensor]], k: int, mask: Tensor | None) -> Tensor:
-        return nearest(blocks, self._held_out, k, self._target.metric, mask)
+    def _nearest(
+        self, blocks: Iterable[tuple[int, Tensor]], queries: Tensor, k: int, mask: Tensor | None
+    ) -> Tensor:
+        return nearest(blocks, queries, k, self._target.metric, mask)
+
+
+def _useful(queries: Tensor, metric: str) -> Tensor:
+    """Queries that prefer some rows: by "cosine" and "ip" a query of zeros scores all rows alike."""
+    return queries if metric == "l2" else queries[(queries != 0).any(1)]
+
+
+def _halves(who: str, queries: Matrix, rows: Rows, metric: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Queries that choose a codec, and queries that judge it."""
+    asked = Rows(who, queries, rows.d, rows.device, "queries")
+    every = _useful(asked.block(0, asked.n).float(), metric)
+    if len(every) < _FEWEST_QUERIES:
+        raise GpuzipError(
+            f"{who}: queries must be at least {_FEWEST_QUERIES} rows that are not zero, as half of them "
+            f"choose the codec and the others judge it; got {len(every)}. Pass more, or none."
+        )
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed), device="cpu")
+    first, second = order.to(every.device).tensor_split(2)
+    return every[first], every[second]
 
 
 def _hits(found: Tensor, truth: Tensor) -> Tensor:
@@ -148,5 +188,9 @@ def _hits(found: Tensor, truth: Tensor) -> Tensor:
 
 def _sure(shares: Tensor) -> float:
     """Lower confidence bound of the mean, with one more query that found nothing."""
-    shares = torch.nn.functional.pad(shares, (0, 1))
-    return float(shares.mean() - _DOUBT * shares.std() / len(shares) ** 0.5)
+    return _bound(torch.nn.functional.pad(shares, (0, 1)))
+
+
+def _bound(values: Tensor) -> float:
+    """Lower confidence bound of the mean."""
+    return float(values.mean() - _DOUBT * values.std() / len(values) ** 0.5)

@@ -112,7 +112,7 @@ def _then(who: str, codec: Measured, x: Matrix | None) -> tuple[float, float]:
 
 
 def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Tensor]:
-    """Mean squared error and 1 - cosine per row, (n,) float64 each."""
+    """Mean squared error per row (n,), and 1 - cosine per row that is not zero (m,); float64."""
     rows = Rows(who, x, codec.d, codec.device, name)
     if rows.n < _FEWEST:
         raise GpuzipError(
@@ -125,7 +125,10 @@ def _losses(who: str, codec: Measured, x: Matrix, name: str) -> tuple[Tensor, Te
         error, cosine = of_rows(block, codec.decode_block(codec.encode_block(block)))
         errors.append(error)
         losses.append(1 - cosine)
-    return torch.cat(errors), torch.cat(losses)
+    of_rows_with_direction = torch.cat(losses)
+    if len(of_rows_with_direction) < 2:  # no mean, no confidence bound
+        return torch.cat(errors), torch.zeros_like(torch.cat(errors))
+    return torch.cat(errors), of_rows_with_direction
 
 
 def _ratios(now: Tensor, then: float) -> tuple[float, float]:

@@ -34,12 +34,6 @@ def compressed(
     return codes.to(device), table.codebook.to(device, dtype or rows.dtype, copy=True)
 
 
-def _fitted(codec: Codec, weight: Matrix) -> Codec:
-    if isinstance(codec, ProductQuantizer):
-        return codec.fit(weight, min_points_per_centroid=1)  # these are all rows that it will encode
-    return codec.fit(weight)
-
-
 def row_of(weight: Matrix, index: int) -> Tensor:
     """Return a copy of one row, (D,)."""
     row = weight[index]

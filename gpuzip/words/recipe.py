@@ -100,7 +100,7 @@ class Recipe:
         return Codes(codes.codec, codes.data, self.dtype)
 
 
-def importances(importance: Importance, words: Sequence[str]) -> torch.Tensor:
+def importances(importance: WordImportance, words: Sequence[str]) -> torch.Tensor:
     """Return the importance of each word, (N,) float64. Raises GpuzipError unless all are finite and >= 0."""
     if isinstance(importance, Mapping):
         if not importance:
