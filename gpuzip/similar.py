@@ -94,7 +94,7 @@ def _row(who: str, item: Any, names: list[Any] | None, n: int) -> int:
         return names.index(item)
     if is_whole(item):
         if not -n <= item < n:
-            raise GpuzipError(f"{who}: item must be a row from {-n} to {n - 1}; got {item}.")
+            raise GpuzipError(f"{who}: item must be the number of one of {n} rows; got {item}.")
         return int(item) % n
     if names is None:
         raise GpuzipError(f"{who}: item must be a row number without labels; got {item!r}. Pass labels=.")

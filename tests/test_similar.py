@@ -125,8 +125,8 @@ def test_of_equal_labels_the_first_is_meant_and_labels_need_not_be_texts(real):
     [
         ("item must be one of the labels; got 'Mona'. Similar labels: 'Moana'", "Mona", {}),
         ("item must be one of the labels; got 'xyzzy'.", "xyzzy", {}),
-        ("item must be a row from -3 to 2; got 3", 3, {}),
-        ("item is row -4, there are 3 rows", -4, {}),
+        ("item must be the number of one of 3 rows; got 3", 3, {}),
+        ("item must be the number of one of 3 rows; got -4", -4, {}),
         (r"k must be a whole number of at least 1.*; got 0", "Moana", {"k": 0}),
         (r"metric must be one of l2, ip, cosine.*; got 'dot'", "Moana", {"metric": "dot"}),
         (
@@ -164,5 +164,5 @@ def test_codes_and_labels_that_do_not_fit_are_refused(real):
         gpuzip.DtypeError, match="codes must be Codes or a dict of vectors by label; got Tensor"
     ):
         most_similar(0, real)
-    with pytest.raises(GpuzipError, match="there are 0 rows"):
+    with pytest.raises(GpuzipError, match="one of 0 rows; got 0"):
         most_similar(0, {})
