@@ -1,4 +1,4 @@
-"""The operators, one file each: schema, reference, shape rule, samples and the name of the kernel."""
+"""The operators, one file each with schema, reference, shape rule, samples and the name of the kernel."""
 
 from gpuzip.ops._define import OPS, Op
 from gpuzip.ops._dispatch import loops_are_used, use_loops

@@ -1,4 +1,4 @@
-"""One call turns a reference, a shape rule and a kernel into a torch operator."""
+"""Defines a torch operator from a reference, a shape rule and a kernel."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LIB = torch.library.Library("gpuzip", "DEF")
 
 @dataclass(frozen=True)
 class Op:
-    """A gpuzip operator: `reference` is the truth, `cpu`, `loops` and `kernel` are faster paths to it.
+    """A gpuzip operator. `reference` defines the result; `cpu`, `loops` and `kernel` are faster paths.
 
-    cpu: plain torch and numpy. loops: "<module>:<function>" compiled by numba, taken instead of `cpu`
-    where numba is installed; None where there is none. kernel: "<module>:<launcher>" of Triton.
+    cpu: plain torch and numpy. loops: "<module>:<function>" compiled by numba, which replaces `cpu` if numba
+    is installed, or None. kernel: "<module>:<launcher>" in Triton.
 
-    agreement: how a faster path may differ from the reference. "exact": not at all. "nearest":
-    an index may name another entry that is as near, within 1e-5 of the distances involved.
-    "close": float32 rounding, because sums run in another order.
-    samples: yields argument tuples on a device; tests, the compile gate and benches use them.
+    agreement: how a faster path may differ from the reference. "exact": not at all. "nearest": an index may
+    name another entry that is equally near, within 1e-5 of the distances. "close": by float32 rounding,
+    because sums run in another order. samples: yields argument tuples on a device, for tests, the compile
+    gate and benches.
     """
 
     name: str
@@ -58,15 +58,15 @@ def define_op(
     name = schema.partition("(")[0]
     module, _, launcher = kernel.partition(":")
 
-    def cuda(*args: Any) -> Any:  # imported on the first CUDA call, so that the CPU needs no triton
+    def cuda(*args: Any) -> Any:  # imports on the first CUDA call, so that CPUs need no triton
         try:
             launch = getattr(importlib.import_module(module), launcher)
         except ModuleNotFoundError as error:
             if error.name != "triton":
                 raise
             raise MissingDependencyError(
-                f"{name}: the tensors are on a GPU and triton is not installed. "
-                "pip install triton, or move the tensors to the CPU."
+                f"{name}: tensors on a GPU need triton, which is not installed. "
+                "Run pip install triton, or move the tensors to the CPU."
             ) from error
         with torch.cuda.device(args[0].device):  # triton launches on the current device
             return launch(*args)

@@ -1,4 +1,4 @@
-"""An operator's path on the CPU: loops compiled by numba where it is installed, else plain torch."""
+"""Chooses an operator's CPU path: loops compiled by numba if it is installed, else plain torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _wanted = os.environ.get("GPUZIP_LOOPS", "1") != "0"
 
 
 def loops_are_used() -> bool:
-    """Whether operators on the CPU run their compiled loops: numba works here and nobody said no."""
+    """Return whether operators on the CPU run compiled loops: numba works and they are not turned off."""
     return _wanted and _numba_works()
 
 
 @contextmanager
 def use_loops(wanted: bool) -> Iterator[None]:
-    """Within the block, compiled loops run or not, in every thread. GPUZIP_LOOPS=0 says no from the start."""
+    """Turn compiled loops on or off within the block, for all threads. GPUZIP_LOOPS=0 starts with off."""
     global _wanted
     before, _wanted = _wanted, wanted
     try:
@@ -32,16 +32,14 @@ def use_loops(wanted: bool) -> Iterator[None]:
 
 @cache
 def _numba_works() -> bool:
-    """numba is imported at the first call of an operator, and never when gpuzip is."""
+    """Import numba, at the first call of an operator instead of with gpuzip."""
     if importlib.util.find_spec("numba") is None:
         return False
     try:
         importlib.import_module("numba")
-    except (
-        Exception
-    ) as error:  # it raises ImportError, SystemError or others where numpy or python is too new
+    except Exception as error:  # ImportError, SystemError or others if numpy or python is too new for it
         warnings.warn(
-            f"gpuzip: numba is installed and cannot be used ({error}). Plain torch runs instead.",
+            f"gpuzip: numba is installed but cannot be imported ({error}). Plain torch runs instead.",
             stacklevel=2,
         )
         return False
@@ -49,7 +47,7 @@ def _numba_works() -> bool:
 
 
 def loops_or(plain: Callable[..., Any], loops: str) -> Callable[..., Any]:
-    """An implementation that runs `loops`, named "<module>:<function>", or `plain`; chosen at every call."""
+    """Return a function that runs `loops`, a "<module>:<function>", or `plain`. It chooses at every call."""
     module, _, function = loops.partition(":")
 
     def run(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Inputs that ops are judged on: sizes of 1, primes, and never a multiple of a tile."""
+"""Inputs for the samples of operators: sizes of 1, primes, and no multiples of a tile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def anisotropic(N: int, D: int, seed: int = 0) -> Tensor:
-    """(N, D) float32: clustered rows, columns of very different spread, an offset and an outlier."""
+    """Return (N, D) float32: clustered rows, columns of very different spread, an offset and an outlier."""
     g = generator(seed)
     centers = torch.randn(max(1, N // 8), D, generator=g)
     rows = centers[torch.randint(0, len(centers), (N,), generator=g)] + 0.3 * torch.randn(N, D, generator=g)
@@ -22,11 +22,11 @@ def anisotropic(N: int, D: int, seed: int = 0) -> Tensor:
 
 
 def random_codes(N: int, M: int, K: int, seed: int = 0) -> Tensor:
-    """(N, M) labels below K: uint8 up to 256 entries, int32 above."""
+    """Return (N, M) labels below K, uint8 if K <= 256, else int32."""
     codes = torch.randint(0, K, (N, M), generator=generator(seed))
     return codes.to(label_dtype(K))
 
 
 def label_dtype(K: int) -> torch.dtype:
-    """The dtype of an index into K entries: uint8 up to 256, int32 above."""
+    """Return the dtype of an index into K entries: uint8 if K <= 256, else int32."""
     return torch.uint8 if K <= 256 else torch.int32

@@ -1,4 +1,4 @@
-"""Asymmetric distances: a look-up table per query, summed over the codes of each row."""
+"""Asymmetric distances: sums of the entries of a look-up table per query over the codes of each row."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 
 _ROWS = 8192
-_QUERIES = 32  # tables of 32 queries, side by side, stay in L2
-_LOOKUPS = 1 << 19  # indices of look-ups made at a time: 2 MB
+_QUERIES = 32  # interleaved tables of 32 queries stay in L2
+_LOOKUPS = 1 << 19  # look-up indices per block: 2 MB
 _INT32 = (1 << 31) - 1
 
 
@@ -52,7 +52,7 @@ def _flat(call: Callable[[Tensor, Tensor, Any, RowTerms], Tensor]) -> Callable[.
 
 
 def _scores(codes: Tensor, lut: Tensor) -> Tensor:
-    """(N, M) codes, (Q, M, K) -> (Q, N), added in the order of m."""
+    """(N, M) codes, (Q, M, K) -> (Q, N), summed in the order of m."""
     scores = lut.new_zeros((lut.shape[0], codes.shape[0]))
     for m in range(codes.shape[1]):
         scores += lut[:, m, :][:, codes[:, m].long()]
@@ -89,13 +89,13 @@ def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
 
 
 def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
-    """Sum `per_row` consecutive indexed rows of a table: an embedding bag, in order."""
-    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32, device="cpu")
+    """Sum `per_row` consecutive indexed rows of a table in order, by an embedding bag."""
+    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32)
     return torch.embedding_bag(table, index, offsets)[0]
 
 
 def _added(scores: Tensor, extra: Tensor, coef: Tensor) -> None:
-    """scores += sum over e, in order, of extra[..., e] * coef[..., e]; matmul would round otherwise."""
+    """Add sum_e extra[..., e] * coef[..., e] in the order of e, which matmul does not keep."""
     for e in range(extra.shape[-1]):
         scores += extra[..., e] * coef[..., e]
 
@@ -145,9 +145,7 @@ def _gather_cpu(packed: Tensor, lut: Tensor, ids: Tensor, terms: RowTerms) -> Te
 
     def some_queries(start: int, stop: int) -> None:
         index = _lookup_indices(packed[ids[start:stop].reshape(-1)], lut).view(stop - start, R * M)
-        index += torch.arange(stop - start, dtype=torch.int32, device="cpu")[:, None] * (
-            M * K
-        )  # each its own tables
+        index += torch.arange(stop - start, dtype=torch.int32)[:, None] * (M * K)  # own table per query
         sums = _sum_rows(lut[start:stop].view(-1, 1), index.view(-1), M)
         scores[start:stop] = sums.view(stop - start, R)
 
@@ -180,7 +178,7 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor
         (1, 1, 1, 1),
         (3, 37, 5, 3),
         (2, 1031, 6, 4),
-        (3, 1103, 7, 4),  # the last nibble is nobody's
+        (3, 1103, 7, 4),  # the last nibble is padding
         (2, 67, 16, 8),
         (33, 67, 3, 8),
         (1, 1201, 8, 8),
@@ -200,7 +198,7 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor
         yield packed, lut, None, None
         yield packed, lut, scale.to(device), mask.to(device)
     yield packed, lut, None, torch.zeros_like(mask).to(device)
-    yield packed.view(-1)[2:402].view(-1, 4), lut.repeat(1, 2, 1), None, None  # rows not at a word
+    yield packed.view(-1)[2:402].view(-1, 4), lut.repeat(1, 2, 1), None, None  # rows between words
     yield packed[:0], lut, scale[:0].to(device), mask[:0].to(device)
 
 
@@ -209,7 +207,7 @@ def _scan_samples(device: str) -> Iterator[tuple[Any, ...]]:
         for group in (1, 16, 1024):
             yield packed, lut, scale, mask, group
         yield packed, lut, scale, mask, 32, *_extras(len(packed), len(lut), 1 + i // 2 % 2, device)
-    packed = random_codes(66_000, 1, 256).to(device)  # a large tile
+    packed = random_codes(66_000, 1, 256).to(device)  # needs a large tile
     yield packed, torch.randn(1, 1, 256, generator=generator()).to(device), None, None, 64
 
 
@@ -256,12 +254,12 @@ def adc_scan(
 ) -> Tensor:
     """Score every row for every query and keep the best of each `group` consecutive rows.
 
-    (N, B) uint8, (Q, M, K) float32 with K = 2**nbits, (N,) float32 or None, (N,) bool or None ->
-    (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]], and
-    -inf for rows where mask is False. group is a power of two, 1 to 1024; 1 gives every score. Sums
-    are float32 and may round differently from one device to another, never from one call to the next.
-    extra (N, E) and coef (Q, E) float32, both or neither: E columns of the rows that are not coded. They add
-    sum_e extra[n, e] * coef[q, e], after the scale.
+    packed (N, B) uint8, lut (Q, M, K) float32 with K = 2**nbits, scale (N,) float32 or None, mask (N,) bool
+    or None -> (Q, ceil(N / group)) float32: max over the group of scale[n] * sum_m lut[q, m, code[n, m]], and
+    -inf for rows where mask is False. group is a power of two, 1 to 1024; 1 gives every score. Sums are
+    float32. They may round differently between devices, but not between calls.
+    extra (N, E) and coef (Q, E) float32, both or neither, are E uncoded columns of the rows. They add
+    sum_e extra[n, e] * coef[q, e] after the scale.
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search", 2011.
     """
     best: Tensor = _scan(packed, lut, scale, mask, group, extra, coef)
@@ -277,7 +275,7 @@ def adc_gather(
     extra: Tensor | None = None,
     coef: Tensor | None = None,
 ) -> Tensor:
-    """The scores of `adc_scan`, bit for bit, of the rows ids[q] only: (Q, R) int64 -> (Q, R) float32.
+    """Score only the rows ids[q], with the bits of `adc_scan`: ids (Q, R) int64 -> (Q, R) float32.
 
     An id outside [0, N) and a row where mask is False score -inf.
     """

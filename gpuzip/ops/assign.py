@@ -1,4 +1,4 @@
-"""Nearest centroid of every sub-vector: the heart of k-means and of PQ encoding."""
+"""Nearest centroid of every sub-vector, for k-means and PQ encoding."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, generator, label_dtype
 
-_TILE = 1 << 18  # distances in one tile: 1 MB of float32, half of a core's L2
+_TILE = 1 << 18  # distances per tile: 1 MB of float32, half of a core's L2
 _ROWS = 512
-_FEW = 64  # centroids up to which whole-array passes beat an argmin a row
+_FEW = 64  # up to so many centroids, whole-array passes beat an argmin per row
 
 
 def assign_reference(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
@@ -30,7 +30,7 @@ def assign_reference(x: Tensor, centroids: Tensor, exact: bool = False) -> Tenso
 
 
 def _cpu(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
-    """The product [x, 1] . [-2c, |c|^2] in cache-sized tiles, then the first least entry of each row."""
+    """Compute [x, 1] . [-2c, |c|^2] in cache-sized tiles, then the first minimum of each row."""
     M, K, S = centroids.shape
     labels = torch.empty((x.shape[0], M), dtype=label_dtype(K), device="cpu")
     shift = _shift(centroids)
@@ -51,9 +51,9 @@ def _cpu(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
 
 
 def _shift(centroids: Tensor) -> Tensor:
-    """(M, 1, S): the mean of the centroids where that halves their reach, else 0.
+    """Return (M, 1, S) offsets to subtract: the mean of the centroids if that halves their reach, else 0.
 
-    A common offset would take the digits of near distances; so would the mean where a far outlier pulls it.
+    A common offset costs near distances their digits. So does a mean that a far outlier pulls away.
     """
     mean = centroids.mean(1, keepdim=True)
     near, far = ((c.abs().amax((1, 2), keepdim=True)) for c in (centroids - mean, centroids))
@@ -61,19 +61,19 @@ def _shift(centroids: Tensor) -> Tensor:
 
 
 def _least_exactly(sub: Tensor, table: Tensor, x: Tensor, centroids: Tensor, labels: Tensor) -> None:
-    """The least of each row, and the reference for rows where another is within the product's rounding."""
+    """Find the minimum of each row. Use the reference if another distance is within the rounding error."""
     M, _, S = centroids.shape
     for m in range(M):
         distance = matrix_product(torch.mm, sub[m], table[m].T)  # [n, K]
         least, labels[:, m] = distance.min(1)
         reach = table[m, :, S].amax()
-        size = reach + 2 * (reach * sub[m, :, :S].square().sum(1)).sqrt()  # of the largest term of a sum
+        size = reach + 2 * (reach * sub[m, :, :S].square().sum(1)).sqrt()  # of the largest term in a sum
         unsure = ((distance <= (least + (S + 8) * 2.0**-22 * size)[:, None]).sum(1) != 1).nonzero()[:, 0]
         labels[unsure, m] = assign_reference(x[unsure, m * S : (m + 1) * S], centroids[m : m + 1])[:, 0]
 
 
 def _least_of_few(sub: Tensor, table: Tensor, labels: Tensor) -> None:
-    """Many sub-spaces at once, by whole-array passes; a comparison finds the lowest index of the least."""
+    """Find minima of many sub-spaces by whole-array passes; a comparison finds the lowest index."""
     M, K, _ = table.shape
     step = max(1, _TILE // (K * sub.shape[1]))
     countdown = torch.arange(K, 0, -1, dtype=torch.uint8, device="cpu")[:, None]  # [K, 1]
@@ -84,8 +84,8 @@ def _least_of_few(sub: Tensor, table: Tensor, labels: Tensor) -> None:
 
 
 def _least_of_many(sub: Tensor, table: Tensor, labels: Tensor) -> None:
-    """One sub-space at a time; numpy's argmin is vectorized along a row and torch's is not."""
-    distance = torch.empty((sub.shape[1], table.shape[1]), dtype=torch.float32, device="cpu")
+    """Find minima by sub-space with numpy's argmin, which is vectorized along rows, unlike torch's."""
+    distance = torch.empty((sub.shape[1], table.shape[1]))
     out = labels.numpy()
     for m in range(len(table)):
         matrix_product(torch.mm, sub[m], table[m].T, out=distance)
@@ -97,14 +97,14 @@ def _shapes(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
 
 
 def inputs_of(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tensor]:
-    """Rows (N, M*S) and centroids (M, K, S) of their kind."""
+    """Return rows (N, M*S) and centroids (M, K, S) of one distribution."""
     centroids = anisotropic(K, M * S, seed=1).view(K, M, S).transpose(0, 1).contiguous()
     return anisotropic(N, M * S).to(device), centroids.to(device)
 
 
 def tied_inputs(device: str) -> tuple[Tensor, Tensor]:
-    """Rows of zeros and ones, and centroids of the same kind, of which many are equal."""
-    rows = torch.randint(0, 2, (53, 8), generator=generator(), device="cpu").float()
+    """Return rows and centroids of zeros and ones, many of them equal."""
+    rows = torch.randint(0, 2, (53, 8), generator=generator()).float()
     return rows.to(device), rows[:16].view(16, 2, 4).transpose(0, 1).contiguous().to(device)
 
 
@@ -148,13 +148,13 @@ _op = define_op(
 
 
 def assign(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
-    """Index of the nearest centroid (squared L2) of every sub-vector; the lowest index of a tie.
+    """Find the nearest centroid (squared L2) of every sub-vector; the lowest index wins a tie.
 
-    (N, M*S) float32, float16 or bfloat16, (M, K, S) float32 -> (N, M), uint8 when K <= 256, else int32.
-    On every device an index may differ from the reference's only where two distances are within 1e-5 of
-    (distance + |x|^2); with `exact`, where the two differ by the rounding of the differences' squares in
-    float32: rows that the fast product cannot tell apart are compared by their differences.
-    Source: Lloyd 1957; FAISS ProductQuantizer.
+    x (N, M*S) float32, float16 or bfloat16, centroids (M, K, S) float32 -> (N, M), uint8 if K <= 256, else
+    int32. On every device an index may differ from the reference's only if two distances are within 1e-5 of
+    (distance + |x|^2). With `exact`, only if they are within the float32 rounding of squared differences:
+    where the fast product cannot tell two centroids apart, differences are compared. Source: Lloyd 1957;
+    FAISS ProductQuantizer.
     """
     labels: Tensor = _op(x, centroids, exact)
     return labels

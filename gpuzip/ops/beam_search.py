@@ -1,4 +1,4 @@
-"""Codes whose sum of codewords is near a row: the cheapest path through the stages, kept in a beam."""
+"""Beam search over stages for the codes whose sum of codewords is near a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, label_dtype
 from gpuzip.ops.topk import topk
 
-_TILE = 1 << 20  # costs of a block
+_TILE = 1 << 20  # costs per block
 
 
 Least = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -74,7 +74,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, int]]:
         (0, 1, 2, 4, 3),
         (1, 1, 1, 2, 1),
         (11, 2, 3, 16, 5),
-        (5, 1, 4, 2, 9),  # a beam wider than the first stages have paths
+        (5, 1, 4, 2, 9),  # a beam wider than the number of paths of the first stages
         (5, 3, 5, 8, 1),
         (3, 1, 3, 256, 4),
         (2, 1, 2, 512, 17),
@@ -99,14 +99,14 @@ _op = define_op(
 
 
 def beam_search(products: Tensor, cross: Tensor, beam: int) -> Tensor:
-    """The codes of every row whose cost is least, as far as a beam of the `beam` best beginnings finds them.
+    """Find low-cost codes of every row by a search that keeps the `beam` cheapest partial paths per stage.
 
-    products (N, P, M, K), cross (P, M*(M-1)/2, K, K), both float32 and finite -> (N, P*M) codes, uint8 when
-    K <= 256, else int32. Of P parts each on its own, codes k_0 .. k_(M-1) cost the sum over m of
-    products[m, k_m] and over j < m of cross[m*(m-1)/2 + j, k_j, k_m]. With |c|^2 - 2 c.x and 2 c.c' for them
-    that is the squared distance of x from the sum of M codewords, less |x|^2.
-    Stage by stage the `beam` cheapest beginnings stay; of equal ones that which came of the cheaper one and
-    of the lower code. Sums are made in one order, so every device gives the same codes.
+    products (N, P, M, K), cross (P, M*(M-1)/2, K, K), both float32 and finite -> (N, P*M) codes, uint8 if
+    K <= 256, else int32. The P parts are searched independently. Codes k_0 .. k_(M-1) of a part cost
+    sum_m products[m, k_m] + sum_(j < m) cross[m*(m-1)/2 + j, k_j, k_m]. With |c|^2 - 2 c.x as products and
+    2 c.c' as cross, the cost is the squared distance of x from the sum of M codewords, minus |x|^2.
+    Ties between paths go to the cheaper partial path, then to the lower code. Sums run in one order, so every
+    device gives the same codes.
     Source: Babenko and Lempitsky, "Additive quantization for extreme vector compression", 2014; FAISS
     ResidualQuantizer with tables.
     """

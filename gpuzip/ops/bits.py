@@ -12,7 +12,7 @@ from gpuzip.ops._samples import random_codes
 
 
 def code_bytes(M: int, nbits: int) -> int:
-    """Bytes that M codes of nbits bits take."""
+    """Return the bytes that M codes of nbits bits take."""
     return (M * nbits + 7) // 8
 
 
@@ -115,8 +115,8 @@ _unpack = define_op(
 def pack_bits(values: Tensor, nbits: int) -> Tensor:
     """Pack codes below 2**nbits, least significant bit first, rows padded with zero bits to a byte.
 
-    (N, M) uint8 or int32 -> (N, ceil(M * nbits / 8)) uint8. Exact. With 8 bits the codes are their
-    own packing and come back as they are. Layout: FAISS PQEncoderGeneric.
+    values (N, M) uint8 or int32 -> (N, ceil(M * nbits / 8)) uint8. Exact. With 8 bits the codes are returned
+    as they are. Layout: FAISS PQEncoderGeneric.
     """
     if nbits == 8:
         return values.to(torch.uint8)

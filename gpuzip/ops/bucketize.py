@@ -1,4 +1,4 @@
-"""Scalar codes: which interval of a small ascending table every value is in."""
+"""Scalar codes: the interval of a small ascending table that contains each value."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 from gpuzip.ops.bits import code_bytes, pack_bits
 
-_FEW = 15  # boundaries up to which comparing with each is faster than a search
-_TILE = 1 << 16  # values of a block, whose temporaries stay in L2
+_FEW = 15  # up to so many boundaries, comparing with each is faster than a search
+_TILE = 1 << 16  # values per block, whose temporaries stay in L2
 
 
 def _reference(x: Tensor, boundaries: Tensor) -> Tensor:
@@ -45,8 +45,8 @@ def _packed_cpu(x: Tensor, boundaries: Tensor, nbits: int) -> Tensor:
 
 
 def _count(x: Tensor, boundaries: Tensor) -> Tensor:
-    """All boundaries less those that are not below: a NaN is above all of them."""
-    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8, device="cpu")
+    """Count all boundaries minus those that are >= x, so that NaN counts as above all."""
+    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8)
     for boundary in boundaries.T:
         counts -= (boundary >= x).view(torch.uint8)
     return counts
@@ -72,9 +72,9 @@ def _inputs(sizes: list[tuple[int, int, int, bool]], device: str) -> Iterator[tu
     for i, (N, D, L, per_column) in enumerate(sizes):
         g = generator(L)
         boundaries = torch.randn(D if per_column else 1, L, generator=g).mul(4).round().div(4).sort(1).values
-        boundaries[:, -1:] += 0.1  # no value of float16, so that the test is made in float32
+        boundaries[:, -1:] += 0.1  # not a float16 value, so that only float32 comparison is right
         x = torch.randn(N, D, generator=g)
-        x = torch.where(torch.rand(N, D, generator=g) < 0.3, x.mul(4).round().div(4), x)  # many on a boundary
+        x = torch.where(torch.rand(N, D, generator=g) < 0.3, x.mul(4).round().div(4), x)  # many on boundaries
         special = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
         x.view(-1)[: min(N * D, 5)] = special[: min(N * D, 5)]
         yield x.to(dtypes[i % 3]).to(device), boundaries.to(device)
@@ -128,20 +128,20 @@ _bucketize_packed = define_op(
 
 
 def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
-    """How many boundaries are strictly below each value: `torch.bucketize(x, b)` by columns. Exact.
+    """Count the boundaries strictly below each value, as `torch.bucketize(x, b)` per column. Exact.
 
-    (N, D) float32, float16 or bfloat16, compared as float32; boundaries (C, L) float32, ascending and without
-    NaN, one row for all columns (C = 1) or one each (C = D), 1 <= L <= 255 -> (N, D) uint8. Equal is not
-    below, -0.0 equals 0.0, and NaN counts as above every boundary: L.
+    x (N, D) float32, float16 or bfloat16, compared as float32; boundaries (C, L) float32, ascending and
+    without NaN, one row for all columns (C = 1) or one per column (C = D), 1 <= L <= 255 -> (N, D) uint8. An
+    equal boundary does not count, -0.0 equals 0.0, and NaN is above every boundary.
     """
     counts: Tensor = _bucketize(x, boundaries)
     return counts
 
 
 def bucketize_packed(x: Tensor, boundaries: Tensor, nbits: int) -> Tensor:
-    """`pack_bits(bucketize(x, boundaries), nbits)` without the counts in memory on a GPU: (N, B) uint8.
+    """Compute `pack_bits(bucketize(x, boundaries), nbits)`, (N, B) uint8.
 
-    nbits is 1, 2, 4 or 8 and L < 2**nbits.
+    nbits is 1, 2, 4 or 8, and L < 2**nbits. On a GPU the counts are not written to memory.
     """
     packed: Tensor = _bucketize_packed(x, boundaries, nbits)
     return packed

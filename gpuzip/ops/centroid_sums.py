@@ -1,4 +1,4 @@
-"""Sum and count of the rows that each centroid was given: the other half of a k-means step."""
+"""Sum and count of the rows of each centroid, the second half of a k-means step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic, random_codes
 
-_ROWS = 1 << 17  # sub-vectors that make a thread worth its start
+_ROWS = 1 << 17  # sub-vectors from which another thread pays
 
 
 def sums_reference(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
@@ -61,9 +61,9 @@ _op = define_op(
 def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """Sum and count the sub-vectors of every label.
 
-    (N, M*S) float32, (N, M) uint8 or int32 below K -> sums (M, K, S) float32, counts (M, K) int32.
-    Counts are exact. Sums repeat bit for bit on a device; another device may round differently. On a GPU
-    a column of x that holds inf or NaN gives it to all its sums.
+    x (N, M*S) float32, labels (N, M) uint8 or int32 below K -> sums (M, K, S) float32, counts (M, K) int32.
+    Counts are exact. Sums repeat bit for bit on a device; another device may round differently. On a GPU, inf
+    or NaN in a column of x spreads to all sums of that column.
     """
     sums, counts = _op(x, labels, K)
     return sums, counts

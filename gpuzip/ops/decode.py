@@ -1,4 +1,4 @@
-"""Packed PQ codes back to vectors."""
+"""Decodes packed PQ codes to vectors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _reference(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int
 
 
 def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) -> Tensor:
-    """numpy's take moves a row of bytes at a time; torch's index_select moves its elements one by one."""
+    """Decode by numpy's take, which copies whole rows of bytes, unlike torch's index_select."""
     R = len(packed) if ids is None else len(ids)
     if R >= 256:
         centroids, share = by_byte(centroids, share)
@@ -52,7 +52,7 @@ def _cpu(packed: Tensor, centroids: Tensor, ids: Tensor | None, share: int = 1) 
 
 
 def _rows(packed: Tensor, ids: Tensor | None, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-    """Packed rows start to stop, or those of ids, and which of them are no rows: those hold anything."""
+    """Return packed rows start to stop, or those of ids, and which ids are invalid (any bytes)."""
     if ids is None:
         return packed[start:stop], None
     ids = ids[start:stop]
@@ -122,9 +122,9 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def some_ids(N: int, R: int) -> Tensor:
-    """(R,) int64: rows of N in no order, some twice, and some that are no rows."""
-    ids = torch.randint(0, max(1, N), (R,), generator=generator(R), device="cpu")
-    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77], device="cpu")
+    """Return (R,) int64 ids in random order, some repeated, some outside [0, N)."""
+    ids = torch.randint(0, max(1, N), (R,), generator=generator(R))
+    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77])
     ids[:: max(1, R // 5)] = wrong.repeat(6)[: len(ids[:: max(1, R // 5)])]
     return ids
 
@@ -149,7 +149,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]
 
 def _rotated_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     for i, (packed, centroids, ids) in enumerate(_with_ids(device)):
-        if 4 <= i < 24 and i % 4 > 1:  # every size, and each dtype, with and without ids
+        if 4 <= i < 24 and i % 4 > 1:  # every size and dtype, with and without ids
             continue
         D = centroids.shape[0] * centroids.shape[2]
         E = 1 if i == 3 else 17 if len(packed) < 300 else 150
@@ -180,19 +180,20 @@ _decode_rotated = define_op(
 def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: int = 1) -> Tensor:
     """Look up every code's centroid and lay the sub-vectors side by side.
 
-    (N, B) uint8 of packed codes, (C, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype;
-    M = C*share, as `share` neighbouring sub-spaces have one codebook. With ids (R,) int64 the rows of those
-    ids alone, (R, M*S). An id outside [0, N) gives a row of zeros. Exact.
+    packed (N, B) uint8 codes, centroids (C, K, S) with K = 2**nbits -> (N, M*S) in the centroids' dtype,
+    where M = C*share, because `share` neighbouring sub-spaces have one codebook. With ids (R,) int64, only
+    those rows: (R, M*S). An id outside [0, N) gives zeros. Exact.
     """
     vectors: Tensor = _decode(packed, centroids, ids, share)
     return vectors
 
 
 def decode_rotated(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None = None) -> Tensor:
-    """`decode(packed, centroids, ids) @ rotation` in float32, without the decoded rows in memory on a GPU.
+    """Compute `decode(packed, centroids, ids) @ rotation` in float32.
 
-    rotation: (D, E) float32 with D = M*S -> (R, E) float32, R = N without ids. All finite. Rounded as a
-    product of float32 is; the last bits of a row may depend on the device, never on the call.
+    rotation (D, E) float32 with D = M*S -> (R, E) float32, R = N without ids. All inputs are finite. The
+    result rounds as a float32 product does: its last bits may depend on the device, but not on the call. On a
+    GPU the decoded rows are not written to memory.
     """
     vectors: Tensor = _decode_rotated(packed, centroids, rotation, ids)
     return vectors

@@ -1,4 +1,4 @@
-"""Rows into packed codes of product quantization: nearest centroids and their bits, in one pass."""
+"""Encodes rows to packed codes of product quantization in one pass."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ _op = define_op(
 
 
 def encode(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
-    """Codes of the nearest centroids, packed: `pack_bits(assign(x, centroids, exact), nbits)` in one pass.
+    """Compute `pack_bits(assign(x, centroids, exact), nbits)` in one pass.
 
-    (N, M*S) float32, float16 or bfloat16, (M, 2**nbits, S) float32 -> (N, ceil(M * nbits / 8)) uint8,
-    nbits from 1 to 16. A code may differ from the reference's where `assign` says so.
-    Raises GpuzipError when the number of centroids is not a power of two. Source: FAISS ProductQuantizer.
+    x (N, M*S) float32, float16 or bfloat16, centroids (M, 2**nbits, S) float32 ->
+    (N, ceil(M * nbits / 8)) uint8, nbits from 1 to 16. A code may differ from the reference's as in `assign`.
+    Raises GpuzipError unless the number of centroids is a power of two. Source: FAISS ProductQuantizer.
     """
     K = centroids.shape[1]
     if K < 2 or K & (K - 1) or K > 1 << 16:

@@ -1,11 +1,11 @@
-"""The greatest score of every few rows: what an exact top-k looks at first."""
+"""The maximum score of each group of rows, which an exact top-k looks at first."""
 
 import torch
 from torch import Tensor
 
 
 def max_of_groups(scores: Tensor, group: int) -> Tensor:
-    """(N, Q) -> (Q, ceil(N / group)): max over each `group` consecutive rows, the last over what is left."""
+    """(N, Q) -> (Q, ceil(N / group)): max over each `group` rows; the last group may be smaller."""
     whole = len(scores) // group * group
     best = scores[:whole].view(whole // group, group, scores.shape[1]).amax(1)
     if whole < len(scores):

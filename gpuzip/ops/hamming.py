@@ -1,4 +1,4 @@
-"""Hamming distances between bit strings, in a scan and for chosen rows."""
+"""Hamming distances between bit strings, for all rows or chosen rows."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from gpuzip.ops.groups import max_of_groups
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
-#: The distance of a masked row, and of a group or an id without a row.
-ABSENT = (1 << 31) - 1
-
+_ABSENT = (1 << 31) - 1  # distance of masked rows, groups without rows and invalid ids
 _ROWS = 8192
-_GATHERED = 1 << 20  # bytes of codes gathered at a time
+_GATHERED = 1 << 20  # bytes of codes gathered per block
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
 def _bits(packed: Tensor) -> Tensor:
-    """(..., B) uint8 -> (..., 8 * B) uint8 of 0 and 1, lowest bit first."""
+    """Unpack (..., B) uint8 to (..., 8 * B) uint8 of 0 and 1, lowest bit first."""
     shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed[..., None] >> shifts) & 1).flatten(-2)
 
 
 def _least_of_groups(distance: Tensor, group: int) -> Tensor:
-    """(Q, N) -> (Q, ceil(N / group)): the least of each `group` consecutive columns."""
+    """(Q, N) -> (Q, ceil(N / group)): the minimum of each `group` consecutive columns."""
     return -max_of_groups(-distance.T, group).contiguous()
 
 
@@ -52,12 +50,12 @@ def _gather_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: 
 
 
 def _words(packed: Tensor) -> Words:
-    """(..., B) uint8 -> (..., ceil(B / 8)) words, the last padded with zero bits."""
+    """View (..., B) uint8 as (..., ceil(B / 8)) words, the last padded with zero bits."""
     return torch.nn.functional.pad(packed, (0, -packed.shape[-1] % 8)).contiguous().numpy().view(np.uint64)
 
 
 def _count(words: Words) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Set bits of each word."""
+    """Count the set bits of each word."""
     counts: np.ndarray[Any, np.dtype[np.uint8]]
     if hasattr(np, "bitwise_count"):
         counts = np.bitwise_count(words)
@@ -68,7 +66,7 @@ def _count(words: Words) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _by_counting(queries: Words, codes: Tensor) -> Tensor:
-    """(Q, words), (n, B) uint8 -> (Q, n) int32, a column of words at a time."""
+    """(Q, words), (n, B) uint8 -> (Q, n) int32, one column of words at a time."""
     columns = np.ascontiguousarray(_words(codes).T)
     distance = np.zeros((len(queries), len(codes)), dtype=np.int32)
     differs = np.empty(len(codes), dtype=np.uint64)
@@ -124,7 +122,7 @@ def _random_bytes(rows: int, B: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (rows, B), generator=generator(seed)).to(torch.uint8)
 
 
-# (Q, N, B, group, masked): up to eight, ten and more queries, on rows of bytes, of words and of sixteen bytes
+# (Q, N, B, group, masked): up to 8, 10 and more queries; rows of bytes, of words and of 16 bytes
 _SIZES = [(1, 1, 1, 1, False), (1, 277, 16, 16, True), (3, 521, 4, 1024, True), (7, 67, 13, 1, False)]
 _SIZES += [(2, 0, 8, 16, True), (0, 5, 4, 2, False), (8, 1031, 48, 1024, True), (10, 131, 48, 1, True)]
 _SIZES += [(11, 131, 16, 1, True), (13, 1, 1, 1, False), (67, 257, 20, 16, True), (17, 1031, 7, 1024, True)]
@@ -137,7 +135,7 @@ def _scan_samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None, 
         codes[N // 2 :] = codes[: N - N // 2].clone()  # ties
         queries[: min(Q, N)] = codes[: min(Q, N)]  # distance 0
         mask = torch.rand(N, generator=generator(3)) < 0.7
-        mask[:32] = False  # a group with nothing
+        mask[:32] = False  # a fully masked group
         yield queries.to(device), codes.to(device), mask.to(device) if masked else None, group
     extremes = torch.tensor([0, 255, 128, 1, 127], dtype=torch.uint8)[:, None].expand(5, 128).to(device)
     yield extremes, extremes, None, 2
@@ -174,21 +172,20 @@ _gather = define_op(
 
 
 def hamming_scan(queries: Tensor, codes: Tensor, mask: Tensor | None = None, group: int = 1) -> Tensor:
-    """Count the bits in which every row differs from every query, and keep the least of each group of rows.
+    """Count the bits in which every row differs from every query, and keep the minimum per group of rows.
 
-    (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32: the least number of
-    differing bits over each `group` consecutive rows whose mask is True; 2**31 - 1 where a group has
-    none. group is a power of two, 1 to 1024; 1 gives every distance. Exact. Bits beyond the last
-    dimension of a row must be equal in queries and codes, as zero padding is.
+    queries (Q, B) uint8, codes (N, B) uint8, mask (N,) bool or None -> (Q, ceil(N / group)) int32: the
+    minimum over each `group` consecutive rows whose mask is True, or 2**31 - 1 without such rows. group is a
+    power of two, 1 to 1024; 1 gives every distance. Exact. Padding bits must be equal in queries and codes.
     """
     least: Tensor = _scan(queries, codes, mask, group)
     return least
 
 
 def hamming_gather(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
-    """The distances of `hamming_scan` of the rows ids[q] only: (Q, R) int64 -> (Q, R) int32.
+    """Compute the distances of only the rows ids[q]: (Q, R) int64 -> (Q, R) int32.
 
-    2**31 - 1 for rows whose mask is False and for ids outside [0, N). Exact.
+    Rows whose mask is False and ids outside [0, N) have the distance 2**31 - 1. Exact.
     """
     distance: Tensor = _gather(queries, codes, mask, ids)
     return distance

@@ -1,4 +1,4 @@
-"""A step of k-means: every row to its nearest centroid, and the sums and counts that its update needs."""
+"""A step of k-means: the sums and counts of the rows nearest to each centroid."""
 
 from __future__ import annotations
 
@@ -27,13 +27,11 @@ def _shapes(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def apart(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tensor]:
-    """Rows in clusters, and a centroid in each, some nearer to none: no row is near a border of cells."""
+    """Return clustered rows and centroids, with no row near the border of two cells and some cells empty."""
     g = generator(N)
-    centroids = torch.randint(-9, 10, (M, K, S), generator=g, device="cpu").float()  # equal ones tie exactly
-    cell = torch.randint(0, K, (N, M), generator=g, device="cpu")
-    rows = centroids[torch.arange(M, device="cpu"), cell] + 0.01 * torch.randn(
-        N, M, S, generator=g, dtype=torch.float32, device="cpu"
-    )
+    centroids = torch.randint(-9, 10, (M, K, S), generator=g).float()  # equal centroids tie exactly
+    cell = torch.randint(0, K, (N, M), generator=g)
+    rows = centroids[torch.arange(M), cell] + 0.01 * torch.randn(N, M, S, generator=g)
     return rows.reshape(N, M * S).to(device), centroids.to(device)
 
 
@@ -58,10 +56,10 @@ _op = define_op(
 
 
 def kmeans_step(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """`centroid_sums` of the labels that `assign` gives, without the labels.
+    """Compute `centroid_sums` for the labels of `assign` without returning the labels.
 
-    (N, M*S) float32, (M, K, S) float32 -> sums (M, K, S) float32, counts (M, K) int32. Counts are those of
-    labels that may differ where `assign` says so; sums round as in `centroid_sums`, and repeat bit for bit.
+    x (N, M*S) float32, centroids (M, K, S) float32 -> sums (M, K, S) float32, counts (M, K) int32. Labels may
+    differ from the reference's as in `assign`. Sums round as in `centroid_sums` and repeat bit for bit.
     """
     sums, counts = _op(x, centroids)
     return sums, counts

@@ -1,4 +1,4 @@
-"""Lloyd's iterations, one after the other, with nothing to see in between."""
+"""Several iterations of Lloyd's k-means in one operator."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _shapes(x: Tensor, centroids: Tensor, n_iter: int, seed: int) -> Tensor:
 
 
 def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, int, int]]:
-    """Rows in clusters far apart: rounding moves no row to another cell, so iterations agree to rounding."""
+    """Yield rows in clusters so far apart that rounding moves no row to another cell."""
     sizes = [(1, 1, 1, 1), (37, 3, 4, 3), (150, 2, 16, 4), (131, 2, 5, 9), (301, 1, 16, 16), (40, 2, 17, 2)]
     for N, M, K, S in [*sizes, (0, 1, 2, 3), (50, 1, 4, 17)]:
         x, centroids = apart(N, M, K, S, device)
         yield x, centroids + 0.125, 3, 1234
     x, centroids = apart(60, 2, 7, 2, device)
     yield x, centroids, 0, 1234
-    centroids[:, 1::2] = 100.0  # where no row is: empty cells
+    centroids[:, 1::2] = 100.0  # no row is near: empty cells
     yield x, centroids, 1, 2**31 - 1
 
 
@@ -53,11 +53,11 @@ _op = define_op(
 
 
 def lloyd(x: Tensor, centroids: Tensor, n_iter: int, seed: int) -> Tensor:
-    """n_iter times `kmeans_step` and `centroid_update`, with seeds from `seed` on; nothing waits in between.
+    """Run `kmeans_step` and `centroid_update` n_iter times, with the seeds `seed`, `seed + 1`, ...
 
-    (N, M*S) float32, (M, K, S) float32 -> (M, K, S) float32. Sums add in another order than the steps',
-    so a row between two cells may fall to the other, and centroids then differ; the objective they reach
-    does not, beyond 1e-5 of itself on real embeddings. Source: Lloyd 1957; FAISS Clustering.
+    x (N, M*S) float32, centroids (M, K, S) float32 -> (M, K, S) float32. Sums may run in another order than
+    in the single steps, so that a row between two cells may go to the other and centroids differ. The
+    objective differs by less than 1e-5 of itself on real embeddings. Source: Lloyd 1957; FAISS Clustering.
     """
     found: Tensor = _op(x, centroids, n_iter, seed & 0x7FFFFFFF)
     return found

@@ -1,4 +1,4 @@
-"""Scores of packed codes by a matrix product over decoded rows, which are never all there at once."""
+"""Scores of packed codes by a matrix product over blocks of decoded rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _cpu(
     mask: Tensor | None,
     group: int,
 ) -> Tensor:
-    if table.dtype == torch.float16:  # there is no fast product of it here
+    if table.dtype == torch.float16:  # CPUs have no fast float16 product
         table, queries = table.float(), queries.float()
     N, columns = len(packed), queries.T.contiguous()
     best = torch.empty((len(queries), -(-N // group)), dtype=torch.float32, device="cpu")
@@ -89,10 +89,10 @@ def _samples(device: str) -> Iterator[tuple[Any, ...]]:
     sizes = [
         (1, 1, 1, 1, 1, 1, half),
         (3, 37, 5, 3, 3, 4, half),
-        (17, 300, 6, 4, 3, 16, half),  # two codes a byte, joined; S no power of two
-        (16, 260, 8, 1, 2, 1, half),  # eight codes a byte
+        (17, 300, 6, 4, 3, 16, half),  # two codes per byte, joined; S not a power of two
+        (16, 260, 8, 1, 2, 1, half),  # eight codes per byte
         (5, 131, 7, 4, 4, 32, half),
-        (2, 67, 3, 8, 65, 16, half),  # more columns than a step has
+        (2, 67, 3, 8, 65, 16, half),  # more columns than a step
         (129, 150, 9, 8, 8, 32, half),
         (130, 700, 8, 8, 8, 128, half),
         (2, 1100, 2, 8, 16, 1024, half),
@@ -108,7 +108,7 @@ def _samples(device: str) -> Iterator[tuple[Any, ...]]:
         g, K = generator(N + Q), 1 << nbits
         packed = pack_bits(random_codes(N, M, K), nbits).to(device)
         table, queries = torch.randn(M, K, S, generator=g), torch.randn(Q, M * S, generator=g)
-        if dtype == brain:  # whole numbers: their sums are exact in bfloat16 too
+        if dtype == brain:  # small integers, whose sums are exact in bfloat16 too
             table, queries = table.round().clamp(-2, 2), queries.round().clamp(-2, 2)
         else:
             table = table / (M * S) ** 0.5
@@ -142,16 +142,15 @@ def product_scan(
     mask: Tensor | None = None,
     group: int = 1,
 ) -> Tensor:
-    """Decode rows, multiply them by the queries, and keep the best key of each `group` consecutive rows.
+    """Decode rows, multiply them by the queries, and keep the best score of each `group` consecutive rows.
 
-    (N, B) uint8 of packed codes; table (M, K, S) with K = 2**nbits and queries (Q, M*S), both float16,
-    bfloat16 or float32; scale and bias (N,) float32 or None; mask (N,) bool or None ->
-    (Q, ceil(N / group)) float32: max over the group of (x[n] . queries[q]) * scale[n] + bias[n] with
-    x[n, m*S + s] = table[m, code[n, m], s], and -inf for rows where mask is False. group as in `adc_scan`.
-    Products and sums are float32, whose order is each device's own: an estimate with a known error,
-    where `adc_scan` is the final word. On a CPU a bfloat16 product is rounded to bfloat16 once more.
-    The decoded rows take memory of one block: 4096 rows per thread on a CPU; on a GPU a tile, or 256 MB
-    for more than 128 queries.
+    packed (N, B) uint8 codes; table (M, K, S) with K = 2**nbits and queries (Q, M*S), both float16, bfloat16
+    or float32; scale and bias (N,) float32 or None; mask (N,) bool or None -> (Q, ceil(N / group)) float32:
+    max over the group of (x[n] . queries[q]) * scale[n] + bias[n], where x[n, m*S + s] = table[m, code[n, m],
+    s], and -inf for rows where mask is False. group as in `adc_scan`. Products and sums are float32 in an
+    order that depends on the device. The scores are therefore estimates with a known error; `adc_scan` gives
+    final scores. On a CPU a bfloat16 product is also rounded to bfloat16. Decoded rows take the memory of one
+    block: 4096 rows per thread on a CPU; on a GPU a tile, or 256 MB for more than 128 queries.
     """
     best: Tensor = _op(packed, table, queries, scale, bias, mask, group)
     return best

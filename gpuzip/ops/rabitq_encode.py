@@ -1,4 +1,4 @@
-"""RaBitQ codes: the grid point whose direction is nearest a row's."""
+"""RaBitQ codes: the grid point whose direction is nearest to that of a row."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import anisotropic
 
-_TILE = 1 << 16  # values of a block, whose temporaries stay in L2
+_TILE = 1 << 16  # values per block, whose temporaries stay in L2
 _LARGEST = 2.0**126
 
-# Stretches of the grid, of the one that puts a row's largest value on its edge: from 1 / 1.1 of it, which
-# leaves a little of the grid unused, to 10 times, which cuts spikes off; then finer ones, about the best.
+# Scales of the grid, relative to the one that puts a row's largest value on its edge: from 1 / 1.1, which
+# leaves some of the grid unused, to 10, which clips spikes; then finer ones around the best.
 _COARSE = [10.0 ** (i / 15) * 1.1 ** (i / 15 - 1) for i in range(16)]
 _FINE = [11.0 ** ((i - 4.5) / 75) for i in range(1, 9)]
 
@@ -32,7 +32,7 @@ def _reference(x: Tensor, center: Tensor, coarse: Tensor, fine: Tensor, bits: in
 
 
 def _stretch(size: Tensor, coarse: Tensor, fine: Tensor, top: float) -> Tensor:
-    """(N, D) absolute values -> (N, 1): what they are multiplied by to be numbers of cells."""
+    """(N, D) absolute values -> (N, 1): the factor that turns values into cell numbers."""
     largest = size.amax(1, keepdim=True)
     edge = torch.where(largest > 0, (top + 1) / largest, 0)
     best, chosen = torch.full_like(edge, -1, dtype=torch.float64), edge
@@ -86,7 +86,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, int]
     for i, (N, D, bits, dtype) in enumerate(sizes):
         x = anisotropic(max(1, N), D)[:N]
         if N > 10:
-            x[0], x[1], x[2] = 0.0, x[1] * 1e-30, 0.25  # nothing, next to nothing, all alike
+            x[0], x[1], x[2] = 0.0, x[1] * 1e-30, 0.25  # zeros, tiny values, equal values
             x[3, 1:] = 0.0  # on an axis
         if dtype == single and N > 4:
             x[4] *= 1e17
@@ -108,15 +108,15 @@ _op = define_op(
 
 
 def rabitq_encode(x: Tensor, center: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Find the grid point whose direction is nearest that of x - center, row by row.
+    """Find the grid point whose direction is nearest to that of x - center, for every row.
 
-    The grid holds the odd whole numbers below 2**bits, negative ones too; of bits = 1 the signs.
+    The grid holds the odd integers between -2**bits and 2**bits; for bits = 1 these are the signs.
     x (N, D) float32, float16 or bfloat16, center (D,) float32, bits 1 to 8 -> codes u (N, D) uint8, for the
     point g = 2 * u + 1 - 2**bits, and sums (N, 5) float32 with o = x - center: |o|^2, sum of |o[d]|, <g, o>,
-    |g|^2, <center, o>. The point is the best of those that stretches of the grid round o to: 16 over a factor
-    of 11, and 8 about the best of them. Codes are the same on every device, sums as near as float32.
-    Source: Gao et al., "Practical and asymptotically optimal quantization of high-dimensional vectors in
-    Euclidean space for approximate nearest neighbor search", 2024.
+    |g|^2, <center, o>. Candidates are the points to which o rounds on scaled grids: 16 scales over a factor
+    of 11, then 8 around the best. Codes are the same on every device; sums agree to float32 rounding. Source:
+    Gao et al., "Practical and asymptotically optimal quantization of high-dimensional vectors in Euclidean
+    space for approximate nearest neighbor search", 2024.
     """
     coarse, fine = (torch.tensor(scales, dtype=torch.float32, device=x.device) for scales in (_COARSE, _FINE))
     codes, sums = _op(x, center, coarse, fine, bits)

@@ -1,4 +1,4 @@
-"""Exact keys of a few candidates of every query, from floats or from codes."""
+"""Exact scores of a few candidates per query, from floats or codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits
 from gpuzip.ops.decode import decode, some_ids
 
-_TILE = 1 << 17  # floats of candidates gathered at a time: 512 KB, which stay in L2
+_TILE = 1 << 17  # floats of candidates gathered per block: 512 KB, which stay in L2
 
 
 def _reference(
@@ -61,8 +61,8 @@ def _codes_cpu(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, 
 def _by_blocks(
     queries: Tensor, ids: Tensor, N: int, metric: str, gather: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Keys of candidates in the order of ids, some at a time; each sum is over the dims of its own pair."""
-    keys = torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
+    """Score candidates in the order of ids, in blocks. Each sum runs over the dims of its own pair."""
+    keys = torch.full(ids.shape, float("-inf"))
     D, R = queries.shape[1], ids.shape[1]
     own = _square(queries).sqrt() if metric == "cosine" else None
     wanted, flat = ids.reshape(-1), keys.view(-1)
@@ -169,22 +169,22 @@ def rescore(
     start: Tensor | None = None,
     step: Tensor | None = None,
 ) -> Tensor:
-    """Keys of the rows ids[q] of the store for query q; greater is better.
+    """Score the rows ids[q] of the store for query q; higher is better.
 
-    (Q, D) float32, (N, D) float32, float16 or bfloat16 with any row stride, (Q, R) int64 -> (Q, R) float32:
-    "ip" q.x, "cosine" q.x / (|q| |x|) and 0 where a norm is 0, "l2" -|q - x|^2, and -inf for an id outside
-    [0, N). Sums are float32 in one order: a key is the same to the bit in every call on a device, whatever
-    the other candidates and queries are.
-    start, step: both or none; (D,) float32 each, with which a store of uint8 or int8 is start + step * store.
+    queries (Q, D) float32, store (N, D) float32, float16 or bfloat16 with any row stride, ids (Q, R) int64 ->
+    (Q, R) float32: "ip" q.x, "cosine" q.x / (|q| |x|) or 0 if a norm is 0, "l2" -|q - x|^2, and -inf for an
+    id outside [0, N). Sums are float32 in one order, so that a score has the same bits in every call on a
+    device, whatever the other candidates and queries are. start, step (D,) float32, both or neither: a store
+    of uint8 or int8 means start + step * store.
     """
     keys: Tensor = _rescore(queries, store, ids, metric, start, step)
     return keys
 
 
 def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
-    """As `rescore`, of rows that are packed codes: (N, B) uint8 and (M, K, S) centroids, D = M*S.
+    """Score rows as `rescore` does, from packed codes (N, B) uint8 and centroids (M, K, S), D = M*S.
 
-    On a GPU candidates are decoded in registers; on a CPU a block at a time.
+    A GPU decodes candidates in registers, a CPU in blocks.
     """
     keys: Tensor = _rescore_codes(queries, packed, centroids, ids, metric)
     return keys

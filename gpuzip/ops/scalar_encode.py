@@ -1,4 +1,4 @@
-"""Scalar codes of equal steps: one byte per value."""
+"""Scalar codes of equal steps, one byte per value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 
-_TILE = 1 << 16  # values of a block, whose temporaries stay in L2
+_TILE = 1 << 16  # values per block, whose temporaries stay in L2
 
 
 def _reference(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
@@ -48,7 +48,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
         start, step = torch.randn(C, generator=g) - 2, torch.rand(C, generator=g) / 64 + 1e-3
         x = torch.randn(N, D, generator=g)
         cells = torch.randint(0, top + 1, (N, D), generator=g)
-        x = torch.where(torch.rand(N, D, generator=g) < 0.3, start + cells * step, x)  # where a cell begins
+        x = torch.where(torch.rand(N, D, generator=g) < 0.3, start + cells * step, x)  # start of a step
         extremes = torch.tensor([6e4, -6e4, 0.0, -0.0, 1e-7])
         x.view(-1)[: min(N * D, 5)] = extremes[: min(N * D, 5)]
         yield x.to(dtypes[i % 3]).to(device), start.to(device), step.to(device), top
@@ -69,12 +69,12 @@ _op = define_op(
 
 
 def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int = 255) -> Tensor:
-    """Number the steps of equal width that values lie in: clamp(floor((x - start) / step), 0, top).
+    """Compute the step that contains each value: clamp(floor((x - start) / step), 0, top).
 
-    (N, D) float32, float16 or bfloat16, computed in float32, a rounding an operation; start and step (C,)
-    float32, one for all columns (C = 1) or one each (C = D), step above 0; top 1 to 255 -> (N, D) uint8.
-    Exact, on every device. x without NaN.
-    Source: FAISS ScalarQuantizer; with 255 steps and top 255 the bytes of sentence-transformers'
+    x (N, D) float32, float16 or bfloat16 without NaN, computed in float32 with one rounding per operation;
+    start and step (C,) float32, one for all columns (C = 1) or one per column (C = D), step above 0; top 1 to
+    255 -> (N, D) uint8. Exact on every device.
+    Source: FAISS ScalarQuantizer. With 255 steps and top 255 the bytes equal sentence-transformers'
     quantize_embeddings.
     """
     codes: Tensor = _op(x, start, step, top)

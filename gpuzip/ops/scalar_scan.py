@@ -15,8 +15,8 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 
-_LEAST_ROWS, _MOST_ROWS = 2048, 8192  # of a block
-_SUMS = 1 << 19  # of a block with many queries
+_LEAST_ROWS, _MOST_ROWS = 2048, 8192  # rows per block
+_SUMS = 1 << 19  # sums per block with many queries
 
 
 def _scores(
@@ -26,7 +26,7 @@ def _scores(
     scale: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    """(n, Q) int32 -> (n, Q) float32, a rounding a step, in this order."""
+    """(n, Q) int32 -> (n, Q) float32, with one rounding per step, in this order."""
     scores = dots.float().mul_(query_scale)
     if query_offset is not None:
         scores += query_offset
@@ -116,13 +116,13 @@ def _samples(device: str) -> Iterator[_Sample]:
         queries = torch.randint(-128, 128, (Q, D), generator=g).to(torch.int8)
         scale, bias = torch.rand(N, generator=g) - 0.3, torch.randn(N, generator=g)
         mask = torch.rand(N, generator=g) < 0.7
-        mask[:32] = False  # a group with nothing
+        mask[:32] = False  # a fully masked group
         of_queries = torch.rand(Q, generator=g).to(device), torch.randn(Q, generator=g).to(device)
         floats = *of_queries, scale.to(device), bias.to(device)
         yield codes.to(device), queries.to(device), *floats, mask.to(device), nbits, group
         if N % 2:
             yield codes.to(device), queries.to(device), floats[0], None, None, None, None, nbits, group
-    for nbits, Q in ((8, 2), (8, 5), (4, 2), (4, 5)):  # the extremes of both sides
+    for nbits, Q in ((8, 2), (8, 5), (4, 2), (4, 5)):  # the extremes of codes and queries
         codes = torch.tensor([0, 255, 127, 128, 15, 240], dtype=torch.uint8)[:, None].expand(
             6, 2048 * nbits // 8
         )
@@ -164,19 +164,19 @@ def scalar_scan(
     nbits: int = 8,
     group: int = 1,
 ) -> Tensor:
-    """Score every row of scalar codes for every query, and keep the greatest of each group of rows.
+    """Score every row of scalar codes for every query, and keep the best of each `group` consecutive rows.
 
-    codes (N, B) uint8: with nbits 8 one code of 0..255 a byte, B = D; with nbits 4 two codes of 0..15
-    a byte, dim 2j in the low half of byte j, B = ceil(D / 2), as `pack_bits` lays them out.
+    codes (N, B) uint8: with nbits 8 one code of 0..255 per byte, B = D; with nbits 4 two codes of 0..15 per
+    byte, dim 2j in the low half of byte j, B = ceil(D / 2), as `pack_bits` lays them out.
     queries (Q, D) int8, query_scale (Q,) float32, query_offset (Q,) float32 or None, scale and bias (N,)
-    float32 or None, mask (N,) bool or None -> (Q, ceil(N / group)) float32: the greatest, over each `group`
-    consecutive rows whose mask is True, of (query_scale[q] * float(sum_d queries[q, d] * code[n, d]) +
-    query_offset[q]) * scale[n] + bias[n]; -inf where a group has none. group is a power of two, 1 to 1024;
-    1 gives every score. D is at most 65536.
+    float32 or None, mask (N,) bool or None -> (Q, ceil(N / group)) float32: the maximum, over the rows of a
+    group whose mask is True, of (query_scale[q] * float(sum_d queries[q, d] * code[n, d]) + query_offset[q])
+    * scale[n] + bias[n]; -inf without such rows. group is a power of two, 1 to 1024; 1 gives every score.
+    D is at most 65536.
 
-    The sum is exact, in int32; each float32 step rounds once, in the order written, on every device, so
-    that scores of finite scales and biases are the same everywhere.
-    Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
+    The sum is exact, in int32. Each float32 step rounds once, in the order written, so that every device
+    gives the same scores if scales and biases are finite. Source: the codes are those of FAISS
+    ScalarQuantizer, QT_8bit and QT_4bit.
     """
     best: Tensor = _op(codes, queries, query_scale, query_offset, scale, bias, mask, nbits, group)
     return best
