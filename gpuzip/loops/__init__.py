@@ -1,1 +1,1 @@
-"""Loops compiled by numba, one file per operator: the faster path on a CPU if numba is installed."""
+"""Loops compiled by numba, one file per operator: the faster CPU path if numba is installed."""

@@ -1,8 +1,8 @@
-"""One query's scores of rows: sums of its table's entries, in order of m.
+"""Scores of rows for one query: sums of its table's entries in the order of m.
 
-`scan` sums every row. `best_of_groups` finds the same, to the bit, and sums only rows that may be the best of
-their group: tables rounded to bytes are summed in registers for all (`_shuffle`), how far such a sum can be
-from the exact one is known, and a row whose rounded sum is further below its group's best cannot win.
+`scan` sums every row. `best_of_groups` gives the same bits, but sums exactly only rows that may be the best
+of their group. It first sums tables rounded to bytes in registers for all rows (`_shuffle`). The error of
+such a sum is bounded, so a row whose rounded sum is further than that below its group's best cannot win.
 """
 
 import numpy as np
@@ -10,21 +10,21 @@ import numpy as np
 from gpuzip.loops._jit import jit
 from gpuzip.loops._shuffle import ROWS, is_here, sums_of_bytes
 
-_TILE = 1024  # rows whose rounded sums are kept at a time: a multiple of every group
-_MOST_TABLES = 256  # so many bytes add up to 16 bits
-_LEAST_GROUP = 16  # in smaller ones too many rows are summed twice
+_TILE = 1024  # rows per block of rounded sums: a multiple of every group
+_MOST_TABLES = 256  # sums of so many bytes fit in 16 bits
+_LEAST_GROUP = 16  # in smaller groups too many rows are summed twice
 
 
 def can_filter(M, K, group):
-    """Whether `best_of_groups` runs on this CPU, for such tables and groups."""
+    """Return whether `best_of_groups` supports this CPU, tables and group."""
     return K == 256 and M <= _MOST_TABLES and group >= _LEAST_GROUP and is_here()
 
 
 @jit()
 def rounded(table):
-    """(M, 256) float32 -> bytes of whole chunks of eight tables, flat; low, step, margin.
+    """Round (M, 256) float32 to flat bytes, padded to chunks of eight tables; return low, step, margin too.
 
-    The sum of the exact entries is within step * margin of low + step * (sum of bytes), in float32 as well.
+    The exact sum of entries is within step * margin of low + step * (sum of bytes), also in float32.
     """
     M = len(table)
     low, reach, size = 0.0, 0.0, 0.0
@@ -39,14 +39,14 @@ def rounded(table):
         least = np.float64(table[m].min())
         for k in range(256):
             bytes_[m * 256 + k] = np.uint8(min(255.0, (table[m, k] - least) / step + 0.5))
-    # Half a step an entry, and float32 sums of M entries that round M times each.
+    # Half a step per entry, and M roundings in the float32 sum of M entries.
     margin = 0.5001 * M + 2.0**-22 * M * size / step + 1
     return bytes_, low, step, margin
 
 
 @jit()
 def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, coef, shift, best):
-    """codes (n, M) uint8 -> best (groups,), at first -inf: max of each 2**shift rows, to the bit."""
+    """codes (n, M) uint8 -> best (groups,), initially -inf: the exact max of each 2**shift rows."""
     n, M = codes.shape
     chunks = (M + 7) // 8
     sums = np.empty(_TILE, np.uint16)
@@ -58,7 +58,7 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, 
         for r in range(first, last, ROWS):
             if r + ROWS < n:
                 sums_of_bytes(sums, r - first, bytes_, flat, r * M, M, chunks)
-            else:  # the last rows, padded: a chunk may reach past the end of the codes
+            else:  # pad the last rows, because a chunk may reach past the end of the codes
                 tail[: (n - r) * M] = flat[r * M :]
                 sums_of_bytes(sums, r - first, bytes_, tail, 0, M, chunks)
         for start in range(first, last, group):
@@ -87,7 +87,7 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, 
 
 @jit()
 def _settle(codes, table, sums, first, start, stop, margin, best, g):
-    """best[g] over rows start to stop."""
+    """Set best[g] to the maximum over rows start to stop."""
     some = sums[start - first : stop - first]
     highest = np.uint16(0)
     for total in some:
@@ -102,7 +102,7 @@ def _settle(codes, table, sums, first, start, stop, margin, best, g):
 def _settle_scaled(
     codes, table, sums, first, start, stop, low, step, margin, scale, mask, extra, coef, best, g
 ):
-    surely = -np.inf  # the best row scores this at least
+    surely = -np.inf  # lower bound for the best score
     for r in range(start, stop):
         if len(mask) == 0 or mask[r]:
             key, error = _about(low + step * sums[r - first], step * margin, r, scale, extra, coef)
@@ -116,7 +116,7 @@ def _settle_scaled(
 
 @jit()
 def _about(total, error, r, scale, extra, coef):
-    """The key of row r whose sum is `total`, within `error`; and how far the float32 key may be from it."""
+    """Return the score of row r for a sum `total` within `error`, and a bound for its float32 error."""
     factor = np.float64(scale[r]) if len(scale) else 1.0
     key, error = factor * total, abs(factor) * error
     size = abs(key) + error
@@ -134,7 +134,7 @@ def scan(codes, table, scale, mask, extra, coef, shift, best):
     for first in range(0, n, 64):
         last = min(first + 64, n)
         fours = (last - first) // 4
-        for i in range(fours):  # four sums at a time do not wait for one another
+        for i in range(fours):  # four independent sums at a time
             r = first + 4 * i
             code0, code1, code2, code3 = codes[r], codes[r + 1], codes[r + 2], codes[r + 3]
             sum0 = sum1 = sum2 = sum3 = np.float32(0)
@@ -168,7 +168,7 @@ def gather(codes, table, scale, mask, extra, coef, N, ids, scores):
 
 @jit()
 def _exact_key(codes, table, n, scale, extra, coef):
-    """The key of row n, whose codes are `codes`."""
+    """Return the score of row n with these codes."""
     key = _exact_sum(codes, table)
     if len(scale):
         key *= scale[n]
@@ -179,7 +179,7 @@ def _exact_key(codes, table, n, scale, extra, coef):
 
 @jit()
 def _exact_sum(codes, table):
-    """sum over m, in order, of table[m, codes[m]], in float32."""
+    """Sum table[m, codes[m]] in the order of m, in float32."""
     total = np.float32(0)
     for m in range(len(codes)):
         total += table[m, codes[m]]

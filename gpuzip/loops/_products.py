@@ -1,7 +1,7 @@
-"""Inner products of bytes in registers: rows and queries in 16 bits, two of their products added per lane.
+"""Inner products of bytes in registers: values as 16 bits, sums of two products per lane.
 
-The pattern (numbers of 16 bits multiplied in 32, neighbours added) is one instruction on x86 (pmaddwd) and
-a pair of them on ARM; LLVM finds it. No instruction set is named.
+LLVM recognizes the pattern (16-bit numbers multiplied to 32 bits, neighbours added) as one instruction on x86
+(pmaddwd) and two on ARM. No instruction set is named.
 """
 
 from itertools import chain
@@ -12,18 +12,18 @@ from numba.extending import intrinsic
 
 from gpuzip.loops._vector import load
 
-#: Dims at a time; queries are padded to a multiple of it.
+#: Dims per step; queries are padded to a multiple of it.
 WIDTH = 16
 _SHORT, _LONG = (ir.VectorType(ir.IntType(bits), WIDTH) for bits in (16, 32))
 _HALF = ir.VectorType(ir.IntType(32), WIDTH // 2)
 
 
 def dots(rows, queries):
-    """A function that writes the inner products of some rows with some queries.
+    """Return a function that writes the inner products of some rows with some queries.
 
     dots(out, o, stride, codes, c, D, asked, q, E): out[o + r*stride + w] = sum over d < E of
     codes[c + r*D + d] * asked[q + w*E + d], for r < rows, w < queries. Flat arrays: out int32, codes uint8,
-    asked int16. E is a multiple of WIDTH, and so many bytes of a row are read. Nothing is checked.
+    asked int16. E is a multiple of WIDTH, and E bytes of a row are read. Nothing is checked.
     """
 
     @intrinsic
@@ -73,7 +73,7 @@ def dots(rows, queries):
 
 
 def _paired(builder, x, y):
-    """Products of two vectors, each even one with the odd one behind it added."""
+    """Multiply two vectors and add each odd product to the even one before it."""
     product = builder.mul(x, y)
     kind = ir.VectorType(ir.IntType(32), WIDTH // 2)
     even, odd = (

@@ -1,7 +1,7 @@
-"""Look-ups of bytes in registers: AVX-512 VBMI finds 64 entries of 256-byte tables in a few instructions.
+"""Look-ups of bytes in registers: AVX-512 VBMI reads 64 entries of 256-byte tables in a few instructions.
 
-Source: the tables in registers of FAISS's FastScan (Andre, Kermarrec, Le Scouarnec, "Cache locality is not
-enough", VLDB 2015), which have 16 entries there.
+Source: FAISS's FastScan (Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015), whose
+register tables have 16 entries.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from gpuzip.loops._vector import load, store
 
-ROWS = 64  # that one call sums
+ROWS = 64  # rows per call
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _BYTES, _HALVES, _WORDS = ir.VectorType(_I8, 64), ir.VectorType(_I16, 32), ir.VectorType(_I64, 8)
@@ -20,7 +20,7 @@ _BYTES, _HALVES, _WORDS = ir.VectorType(_I8, 64), ir.VectorType(_I16, 32), ir.Ve
 
 @cache
 def is_here():
-    """Whether this CPU has the instructions, and numba was not told to do without."""
+    """Return whether this CPU has the instructions and numba may use them."""
     free = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
     features = binding.get_host_cpu_features() if free else {}
     return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vbmi"))
@@ -28,10 +28,10 @@ def is_here():
 
 @intrinsic
 def sums_of_bytes(context, out, i, tables, codes, c, B, chunks):
-    """out[i + r] = sum over columns b < 8 * chunks of tables[b*256 + codes[c + r*B + b]], for 64 rows r.
+    """Write out[i + r] = sum over columns b < 8 * chunks of tables[b*256 + codes[c + r*B + b]] for 64 rows r.
 
-    Flat arrays: out uint16, tables and codes uint8. Rows are read to the end of the last chunk: what lies
-    there past column B must be readable, and have tables of zeros. Sums are modulo 2**16.
+    Flat arrays: out uint16, tables and codes uint8. Rows are read to the end of the last chunk. Bytes past
+    column B must be readable, and their tables zero. Sums are modulo 2**16.
     """
     word = types.uintp
     signature = types.void(out, word, tables, codes, word, word, word)
@@ -76,7 +76,7 @@ def sums_of_bytes(context, out, i, tables, codes, c, B, chunks):
 
 
 def _strides(builder, B):
-    """(0, B, 2B, ... 7B)"""
+    """Return the offsets 0, B, 2B, ..., 7B."""
     strides = ir.Constant(_WORDS, [0] * 8)
     for n in range(1, 8):
         strides = builder.insert_element(strides, builder.mul(B, _I64(n)), _I32(n))
@@ -84,7 +84,7 @@ def _strides(builder, B):
 
 
 def _columns(builder, codes, start, strides, eight_rows):
-    """Eight vectors: vector b holds byte b of the eight at `start` in each of 64 rows."""
+    """Return eight vectors; vector b holds byte b of the eight bytes at `start` in each of 64 rows."""
     kind = ir.FunctionType(_WORDS, [_WORDS, codes.type, _WORDS, ir.VectorType(ir.IntType(1), 8), _I32])
     gather = builder.module.declare_intrinsic("llvm.x86.avx512.mask.gather.qpq.512", (), kind)
     every = ir.Constant(ir.VectorType(ir.IntType(1), 8), [1] * 8)
@@ -100,7 +100,7 @@ def _columns(builder, codes, start, strides, eight_rows):
 
 
 def _transposed(builder, rows):
-    """Eight vectors of eight words, in three rounds that exchange blocks of 1, 2 and 4."""
+    """Transpose eight vectors of eight words in three rounds, which exchange blocks of 1, 2 and 4."""
     for size in (1, 2, 4):
         new = list(rows)
         for n in range(8):
@@ -117,7 +117,7 @@ def _transposed(builder, rows):
 
 
 def _entries(builder, tables, at, codes):
-    """tables[at + code] for 64 codes: two look-ups of 128 entries, and the highest bit says which."""
+    """Return tables[at + code] for 64 codes, by two look-ups of 128 entries; the highest bit selects one."""
     kind = ir.FunctionType(_BYTES, [_BYTES] * 3)
     lookup = builder.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.qi.512", (), kind)
     quarters = [load(builder, tables, builder.add(at, _I64(64 * n)), _BYTES, align=1) for n in range(4)]

@@ -1,7 +1,7 @@
-"""Short vectors of floats in registers, which numba does not make of plain loops by itself.
+"""Short vectors of floats in registers, which numba does not make of plain loops.
 
-Each function here writes a few instructions of LLVM on vectors of `width` floats. They name no
-instruction set: LLVM turns them into what the CPU has.
+Each function generates a few LLVM instructions on vectors of `width` floats. LLVM translates them for the
+CPU.
 """
 
 from llvmlite import ir
@@ -12,7 +12,7 @@ _FLOAT = ir.FloatType()
 
 
 def sum_of_entries(width, rows):
-    """A function that sums table entries for some rows at once, each sum in one register.
+    """Return a function that sums table entries for several rows at once, each sum in one register.
 
     sums(out, i, tables, K, codes, c, M): out[i + r*width + w] = sum over m, in order, of
     tables[(m*K + codes[c + r*M + m])*width + w], for r < rows, w < width. Flat arrays: out and tables
@@ -67,7 +67,7 @@ def sum_of_entries(width, rows):
 
 
 def max_into(width):
-    """A function max_into(best, i, values, j, f): best[i+w] = max(best[i+w], values[j+w] * f), w < width."""
+    """Return max_into(best, i, values, j, f): best[i+w] = max(best[i+w], values[j+w] * f), w < width."""
 
     @intrinsic
     def max_into(context, best, i, values, j, factor):
@@ -92,8 +92,9 @@ def max_into(width):
 
 
 def add_then_min(width):
-    """A function add_then_min(values, j, c, least, i), for w < width: values[j+w] += c, and the least of
-    that and least[i+w] into least[i+w].
+    """Return add_then_min(values, j, c, least, i).
+
+    For w < width it does values[j+w] += c, then least[i+w] = min(least[i+w], values[j+w]).
     """
 
     @intrinsic
@@ -121,7 +122,7 @@ def add_then_min(width):
 
 
 def load(builder, array, at, kind, align=4):
-    """The vector of this kind that starts at array[at]. Writes instructions, as `store` does."""
+    """Generate the load of a vector of this kind from array[at]."""
     value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))
     value.align = align
     return value

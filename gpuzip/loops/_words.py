@@ -1,4 +1,4 @@
-"""What a word of bits says, where numba has no name for it: one instruction each, in vectors too."""
+"""Operations on bits that numba lacks, as single LLVM instructions that vectorize."""
 
 from llvmlite import ir
 from numba import types
@@ -7,7 +7,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def popcount(context, word):
-    """uint64 -> uint64: the number of set bits."""
+    """Count the set bits: uint64 -> uint64."""
     if word != types.uint64:
         return None
 
@@ -19,7 +19,7 @@ def popcount(context, word):
 
 @intrinsic
 def as_float(context, value):
-    """float32 of a float32, or of a uint16 that holds the bits of a bfloat16."""
+    """Convert a float32, or a uint16 with the bits of a bfloat16, to float32."""
     if value == types.float32:
         return types.float32(value), lambda context, builder, signature, arguments: arguments[0]
     if value != types.uint16:

@@ -1,4 +1,4 @@
-"""Asymmetric distances: table entries added up in order of m, a query at a time or sixteen side by side."""
+"""Asymmetric distances: sums of table entries in the order of m, for one query or sixteen at a time."""
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded,
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
 
-_WORK = 1 << 17  # rows times queries of a block: a millisecond
-_GATHERED = 1 << 14  # candidates of a block
-_FEW = 3  # queries below which tables apart are faster than tables side by side
-_FEW_FILTERED = 8  # the same where tables fit in registers
-_WIDE = 16  # queries side by side: a look-up reads a cache line of scores
-_AT_ONCE = 4  # rows whose sums are in registers together
+_WORK = 1 << 17  # rows times queries per block: about 1 ms
+_GATHERED = 1 << 14  # candidates per block
+_FEW = 3  # below so many queries, separate tables are faster than interleaved ones
+_FEW_FILTERED = 8  # the same if tables fit in registers
+_WIDE = 16  # interleaved queries: a look-up reads a cache line
+_AT_ONCE = 4  # rows summed in registers together
 
 _sums_of_some = sum_of_entries(_WIDE, _AT_ONCE)
 _sums_of_one = sum_of_entries(_WIDE, 1)
@@ -24,7 +24,7 @@ _max_into = max_into(_WIDE)
 
 
 def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
-    """As the operator: (N, B) uint8, (Q, M, K), (N,) float32 or None, (N,) bool or None -> (Q, groups)."""
+    """Run the operator: (N, B) uint8, (Q, M, K), (N,) float32 or None, (N,) bool or None -> (Q, groups)."""
     tables = byte_tables(lut).numpy()
     N, (Q, M, K), shift = len(packed), tables.shape, group.bit_length() - 1
     coefs = part_of_rows(coef, 0, Q)
@@ -62,7 +62,7 @@ def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
 
 
 def adc_gather(packed, lut, scale, mask, ids, extra=None, coef=None):
-    """As the operator: the scores of `adc_scan`, bit for bit, of rows ids (Q, R); -inf for none."""
+    """Run the operator: the scores of `adc_scan`, bit for bit, of rows ids (Q, R); -inf for invalid ids."""
     tables = byte_tables(lut).numpy()
     N, (_, M, K) = len(packed), tables.shape
     columns = part(scale, 0, N, np.float32), part(mask, 0, N, np.bool_), part_of_rows(extra, 0, N)
@@ -86,18 +86,18 @@ def adc_gather(packed, lut, scale, mask, ids, extra=None, coef=None):
 
 
 def _rows_of_a_block(Q):
-    """A multiple of every group."""
+    """Return the rows per block, a multiple of every group."""
     return max(8192, _WORK // Q // 1024 * 1024)
 
 
 def _codes(packed, M, K):
-    """(n, B) bytes -> (n, M) codes."""
+    """Unpack (n, B) bytes to (n, M) codes."""
     return (packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)).contiguous().numpy()
 
 
 @jit()
 def _side_by_side(tables, wide):
-    """(Q, E) -> (ceil(Q / 16), E * 16): the entries of sixteen queries in one cache line."""
+    """Interleave (Q, E) to (ceil(Q / 16), E * 16): entry e of sixteen queries in one cache line."""
     Q, E = tables.shape
     for q in range(len(wide) * _WIDE):
         t, w = q // _WIDE, q % _WIDE
@@ -107,7 +107,7 @@ def _side_by_side(tables, wide):
 
 @jit()
 def _add_extra(scores, factor, extra, coef):
-    """scores (16,) times factor, plus sum over e, in order, of extra[e] * coef[:, e]."""
+    """Multiply scores (16,) by factor, then add extra[e] * coef[:, e] in the order of e."""
     for w in range(_WIDE):
         score = scores[w] * factor
         for e in range(len(extra)):

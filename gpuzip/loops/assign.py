@@ -1,9 +1,9 @@
-"""Nearest centroid: squared differences of a tile of rows, one row a lane, the least kept beside them.
+"""Nearest centroid by squared differences over tiles of rows, with one row per vector lane.
 
-A tile holds _ROWS rows of one sub-space, transposed, so that rows are lanes of vector registers and every
-centroid's value is one broadcast. Four centroids share the loads of a tile. A row's result depends on
-that row alone, so it is the same in any tile and any thread; the strict comparison keeps the lowest index.
-Distances are of differences, never of products: rows far from the origin lose no digits.
+A tile holds _ROWS rows of one sub-space, transposed, so that rows are lanes of vector registers and each
+value of a centroid is broadcast once. Four centroids share the loads of a tile. The result of a row depends
+only on that row, so it is the same in any tile and thread. The strict comparison keeps the lowest index.
+Distances use differences instead of products, so rows far from the origin lose no digits.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 
 _ROWS = 64
-_TOGETHER = 4  # centroids
-_PART = 8  # columns of a longer one at a time
-_WORK = 1 << 26  # products that make a block worth a thread
-_BLOCK = 2048  # most rows of a block
+_TOGETHER = 4  # centroids per pass over a tile
+_PART = 8  # columns per step of a long sub-vector
+_WORK = 1 << 26  # products from which a block pays for a thread
+_BLOCK = 2048  # most rows per block
 
 
 def assign(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:
@@ -33,10 +33,10 @@ def assign(x: Tensor, centroids: Tensor, exact: bool = True) -> Tensor:
 
 
 class Codebook:
-    """A codebook as the loops read it.
+    """A codebook padded for the loops.
 
-    values: (M, K', S') float32. K' is a multiple of _TOGETHER, filled with infinity, which is near nothing;
-    S' is S, or for long sub-vectors a multiple of _PART, filled with zeros.
+    values: (M, K', S') float32. K' is a multiple of _TOGETHER, padded with infinity, which is never nearest.
+    S' is S, or for long sub-vectors a multiple of _PART, padded with zeros.
     """
 
     def __init__(self, centroids: Tensor):
@@ -50,18 +50,18 @@ class Codebook:
 
     @property
     def block(self) -> int:
-        """Rows of a block: whole tiles."""
+        """Rows per block, a multiple of the tile."""
         rows = _WORK // self.values.size // _ROWS * _ROWS
         return min(max(rows, _ROWS), _BLOCK)
 
     def nearest(self, x: Tensor) -> np.ndarray:
-        """Labels (n, M) int32 of rows (n, D)."""
+        """Return labels (n, M) int32 of rows (n, D)."""
         labels = np.empty((len(x), len(self.values)), np.int32)
         self._run(x, 0, self.values, labels, np.empty((0, 0, 0)), np.empty((0, 0), np.int32))
         return labels
 
     def add_to_nearest(self, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Sums (m, K, S) float64 and counts (m, K) int32 of rows (n, D), in sub-spaces start to stop."""
+        """Return sums (m, K, S) float64, counts (m, K) int32 of rows (n, D), for sub-spaces start to stop."""
         sums = np.zeros((stop - start, self.K, self.S))
         counts = np.zeros((stop - start, self.K), np.int32)
         self._run(x, start, self.values[start:stop], np.empty((0, 0), np.int32), sums, counts)
@@ -85,11 +85,11 @@ class Codebook:
 
 @jit(fastmath={"contract"})
 def _nearest(x, first, centroids, width, labels, sums, counts):
-    """Write labels (N, m) unless it is empty; add to sums (m, K, S) and counts (m, K) unless they are."""
+    """Write labels (N, m), and add to sums (m, K, S) and counts (m, K). Empty arrays are skipped."""
     wide_vectors()
     S = len(width)
     M, K, _ = centroids.shape
-    tile = np.zeros((S + 2) * _ROWS, np.float32)  # one array: its parts are known not to overlap
+    tile = np.zeros((S + 2) * _ROWS, np.float32)  # one array, whose parts LLVM knows not to overlap
     least, index = S * _ROWS, (S + 1) * _ROWS
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
@@ -125,12 +125,12 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
 
 @jit(fastmath={"contract"})
 def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
-    """As _nearest where S is too long to unroll: the sums of four centroids wait in memory between parts."""
+    """Do what _nearest does for S too long to unroll; sums of four centroids stay in memory between parts."""
     wide_vectors()
     M, K, padded = centroids.shape
     tile = np.zeros((padded, _ROWS), np.float32)
     part = np.empty((4, _ROWS), np.float32)
-    least = np.empty((2, _ROWS), np.float32)  # and its index
+    least = np.empty((2, _ROWS), np.float32)  # the minimum and its index
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
         for m in range(M):

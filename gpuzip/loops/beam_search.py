@@ -1,7 +1,7 @@
-"""Beam search a stage at a time over a tile of rows: tables of that stage are read while they are in cache.
+"""Beam search stage by stage over a tile of rows, so that the tables of a stage stay in cache.
 
-The costs of one beginning, one for every next code, are K floats in the first cache; rows of tables are added
-to them, four at a time, in the order of the reference.
+The costs of one partial path, for every next code, are K floats in the L1 cache. Rows of tables are added to
+them, four at a time, in the order of the reference.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ _add_then_min = add_then_min(_LANES)
 
 
 def beam_search(products, cross, beam):
-    """As the operator: (N, P, M, K), (P, M*(M-1)/2, K, K) float32 -> (N, P*M)."""
+    """Run the operator: (N, P, M, K), (P, M*(M-1)/2, K, K) float32 -> (N, P*M)."""
     N, P, M, K = products.shape
     labels = np.empty((N, P, M), np.uint8 if K <= 256 else np.int32)
     costs, tables = products.contiguous().numpy(), cross.contiguous().numpy()
@@ -66,7 +66,7 @@ def _search(products, cross, beam, labels):
 
 @jit()
 def _add_tables(total, tables, path):
-    """total[k] += tables[j, path[j], k] for every j in order."""
+    """Add tables[j, path[j], k] to total[k] for every j in order."""
     wide_vectors()
     K, m = len(total), len(tables)
     for j in range(0, m - m % 4, 4):
@@ -82,10 +82,10 @@ def _add_tables(total, tables, path):
 
 @jit()
 def _keep_least(total, cost, number, lowest, least, at):
-    """Sort total[k] + cost, of number + k, into the least so far; of equal ones the lower number goes first.
+    """Insert total[k] + cost, numbered number + k, into the sorted minima; the lower number wins a tie.
 
-    lowest (lanes,) is for the least of each lane, of k that are equal modulo the lanes. The lane that has the
-    lowest is looked at first, so that most lanes are not.
+    lowest (lanes,) is scratch for the minimum of each lane, where a lane holds the k that are equal modulo
+    the number of lanes. The lane with the lowest minimum is read first, so that most lanes can be skipped.
     """
     wide_vectors()
     K, taken = len(total), len(least)

@@ -1,4 +1,4 @@
-"""Codes of 1 to 16 bits into bytes and back, least significant bit first; blocks of rows over threads."""
+"""Packs codes of 1 to 16 bits into bytes, least significant bit first, and unpacks them."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit
 
-_BLOCK = 1 << 18  # codes of a block
+_BLOCK = 1 << 18  # codes per block
 
 
 def pack_bits(values: Tensor, nbits: int) -> Tensor:
@@ -32,7 +32,7 @@ def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
 
 
 def pack_rows(values: np.ndarray, nbits: int, packed: Tensor) -> None:
-    """values (n, M) int32 -> packed (n, B)."""
+    """Pack values (n, M) int32 into packed (n, B)."""
     _pack(values, nbits, packed.numpy())
 
 
@@ -81,7 +81,8 @@ def _unpack(packed, nbits, values):
         for n in range(N):
             for m in range(M):
                 byte = m * nbits // 8
-                # A code that ends before them takes no bit of the next bytes: in the last ones any will do.
+                # A code that ends earlier uses no bit of the next bytes, so at the end of a row any byte will
+                # do.
                 word = (
                     np.int64(packed[n, byte])
                     | np.int64(packed[n, min(byte + 1, B - 1)]) << 8

@@ -1,4 +1,4 @@
-"""How many boundaries are below each value: one comparison a boundary where they are few, else halving."""
+"""Counts the boundaries below each value: by comparing with each if they are few, else by binary search."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit
 
-_BLOCK = 1 << 18  # values of a block
+_BLOCK = 1 << 18  # values per block
 _FEW = 31
 
 
@@ -26,7 +26,7 @@ def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
 
 @jit()
 def _count_of_few(x, boundaries, out):
-    """Not (x <= b) rather than b < x: NaN is above every boundary, as in torch."""
+    """Count not (x <= b) instead of b < x, so that NaN is above every boundary, as in torch."""
     N, D = x.shape
     L = len(boundaries)
     for n in range(N):

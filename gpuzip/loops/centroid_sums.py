@@ -1,7 +1,7 @@
-"""Sum and count of the rows that each centroid was given; a thread has sub-spaces of its own.
+"""Sum and count of the rows of each centroid; each thread has its own sub-spaces.
 
-Rows add in their order, in float64: the same bytes for any number of threads. Rows pass in blocks that stay
-in the cache while each sub-space of the thread takes its columns from them.
+Rows are added in order, in float64, so that the result is the same for any number of threads. A block of rows
+stays in cache while each sub-space of the thread reads its columns.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 
 _ROWS = 256
-_WORK = 1 << 18  # values that make a group of sub-spaces worth a thread
-_LINE = 32  # values in two lines of the cache, which two threads need not both read
+_WORK = 1 << 18  # values from which a group of sub-spaces pays for a thread
+_LINE = 32  # values in two cache lines: fewer would make two threads read the same line
 
 
 def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
@@ -36,13 +36,13 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
 
 
 def subspaces_of_a_group(work: int, S: int, least: int) -> int:
-    """How many sub-spaces, each with this much work, one thread takes at a time."""
+    """Return how many sub-spaces, each with this much work, one thread takes at a time."""
     return max(1, _LINE // max(S, 1), least // max(work, 1))
 
 
 def _check(labels: Tensor, K: int) -> None:
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < K:
-        raise IndexError(f"centroid_sums: a label is not below {K}.")
+        raise IndexError(f"centroid_sums: labels must be below {K}.")
 
 
 @jit()

@@ -1,7 +1,7 @@
-"""Packed codes to vectors: each code copies its centroid, as words of the widest type that it is whole in.
+"""Decodes packed codes: each code copies its centroid in the widest words that divide it.
 
-A decoded row is written once and is bound by memory, which numpy allocates: it asks for large pages where
-torch does not.
+Writing decoded rows is bound by memory. numpy allocates it, because it asks for large pages and torch does
+not.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 
 _LINE = 64  # bytes
-_BLOCK = 1 << 22  # bytes of output in a block: less is not worth waking another thread
-_FEW = 64  # rows that are not worth a codebook of whole bytes
+_BLOCK = 1 << 22  # output bytes per block: fewer do not pay for another thread
+_FEW = 64  # up to so many rows, a codebook of whole bytes does not pay
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
@@ -45,7 +45,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
 
 
 def _empty(N: int, D: int, dtype: torch.dtype) -> Tensor:
-    """(N, D) that starts on a line, since a store across two lines takes longer."""
+    """Return an empty (N, D) that starts on a cache line, since stores across two lines are slower."""
     size = dtype.itemsize
     memory = np.empty(N * D + _LINE // size, f"i{size}")
     start = -memory.ctypes.data % _LINE // size
@@ -76,7 +76,8 @@ def _decode(packed, ids, first, nbits, centroids, starts, width, out):
         else:
             for m in range(M):
                 byte = m * nbits // 8
-                # A code that ends before them takes no bit of the next bytes: in the last ones any will do.
+                # A code that ends earlier uses no bit of the next bytes, so at the end of a row any byte will
+                # do.
                 bits = (
                     np.int64(packed[row, byte])
                     | np.int64(packed[row, min(byte + 1, B - 1)]) << 8
@@ -89,9 +90,9 @@ def _decode(packed, ids, first, nbits, centroids, starts, width, out):
 
 @intrinsic
 def _copy_words(typing, source, target, size, width):
-    """Copy `size` bytes between two addresses, all words of `width` at once where it has any.
+    """Copy `size` bytes between two addresses: all words of `width` bytes at once, then the rest.
 
-    A loop over words would be compiled as if every store could change the next load.
+    In a loop over words the compiler would have to assume that every store can change the next load.
     """
 
     def generate(context, builder, signature, arguments):

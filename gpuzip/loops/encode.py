@@ -1,4 +1,4 @@
-"""Nearest centroids and their packing, a block at a time: labels stay in the cache between the two."""
+"""Finds nearest centroids and packs them by block, so that labels stay in cache between the two."""
 
 import torch
 from torch import Tensor

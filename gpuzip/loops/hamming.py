@@ -1,4 +1,4 @@
-"""Hamming distances by words of 64 bits: a tile of rows is turned into columns, whose words are lanes."""
+"""Hamming distances by 64-bit words. A tile of rows is transposed, so that rows are vector lanes."""
 
 import numpy as np
 import torch
@@ -8,14 +8,14 @@ from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
 
-_WORK = 1 << 18  # rows times queries of a block: a millisecond
-_GATHERED = 1 << 14  # candidates of a block
+_WORK = 1 << 18  # rows times queries per block: about 1 ms
+_GATHERED = 1 << 14  # candidates per block
 _TILE = 512  # rows whose columns stay in L1
-_NOWHERE = np.int32(2**31 - 1)  # the distance of a row that is not there or not allowed
+_NOWHERE = np.int32(2**31 - 1)  # distance of masked rows and invalid ids
 
 
 def hamming_scan(queries, codes, mask, group):
-    """As the operator: (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32."""
+    """Run the operator: (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32."""
     N, Q = len(codes), len(queries)
     least = np.full((Q, -(-N // group)), _NOWHERE, np.int32)
     words, shift = _words(queries), group.bit_length() - 1
@@ -31,7 +31,7 @@ def hamming_scan(queries, codes, mask, group):
 
 
 def hamming_gather(queries, codes, mask, ids):
-    """As the operator: the distances of rows ids (Q, R) int64; 2**31 - 1 where there is none."""
+    """Run the operator: the distances of rows ids (Q, R) int64; 2**31 - 1 for invalid ids."""
     N, words = len(codes), _words(queries)
     allowed = part(mask, 0, N, np.bool_)
     codes, ids = codes.contiguous().numpy(), ids.contiguous().numpy()
@@ -48,8 +48,8 @@ def hamming_gather(queries, codes, mask, ids):
 
 
 def _words(rows):
-    """(n, B) uint8 -> (n, ceil(B / 8)) uint64; bytes past the last are zero."""
-    if rows.shape[1] % 8:  # pad copies even where there is nothing to add
+    """Convert (n, B) uint8 to (n, ceil(B / 8)) uint64, padded with zero bytes."""
+    if rows.shape[1] % 8:  # pad would copy even if there is nothing to add
         rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 8))
     rows = rows.contiguous().numpy()
     return rows.view(np.uint64) if len(rows) else np.empty((0, rows.shape[1] // 8), np.uint64)
@@ -59,7 +59,7 @@ def _words(rows):
 def _scan(queries, words, mask, shift, least):
     wide_vectors()
     n, W = words.shape
-    columns = np.empty((W + W % 2, _TILE + 8), np.uint64)  # 8: not a power of two apart, for the cache's sets
+    columns = np.empty((W + W % 2, _TILE + 8), np.uint64)  # + 8: powers of two would share cache sets
     columns[W:] = 0
     distances = np.empty(_TILE, np.uint64)
     for first in range(0, n, _TILE):
@@ -86,13 +86,13 @@ def _scan(queries, words, mask, shift, least):
 
 @jit()
 def _least_of_groups(distances, first, shift, least):
-    """distances of rows from `first`, a multiple of the tile: min into least[row >> shift]."""
+    """Take distances of rows from `first`, a multiple of the tile, into the minima least[row >> shift]."""
     wide_vectors()
     group = 1 << shift
     for start in range(0, len(distances), group):
         lowest = np.uint64(_NOWHERE)
         some = distances[start : start + group]
-        for r in range(len(some)):  # numba's min, and its iteration, are not made of vectors
+        for r in range(len(some)):  # numba does not vectorize its min or an iteration
             lowest = some[r] if some[r] < lowest else lowest
         g = (first + start) >> shift
         least[g] = min(least[g], np.int32(lowest))

@@ -1,4 +1,4 @@
-"""One step of Lloyd's k-means: a thread finds the nearest and adds to it while the row is in registers."""
+"""One step of Lloyd's k-means: finds the nearest centroid and adds the row to it while it is in registers."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops.assign import Codebook
 from gpuzip.loops.centroid_sums import subspaces_of_a_group
 
-_WORK = 1 << 21  # products that make a group of sub-spaces worth a thread
+_WORK = 1 << 21  # products from which a group of sub-spaces pays for a thread
 
 
 def kmeans_step(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:

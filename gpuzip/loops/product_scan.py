@@ -1,4 +1,4 @@
-"""Decoded rows times queries, a tile at a time: torch's product between two loops, decoding and reducing."""
+"""Decoded rows times queries by tile: a loop decodes, torch multiplies, a loop reduces."""
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ _ROWS = 1024
 
 
 def product_scan(packed, table, queries, scale, bias, mask, group):
-    """As the operator: estimates (Q, ceil(N / group)) of the best key of each group of rows."""
-    if table.dtype == torch.float16:  # there is no fast product of it here
+    """Run the operator: estimates (Q, ceil(N / group)) of the best score of each group of rows."""
+    if table.dtype == torch.float16:  # CPUs have no fast float16 product
         table, queries = table.float(), queries.float()
     N, Q = len(packed), len(queries)
     columns = queries.T.contiguous()
@@ -35,7 +35,7 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
 
 
 def _readable(scores):
-    """An array of the scores; bfloat16, which numpy has not, as its bits."""
+    """Return the scores as an array; bfloat16, which numpy lacks, as its bits."""
     return (scores.view(torch.uint16) if scores.dtype == torch.bfloat16 else scores.float()).numpy()
 
 

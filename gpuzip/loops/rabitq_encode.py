@@ -1,4 +1,4 @@
-"""RaBitQ codes, a row at a time: every stretch of the grid is tried while the row is in cache."""
+"""RaBitQ codes by row: all scales of the grid are tried while the row is in cache."""
 
 import numpy as np
 import torch
@@ -6,12 +6,12 @@ import torch
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 
-_BLOCK = 1 << 16  # values of a block
+_BLOCK = 1 << 16  # values per block
 _LARGEST = np.float32(2.0**126)
 
 
 def rabitq_encode(x, center, coarse, fine, bits):
-    """As the operator: (N, D), (D,), scales, bits -> (N, D) uint8, (N, 5) float32."""
+    """Run the operator: (N, D), (D,), scales, bits -> (N, D) uint8, (N, 5) float32."""
     N, D = x.shape
     codes, sums = (
         torch.empty((N, D), dtype=torch.uint8, device="cpu"),
@@ -68,7 +68,7 @@ def _best(size, edge, coarse, fine, top):
 
 @jit(fastmath={"reassoc"})
 def _cosine(size, stretch, top):
-    """The square of it, times that of the row's length."""
+    """Return the squared cosine times the squared norm of the row."""
     wide_vectors()
     dot, square = 0.0, 0.0
     for d in range(len(size)):

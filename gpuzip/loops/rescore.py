@@ -1,6 +1,6 @@
-"""Keys of candidates: one sum over the dims of a pair of rows, in lanes that the compiler chose once.
+"""Scores of candidates: a sum over the dims of each pair of query and row, in vector lanes.
 
-The order of a sum depends on D alone, so a key is the same to the bit in every call.
+The order of a sum depends only on D, so a score has the same bits in every call.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops.decode import decode
 
-_TILE = 1 << 17  # floats of candidates that are gathered at a time: 512 KB, which stay in L2
+_TILE = 1 << 17  # floats of candidates gathered per block: 512 KB, which stay in L2
 _METRICS = {"ip": 0, "cosine": 1, "l2": 2}
 _NO_STEPS = np.empty(0, np.float32)
 
@@ -19,7 +19,7 @@ _NO_STEPS = np.empty(0, np.float32)
 def rescore(
     queries: Tensor, store: Tensor, ids: Tensor, metric: str, start: Tensor | None, step: Tensor | None
 ) -> Tensor:
-    """As the operator. Rows of float32 and of bytes are read where they are."""
+    """Run the operator. Rows of float32 and of bytes are read in place."""
     (N, D), of_bytes = store.shape, step is not None and start is not None
     steps = (start.contiguous().numpy(), step.contiguous().numpy()) if of_bytes else ()
     if N == 0:
@@ -33,7 +33,7 @@ def rescore(
 
 
 def rescore_codes(queries: Tensor, packed: Tensor, centroids: Tensor, ids: Tensor, metric: str) -> Tensor:
-    """As the operator."""
+    """Run the operator."""
     packed, centroids = packed.contiguous(), centroids.contiguous()
     return _by_blocks(
         queries, ids, len(packed), metric, lambda some: _gathered(decode(packed, centroids, some).float())
@@ -49,9 +49,9 @@ def _none(ids):
 
 
 def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS):
-    """Candidates in the order of ids, some at a time; those that name no row have the key -inf.
+    """Score candidates in the order of ids, by block; invalid ids score -inf.
 
-    rows_of: ids -> (flat floats, where in them each row starts): another layout would be another loop.
+    rows_of: ids -> (flat floats, start of each row in them). One layout means one compiled loop.
     """
     keys = _none(ids)
     D, R = queries.shape[1], ids.shape[1]

@@ -1,4 +1,4 @@
-"""Scalar codes of equal steps, in one pass over the values."""
+"""Scalar codes of equal steps in one pass over the values."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 
-_BLOCK = 1 << 18  # values of a block
+_BLOCK = 1 << 18  # values per block
 
 
 def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:

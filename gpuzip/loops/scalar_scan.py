@@ -1,4 +1,4 @@
-"""Inner products of bytes: few queries row by row, many by tiles or by a matrix product, as is faster."""
+"""Inner products of bytes: row by row for few queries, else by tiles or a matrix product."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops.bits import unpack_bits
 
-_FEW = 4  # queries that row by row are faster
-_SUMS = 1 << 18  # of a block of products: a megabyte
-_TILE = 64  # rows that stay in L1 while all queries meet them
-_BYTES = 1 << 21  # of codes in a block of few queries
+_FEW = 4  # up to so many queries, row by row is faster
+_SUMS = 1 << 18  # sums per block of products: 1 MB
+_TILE = 64  # rows that stay in L1 for all queries
+_BYTES = 1 << 21  # bytes of codes per block, for few queries
 
 
 def scalar_scan(
@@ -28,7 +28,7 @@ def scalar_scan(
     nbits: int,
     group: int,
 ) -> Tensor:
-    """As the operator."""
+    """Run the operator."""
     N, (Q, D) = len(codes), queries.shape
     best = np.full((Q, -(-N // group)), -np.inf, np.float32)
     unit = query_scale.contiguous().numpy()
@@ -63,7 +63,7 @@ def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
     (n, D), Q = values.shape, len(queries)
     E = -(-D // WIDTH) * WIDTH
     flat = values.contiguous().view(-1)
-    if E != D:  # a row is read beyond its end, where the query is 0
+    if E != D:  # rows are read past their end, where the query is 0
         flat = torch.nn.functional.pad(flat, (0, E - D))
     asked = torch.nn.functional.pad(queries.short(), (0, E - D)).contiguous()
     sums = torch.empty((n, Q), dtype=torch.int32, device="cpu")
@@ -76,7 +76,7 @@ _dots_2x4, _dots_1x4, _dots_4x1, _dots_1x1 = dots(2, 4), dots(1, 4), dots(4, 1),
 
 @jit()
 def _products(codes, n, D, queries, out):
-    """codes: flat bytes of n rows, so many more behind them as D is short of E; queries (Q, E) int16."""
+    """codes: flat bytes of n rows, followed by E - D readable bytes; queries (Q, E) int16."""
     Q, E = queries.shape
     asked, sums = queries.reshape(-1), out.reshape(-1)
     for first in range(0, n, _TILE):
@@ -121,7 +121,7 @@ def _scan(codes, queries, unit, offset, scale, bias, mask, shift, best):
 
 @jit()
 def _score(dots, unit, offset, scale, bias, mask, shift, best):
-    """dots (n, Q): queries are lanes."""
+    """Reduce dots (n, Q) with queries as vector lanes."""
     wide_vectors()
     n, Q = dots.shape
     scores, top = np.empty(Q, np.float32), np.empty(Q, np.float32)

@@ -1,4 +1,4 @@
-"""The k greatest of every row by one pass with a heap of the k best so far."""
+"""The k highest scores of every row, in one pass with a heap of the k best so far."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from gpuzip.loops._jit import jit
 
 
 def topk(scores, k):
-    """As the operator: (Q, N) float32 without NaN -> values (Q, k) descending, ids (Q, k)."""
+    """Run the operator: (Q, N) float32 without NaN -> values (Q, k) descending, ids (Q, k)."""
     Q, N = scores.shape
     scores = (scores if N == 0 or scores.stride(1) == 1 else scores.contiguous()).numpy()
     values, ids = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
@@ -23,7 +23,7 @@ def topk(scores, k):
 
 @jit()
 def _best(scores, values, ids):
-    """A heap whose root is the worst kept: the lowest value and, of equal ones, the highest id."""
+    """Keep a heap whose root is the worst kept score: the lowest value, at ties the highest id."""
     k = len(values)
     for n in range(k):
         values[n], ids[n] = scores[n], n
@@ -31,11 +31,11 @@ def _best(scores, values, ids):
         _sink(values, ids, at, k)
     worst = values[0]
     for n in range(k, len(scores)):
-        if scores[n] > worst:  # an equal one has a higher id than all that are kept
+        if scores[n] > worst:  # an equal score has a higher id than all kept ones
             values[0], ids[0] = scores[n], n
             _sink(values, ids, 0, k)
             worst = values[0]
-    for last in range(k - 1, 0, -1):  # the worst goes to the end, and what is left is a heap again
+    for last in range(k - 1, 0, -1):  # move the worst to the end and restore the heap
         values[0], values[last] = values[last], values[0]
         ids[0], ids[last] = ids[last], ids[0]
         _sink(values, ids, 0, last)
