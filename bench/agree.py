@@ -24,7 +24,7 @@ def same_codes(x: Tensor, codec: ProductQuantizer, ours: Tensor, theirs: Tensor)
     assert bool(((near - far).abs() <= slack).all()), "codes differ by more than ties"
 
 
-def same_neighbours(ours: Found, theirs: Found, tolerance: float = 1e-5) -> None:
+def same_neighbours(ours: Found, theirs: Found, tolerance: float) -> None:
     """Equal scores for rows that both found; a row that one found alone ties with the last."""
     for values, ids, other_values, other_ids in zip(*ours, *theirs, strict=True):
         mine = dict(zip(ids.tolist(), values.tolist(), strict=True))

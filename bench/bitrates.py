@@ -8,7 +8,6 @@ exit status is 1 when any peer has a smaller error than the best of ours that ta
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from bench.matrices import token_matrix, word_vectors
-from bench.methods import Stored, methods
-from bench.record import finish
+from bench.methods import methods
+from bench.record import main
 from bench.weight_peers import version_of
 from gpuzip._core.quality import QualityMeter
 
@@ -33,29 +32,18 @@ _BLOCK = 4096
 def measured(table: str, x: Tensor) -> Iterator[Row]:
     for method in methods(x.shape[1]):
         stored = method.store(x)
-        about = {"table": table, "rows": len(x), "d": x.shape[1], "bits": method.bits}
-        sizes = {"nbytes": stored.nbytes, "file_bytes": stored.file_bytes}
+        meter = QualityMeter()
+        for part, decoded in zip(x.split(_BLOCK), stored.decoded.split(_BLOCK), strict=True):
+            meter.add(part, decoded)
+        quality = meter.result()
+        assert quality is not None
         yield (
-            about
-            | {"side": method.side, "method": method.name}
-            | sizes
-            | _error(x, stored)
-            | {
-                "bits_a_value": 8 * stored.nbytes / x.numel(),
-                "fit_seconds": stored.fit_seconds,
-                "version": version_of(method.side),
-                "note": stored.note,
-            }
+            {"table": table, "rows": len(x), "d": x.shape[1], "bits": method.bits}
+            | {"side": method.side, "method": method.name, "version": version_of(method.side)}
+            | {name: value for name, value in vars(stored).items() if name != "decoded"}
+            | {"mse": quality.mse, "row_cosine": quality.row_cosine}
+            | {"bits_a_value": 8 * stored.nbytes / x.numel()}
         )
-
-
-def _error(x: Tensor, stored: Stored) -> Row:
-    meter = QualityMeter()
-    for part, decoded in zip(x.split(_BLOCK), stored.decoded.split(_BLOCK), strict=True):
-        meter.add(part, decoded)
-    quality = meter.result()
-    assert quality is not None
-    return {"mse": quality.mse, "row_cosine": quality.row_cosine}
 
 
 def judged(rows: list[Row]) -> list[Row]:
@@ -66,12 +54,8 @@ def judged(rows: list[Row]) -> list[Row]:
 def _rival(row: Row, rows: list[Row]) -> Row:
     if row["side"] == "gpuzip":
         return {"rival": None, "rival_mse": None, "ok": None}
-    most = row["nbytes"] * (1 + SAME_BYTES)
-    fitting = [
-        one
-        for one in rows
-        if one["side"] == "gpuzip" and one["table"] == row["table"] and one["nbytes"] <= most
-    ]
+    most, ours = row["nbytes"] * (1 + SAME_BYTES), ("gpuzip", row["table"])
+    fitting = [one for one in rows if (one["side"], one["table"]) == ours and one["nbytes"] <= most]
     best = min(fitting, key=lambda one: one["mse"], default=None)
     if best is None:
         return {"rival": None, "rival_mse": None, "ok": False}
@@ -79,26 +63,11 @@ def _rival(row: Row, rows: list[Row]) -> Row:
     return {"rival": rival, "rival_mse": best["mse"], "ok": best["mse"] <= row["mse"]}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.bitrates", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--rows", type=int, help="the first of each table alone; writes nothing")
-    few = parser.parse_args().rows
+def measure(few: int | None) -> list[Row]:
     logging.disable(logging.WARNING)  # of kernels that torchao and bitsandbytes have for GPUs
     tables = {"tokens of all-MiniLM-L6-v2": token_matrix(), "word vectors": word_vectors()}
-    rows = judged([row for name, x in tables.items() for row in measured(name, x[:few])])
-    heads = "table | bits |  | method | bytes | bits per value | mse | row cosine | fit | "
-    cells = (
-        "{table} | {bits} | {side} | {method} | {nbytes:,} | {bits_a_value:.3f} | {mse:.4g} | "
-        "{row_cosine:.5f} | {fit_seconds:s} | {ok:ok}"
-    )
-    status = finish("bitrates", rows, heads, cells, title="Bits per value", whole=few is None)
-    for row in (row for row in rows if row["ok"] is False):
-        case = f"{row['table']}: {row['side']}, {row['method']}, {row['bits_a_value']:.3f} bits"
-        print(f"{case}: mse {row['mse']:.4g}, our best of as few bytes {row['rival_mse']} ({row['rival']})")
-    return status
+    return judged([row for name, x in tables.items() for row in measured(name, x[:few])])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("bitrates", __doc__, measure))

@@ -1,8 +1,8 @@
-"""Text with values of results in it, and lines of such text as a Markdown table."""
+"""Text with values of results in it, and lines of such text as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 Lines = list[str]
@@ -12,14 +12,12 @@ class Cell(str):
     """A value of a CSV file that formats as the number it is, `-` where there is none.
 
     Besides Python's formats: `n`, three decimals below 10 and one above; `%`, `s` and `MB` of a share, of
-    seconds and of bytes; `x`, a ratio; `ok`, whether a target was met, nothing where there is none.
+    seconds and of bytes; `x`, a ratio.
     """
 
     def __format__(self, form: str) -> str:
         if not form:
             return str(self)
-        if form == "ok":
-            return {"True": "[green]pass[/]", "False": "[red]FAIL[/]"}.get(self, "")
         if not self:
             return "-"
         value = float(self)
@@ -46,3 +44,13 @@ def lines(heads: str, body: Iterable[str]) -> Lines:
     """A Markdown table: the first column to the left, the others to the right. Cells are apart by " | "."""
     rule = " | ".join(["---", *["---:"] * heads.count(" | ")])
     return [f"| {line} |" for line in (heads, rule, *body)]
+
+
+def aligned(heads: list[str], body: list[list[str]], left: Collection[str]) -> str:
+    """Heads and lines in columns, those named in `left` to the left and the others to the right."""
+    cells = [heads, *([cell or "-" for cell in line] for line in body)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    form = "  ".join(
+        f"{{:{'<' if head in left else '>'}{width}}}" for head, width in zip(heads, widths, strict=True)
+    )
+    return "\n".join(form.format(*line).rstrip() for line in cells)

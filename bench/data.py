@@ -12,8 +12,8 @@ from bench.measure import is_quick
 from examples.sample import Sample, load_sample
 
 D = 384
-#: Rows that are searched at most, made of the real ones.
-MOST_ROWS = 100_000 if is_quick() else 1_000_000
+#: Numbers of rows that are searched, made of the real ones.
+SEARCHED = (100_000,) if is_quick() else (100_000, 1_000_000)
 
 _NOISE = 0.3
 
@@ -24,18 +24,23 @@ def sample() -> Sample:
     return load_sample()
 
 
-def made_blocks(n: int) -> Iterator[Tensor]:
-    """n rows in blocks: all real rows, over and over, each time with other noise.
+def repeated(real: Tensor, n: int, deviation: float) -> Iterator[Tensor]:
+    """n rows in blocks: all of these, over and over, each time plus Gaussian noise, of seed b in block b.
 
-    Block b is the real rows plus Gaussian noise of length about 0.3, from seed b, scaled to unit length.
-    A made row has a cosine of about 0.96 to the row it was made from, far enough for codes of its own.
     n rows are the first of any more.
     """
-    real = sample().embeddings
     for block, start in enumerate(range(0, n, len(real))):
         noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(block))
-        rows = real + noise * (_NOISE / D**0.5)
-        yield torch.nn.functional.normalize(rows)[: n - start]
+        yield (real + noise * deviation)[: n - start]
+
+
+def made_blocks(n: int) -> Iterator[Tensor]:
+    """The real rows plus noise of length about 0.3, scaled to unit length.
+
+    A made row has a cosine of about 0.96 to the row it was made from, far enough for codes of its own.
+    """
+    blocks = repeated(sample().embeddings, n, _NOISE / D**0.5)
+    return (torch.nn.functional.normalize(block) for block in blocks)
 
 
 def made(n: int) -> Tensor:

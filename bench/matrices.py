@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.data import repeated
 from examples.rag_593k import real_rows
 
 _FOLDER = Path("build/words")
@@ -71,9 +71,8 @@ def _counts(texts: list[list[str]]) -> Any:
         for same in [text[:-away] == text[away:]]
     ]
     a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    one_way = (
-        import_module("scipy.sparse").coo_matrix((np.ones(len(a)), (a, b)), (len(rank), len(rank))).tocsr()
-    )
+    size = len(rank), len(rank)
+    one_way = import_module("scipy.sparse").coo_matrix((np.ones(len(a)), (a, b)), size).tocsr()
     return one_way + one_way.T
 
 
@@ -89,12 +88,5 @@ def _ppmi(counts: Any) -> Any:
 
 def made_words(n: int) -> Tensor:
     """(n, 300): the word vectors, over and over, each time with other noise, 0.3 of a value's deviation."""
-    return torch.cat(list(_word_blocks(n)))
-
-
-def _word_blocks(n: int) -> Iterator[Tensor]:
     real = word_vectors()
-    scale = _NOISE * real.std()
-    for block, start in enumerate(range(0, n, len(real))):
-        noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(block))
-        yield (real + noise * scale)[: n - start]
+    return torch.cat(list(repeated(real, n, _NOISE * float(real.std()))))

@@ -10,31 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 _STATUS = Path("/proc/self/status")
 _SETTLE = 0.02  # OpenMP's threads spin for a while after a call, on cores that the other side's call needs
-_FEW_QUERIES = 16
 
+T = TypeVar("T")
 Call = Callable[[], Any]
 
 
 class Pace(NamedTuple):
-    """budget: seconds for the rounds of one case, of which there are `rounds`, least and most.
-
-    longest: seconds that a call of a peer may take.
-    """
+    """Limits of one case: seconds and numbers of its rounds, and seconds that one call of a peer may take."""
 
     budget: float
     rounds: tuple[int, int]
     longest: float
 
 
-_FULL, _QUICK = Pace(10.0, (5, 25), 10.0), Pace(1.0, (1, 5), 1.0)
-
-
 def pace() -> Pace:
-    return _QUICK if is_quick() else _FULL
+    return Pace(1.0, (1, 5), 1.0) if is_quick() else Pace(10.0, (5, 25), 10.0)
 
 
 def is_quick() -> bool:
@@ -100,53 +94,44 @@ def peak_bytes(call: Call) -> int | None:
     return memory.peak
 
 
-def seconds(call: Call) -> float:
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What the call gives, and its seconds."""
     time.sleep(_SETTLE)
     start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    result = call()
+    return result, time.perf_counter() - start
 
 
-def affordable(
-    peers: dict[str, Call], name: str, call: Callable[..., Any], q: int
-) -> dict[str, dict[str, Any]]:
-    """Add the call, whose argument is a number of queries, to the peers, or say why it is not."""
-    few = min(q, _FEW_QUERIES)
-    call(few)
-    expected = seconds(lambda: call(few)) * q / few
-    if expected <= pace().longest:
-        peers[name] = call
-        return {}
-    return {name: {"note": f"not timed: about {expected:.0f} s a call"}}
+def seconds(call: Call) -> float:
+    return timed(call)[1]
 
 
-def in_turns(benchmark: Any, ours: Call, peers: dict[str, Call]) -> dict[str, dict[str, Any]]:
-    """Run `ours` as the benchmark, every peer once right before each of its rounds; both have run before.
+class Took(NamedTuple):
+    """Seconds per call over the rounds, and the peak memory of one more call."""
 
-    Returns what each peer took: median and least seconds, peak memory, its median over ours as `ratio`,
-    and its least over ours as `least_ratio`, which is near the other on a quiet machine.
+    median: float
+    least: float
+    peak_bytes: int | None
+    rounds: int
+
+    def beside(self, peer: Took) -> dict[str, Any]:
+        """Columns of a row: both sides, and the peer's time over this one's."""
+        ours = {"rounds": self.rounds, "seconds": self.median, "peak_bytes": self.peak_bytes}
+        ratio = peer.median / self.median
+        return ours | {"peer_seconds": peer.median, "peer_peak_bytes": peer.peak_bytes, "ratio": ratio}
+
+
+def in_turns(calls: dict[str, Call], rounds: int | None = None) -> dict[str, Took]:
+    """Time every call once per round, in this order; each has run before.
+
+    rounds: as many as `pace` has time for, where it is None.
     """
-    # The calls that show the memory also show how many rounds there is time for.
     start = time.perf_counter()
-    memory = peak_bytes(ours)
-    found: dict[str, dict[str, Any]] = {
-        name: {"peak_bytes": peak_bytes(call)} for name, call in peers.items()
-    }
-    least, most = pace().rounds
-    rounds = round(min(max(pace().budget / (time.perf_counter() - start), least), most))
-    times: dict[str, list[float]] = {name: [] for name in peers}
-
-    def before_our_round() -> None:
-        for name, call in peers.items():
-            times[name].append(seconds(call))
-        time.sleep(_SETTLE)
-
-    benchmark.pedantic(ours, setup=before_our_round, rounds=rounds, iterations=1)
-    benchmark.extra_info["peak_bytes"] = memory
-    if benchmark.disabled:
-        return found
-    for name, took in times.items():
-        found[name] |= {"median": median(took), "min": min(took)}
-        found[name]["ratio"] = median(took) / benchmark.stats.stats.median
-        found[name]["least_ratio"] = min(took) / benchmark.stats.stats.min
-    return found
+    peaks = [peak_bytes(call) for call in calls.values()]
+    if rounds is None:
+        limits = pace()
+        rounds = round(limits.budget / (time.perf_counter() - start))
+        rounds = min(max(rounds, limits.rounds[0]), limits.rounds[1])
+    times = zip(*([seconds(call) for call in calls.values()] for _ in range(rounds)), strict=True)
+    found = zip(calls, times, peaks, strict=True)
+    return {name: Took(median(took), min(took), peak, rounds) for name, took, peak in found}

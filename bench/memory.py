@@ -9,29 +9,26 @@ bench/results/memory.csv; the exit status is 1 when a task takes more than 1 GB.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import gpuzip
-from bench.checkout import ROOT
+from bench import apart
 from bench.data import D, made_blocks, sample
-from bench.measure import PeakMemory
-from bench.record import finish
+from bench.measure import PeakMemory, seconds
+from bench.record import main
 from gpuzip import Codes, ProductQuantizer
 
 ROWS = 1_000_000
 LIMIT = 10**9
 
 _M, _NBITS, _QUERIES = 48, 8, 256
+_PATIENCE = 3600.0  # seconds of a task
 
 
 def _make(path: Path, rows: int) -> None:
@@ -69,46 +66,27 @@ def _search(folder: Path) -> Callable[[], Any]:
 TASKS = {"train": _train, "encode": _encode, "search": _search}
 
 
-def _child(task: str, folder: Path) -> None:
-    """What a process of its own runs: one task, measured."""
+def _measured(order: tuple[str, Path]) -> dict[str, Any]:
+    """One task, in a process of its own."""
+    task, folder = order
     with PeakMemory() as memory:
-        call = TASKS[task](folder)
-        start = time.perf_counter()
-        call()
-        seconds = time.perf_counter() - start
-    print(json.dumps({"peak_bytes": memory.peak, "seconds": seconds}))
+        took = seconds(TASKS[task](folder))
+    return {"peak_bytes": memory.peak, "seconds": took}
 
 
-def measure(rows: int) -> list[dict[str, Any]]:
-    found = []
+def measure(few: int | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder, "x.npy"), rows)
+        _make(Path(folder, "x.npy"), few or ROWS)
         for task in TASKS:
-            command = [sys.executable, "-m", "bench.memory", "--task", task, "--folder", folder]
-            run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-            took = json.loads(run.stdout.splitlines()[-1])
-            queries = _QUERIES if task == "search" else None
-            row = {"task": task, "rows": rows, "d": D, "m": _M, "nbits": _NBITS, "queries": queries}
-            ok = None if took["peak_bytes"] is None else took["peak_bytes"] <= LIMIT
-            found.append(row | took | {"limit_bytes": LIMIT, "ok": ok})
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.task:
-        _child(chosen.task, chosen.folder)
-        return 0
-    rows = measure(chosen.rows)
-    title = f"Peak memory, {D} columns, m={_M}, nbits={_NBITS}"
-    heads = "task | rows | peak memory | limit | time | "
-    cells = "{task} | {rows:,} | {peak_bytes:MB} | {limit_bytes:MB} | {seconds:s} | {ok:ok}"
-    return finish("memory", rows, heads, cells, title=title, whole=chosen.rows == ROWS)
+            (answer,) = apart.each(_measured, [(task, Path(folder))], _PATIENCE)
+            if answer.result is None:
+                raise RuntimeError(f"{task}: {answer.death}")
+            peak, queries = answer.result["peak_bytes"], _QUERIES if task == "search" else None
+            about = {"task": task, "rows": few or ROWS, "d": D, "m": _M, "nbits": _NBITS, "queries": queries}
+            yield (
+                about | answer.result | {"limit_bytes": LIMIT, "ok": None if peak is None else peak <= LIMIT}
+            )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("memory", __doc__, measure))

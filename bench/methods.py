@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 import gpuzip
 from bench import weight_peers
+from bench.measure import timed
 from gpuzip import Codes, LloydMaxQuantizer, MixedCodes, ScalarQuantizer
 from gpuzip.codecs import Codec
 
 BITS = (1, 2, 3, 4, 8)
 
-_LLOYD_MAX = "LloydMaxQuantizer"
 _GROUPS = 24
+_ENCODED_TOO = "the time includes encoding"
 _SMALLFRY_WORK = 1 << 26  # values times levels that smallfry's k-means is given
 
 
@@ -51,58 +52,56 @@ class Method:
 def methods(d: int) -> Iterator[Method]:
     """For a matrix of d columns, by bits."""
     for bits in BITS:
-        yield from ours(bits, d)
-        yield from uniform(bits)
-        yield Method("smallfry", "k-means of values", bits, partial(smallfry, bits=bits))
-        for name, side, store in weight_peers.PEERS.get(bits, []):
-            yield Method(side, name, bits, partial(_peer, store))
+        smallest = {"k-means of values": partial(smallfry, bits=bits)}
+        for side, some in (("gpuzip", ours(bits)), ("uniform", uniform(bits)), ("smallfry", smallest)):
+            yield from (Method(side, name, bits, store) for name, store in some.items())
+        for name, side, peer in weight_peers.PEERS.get(bits, []):
+            yield Method(side, name, bits, partial(_peer, peer))
 
 
-def ours(bits: int, d: int) -> Iterator[Method]:
-    yield Method("gpuzip", _LLOYD_MAX, bits, partial(_by_codec, LloydMaxQuantizer(bits)))
-    by_dim = LloydMaxQuantizer(bits, per="dim")
-    yield Method("gpuzip", f"{_LLOYD_MAX}, per='dim'", bits, partial(_by_codec, by_dim))
-    yield Method("gpuzip", "compress, bits_per_dim", bits, partial(_by_budget, bits=bits))
-    weighted = partial(_by_budget, bits=bits, by_norm=True)
-    yield Method("gpuzip", "compress, importance of squared norms", bits, weighted)
-    grouped = LloydMaxQuantizer(8, block_len=2) if bits == 4 else LloydMaxQuantizer(bits)
-    name = f"{_LLOYD_MAX}{', pairs of values' * (bits == 4)}, rows in {_GROUPS} groups by norm"
-    yield Method("gpuzip", name, bits, partial(_by_groups, grouped))
+def ours(bits: int) -> dict[str, Callable[[Tensor], Stored]]:
+    lloyd_max = LloydMaxQuantizer(bits)
+    grouped, pairs = (
+        (LloydMaxQuantizer(8, block_len=2), ", pairs of values") if bits == 4 else (lloyd_max, "")
+    )
+    return {
+        "LloydMaxQuantizer": partial(_by_codec, lloyd_max),
+        "LloydMaxQuantizer, per='dim'": partial(_by_codec, LloydMaxQuantizer(bits, per="dim")),
+        "compress, bits_per_dim": partial(_by_budget, bits=bits),
+        "compress, importance of squared norms": partial(_by_budget, bits=bits, by_norm=True),
+        f"LloydMaxQuantizer{pairs}, rows in {_GROUPS} groups by norm": partial(_by_groups, grouped),
+    }
 
 
-def uniform(bits: int) -> Iterator[Method]:
+def uniform(bits: int) -> dict[str, Callable[[Tensor], Stored]]:
     """gpuzip's own scalar codes, whose levels are equal steps."""
-    for per in ("tensor", "dim"):
-        for range_ in ("minmax", "mse"):
-            codec = ScalarQuantizer(bits, range=range_, per=per)
-            yield Method("uniform", f"equal steps, {range_}, per {per}", bits, partial(_by_codec, codec))
+    return {
+        f"equal steps, {range_}, per {per}": partial(_by_codec, ScalarQuantizer(bits, range=range_, per=per))
+        for per, range_ in product(("tensor", "dim"), ("minmax", "mse"))
+    }
 
 
 def _by_codec(codec: Codec, x: Tensor) -> Stored:
-    start = time.perf_counter()
-    fitted = codec.fit(x)
-    took = time.perf_counter() - start
+    fitted, took = timed(lambda: codec.fit(x))
     return _saved(fitted.encode(x), took, None)
 
 
 def _by_budget(x: Tensor, bits: int, by_norm: bool = False) -> Stored:
-    start = time.perf_counter()
     importance = x.square().sum(1) if by_norm else None
-    codes = gpuzip.compress(x, bits_per_dim=bits, importance=importance)
-    return _saved(codes, time.perf_counter() - start, "the time includes encoding")
+    codes, took = timed(lambda: gpuzip.compress(x, bits_per_dim=bits, importance=importance))
+    return _saved(codes, took, _ENCODED_TOO)
 
 
 def _by_groups(codec: Codec, x: Tensor) -> Stored:
     """Each group of rows of about the same norm with levels of its own; groups have equal sums of norms."""
-    start = time.perf_counter()
     norms = x.double().norm(dim=1)
     order = norms.argsort(stable=True)
     share = norms[order].cumsum(0) / norms.sum()
     group = torch.empty(len(x), dtype=torch.uint8)
     group[order] = (share * _GROUPS).clamp(max=_GROUPS - 1).to(torch.uint8)
     members = [x[group == i] for i in range(_GROUPS)]
-    codes = MixedCodes([codec.fit(some).encode(some) for some in members], group)
-    return _saved(codes, time.perf_counter() - start, "the time includes encoding")
+    codes, took = timed(lambda: MixedCodes([codec.fit(some).encode(some) for some in members], group))
+    return _saved(codes, took, _ENCODED_TOO)
 
 
 def _saved(codes: Codes | MixedCodes, seconds: float, note: str | None) -> Stored:
@@ -116,19 +115,10 @@ def _saved(codes: Codes | MixedCodes, seconds: float, note: str | None) -> Store
     return Stored(decoded, codes.nbytes, seconds, size, note)
 
 
-def smallfry_values(x: Tensor, bits: int) -> Tensor:
-    """(n, 1): those of x that smallfry's k-means can be given within minutes, drawn with seed 0."""
-    most = min(1 << 20, _SMALLFRY_WORK >> bits)
-    at = torch.randint(x.numel(), (most,), generator=torch.Generator().manual_seed(0))
-    return (x.reshape(-1)[at] if most < x.numel() else x.reshape(-1)).view(-1, 1)
-
-
 def smallfry(x: Tensor, bits: int) -> Stored:
-    """Codes by the levels of smallfry's k-means, and four bytes a level."""
-    values = smallfry_values(x, bits)
-    start = time.perf_counter()
-    levels = weight_peers.smallfry_levels(values, bits)
-    took = time.perf_counter() - start
+    """Codes by the levels of smallfry's k-means on as many values as minutes allow; four bytes per level."""
+    values = weight_peers.drawn(x, min(1 << 20, _SMALLFRY_WORK >> bits))
+    levels, took = timed(lambda: weight_peers.smallfry_levels(values, bits))
     codec = LloydMaxQuantizer.from_codebook(levels.view(1, -1, 1), x.shape[1])
     codes = codec.encode(x)
     note = f"levels of {len(values):,} values" if len(values) < x.numel() else None

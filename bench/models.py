@@ -1,18 +1,16 @@
 """A sentence encoder whose token table is compressed: its bytes, and what its embeddings keep.
 
-    python -m bench.models [--texts 200]
+    python -m bench.models [--rows 200]
 
-all-MiniLM-L6-v2 embeds texts of the sample and all its queries, by each compressed model anew. Truth is the
-unmodified model: the sample's own embeddings, which are its. Writes bench/results/models.csv, unless of fewer
-texts.
+all-MiniLM-L6-v2 embeds texts of the sample, 3,000 or so many, and all its queries, by each compressed model
+anew. Truth is the unmodified model: the sample's own embeddings, which are its. Writes
+bench/results/models.csv, unless of fewer texts.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +19,8 @@ from torch import Tensor, nn
 
 import gpuzip
 from bench.data import sample
-from bench.record import finish
+from bench.measure import timed
+from bench.record import main
 from examples.make_sample import BATCH, load_encoder
 from gpuzip.nn import quantize_embeddings_
 
@@ -36,24 +35,22 @@ def is_word_table(name: str, module: nn.Module) -> bool:
     return name.endswith("word_embeddings")
 
 
-def measured(encoder: Any, texts: int) -> Iterator[dict[str, Any]]:
+def measure(few: int | None) -> Iterator[dict[str, Any]]:
     """The word table alone at each width, then the tables of positions and kinds as well, at 4 bits."""
+    encoder, texts = load_encoder(), few or TEXTS
     check_truth(encoder)
-    for bits, tables, accept in (
-        *((bits, "words", is_word_table) for bits in (8, 4, 2, 1)),
-        (4, "words, positions, kinds", None),
-    ):
+    whole = sum(tensor.nbytes for tensor in encoder.state_dict().values())
+    words: list[tuple[int, str, Any]] = [(bits, "words", is_word_table) for bits in (8, 4, 2, 1)]
+    for bits, tables, accept in [*words, (4, "words, positions, kinds", None)]:
         model = copy.deepcopy(encoder)
-        start = time.perf_counter()
-        report = quantize_embeddings_(model, bits, filter_fn=accept)
-        took = time.perf_counter() - start
+        report, took = timed(lambda: quantize_embeddings_(model, bits, filter_fn=accept))  # noqa: B023
         done = [row for row in report.rows if row.reason is None]
-        sizes = {side: sum(getattr(row, side) for row in done) for side in ("bytes_before", "bytes_after")}
-        whole = sum(tensor.nbytes for tensor in encoder.state_dict().values())
+        before, after = sum(row.bytes_before for row in done), sum(row.bytes_after for row in done)
+        sizes = {"bytes_before": before, "bytes_after": after}
         yield (
             {"bits": bits, "tables": tables, "texts": texts, "queries": len(sample().queries)}
             | sizes
-            | {"model_bytes": whole - sizes["bytes_before"] + sizes["bytes_after"], "model_before": whole}
+            | {"model_bytes": whole - before + after, "model_before": whole}
             | {"mse": done[0].mse, "table_cosine": done[0].cosine, "seconds": took}
             | kept(model, texts)
         )
@@ -65,7 +62,7 @@ def check_truth(encoder: Any) -> None:
     most = float((embedded(encoder, few) - sample().queries[: len(few)]).abs().max())
     if most > _AGREES:
         raise RuntimeError(
-            f"the encoder's embeddings differ from the sample's by {most:.3g}; its truth is another"
+            f"the encoder's embeddings differ from the sample's by {most:.3g}; it is another one"
         )
 
 
@@ -83,27 +80,10 @@ def kept(model: Any, texts: int) -> dict[str, float]:
 
 def embedded(model: Any, texts: list[str]) -> Tensor:
     """(n, 384) float32 of unit length."""
-    rows: Tensor = model.encode(
-        texts, batch_size=BATCH, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-    )
+    options = {"convert_to_tensor": True, "normalize_embeddings": True, "show_progress_bar": False}
+    rows: Tensor = model.encode(texts, batch_size=BATCH, **options)
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.models", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--texts", type=int, default=TEXTS)
-    texts = parser.parse_args().texts
-    rows = list(measured(load_encoder(), texts))
-    heads = "bits | tables | before | after | model | table's cosine | texts' | queries' | recall@10"
-    cells = (
-        "{bits} | {tables} | {bytes_before:MB} | {bytes_after:MB} | {model_bytes:MB} | {table_cosine:.4f} | "
-        "{text_cosine:.4f} | {query_cosine:.4f} | {recall:.3f}"
-    )
-    title = f"all-MiniLM-L6-v2, {texts:,} texts, {rows[0]['queries']} queries"
-    return finish("models", rows, heads, cells, title=title, whole=texts == TEXTS)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("models", __doc__, measure))

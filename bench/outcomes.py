@@ -11,7 +11,6 @@ takes more than a tenth above the best.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from torch import Tensor
 import gpuzip
 from bench.matrices import word_vectors
 from bench.measure import is_quick
-from bench.record import finish
+from bench.record import main
 from examples.rag_593k import real_rows
 from gpuzip import Codes, from_spec
 from gpuzip._core.rows import Rows
@@ -43,20 +42,16 @@ TARGETS: list[dict[str, Any]] = [
 _UNSEEN, _K = 2000, 10
 
 
-def sentences() -> Tensor:
-    return real_rows().embeddings
-
-
 def heavy_tailed() -> Tensor:
     """Sentence embeddings, values to the power 1.7 and columns of lognormal deviations."""
-    x = sentences()
+    x = real_rows().embeddings
     scale = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(1)).mul(0.8).exp()
     standard = x / x.std(0).clamp(min=1e-6)  # two columns are 0 throughout
     return standard.sign() * standard.abs() ** 1.7 * scale
 
 
 MATRICES: dict[str, Callable[[], Tensor]] = {
-    "sentence embeddings": sentences,
+    "sentence embeddings": lambda: real_rows().embeddings,
     "word vectors": word_vectors,
     "heavy-tailed columns": heavy_tailed,
 }
@@ -70,33 +65,34 @@ class Judge:
         self.unseen = x[order[:_UNSEEN]].float()
         self.given = x[order[_UNSEEN : _UNSEEN + rows]].float().contiguous()
         self._truth = nearest(Rows("judge", self.given).blocks(), self.unseen, _K, "cosine")
-        self._known: dict[str, tuple[int, Tensor, float]] = {}
+        self._known: dict[str, tuple[int, list[float]]] = {}
 
     def quality(self, codes: Codes, target: dict[str, Any]) -> float:
-        return self._picked(self._measured(codes), target)
+        return self._measured(codes)[_place(target)]
 
     def of(self, candidate: Candidate, target: dict[str, Any]) -> tuple[int, float]:
         """Bytes and quality of a codec that was fitted on all rows that were given."""
         if candidate.spec not in self._known:
             codes = from_spec(candidate.spec).fit(self.given).encode(self.given)
-            self._known[candidate.spec] = (codes.nbytes, *self._measured(codes))
-        nbytes, *measured = self._known[candidate.spec]
-        return nbytes, self._picked(tuple(measured), target)
+            self._known[candidate.spec] = codes.nbytes, self._measured(codes)
+        nbytes, measured = self._known[candidate.spec]
+        return nbytes, measured[_place(target)]
 
-    def _measured(self, codes: Codes) -> tuple[Tensor, float]:
-        """Recall of the codes and after rescoring, (2,), and the mean cosine of unseen rows."""
+    def _measured(self, codes: Codes) -> list[float]:
+        """Recall of the codes, recall after rescoring, and the mean cosine of unseen rows."""
         if codes.codec.scores_are_of_decoded_rows:
             found = nearest([(0, codes.decode(torch.float32))], self.unseen, 4 * _K, "cosine")
         else:
             found = codes.search(self.unseen, 4 * _K)[1]
         hits = (found[:, :, None] == self._truth[:, None, :]).any(2).double()
+        recalls = [float(hits[:, :count].sum(1).mean() / _K) for count in (_K, 4 * _K)]
         cosine = torch.cosine_similarity(codes.codec.encode(self.unseen).decode(), self.unseen)
-        return torch.stack([hits[:, :_K].sum(1).mean() / _K, hits.sum(1).mean() / _K]), float(cosine.mean())
+        return [*recalls, float(cosine.mean())]
 
-    @staticmethod
-    def _picked(measured: Any, target: dict[str, Any]) -> float:
-        recalls, cosine = measured
-        return cosine if "min_cosine" in target else float(recalls[int("rescore" in target)])
+
+def _place(target: dict[str, Any]) -> int:
+    """Where `_measured` has what a target asks for."""
+    return 2 if "min_cosine" in target else int("rescore" in target)
 
 
 def measured(name: str, judge: Judge, target: dict[str, Any]) -> dict[str, Any]:
@@ -109,25 +105,14 @@ def measured(name: str, judge: Judge, target: dict[str, Any]) -> dict[str, Any]:
     best, best_bytes = _best(judge, target, chosen.spec, codes.nbytes, floor)
     unseen = judge.quality(codes, target)
     extra = codes.nbytes / best_bytes - 1
-    return {
-        "matrix": name,
-        "rows": len(judge.given),
-        "d": judge.given.shape[1],
-        "target": asked + " rescored" * ("rescore" in target),
-        "floor": floor,
-        "codec": chosen.spec,
-        "code_size": chosen.code_size,
-        "nbytes": codes.nbytes,
-        "likely": chosen.sure_cosine if asked == "min_cosine" else chosen.sure_recall,
-        "unseen": unseen,
-        "best": best,
-        "best_nbytes": best_bytes,
-        "extra": extra,
-        "tried": len(table),
-        "seconds": took[0],
-        "cpu_seconds": took[1],
-        "ok": unseen >= floor and extra <= SLACK,
-    }
+    return (
+        {"matrix": name, "rows": len(judge.given), "d": judge.given.shape[1]}
+        | {"target": asked + " rescored" * ("rescore" in target), "floor": floor}
+        | {"codec": chosen.spec, "code_size": chosen.code_size, "nbytes": codes.nbytes}
+        | {"likely": chosen.sure_cosine if asked == "min_cosine" else chosen.sure_recall, "unseen": unseen}
+        | {"best": best, "best_nbytes": best_bytes, "extra": extra, "tried": len(table)}
+        | {"seconds": took[0], "cpu_seconds": took[1], "ok": unseen >= floor and extra <= SLACK}
+    )
 
 
 def _best(judge: Judge, target: dict[str, Any], spec: str, nbytes: int, floor: float) -> tuple[str, int]:
@@ -144,7 +129,7 @@ def _best(judge: Judge, target: dict[str, Any], spec: str, nbytes: int, floor: f
     return spec, nbytes
 
 
-def rows(few: int | None) -> Iterator[dict[str, Any]]:
+def measure(few: int | None) -> Iterator[dict[str, Any]]:
     """In a quick run only the sentence embeddings, without the slowest target."""
     names, targets = (list(MATRICES)[:1], TARGETS[1:]) if is_quick() else (list(MATRICES), TARGETS)
     for name in names:
@@ -153,19 +138,5 @@ def rows(few: int | None) -> Iterator[dict[str, Any]]:
             yield measured(name, judge, target)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.outcomes", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--rows", type=int, help="of each matrix; writes nothing")
-    few = parser.parse_args().rows
-    heads = "matrix | asked | chosen | likely | unseen | bytes | best of the grid | more | CPU | "
-    cells = (
-        "{matrix} | {rows:,} x {d}, {target} {floor} | {codec} | {likely:.4f} | {unseen:.4f} | {nbytes:,} | "
-        "{best} | {extra:+%} | {cpu_seconds:.0f} s | {ok:ok}"
-    )
-    return finish("outcomes", list(rows(few)), heads, cells, title="Outcomes", whole=few is None)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("outcomes", __doc__, measure))

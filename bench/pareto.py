@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from typing import Any
 
 from PIL import Image
 
@@ -18,7 +19,6 @@ from bench.checkout import ROOT, Row, read
 from bench.recall.targets import best
 
 PICTURE = ROOT / "docs" / "images" / "recall_per_byte.png"
-SIDES = ("gpuzip", "FAISS")
 
 _COLORS = {"gpuzip": "#0072B2", "FAISS": "#D55E00"}  # of the first two families of `gpuzip.plots`
 _DOTS = 160  # per inch
@@ -34,19 +34,19 @@ def draw(rows: list[Row]) -> None:
 
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     ax = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
-    leaders = [(side, best(rows, side, size)) for side in SIDES for size in sizes]
+    leaders = {side: [best(rows, side, size) for size in sizes] for side in _COLORS}
     points = [
         plots.CodecRecall(" ", f"{side}, best codec of each size", float(row["size"]), float(row["recall"]))
-        for side, row in leaders
+        for side, some in leaders.items()
+        for row in some
         if row is not None
     ]
     plots.recall_against_bytes(points, ax)
-    for side in SIDES:
+    look: dict[str, Any] = {"s": 9, "alpha": 0.45, "linewidths": 0}
+    for side, color in _COLORS.items():
         some = [row for row in rows if row["side"] == side and row["recall"]]
         bytes_, recalls = ([float(row[name]) for row in some] for name in ("row_bytes", "recall"))
-        ax.scatter(
-            bytes_, recalls, s=9, color=_COLORS[side], alpha=0.45, linewidths=0, label=f"{side}, others"
-        )
+        ax.scatter(bytes_, recalls, color=color, label=f"{side}, others", **look)
     ax.set_xticks([float(size) for size in sizes], sizes)
     ax.set_ylim(min(float(row["recall"]) for row in rows if row["recall"]) - 0.04, 1.01)
     ax.set_yticks([tick / 10 for tick in range(6, 11)])
@@ -72,9 +72,7 @@ def is_of(rows: list[Row]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.pareto", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--check", action="store_true", help="draw nothing, fail when the picture is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="draw nothing, fail when it is out of date")
     rows = read("recall")
     if not parser.parse_args().check:
         draw(rows)

@@ -1,4 +1,4 @@
-"""What gpuzip is measured against: FAISS, and embzip's way to use it."""
+"""What gpuzip is measured against: FAISS, USearch, and embzip's way to use FAISS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import faiss
 import numpy as np
 import torch
 from torch import Tensor
+from usearch.index import MetricKind, search
+
+from bench.agree import Found
 
 #: embzip's own figures for 1,000 MiniLM embeddings at nbits=4: bytes of the file for each m.
 #: Source: "Benchmarks" in the README of github.com/jxmorris12/embzip. Its texts are others than ours.
@@ -31,6 +34,12 @@ def faiss_pq(x: np.ndarray, m: int, nbits: int, seed: int = 1234) -> Any:
     pq.cp.min_points_per_centroid = 1  # no warning for each sub-space
     pq.train(x)
     return pq
+
+
+def usearch_exact(rows: np.ndarray, queries: np.ndarray, metric: MetricKind, count: int) -> Found:
+    """USearch's exact search for the ten nearest rows of the first `count` queries."""
+    found = search(rows, queries[:count], 10, metric, exact=True, threads=torch.get_num_threads())
+    return np.atleast_2d(found.distances), np.atleast_2d(found.keys)
 
 
 def embzip_save(

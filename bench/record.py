@@ -1,24 +1,57 @@
-"""Rows of results as CSV files, each row with what it was measured on."""
+"""Rows of results: shown, kept as CSV files with what they were measured on, and judged."""
 
 from __future__ import annotations
 
-import csv
+import argparse
 import os
 import platform
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import faiss
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from bench.cells import fill
-from bench.checkout import RESULTS, commit
+from bench import tables
+from bench.checkout import commit, put, text
 from bench.measure import is_quick
+from bench.peers import same_threads
+
+
+def main(
+    kind: str, doc: str | None, measure: Callable[[int | None], Iterable[dict[str, Any]]], few: bool = True
+) -> int:
+    """What `python -m bench.KIND` runs. measure: rows of results. few: whether of fewer rows, too."""
+    summary = (doc or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{kind}", description=summary)
+    if few:
+        parser.add_argument("--rows", type=int, help="measure on so many; writes nothing")
+    rows = vars(parser.parse_args()).get("rows")
+    same_threads()
+    try:
+        return finish(kind, list(measure(rows)), whole=rows is None)
+    except FileNotFoundError as error:  # of the large set, with how to make it
+        print(error)
+        return 1
+
+
+def finish(kind: str, rows: list[dict[str, Any]], *, whole: bool = True) -> int:
+    """Show the rows and keep them; the exit status, 1 where one has missed its target.
+
+    whole: False where they are of fewer rows than the results. Those are not kept, and no target fails.
+    """
+    print(tables.screen(kind, [stamped(row) for row in rows]))
+    missed = [row for row in rows if row.get("ok") is False]
+    for row in missed:
+        print(
+            "MISSED:", ", ".join(f"{name} {text(value)}" for name, value in row.items() if value is not None)
+        )
+    if not whole or is_quick():
+        return 0
+    write(kind, rows)
+    return int(bool(missed))
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
@@ -27,33 +60,12 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
         put(name, [stamped(row) for row in rows])
 
 
-def finish(
-    name: str, rows: list[dict[str, Any]], heads: str, cells: str, *, title: str, whole: bool = True
-) -> int:
-    """Show the rows and keep them; the exit status, 1 where one has missed its target.
-
-    whole: False where they are of fewer rows than the results. Those are not kept, and no target fails.
-    """
-    show(title, heads, cells, rows)
-    if not whole or is_quick():
-        return 0
-    write(name, rows)
-    return int(any(row.get("ok") is False for row in rows))
-
-
 def stamped(row: dict[str, Any]) -> dict[str, str]:
     """A row as text, with `stamp`."""
-    return {column: _text(value) for column, value in (row | stamp()).items()}
+    return {column: text(value) for column, value in (row | stamp()).items()}
 
 
-def put(name: str, rows: list[dict[str, str]]) -> None:
-    """`write` of rows that are stamped."""
-    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
+@cache
 def stamp() -> dict[str, Any]:
     """When, of which source, on which machine and with which libraries. Names no host and no path."""
     return {
@@ -80,16 +92,3 @@ def cpu_model() -> str:
 def cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def show(title: str, heads: str, cells: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A table on the screen. Heads and cells are forms as those of `bench.tables`."""
-    table = Table(*heads.split(" | "), title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*fill(cells, row).split(" | "))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _text(value: Any) -> str:
-    """Six digits of a float, nothing for None."""
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

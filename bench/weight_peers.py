@@ -62,6 +62,12 @@ def int8_blocks(x: Tensor) -> tuple[Tensor, int]:
     return functional.dequantize_blockwise(data, state), data.nbytes + state.absmax.nbytes
 
 
+def drawn(x: Tensor, most: int) -> Tensor:
+    """(n, 1): all values of x, or so many drawn with seed 0."""
+    at = torch.randint(x.numel(), (most,), generator=torch.Generator().manual_seed(0))
+    return (x.reshape(-1)[at] if most < x.numel() else x.reshape(-1)).view(-1, 1)
+
+
 def smallfry_levels(values: Tensor, bits: int) -> Tensor:
     """(2**bits,) float32, ascending. values: (n, 1). Source: KMeans as smallfry calls it."""
     cluster: Any = import_module("sklearn.cluster")

@@ -56,6 +56,6 @@ def test_a_row_of_the_table(judge, monkeypatch):
     row = outcomes.measured("some rows", judge, {"min_cosine": 0.98})
     stamp = dict.fromkeys(("date", "cpu", "threads", "torch", "faiss", "python", "commit"), "x")
     monkeypatch.setattr(tables, "read", lambda name: [{k: str(v) for k, v in (row | stamp).items()}])
-    heads, _, line, *_ = tables.outcomes()
+    heads, _, line, *_ = tables.made("outcomes")
     assert heads.startswith("| 1,500 rows | asked for | chosen |")
     assert line.startswith(f"| some rows, 48 columns | min_cosine 0.98 | `{row['codec']}` | 0.")

@@ -16,7 +16,7 @@ from bench.recall.progressive import is_met
 from bench.recall.progressive import measured as measured_progressively
 from bench.recall.rows import Data, measured, without_figures
 from bench.recall.targets import OURS, PLAIN, TRAINED, gaps, missed
-from bench.run import _is_possible as is_possible
+from bench.run import is_possible
 
 D = 32
 
@@ -200,8 +200,7 @@ def test_gaps_are_between_the_best_of_no_more_bytes():
 
 
 def test_rows_are_kept_in_order_replaced_and_shown(tmp_path, monkeypatch):
-    for place in ("bench.record.RESULTS", "bench.recall.__main__.RESULTS", "bench.checkout.RESULTS"):
-        monkeypatch.setattr(place, tmp_path)
+    monkeypatch.setattr("bench.checkout.RESULTS", tmp_path)
     slow = without_figures(
         Method("FAISS", "LSQ24x8", 24, "LSQ{B}x8"),
         Data(torch.zeros(600, D), *[torch.zeros(20)] * 3),
@@ -210,7 +209,7 @@ def test_rows_are_kept_in_order_replaced_and_shown(tmp_path, monkeypatch):
     pq = figures("PQ24x8np", "FAISS", 24, 0.5)
     for row in (figures(PLAIN, "FAISS", 48, 0.7), slow, pq, pq | {"recall": 0.625}):
         keep(row, 384)
-    lines = tables.recall_rows()
+    lines = tables.made("recall_rows")
     assert lines[0] == "600 x 32, 450 of them trained on, 20 queries:"
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ")] == [
         "| 24 bytes", "| ---", "| `PQ24x8np`", "| `LSQ24x8`", "| 48 bytes", "| ---", "| `PQ48x8np`",
@@ -235,7 +234,7 @@ def test_recall_is_shown_by_form_and_size(monkeypatch):
     stamped = dict.fromkeys(record.stamp(), "1")
     rows = sorted((row | stamped for row in rows), key=lambda row: int(row["size"]))
     monkeypatch.setattr(tables, "read", lambda name: rows)
-    assert tables.recall()[2:-2] == [
+    assert tables.made("recall")[2:-2] == [
         "| recall@10 |  | 24 bytes | 48 bytes |",
         "| --- | ---: | ---: | ---: |",
         "| `mine{B}` | gpuzip | 0.600 | 0.800 (+6 B) |",
@@ -255,11 +254,11 @@ def test_the_best_of_each_side_and_the_rows_of_a_codec_are_shown(monkeypatch):
     stamped = dict.fromkeys(record.stamp(), "1")
     monkeypatch.setattr(tables, "read", lambda name: [row | stamped for row in rows])
     d = int(rows[0]["d"])
-    assert tables.best_per_byte()[4:-2] == [
+    assert tables.made("best_per_byte")[4:-2] == [
         f"| 24 | {4 * d / 24:.0f}x | `ScalarQuantizer(8)` | 0.600 | `SQ8` | 0.500 |",
         f"| {4 * d:,} | 1x | float32 | 1.000 | float32 | 1.000 |",
     ]
-    assert [line.split(" | ")[0] for line in tables.TABLES["ScalarQuantizer"]()[4:-2]] == [
+    assert [line.split(" | ")[0] for line in tables.made("ScalarQuantizer")[4:-2]] == [
         "| `ScalarQuantizer(8)`"
     ]
 
@@ -302,9 +301,8 @@ def test_the_target_of_progressive_search(share, recall, met):
 
 
 def test_progressive_searches_are_shown(tmp_path, monkeypatch, data):
-    for place in ("bench.record.RESULTS", "bench.checkout.RESULTS"):
-        monkeypatch.setattr(place, tmp_path)
+    monkeypatch.setattr("bench.checkout.RESULTS", tmp_path)
     record.write("recall_progressive", list(measured_progressively(2, data)))
-    lines = tables.progressive()
+    lines = tables.made("progressive")
     assert lines[0].startswith("| 800 rows, 20 queries at once | scanned, and read again | bytes read |")
     assert lines[2].startswith("| `RaBitQuantizer(2)`, 18 bytes | all bits | 100.0 % |")

@@ -136,24 +136,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.full
-def test_ops_after_a_death_and_a_hang_still_run(tmp_path):
+def test_ops_after_a_death_still_run_on_every_target(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
-import os, time
-from tools.gate import workers
+import os
+from tools.compile_gate import Order, each
 
-def work(target, op):
-    if op == "dies":
+def work(order):
+    if order.op == "dies":
         os._exit(3)
-    if op == "hangs":
-        time.sleep(60)
-    return f"{op} on {target}"
+    return order
 
 if __name__ == "__main__":
-    found = workers.run(work, ["a", "b"], ["first", "dies", "hangs", "last"], 2, patience=5)
-    assert [(d.target, d.op) for d in found[:4]] == [("a", op) for op in ("first", "dies", "hangs", "last")]
-    assert [d.result for d in found[4:]] == ["first on b", None, None, "last on b"], found
-    assert [d.death for d in found[:3]] == ["", "its process died: exit code 3", "nothing came for 5 s"]
+    orders = [Order(target, op) for target in ("sm_80", "sm_90") for op in ("first", "dies", "last")]
+    found = list(each(work, orders, 2))
+    assert [order for order, _ in found] == orders
+    assert [answer.result for _, answer in found] == [None if o.op == "dies" else o for o in orders], found
+    assert found[1][1].death == "its process died: exit code 3"
 """)
     run = python(str(script), cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-4000:]
@@ -404,7 +403,8 @@ from tools.gate.rows import TARGETS
 from gpuzip.ops import OPS
 
 with mock.patch.object(_Recorder, "compile", lambda *args, **kwargs: None):
-    works = [compile_gate.compile_op(target, op, every=True) for target in TARGETS for op in OPS]
+    orders = [compile_gate.Order(target, op, True) for target in TARGETS for op in OPS]
+    works = list(map(compile_gate.compile_op, orders))
 assert not [failed.row for work in works for failed in work.built]
 unreached = list(compile_gate._unreached([work.tiles for work in works]))
 assert not unreached, unreached

@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from bench import apart
 from gpuzip.ops import OPS
-from tools.roof import worker
 from tools.roof.floors import Roofs
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
@@ -18,67 +19,51 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 ROOFS = Roofs(copy=1.0, half=1.0, int8=1.0, sms=1, clock=1.0)
 
 
-def answer(order, roofs):
-    """What an order says happens to it, in a worker."""
-    if order["does"] == "raise":
-        raise RuntimeError("no such\nkernel")
-    if order["does"] == "die":
+def answer(does):
+    """What happens to an item, in another process."""
+    apart.say("begun")
+    if does == "die":
         os.kill(os.getpid(), 9)
-    if order["does"] == "print":
-        print("not a row")
-    return {"seconds": roofs.copy}, "right"
+    if does == "exit":
+        os._exit(0)
+    if does == "hang":
+        time.sleep(60)
+    if does == "break":
+        raise apart.BrokenError("broken here")
+    return os.getpid()
 
 
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """A module that serves `answer` under `python -m`, and calls the GPU broken after "break"."""
-    path = tmp_path / "served.py"
-    path.write_text(
-        "import sys\n"
-        "from tests.test_gpu_script import answer\n"
-        "from tools.roof import worker\n"
-        "seen = []\n"
-        "def one(order, roofs):\n"
-        "    seen.append(order['does'])\n"
-        "    if order['does'] == 'break': raise RuntimeError('illegal access')\n"
-        "    return answer(order, roofs)\n"
-        "worker.serve(one, lambda: seen[-1] == 'break')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.getcwd()]))
-    return "served"
+def test_a_process_that_dies_or_hangs_loses_one_item():
+    done = ["work", "die", "work", "exit", "hang", "work"]
+    found = list(apart.each(answer, done, patience=10))
+    assert [one.result is not None for one in found] == [does == "work" for does in done]
+    assert [one.death for one in found if one.death] == [
+        "its process died: SIGKILL",
+        "its process died: exit code 0",
+        "nothing came for 10 s",
+    ]
+    assert {one.step for one in found} == {"begun"}
 
 
-def told(module, *does):
-    orders = [{"does": d} for d in does]
-    return [(o["does"], row is not None, note) for o, row, note in worker.results(orders, ROOFS, module)]
+def test_what_is_broken_is_left_to_a_new_process():
+    first, broken, *rest = apart.each(answer, ["work", "break", "work", "work"], patience=60)
+    assert broken == apart.Answer("broken here", "", "begun")
+    assert len({one.result for one in rest}) == 1 and rest[0].result != first.result
 
 
-@pytest.mark.full
-def test_a_case_that_fails_says_so_and_the_others_go_on(module):
-    found = told(module, "work", "raise", "print", "work")
-    assert [f[:2] for f in found] == [("work", True), ("raise", False), ("print", True), ("work", True)]
-    assert found[1][2] == "FAILED: RuntimeError: no such kernel"
+def test_a_case_that_fails_says_so_and_a_broken_gpu_ends_its_process(monkeypatch):
+    from tools import roofline
 
+    def fails(machine, order):
+        raise RuntimeError("no such\nkernel")
 
-@pytest.mark.full
-def test_a_process_that_dies_loses_one_case(module):
-    found = told(module, "work", "die", "work", "die", "die", "work")
-    assert [f[1] for f in found] == [True, False, True, False, False, True]
-    assert all(note == "FAILED: its process ended with -9" for does, _, note in found if does == "die")
-
-
-@pytest.mark.full
-def test_a_broken_gpu_is_left_to_a_new_process(module):
-    found = told(module, "work", "break", "work")
-    assert [f[1] for f in found] == [True, False, True]
-    assert "illegal access" in found[1][2]
-
-
-def test_a_case_that_hangs_is_given_up(tmp_path, monkeypatch):
-    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (found,) = worker.results([{}], ROOFS, "hangs", patience=0.5)
-    assert found[1] is None and found[2].startswith("FAILED")
+    monkeypatch.setattr(roofline, "measure", fails)
+    order, said = roofline.Order(67, 0, ROOFS, rehearse=True), "FAILED: RuntimeError: no such kernel"
+    assert roofline.measured(order) == (None, said)
+    monkeypatch.setattr(roofline, "is_broken", lambda: True)
+    with pytest.raises(apart.BrokenError) as broken:
+        roofline.measured(order)
+    assert broken.value.result == (None, said)
 
 
 def test_a_row_is_on_disk_before_the_next_case_begins(tmp_path, monkeypatch):
@@ -87,28 +72,27 @@ def test_a_row_is_on_disk_before_the_next_case_begins(tmp_path, monkeypatch):
 
     file, kept = tmp_path / "rows.csv", []
 
-    def results(orders, roofs, module):
-        for order in orders:
+    def each(call, orders, patience):
+        for _ in orders:
             kept.append(len(file.read_text().splitlines()) if file.exists() else 0)
-            yield order, {"kernel": "a", "case": "b", "seconds": 1.0, "share": 0.5}, "right"
+            yield apart.Answer(({"kernel": "a", "case": "b", "seconds": 1.0, "share": 0.5}, "right"))
 
-    monkeypatch.setattr(worker, "results", results)
-    orders = [{"rows": 10**6, "case": i} for i in range(3)]
-    assert len(roofline.run(orders, Rehearsal(), ROOFS, file)) == 3
+    monkeypatch.setattr(apart, "each", each)
+    orders = [roofline.Order(10**6, i, ROOFS) for i in range(3)]
+    assert len(roofline.run(orders, Rehearsal(), file)) == 3
     assert kept == [0, 2, 3]
 
 
 def test_a_wrong_answer_is_named(monkeypatch):
-    from tools.roof import answers
     from tools.roof.cases import cases, present
     from tools.roof.machine import Rehearsal
 
     case = next(case for case in present(cases(67)) if case.op == "unpack_bits")
     machine = Rehearsal()
-    assert answers.judged(case, machine) == "right"
+    assert machine.judged(case) == "right"
     given = machine.answer
     monkeypatch.setattr(machine, "answer", lambda *args: given(*args) + 1)
-    assert answers.judged(case, machine).startswith("WRONG Tensor-likes are not equal")
+    assert machine.judged(case).startswith("WRONG Tensor-likes are not equal")
 
 
 def test_a_failed_check_lets_the_others_run(monkeypatch, capsys):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.checkout import RESULTS
+from bench.checkout import RESULTS, append
 from gpuzip.ops import OPS
 from tools.roof import floors
 from tools.roof.cases import bound, cases, present, tasks, traffic
@@ -103,8 +103,6 @@ class TestResults:
         assert "the target is for H100 and H200" in "".join(other)
 
     def test_rows_are_appended_under_one_head(self, tmp_path):
-        from tools.roof.results import append
-
         path = tmp_path / "rows.csv"
         append(path, [{"kernel": "a", "seconds": 1 / 3, "tile": None}])
         append(path, [{"kernel": "b", "seconds": 2.0, "tile": "x"}])

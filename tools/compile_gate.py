@@ -26,28 +26,35 @@ compile_gate_times.csv; those of a triton other than the newest have its version
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import triton
 
+from bench import apart
+from bench.apart import Answer
+from bench.cells import aligned
 from bench.checkout import RESULTS
 from gpuzip.ops import OPS
-from tools.gate import machine_code, meant, model, pipes, sass, table, workers
+from tools.gate import machine_code, meant, model, pipes, sass, table
 from tools.gate.build import Built, build
 from tools.gate.production import odd, production
 from tools.gate.rows import TARGETS, Row
 from tools.gate.sass import Code
 from tools.gate.tiles import Tiles
+from tools.roof.cases import launcher
 
+T = TypeVar("T")
+
+PATIENCE = 600.0  # seconds for one op on one target
 NAMES = ("compile_gate", "compile_gate_times")
 
 
@@ -62,9 +69,10 @@ class Found(NamedTuple):
     times: list[model.Time]
 
 
-def model_op(target: str, op: str) -> list[model.Time]:
-    """The modelled times of the cases of an op."""
-    return list(model.times([op]))
+class Order(NamedTuple):
+    target: str
+    op: str
+    every: bool = False
 
 
 class _Work(NamedTuple):
@@ -72,57 +80,67 @@ class _Work(NamedTuple):
     tiles: Tiles
 
 
-def compile_op(target: str, op: str, every: bool = False) -> _Work:
+def model_op(order: Order) -> list[model.Time]:
+    """The modelled times of the cases of an op."""
+    return list(model.times([order.op]))
+
+
+def compile_op(order: Order) -> _Work:
     """What the launcher of an op compiles on a target, and the tiles that it chose."""
-    module, launcher = _kernel(op)
     tiles = Tiles()
     with tiles.watch(_modules()):
-        samples = list(OPS[op].samples("cpu"))
-        once, apart = list(production(op)) or samples, []
-        if every:
-            once, apart = list(odd(op)), [*production(op), *samples]
-        return _Work(build(target, launcher, getattr(module, launcher), once, apart), tiles)
-
-
-def _kernel(op: str) -> tuple[ModuleType, str]:
-    module, _, launcher = OPS[op].kernel.partition(":")
-    return importlib.import_module(module), launcher
+        launch = launcher(order.op)
+        samples = list(OPS[order.op].samples("cpu"))
+        once, apart_too = list(production(order.op)) or samples, []
+        if order.every:
+            once, apart_too = list(odd(order.op)), [*production(order.op), *samples]
+        return _Work(build(order.target, launch, once, apart_too), tiles)
 
 
 def _modules() -> list[ModuleType]:
     """Each file of kernels once."""
-    return list({module.__name__: module for module, _ in map(_kernel, OPS)}.values())
+    return [import_module(name) for name in dict.fromkeys(op.kernel.partition(":")[0] for op in OPS.values())]
 
 
 def compile_for(target: str, ops: list[str]) -> list[Row]:
     """The rows of some ops on one target, compiled in this process."""
-    return _rows(target, [built for op in ops for built in compile_op(target, op).built])
+    return _rows(target, [built for op in ops for built in compile_op(Order(target, op)).built])
+
+
+def each(work: Callable[[Order], T], orders: list[Order], jobs: int = 1) -> Iterator[tuple[Order, Answer[T]]]:
+    """What work gives for each order, in a process per target, `jobs` of them at a time."""
+    by_target = [[order for order in orders if order.target == target] for target in TARGETS]
+
+    def one(some: list[Order]) -> list[Answer[T]]:
+        return list(apart.each(work, some, PATIENCE))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for some, answers in zip(by_target, pool.map(one, by_target), strict=True):
+            yield from zip(some, answers, strict=True)
 
 
 def gate(ops: list[str], targets: list[str], jobs: int, every: bool = False) -> Found:
     """Compile, count and judge. Tiles and the table of meant.py can only be judged where all ops are here."""
-    done = workers.run(partial(compile_op, every=every), targets, ops, jobs)
-    rows = [Row(d.op, d.target, problem=d.death) for d in done if d.result is None]
+    orders = [Order(target, op, every) for target in targets for op in ops]
+    rows, works, alive = [], [], []
+    for order, answer in each(compile_op, orders, jobs):
+        if answer.result is None:
+            rows.append(Row(order.op, order.target, problem=answer.death))
+            continue
+        works.append(answer.result)
+        alive += [order] if order.target == "sm_90" and order.op in {op for op, _ in model.LIMITS} else []
     for target in targets:
-        results = [d.result for d in done if d.target == target and d.result is not None]
-        rows += _rows(target, [built for result in results for built in result.built])
+        rows += _rows(target, [built for work in works for built in work.built if built.row.target == target])
     problems = [str(row) for row in rows if row.problem]
     if set(ops) == set(OPS):
         problems += meant.never_built({row.kernel for row in rows}, OPS)
-        if every:
-            problems += _unreached([d.result.tiles for d in done if d.result is not None])
-    alive = [d.op for d in done if d.target == "sm_90" and d.result is not None]
-    times, of_times = _times(alive)
-    return Found(rows, problems + of_times, times)
-
-
-def _times(ops: list[str]) -> tuple[list[model.Time], list[str]]:
-    """Modelled times of the cases of ops that compile, and their problems."""
-    cased = {op for op, _ in model.LIMITS}
-    done = workers.run(model_op, ["sm_90"], [op for op in ops if op in cased], 1)
-    times = [time for d in done if d.result is not None for time in d.result]
-    deaths = [f"the model of {d.op}: {d.death}" for d in done if d.result is None]
-    return times, deaths + [f"{time.op} {time.case}: {time.problem}" for time in times if time.problem]
+        problems += _unreached([work.tiles for work in works]) if every else []
+    times: list[model.Time] = []
+    for order, modelled in each(model_op, alive):
+        times += modelled.result or []
+        problems += [f"the model of {order.op}: {modelled.death}"] if modelled.death else []
+    problems += [f"{time.op} {time.case}: {time.problem}" for time in times if time.problem]
+    return Found(rows, problems, times)
 
 
 def _rows(target: str, built: list[Built]) -> list[Row]:
@@ -162,29 +180,27 @@ def _unreached(found: list[Tiles]) -> Iterator[str]:
 def main() -> int:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tools.compile_gate", description=summary)
-    parser.add_argument("--op", nargs="+", choices=sorted(OPS), default=list(OPS), help="only these ops")
-    parser.add_argument(
-        "--target", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="only these"
-    )
+    every, targets = "samples and odd sizes too, and tiles that nothing reaches", list(TARGETS)
+    parser.add_argument("--op", nargs="+", default=[""], help="only ops with one of these in their name")
+    parser.add_argument("--target", nargs="+", choices=targets, default=targets, help="only these")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, len(TARGETS)), help="processes")
-    parser.add_argument(
-        "--write", nargs="?", const=RESULTS, type=Path, help="write the tables, for every op and target"
-    )
-    parser.add_argument(
-        "--every", action="store_true", help="samples and odd sizes too, and tiles that nothing reaches"
-    )
+    parser.add_argument("--write", nargs="?", const=RESULTS, type=Path, help="write the tables")
+    parser.add_argument("--every", action="store_true", help=every)
     chosen = parser.parse_args()
+    ops = [op for op in OPS if any(word in op for word in chosen.op)]
+    if not ops:
+        parser.error(f"no op has {' or '.join(chosen.op)} in its name; there are {', '.join(OPS)}")
     if triton.knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, and the interpreter compiles nothing. Unset it.")
-    if chosen.write and (set(chosen.op) != set(OPS) or set(chosen.target) != set(TARGETS)):
+    if chosen.write and (set(ops) != set(OPS) or set(chosen.target) != set(TARGETS)):
         parser.error("--write needs every op and every target.")
     start = time.perf_counter()
-    rows, problems, times = gate(chosen.op, chosen.target, chosen.jobs, chosen.every)
-    lines = table.worst(rows)
-    print(table.text(lines))
+    rows, problems, times = gate(ops, chosen.target, chosen.jobs, chosen.every)
+    lines, of_times = table.worst(rows), table.of_times(times)
+    print(aligned(table.HEADS, lines, table.LEFT))
     if times:
         print("\nModelled times of sm_90, of which nothing is measured:")
-        print(table.text_of_times(table.of_times(times)))
+        print(aligned(table.TIMES, of_times, table.LEFT))
     for problem in problems:
         print(f"PROBLEM {problem}")
     fallen = len({(row.kernel, row.target) for row in rows if row.fallback})
@@ -196,7 +212,7 @@ def main() -> int:
     if chosen.write:
         path, path_of_times = (table.file_of(name, chosen.write) for name in NAMES)
         path.write_text(table.written(lines), encoding="utf-8")
-        path_of_times.write_text(table.written(table.of_times(times), table.TIMES), encoding="utf-8")
+        path_of_times.write_text(table.written(of_times, table.TIMES), encoding="utf-8")
     return 1 if problems or not rows else 0
 
 

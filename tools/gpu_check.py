@@ -27,6 +27,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, adc_scan, assign, decode, hamming_scan, pack_bits, topk, unpack_bits
 from gpuzip.training.kmeans import kmeans
 from tools.roof.cases import bound, cases, floats, integers, present
+from tools.roof.machine import is_broken, tensors
 
 _DEVICE, _N, _D, _TRAINED = "cuda", 1_000_000, 384, 65_536
 _PQ = ((48, 256), (96, 16), (64, 64))
@@ -116,10 +117,8 @@ def searches_find_the_nearest() -> None:
                 last = torch.topk(scores, 100).values
                 slack = 1e-5 * scores.abs().amax(1, keepdim=True)
                 sign = -1 if metric == "l2" else 1
-                right = bool(
-                    ((want - last).abs() <= slack).all() and ((sign * values - want).abs() <= slack).all()
-                )
-                require(right, f"search M={M} K={K} Q={Q} {metric}")
+                off = torch.maximum((want - last).abs(), (sign * values - want).abs())
+                require(bool((off <= slack).all()), f"search M={M} K={K} Q={Q} {metric}")
 
 
 def _exact(rows: Tensor, queries: Tensor) -> dict[str, Tensor]:
@@ -157,26 +156,20 @@ def replays_repeat_the_eager_answer() -> None:
     codec, x = _codec(48, 256), floats(_DEVICE, 100_000, _D)
     packed, lut = integers(_DEVICE, 256, _N, 48), floats(_DEVICE, 3, 48, 256)
     bits = integers(_DEVICE, 256, 1024, 48)
-
-    def encoding() -> Tensor:
-        return codec.encode_block(x)
-
-    def best_groups() -> tuple[Tensor, Tensor]:
-        return topk(adc_scan(packed, lut, group=1024), 10)
-
-    def hamming() -> Tensor:
-        return hamming_scan(bits, packed, None, 512)
-
-    calls = [("encoding", encoding), ("scan and topk", best_groups), ("1,024 Hamming queries", hamming)]
+    calls: list[Named] = [
+        ("encoding", partial(codec.encode_block, x)),
+        ("scan and topk", lambda: topk(adc_scan(packed, lut, group=1024), 10)),
+        ("1,024 Hamming queries", partial(hamming_scan, bits, packed, None, 512)),
+    ]
     _all([*calls, *_each_op()], _replays, "the replay of a graph differs")
 
 
 def _replays(call: Callable[[], Any]) -> bool:
-    want = _tensors(call())
+    want = tensors(call())
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = _tensors(call())
+        captured = tensors(call())
     for tensor in captured:
         tensor.zero_()
     graph.replay()
@@ -198,19 +191,12 @@ def _all(calls: list[Named], holds: Callable[[Callable[[], Any]], bool], otherwi
 def _each_op() -> list[Named]:
     """One case of each operator."""
     first = {case.op: case for case in reversed(list(present(cases(_N if _DEVICE == "cuda" else 67))))}
-    return [
-        (f"{op} {case.name}", partial(OPS[op].call, *bound(OPS[op], case.make(_DEVICE))))
-        for op, case in first.items()
-    ]
-
-
-def _tensors(result: Any) -> list[Tensor]:
-    return list(result) if isinstance(result, tuple | list) else [result]
+    made = {f"{op} {case.name}": bound(OPS[op], case.make(_DEVICE)) for op, case in first.items()}
+    return [(name, partial(OPS[name.split()[0]].call, *given)) for name, given in made.items()]
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
-    pairs = zip(_tensors(ours), _tensors(theirs), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+    return all(map(torch.equal, tensors(ours), tensors(theirs)))
 
 
 CHECKS = [
@@ -251,36 +237,18 @@ def main() -> int:
         checks = [check for check in CHECKS if check is not replays_repeat_the_eager_answer]
     else:
         torch.backends.cuda.matmul.allow_tf32 = False
-    passed = 0
-    for check in checks[_first() :]:
+    passed, first = 0, int(sys.argv[sys.argv.index("--from") + 1]) if "--from" in sys.argv else 0
+    for i, check in enumerate(checks[first:], first + 1):
         passed += run(check)
-        if not rehearse and _is_broken():
-            return _go_on(checks.index(check) + 1)
-        if not rehearse:
-            torch.cuda.empty_cache()
+        if rehearse:
+            continue
+        if is_broken():
+            print(f"the GPU is broken for this process; a new one goes on with check {i + 1}", flush=True)
+            subprocess.run([sys.executable, "-m", "tools.gpu_check", "--from", str(i)], check=False)
+            return 1
+        torch.cuda.empty_cache()
     print(f"{passed} of {len(checks)} checks passed{'. A rehearsal, on the CPU.' if rehearse else ''}")
     return 0 if passed == len(checks) else 1
-
-
-def _first() -> int:
-    """The check to begin with, after `--from`."""
-    return int(sys.argv[sys.argv.index("--from") + 1]) if "--from" in sys.argv else 0
-
-
-def _is_broken() -> bool:
-    """Whether nothing runs any more in this process, as after an illegal access."""
-    try:
-        torch.zeros(1, device="cuda").item()
-    except RuntimeError:
-        return True
-    return False
-
-
-def _go_on(first: int) -> int:
-    """The checks that are left, in a new process."""
-    print(f"the GPU is broken for this process; a new one goes on with check {first + 1}", flush=True)
-    subprocess.run([sys.executable, "-m", "tools.gpu_check", "--from", str(first)], check=False)
-    return 1
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ Two cells of each row of the table are replaced, and what stands between <!-- me
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from bench.checkout import RESULTS, ROOT, Row
+from bench.checkout import ROOT, Row, read
 from tools.roof import floors
 from tools.roof.cases import cases
 from tools.roof.floors import H200, Floor
@@ -25,97 +23,59 @@ _FIRST, _FLOOR, _SHARE = 1, 4, 5  # cells of a row
 _NOTE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
 
-class Shown(NamedTuple):
-    """What a row says of its floor. per: what the seconds are of. cases: of the roofline, or with a floor."""
-
-    words: str
-    per: str
-    cases: tuple[str | tuple[str, Floor], ...]
-
-
 _PQ = ("N=1e+06 M=48 K=256 float32", "N=1e+06 M=96 K=16 float32")
+_VECTOR, _ROW, _CANDIDATE = " a vector", " a row and query", " a candidate"
+_BYTES, _SECTORS = "bytes / bandwidth", "bytes / bandwidth, in sectors"
+_LARGER = "the larger of bytes / bandwidth and "
 
-SHOWN = {
-    "assign": Shown(f"{floors.ARGMIN:g} comparisons a distance, or memory", "a vector", _PQ),
-    "encode": Shown("as `assign`", "a vector", _PQ),
-    "kmeans_step": Shown("as `assign`", "a vector", ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
-    "beam_search": Shown(
-        "the tables, as if from memory",
-        "a vector",
-        ("N=1e+05 M=24 K=256 beam=5",),
-    ),
-    "centroid_update": Shown(
-        "bytes / bandwidth", "in all, below a launch", (("M=48 K=256", floors.moved(H200, 48 * 256 * 68)),)
-    ),
-    "lloyd": Shown("as `kmeans_step`, on all processors", "a vector", ("N=4096 M=96 K=16 25 iterations",)),
-    "centroid_sums": Shown("bytes / bandwidth", "a vector", ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
-    "pack_bits": Shown("bytes / bandwidth", "a vector", ("N=1e+07 M=96 nbits=4",)),
-    "unpack_bits": Shown("bytes / bandwidth", "a vector", ("N=1e+07 M=96 nbits=4",)),
-    "decode": Shown("bytes / bandwidth", "a vector", (*_PQ, "N=1e+06 ids=131072 D=384 nbits=4 float16")),
-    "decode_rotated": Shown(
-        "the larger of bytes / bandwidth and 6·N·D·E fp16 operations", "a vector", _PQ[:1]
-    ),
-    "rescore": Shown("bytes / bandwidth", "a candidate", ("N=1e+06 Q=1024 R=100",)),
-    "rescore_codes": Shown("bytes / bandwidth, in sectors", "a candidate", ("N=1e+06 Q=1024 R=100",)),
-    "bucketize": Shown(
-        "bytes / bandwidth",
-        "a vector",
-        ("N=1e+06 D=384 nbits=8", "N=1e+06 D=384 nbits=4"),
-    ),
-    "adc_scan": Shown(
-        "the larger of bytes / bandwidth and Q·N·M look-ups",
-        "a row and query",
+#: What a row says of its floor: words, what the seconds are of, and the cases that it names.
+SHOWN: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "assign": (f"{floors.ARGMIN:g} comparisons a distance, or memory", _VECTOR, _PQ),
+    "encode": ("as `assign`", _VECTOR, _PQ),
+    "kmeans_step": ("as `assign`", _VECTOR, ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
+    "beam_search": ("the tables, as if from memory", _VECTOR, ("N=1e+05 M=24 K=256 beam=5",)),
+    "centroid_update": (_BYTES, " in all, below a launch", ("M=48 K=256",)),
+    "lloyd": ("as `kmeans_step`, on all processors", _VECTOR, ("N=4096 M=96 K=16 25 iterations",)),
+    "centroid_sums": (_BYTES, _VECTOR, ("N=65536 M=48 K=256", "N=4096 M=96 K=16")),
+    "pack_bits": (_BYTES, _VECTOR, ("N=1e+07 M=96 nbits=4",)),
+    "unpack_bits": (_BYTES, _VECTOR, ("N=1e+07 M=96 nbits=4",)),
+    "decode": (_BYTES, _VECTOR, (*_PQ, "N=1e+06 ids=131072 D=384 nbits=4 float16")),
+    "decode_rotated": (f"{_LARGER}6·N·D·E fp16 operations", _VECTOR, _PQ[:1]),
+    "rescore": (_BYTES, _CANDIDATE, ("N=1e+06 Q=1024 R=100",)),
+    "rescore_codes": (_SECTORS, _CANDIDATE, ("N=1e+06 Q=1024 R=100",)),
+    "bucketize": (_BYTES, _VECTOR, ("N=1e+06 D=384 nbits=8", "N=1e+06 D=384 nbits=4")),
+    "adc_scan": (
+        f"{_LARGER}Q·N·M look-ups",
+        _ROW,
         ("N=1e+08 Q=1 M=48 K=256", "N=1e+08 Q=1 M=96 K=16"),
     ),
-    "adc_gather": Shown(
-        "bytes / bandwidth, in sectors", "a candidate", ("N=1e+08 Q=1024 R=3200 M=48 K=256",)
-    ),
-    "rabitq_encode": Shown(
-        f"the larger of bytes / bandwidth and {floors.SWEEP} instructions per value and stretch",
-        "a vector",
+    "adc_gather": (_SECTORS, _CANDIDATE, ("N=1e+08 Q=1024 R=3200 M=48 K=256",)),
+    "rabitq_encode": (
+        f"{_LARGER}{floors.SWEEP} instructions per value and stretch",
+        _VECTOR,
         ("N=1e+06 D=384 nbits=4",),
     ),
-    "product_scan": Shown(
+    "product_scan": (
         "the larger of gathers from L1 for each 128 queries and 2·N·D·Q fp16 operations",
-        "a row and query",
+        _ROW,
         ("N=1e+08 Q=16 M=48 K=256", "N=1e+08 Q=1024 M=48 K=256"),
     ),
-    "hamming_scan": Shown(
-        "the larger of bytes / bandwidth and Q·N·B/4 popcounts, or 2·N·Q·8·B int8 operations",
-        "a row and query",
+    "hamming_scan": (
+        f"{_LARGER}Q·N·B/4 popcounts, or 2·N·Q·8·B int8 operations",
+        _ROW,
         ("N=1e+08 Q=1 384 bit", "N=1e+08 Q=16 384 bit", "N=1e+08 Q=1024 384 bit"),
     ),
-    "hamming_gather": Shown(
-        "bytes / bandwidth, in sectors", "a candidate", ("N=1e+08 Q=1024 R=3200 384 bit",)
-    ),
-    "scalar_encode": Shown("bytes / bandwidth", "a vector", ("N=1e+06 D=384",)),
-    "scalar_scan": Shown(
-        "the larger of bytes / bandwidth and 2·N·D·Q int8 operations",
-        "a row and query",
+    "hamming_gather": (_SECTORS, _CANDIDATE, ("N=1e+08 Q=1024 R=3200 384 bit",)),
+    "scalar_encode": (_BYTES, _VECTOR, ("N=1e+06 D=384",)),
+    "scalar_scan": (
+        f"{_LARGER}2·N·D·Q int8 operations",
+        _ROW,
         ("N=2e+07 Q=1 D=384 nbits=8", "N=2e+07 Q=1024 D=384 nbits=8"),
     ),
-    "topk": Shown("bytes / bandwidth", "a score", ("Q=1 N=1e+08 k=100", "Q=1024 N=1e+05 k=100")),
+    "topk": (_BYTES, " a score", ("Q=1 N=1e+08 k=100", "Q=1024 N=1e+05 k=100")),
 }
-
-
-class _Case(NamedTuple):
-    name: str
-    floor: float
-    vectors: int
-    seconds: float | None
-
-
-def _cases(op: str, measured: dict[tuple[str, str], Row]) -> Iterable[_Case]:
-    """Those that a row shows, with what was measured."""
-    known = {(case.op.removesuffix("_packed"), case.name): case for case in cases(10**8)}
-    for shown in SHOWN[op].cases:
-        if isinstance(shown, tuple):
-            yield _Case(shown[0], shown[1], 1, None)
-            continue
-        case = known[op, shown]
-        row = measured.get((case.op, case.name))
-        seconds = float(row["seconds"]) if row else None
-        yield _Case(case.name, case.floor(H200), case.vectors, seconds)
+#: Floors of what is no case of the roofline.
+UNTIMED = {("centroid_update", "M=48 K=256"): floors.moved(H200, 48 * 256 * 68)}
 
 
 def _time(seconds: float) -> str:
@@ -133,24 +93,23 @@ def _pipe(floor: float) -> str:
 
 def _cells(op: str, measured: dict[tuple[str, str], Row]) -> tuple[str, str]:
     """The floor, and the share of it."""
-    found = list(_cases(op, measured))
-    times = [
-        f"{_time(case.floor / case.vectors)}{f' {SHOWN[op].per}' if i == 0 else ''} "
-        f"at {re.sub(r'^N=[12]e[+]0[5678] ', '', case.name)}{_pipe(case.floor)}"
-        for i, case in enumerate(found)
-    ]
-    shares = [f"{case.floor / case.seconds:.2f}" if case.seconds else "-" for case in found]
-    known = any(case.seconds for case in found)
-    return f"{SHOWN[op].words}: {', '.join(times)}", ", ".join(shares) if known else "not measured yet"
+    known = {(case.op.removesuffix("_packed"), case.name): case for case in cases(10**8)}
+    words, per, names = SHOWN[op]
+    times: list[str] = []
+    shares: list[str] = []
+    for name in names:
+        case = known.get((op, name))
+        floor, vectors = (case.floor(H200), case.vectors) if case else (UNTIMED[op, name], 1)
+        row = measured.get((case.op, name)) if case else None
+        short = re.sub(r"^N=[12]e[+]0[5678] ", "", name)
+        times.append(f"{_time(floor / vectors)}{per if not times else ''} at {short}{_pipe(floor)}")
+        shares.append(f"{floor / float(row['seconds']):.2f}" if row else "-")
+    return f"{words}: {', '.join(times)}", ", ".join(shares) if set(shares) != {"-"} else "not measured yet"
 
 
 def _measured() -> dict[tuple[str, str], Row]:
     """The last row of each case of the roofline that a GPU has run."""
-    path = RESULTS / "roofline.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {(row["kernel"], row["case"]): row for row in csv.DictReader(file)}
+    return {(row["kernel"], row["case"]): row for row in read("roofline")}
 
 
 def _note(rows: Iterable[Row]) -> str:

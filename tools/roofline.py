@@ -20,25 +20,41 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from bench import apart
+from bench.cells import aligned
+from bench.checkout import append, text
 from gpuzip.ops import OPS
-from tools.columns import aligned
-from tools.roof import worker
-from tools.roof.answers import judged
-from tools.roof.cases import Case, Task, bound, cases, present, tasks, traffic
+from tools.roof.cases import Case, Task, bound, cases, launcher, present, tasks, traffic
 from tools.roof.floors import Roofs
-from tools.roof.machine import Gpu, Machine, Rehearsal
-from tools.roof.results import TARGETS, Row, append, folder, row_of, stamp, text, verdicts
+from tools.roof.machine import Machine, Rehearsal, is_broken
+from tools.roof.results import TARGETS, Row, folder, row_of, stamp, verdicts
 
 NAME = "roofline.csv"
+#: Seconds after which a case is given up: some hundred times what it takes on a GPU.
+PATIENCE = 120.0
 _SHOWN = ["kernel", "case", "tile", "answer", "seconds", "floor_seconds", "share", "gb_per_second"]
 _SHOWN += ["copy_share", "vectors_per_second", "queries_per_second", "peak_bytes", "how"]
 _LEFT = {"kernel", "case", "tile", "answer", "how"}
+
+
+class Order(NamedTuple):
+    """A case by its place in `whole(rows)`. tile: of its launcher, -1 for the one that it chooses."""
+
+    rows: int
+    case: int
+    roofs: Roofs
+    rehearse: bool = False
+    tile: int | None = None
+
+
+Measured = tuple[Row | None, str]
+"""A row, or None where there is none, and a note."""
 
 
 def whole(N: int) -> list[Case | Task]:
@@ -54,9 +70,25 @@ def is_headline(case: Case | Task) -> bool:
     return (kind(case), case.name) in {(target.kernel, target.case) for target in TARGETS}
 
 
-def measure(machine: Machine, order: worker.Order, roofs: Roofs) -> tuple[Row | None, str]:
+@cache
+def _machine(rehearse: bool) -> Machine:
+    return Rehearsal() if rehearse else Machine()
+
+
+def measured(order: Order) -> Measured:
+    """`measure` in another process: a case that fails has a note, and may leave the GPU broken."""
+    try:
+        return measure(_machine(order.rehearse), order)
+    except Exception as error:
+        failed = None, f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if is_broken():
+            raise apart.BrokenError(failed) from error
+        return failed
+
+
+def measure(machine: Machine, order: Order) -> Measured:
     """The row of one order, and whether its answer was right; None where the GPU has no room for it."""
-    case = whole(order["rows"])[order["case"]]
+    case, roofs = whole(order.rows)[order.case], order.roofs
     if isinstance(case, Task):
         if not machine.fits(case.memory):
             return None, "left out, too large for this GPU"
@@ -67,95 +99,58 @@ def measure(machine: Machine, order: worker.Order, roofs: Roofs) -> tuple[Row | 
     moved = traffic(OPS[case.op], bound(OPS[case.op], case.make("meta")))
     if not machine.fits(1.5 * moved):
         return None, "left out, too large for this GPU"
-    if "tile" in order:
-        return _with_tile(machine, case, order["tile"], roofs)
-    small = whole(machine.few)[order["case"]]
+    if order.tile is not None:
+        tile = None if order.tile < 0 else tiles(case.op)[order.tile]
+        launch = None if tile is None else partial(_launched, launcher(case.op), tile)
+        said = "chosen" if tile is None else str(tile)
+        return row_of(case.op, case, machine.time(case, launch), roofs) | {"tile": said}, said
+    small = whole(machine.few)[order.case]
     assert isinstance(small, Case)
-    answer = judged(small, machine)
+    answer = machine.judged(small)
     return row_of(case.op, case, machine.time(case), roofs, moved=moved) | {"answer": answer}, answer
-
-
-def _with_tile(machine: Machine, case: Case, index: int, roofs: Roofs) -> tuple[Row, str]:
-    """The row of a case with one tile of its launcher, -1 for the one that it chooses."""
-    launch, every = tiles(case.op)
-    if index < 0:
-        return row_of(case.op, case, machine.time(case), roofs) | {"tile": "chosen"}, "chosen"
-    tile = every[index]
-    row = row_of(case.op, case, machine.time(case, partial(_launched, launch, tile)), roofs)
-    return row | {"tile": str(tile)}, str(tile)
 
 
 def _launched(launch: Callable[..., Any], tile: Any, *args: Any) -> Any:
     return launch(*args, tile=tile)
 
 
-def tiles(op: str) -> tuple[Callable[..., Any], list[Any]]:
-    """The launcher, and the tiles of its module: TILES where it has them, else what `_tile` can answer."""
+def tiles(op: str) -> list[Any]:
+    """The tiles that a launcher can be given: TILES of its module, else what `_tile` can answer."""
     from tools.gate.tiles import answers
 
-    module, _, launcher = OPS[op].kernel.partition(":")
-    kernels = importlib.import_module(module)
-    launch = getattr(kernels, launcher)
+    launch = launcher(op)
     if "tile" not in inspect.signature(launch).parameters:
-        return launch, []
-    return launch, list(getattr(kernels, "TILES", None) or answers(kernels._tile))
+        return []
+    kernels = importlib.import_module(OPS[op].kernel.partition(":")[0])
+    return list(getattr(kernels, "TILES", None) or answers(kernels._tile))
 
 
-def _orders(chosen: argparse.Namespace, N: int) -> list[worker.Order]:
+def _orders(chosen: argparse.Namespace, N: int, roofs: Roofs) -> list[Order]:
     """What is to be timed, what has a target first."""
-    table = list(enumerate(whole(N)))
-    table = [(i, case) for i, case in table if kind(case) in chosen.kernel]
+    table = [(i, case) for i, case in enumerate(whole(N)) if kind(case) in chosen.kernel]
     if chosen.headline or chosen.rest:
         table = [(i, case) for i, case in table if is_headline(case) == chosen.headline]
     table.sort(key=lambda found: not is_headline(found[1]))
-    orders = [{"rows": N, "case": i, "rehearse": chosen.rehearse} for i, _ in table]
+    orders = [(Order(N, i, roofs, chosen.rehearse), case) for i, case in table]
     if not chosen.sweep:
-        return orders
-    found = []
-    for order, (_, case) in zip(orders, table, strict=True):
-        count = len(tiles(case.op)[1]) if isinstance(case, Case) else 0
-        found += [order | {"tile": tile} for tile in range(-1, count)] if count else []
-    return found
+        return [order for order, _ in orders]
+    counts = [len(tiles(case.op)) if isinstance(case, Case) else 0 for _, case in orders]
+    swept = zip(orders, counts, strict=True)
+    return [order._replace(tile=i) for (order, _), count in swept if count for i in range(-1, count)]
 
 
-def show(rows: list[Row]) -> str:
-    return aligned(_SHOWN, [[text(row.get(name)) for name in _SHOWN] for row in rows], _LEFT)
-
-
-def _serve() -> None:
-    """A worker: cases come on stdin, rows go to stdout."""
-    machines: dict[bool, Machine] = {}
-
-    def one(order: worker.Order, roofs: Roofs) -> tuple[Row | None, str]:
-        rehearse = order["rehearse"]
-        machine = machines.setdefault(rehearse, Rehearsal() if rehearse else Gpu())
-        return measure(machine, order, roofs)
-
-    worker.serve(one, _is_broken)
-
-
-def _is_broken() -> bool:
-    if not torch.cuda.is_available():
-        return False
-    try:
-        torch.zeros(1, device="cuda").item()
-    except RuntimeError:
-        return True
-    return False
-
-
-def run(orders: list[worker.Order], machine: Machine, roofs: Roofs, file: Path | None) -> list[Row]:
+def run(orders: list[Order], machine: Machine, file: Path | None) -> list[Row]:
     """Time all, print each as it ends, and append its row to a file at once."""
-    where = stamp(machine.device)
-    table, rows = whole(orders[0]["rows"]) if orders else [], []
-    for order, row, note in worker.results(orders, roofs, "tools.roofline"):
-        case = table[order["case"]]
+    where, rows = stamp(machine.device), []
+    table = whole(orders[0].rows) if orders else []
+    for order, answer in zip(orders, apart.each(measured, orders, PATIENCE), strict=True):
+        row, note = answer.result or (None, f"FAILED: {answer.death}")
+        name = f"{kind(table[order.case])} {table[order.case].name}"
         if row is None:
-            print(f"{kind(case)} {case.name}: {note}", flush=True)
+            print(f"{name}: {note}", flush=True)
             continue
         rows.append(row | where)
-        took = f"{text(row['seconds'])} s, share {row['share']:.2f}"
-        print(f"{kind(case)} {case.name}: {took}, {note}", flush=True)
+        print(f"{name}: {text(row['seconds'])} s, share {row['share']:.2f}, {note}", flush=True)
         if file is not None:
             append(file, rows[-1:])
     return rows
@@ -167,20 +162,16 @@ def best_tiles(rows: list[Row]) -> str:
     for row in rows:
         by_case.setdefault((row["kernel"], row["case"]), []).append(row)
     lines = []
-    for (kernel, case), found in by_case.items():
-        chosen = next((row for row in found if row["tile"] == "chosen"), None)
+    for case, found in by_case.items():
+        chosen = next((text(row["seconds"]) for row in found if row["tile"] == "chosen"), "failed")
         best = min(found, key=lambda row: float(row["seconds"]))
-        least = text(chosen["seconds"]) if chosen else "failed"
-        lines.append([kernel, case, least, text(best["seconds"]), best["tile"]])
+        lines.append([*case, chosen, text(best["seconds"]), best["tile"]])
     return aligned(["kernel", "case", "chosen", "best", "tile"], lines, {"kernel", "case", "tile"})
 
 
 def main() -> int:
-    if "--worker" in sys.argv:
-        _serve()
-        return 0
     parser = argparse.ArgumentParser(prog="python -m tools.roofline")
-    kinds = sorted({case.op for case in cases(10**6)} | {task.kind for task in tasks(10**6)})
+    kinds = sorted({kind(case) for case in whole(10**6)})
     parser.add_argument("--kernel", nargs="+", choices=kinds, default=kinds, help="only these")
     parser.add_argument("--rows", type=float, help="rows of the scans; by default what fits, 1e8 at most")
     parser.add_argument("--headline", action="store_true", help="only what has a target")
@@ -192,19 +183,18 @@ def main() -> int:
     if not chosen.rehearse and not torch.cuda.is_available():
         print("tools.roofline measures on an NVIDIA GPU, and torch sees none here. Nothing was measured.")
         return 2
-    machine: Machine = Rehearsal() if chosen.rehearse else Gpu()
-    roofs = machine.roofs()
-    name = stamp(machine.device)["gpu"]
+    machine = _machine(chosen.rehearse)
+    roofs, name = machine.roofs(), stamp(machine.device)["gpu"]
     products = f"half products {roofs.half / 1e12:.4g} T/s, int8 products {roofs.int8 / 1e12:.4g} T/s"
     busy = f"{roofs.sms} multiprocessors at {roofs.clock / 1e9:.3g} GHz meanwhile"
     print(f"{name}: copies {roofs.copy / 1e12:.3g} TB/s, {products}, {busy}", flush=True)
-    orders = _orders(chosen, int(chosen.rows or machine.rows))
+    orders = _orders(chosen, int(chosen.rows or machine.rows), roofs)
     written = not (chosen.no_write or chosen.sweep or chosen.rehearse)
-    rows = run(orders, machine, roofs, folder() / NAME if written else None)
+    rows = run(orders, machine, folder() / NAME if written else None)
     if chosen.sweep:
         print(best_tiles(rows))
     else:
-        print(show(rows))
+        print(aligned(_SHOWN, [[text(row.get(name)) for name in _SHOWN] for row in rows], _LEFT))
         print("\n".join([f"Targets, on {name}:", *verdicts(rows, name)]))
     if chosen.rehearse:
         print("A rehearsal: nothing was measured.")

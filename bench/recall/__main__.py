@@ -12,14 +12,12 @@ that a run can be in parts. The exit status is 1 when a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from bench import record
-from bench.checkout import RESULTS, ROOT, read
+from bench import apart, record
+from bench.checkout import put, read
 from bench.measure import is_quick
 from bench.peers import same_threads
 from bench.recall.methods import SIZES, Method, methods
@@ -32,14 +30,17 @@ MINUTES = 6
 
 def in_a_process(method: Method, data: Data, minutes: float) -> Row:
     """`measured` in a process of its own, ended after so many minutes."""
-    command = [sys.executable, "-m", "bench.recall", "--child", method.label]
-    try:
-        run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=60 * minutes)
-    except subprocess.TimeoutExpired as stopped:
-        step = ["starting", *(stopped.stdout or b"").decode().split()][-1]
-        return without_figures(method, data, f"stopped after {minutes:g} minutes, still {step}")
-    row: Row = json.loads(run.stdout.splitlines()[-1])
-    return row
+    (answer,) = apart.each(_measured, [method], 60 * minutes)
+    if answer.result is not None:
+        return answer.result
+    if "died" in answer.death:
+        raise RuntimeError(f"{method.label}: {answer.death}")
+    return without_figures(method, data, f"stopped after {minutes:g} minutes, still {answer.step}")
+
+
+def _measured(method: Method) -> Row:
+    same_threads()
+    return measured(method, Data.chosen(), apart.say)
 
 
 def rows(chosen: list[Method], data: Data, run: Callable[[Method, Data], Row]) -> Iterator[Row]:
@@ -68,11 +69,10 @@ def chosen_methods(words: list[str], sizes: list[int], d: int) -> Iterator[Metho
 
 def keep(row: Row, d: int) -> None:
     """Put a row where an older one of its method is, or where it belongs."""
-    known = read("recall") if (RESULTS / "recall.csv").exists() else []
-    found = {(one["side"], one["method"]): one for one in known}
+    found = {(one["side"], one["method"]): one for one in read("recall")}
     found[row["side"], row["method"]] = record.stamped(row)
     order = [(one.side, one.recipe) for one in methods(d)]
-    record.put("recall", [found[name] for name in order if name in found])
+    put("recall", [found[name] for name in order if name in found])
 
 
 def _line(row: Row) -> str:
@@ -91,17 +91,14 @@ def main() -> int:
     parser.add_argument("words", nargs="*", metavar="word", help="only methods with one in their name")
     parser.add_argument("--size", type=int, nargs="+", choices=SIZES, default=SIZES, help="bytes per vector")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="that a method may take")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     same_threads()
-    data = Data.chosen()
-    if data is None:
+    try:
+        data = Data.chosen()
+    except FileNotFoundError as error:
+        print(error)
         return 1
     d = data.x.shape[1]
-    if asked.child:
-        method = next(one for one in methods(d) if one.label == asked.child)
-        print(json.dumps(measured(method, data, lambda step: print(step, flush=True))))
-        return 0
     chosen = list(chosen_methods(asked.words, asked.size, d))
     for row in rows(chosen, data, partial(in_a_process, minutes=asked.minutes)):
         print(_line(row), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 import gpuzip
-from bench.measure import PeakMemory, is_quick
+from bench.measure import PeakMemory, is_quick, seconds
 from bench.recall.bound import cosine_bound
 from bench.recall.coders import Coder
 from bench.recall.methods import Method
@@ -46,13 +45,9 @@ class Data:
         return cls(x, queries, order[:trained].sort().values, order[trained:].sort().values)
 
     @classmethod
-    def chosen(cls) -> Data | None:
-        """The large set, in a quick run the shipped one; None, and how to make it, where it is not there."""
-        try:
-            sample, trained = (load_sample(), _QUICK_TRAINED) if is_quick() else (load_large(), _TRAINED)
-        except FileNotFoundError as error:
-            print(error)
-            return None
+    def chosen(cls) -> Data:
+        """The large set, in a quick run the shipped one. FileNotFoundError says how to make it."""
+        sample, trained = (load_sample(), _QUICK_TRAINED) if is_quick() else (load_large(), _TRAINED)
         return cls.split(sample.embeddings, sample.queries, trained)
 
 
@@ -64,9 +59,9 @@ def measured(method: Method, data: Data, say: Callable[[str], None] = lambda ste
         method.coder(data.x.shape[1]).warm_up(train)
     with PeakMemory() as memory:
         say("training")
-        train_seconds = _seconds(lambda: coder.train(train))
+        train_seconds = seconds(lambda: coder.train(train))
         say("encoding")
-        encode_seconds = _seconds(lambda: coder.encode(data.x))
+        encode_seconds = seconds(lambda: coder.encode(data.x))
     say("searching")
     return (
         _about(method, data)
@@ -89,21 +84,13 @@ def without_figures(method: Method, data: Data, note: str) -> Row:
     return _about(method, data) | dict.fromkeys(_FIGURES) | {"note": note}
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def _row_cosine(coder: Coder, data: Data) -> float:
     """Mean cosine of rows that the coder was not trained on."""
-    meter, unseen = QualityMeter(), torch.zeros(len(data.x), dtype=torch.bool)
-    unseen[data.unseen] = True
-    for start in range(0, len(data.x), _BLOCK):
-        part = slice(start, min(start + _BLOCK, len(data.x)))
-        here = unseen[part]
+    meter, unseen = QualityMeter(), torch.isin(torch.arange(len(data.x)), data.unseen)
+    for start, here in zip(range(0, len(data.x), _BLOCK), unseen.split(_BLOCK), strict=True):
         if here.any():
-            meter.add(data.x[part][here], coder.decoded(part.start, part.stop)[here])
+            last = start + len(here)
+            meter.add(data.x[start:last][here], coder.decoded(start, last)[here])
     quality = meter.result()
     assert quality is not None
     return quality.row_cosine
@@ -112,11 +99,9 @@ def _row_cosine(coder: Coder, data: Data) -> float:
 def _recalls(coder: Coder, data: Data) -> Row:
     """By the metric of the codec's that finds the most."""
     scores = data.queries @ data.x.T
-    truth = scores.topk(K).indices
-    found = []
+    truth, found = scores.topk(K).indices, []
     for metric, ids in coder.found(data.queries, K * _MULTIPLIER):
-        again = scores.gather(1, ids).topk(K).indices
-        rescored = gpuzip.recall(ids.gather(1, again), truth)
-        found.append((gpuzip.recall(ids[:, :K], truth), rescored, metric))
-    best = max(found, key=lambda one: one[0])
-    return dict(zip(("recall", "rescored_recall", "metric"), best, strict=True))
+        again = ids.gather(1, scores.gather(1, ids).topk(K).indices)
+        row = {"recall": gpuzip.recall(ids[:, :K], truth), "rescored_recall": gpuzip.recall(again, truth)}
+        found.append(row | {"metric": metric})
+    return max(found, key=lambda row: row["recall"])

@@ -191,7 +191,6 @@ def _compiling_for(target: str, compile: Callable[..., None]) -> Iterator[None]:
 
 def build(
     target: str,
-    launcher: str,
     launch: Callable[..., Any],
     once: Iterable[Sequence[Any]],
     apart: Iterable[Sequence[Any]] = (),
@@ -214,7 +213,7 @@ def build(
                     launch(*map(_without_memory, args))
                 except Exception as raised:  # it becomes a row, and the other launches still run
                     error = raised
-                recorder.end_launch(launcher, error)
+                recorder.end_launch(getattr(launch, "__name__", "a launcher"), error)
     return list(recorder.built.values())
 
 

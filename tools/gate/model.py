@@ -8,10 +8,9 @@ work, and at each barrier a program waits for what it has loaded.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gpuzip.ops import OPS
 from tools.gate import machine_code, pipes, sass
@@ -19,7 +18,7 @@ from tools.gate.build import Launch, launches, words
 from tools.gate.rows import TARGETS, Row
 from tools.gate.work import WORK, Work
 from tools.roof import floors
-from tools.roof.cases import Case, bound, cases
+from tools.roof.cases import Case, bound, cases, launcher
 from tools.roof.floors import H200
 
 ROWS = 10**8
@@ -113,9 +112,7 @@ def _time(case: Case) -> Time:
 
 
 def _launches(case: Case) -> list[Launch]:
-    module, _, launcher = OPS[case.op].kernel.partition(":")
-    launch: Callable[..., Any] = getattr(importlib.import_module(module), launcher)
-    return launches("sm_90", launch, bound(OPS[case.op], case.make("meta")))
+    return launches("sm_90", launcher(case.op), bound(OPS[case.op], case.make("meta")))
 
 
 def kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:

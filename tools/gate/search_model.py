@@ -12,7 +12,6 @@ tools/README.md.
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import sys
 import weakref
@@ -27,13 +26,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.cells import aligned
 from bench.cells import lines as markdown
 from bench.checkout import ROOT
 from gpuzip import Codes, ProductQuantizer
 from gpuzip._core import device
 from gpuzip.codecs.pq import Codebook
-from gpuzip.ops import OPS
-from tools.columns import aligned
+from tools.roof.cases import launcher
 from tools.roof.floors import H200
 
 PAGE = ROOT / "tools" / "README.md"
@@ -155,9 +154,8 @@ def _cost(step: Step) -> tuple[int, float, float]:
 
     if not step.op:
         return 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)
-    module, _, launcher = OPS[step.op].kernel.partition(":")
     meta = [torch.empty_like(a, device="meta") if isinstance(a, Tensor) else a for a in step.arguments]
-    found = launches("sm_90", getattr(importlib.import_module(module), launcher), meta)
+    found = launches("sm_90", launcher(step.op), meta)
     kernels = [kernel for _, kernel in model.kernels(found)]
     seconds = sum(max(_LAUNCH, kernel.seconds) for kernel in kernels)
     return len(found), sum(kernel.moved for kernel in kernels), seconds

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import triton
 
-from tools.columns import aligned
 from tools.gate.model import Time
 from tools.gate.rows import TARGETS, Row
 
@@ -46,6 +45,8 @@ def _most(values: Iterable[int | None]) -> str:
 
 TIMES = ["operator", "case", "launches", "kernel", "tile", "blocks", "pipe", "modelled", "expected"]
 TIMES += ["floor", "floor_pipe", "ratio", "status"]
+#: Columns of text, in either table.
+LEFT = {"kernel", "tile", "target", "loop", "status", "operator", "case", "pipe", "floor_pipe"}
 
 
 def of_times(times: Iterable[Time]) -> list[list[str]]:
@@ -63,18 +64,10 @@ def _seconds(value: float) -> str:
     return "" if not value else f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
 
 
-def text_of_times(lines: list[list[str]]) -> str:
-    return aligned(TIMES, lines, left={"operator", "case", "kernel", "tile", "pipe", "floor_pipe", "status"})
-
-
 def file_of(name: str, folder: Path) -> Path:
     """`name.csv` of the newest triton in use, `name_3.6.csv` of another."""
     version = ".".join(triton.__version__.split(".")[:2])
     return folder / (f"{name}.csv" if version == NEWEST else f"{name}_{version}.csv")
-
-
-def text(lines: list[list[str]]) -> str:
-    return aligned(HEADS, lines, left={"kernel", "tile", "target", "loop", "status"})
 
 
 def written(lines: list[list[str]], heads: list[str] = HEADS) -> str:

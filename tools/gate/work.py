@@ -56,9 +56,9 @@ class Work(NamedTuple):
         return bool(self.anchor) and re.match(self.anchor, opcode) is not None
 
 
-def all_of(*names: str) -> Callable[[Values], float]:
+def all_of(names: str) -> Callable[[Values], float]:
     """The bytes of these tensors, each once."""
-    return lambda c: size(*(getattr(c, name) for name in names))
+    return lambda c: size(*(getattr(c, f"{name}_ptr") for name in names.split()))
 
 
 def _parts(c: Values) -> int:
@@ -89,6 +89,20 @@ def _blocks_of_rows(c: Values) -> float:
     return size(c.x_ptr, c.queries_ptr) + 4 * int(c.Q) * cdiv(c.N, c.G)
 
 
+def _rounds(c: Values) -> list[tuple[float]]:
+    """The loop over the rows of a table, in blocks."""
+    return [(cdiv(c.rows, c.BN),)]
+
+
+def _words(c: Values) -> int:
+    return cdiv(c.units * c.UNIT, c.CW)
+
+
+def _gathered(c: Values) -> float:
+    row = c.packed_ptr.element_size() * c.packed_ptr.shape[1]
+    return float(c.ids_ptr.numel() * (12 + floors.sectors(row)))
+
+
 def _rescored(c: Values) -> float:
     return int(c.ids_ptr.numel()) * (12 + floors.sectors(c.D * c.store_ptr.element_size()))
 
@@ -103,44 +117,26 @@ def _bank(c: Values) -> float:
 
 
 _BITS_BY_PRODUCTS = Work(
-    all_of("codes_ptr", "mask_ptr", "out_ptr"),
+    all_of("codes mask out"),
     TENSOR,
     lambda c: [(c.steps, _chunks(c))],
     lambda c: c.steps * c.BQ * c.BN * 8 * c.CB * _chunks(c),
     again=_codes_again("codes_ptr"),
 )
+_ADC = (LOOKUP, lambda c: [(c.loads,)], lambda c: c.BN * c.M, _bank)
 
 WORK: dict[str, Work] = {
-    "_add_rows": Work(all_of("x_ptr", "labels_ptr")),
-    "_adc_gather": Work(
-        lambda c: (
-            c.ids_ptr.numel() * (12 + floors.sectors(c.packed_ptr.element_size() * c.packed_ptr.shape[1]))
-        ),
-        LOOKUP,
-        lambda c: [(c.loads,)],
-        lambda c: c.BN * c.M,
-        _bank,
-    ),
-    "_adc_scan": Work(
-        all_of("packed_ptr", "scale_ptr", "mask_ptr", "extra_ptr", "out_ptr"),
-        LOOKUP,
-        lambda c: [(c.loads,)],
-        lambda c: c.BN * c.M,
-        _bank,
-    ),
+    "_add_rows": Work(all_of("x labels")),
+    "_adc_gather": Work(_gathered, *_ADC),
+    "_adc_scan": Work(all_of("packed scale mask extra out"), *_ADC),
     "_assign_halves": Work(
-        all_of("x_ptr", "out_ptr", "unsure_ptr"),
+        all_of("x out unsure"),
         TENSOR,
         lambda c: [(c.COLUMNS, c.STEPS, _tiles(c))],
         lambda c: c.COLUMNS * c.STEPS * c.PER * c.BN * 4 * c.SP * c.BK * _tiles(c),
     ),
-    "_center": Work(all_of("c_ptr")),
-    "_count": Work(
-        all_of("x_ptr", "out_ptr"),
-        r"FSETP",
-        lambda c: [(cdiv(c.rows, c.BN),)],
-        lambda c: c.rows * c.BW * c.PER_WORD * c.L,
-    ),
+    "_center": Work(all_of("c")),
+    "_count": Work(all_of("x out"), r"FSETP", _rounds, lambda c: c.rows * c.BW * c.PER_WORD * c.L),
     "_decode": Work(_decoded, gathers=True),
     "_decode_rotated": Work(
         _decoded,
@@ -150,21 +146,17 @@ WORK: dict[str, Work] = {
         gathers=True,
     ),
     "_few": Work(
-        all_of("x_ptr", "out_ptr"),
+        all_of("x out"),
         r"FFMA",
         lambda c: [(c.BK / c.UNROLLED,)],
         lambda c: c.BN * c.BM * c.SP * (c.BK + 1),
     ),
-    "_few_table": Work(all_of("table_ptr")),
-    "_finish": Work(
-        all_of("best_ptr", "values_ptr", "ids_ptr"),
-        r"REDUX",
-        lambda c: [*_searches(c), (cdiv(c.k, c.BJ),)],
-    ),
-    "_group_best": Work(all_of("scores_ptr", "out_ptr")),
+    "_few_table": Work(all_of("table")),
+    "_finish": Work(all_of("best values ids"), r"REDUX", lambda c: [*_searches(c), (cdiv(c.k, c.BJ),)]),
+    "_group_best": Work(all_of("scores out")),
     "_member_keys": Work(lambda c: 3 * size(c.out_ptr) / 2),
     "_product_scan": Work(
-        all_of("packed_ptr", "scale_ptr", "bias_ptr", "mask_ptr", "out_ptr"),
+        all_of("packed scale bias mask out"),
         TENSOR,
         lambda c: [(_parts(c), c.steps)],
         lambda c: c.BN * c.BQ * c.BM * c.BS * c.steps * _parts(c),
@@ -172,9 +164,9 @@ WORK: dict[str, Work] = {
         again=_codes_again("packed_ptr"),
     ),
     "_rescore": Work(_rescored, r"FFMA", lambda c: [(cdiv(c.D, c.BD),)], lambda c: c.BR * c.D),
-    "_scalar_encode": Work(all_of("x_ptr", "out_ptr")),
+    "_scalar_encode": Work(all_of("x out")),
     "_scalar_scan": Work(
-        all_of("codes_ptr", "scale_ptr", "bias_ptr", "mask_ptr", "out_ptr"),
+        all_of("codes scale bias mask out"),
         TENSOR,
         lambda c: [(c.steps, 1 if c.CHUNKS else _chunks(c))],
         lambda c: c.steps * c.BQ * c.BN * c.CB * (8 // c.NBITS) * _chunks(c),
@@ -183,10 +175,10 @@ WORK: dict[str, Work] = {
     "_scan_dot": _BITS_BY_PRODUCTS,
     "_scan_few": _BITS_BY_PRODUCTS,
     "_scan_popcount": Work(
-        all_of("codes_ptr", "mask_ptr", "out_ptr"),
+        all_of("codes mask out"),
         r"POPC",
-        lambda c: [(c.steps, cdiv(c.units * c.UNIT, c.CW))],
-        lambda c: c.steps * c.BQ * c.BN * cdiv(c.units * c.UNIT, c.CW) * c.CW,
+        lambda c: [(c.steps, _words(c))],
+        lambda c: c.steps * c.BQ * c.BN * _words(c) * c.CW,
     ),
     "_scan_rows": Work(
         _blocks_of_rows,
@@ -194,9 +186,9 @@ WORK: dict[str, Work] = {
         lambda c: [(_parts(c), cdiv(c.D, c.BD))],
         lambda c: c.BN * c.BQ * c.D * _parts(c),
     ),
-    "_search": Work(all_of("x_ptr", "out_ptr"), r"FSETP", lambda c: [(cdiv(c.rows, c.BN),)]),
-    "_split": Work(all_of("queries_ptr", "parts_ptr")),
-    "_table": Work(all_of("table_ptr")),
-    "_to_floats": Work(all_of("whole_ptr", "sums_ptr")),
-    "_weigh": Work(all_of("weights_ptr")),
+    "_search": Work(all_of("x out"), r"FSETP", _rounds),
+    "_split": Work(all_of("queries parts")),
+    "_table": Work(all_of("table")),
+    "_to_floats": Work(all_of("whole sums")),
+    "_weigh": Work(all_of("weights")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,18 +38,47 @@ _CANDIDATES = 3200  # of a query: as many as the groups that an exact search for
 
 
 @dataclass(frozen=True)
+class Random:
+    """Numbers that a case makes on its device: normal floats, or integers below `high`."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    high: int | None = None
+
+    def __call__(self, device: str) -> Tensor:
+        if self.high is None:
+            return floats(device, *self.shape, dtype=self.dtype)
+        return integers(device, self.high, *self.shape, dtype=self.dtype)
+
+
+def _f(*shape: int, dtype: torch.dtype = torch.float32) -> Random:
+    return Random(shape, dtype)
+
+
+def _i(high: int, *shape: int, dtype: torch.dtype = torch.uint8) -> Random:
+    return Random(shape, dtype, high)
+
+
+@dataclass(frozen=True)
 class Case:
     """An operator at one size.
 
-    make: arguments on a device, by the names of the op's schema; on "meta" without memory. floor: seconds.
-    vectors: rows that are worked on; in a scan, rows times queries.
+    given: arguments by the names of the op's schema; what is called with a device makes them there. floor:
+    seconds. vectors: rows that are worked on; in a scan, rows times queries.
     """
 
     op: str
     name: str
-    make: Callable[[str], Arguments]
+    given: Arguments
     floor: Floor
     vectors: int
+
+    def make(self, device: str) -> Arguments:
+        """The arguments on a device; on "meta" without memory."""
+        made = {name: value(device) if callable(value) else value for name, value in self.given.items()}
+        for name in [name for name in made if name.startswith("*")]:  # several at once
+            made |= made.pop(name)
+        return made
 
 
 @dataclass(frozen=True)
@@ -77,112 +107,144 @@ def cases(N: int) -> Iterator[Case]:
             yield from _codes(n, M, K, dtype)
         yield from _training(min(4 * N, 65_536 if K == 256 else 4_096), M, K)
         yield from _pq_scans(N, M, K)
-        yield _gathering("adc_gather", N, f"M={M} K={K}", partial(_packed_and_tables, N, M, K, 1024))
+        packed = {"packed": _i(256, N, _BYTES), "lut": _f(1024, M, K)}
+        yield _gathering("adc_gather", N, f"M={M} K={K}", packed)
     for Q in (1, 16, 1024):
         floor = partial(floors.hamming_scan, N=N, Q=Q, B=_BYTES)
-        yield Case("hamming_scan", f"{_sizes(N, Q)} 384 bit", partial(_bits, N, Q), floor, N * Q)
-    yield _gathering("hamming_gather", N, "384 bit", partial(_bits, N, 1024))
+        yield Case("hamming_scan", f"{_sizes(N, Q)} 384 bit", _bits(N, Q) | {"group": _GROUP}, floor, N * Q)
+    yield _gathering("hamming_gather", N, "384 bit", _bits(N, 1024))
     for Q, columns in ((1, max(100, N)), (1024, max(100, N // 1024))):
-        read = partial(moved, count=4 * Q * columns)
-        name = f"Q={Q} N={columns:.0e} k=100"
-        yield Case("topk", name, partial(_scores, Q, columns, 100), read, Q * columns)
-    yield _selection(N)
-    for Q in (1, 16, 1024):
-        for nbits in (8, 4):
-            floor = partial(floors.scalar_scan, N=N // 4, D=_D, Q=Q, B=_D * nbits // 8)
-            name = f"{_sizes(N // 4, Q)} D={_D} nbits={nbits}"
-            yield Case("scalar_scan", name, partial(_scalars, N // 4, Q, nbits), floor, N // 4 * Q)
+        yield _best(Q, columns, f"{columns:.0e}", 100)
+    groups = max(1_001, -(-N // _PRODUCT_GROUP))  # of a search by products: as many as no block divides
+    yield _best(128, groups, str(groups), _TAKEN + 1)
+    for Q, nbits in product((1, 16, 1024), (8, 4)):
+        yield _scalar_scan(N // 4, Q, nbits)
     yield from _rescoring(n)
-    yield Case(
-        "scalar_encode", f"N={n:.0e} D={_D}", partial(_stepped, n), partial(moved, count=5 * n * _D), n
-    )
+    steps: Arguments = {"start": _f(_D), "step": lambda device: floats(device, _D).abs() + 1, "top": 255}
+    read = partial(moved, count=5 * n * _D)
+    yield Case("scalar_encode", f"N={n:.0e} D={_D}", {"x": _f(n, _D)} | steps, read, n)
     for op, nbits in (("bucketize", 8), ("bucketize_packed", 4)):
-        floor = partial(moved, count=n * (4 * _D + _D * nbits // 8))
-        yield Case(op, f"N={n:.0e} D={_D} nbits={nbits}", partial(_boundaries, n, nbits, op), floor, n)
-    both = partial(moved, count=10 * n * (96 + _BYTES))
-    name = f"N={10 * n:.0e} M=96 nbits=4"
-    yield Case("pack_bits", name, partial(_values, 10 * n, 96, 4), both, 10 * n)
-    yield Case("unpack_bits", name, partial(_packed, 10 * n, 96, 4), both, 10 * n)
+        read = partial(moved, count=n * (4 * _D + _D * nbits // 8))
+        bounds = partial(_sorted, (1 << nbits) - 1)
+        given = {"x": _f(n, _D), "boundaries": bounds} | ({"nbits": nbits} if op != "bucketize" else {})
+        yield Case(op, f"N={n:.0e} D={_D} nbits={nbits}", given, read, n)
+    both, name = partial(moved, count=10 * n * (96 + _BYTES)), f"N={10 * n:.0e} M=96 nbits=4"
+    yield Case("pack_bits", name, {"values": _i(16, 10 * n, 96), "nbits": 4}, both, 10 * n)
+    yield Case("unpack_bits", name, {"packed": _i(256, 10 * n, 48), "M": 96, "nbits": 4}, both, 10 * n)
     yield _looking_up(n)
     yield from _coders(n)
 
 
-def _selection(N: int) -> Case:
-    """The best groups of a search by products: as many as no block divides."""
-    groups = max(1_001, -(-N // _PRODUCT_GROUP))
-    name, read = f"Q=128 N={groups} k={_TAKEN + 1}", partial(moved, count=4 * 128 * groups)
-    return Case("topk", name, partial(_scores, 128, groups, _TAKEN + 1), read, 128 * groups)
+def _sorted(count: int, device: str) -> Tensor:
+    return floats(device, _D, count).sort(1).values
+
+
+def _bits(N: int, Q: int) -> Arguments:
+    return {"queries": _i(256, Q, _BYTES), "codes": _i(256, N, _BYTES)}
+
+
+def _best(Q: int, columns: int, written: str, k: int) -> Case:
+    read = partial(moved, count=4 * Q * columns)
+    given = {"scores": _f(Q, columns), "k": k}
+    return Case("topk", f"Q={Q} N={written} k={k}", given, read, Q * columns)
+
+
+def _scalar_scan(N: int, Q: int, nbits: int) -> Case:
+    B = _D * nbits // 8
+    given: Arguments = {
+        "codes": _i(256, N, B),
+        "queries": _i(127, Q, _D, dtype=torch.int8),
+        "query_scale": _f(Q),
+    }
+    given |= {"nbits": nbits, "group": _SCALAR_GROUP}
+    floor = partial(floors.scalar_scan, N=N, D=_D, Q=Q, B=B)
+    return Case("scalar_scan", f"{_sizes(N, Q)} D={_D} nbits={nbits}", given, floor, N * Q)
 
 
 def _looking_up(N: int) -> Case:
     """Rows of an embedding table of 4 bits per value, as gpuzip.nn looks them up."""
     R = min(131_072, N)
     floor = partial(moved, count=R * (8 + floors.sectors(_D // 2) + 2 * _D))
-    return Case("decode", f"N={N:.0e} ids={R} D={_D} nbits=4 float16", partial(_table, N, R), floor, R)
+    given = {"packed": _i(256, N, _D // 2), "ids": _i(N, R, dtype=torch.int64), "*": partial(_table, R)}
+    return Case("decode", f"N={N:.0e} ids={R} D={_D} nbits=4 float16", given, floor, R)
+
+
+def _table(R: int, device: str) -> Arguments:
+    """What `lookup` of gpuzip.nn hands to decode on a GPU."""
+    centroids, share = table_of_bytes(floats(device, 1, 16, 1, dtype=torch.float16), _D, R)
+    return {"centroids": centroids, "share": share}
 
 
 def _coders(N: int) -> Iterator[Case]:
     """Encoders of codecs other than PQ and scalars."""
-    stretches = len(_COARSE) + len(_FINE)
-    floor = partial(floors.rabitq_encode, N=N, D=_D, itemsize=4, stretches=stretches)
-    yield Case("rabitq_encode", f"N={N:.0e} D={_D} nbits=4", partial(_centered, N), floor, N)
+    floor = partial(floors.rabitq_encode, N=N, D=_D, itemsize=4, stretches=len(_COARSE) + len(_FINE))
+    scales = {"coarse": partial(_tensor, _COARSE), "fine": partial(_tensor, _FINE)}
+    given = {"x": _f(N, _D), "center": _f(_D), **scales, "bits": 4}
+    yield Case("rabitq_encode", f"N={N:.0e} D={_D} nbits=4", given, floor, N)
     n = min(N, 100_000)  # tables of 24 KB a row
     M, K, beam = 24, 256, 5
     floor = partial(floors.beam_search, N=n, M=M, K=K, beam=beam)
-    make = partial(_costs, n, M, K, beam)
-    yield Case("beam_search", f"N={n:.0e} M={M} K={K} beam={beam}", make, floor, n)
+    given = {"products": _f(n, 1, M, K), "cross": _f(1, M * (M - 1) // 2, K, K), "beam": beam}
+    yield Case("beam_search", f"N={n:.0e} M={M} K={K} beam={beam}", given, floor, n)
+
+
+def _tensor(values: Any, device: str) -> Tensor:
+    return torch.tensor(values, device=device)
 
 
 def _codes(N: int, M: int, K: int, dtype: torch.dtype) -> Iterator[Case]:
     """Into codes and back."""
     name, size = f"N={N:.0e} M={M} K={K} {str(dtype)[6:]}", dtype.itemsize
-    make = partial(_points, N, M, K, dtype)
+    given: Arguments = {"x": _f(N, _D, dtype=dtype), "centroids": _f(M, K, _D // M)}
     for op, out in (("assign", M), ("encode", _BYTES)):
-        yield Case(op, name, make, partial(floors.assign, N=N, D=_D, M=M, K=K, itemsize=size, out=out), N)
-    make = partial(_packed_and_centroids, N, M, K, dtype)
-    yield Case("decode", name, make, partial(moved, count=N * (_BYTES + _D * size)), N)
+        yield Case(op, name, given, partial(floors.assign, N=N, D=_D, M=M, K=K, itemsize=size, out=out), N)
+    given = {"packed": _i(256, N, _BYTES), "centroids": _f(M, K, _D // M, dtype=dtype)}
+    yield Case("decode", name, given, partial(moved, count=N * (_BYTES + _D * size)), N)
     if dtype == torch.float32:
         turned = partial(floors.rotated, N=N, D=_D, B=_BYTES, itemsize=size)
-        yield Case("decode_rotated", name, partial(_and_rotation, make), turned, N)
+        yield Case("decode_rotated", name, given | {"rotation": _f(_D, _D)}, turned, N)
 
 
 def _training(N: int, M: int, K: int) -> Iterator[Case]:
-    name = f"N={N} M={M} K={K}"
-    out = 4 * K * (_D + M)
-    yield Case(
-        "centroid_sums", name, partial(_labelled, N, M, K), partial(moved, count=N * (4 * _D + M) + out), N
-    )
+    name, read = f"N={N} M={M} K={K}", partial(moved, count=N * (4 * _D + M) + 4 * K * (_D + M))
+    yield Case("centroid_sums", name, {"x": _f(N, _D), "labels": _i(K, N, M), "K": K}, read, N)
     step = partial(floors.kmeans_step, N=N, D=_D, M=M, K=K)
-    make = partial(_points, N, M, K, torch.float32)
-    yield Case("kmeans_step", name, make, step, N)
-    yield Case("lloyd", f"{name} 25 iterations", partial(_and_steps, make), partial(_iterations, step), N)
+    given: Arguments = {"x": _f(N, _D), "centroids": _f(M, K, _D // M)}
+    yield Case("kmeans_step", name, given, step, N)
+    steps = {"n_iter": 25, "seed": 1}
+    yield Case("lloyd", f"{name} 25 iterations", given | steps, partial(_iterations, step), N)
 
 
 def _pq_scans(N: int, M: int, K: int) -> Iterator[Case]:
+    packed: Arguments = {"packed": _i(256, N, _BYTES)}
+    half = torch.float16
     for Q in (1, 16):
-        make = partial(_and_group, partial(_packed_and_tables, N, M, K, Q), _GROUP)
+        given = packed | {"lut": _f(Q, M, K), "group": _GROUP}
         floor = partial(floors.table_scan, N=N, M=M, K=K, Q=Q, B=_BYTES)
-        yield Case("adc_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
+        yield Case("adc_scan", f"{_sizes(N, Q)} M={M} K={K}", given, floor, N * Q)
     for Q in (16, 128, 1024):
-        make = partial(_and_group, partial(_packed_and_queries, N, M, K, Q), _PRODUCT_GROUP)
+        given = packed | {"table": _f(M, K, _D // M, dtype=half), "queries": _f(Q, _D, dtype=half)}
         floor = partial(floors.product_scan, N=N, D=_D, Q=Q, B=_BYTES)
-        yield Case("product_scan", f"{_sizes(N, Q)} M={M} K={K}", make, floor, N * Q)
+        given |= {"group": _PRODUCT_GROUP}
+        yield Case("product_scan", f"{_sizes(N, Q)} M={M} K={K}", given, floor, N * Q)
 
 
-def _gathering(op: str, N: int, name: str, make: Callable[[str], Arguments]) -> Case:
+def _gathering(op: str, N: int, name: str, given: Arguments) -> Case:
     """Scores of chosen rows for 1,024 queries: an id, the row's sectors and a score for each."""
     count = 1024 * _CANDIDATES
     floor = partial(moved, count=count * (8 + floors.sectors(_BYTES) + 4))
-    name = f"{_sizes(N, 1024)} R={_CANDIDATES} {name}"
-    return Case(op, name, partial(_and_ids, make, N), floor, count)
+    given = given | {"ids": _i(N, 1024, _CANDIDATES, dtype=torch.int64)}
+    return Case(op, f"{_sizes(N, 1024)} R={_CANDIDATES} {name}", given, floor, count)
 
 
 def _rescoring(N: int) -> Iterator[Case]:
     """Keys of chosen rows, from the rows themselves and from their codes."""
-    count = 1024 * 100
-    for op, width, make in (("rescore", 4 * _D, _stored), ("rescore_codes", _BYTES, _coded)):
+    count, name = 1024 * 100, f"{_sizes(N, 1024)} R=100"
+    given: Arguments = {"queries": _f(1024, _D), "ids": _i(N, 1024, 100, dtype=torch.int64), "metric": "ip"}
+    stored, coded = {"store": _f(N, _D)}, {"packed": _i(256, N, _BYTES), "centroids": _f(48, 256, 8)}
+    for op, width, rows in (("rescore", 4 * _D, stored), ("rescore_codes", _BYTES, coded)):
         floor = partial(moved, count=count * (8 + floors.sectors(width) + 4))
-        yield Case(op, f"{_sizes(N, 1024)} R=100", partial(make, N, 1024, 100), floor, count)
+        yield Case(op, name, given | rows, floor, count)
 
 
 def _sizes(N: int, Q: int) -> str:
@@ -199,120 +261,6 @@ def integers(device: str, high: int, *shape: int, dtype: torch.dtype = torch.uin
 
 def _generator(device: str) -> torch.Generator | None:
     return None if device == "meta" else torch.Generator(device).manual_seed(1)
-
-
-def _points(N: int, M: int, K: int, dtype: torch.dtype, device: str) -> Arguments:
-    return {"x": floats(device, N, _D, dtype=dtype), "centroids": floats(device, M, K, _D // M)}
-
-
-def _labelled(N: int, M: int, K: int, device: str) -> Arguments:
-    return {"x": floats(device, N, _D), "labels": integers(device, K, N, M), "K": K}
-
-
-def _packed_and_centroids(N: int, M: int, K: int, dtype: torch.dtype, device: str) -> Arguments:
-    return {
-        "packed": integers(device, 256, N, _BYTES),
-        "centroids": floats(device, M, K, _D // M, dtype=dtype),
-    }
-
-
-def _packed_and_queries(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
-    half = torch.float16
-    return {
-        "packed": integers(device, 256, N, _BYTES),
-        "table": floats(device, M, K, _D // M, dtype=half),
-        "queries": floats(device, Q, _D, dtype=half),
-    }
-
-
-def _packed_and_tables(N: int, M: int, K: int, Q: int, device: str) -> Arguments:
-    return {"packed": integers(device, 256, N, _BYTES), "lut": floats(device, Q, M, K)}
-
-
-def _bits(N: int, Q: int, device: str) -> Arguments:
-    queries = integers(device, 256, Q, _BYTES)
-    return {"queries": queries, "codes": integers(device, 256, N, _BYTES), "group": _GROUP}
-
-
-def _scores(Q: int, N: int, k: int, device: str) -> Arguments:
-    return {"scores": floats(device, Q, N), "k": k}
-
-
-def _values(N: int, M: int, nbits: int, device: str) -> Arguments:
-    return {"values": integers(device, 1 << nbits, N, M), "nbits": nbits}
-
-
-def _packed(N: int, M: int, nbits: int, device: str) -> Arguments:
-    return {"packed": integers(device, 256, N, M * nbits // 8), "M": M, "nbits": nbits}
-
-
-def _scalars(N: int, Q: int, nbits: int, device: str) -> Arguments:
-    return {
-        "codes": integers(device, 256, N, _D * nbits // 8),
-        "queries": integers(device, 127, Q, _D, dtype=torch.int8),
-        "query_scale": floats(device, Q),
-        "nbits": nbits,
-        "group": _SCALAR_GROUP,
-    }
-
-
-def _boundaries(N: int, nbits: int, op: str, device: str) -> Arguments:
-    steps = floats(device, _D, (1 << nbits) - 1).sort(1).values
-    given = {"x": floats(device, N, _D), "boundaries": steps}
-    return given | ({"nbits": nbits} if op == "bucketize_packed" else {})
-
-
-def _stepped(N: int, device: str) -> Arguments:
-    steps = {"start": floats(device, _D), "step": floats(device, _D).abs() + 1}
-    return {"x": floats(device, N, _D), **steps, "top": 255}
-
-
-def _stored(N: int, Q: int, R: int, device: str) -> Arguments:
-    ids = integers(device, N, Q, R, dtype=torch.int64)
-    return {"queries": floats(device, Q, _D), "store": floats(device, N, _D), "ids": ids, "metric": "ip"}
-
-
-def _coded(N: int, Q: int, R: int, device: str) -> Arguments:
-    ids = integers(device, N, Q, R, dtype=torch.int64)
-    given = _packed_and_centroids(N, 48, 256, torch.float32, device)
-    return given | {"queries": floats(device, Q, _D), "ids": ids, "metric": "ip"}
-
-
-def _table(N: int, R: int, device: str) -> Arguments:
-    """What `lookup` of gpuzip.nn hands to decode on a GPU."""
-    centroids, share = table_of_bytes(floats(device, 1, 16, 1, dtype=torch.float16), _D, R)
-    packed, ids = integers(device, 256, N, _D // 2), integers(device, N, R, dtype=torch.int64)
-    return {"packed": packed, "centroids": centroids, "ids": ids, "share": share}
-
-
-def _centered(N: int, device: str) -> Arguments:
-    scales = {
-        "coarse": torch.tensor(_COARSE, device=device),
-        "fine": torch.tensor(_FINE, device=device),
-    }
-    return {"x": floats(device, N, _D), "center": floats(device, _D), **scales, "bits": 4}
-
-
-def _costs(N: int, M: int, K: int, beam: int, device: str) -> Arguments:
-    cross = floats(device, 1, M * (M - 1) // 2, K, K)
-    return {"products": floats(device, N, 1, M, K), "cross": cross, "beam": beam}
-
-
-def _and_group(make: Callable[[str], Arguments], group: int, device: str) -> Arguments:
-    return make(device) | {"group": group}
-
-
-def _and_steps(make: Callable[[str], Arguments], device: str) -> Arguments:
-    return make(device) | {"n_iter": 25, "seed": 1}
-
-
-def _and_rotation(make: Callable[[str], Arguments], device: str) -> Arguments:
-    return make(device) | {"rotation": floats(device, _D, _D)}
-
-
-def _and_ids(make: Callable[[str], Arguments], N: int, device: str) -> Arguments:
-    given = {name: value for name, value in make(device).items() if name != "group"}
-    return given | {"ids": integers(device, N, 1024, _CANDIDATES, dtype=torch.int64)}
 
 
 def tasks(N: int) -> Iterator[Task]:
@@ -350,9 +298,8 @@ def _training_fault(M: int, K: int, device: str) -> str:
     labels = assign(x, found.centroids).long()
     sub = x.view(-1, M, _D // M) - found.centroids[torch.arange(M, device=device), labels]
     error, stated = float(sub.double().square().sum()), float(found.objective.sum())
-    return (
-        "" if 0.8 * stated < error <= 1.0001 * stated else f"the error is {error:g}, k-means says {stated:g}"
-    )
+    right = 0.8 * stated < error <= 1.0001 * stated
+    return "" if right else f"the error is {error:g}, k-means says {stated:g}"
 
 
 def _coded_rows(N: int, device: str) -> Codes:
@@ -403,6 +350,13 @@ def _absent(op: Op, parameter: Any) -> Any:
     if str(parameter.type) == "bool":
         return False
     raise TypeError(f"{op.name} needs {parameter.name}, which its case does not give")
+
+
+def launcher(op: str) -> Callable[..., Any]:
+    """What launches the kernel of an operator."""
+    module, _, name = OPS[op].kernel.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def traffic(op: Op, arguments: list[Any]) -> int:

@@ -9,7 +9,6 @@ triton's cache.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 import time
@@ -17,28 +16,20 @@ from multiprocessing import get_context
 
 import torch
 
-from gpuzip.ops import OPS
-from tools.roof.cases import bound, cases, present
+from tools.roof.cases import cases, present
+from tools.roof.machine import compiled
 
 
 def target() -> str:
     """The gate's name of the GPU at hand."""
     if not torch.cuda.is_available():
         return "sm_90"
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm_{major}{minor}"
+    return "sm_{}{}".format(*torch.cuda.get_device_capability())
 
 
 def compile_case(index: int, name: str) -> str:
     """What went wrong with a case, or nothing."""
-    from tools.gate.build import build
-
-    case = list(present(cases(10**8)))[index]
-    op = OPS[case.op]
-    module, _, launcher = op.kernel.partition(":")
-    launch = getattr(importlib.import_module(module), launcher)
-    built = build(name, launcher, launch, [tuple(bound(op, case.make("meta")))])
-    return "; ".join(str(b.row) for b in built if not b.code)
+    return compiled(list(present(cases(10**8)))[index], name)
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ runs each case's call once on the CPU.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import shutil
 import subprocess
@@ -18,12 +17,12 @@ import sys
 
 import torch
 
-from bench.checkout import RESULTS
+from bench.checkout import Row, read
 from gpuzip.ops import OPS
-from tools.roof.cases import Case, bound, cases, present
-from tools.roof.results import Row, folder
+from tools.roof.cases import bound, cases
+from tools.roof.results import folder
 
-NAME = "roofline.csv"
+NAME = "roofline"
 
 
 def furthest(rows: list[Row], count: int) -> list[tuple[str, str]]:
@@ -42,11 +41,9 @@ def command(kernel: str, case: str) -> list[str]:
 
 
 def run_one(kernel: str, name: str, device: str) -> None:
-    N = 10**8 if device == "cuda" else 1_000
-    op = OPS[kernel]
-    found: list[Case] = [case for case in present(cases(10**8)) if case.op == kernel]
-    place = [case.name for case in found].index(name)
-    arguments = bound(op, [case for case in present(cases(N)) if case.op == kernel][place].make(device))
+    N, op = 10**8 if device == "cuda" else 1_000, OPS[kernel]
+    place = [(case.op, case.name) for case in cases(10**8)].index((kernel, name))
+    arguments = bound(op, list(cases(N))[place].make(device))
     op.call(*arguments)
     if device == "cuda":
         torch.cuda.synchronize()
@@ -65,12 +62,11 @@ def main() -> int:
     if chosen.one:
         run_one(chosen.one[0], chosen.one[1], "cuda")
         return 0
-    files = [path for path in (folder() / NAME, RESULTS / NAME) if path.exists()]
-    if not files:
-        print(f"{NAME} has no rows yet: run python -m tools.roofline first. Nothing was profiled.")
+    rows = read(NAME, folder()) or read(NAME)
+    if not rows:
+        print(f"{NAME}.csv has no rows yet: run python -m tools.roofline first. Nothing was profiled.")
         return 2
-    with files[0].open(newline="", encoding="utf-8") as lines:
-        chosen_cases = furthest(list(csv.DictReader(lines)), chosen.count)
+    chosen_cases = furthest(rows, chosen.count)
     if not chosen.rehearse and shutil.which("ncu") is None:
         print("ncu is not on the PATH. Nothing was profiled.")
         return 0

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 
-from bench.checkout import RESULTS, commit
+from bench.checkout import RESULTS, commit, text
 from tools.roof.cases import Case, Task
 from tools.roof.floors import Roofs
 from tools.roof.timing import Time, query_gpu
@@ -33,33 +32,21 @@ def row_of(
     case: Case | Task,
     time: Time,
     roofs: Roofs,
-    *,
     moved: int | None = None,
     queries: int | None = None,
 ) -> Row:
     """A row of the file, but for its stamp. moved: bytes in and out."""
     roofs = replace(roofs, clock=time.clock)
     floor, rate = case.floor(roofs), None if moved is None else moved / time.median
-    return {
-        "kernel": kernel,
-        "case": case.name,
-        "tile": "",
-        "seconds": time.median,
-        "least_seconds": time.least,
-        "floor_seconds": floor,
-        "share": floor / time.median,
-        "gb_per_second": None if rate is None else rate / 1e9,
-        "copy_share": None if rate is None else rate / roofs.copy,
-        "vectors_per_second": case.vectors / time.median,
-        "queries_per_second": None if queries is None else queries / time.median,
-        "peak_bytes": time.peak_bytes,
-        "how": time.how,
-        "roof_copy": roofs.copy,
-        "roof_half": roofs.half,
-        "roof_int8": roofs.int8,
-        "clock": roofs.clock,
-        "answer": "",
-    }
+    return (
+        {"kernel": kernel, "case": case.name, "tile": "", "seconds": time.median, "least_seconds": time.least}
+        | {"floor_seconds": floor, "share": floor / time.median}
+        | {"gb_per_second": rate and rate / 1e9, "copy_share": rate and rate / roofs.copy}
+        | {"vectors_per_second": case.vectors / time.median}
+        | {"queries_per_second": queries and queries / time.median}
+        | {"peak_bytes": time.peak_bytes, "how": time.how, "roof_copy": roofs.copy}
+        | {"roof_half": roofs.half, "roof_int8": roofs.int8, "clock": roofs.clock, "answer": ""}
+    )
 
 
 def stamp(device: str = "cuda") -> Row:
@@ -83,33 +70,11 @@ def _driver() -> str:
         return ""
 
 
-def append(path: Path, rows: list[Row]) -> None:
-    """Add rows to a CSV file; a file of other columns is an error, and stays as it is."""
-    heads = list(rows[0])
-    there = path.exists()
-    if there:
-        with path.open(newline="", encoding="utf-8") as file:
-            known = next(csv.reader(file), [])
-        if known != heads:
-            raise ValueError(f"{path.name} has the columns {known}, these rows have {heads}")
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, heads, lineterminator="\n")
-        if not there:
-            writer.writeheader()
-        writer.writerows({name: text(value) for name, value in row.items()} for row in rows)
-
-
-def text(value: Any) -> str:
-    """Six digits of a float, nothing for None."""
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 #: GPUs that the targets in seconds and per second are for; a share of a roof is for every GPU.
 KNOWN = ("H100", "H200")
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What a row has to reach. column: of the row. least or most: one of the two is given."""
 
     kernel: str
@@ -118,14 +83,7 @@ class Target:
     least: float = 0.0
     most: float = float("inf")
 
-    def met(self, row: Row) -> bool:
-        return self.least <= float(row[self.column]) <= self.most
-
-    @property
-    def is_absolute(self) -> bool:
-        return not self.column.endswith("share")
-
-    def words(self) -> str:
+    def __str__(self) -> str:
         bound = f"at least {self.least:g}" if self.least else f"at most {self.most:g}"
         return f"{self.kernel} {self.case}: {self.column} {bound}"
 
@@ -148,12 +106,12 @@ def verdicts(rows: Iterable[Row], gpu: str) -> list[str]:
     lines = []
     for target in TARGETS:
         row = found.get((target.kernel, target.case))
-        if row is None or math.isnan(float(row[target.column])):
-            lines.append(f"----  {target.words()}: not measured")
-            continue
-        measured = text(row[target.column])
-        if target.is_absolute and not any(name in gpu for name in KNOWN):
-            lines.append(f"----  {target.words()}: {measured}; the target is for {' and '.join(KNOWN)}")
-            continue
-        lines.append(f"{'PASS' if target.met(row) else 'FAIL'}  {target.words()}: {measured}")
+        measured = float("nan") if row is None else float(row[target.column])
+        met = "PASS" if target.least <= measured <= target.most else "FAIL"
+        if math.isnan(measured):
+            lines.append(f"----  {target}: not measured")
+        elif not target.column.endswith("share") and not any(name in gpu for name in KNOWN):
+            lines.append(f"----  {target}: {text(measured)}; the target is for {' and '.join(KNOWN)}")
+        else:
+            lines.append(f"{met}  {target}: {text(measured)}")
     return lines

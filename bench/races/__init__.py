@@ -1,0 +1,1 @@
+"""Cases that are timed beside other libraries: a file per kind, a function per group of cases."""
