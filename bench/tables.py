@@ -106,7 +106,10 @@ def race(row: Row) -> dict[str, str]:
         about["times"] = fill("{peer_seconds:s} | {ratio:x} | {who} | {plain_ratio:x}", row | about)
         low, high = sorted((float(row["ratio"]), float(row["least_ratio"])))
         if high > 1.25 * low:  # medians and minima tell different stories when something else was running
-            about["noise"] = fill("noisy: {least_ratio:.2f}x by the minima", row)
+            noisy = (
+                "noisy: {group}, {rows:,} rows, {setting}{asked}, {peer}: {least_ratio:.2f}x by the minima"
+            )
+            about["noise"] = fill(noisy, row | about)
     return row | about
 
 

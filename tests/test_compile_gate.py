@@ -359,8 +359,8 @@ from tools.gate import model
 from tools.gate.work import WORK
 
 first, second = model.times(["decode"])
-assert first.pipe == "memory" and 0.99 < first.ratio < 1.05 and first.status == "ok", first
-assert second.pipe != "memory" and second.launches == 1 and second.blocks > 1, second
+assert first.kernel.pipe == "memory" and 0.99 < first.ratio < 1.05 and first.status == "ok", first
+assert second.kernel.pipe != "memory" and second.launches == 1 and second.kernel.blocks > 1, second
 with mock.patch.dict(WORK, _decode=WORK["_decode"]._replace(anchor="STG", nests=lambda c: [(7,)])):
     (_, wrong) = model.times(["decode"])
 assert "_decode S=2" in wrong.problem and "0 outermost loops with an anchor, where 1" in wrong.problem, wrong

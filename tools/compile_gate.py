@@ -4,22 +4,8 @@
 
 Each launcher runs on tensors without memory under a driver that names a GPU and has none: triton specialises
 and compiles just what a launch there would, and nothing is launched. A new op is picked up by itself.
-Compiled are the sizes in use (`production`, or the samples of an op that has none there), each tile once.
---every adds the samples, each multiple of 16 apart, and the odd sizes (`odd`). The exit status is 1 when a
-kernel
-
-- does not compile, or asks for more shared memory than the GPU has, and its launcher has no simpler form to
-  fall back to (`launch_or`);
-- keeps values on the stack, or adds floats atomically;
-- lacks the tensor-core or POPC instructions that tools/gate/meant.py says it is meant to have;
-
-- on sm_90, gathers or stores 2 bytes at a time in a loop, has warps that repeat each other's work, or is the
-  only program of a multiprocessor that multiplies by warp groups, unless meant.py says why;
-- has other loops than tools/gate/work.py states;
-
-and, with --every for all ops, when some sizes get a tile that nothing compiled has. Then, for sm_90, comes
-the time that the machine code of the roofline's cases implies, modelled, beside the floor (model.py).
---write puts the tables into bench/results/compile_gate.csv, one line for each kernel, tile and target, and
+tools/README.md says what fails the gate, what --every adds, and what the modelled times of sm_90 are. --write
+puts the tables into bench/results/compile_gate.csv, one line for each kernel, tile and target, and
 compile_gate_times.csv; those of a triton other than the newest have its version in the name.
 """
 

@@ -44,11 +44,7 @@ SHOWN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rescore": (_BYTES, _CANDIDATE, ("N=1e+06 Q=1024 R=100",)),
     "rescore_codes": (_SECTORS, _CANDIDATE, ("N=1e+06 Q=1024 R=100",)),
     "bucketize": (_BYTES, _VECTOR, ("N=1e+06 D=384 nbits=8", "N=1e+06 D=384 nbits=4")),
-    "adc_scan": (
-        f"{_LARGER}Q·N·M look-ups",
-        _ROW,
-        ("N=1e+08 Q=1 M=48 K=256", "N=1e+08 Q=1 M=96 K=16"),
-    ),
+    "adc_scan": (f"{_LARGER}Q·N·M look-ups", _ROW, ("N=1e+08 Q=1 M=48 K=256", "N=1e+08 Q=1 M=96 K=16")),
     "adc_gather": (_SECTORS, _CANDIDATE, ("N=1e+08 Q=1024 R=3200 M=48 K=256",)),
     "rabitq_encode": (
         f"{_LARGER}{floors.SWEEP} instructions per value and stretch",

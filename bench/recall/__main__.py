@@ -21,7 +21,7 @@ from bench.checkout import put, read
 from bench.measure import is_quick
 from bench.peers import same_threads
 from bench.recall.methods import SIZES, Method, methods
-from bench.recall.rows import Data, Row, measured, without_figures
+from bench.recall.rows import Data, Row, measured_alone, without_figures
 from bench.recall.targets import gaps, missed
 
 #: That a method may take.
@@ -30,17 +30,12 @@ MINUTES = 6
 
 def in_a_process(method: Method, data: Data, minutes: float) -> Row:
     """`measured` in a process of its own, ended after so many minutes."""
-    (answer,) = apart.each(_measured, [method], 60 * minutes)
+    (answer,) = apart.each(measured_alone, [method], 60 * minutes)
     if answer.result is not None:
         return answer.result
     if "died" in answer.death:
         raise RuntimeError(f"{method.label}: {answer.death}")
     return without_figures(method, data, f"stopped after {minutes:g} minutes, still {answer.step}")
-
-
-def _measured(method: Method) -> Row:
-    same_threads()
-    return measured(method, Data.chosen(), apart.say)
 
 
 def rows(chosen: list[Method], data: Data, run: Callable[[Method, Data], Row]) -> Iterator[Row]:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import gpuzip
+from bench import apart
 from bench.measure import PeakMemory, is_quick, seconds
+from bench.peers import same_threads
 from bench.recall.bound import cosine_bound
 from bench.recall.coders import Coder
 from bench.recall.methods import Method
@@ -71,6 +73,12 @@ def measured(method: Method, data: Data, say: Callable[[str], None] = lambda ste
         | {"train_seconds": train_seconds, "encode_rows_per_second": len(data.x) / encode_seconds}
         | {"peak_bytes": memory.peak, "bound": cosine_bound(data.x, 8 * coder.row_bytes), "note": None}
     )
+
+
+def measured_alone(method: Method) -> Row:
+    """`measured` for a process of its own, where the step that it is in is told to the parent."""
+    same_threads()
+    return measured(method, Data.chosen(), apart.say)
 
 
 def _about(method: Method, data: Data) -> Row:

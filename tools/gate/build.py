@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction
@@ -47,21 +47,13 @@ class Launch:
     programs: int
 
 
-@dataclass
-class _Driver:
+def _driver(target: str) -> SimpleNamespace:
     """What triton asks its active driver before it compiles; the name keeps the targets' caches apart."""
-
-    device: str
-    target: GPUTarget
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> str:
-        return self.device
-
-    def get_current_stream(self, device: str) -> int:
-        return 0
+    return SimpleNamespace(
+        get_current_target=lambda: TARGETS[target].gpu,
+        get_current_device=lambda: target,
+        get_current_stream=lambda device: 0,
+    )
 
 
 @dataclass
@@ -181,7 +173,7 @@ def _compiling_for(target: str, compile: Callable[..., None]) -> Iterator[None]:
         compile(run, function, *args, **kwargs)
 
     with (
-        mock.patch.object(driver, "_active", _Driver(target, TARGETS[target].gpu)),
+        mock.patch.object(driver, "_active", _driver(target)),
         mock.patch.object(JITFunction, "run", compile_only),
         warnings.catch_warnings(),
     ):

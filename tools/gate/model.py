@@ -59,20 +59,25 @@ LEFT = {
 }
 
 
+class _Kernel(NamedTuple):
+    seconds: float = 0.0
+    expected: float = 0.0
+    pipe: str = ""
+    blocks: int = 0
+    moved: float = 0.0
+
+
 class Time(NamedTuple):
-    """The modelled time of one case. pipe: the busiest of the kernel that takes longest."""
+    """The modelled time of one case, with the kernel and its row of those that take longest."""
 
     op: str
     case: str
     launches: int
-    kernel: str
-    tile: str
-    pipe: str
-    blocks: int
+    row: Row
+    kernel: _Kernel
     seconds: float
     expected: float
     floor: float
-    floor_pipe: str
     limit: float
     problem: str = ""
 
@@ -83,14 +88,6 @@ class Time(NamedTuple):
     @property
     def status(self) -> str:
         return self.problem or ("ok" if self.ratio <= self.limit else f"more than {self.limit:g} floors")
-
-
-class _Kernel(NamedTuple):
-    seconds: float = 0.0
-    expected: float = 0.0
-    pipe: str = ""
-    blocks: int = 0
-    moved: float = 0.0
 
 
 def times(ops: Iterable[str] | None = None) -> Iterator[Time]:
@@ -125,28 +122,14 @@ def kernels(launched: list[Launch]) -> list[tuple[Row, _Kernel]]:
 
 
 def _line(case: Case, kernels: list[tuple[Row, _Kernel]], problem: str = "") -> Time:
-    """The sum over all launches, with the name and the pipe of the kernel that takes longest."""
+    """The sum over all launches, and the kernel that takes longest."""
     spent: dict[str, float] = {}
     for row, kernel in kernels:
         spent[str(row)] = spent.get(str(row), 0.0) + kernel.seconds
-    longest = ((row, kernel) for row, kernel in kernels if spent[str(row)] == max(spent.values()))
-    row, kernel = next(longest, (Row("", "sm_90"), _Kernel()))
-    floor = case.floor(H200)
-    return Time(
-        op=case.op,
-        case=case.name,
-        launches=len(kernels),
-        kernel=row.kernel,
-        tile=row.tile,
-        pipe=kernel.pipe,
-        blocks=kernel.blocks,
-        seconds=sum(spent.values()),
-        expected=sum(kernel.expected for _, kernel in kernels),
-        floor=floor,
-        floor_pipe=getattr(floor, "pipe", ""),
-        limit=LIMITS[case.op, case.name],
-        problem=problem,
-    )
+    longest = (one for one in kernels if spent[str(one[0])] == max(spent.values()))
+    both, expected = sum(spent.values()), sum(kernel.expected for _, kernel in kernels)
+    about = case.op, case.name, len(kernels), *next(longest, (Row("", "sm_90"), _Kernel()))
+    return Time(*about, both, expected, case.floor(H200), LIMITS[case.op, case.name], problem)
 
 
 def modelled(launch: Launch, code: sass.Code) -> _Kernel:

@@ -125,13 +125,9 @@ def _bytes(values: Any) -> int:
 @contextmanager
 def _a_gpu() -> Iterator[None]:
     """Tensors without memory, and a CPU that is said to be a GPU."""
-    with (
-        mock.patch.object(device, "_GPUS", {"cuda", "cpu"}),
-        mock.patch.object(
-            torch.cuda, "get_device_properties", return_value=SimpleNamespace(total_memory=_MEMORY)
-        ),
-        FakeTensorMode(),
-    ):
+    memory = mock.Mock(return_value=SimpleNamespace(total_memory=_MEMORY))
+    is_gpu = mock.patch.object(device, "_GPUS", {"cuda", "cpu"})
+    with is_gpu, mock.patch.object(torch.cuda, "get_device_properties", memory), FakeTensorMode():
         yield
 
 
@@ -147,18 +143,17 @@ def recorded(N: int, Q: int, k: int, metric: str) -> _Recorder:
     return recorder
 
 
-def _cost(step: Step) -> tuple[int, float, float]:
-    """Launches, the bytes that they move from and to memory, and seconds."""
+def _cost(step: Step) -> list[float]:
+    """Calls, launches, the bytes that they move from and to memory, and seconds."""
     from tools.gate import model
     from tools.gate.build import launches
 
     if not step.op:
-        return 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)
+        return [1, 1, step.bytes, max(_LAUNCH, step.bytes / H200.copy)]
     meta = [torch.empty_like(a, device="meta") if isinstance(a, Tensor) else a for a in step.arguments]
-    found = launches("sm_90", launcher(step.op), meta)
-    kernels = [kernel for _, kernel in model.kernels(found)]
+    kernels = [kernel for _, kernel in model.kernels(launches("sm_90", launcher(step.op), meta))]
     seconds = sum(max(_LAUNCH, kernel.seconds) for kernel in kernels)
-    return len(found), sum(kernel.moved for kernel in kernels), seconds
+    return [1, len(kernels), sum(kernel.moved for kernel in kernels), seconds]
 
 
 def lines(N: int = 10**8, k: int = 100) -> list[list[str]]:
@@ -167,26 +162,19 @@ def lines(N: int = 10**8, k: int = 100) -> list[list[str]]:
 
 
 def _lines(recorder: _Recorder, Q: int, metric: str) -> Iterator[list[str]]:
-    known: dict[str, tuple[int, float, float]] = {}
+    known: dict[str, list[float]] = {}
     groups: dict[str, list[float]] = {}
     for step in recorder.steps:
         key = f"{step.name} {[a.shape if isinstance(a, Tensor) else a for a in step.arguments]}"
         if key not in known:
             known[key] = _cost(step)
-        group = groups.setdefault(step.op or "torch", [0, 0, 0.0, 0.0])
-        for i, value in enumerate((1, *known[key])):
-            group[i] += value
-    groups["in all"] = [sum(group[i] for group in groups.values()) for i in range(4)]
+        group = groups.setdefault(step.op or "torch", [0.0] * 4)
+        group[:] = map(sum, zip(group, known[key], strict=True))
+    groups["in all"] = list(map(sum, zip(*groups.values(), strict=True)))
     for name, (calls, launches, size, seconds) in groups.items():
         waits = str(recorder.waits) if name == "in all" else ""
-        numbers = [
-            f"{calls:.0f}",
-            f"{launches:.0f}",
-            f"{size / 1e9:,.3g} GB",
-            f"{seconds * 1e3:.3g} ms",
-            waits,
-        ]
-        yield [f"{Q:,}, {metric}", name, *numbers]
+        amounts = f"{size / 1e9:,.3g} GB", f"{seconds * 1e3:.3g} ms"
+        yield [f"{Q:,}, {metric}", name, f"{calls:.0f}", f"{launches:.0f}", *amounts, waits]
 
 
 def written(page: str, found: list[list[str]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import triton
@@ -28,19 +28,17 @@ def worst(rows: Iterable[Row]) -> list[list[str]]:
 
 
 def _line(rows: list[Row]) -> list[str]:
-    sizes = [_most(getattr(row, name) for row in rows) for name in _SIZES]
-    counts = [_most(row.counts.get(name) for row in rows) for name in _COUNTS]
+    sizes = [_worst(max, (getattr(row, name) for row in rows)) for name in _SIZES]
+    counts = [_worst(max, (row.counts.get(name) for row in rows)) for name in _COUNTS]
     status = max((row.status for row in rows), key=lambda status: (status != "ok", status))
-    first = rows[0]
-    blocks = [row.blocks for row in rows if row.blocks is not None]
     loop = max((row.loop for row in rows), key=lambda loop: float(loop.partition(" ")[2] or 0))
-    slots = [str(min(blocks)) if blocks else "", loop]
-    return [first.kernel, first.tile, first.target, str(len(rows)), *sizes, *counts, *slots, status]
+    first, blocks = rows[0], _worst(min, (row.blocks for row in rows))
+    return [first.kernel, first.tile, first.target, str(len(rows)), *sizes, *counts, blocks, loop, status]
 
 
-def _most(values: Iterable[int | None]) -> str:
+def _worst(pick: Callable[[list[int]], int], values: Iterable[int | None]) -> str:
     known = [value for value in values if value is not None]
-    return str(max(known)) if known else ""
+    return str(pick(known)) if known else ""
 
 
 TIMES = ["operator", "case", "launches", "kernel", "tile", "blocks", "pipe", "modelled", "expected"]
@@ -52,8 +50,8 @@ LEFT = {"kernel", "tile", "target", "loop", "status", "operator", "case", "pipe"
 def of_times(times: Iterable[Time]) -> list[list[str]]:
     """A line for each case, all of it modelled."""
     return [
-        [t.op, t.case, str(t.launches), t.kernel, t.tile, str(t.blocks), t.pipe]
-        + [_seconds(t.seconds), _seconds(t.expected), _seconds(t.floor), t.floor_pipe]
+        [t.op, t.case, str(t.launches), t.row.kernel, t.row.tile, str(t.kernel.blocks), t.kernel.pipe]
+        + [_seconds(t.seconds), _seconds(t.expected), _seconds(t.floor), getattr(t.floor, "pipe", "")]
         + [f"{t.ratio:.2f}" if t.seconds else "", t.status]
         for t in times
     ]

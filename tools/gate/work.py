@@ -146,10 +146,7 @@ WORK: dict[str, Work] = {
         gathers=True,
     ),
     "_few": Work(
-        all_of("x out"),
-        r"FFMA",
-        lambda c: [(c.BK / c.UNROLLED,)],
-        lambda c: c.BN * c.BM * c.SP * (c.BK + 1),
+        all_of("x out"), r"FFMA", lambda c: [(c.BK / c.UNROLLED,)], lambda c: c.BN * c.BM * c.SP * (c.BK + 1)
     ),
     "_few_table": Work(all_of("table")),
     "_finish": Work(all_of("best values ids"), r"REDUX", lambda c: [*_searches(c), (cdiv(c.k, c.BJ),)]),

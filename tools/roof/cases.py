@@ -37,26 +37,16 @@ _SCALAR_GROUP = group_size(10**8 // 4, _TAKEN, GATHER_COST)
 _CANDIDATES = 3200  # of a query: as many as the groups that an exact search for 10 of a million looks into
 
 
-@dataclass(frozen=True)
-class Random:
-    """Numbers that a case makes on its device: normal floats, or integers below `high`."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    high: int | None = None
-
-    def __call__(self, device: str) -> Tensor:
-        if self.high is None:
-            return floats(device, *self.shape, dtype=self.dtype)
-        return integers(device, self.high, *self.shape, dtype=self.dtype)
+Make = Callable[[str], Any]
+"""Makes an argument on a device."""
 
 
-def _f(*shape: int, dtype: torch.dtype = torch.float32) -> Random:
-    return Random(shape, dtype)
+def _f(*shape: int, dtype: torch.dtype = torch.float32) -> Make:
+    return lambda device: floats(device, *shape, dtype=dtype)
 
 
-def _i(high: int, *shape: int, dtype: torch.dtype = torch.uint8) -> Random:
-    return Random(shape, dtype, high)
+def _i(high: int, *shape: int, dtype: torch.dtype = torch.uint8) -> Make:
+    return lambda device: integers(device, high, *shape, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def time_op(call: Callable[..., Any], arguments: list[Any]) -> Time:
     """
     sets = _sets(arguments)
     peak = _peak(lambda: call(*arguments))
-    calls = list(islice(cycle(sets), max(len(sets), 1 if _seconds(call, sets) > 0.01 else _CALLS)))
+    least = 1 if _event_seconds(lambda: call(*arguments)) > 0.01 else _CALLS
+    calls = list(islice(cycle(sets), max(len(sets), least)))
 
     def one_round() -> None:
         for each in calls:
@@ -80,21 +81,12 @@ def _event_seconds(call: Callable[[], Any]) -> float:
     return float(start.elapsed_time(end)) / 1000
 
 
-def _seconds(call: Callable[..., Any], sets: list[list[Any]]) -> float:
-    call(*sets[0])
-    return _event_seconds(lambda: call(*sets[0]))
-
-
 def _sets(arguments: list[Any]) -> list[list[Any]]:
     """The arguments and copies of them, twice the cache together."""
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    copies = -(-2 * cache // max(1, tensor_bytes(arguments)))
-    copies = min(copies, 64)
-    return [arguments, *(_copied(arguments) for _ in range(copies - 1))]
-
-
-def _copied(arguments: list[Any]) -> list[Any]:
-    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    copies = min(-(-2 * cache // max(1, tensor_bytes(arguments))), 64)
+    copied = ([a.clone() if isinstance(a, Tensor) else a for a in arguments] for _ in range(copies - 1))
+    return [arguments, *copied]
 
 
 def _peak(call: Callable[[], Any]) -> int:
@@ -122,23 +114,18 @@ def _captured(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
 
 def measure_roofs() -> Roofs:
     """Copies of a gigabyte, products of random matrices, and the clock that the products ran at."""
-    n = 8192
+    n, size = 8192, 1 << 30
     a, b = (torch.randn((n, n), device="cuda", dtype=torch.float16) for _ in range(2))
     c, d = (torch.randint(-128, 128, (n, n), device="cuda", dtype=torch.int8) for _ in range(2))
+    source = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    copy = torch.empty_like(source)
     return Roofs(
-        copy=_copied_a_second(1 << 30),
+        copy=2 * size / median(rounds(lambda: copy.copy_(source))),  # bytes read and bytes written
         half=2 * n**3 / median(rounds(lambda: a @ b)),
         int8=2 * n**3 / median(rounds(lambda: torch._int_mm(c, d.T))),
         sms=torch.cuda.get_device_properties(0).multi_processor_count,
         clock=clock_during(lambda: a @ b, 2e-3),
     )
-
-
-def _copied_a_second(size: int) -> float:
-    """Bytes read and bytes written."""
-    source = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
-    copy = torch.empty_like(source)
-    return 2 * size / median(rounds(lambda: copy.copy_(source)))
 
 
 def clock_during(work: Callable[[], Any], seconds: float) -> float:
