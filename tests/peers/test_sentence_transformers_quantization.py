@@ -127,7 +127,7 @@ def test_a_list_of_rows_becomes_one_matrix():
 @pytest.mark.parametrize("form", ["tensor", "array", "list of tensors", "list of arrays"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_type_of_what_comes_decides_the_type_of_what_goes(precision, form):
-    """The forms that `encode(precision=)` hands on, for each pair of convert_to_tensor and convert_to_numpy."""
+    """The forms that `encode(precision=)` hands on: for convert_to_tensor, convert_to_numpy, or neither."""
     x: Any = draw(2)
     x = torch.from_numpy(x) if "tensor" in form else x
     found = gpuzip.quantize_embeddings(list(x) if "list" in form else x, precision)
