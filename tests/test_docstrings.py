@@ -59,42 +59,7 @@ def test_every_public_name_has_a_docstring(name):
     assert inspect.getdoc(PUBLIC[name])
 
 
-# Names with parameters whose docstrings are not numpydoc yet.
-PENDING = [
-    "Codec",
-    "Codec.as_table",
-    "Codec.check_fitted",
-    "Codec.check_unrotated",
-    "Codec.coarse",
-    "Codec.decode_block",
-    "Codec.decode_rows",
-    "Codec.encode",
-    "Codec.encode_block",
-    "Codec.fit",
-    "Codec.fit_like",
-    "Codec.learned",
-    "Codec.norms",
-    "Codec.restore",
-    "Codec.same_as",
-    "Codec.scorer",
-    "Codec.stamped",
-    "Codec.turned",
-    "HeldOut.of_json",
-    "MixedLloydMaxQuantizer.fit_like",
-    "Quality.is_json",
-    "Quantizer",
-    "RaBitQuantizer.coarse",
-    "Rotation.apply",
-    "Rotation.fit_rows",
-    "Rotation.kept",
-    "Rotation.restore",
-    "Rotation.reverse_transform",
-    "Rotation.turned",
-    "sizes.SizeRow",
-]
-
-
-def test_names_that_are_not_numpydoc_are_listed():
+def test_every_docstring_of_a_name_with_parameters_is_numpydoc():
     found = {
         name.removeprefix("gpuzip.")
         for name, value in PUBLIC.items()
@@ -103,7 +68,7 @@ def test_names_that_are_not_numpydoc_are_listed():
         and "\n---" not in (inspect.getdoc(value) or "")
         and set(inspect.signature(value).parameters) - {"self", "cls"}
     }
-    assert found == set(PENDING)
+    assert found == set()
 
 
 @pytest.mark.parametrize("name", NUMPYDOC)

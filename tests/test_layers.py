@@ -251,7 +251,7 @@ def test_every_tensor_is_made_on_a_named_device_and_in_a_named_dtype():
     assert failing([path for path in LIBRARY if path.name != "_samples.py"], wrong) == {}
 
 
-SAMPLERS = {"_inputs", "_extras", "_with_ids", "_random_bytes", "_ids"}
+SAMPLERS = {"apart", "_inputs", "_extras", "_with_ids", "_random_bytes", "_ids"}
 
 
 def _names_what_it_makes(call: ast.Call) -> bool:

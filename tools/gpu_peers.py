@@ -121,7 +121,7 @@ def torchpq_races() -> Iterator[Race]:
 
 def _encoding(x: Tensor, more: Tensor, theirs: Call, back: Callable[[Any], Tensor]) -> Race:
     """Both sides encode more rows by what they learned from x; their codes come `back` as rows."""
-    codec = ProductQuantizer(_M, 8, codebook=Codebook(kmeans(x, _M, _K).centroids, _D))
+    codec = ProductQuantizer(_M, 8, fitted=Codebook(kmeans(x, _M, _K).centroids, _D))
 
     def differ(ours: Tensor, other: Any) -> str:
         return _compared(_error(codec.decode_block(ours), more), _error(back(other), more))

@@ -90,7 +90,7 @@ def _lookup_indices(packed: Tensor, lut: Tensor) -> Tensor:
 
 def _sum_rows(table: Tensor, index: Tensor, per_row: int) -> Tensor:
     """Sum `per_row` consecutive indexed rows of a table in order, by an embedding bag."""
-    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32)
+    offsets = torch.arange(0, len(index), per_row, dtype=torch.int32, device="cpu")
     return torch.embedding_bag(table, index, offsets)[0]
 
 
@@ -145,7 +145,8 @@ def _gather_cpu(packed: Tensor, lut: Tensor, ids: Tensor, terms: RowTerms) -> Te
 
     def some_queries(start: int, stop: int) -> None:
         index = _lookup_indices(packed[ids[start:stop].reshape(-1)], lut).view(stop - start, R * M)
-        index += torch.arange(stop - start, dtype=torch.int32)[:, None] * (M * K)  # own table per query
+        own_table = torch.arange(stop - start, dtype=torch.int32, device="cpu")[:, None] * (M * K)
+        index += own_table
         sums = _sum_rows(lut[start:stop].view(-1, 1), index.view(-1), M)
         scores[start:stop] = sums.view(stop - start, R)
 

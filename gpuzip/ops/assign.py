@@ -85,7 +85,7 @@ def _least_of_few(sub: Tensor, table: Tensor, labels: Tensor) -> None:
 
 def _least_of_many(sub: Tensor, table: Tensor, labels: Tensor) -> None:
     """Find minima by sub-space with numpy's argmin, which is vectorized along rows, unlike torch's."""
-    distance = torch.empty((sub.shape[1], table.shape[1]))
+    distance = torch.empty((sub.shape[1], table.shape[1]), dtype=torch.float32, device="cpu")
     out = labels.numpy()
     for m in range(len(table)):
         matrix_product(torch.mm, sub[m], table[m].T, out=distance)
@@ -104,7 +104,7 @@ def inputs_of(N: int, M: int, K: int, S: int, device: str) -> tuple[Tensor, Tens
 
 def tied_inputs(device: str) -> tuple[Tensor, Tensor]:
     """Return rows and centroids of zeros and ones, many of them equal."""
-    rows = torch.randint(0, 2, (53, 8), generator=generator()).float()
+    rows = torch.randint(0, 2, (53, 8), generator=generator(), device="cpu").float()
     return rows.to(device), rows[:16].view(16, 2, 4).transpose(0, 1).contiguous().to(device)
 
 

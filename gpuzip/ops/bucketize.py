@@ -46,7 +46,7 @@ def _packed_cpu(x: Tensor, boundaries: Tensor, nbits: int) -> Tensor:
 
 def _count(x: Tensor, boundaries: Tensor) -> Tensor:
     """Count all boundaries minus those that are >= x, so that NaN counts as above all."""
-    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8)
+    counts = torch.full(x.shape, boundaries.shape[1], dtype=torch.uint8, device="cpu")
     for boundary in boundaries.T:
         counts -= (boundary >= x).view(torch.uint8)
     return counts

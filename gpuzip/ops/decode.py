@@ -123,8 +123,8 @@ def _inputs(device: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 def some_ids(N: int, R: int) -> Tensor:
     """Return (R,) int64 ids in random order, some repeated, some outside [0, N)."""
-    ids = torch.randint(0, max(1, N), (R,), generator=generator(R))
-    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77])
+    ids = torch.randint(0, max(1, N), (R,), generator=generator(R), device="cpu")
+    wrong = torch.tensor([-1, N, -(2**62), 2**40, N + 77], device="cpu")
     ids[:: max(1, R // 5)] = wrong.repeat(6)[: len(ids[:: max(1, R // 5)])]
     return ids
 

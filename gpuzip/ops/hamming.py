@@ -16,7 +16,9 @@ from gpuzip.ops.groups import max_of_groups
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
-_ABSENT = (1 << 31) - 1  # distance of masked rows, groups without rows and invalid ids
+#: Distance of masked rows, groups without rows and invalid ids.
+ABSENT = (1 << 31) - 1
+
 _ROWS = 8192
 _GATHERED = 1 << 20  # bytes of codes gathered per block
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)

@@ -62,7 +62,7 @@ def _by_blocks(
     queries: Tensor, ids: Tensor, N: int, metric: str, gather: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Score candidates in the order of ids, in blocks. Each sum runs over the dims of its own pair."""
-    keys = torch.full(ids.shape, float("-inf"))
+    keys = torch.full(ids.shape, float("-inf"), dtype=torch.float32, device="cpu")
     D, R = queries.shape[1], ids.shape[1]
     own = _square(queries).sqrt() if metric == "cosine" else None
     wanted, flat = ids.reshape(-1), keys.view(-1)

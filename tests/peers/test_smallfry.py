@@ -8,8 +8,8 @@ Peer: HazyResearch/smallfry, Apache-2.0. Its suite changed with each version; fo
 - ee2c7b5 (2019-09), src/smallfry/quant_embedding_test.py: compressed layers; 15 cases, 4 of them on a GPU.
 
 These are 29 functions, and 170 cases where their loops are counted per bits, block length and limit. 162
-apply. The others are stochastic rounding (3), cutting off without rounding (1), packing of 32 bits (1), maxima
-of vectors (2) and the private golden_section_search (1).
+apply. The others are stochastic rounding (3), cutting off without rounding (1), packing of 32 bits (1),
+maxima of vectors (2) and the private golden_section_search (1).
 
 By design: bits are 1 to 8, and those below and above are refused. A scalar quantizer's levels are the middles
 of equal steps, while smallfry's include both ends of the range (12 cases of two values); a range that is half
