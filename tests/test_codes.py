@@ -29,7 +29,9 @@ def test_an_int_keeps_the_row_dimension(codes):
     assert torch.equal(codes[7].decode(), codes.decode()[7:8])
     assert torch.equal(codes[-1].decode(), codes.decode()[-1:])
     for outside in (1000, -1001):
-        with pytest.raises(IndexError, match=f"index must be a row from -1000 to 999; got {outside}"):
+        with pytest.raises(
+            IndexError, match=f"row must be from -1000 to 999, as there are 1000 rows; got {outside}"
+        ):
             codes[outside]
 
 

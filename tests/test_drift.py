@@ -146,7 +146,10 @@ def test_zeros_are_no_nan():
             "new_x must have 384 columns, as this codec was fitted on; got 9",
         ),
         (lambda codec, x: codec.drift(x, x[:, :9]), r"drift: x must have 384 columns"),
-        (lambda codec, x: codec.drift([1.0], x), "new_x must be a torch tensor or numpy array; got list"),
+        (
+            lambda codec, x: codec.drift("x", x),
+            "new_x must be a torch tensor, a numpy array, or rows of numbers; got str",
+        ),
         (lambda codec, x: codec.drift(x[:20] / 0, x), "row 0 holds NaN or inf"),
         (lambda codec, x: codec.drift(x[:0], x), "new_x must have at least 10 rows"),
     ],

@@ -164,7 +164,10 @@ def test_rows_of_all_parts(frequent, mixed):
     order = mixed.group.long().argsort(stable=True)
     assert torch.equal(following.decode(), y[order])
     assert torch.equal(following.rows(ids), y[order][ids])
-    with pytest.raises(IndexError, match=r"MixedCodes\.rows: ids must be from -3000 to 2999; got 0 to 3000"):
+    with pytest.raises(
+        IndexError,
+        match=r"MixedCodes\.rows: ids must be from -3000 to 2999, as there are 3000 rows; got 0 to 3000",
+    ):
         mixed.rows([0, 3000])
 
 

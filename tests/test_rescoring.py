@@ -115,7 +115,11 @@ def test_bad_stores_are_refused(bits, real, real_queries):
         ({"rescore": real[:, :5]}, GpuzipError, "rescore must have 384 columns"),
         ({"rescore": real.to("meta")}, GpuzipError, "rescore must be on cpu like the codec; got meta"),
         ({"rescore": real.int()}, DtypeError, "rescore must be float16.*; got int32"),
-        ({"rescore": "x.npy"}, DtypeError, "rescore must be a torch tensor or numpy array; got str"),
+        (
+            {"rescore": "x.npy"},
+            DtypeError,
+            "rescore must be a torch tensor, a numpy array, or rows of numbers; got str",
+        ),
         (
             {"rescore": bits[:7]},
             GpuzipError,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.inputs import Matrix as Matrix
+from gpuzip._core.inputs import as_matrix
 from gpuzip.errors import DtypeError, GpuzipError
-
-Matrix = Tensor | np.ndarray[Any, Any]
 
 #: Bytes of float32 rows per block when a matrix is read in blocks. On a GPU a block is a view of the matrix,
 #: unless that is float64, and blocks are larger to keep the GPU busy.
@@ -36,11 +36,7 @@ class Rows:
     def __init__(
         self, who: str, x: Matrix, d: int | None = None, device: torch.device | None = None, name: str = "x"
     ) -> None:
-        if not isinstance(x, Tensor | np.ndarray):
-            raise DtypeError(
-                f"{who}: {name} must be a torch tensor or numpy array; got {type(x).__name__}. "
-                "Wrap it in torch.as_tensor."
-            )
+        x = as_matrix(who, name, x)
         self.who, self.dtype = who, _float_dtype(f"{who}: {name}", x)
         if x.ndim != 2:
             raise GpuzipError(f"{who}: {name} must be 2-D (N, D); got shape {tuple(x.shape)}. Reshape it.")
@@ -54,6 +50,10 @@ class Rows:
         if device is not None and isinstance(x, Tensor) and x.device != device:
             raise GpuzipError(
                 f"{who}: {name} must be on {device} like the codec; got {x.device}. Move one with .to()."
+            )
+        if device is None and isinstance(x, Tensor) and x.is_meta:
+            raise GpuzipError(
+                f"{who}: {name} must hold values; got a tensor on the device meta, without any."
             )
         self._x = x.detach() if isinstance(x, Tensor) else x
         self.n, self.d = int(x.shape[0]), int(x.shape[1])

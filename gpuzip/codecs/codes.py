@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu
+from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
@@ -21,8 +21,6 @@ from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.run import WHO, search
 from gpuzip.storage import FileInfo, write_codes
-
-Index = int | slice | Sequence[int] | np.ndarray[Any, Any] | Tensor
 
 
 class Codes:
@@ -107,7 +105,18 @@ class Codes:
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows. An int keeps the row dimension: `len(codes[7]) == 1`."""
-        return Codes(self.codec, self.data[_as_index(index, len(self), self.device)], self.dtype)
+        return Codes(self.codec, self.data[as_index("Codes", index, len(self), self.device)], self.dtype)
+
+    def __iter__(self) -> Iterator[Codes]:
+        """Codes of each row, in order."""
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """The decoded rows, for numpy: float32 where numpy lacks the dtype of the source."""
+        if copy is False:
+            raise ValueError("Codes: an array of the decoded rows is always a copy; got copy=False.")
+        rows = self.decode(torch.float32 if self.dtype == torch.bfloat16 else None).cpu().numpy()
+        return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def to(self, device: torch.device | str) -> Codes:
         """Copy the codes to a device.
@@ -148,7 +157,7 @@ class Codes:
             out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
         return out
 
-    def rows(self, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Tensor:
+    def rows(self, ids: Ids) -> Tensor:
         """Decode some rows, without reading the others.
 
         Parameters
@@ -309,35 +318,6 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x),
         )
-
-
-def _as_index(index: Index, n: int, device: torch.device) -> slice | Tensor:
-    if isinstance(index, slice):
-        return index
-    if isinstance(index, int | np.integer) or (isinstance(index, Tensor | np.ndarray) and index.ndim == 0):
-        row = operator.index(index)
-        if not -n <= row < n:
-            raise IndexError(f"Codes: index must be a row from {-n} to {n - 1}; got {row}.")
-        return slice(row % n, row % n + 1)
-    try:
-        rows = torch.as_tensor(index, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"Codes: index must be an int, a slice, ids or a mask; got {index!r}.") from error
-    return rows.long() if rows.numel() == 0 else rows
-
-
-def row_ids(
-    who: str, ids: Sequence[int] | np.ndarray[Any, Any] | Tensor, n: int, device: torch.device
-) -> Tensor:
-    """(R,) int64 ids on the device, none negative. Raises IndexError for ids out of range."""
-    index = _as_index(ids, n, device)
-    if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype == torch.bool:
-        raise TypeError(f"{who}: ids must be a list or tensor of row numbers; got {ids!r}.")
-    if len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
-        raise IndexError(
-            f"{who}: ids must be from {-n} to {n - 1}; got {int(index.min())} to {int(index.max())}."
-        )
-    return torch.where(index < 0, index + n, index)
 
 
 def cat(parts: Sequence[Codes]) -> Codes:

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpuzip._core.checks import check_mask
+from gpuzip._core.ids import row_ids
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.codes import Codes, row_ids
+from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.storage.folder import Folder, Writer, write_folder
 
@@ -214,7 +216,7 @@ class MixedCodes:
         ids : (Q, k) int64 tensor
             Row numbers.
         """
-        allowed = None if mask is None else torch.as_tensor(mask, device="cpu")
+        allowed = None if mask is None else check_mask("MixedCodes.search", mask, len(self), self.device)
         found = []
         for part, members in zip(self.parts, self._members, strict=True):
             values, ids = part.search(queries, k, metric, None if allowed is None else allowed[members])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import check_k, check_mask, check_metric
 from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
 from gpuzip.ops.hamming import ABSENT
@@ -65,7 +66,8 @@ def search(
             f"{WHO}: candidates={candidates!r} must be given with rescore. Pass rescore=True or a store."
         )
     plan = _plan(searched, k, metric, mask, store, rescore_multiplier, candidates)
-    one = isinstance(queries, Tensor | np.ndarray) and queries.ndim == 1
+    queries = as_matrix(WHO, "queries", queries)
+    one = queries.ndim == 1
     values, ids = _answers(plan, _asked(searched, queries[None] if one else queries, metric))
     return (values[0], ids[0]) if one else (values, ids)
 
