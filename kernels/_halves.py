@@ -1,26 +1,27 @@
-"""Squared distances on the matrix units with float32's digits: every value as two float16 halves.
+"""Squared distances on the matrix units with the precision of float32: every value as two float16 halves.
 
-|c|^2 - 2 x.c orders the centroids of a row as |x - c|^2 does. With powers of two sx (of the row) and sc (of
-the sub-space), sx*sc times it is one float16 product with float32 sums, whose inner axis has four slots a
-dimension s:
+|c|^2 - 2 x.c orders the centroids of a row as |x - c|^2 does. Scaled by powers of two, sx of the row and sc
+of the sub-space, it is one float16 product with float32 sums, whose inner axis has four slots per dimension
+s:
 
     of the row        hi   lo   hi/2^11   r/2^(11 s)      hi + lo = x*sx,  r = sx/sc
     of the centroid   ch   ch   cl*2^11   b_s*2^(11 s)    ch + cl = -2*c*sc,  b_0 + .. + b_3 = |c*sc|^2
 
-A half has 11 digits, so each remainder is 2^11 times smaller and is kept 2^11 times larger: remainders stay
-normal where the values do. Ranges, with C the largest |c| and X the largest |component| of the row:
+A half has 11 digits, so a remainder is 2^11 times smaller. It is stored 2^11 times larger and so stays normal
+where the value does. Ranges, with C the largest |c| and X the largest |component| of the row:
 - |c*sc| < 2^7, so |c*sc|^2 < 2^14 and 2*c*sc < 2^8 are float16.
-- x*sx < 2^14, and r <= 2^15: where sx would pass sc*2^15, for rows far smaller than C, it is that. Then
-  X*sx > 1 still while X > C*2^-18, and the error of hi + lo is below 2^-25.
-- r is a power of two: exact, or zero below 2^-24. r/2^11s is zero only where C < X*2^(11s - 30), and then
-  what it carries, |c|^2*2^-11s at most, is below 2^(11s - 60) of X^2: 2^-60, 2^-49, 2^-38, 2^-27.
-- The error of b is 2^-44 of |c|^2, or 2^-58 of 1, and that is 2^-18 of |c|^2 for every |c| > C*2^-23; the
-  error of ch + cl is 2^-22 of 2*c*sc, or 2^-36 of 1.
-Centroids are centred by their mean where that halves their reach, and so are the rows, in float32, so that a
-common offset takes no digits; an outlier among centroids must not move the others away from zero.
-Products of halves are exact in float32; their sum in the matrix units is not, and that is the error left.
-Source: the split is that of Markidis et al., "NVIDIA tensor core programmability" (2018), with the third
-product kept and the fourth, lo*cl, below 2^-22, left out.
+- x*sx < 2^14, and r <= 2^15: for rows far smaller than C, sx is limited to sc*2^15. Then still X*sx > 1 while
+  X > C*2^-18, and the error of hi + lo is below 2^-25.
+- r is a power of two: exact, or zero below 2^-24. r/2^11s is zero only if C < X*2^(11s - 30). The lost term,
+  at most |c|^2*2^-11s, is then below 2^(11s - 60) of X^2: 2^-60, 2^-49, 2^-38, 2^-27.
+- The error of b is 2^-44 of |c|^2, or 2^-58 of 1, which is 2^-18 of |c|^2 for every |c| > C*2^-23. The error
+  of ch + cl is 2^-22 of 2*c*sc, or 2^-36 of 1.
+If that halves their reach, centroids and rows are centred by the centroids' mean in float32, so that a common
+offset costs no digits. Otherwise they are not, because an outlier would move the other centroids away from
+zero. Products of halves are exact in float32. Their sum in the matrix units is not; that is the remaining
+error.
+Source: the split of Markidis et al., "NVIDIA tensor core programmability" (2018), with three products. The
+fourth, lo*cl, is below 2^-22 and left out.
 """
 
 import torch
@@ -30,32 +31,32 @@ from torch import Tensor
 
 
 def padded(S: int) -> int:
-    """Dimensions that a product is built for: four slots each, 16 slots are its least."""
+    """Return the dimensions of a product: a power of two with at least 16 slots, four per dimension."""
     return max(4, triton.next_power_of_2(S))
 
 
 @triton.jit
 def power_of_two(exponent):
-    """2**(exponent - 127), float32; 0 for exponent 0."""
+    """Return 2**(exponent - 127) as float32; 0 for exponent 0."""
     return (exponent << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def exponent_of(x):
-    """The exponent field of x >= 0: x < 2**(field - 126)."""
+    """Return the exponent field of x >= 0, where x < 2**(field - 126)."""
     return x.to(tl.int32, bitcast=True) >> 23
 
 
 @triton.jit
 def table_exponent(reach, SP: tl.constexpr):
-    """The exponent field of sc, by the largest |component|: |c| <= sqrt(SP) * reach."""
+    """Return the exponent field of sc from the largest |component|, as |c| <= sqrt(SP) * reach."""
     root: tl.constexpr = 1 if SP <= 4 else (2 if SP <= 16 else 3)  # 2**root >= sqrt(SP)
     return tl.minimum(260 - root - exponent_of(reach), 239)  # 239: sc * 2**15 is still float32
 
 
 @triton.jit
 def row_scale(largest, exponent):
-    """sx and r of rows by their largest |component|, and the exponent field of sc."""
+    """Return sx and r of rows from their largest |component| and the exponent field of sc."""
     row = tl.minimum(267 - exponent_of(largest), exponent + 15)
     row = tl.maximum(tl.minimum(row, 254), 1)
     return power_of_two(row), power_of_two(tl.maximum(row - exponent + 127, 0))
@@ -63,13 +64,13 @@ def row_scale(largest, exponent):
 
 @triton.jit
 def bias_scale(s):
-    """2^-11s for the first four dimensions, 0 for others."""
+    """Return 2^-11s for the first four dimensions, else 0."""
     return power_of_two(tl.where(s < 4, 127 - 11 * s, 0))
 
 
 @triton.jit
 def halves_of_rows(x, exponent, BN: tl.constexpr, SP: tl.constexpr):
-    """(BN, SP) float32 and the exponent field of sc -> the rows' (BN, 4*SP) float16, x*sx and r."""
+    """Split rows: (BN, SP) float32 and the exponent field of sc -> (BN, 4*SP) float16 from x*sx and r."""
     scale, ratio = row_scale(tl.max(tl.abs(x), axis=1), exponent)
     scaled = x * scale[:, None]
     hi = scaled.to(tl.float16)
@@ -82,7 +83,7 @@ def halves_of_rows(x, exponent, BN: tl.constexpr, SP: tl.constexpr):
 
 @triton.jit
 def halves_of_slots(x, exponent, SP: tl.constexpr):
-    """The same halves where x, (BN, 4*SP) float32, has each dimension four times: nothing moves."""
+    """Split rows x (BN, 4*SP) float32 that hold each dimension four times, so that nothing moves."""
     j = tl.arange(0, 4 * SP)[None, :]
     scale, ratio = row_scale(tl.max(tl.abs(x), axis=1), exponent)
     scaled = x * scale[:, None]
@@ -94,7 +95,7 @@ def halves_of_slots(x, exponent, SP: tl.constexpr):
 
 @triton.jit
 def halves_of_table(c, exponent, BK: tl.constexpr, SP: tl.constexpr):
-    """(BK, SP) float32 and the exponent field of sc -> (BK, 4*SP) float16."""
+    """Split centroids: (BK, SP) float32 and the exponent field of sc -> (BK, 4*SP) float16."""
     scaled = c * power_of_two(exponent)
     twice = -2 * scaled
     high = twice.to(tl.float16)
@@ -111,7 +112,7 @@ def halves_of_table(c, exponent, BK: tl.constexpr, SP: tl.constexpr):
 
 @triton.jit
 def halves_of_table_slots(c, exponent, BK: tl.constexpr, SP: tl.constexpr):
-    """The same halves where c, (BK, 4*SP) float32, has each dimension four times."""
+    """Split centroids c (BK, 4*SP) float32 that hold each dimension four times."""
     j = tl.arange(0, 4 * SP)[None, :]
     scaled = c * power_of_two(exponent)
     high = (-2 * scaled).to(tl.float16).to(tl.float32)
@@ -158,7 +159,7 @@ def _table(
     m = tl.program_id(1)
     k = tl.program_id(0) * BK + tl.arange(0, BK)[:, None]
     s = tl.arange(0, SP)[None, :]
-    own = m.to(tl.int64) * K + tl.minimum(k, K - 1)  # past the last the last again: the lower index wins
+    own = m.to(tl.int64) * K + tl.minimum(k, K - 1)  # past the end repeat the last: the lower index wins
     c = tl.load(c_ptr + own * S + s, mask=s < S, other=0.0)
     c -= tl.load(shift_ptr + m * SP + s)
     halves = halves_of_table(c, tl.load(exponent_ptr + m), BK, SP)

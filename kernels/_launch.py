@@ -1,4 +1,4 @@
-"""A kernel for the matrix units first, its simpler form where this GPU's compiler cannot build it."""
+"""Launches a kernel for the matrix units, or its simpler form if the compiler cannot build the first."""
 
 import warnings
 
@@ -6,15 +6,15 @@ import triton
 from triton.runtime import driver
 from triton.runtime.errors import OutOfResources, PTXASError
 
-#: (kernel, target) that did not compile, and what the compiler said.
+#: Error of the compiler by (kernel, target) that did not compile.
 FALLEN = {}
 
 
 def launch_or(kernel, fast, simple):
-    """Call `fast`; where it does not compile, say so once and call `simple` from then on.
+    """Call `fast`. If it does not compile, warn once and call `simple` from then on.
 
-    kernel: the name and what is special of its form, for the message. fast, simple: launches without
-    arguments that write the same outputs. Errors of a kernel that runs pass through.
+    kernel: name and form, for the message. fast, simple: functions without arguments that launch a kernel and
+    write the same outputs. Errors of a running kernel pass through.
     """
     key = (kernel, compile_target())
     if key not in FALLEN:
@@ -39,7 +39,7 @@ def _is_of_the_compiler(error):
 
 
 def compile_target():
-    """`cuda 90`, or "interpreter" where no GPU is: there nothing is compiled."""
+    """Return the target, such as "cuda 90", or "interpreter" without a GPU, where nothing is compiled."""
     try:
         target = driver.active.get_current_target()
     except RuntimeError:

@@ -1,12 +1,12 @@
-"""Best of each group of half-precision rows for many queries: a product whose scores never leave the chip.
+"""Best of each group of half-precision rows for many queries; scores stay in registers.
 
 out[q, g] = max over the rows n of group g of (x[n] . queries[q]) * scale[n] + bias[n], products and sums in
 fp32, -inf where mask[n] is False.
 Layouts: x (N, D) and queries (Q, D) float16 or bfloat16 by rows, scale, bias (N,) fp32 or None, mask (N,) or
 None -> columns [first, first + ceil(N/group)) of out (Q, groups). D is a multiple of BD. The queries are the
-left operand, so that the rows of a group lie in the registers of four threads, and a maximum costs one
-instruction per score.
-Bytes moved: N*D*2 in, from memory once and for the other tiles of queries from L2, Q*ceil(N/group)*4 out.
+left operand, so that the rows of a group are in registers of four threads and a maximum costs one instruction
+per score.
+Bytes moved: N*D*2 in, once from memory and for the other tiles of queries from L2, Q*ceil(N/group)*4 out.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from ._launch import compile_target
 
 
 class RowTile(NamedTuple):
-    """BQ queries by BN rows per program, BD columns per step, `stages` steps of loads in flight."""
+    """Sizes: BQ queries by BN rows per program, BD columns per step, `stages` steps of loads in flight."""
 
     BQ: int
     BN: int
@@ -38,9 +38,9 @@ TILES = (
 
 
 def _tile(target: str) -> RowTile:
-    """The widest that spills nowhere: half the rows on Blackwell."""
+    """Choose the widest tile that spills on no target, with half the rows on Blackwell."""
     if not target.startswith("cuda"):
-        return RowTile(64, 128, 64, 4, 2)  # in the 64 KiB of AMD's processors
+        return RowTile(64, 128, 64, 4, 2)  # fits the 64 KiB of AMD's compute units
     return TILES[2] if target == "cuda 100" else TILES[0]
 
 
@@ -50,14 +50,14 @@ def _scan_rows(
     G: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    GROUPS: tl.constexpr = max(BN // G, 1)  # that end in this program
+    GROUPS: tl.constexpr = max(BN // G, 1)  # groups per program
     tile = tl.program_id(0) // q_tiles
     q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
     d = tl.arange(0, BD)
     asked = queries_ptr + tl.minimum(q, Q - 1)[:, None].to(tl.int64) * D + d[None, :]
     best = tl.full([BQ, GROUPS], float("-inf"), tl.float32)
     for part in range(max(G // BN, 1)):
-        n = tile * (GROUPS * G) + part * BN + tl.arange(0, BN)  # blocks have less than 2**31 rows
+        n = tile * (GROUPS * G) + part * BN + tl.arange(0, BN)  # blocks have fewer than 2**31 rows
         row_ok = n < N
         rows = x_ptr + tl.minimum(n, N - 1)[:, None].to(tl.int64) * D + d[None, :]
         at = n.to(tl.int64)
@@ -81,7 +81,7 @@ def scan_rows(
     x: Tensor, queries: Tensor, scale: Tensor | None, bias: Tensor | None, mask: Tensor | None,
     group: int, out: Tensor, first: int, tile: RowTile | None = None,
 ) -> None:  # fmt: skip
-    """Launch: write the groups of these rows into out from column `first` on. mask: uint8."""
+    """Launch: write the maxima of these rows' groups to out, from column `first`. mask: uint8."""
     (N, D), Q, tile = x.shape, len(queries), tile or _tile(compile_target())
     q_tiles = triton.cdiv(Q, tile.BQ)
     _scan_rows[(triton.cdiv(N, max(tile.BN, group)) * q_tiles,)](

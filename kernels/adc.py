@@ -1,23 +1,23 @@
-"""Asymmetric distances: scores of packed codes from tables of the queries, in a scan and for chosen rows.
+"""Asymmetric distances: scores of packed codes from tables per query, for all rows or chosen rows.
 
 score[q, n] = (lut[q, 0, code[n, 0]] + lut[q, 1, code[n, 1]] + ...) * scale[n] + extra[n, 0] * coef[q, 0]
-+ ..., fp32, in order of m and of e, and -inf where mask[n] is False. adc_scan keeps the maximum of each
-`group` rows. One helper sums for both kernels, so adc_gather repeats the bits of adc_scan.
++ ..., fp32, in the order of m and of e, and -inf where mask[n] is False. adc_scan keeps the maximum of each
+`group` rows. Both kernels share the helper that sums, so adc_gather gives the bits of adc_scan.
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code, lut (Q, M, K), scale (N,) or None, mask (N,) or
 None, extra (N, E) and coef (Q, E) or None, ids (Q, R) -> adc_scan (Q, ceil(N/group)), adc_gather (Q, R),
 where an id outside [0, N) scores -inf.
-Bytes moved: adc_scan N*(B + 4 + 4*E) in, from memory once and for the other queries from L2,
-Q*ceil(N/group)*4 out; adc_gather Q*R*(B + 16 + 4*E). A table, M*K*4, comes from L2 once for every BN rows.
+Bytes moved: adc_scan N*(B + 4 + 4*E) in, once from memory and for the other queries from L2,
+Q*ceil(N/group)*4 out; adc_gather Q*R*(B + 16 + 4*E). A table, M*K*4, is read from L2 once per BN rows.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section III.
-Ladder: 1. a lane a (query, row), entries gathered by pointer through L1; kept where a row of the table has
-more entries than the rows of codes look up. 2. a row of the table in shared memory, by a gather of one
-dimension: one load from there a look-up (a gather of two dimensions is hundreds of warp shuffles), and codes
-as words, up to four in one load, since bytes at a stride of B would each cost a sector of 32. 3. the tables
-of a word's codes as one row, and the codes of all its sub-spaces in one gather (here): two barriers for each
-word instead of each code. On an H200 form 2 took 27 ps per row for M = 48, K = 256 and 39 ps for M = 96,
-K = 16, where barriers and waiting took more than the look-ups; modelled: 24 and 17 ps. The look-ups alone,
-3.15 cycles for 32 of them in a row of 256 entries, are 20 ps, so that two queries per program, which would
-share the loads and shifts of codes, gain little.
+Ladder: 1. one lane per (query, row); entries are gathered by pointer through L1. Kept if a row of the table
+has more entries than there are look-ups. 2. a row of the table in shared memory, by a one-dimensional gather:
+one shared load per look-up (a two-dimensional gather is hundreds of warp shuffles). Codes are read as words,
+up to four per load, because bytes at a stride of B would cost a sector of 32 each. 3. (here) the tables of a
+word's codes as one row, and the codes of all its sub-spaces in one gather: two barriers per word instead of
+per code. On an H200 form 2 took 27 ps per row for M = 48, K = 256 and 39 ps for M = 96, K = 16, more for
+barriers and waiting than for look-ups. Form 3 is modelled at 24 and 17 ps. The look-ups alone, 3.15 cycles
+for 32 of them in a row of 256 entries, are 20 ps. Two queries per program, which would share loads and shifts
+of codes, would therefore gain little.
 """
 
 from typing import NamedTuple
@@ -31,9 +31,9 @@ from ._bits import load_code
 
 
 class Tile(NamedTuple):
-    """BN rows per program; VW: words of codes per load, 0 for codes one by one.
+    """Sizes: BN rows per program; VW words of codes per load, 0 for single codes.
 
-    SHARED: rows of the table go to shared memory, as they do for words.
+    SHARED: whether rows of the table go to shared memory, as always for words.
     """
 
     BN: int
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
 
     @property
     def warps(self) -> int:
-        return 8 if self.BN >= 512 else 4  # four rows per thread: with more, values do not fit in registers
+        return 8 if self.BN >= 512 else 4  # four rows per thread; more would not fit in registers
 
 
 TILES = (
@@ -55,7 +55,7 @@ TILES = (
 
 
 def _tile(rows: int, words: int, K: int, group: int = 0) -> Tile:
-    """The rows that share each row of the table: fewer where there are few; whole groups, or chosen ones.
+    """Choose how many rows share each row of the table, at most those there are, in whole groups for a scan.
 
     Twice as many chosen rows would not fit in the registers of sm_100.
     """
@@ -66,7 +66,7 @@ def _tile(rows: int, words: int, K: int, group: int = 0) -> Tile:
 
 @triton.jit
 def _entries(table_ptr, m, M, code, NBITS: tl.constexpr, SHARED: tl.constexpr):
-    """table[m, code] for codes [BN]; 0 where m is past the last sub-space."""
+    """Return table[m, code] for codes [BN]; 0 past the last sub-space."""
     first, end = m * (1 << NBITS), M * (1 << NBITS)
     if SHARED:
         k = first + tl.arange(0, 1 << NBITS)
@@ -76,7 +76,7 @@ def _entries(table_ptr, m, M, code, NBITS: tl.constexpr, SHARED: tl.constexpr):
 
 @triton.jit
 def _codes(word, first: tl.constexpr, count: tl.constexpr, NBITS: tl.constexpr):
-    """Codes [BN, 2, ..., 2] of a word, and j * 2**NBITS more for code j: the highest bit of j comes last."""
+    """Return codes [BN, 2, ..., 2] of a word, plus j * 2**NBITS for code j; the last axis is j's top bit."""
     if count == 1:
         code = ((word >> (first * NBITS)) & ((1 << NBITS) - 1)) + first * (1 << NBITS)
     else:
@@ -87,7 +87,7 @@ def _codes(word, first: tl.constexpr, count: tl.constexpr, NBITS: tl.constexpr):
 
 @triton.jit
 def _add_in_order(score, entries):
-    """score [BN] and entries [BN, 2, ..., 2] as `_codes` lays them."""
+    """Add entries [BN, 2, ..., 2] in `_codes`' layout to score [BN] in the order of codes."""
     if len(entries.shape) == 1:
         score += entries
     else:
@@ -98,7 +98,7 @@ def _add_in_order(score, entries):
 
 @triton.jit
 def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr):
-    """score [BN] and the entries of the codes in word [BN], the lowest of them code m."""
+    """Add the entries of the codes in word [BN], from code m on, to score [BN]."""
     code = _codes(word, 0, 32 // NBITS, NBITS)
     k = m * (1 << NBITS) + tl.arange(0, (32 // NBITS) << NBITS)
     rows = tl.load(table_ptr + k, mask=k < M * (1 << NBITS), other=0.0)
@@ -108,7 +108,7 @@ def _add_word(score, word, table_ptr, m, M, NBITS: tl.constexpr):
 
 @triton.jit
 def _add_words(score, words, table_ptr, m, M, NBITS: tl.constexpr):
-    """score [BN] and the entries of the codes in words [BN, VW], the lowest of them code m."""
+    """Add the entries of the codes in words [BN, VW], from code m on, to score [BN]."""
     BN: tl.constexpr = words.shape[0]
     VW: tl.constexpr = words.shape[1]
     if VW == 1:
@@ -125,7 +125,7 @@ def _scores(
     packed_ptr, lut_ptr, scale_ptr, mask_ptr, extra_ptr, coef_ptr, q, n, row_ok, M, loads,
     NBITS: tl.constexpr, E: tl.constexpr, BN: tl.constexpr, SHARED: tl.constexpr, VW: tl.constexpr,
 ):  # fmt: skip
-    """Rows n [BN] int64 against query q's table -> [BN]. A row of packed: `loads` * VW words or bytes."""
+    """Score rows n [BN] int64 with query q's table -> [BN]. A packed row is `loads` * VW words or bytes."""
     table_ptr = lut_ptr + q * M * (1 << NBITS)
     score = tl.zeros([BN], tl.float32)
     if VW == 0:
@@ -189,7 +189,7 @@ def _operands(
     coef: Tensor | None,
     tile: Tile,
 ) -> tuple[tuple[Tensor | None, ...], int, dict[str, int]]:
-    """What both kernels take first, then how many loads a row of codes is, and the bits and columns."""
+    """Return both kernels' first arguments, the loads per row of codes, and bits and columns by name."""
     loads = packed.shape[1]
     if tile.VW:
         packed, loads = packed.view(torch.int32), loads // (4 * tile.VW)
@@ -201,7 +201,7 @@ def _operands(
 
 
 def _words(packed: Tensor) -> int:
-    """Words of 4 bytes in a row; 0 where rows do not start at words, as a slice of bytes need not."""
+    """Return the 4-byte words per row; 0 if rows do not start at words, as in a slice of bytes."""
     at_a_word = packed.data_ptr() % 4 == 0 and packed.storage_offset() % 4 == 0
     return packed.shape[1] // 4 if at_a_word and packed.shape[1] % 4 == 0 else 0
 
@@ -242,7 +242,7 @@ def adc_gather(
     coef: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
-    """Launch: as adc_scan, with ids (Q, R) int64 in place of a group -> (Q, R) float32."""
+    """Launch: as adc_scan, with ids (Q, R) int64 instead of a group -> (Q, R) float32."""
     packed, N, (Q, M, K), R = packed.contiguous(), packed.shape[0], lut.shape, ids.shape[1]
     out = torch.empty((Q, R), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:

@@ -1,19 +1,19 @@
-"""Nearest centroid in every subspace: the encoder of product quantization, and half a step of k-means.
+"""Nearest centroid in every sub-space, for encoding in product quantization and for a step of k-means.
 
 label[n, m] = argmin_k sum_s (x[n, m*S + s] - c[m, k, s])**2, the lowest k on ties.
 Layouts: x (N, M*S) with any row stride, centroids (M, K, S) -> labels (N, M), uint8 when K <= 256 else int32;
-or `per` labels in one byte of (N, ceil(M / per)). All sub-spaces of a block of rows run side by side, so x
-comes from memory once and the byte stores of a row meet in L2.
+or `per` labels per byte of (N, ceil(M / per)). All sub-spaces of a block of rows run at the same time, so x
+is read from memory once and the byte stores of a row combine in L2.
 Bytes moved: N*D*itemsize in, N*M*(1 or 4) out; the centroids, M*K*8*S bytes as halves, stay in cache.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011), section II; the
 running minimum over tiles of centroids is that of flash-kmeans (2026).
-Ladder: 1. differences in fp32, a dimension at a time, a [BN, BK] tile of distances in registers (`_assign`,
-the simple form: no cancellation, equal centroids tie exactly): 2 fp32 instructions a term. 2. one product of
-float16 halves on the matrix units with |c|^2 inside (`_assign_halves`, see _halves.py), then the minimum of a
-row and the lowest index that has it: 3.7 instructions a distance on the pipe that compares, which is the
-bound. Tried on paper and left: the index in the low bits of the score (2.7 instructions, and 1e-4 of codes
+Ladder: 1. fp32 differences, one dimension at a time, with a [BN, BK] tile of distances in registers
+(`_assign`, the simple form: no cancellation, equal centroids tie exactly): 2 fp32 instructions per term. 2.
+one product of float16 halves on the matrix units that includes |c|^2 (`_assign_halves`, see _halves.py), then
+the minimum of a row and its lowest index: 3.7 instructions per distance on the pipe that compares, which is
+the bound. Modelled and rejected: the index in the low bits of the score (2.7 instructions, but 1e-4 of codes
 wrong), tf32 and bf16 (6e-4 and 5e-3 wrong). exact: the gap to the second best is kept as well (2 more
-instructions), and rows where it is within the product's error are done again by `_assign`.
+instructions), and `_assign` repeats rows whose gap is within the product's error.
 """
 
 from typing import NamedTuple
@@ -26,11 +26,11 @@ from torch import Tensor
 from ._halves import halves_of_rows, halves_of_slots, halves_table, padded
 from ._launch import compile_target, launch_or
 
-_WIDEST = 64  # dimensions of a sub-space that the halves are built for
+_WIDEST = 64  # most dimensions of a sub-space for the halves
 
 
 class Tile(NamedTuple):
-    """BN rows by BK centroids a product, `steps` products of rows per program, `columns` of the output."""
+    """Sizes: BN rows by BK centroids per product, `steps` products and `columns` of output per program."""
 
     BN: int
     BK: int
@@ -40,26 +40,26 @@ class Tile(NamedTuple):
 
 
 def _tile(K: int, S: int, per: int = 1, exact: bool = False, target: str = "") -> Tile:
-    """64 by 256 with four warps is the most that no target spills; a program keeps one table of K > 64.
+    """Choose a tile: 64 by 256 with four warps is the largest without spills. K > 64 has a table per program.
 
-    Half of it for `exact` and for many centroids, which keep more, and on Blackwell, where all scores leave
-    tensor memory at once.
+    Half of it for `exact` and for many centroids, which keep more values, and on Blackwell, where all scores
+    leave tensor memory at once.
     """
     most = 128 if exact or K > 256 or target == "cuda 100" else 256
     BK = min(max(16, triton.next_power_of_2(K)), most, 4096 // padded(S))
     if BK > 64 or K > BK:
         return Tile(64, BK, 4, 8 if K <= BK else 1, 1)
-    widest = 8 if target == "cuda 100" else 32  # of 128 rows: more spills
+    widest = 8 if target == "cuda 100" else 32  # with 128 rows; wider tiles spill
     return Tile(64 if widest < S else 128, BK, 4, 1, max(1, 8 // per))
 
 
 def _in_slots(S: int, target: str) -> bool:
-    """Whether to load a dimension four times: triton 3.6 cannot rearrange so few of them for Blackwell."""
+    """Return whether to load each dimension four times: triton 3.6 cannot rearrange so few for Blackwell."""
     return padded(S) == 4 and target == "cuda 100"
 
 
 def _plain_tile(K: int) -> tuple[int, int]:
-    """(BN, BK): 16 distances a thread with four warps, 32 where K > 64; 64 by 64 spill on sm_80."""
+    """Return (BN, BK): 16 distances per thread with four warps, 32 if K > 64; 64 by 64 spill on sm_80."""
     BK = min(max(16, triton.next_power_of_2(K)), 128)
     return max(32, 2048 // BK), BK
 
@@ -90,15 +90,15 @@ def _assign(
             dist += diff * diff
         dist = tl.where(k[None, :] < K, dist, float("inf"))
         low = tl.min(dist, axis=1)
-        first = tl.min(tl.where(dist == low[:, None], k[None, :], K), axis=1)  # the lowest of equals
-        label = tl.where(low < best, first, label)  # strict, so an earlier tile keeps a tie
+        first = tl.min(tl.where(dist == low[:, None], k[None, :], K), axis=1)  # lowest index at ties
+        label = tl.where(low < best, first, label)  # strict: an earlier tile wins a tie
         best = tl.where(low < best, low, best)
     tl.store(out_ptr + n * M + m, label.to(out_ptr.dtype.element_ty), mask=wanted)
 
 
 @triton.jit
 def least(scores, k, K, SECOND: tl.constexpr):
-    """From a tile of scores: the least, the lowest k that has it, and the least of all other k below K."""
+    """Return the minimum of a tile of scores, its lowest k, and the minimum over all other k below K."""
     low = tl.min(scores, axis=1)
     first = tl.min(tl.where(scores == low[:, None], k[None, :], 2147483647), axis=1)
     second = low
@@ -110,7 +110,7 @@ def least(scores, k, K, SECOND: tl.constexpr):
 
 @triton.jit
 def load_table(table_ptr, k0, BK: tl.constexpr, SP: tl.constexpr):
-    """Tile k0 of a sub-space's halves, (4*SP, BK)."""
+    """Load tile k0 of a sub-space's halves, (4*SP, BK)."""
     k = k0 + tl.arange(0, BK)
     j = tl.arange(0, 4 * SP)
     return tl.load(table_ptr + k[None, :] * (4 * SP) + j[:, None])
@@ -160,9 +160,9 @@ def _assign_halves(
                         low, first, runner = least(scores, k0 + k, K, SECOND)
                         if SECOND:
                             second = tl.minimum(tl.minimum(second, runner), tl.maximum(best, low))
-                        label = tl.where(low < best, first, label)  # strict: an earlier tile keeps a tie
+                        label = tl.where(low < best, first, label)  # strict: an earlier tile wins a tie
                         best = tl.minimum(best, low)
-                label = tl.minimum(label, K - 1)  # where a row holds NaN
+                label = tl.minimum(label, K - 1)  # rows with NaN
                 if SECOND:
                     norm = tl.sqrt(tl.sum(scaled * scaled, axis=1))
                     error = (ratio * 16384 + norm * 256) * ((SP + 8) * 2.384185791015625e-07)
@@ -174,7 +174,7 @@ def _assign_halves(
 def assign_halves(
     x: Tensor, centroids: Tensor, out: Tensor, per: int, unsure: Tensor | None, tile: Tile | None
 ) -> None:
-    """Launch: `per` labels a column of `out`; `unsure`, where given, becomes 1 where a label is in doubt."""
+    """Launch: write `per` labels per column of `out`; set `unsure`, if given, to 1 for doubtful labels."""
     N, (M, K, S) = x.shape[0], centroids.shape
     tile = tile or _tile(K, S, per, unsure is not None, compile_target())
     table, shift, exponent = halves_table(centroids, tile.BK)
@@ -189,7 +189,7 @@ def assign_halves(
 
 
 def _assign_plainly(x: Tensor, centroids: Tensor, out: Tensor, unsure: Tensor | None = None) -> None:
-    """Launch: every label by differences in fp32; with `unsure`, of the rows where it is not 0."""
+    """Launch: find every label by fp32 differences; with `unsure`, only for rows where it is not 0."""
     N, (M, K, S) = x.shape[0], centroids.shape
     BN, BK = _plain_tile(K)
     grid = (triton.cdiv(N, BN), M)

@@ -1,14 +1,15 @@
-"""The cheapest sums of one entry a stage, by a beam of the best beginnings: codes of a residual quantizer.
+"""Beam search for the codes of a residual quantizer: low-cost sums of one entry per stage.
 
 Per row and part: cost[l, k] = ((products[m, k] + cross[0m][path[l, 0], k]) + cross[1m][path[l, 1], k]..)
-+ cost[l], and the L least of all (l, k) go on, an equal one behind the lower l*K + k. Only additions, in the
-order of the reference: the codes are the same to the last bit.
++ cost[l]. The L lowest costs of all (l, k) are kept; the lower l*K + k wins a tie. There are only additions,
+in the order of the reference, so the codes are identical.
 Layouts: products (N, P, M, K) and cross (P, M*(M-1)/2, K, K) float32 -> (N, P*M) uint8 when K <= 256, else
 int32. Between stages costs (N*P, L) float32 and paths (N*P, L, M) int32.
 Bytes moved: products N*P*M*K*4 from memory, and N*P*L*M*(M-1)/2*K*4 of tables from L2 or memory.
 Source: Babenko and Lempitsky 2014; FAISS ResidualQuantizer with tables of products of codewords.
-Ladder: 1. a launch a stage and a program a row: the L*K costs of a row are one tile, of which L times the
-least is taken out (here). All stages in one launch would need barriers between paths written and read.
+Ladder: 1. (here) one launch per stage and one program per row: the L*K costs of a row are a tile, from which
+the minimum is removed L times. One launch for all stages would need barriers between writing and reading
+paths.
 """
 
 import torch
@@ -16,11 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_MOST = 8192  # costs of a tile; more are taken a part of K at a time
+_MOST = 8192  # costs per tile; beyond that, K is processed in parts
 
 
 def _tile(L: int, K: int) -> tuple[int, int]:
-    """(BL, BK): beginnings of a tile, all of them, and next codes; powers of two, few different ones.
+    """Return (BL, BK): all partial paths and the next codes per tile, as powers of two with few variants.
 
     With triton 3.6, 16 beginnings and 32 codes spill 8 bytes on sm_90, and 64 and 128 do on sm_100.
     """
@@ -32,7 +33,7 @@ def _tile(L: int, K: int) -> tuple[int, int]:
 
 @triton.jit
 def _least(value, at, LAST: tl.constexpr):
-    """The least value of a vector and the lowest number of those that have it."""
+    """Return the minimum of a vector and the lowest number that has it."""
     least = tl.min(value, axis=0)
     return least, tl.min(tl.where(value == least, at, LAST), axis=0)
 
@@ -55,7 +56,7 @@ def _beam_stage(
     BL: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """Stage m of one row and part: `old_width` beginnings to the `width` least."""
+    """Extend `old_width` partial paths of one row and part by stage m, and keep the `width` cheapest."""
     LAST: tl.constexpr = 2147483647
     row = tl.program_id(0).to(tl.int64)
     p = row % P

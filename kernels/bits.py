@@ -1,15 +1,15 @@
-"""Packing codes of 1 to 16 bits into bytes, and back.
+"""Packs codes of 1 to 16 bits into bytes, and unpacks them.
 
 A row of M codes is one little-endian bit string: code m is bits [m*nbits, (m+1)*nbits), lowest bit first, and
-bits after the last code are zero. Byte b is the union of the codes that meet bits [8b, 8b+8), each shifted
-into place.
+bits after the last code are zero. Byte b is the union of the codes that touch bits [8b, 8b+8), shifted into
+place.
 Layouts: values (N, M) uint8|int32, each < 2**nbits <-> packed (N, B) uint8, B = ceil(M*nbits/8), by rows.
 Bytes moved: N*M*(1 or 4) + N*B; the overlapping reads of a row come from L1.
-Source: FAISS BitstringWriter (utils/hamming.h), whose bytes these are.
-Ladder: 1. a lane a byte to pack, a lane a code to unpack: no lane writes into the byte of another. Kept for
-nbits that do not divide 8 and rows that end within a byte. 2. where rows end with a byte the whole matrix is
-one string: a lane a word of up to 4 bytes, its codes, up to 32, in accesses of up to 16 bytes (_pack_words,
-_unpack_words).
+Source: FAISS BitstringWriter (utils/hamming.h), with the same bytes.
+Ladder: 1. one lane per byte to pack, one lane per code to unpack, so that no two lanes write one byte. Kept
+for nbits that do not divide 8 and rows that end within a byte. 2. if rows end with a byte, the whole matrix
+is one string: one lane per word of up to 4 bytes, with its up to 32 codes in accesses of up to 16 bytes
+(_pack_words, _unpack_words).
 """
 
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ._bits import load_code
 
-_CODES = 4096  # of a program over words
+_CODES = 4096  # codes per program over words
 
 
 def _tile(columns: int) -> tuple[int, int]:
-    """(BN, BC): 1024 elements, as wide as the rows allow."""
+    """Return (BN, BC): 1024 elements, as wide as the rows allow."""
     BC = min(max(16, triton.next_power_of_2(columns)), 128)
     return 1024 // BC, BC
 
@@ -32,7 +32,7 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def _unit(codes: int, M: int, nbits: int, offset: int) -> int:
-    """Bytes a word of the string of all codes that starts `offset` bytes into memory; 0 where it has gaps."""
+    """Return the bytes per word if all codes form one string that starts at `offset`; 0 if rows have gaps."""
     if 8 % nbits or M * nbits % 8:
         return 0
     return next((u for u in (4, 2) if codes * nbits % (8 * u) == 0 and offset % u == 0), 1)
@@ -62,11 +62,11 @@ def _pack_bits(values_ptr, out_ptr, N, M, B, NBITS: tl.constexpr, BN: tl.constex
     b = tl.program_id(1) * BB + tl.arange(0, BB)[None, :]
     mask = (n < N) & (b < B)
     byte = tl.zeros([BN, BB], tl.int32)
-    meet: tl.constexpr = 8 // NBITS if 8 % NBITS == 0 else 2 + 6 // NBITS  # most codes that meet one byte
+    meet: tl.constexpr = 8 // NBITS if 8 % NBITS == 0 else 2 + 6 // NBITS  # most codes that touch a byte
     for i in tl.static_range(meet):
         m = b * 8 // NBITS + i
         value = tl.load(values_ptr + n * M + m, mask=mask & (m < M), other=0).to(tl.int32)
-        shift = m * NBITS - b * 8  # of its lowest bit in this byte; below 0 when it began in an earlier one
+        shift = m * NBITS - b * 8  # position of its lowest bit; negative if it began in an earlier byte
         byte |= tl.where(shift >= 0, value << tl.maximum(shift, 0), value >> tl.maximum(-shift, 0))
     tl.store(out_ptr + n * B + b, (byte & 255).to(tl.uint8), mask=mask)
 

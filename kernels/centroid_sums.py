@@ -1,20 +1,18 @@
-"""Sums and counts of the vectors of every centroid: the other half of a step of k-means.
+"""Sums and counts of the rows of every centroid, the second half of a step of k-means.
 
-sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n with labels[n, m] == k; counts[m, k] = how many there are.
-Values become whole numbers, x * 2**e, which are added atomically: sums of whole numbers are the same in any
-order, so they repeat bit for bit. Each column has an e, such that N of its largest value stay within 2**62.
-What x * 2**e has beside its whole part, if anything, is a second whole number: of 2**b rows, a value loses
-digits only below 2**(2*b - 100) of the largest in its column. A column that holds inf or NaN gives it to all
-its sums.
+sums[m, k] = sum of x[n, m*S:(m+1)*S] over the n with labels[n, m] == k; counts[m, k] = their number.
+Values become integers, x * 2**e, which are added atomically. Sums of integers do not depend on the order, so
+they repeat bit for bit. Each column has its own e, chosen so that N times its largest value stays within
+2**62. The fraction of x * 2**e, if any, is a second integer: with 2**b rows, a value loses digits only below
+2**(2*b - 100) of the largest in its column. Inf or NaN in a column spreads to all sums of that column.
 Layouts: x (N, M*S) with any row stride, labels (N, M), reach (M*S,) the largest |x| of each column -> sums
 (M, K, S) float32, counts (M, K) int32.
-Bytes moved: N*D*4 and N*M*(1 or 4) in, N*D*8 and N*M*4 of additions, which meet in L2 where the sums fit
-there.
+Bytes moved: N*D*4 and N*M*(1 or 4) in, N*D*8 and N*M*4 of additions, in L2 if the sums fit there.
 Source: Lloyd, "Least squares quantization in PCM" (1982).
-Ladder: 1. P parts of the rows, a one-hot fp32 product in each, then the parts added in order: N*D*K
-operations, 2.1 ms at N=65,536, M=48, K=256 on an H200. 2. the same product on the matrix units, behind the
-scores of `kmeans_step`: 1.6 ms with them, of which the one-hot operand, written 2 bytes at a time, was the
-larger part. 3. whole numbers added atomically (here): N*D additions, whatever K is.
+Ladder: 1. P parts of the rows, a one-hot fp32 product for each, then a sum of the parts in order: N*D*K
+operations, 2.1 ms at N=65,536, M=48, K=256 on an H200. 2. the same product on the matrix units, after the
+scores of `kmeans_step`: 1.6 ms with them, mostly for the one-hot operand, written 2 bytes at a time. 3.
+(here) atomic additions of integers: N*D additions for any K.
 """
 
 import torch
@@ -26,21 +24,21 @@ from ._halves import exponent_of, power_of_two
 
 
 def _tile(D: int) -> tuple[int, int]:
-    """(BN, BD): 1024 values of at most 128 columns."""
+    """Return (BN, BD): 1024 values of at most 128 columns."""
     BD = min(max(16, triton.next_power_of_2(D)), 128)
     return 1024 // BD, BD
 
 
 @triton.jit
 def _exponents(reach, bits):
-    """a and b such that a * b = 2**e brings values up to reach below 2**(62 - bits); both within float32."""
+    """Return float32 a and b such that a * b = 2**e scales values up to reach below 2**(62 - bits)."""
     e = tl.minimum(tl.maximum(188 - bits - exponent_of(reach), -252), 252)  # reach < 2**(exponent - 126)
     return e >> 1, e - (e >> 1)
 
 
 @triton.jit
 def whole_parts(x, reach, bits):
-    """x * 2**e as a whole number, and what it leaves, times 2**(62 - bits), as another; 0 past float32."""
+    """Split x * 2**e into its integer part and its fraction times 2**(62 - bits); 0 past float32."""
     a, b = _exponents(reach, bits)
     size = tl.abs(x) * power_of_two(a + 127) * power_of_two(b + 127)
     size = tl.where(reach < float("inf"), size, 0.0)
@@ -51,7 +49,7 @@ def whole_parts(x, reach, bits):
 
 @triton.jit
 def from_parts(whole, rest, reach, bits):
-    """The float32 of a sum of whole parts and a sum of rests; inf or NaN in a column that holds it."""
+    """Convert sums of integer parts and of fractions to float32; inf or NaN in a column that holds it."""
     a, b = _exponents(reach, bits)
     total = whole.to(tl.float32) + rest.to(tl.float32) * power_of_two(65 + bits)
     return tl.where(reach < float("inf"), total * power_of_two(127 - b) * power_of_two(127 - a), reach)
@@ -62,7 +60,7 @@ def _add_rows(
     x_ptr, labels_ptr, reach_ptr, sums_ptr, counts_ptr, N, M, K, E, stride_n, bits,
     S: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    t = tl.arange(0, BN * BD)  # rows and columns on one axis, columns first: the lanes of a warp share a row
+    t = tl.arange(0, BN * BD)  # rows and columns on one axis, columns fastest: a warp shares a row
     n = tl.program_id(0).to(tl.int64) * BN + t // BD
     d = tl.program_id(1) * BD + t % BD
     m = d // S
@@ -73,7 +71,7 @@ def _add_rows(
     whole, rest = whole_parts(x, reach, bits)
     sums_ptr += cell * S + (d - m * S)
     tl.atomic_add(sums_ptr, whole, mask=there, sem="relaxed")
-    tl.atomic_add(sums_ptr + E, rest, mask=there & (rest != 0), sem="relaxed")  # rarely any
+    tl.atomic_add(sums_ptr + E, rest, mask=there & (rest != 0), sem="relaxed")  # rarely any fraction
     tl.atomic_add(counts_ptr + cell, 1, mask=there & (d == m * S), sem="relaxed")
 
 
@@ -88,14 +86,14 @@ def _to_floats(whole_ptr, reach_ptr, sums_ptr, K, E, bits, S: tl.constexpr, BE: 
 
 
 def column_reach(x: Tensor) -> Tensor:
-    """(N, D) -> the largest |x| of each column, (D,) float32."""
+    """Return the largest |x| of each column: (N, D) -> (D,) float32."""
     return torch.linalg.vector_norm(x, float("inf"), dim=0)
 
 
 def centroid_sums(x: Tensor, labels: Tensor, K: int, reach: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Launch: (N, M*S) float32, (N, M) uint8|int32 -> (M, K, S) float32, (M, K) int32.
 
-    reach: `column_reach` of x where it is known.
+    reach: `column_reach` of x, if known.
     """
     (N, D), M = x.shape, labels.shape[1]
     S = D // M

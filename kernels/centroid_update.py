@@ -1,15 +1,15 @@
-"""Centroids from sums and counts, and for every empty cell half of a large one.
+"""Centroids from sums and counts; every empty cell takes half of a large one.
 
-centroid[m, k] = sums[m, k] / counts[m, k]. Then, for each empty cell in order of k: a cell c is drawn with
-odds counts[c] - 1, by a hash of (seed, m, k) modulo the sum of odds; both get its centroid, moved apart by
-1/1024 of itself, up in even and down in odd dimensions for the empty one; the count is shared. Where no cell
-has two rows, c is the first that has one.
+centroid[m, k] = sums[m, k] / counts[m, k]. Then, for each empty cell in the order of k, a cell c is drawn
+with odds counts[c] - 1, by a hash of (seed, m, k) modulo the sum of odds. Both cells get its centroid, moved
+apart by 1/1024 of itself: for the empty one up in even and down in odd dimensions. They share the count. If
+no cell has two rows, c is the first with one.
 Layouts: sums (M, K, S) float32, counts (M, K) int32 -> (M, K, S) float32.
-Bytes moved: M*K*(8*S + 4); an empty cell reads its sub-space's counts, K*4, once more, from L2.
-Source: FAISS Clustering (split of empty clusters), its generator replaced by a counter and a hash, so that no
-state crosses launches; the mixer is C. Wellons' lowbias32 (hash-prospector).
-Ladder: 1. a division an element; then a program a sub-space that walks over empty cells (here): in the usual
-case of none it reads the counts once.
+Bytes moved: M*K*(8*S + 4); each empty cell reads the K*4 counts of its sub-space again, from L2.
+Source: FAISS Clustering (split of empty clusters). A counter and a hash replace its random generator, so that
+no state crosses launches. The mixer is C. Wellons' lowbias32 (hash-prospector).
+Ladder: 1. (here) one division per element, then one program per sub-space that visits empty cells. Without
+empty cells, the usual case, it only reads the counts.
 """
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @triton.jit
 def mixed(x):
-    """32 bits of an int64 below 2**32, mixed; factors are below 2**31, so no product overflows."""
+    """Mix the 32 bits of an int64 below 2**32. Factors are below 2**31, so no product overflows."""
     x = (x ^ (x >> 16)) * 0x21F0AAAD & 0xFFFFFFFF
     x = (x ^ (x >> 15)) * 0x735A2D97 & 0xFFFFFFFF
     return x ^ (x >> 15)
@@ -28,7 +28,7 @@ def mixed(x):
 
 @triton.jit
 def drawn(seed, m, cell, total):
-    """A number below total, the same for the same seed, sub-space and cell."""
+    """Draw a number below total, determined by seed, sub-space and cell."""
     start = mixed(tl.full([], 0, tl.int64) + seed)
     return mixed((mixed((start + m) & 0xFFFFFFFF) + cell) & 0xFFFFFFFF) % total
 
@@ -70,7 +70,7 @@ def _split_large(counts_ptr, out_ptr, sizes_ptr, K, S, seed, BK: tl.constexpr, B
             size = tl.load(sizes_ptr + donor).to(tl.int64)
             half = size // 2
             total += tl.maximum(half - 1, 0) + tl.maximum(size - half - 1, 0) - tl.maximum(size - 1, 0)
-            tl.debug_barrier()  # all have read
+            tl.debug_barrier()  # wait until all lanes have read
             tl.store(sizes_ptr + cell, half.to(tl.int32))
             tl.store(sizes_ptr + donor, (size - half).to(tl.int32))
             for s0 in range(0, S, BS):
@@ -79,7 +79,7 @@ def _split_large(counts_ptr, out_ptr, sizes_ptr, K, S, seed, BK: tl.constexpr, B
                 step = tl.where(s % 2 == 0, 0.0009765625, -0.0009765625)
                 tl.store(out_ptr + cell.to(tl.int64) * S + s, mean * (1 + step), mask=s < S)
                 tl.store(out_ptr + donor.to(tl.int64) * S + s, mean * (1 - step), mask=s < S)
-            tl.debug_barrier()  # all will see
+            tl.debug_barrier()  # makes the writes visible to all lanes
             cell = tl.min(tl.where((count == 0) & (k0 + i > cell), k0 + i, K), axis=0)
 
 

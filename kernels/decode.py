@@ -1,20 +1,21 @@
-"""Vectors back from packed codes: each code is replaced by its centroid, and the rows may be rotated.
+"""Decodes packed codes: each code is replaced by its centroid, and rows may be rotated.
 
-_decode: out[r, m*S + s] = centroids[m, code[ids[r], m], s], copied bit for bit; zeros where ids[r] is no row.
-_decode_rotated: out = decoded rows @ rotation, decoded rows of BD dims at a time in registers and never in
-memory. Float32 accuracy on fp16 tensor cores: table and rotation are scaled by a power of two that brings
-their maximum to 2**14..2**15 and split as hi + lo, 22 bits; hi@hi + hi@lo + lo@hi are summed in float32, and
-lo@lo, below 2**-22 of the product, is left out.
-_decode also takes one codebook for `share` neighbouring sub-spaces: centroids[m // share, code].
+_decode: out[r, m*S + s] = centroids[m, code[ids[r], m], s], copied bit for bit; zeros for an invalid ids[r].
+`share` neighbouring sub-spaces may have one codebook: centroids[m // share, code].
+_decode_rotated: out = decoded rows @ rotation. Rows are decoded BD dims at a time in registers and not
+written to memory. Float32 accuracy on fp16 tensor cores: table and rotation are scaled by a power of two that
+brings their maximum to 2**14..2**15, then split as hi + lo, 22 bits. hi@hi + hi@lo + lo@hi are summed in
+float32; lo@lo, below 2**-22 of the product, is left out.
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code with any row stride, centroids (M, K, S), ids
-(R,) int64 or none (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
+(R,) int64 or None (R = N), rotation (D, E) -> out (R, D) or (R, E), by rows, D = M*S.
 Bytes moved: R*B (and R*8 of ids) in, R*D*itemsize out; the M*K*S*itemsize of centroids stay in cache.
 _decode_rotated: R*B*ceil(E/BE) in, R*E*4 out; 2*R*D*E*(3, or 2 for fp16 centroids) operations on fp16.
 Source: FAISS ProductQuantizer::decode.
-Ladder: 1. a lane an output element, its code read from L1: a 4-byte gather, a 4-byte store and a code for
-each. 2. a lane a chunk of 16 bytes of a sub-vector (here): one code, one gather and one store a chunk, lanes
-side by side in a row, so that whole lines are stored. A program takes as many columns as have 128 KB of
-centroids, and programs of the same columns follow each other, so that this part of the table stays in L1.
+Ladder: 1. one lane per output element, its code read from L1: a code, a 4-byte gather and a 4-byte store
+each. 2. (here) one lane per chunk of 16 bytes of a sub-vector: one code, one gather and one store per chunk,
+with neighbouring lanes in a row, so that whole lines are stored. A program takes the columns of 128 KB of
+centroids, and programs of the same columns run one after the other, so that this part of the table stays in
+L1.
 """
 
 import torch
@@ -25,14 +26,14 @@ from torch import Tensor
 from ._bits import chunk_width, load_chunks
 from ._launch import launch_or
 
-_LINE, _WIDEST, _PROGRAM, _TABLE = 128, 1024, 16384, 1 << 17  # bytes: of a row least and most, in all, of L1
-_CHUNKS = 2048  # of a program: 16 a lane
+_LINE, _WIDEST, _PROGRAM, _TABLE = 128, 1024, 16384, 1 << 17  # bytes: per row, per program, in L1
+_CHUNKS = 2048  # chunks per program: 16 per lane
 
 
 def _tile(D: int, K: int, S: int, itemsize: int) -> tuple[int, int, int]:
-    """(BN, BC, W): rows, chunks a row and elements a chunk, 16 KB or 2048 chunks in all.
+    """Return (BN, BC, W): rows, chunks per row and elements per chunk, 16 KB or 2048 chunks in all.
 
-    As wide as centroids fit L1, at least a line, and dividing D where a narrower tile can.
+    The tile is as wide as its centroids fit in L1, at least a line, and divides D if a narrower tile can.
     """
     widest = min(max(_LINE, min(_WIDEST, _TABLE // K)) // itemsize, triton.next_power_of_2(D))
     BD = max(widest, 16)
@@ -47,8 +48,8 @@ def _decode(
     packed_ptr, table_ptr, ids_ptr, out_ptr, R, N, M, share, stride_n,
     S: tl.constexpr, NBITS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    # Rows and chunks share an axis, chunks first. Of two axes triton 3.6 would lay lanes along the first and
-    # 3.9 along the second, and the lanes of a warp have to write one row.
+    # Rows and chunks share an axis, chunks fastest, because the lanes of a warp must write one row. With two
+    # axes triton 3.6 would put lanes along the first and 3.9 along the second.
     t = tl.arange(0, BN * BC)[:, None]
     r = tl.program_id(0).to(tl.int64) * BN + t // BC
     c = tl.program_id(1) * BC + t % BC
@@ -61,7 +62,7 @@ def _decode(
 
 @triton.jit
 def _rows(ids_ptr, r, R, N):
-    """Packed rows of output rows r, and whether there is one."""
+    """Return the packed row of each output row r, and whether it is valid."""
     n = r
     if ids_ptr is not None:
         n = tl.load(ids_ptr + r, mask=r < R, other=-1)
@@ -70,10 +71,10 @@ def _rows(ids_ptr, r, R, N):
 
 @triton.jit
 def _side_by_side(chunks, real, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr):
-    """[BN, BC, W] -> [BN, BC * W]; real: [BC * W, 1], which dims are there.
+    """Reshape [BN, BC, W] to [BN, BC * W]. real: [BC * W, 1], which dims exist.
 
-    Triton 3.6 aborts where it moves the reshape of narrow chunks into the operand of wgmma. Saying again that
-    what is not there is 0 keeps it out.
+    Triton 3.6 aborts if it moves the reshape of narrow chunks into the operand of wgmma. Masking missing dims
+    with 0 again prevents that.
     """
     row = tl.reshape(chunks, [BN, BC * W])
     if W < 8:
@@ -139,10 +140,10 @@ def decode(
 
 
 def _rotated_tile(R: int, E: int, W: int) -> tuple[int, int, int, int, int]:
-    """(BN, BE, BD, warps, stages): BN rows by BE columns, BD dims of the decoded rows at a time.
+    """Return (BN, BE, BD, warps, stages): BN rows by BE columns, BD dims of the decoded rows per step.
 
-    Fewer rows where chunks of less than 4 elements take more registers for their addresses, and half the dims
-    where each is a chunk.
+    Chunks of fewer than 4 elements take more registers for addresses, so they get fewer rows, and single
+    elements half the dims.
     """
     BE, BD = max(16, triton.next_power_of_2(E)), 16 if W == 1 else 32
     if R <= 64 and W > 1:
@@ -154,7 +155,7 @@ def decode_rotated(
     packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Tensor | None = None, *,
     tile: tuple[int, int, int, int, int] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Launch: as decode, and (D, E) float32 -> (R, E) float32."""
+    """Launch: as decode, with a rotation (D, E) float32 -> (R, E) float32."""
     R, E = len(packed) if ids is None else len(ids), rotation.shape[1]
     out = torch.empty((R, E), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
@@ -184,7 +185,7 @@ def _rotate_parts(packed, centroids, rotation, ids, out, tile):
 
 
 def _rotate_float32(packed, centroids, rotation, ids, out):
-    """The simpler form: no tensor cores, products of float32."""
+    """Launch the simpler form: float32 products without tensor cores."""
     tile = 32, 16 if rotation.shape[1] <= 16 else 32, 32, 4, 1
     parts = (centroids.contiguous(), None), (rotation.contiguous(), None)
     _rotate(packed, *parts, None, ids, out, tile, split=False)
@@ -204,7 +205,7 @@ def _rotate(packed, table, rotation, unscale, ids, out, tile, split):
 
 
 def _parts(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """x * 2**p as fp16 hi + lo, its maximum below 2**15, and 2**-p on the device: nothing waits for it."""
+    """Split x * 2**p, whose maximum is below 2**15, into fp16 hi + lo; also return 2**-p, on the device."""
     x = x.float().contiguous()
     _, exponent = torch.frexp(x.abs().amax())
     power = (15 - exponent).clamp(-126, 126).float()

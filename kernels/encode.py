@@ -1,13 +1,13 @@
-"""Packed codes of product quantization in one kernel: nearest centroids, their bits joined in the store.
+"""Packed codes of product quantization in one kernel: finds nearest centroids and joins their bits.
 
-out[n, b] = union of label[n, m] << (m*nbits - 8b) over the codes m of byte b, label as in `assign`, FAISS's
-layout.
+out[n, b] = union of label[n, m] << (m*nbits - 8b) over the codes m of byte b, with label as in `assign`. The
+layout is FAISS's.
 Layouts: x (N, M*S) with any row stride, centroids (M, K, S), K = 2**nbits -> (N, ceil(M*nbits/8)) uint8.
 Bytes moved: N*D*itemsize in, N*B out; the centroids, M*K*8*S bytes as halves, stay in cache.
 Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011); FAISS
 BitstringWriter.
-Ladder: 1. `assign`, then `pack_bits` (the simple form, and that of exact codes and of codes that bytes do not
-divide into). 2. the same program finds all codes of a byte (here): labels stay in registers.
+Ladder: 1. `assign`, then `pack_bits` (the simple form, also for exact codes and codes that do not fill
+bytes). 2. (here) one program finds all codes of a byte, so that labels stay in registers.
 """
 
 import torch

@@ -1,36 +1,36 @@
-"""Hamming distances: bits of packed rows that differ from those of queries, in a scan and for chosen rows.
+"""Hamming distances: differing bits of packed rows and queries, for all rows or chosen rows.
 
-distance[q, n] = popcount(query[q] xor code[n]), int32, exact. hamming_scan keeps the least of each `group`
+distance[q, n] = popcount(query[q] xor code[n]), int32, exact. hamming_scan keeps the minimum of each `group`
 rows; masked rows, rows past N and ids outside [0, N) count as 2**31 - 1.
-Layouts: queries (Q, B) uint8, codes (N, B) uint8 of any B, read as 32-bit words where B is a multiple of 4,
-mask (N,) bool or None, ids (Q, R) int64 -> hamming_scan (Q, ceil(N/group)), hamming_gather (Q, R).
+Layouts: queries (Q, B) uint8, codes (N, B) uint8 of any B, read as 32-bit words if B is a multiple of 4, mask
+(N,) bool or None, ids (Q, R) int64 -> hamming_scan (Q, ceil(N/group)), hamming_gather (Q, R).
 
-One or two queries, _scan_popcount: xor and a population count, written with shifts, which LLVM turns into
-POPC or v_bcnt. Lanes lie along a row, 16 bytes each, so that a warp reads bytes that follow each other.
-More queries, on int8 tensor cores: byte & 2**s is the int8 value 2**s of a bit that is set (-128 for s = 7),
-so that only ANDs unpack the bits, four a 32-bit instruction. The sum over k runs in any order: a chunk of CB
-bytes is eight planes of CB int8, which stay the bytes that were loaded.
-Up to _SOME, _scan_few: rows on the left, whose planes are made in registers. With a the query's bits,
-popcount(a xor b) = popcount(a) + sum b (1 - 2 a). w[s] = 2**(6-s) (1 - 2 a) makes 64 of each term for s < 7;
-w[7] = 2 a - 1 makes 128 of it, in a sum of its own:
+One or two queries use _scan_popcount: xor and a population count, written with shifts, which LLVM turns into
+POPC or v_bcnt. Lanes lie along a row, 16 bytes each, so that a warp reads consecutive bytes.
+More queries use int8 tensor cores: byte & 2**s is the int8 value 2**s of a set bit (-128 for s = 7), so that
+ANDs alone unpack the bits, four per 32-bit instruction. The order of the sum over k is free, so a chunk of CB
+bytes becomes eight planes of CB int8 without moving bytes.
+Up to _SOME queries use _scan_few: rows are on the left, and their planes are made in registers. With query
+bits a, popcount(a xor b) = popcount(a) + sum b (1 - 2 a). The weights w[s] = 2**(6-s) (1 - 2 a) make 64 of
+each term for s < 7; w[7] = 2 a - 1 makes 128 of it, in its own sum:
     distance = popcount(query) + (2 * acc + top) / 128.
-Beyond, _scan_dot: queries on the left, so that the rows of a group lie in few threads. A second sum has no
-room there: w[s] = -2**(7-s) a (a for s = 7) adds -128 for each bit set in both, and as popcount(a xor b) =
+More use _scan_dot: queries are on the left, so that the rows of a group are in few threads. There is no room
+for a second sum: w[s] = -2**(7-s) a (a for s = 7) adds -128 for each bit set in both. As popcount(a xor b) =
 popcount(a) + popcount(b) - 2 popcount(a & b),
     distance = popcount(query) + popcount(code) + acc / 64.
-Its planes are one operand of 8*CB (`together`; IGMMA behind 16-byte stores on sm_90), or one after the other
-eight operands of CB (no byte-wise stores on sm_100). acc and the rest are within 2**29 for B below 2**19.
-Bytes moved: hamming_scan N*B in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out; hamming_gather
+Its planes are one operand of 8*CB (`together`; IGMMA after 16-byte stores on sm_90), or eight operands of CB
+in sequence (no byte-wise stores on sm_100). All sums are within 2**29 for B below 2**19.
+Bytes moved: hamming_scan N*B in (again from L2 for every BQ queries), Q*ceil(N/group)*4 out; hamming_gather
 Q*R*(B + 12).
 Source: popcount as in Warren, "Hacker's Delight", 5-1.
-Ladder: 1. a word at a time, a lane a row: strided 4-byte loads. 2. chunks of 16 bytes, a lane a row: half of
-what an H200's memory gives. 3. lanes along a row (here). 4. +1/-1 bits on tensor cores, which need a shift
-for the eighth plane, and int8 shifts split every word into bytes. 5. AND only (here); planes joined bit by
-bit cost a byte permutation and do not compile for sm_100 with triton 3.9, planes kept whole do. 6. few
-queries on the left too, in a tile of 64: 62 ps per row on an H200; rows on the left, 12 ps per row modelled
-(here). 7. _scan_dot in 149 registers: one program an SM, nothing of which overlaps; 128 let two in.
-8. many queries on the right, RowsTile(128, 64, 64): 286 instructions per warp instead of 507 modelled, but 48
-bytes are multiplied as 64. Two planes of 16 bytes a product: masks of each byte, which are not folded.
+Ladder: 1. one word at a time, one lane per row: strided 4-byte loads. 2. chunks of 16 bytes, one lane per
+row: half of an H200's memory bandwidth. 3. (here) lanes along a row. 4. +1/-1 bits on tensor cores: the
+eighth plane needs a shift, and int8 shifts split every word into bytes. 5. (here) AND only. Planes joined bit
+by bit cost a byte permutation and do not compile for sm_100 with triton 3.9; whole planes do. 6. few queries
+also on the left, in a tile of 64: 62 ps per row on an H200; with rows on the left, 12 ps per row modelled
+(here). 7. _scan_dot in 149 registers: one program per SM, without overlap; 128 registers allow two. 8. many
+queries on the right, RowsTile(128, 64, 64): 286 instructions per warp instead of 507 modelled, but 48 bytes
+are multiplied as 64. Two planes of 16 bytes per product: a mask per byte, which is not folded.
 """
 
 import math
@@ -43,20 +43,20 @@ from torch import Tensor
 
 from ._launch import compile_target, launch_or
 
-_FEW = 2  # queries up to which counting costs no more than reading, nor than products
-_SOME = 32  # queries up to which rows are on the left
-_KEPT = 128  # bytes of a row up to which the weights of these queries stay in shared memory
+_FEW = 2  # up to so many queries, counting costs no more than reading or products
+_SOME = 32  # up to so many queries, rows are on the left
+_KEPT = 128  # up to so many bytes per row, these queries' weights stay in shared memory
 
 
 class PopcountTile(NamedTuple):
-    """Queries that share what a program reads, and rows at a time."""
+    """Sizes: queries that share what a program reads, and rows per step."""
 
     BQ: int
     BN: int
 
 
 class RowsTile(NamedTuple):
-    """Queries and rows per program, bytes of a row per step."""
+    """Sizes: queries and rows per program, bytes of a row per step."""
 
     BQ: int
     BN: int
@@ -64,7 +64,7 @@ class RowsTile(NamedTuple):
 
 
 class DotTile(NamedTuple):
-    """Queries and rows per program, bytes of a row a step, planes in one operand or eight, warps."""
+    """Sizes: queries and rows per program, bytes of a row per step, planes in one operand or eight, warps."""
 
     BQ: int
     BN: int
@@ -84,18 +84,18 @@ TILES = (
 
 
 def _popcount_tile(Q: int, length: int) -> PopcountTile:
-    """Up to eight queries share what is read; as many rows as 32 words per thread. length: words or bytes."""
+    """Choose up to eight queries, and rows for 32 words per thread. length: words or bytes of a row."""
     BQ = min(triton.next_power_of_2(Q), 8)
     return PopcountTile(BQ, max(4096 // (BQ * _lanes(length) * 4), 16))
 
 
 def _lanes(length: int) -> int:
-    """Chunks of four words, or of four bytes, that hold a row; at most eight at a time."""
+    """Return the chunks of four words or bytes per row, at most eight."""
     return min(triton.next_power_of_2(triton.cdiv(length, 4)), 8)
 
 
 def _tile(Q: int, B: int, whole_words: bool, target: str) -> Tile:
-    """Few queries, or rows that are not whole words: counting. Else the widest tile that spills nowhere."""
+    """Choose counting for few queries or rows of incomplete words, else the widest tile without spills."""
     if Q <= _FEW or not whole_words:
         return _popcount_tile(Q, B // 4 if whole_words else B)
     if Q <= _SOME:
@@ -108,7 +108,7 @@ def _tile(Q: int, B: int, whole_words: bool, target: str) -> Tile:
 
 @triton.jit
 def _popcount(word):
-    """Set bits of each int32 or uint8; compilers know the idiom and use one instruction."""
+    """Count the set bits of each int32 or uint8, by an idiom that compilers turn into one instruction."""
     word = word.to(tl.uint32, bitcast=word.dtype == tl.int32)
     word = word - ((word >> 1) & 0x55555555)
     word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
@@ -128,7 +128,7 @@ def _distances(
     BQ: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Pointers to queries [BQ] and rows [BN] of units * UNIT words or bytes -> [BQ, BN] int32."""
+    """Return [BQ, BN] int32 for pointers to queries [BQ] and rows [BN] of units * UNIT words or bytes."""
     distance = tl.zeros([BQ, BN], tl.int32)
     W = units * UNIT
     for w0 in range(0, W, CW):
@@ -141,7 +141,7 @@ def _distances(
 
 @triton.jit
 def _is_there(mask_ptr, n, N):
-    """Whether rows n exist and are not masked."""
+    """Return whether rows n exist and are not masked."""
     there = (n >= 0) & (n < N)
     if mask_ptr is not None:
         there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
@@ -170,7 +170,7 @@ def _scan_popcount(
 
 @triton.jit
 def _planes(code, BN: tl.constexpr, CB: tl.constexpr):
-    """[BN, CB] int8 -> [BN, 8 * CB] int8: plane s, the bytes with bit s alone, after plane s - 1."""
+    """Unpack [BN, CB] int8 to [BN, 8 * CB] int8: plane s holds bit s of each byte, after plane s - 1."""
     low, high = tl.join(code & 1, code & 16), tl.join(code & 4, code & 64)
     even = tl.join(low, high)
     low, high = tl.join(code & 2, code & 32), tl.join(code & 8, code & -128)
@@ -184,7 +184,7 @@ def _scan_dot(
     UNIT: tl.constexpr, G: tl.constexpr, TOGETHER: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """weights: those of `_weights`; words: codes again, as int32."""
+    """weights: from `_weights`. words: the codes as int32."""
     GROUPS: tl.constexpr = max(BN // G, 1)
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
@@ -193,7 +193,7 @@ def _scan_dot(
     b = tl.arange(0, CB)[None, :]
     best = tl.full(
         [BQ, GROUPS], 1 << 30, tl.int32
-    )  # of 64 * (distance - popcount(query)); 2**30: nothing there
+    )  # minima of 64 * (distance - popcount(query)); 2**30: no row
     for step in range(steps):
         n = (tile * steps + step) * BN + tl.arange(0, BN)
         row_ok = (n < N)[:, None]
@@ -238,21 +238,21 @@ def _scan_few(
     UNIT: tl.constexpr, G: tl.constexpr, CHUNKS: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """weights: those of `_weights` with a sign. CHUNKS of CB bytes per row, 0 for any number."""
+    """weights: from `_weights`, with a sign. CHUNKS of CB bytes per row, 0 for any number."""
     GROUPS: tl.constexpr = max(BN // G, 1)
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
     B = units * UNIT
     b = tl.arange(0, CB)[None, :]
     weights = weights_ptr + q[:, None].to(tl.int64) * (tl.cdiv(B, CB) * CB * 8) + b
-    best = tl.full([BN, BQ], 1 << 30, tl.int32)  # of 128 * (distance - popcount(query)); 2**30: nothing there
+    best = tl.full([BN, BQ], 1 << 30, tl.int32)  # 128 * (distance - popcount(query)); 2**30: no row
     for step in range(steps):
         n = (tile * steps + step) * BN + tl.arange(0, BN)
         rows = codes_ptr + n[:, None] * B + b
         row_ok = (n < N)[:, None]
         acc = tl.zeros([BN, BQ], tl.int32)
         top = tl.zeros([BN, BQ], tl.int32)
-        if CHUNKS > 0:  # weights are the same at every step: the compiler loads them once
+        if CHUNKS > 0:  # weights are equal in all steps, so the compiler loads them once
             for chunk in tl.static_range(CHUNKS):
                 code = tl.load(rows + chunk * CB, mask=row_ok & (chunk * CB + b < B), other=0)
                 acc, top = _add_planes(acc, top, code, weights + chunk * (8 * CB), CB)
@@ -276,7 +276,7 @@ def _weigh(
     q = tl.program_id(0).to(tl.int64)
     s = tl.arange(0, 8)[:, None]
     b = tl.arange(0, CB)[None, :]
-    query = queries_ptr + tl.minimum(q, Q - 1) * B + b  # past Q, the last again
+    query = queries_ptr + tl.minimum(q, Q - 1) * B + b  # past Q repeat the last
     weights = weights_ptr + q * (tl.cdiv(B, CB) * CB * 8) + s * CB + b
     count = tl.zeros([8, CB], tl.int32)
     for b0 in range(0, B, CB):
@@ -307,27 +307,27 @@ def _gather(
 
 
 def _words(rows: Tensor) -> tuple[Tensor, int]:
-    """Packed rows as int32 where they can be, else as they are, and the bytes of an element."""
+    """View packed rows as int32 if possible. Also return the bytes per element."""
     if rows.shape[1] % 4 or rows.storage_offset() % 4 or rows.data_ptr() % 4:
         return rows, 1
     return rows.view(torch.int32), 4
 
 
 def _like(queries: Tensor, codes: Tensor) -> Tensor:
-    """Queries by rows, in the elements of the codes: words, or bytes."""
+    """View queries in the elements of the codes, words or bytes."""
     queries = queries.contiguous()
     at_odd_byte = codes.dtype == torch.int32 and _words(queries)[1] == 1
     return (queries.clone() if at_odd_byte else queries).view(codes.dtype)
 
 
 def _units(length: int, most: int) -> dict[str, int]:
-    """A row's length as units * UNIT, so that the compiler knows how far rows are aligned."""
+    """Split a row's length into units * UNIT, so that the compiler knows the alignment of rows."""
     UNIT = math.gcd(length, most)
     return {"units": length // UNIT, "UNIT": UNIT}
 
 
 def _weights(queries: Tensor, tile: RowsTile | DotTile) -> tuple[Tensor, Tensor]:
-    """(Q, B) uint8 -> (Q, ceil(B/CB), 8, CB) int8, of whole tiles of queries, and set bits of each, int32."""
+    """Weigh (Q, B) uint8 to (Q, ceil(B/CB), 8, CB) int8, Q padded to tiles, and count set bits, int32."""
     Q, B = queries.shape
     rows, chunks = triton.cdiv(Q, tile.BQ) * tile.BQ, triton.cdiv(B, tile.CB)
     weights = torch.empty((rows, chunks, 8, tile.CB), dtype=torch.int8, device=queries.device)
@@ -369,7 +369,7 @@ def _launch_dot(tile, queries, codes, mask, group, out):
 
 
 def _registers(tile: DotTile, group: int) -> dict[str, int]:
-    """Two programs of eight warps an SM where their epilogue is short; the compiler would take a few more."""
+    """Limit registers to two programs of eight warps per SM if the epilogue is short enough."""
     fits = tile.num_warps == 8 and group >= 32 and compile_target() == "cuda 90"
     return {"maxnreg": 128} if fits else {}
 

@@ -1,14 +1,14 @@
-"""All iterations of k-means of a sub-space in one launch, for few centroids and rows that stay in cache.
+"""All iterations of k-means in one launch, for few centroids and rows that stay in cache.
 
 Each iteration is `kmeans_step` and `centroid_update`: a product of halves finds the nearest centroids, a
-product with their one-hot the sums and counts, and empty cells get half of a large one. Centroids never leave
+product with their one-hot gives sums and counts, and empty cells take half of a large one. Centroids stay in
 registers.
 Layouts: x (N, M*S) float32 with any row stride, centroids (M, K, S), K <= 16 -> (M, K, S) float32.
-Bytes moved: N*D*4 in, from memory once and from L2 once an iteration; M*K*S*8 of centroids.
+Bytes moved: N*D*4 in, from memory once and from L2 once per iteration; M*K*S*8 of centroids.
 Source: Lloyd, "Least squares quantization in PCM" (1982); FAISS Clustering for empty cells.
-Ladder: 1. the launches of the two ops, an iteration after the other (the simple form): 8 launches an
-iteration. 2. one program a sub-space with a loop of iterations (here). Its sums run over all rows in order,
-those of `kmeans_step` over parts, so centroids agree to rounding.
+Ladder: 1. the two ops, iteration by iteration (the simple form): 8 launches per iteration. 2. (here) one
+program per sub-space with a loop of iterations. Its sums run over all rows in order, those of `kmeans_step`
+over parts, so centroids agree to rounding.
 """
 
 import torch
@@ -27,23 +27,23 @@ TILES = ((64, 4), (128, 4), (128, 8), (256, 8))
 
 
 def _tile(S: int) -> tuple[int, int]:
-    """(BN, warps). Few programs run, so each is as large as spills for no compiler."""
+    """Return (BN, warps). Few programs run, so each is as large as possible without spills."""
     return (256, 8) if S <= 4 else (128, 4) if S <= 8 else (128, 8)
 
 
 def _fits(N: int, K: int, S: int) -> bool:
-    """Whether one program a sub-space is quick enough: 64 tiles of rows an iteration at most."""
+    """Return whether one program per sub-space is fast enough: at most 64 tiles of rows per iteration."""
     return K <= 16 and S <= 16 and 0 < N <= 8192
 
 
 def _part_type() -> tl.dtype:
-    """bfloat16; the interpreter multiplies its bits as integers, so there the same values in float32."""
+    """Return bfloat16, or float32 in the interpreter, which would multiply bfloat16's bits as integers."""
     return tl.float32 if compile_target() == "interpreter" else tl.bfloat16
 
 
 @triton.jit
 def _add_by_label(total, x, label, BK: tl.constexpr, SP: tl.constexpr, PART: tl.constexpr):
-    """Add to (BK, 4*SP) the sums by label of hi, mid, lo and 1 of x, which has each dimension four times."""
+    """Add the sums by label of hi, mid, lo and 1 of x, with four slots per dimension, to (BK, 4*SP)."""
     j = tl.arange(0, 4 * SP)[None, :]
     hi = x.to(tl.bfloat16).to(tl.float32)
     mid = (x - hi).to(tl.bfloat16).to(tl.float32)
@@ -54,7 +54,7 @@ def _add_by_label(total, x, label, BK: tl.constexpr, SP: tl.constexpr, PART: tl.
 
 @triton.jit
 def _sums_and_counts(parts, BK: tl.constexpr, SP: tl.constexpr):
-    """(BK, 4*SP) -> (BK, SP) float32, (BK,) int32."""
+    """Split (BK, 4*SP) into sums (BK, SP) float32 and counts (BK,) int32."""
     hi_lo, mid_one = tl.split(tl.reshape(parts, (BK, SP, 2, 2)))  # slot 2i + j is [.., i, j]
     hi, lo = tl.split(hi_lo)
     mid, ones = tl.split(mid_one)
@@ -63,7 +63,7 @@ def _sums_and_counts(parts, BK: tl.constexpr, SP: tl.constexpr):
 
 @triton.jit
 def _split_large(c, counts, k, K, seed, m, SP: tl.constexpr):
-    """`centroid_update` of (BK, 4*SP) means whose cells are in one program's registers."""
+    """Fill empty cells as `centroid_update` does, in (BK, 4*SP) means in registers."""
     size = tl.where(k < K, counts, 0).to(tl.int64)
     empty = (size == 0) & (k < K)
     step = tl.where(tl.arange(0, 4 * SP) // 4 % 2 == 0, 0.0009765625, -0.0009765625)
@@ -92,7 +92,7 @@ def _lloyd(
     j = tl.arange(0, 4 * SP)[None, :]
     cells = m * K * S + k[:, None] * S + j // 4
     real = (k[:, None] < K) & (j // 4 < S)
-    c = tl.load(c_ptr + cells, mask=real, other=0.0)  # each dimension four times, 0 past the last
+    c = tl.load(c_ptr + cells, mask=real, other=0.0)  # four slots per dimension, 0 past the end
     for i in range(n_iter):
         mean = tl.sum(c, axis=0)[None, :] / K
         near = tl.max(tl.max(tl.where(real, tl.abs(c - mean), 0.0), axis=1), axis=0)
@@ -100,7 +100,7 @@ def _lloyd(
         shift = tl.where(near * 2 <= far, mean, 0.0)
         exponent = table_exponent(tl.where(near * 2 <= far, near, far), SP)
         last = tl.sum(tl.where(k[:, None] == K - 1, c, 0.0), axis=0)[None, :]
-        every = tl.where(k[:, None] < K, c, last)  # past the last the last again: the lower index wins
+        every = tl.where(k[:, None] < K, c, last)  # past the end repeat the last; the lower index wins
         table = tl.trans(halves_of_table_slots(every - shift, exponent, BK, SP))
         total = tl.zeros([BK, 4 * SP], tl.float32)
         for n0 in range(0, N, BN):

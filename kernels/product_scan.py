@@ -1,23 +1,23 @@
-"""Scores of packed codes by a matrix product: rows are decoded into a tile that never leaves the chip.
+"""Scores of packed codes by a matrix product with rows that are decoded on the chip.
 
 out[q, g] = max over the rows n of group g of (decode(packed[n], table) . queries[q]) * scale[n] + bias[n],
 products and sums in fp32, -inf where mask[n] is False.
 Layouts: packed (N, B) uint8 of nbits = log2(K) bits per code, table (M, K, S) and queries (Q, D) of one
 dtype, scale, bias (N,) fp32 or None, mask (N,) or None -> (Q, ceil(N/group)) fp32. A program takes BN rows
-(all of a larger group, BN at a time) and BQ queries; a step of it gathers [BN, BM sub-spaces * BS columns]
-of the table through L1 and multiplies it by as many rows of the transposed queries. Both are padded with
-zeros to whole steps, S to a power of two. Where a byte holds 2, 4 or 8 codes, and M divides, tables of
-neighbours are joined into one of 256 rows, so that a gather is as long as for 8 bits.
-Bytes moved: N*(B + 8) in, from memory once and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
-N*D*itemsize for each BQ queries. From _MANY queries on, N*D*itemsize out and in again instead, 256 MB at a
-time.
+(or a larger group, BN rows at a time) and BQ queries. Each step gathers [BN, BM sub-spaces * BS columns] of
+the table through L1 and multiplies it by the same rows of the transposed queries. Both are padded with zeros
+to whole steps, and S to a power of two. If a byte holds 2, 4 or 8 codes, and they divide M, neighbouring
+tables are joined into one of 256 rows, so that a gather is as long as for 8 bits.
+Bytes moved: N*(B + 8) in, once from memory and for the other queries from L2, Q*ceil(N/group)*4 out; from L1
+N*D*itemsize per BQ queries. From _MANY queries on, N*D*itemsize are instead written and read once, in blocks
+of 256 MB.
 Source: Jegou, Douze, Schmid (2011), section III, as a product: q.x is linear in the decoded x.
-Ladder: 1. torch, blocks of rows decoded to memory and multiplied: 2*N*D*itemsize moved more. 2. decode and
-dot in one kernel, the rows as the left operand (here). The queries on the left would leave a group's rows in
-one thread, and Triton 3.6 cannot compile that form for S = 4. num_stages = 1: gathers pass through L1, where
-the table stays; with 2 they become asynchronous copies, which read L2. 3. for many queries, blocks of rows
-decoded into memory once, then multiplied by all queries with their scores kept on the chip (_row_scan.py):
-decoding is no longer done again for each 128 queries, and both operands are asynchronous copies.
+Ladder: 1. torch: blocks of rows are decoded to memory and multiplied; moves 2*N*D*itemsize more. 2. (here)
+decode and dot in one kernel, with the rows as the left operand. Queries on the left would put the rows of a
+group in one thread, but Triton 3.6 cannot compile that form for S = 4. num_stages = 1: gathers go through L1,
+where the table stays; with 2 they become asynchronous copies, which read L2. 3. for many queries, blocks of
+rows are decoded to memory once and multiplied by all queries, with scores kept on the chip (_row_scan.py).
+Decoding is not repeated for every 128 queries, and both operands are asynchronous copies.
 """
 
 from typing import NamedTuple
@@ -33,16 +33,16 @@ from ._row_scan import TILES as ROW_TILES
 from ._row_scan import RowTile, scan_rows
 from .decode import decode
 
-_MANY = 129  # queries from which a row is decoded once into memory instead of once per tile of queries
-_COLUMNS = 64  # of which decoded rows have to be a multiple then
-_BLOCK = 1 << 28  # bytes of decoded rows at a time
-_STEP = 4096  # rows of which a block is a multiple, so that it begins a group
+_MANY = 129  # from so many queries, rows are decoded to memory once, not once per tile of queries
+_COLUMNS = 64  # decoded rows must then have a multiple of so many columns
+_BLOCK = 1 << 28  # bytes of decoded rows per block
+_STEP = 4096  # a block has a multiple of so many rows, so that it starts at a group
 
 
 class Tile(NamedTuple):
-    """BN rows by BQ queries per program, BM sub-spaces by BS of their columns a step; BM is 1 where BS < S.
+    """Sizes: BN rows by BQ queries per program, BM sub-spaces by BS columns per step; BM is 1 if BS < S.
 
-    HALF: multiply in the dtype of the table, on the matrix units; else in fp32, on the plain ones.
+    HALF: multiply in the dtype of the table on the matrix units, else in fp32 on the plain cores.
     """
 
     BN: int
@@ -53,14 +53,14 @@ class Tile(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """Eight also where few queries make a step of many short gathers: they fit in four only just."""
+        """Warps per program: eight also for few queries with many short gathers, which barely fit in four."""
         return 8 if self.BQ >= 64 or (self.BQ == 16 and self.BS <= 8) else 4
 
 
 def _tile(Q: int, S: int, half: bool) -> Tile:
-    """As many queries as there are, up to 128; 16 to 64 columns a step, 32 of fp32. S: a power of two.
+    """Choose a tile: up to 128 queries, and 16 to 64 columns per step, 32 for fp32. S: a power of two.
 
-    More columns, or more gathers of a few bytes each, would not fit in the registers of 128 rows.
+    More columns, or more gathers of a few bytes, would not fit in the registers of 128 rows.
     """
     BQ = min(128 if half else 32, max(16, triton.next_power_of_2(Q)))
     BD = 64 if half and BQ > 16 else 32
@@ -69,7 +69,7 @@ def _tile(Q: int, S: int, half: bool) -> Tile:
     return Tile(128, BQ, BM, BS, half)
 
 
-#: What a sweep times: rows decoded first, and decoded in the product.
+#: Tiles that a sweep times: for rows decoded first, and for rows decoded in the product.
 TILES = (*ROW_TILES, Tile(128, 128, 8, 8, True), Tile(128, 64, 8, 8, True), Tile(256, 128, 8, 8, True))
 
 
@@ -79,11 +79,11 @@ def _estimates(
     NBITS: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr,
     BM: tl.constexpr, BS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """Rows n [BN] int64 against queries q [BQ] -> [BN, BQ] fp32."""
+    """Multiply decoded rows n [BN] int64 by queries q [BQ] -> [BN, BQ] fp32."""
     row_ok = n < N
     acc = tl.zeros([BN, BQ], tl.float32)
     for step in tl.range(0, steps, num_stages=1):
-        if BS == S:  # triton 3.6 does not see that `step * BS % S` is 0, and would gather 2 bytes at a time
+        if BS == S:  # else triton 3.6 misses that `step * BS % S` is 0 and gathers 2 bytes at a time
             m = step * BM + tl.arange(0, BM)  # [BM]
             s = tl.arange(0, BS)  # [BS]
         else:
@@ -115,7 +115,7 @@ def _product_scan(
 ):  # fmt: skip
     tile = (tl.program_id(0) // q_tiles).to(tl.int64)
     q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
-    GROUPS: tl.constexpr = max(BN // G, 1)  # that end in this program
+    GROUPS: tl.constexpr = max(BN // G, 1)  # groups per program
     best = tl.full([GROUPS, BQ], float("-inf"), tl.float32)
     for part in range(max(G // BN, 1)):
         n = tile * (GROUPS * G) + part * BN + tl.arange(0, BN)
@@ -130,12 +130,12 @@ def _product_scan(
 
 
 def _is_for_matrix_units(dtype: torch.dtype) -> bool:
-    """The interpreter would multiply the integers that stand for bfloat16 there."""
+    """Return whether to use matrix units; the interpreter would multiply bfloat16's bits as integers."""
     return dtype == torch.float16 or (dtype == torch.bfloat16 and not triton.knobs.runtime.interpret)
 
 
 def _joined(table: Tensor) -> Tensor:
-    """The table of wider codes that are the same bytes: where two codes share one, side by side."""
+    """Join neighbouring tables of codes that share a byte, so that the table is indexed by whole bytes."""
     M, K, _ = table.shape
     while K in (2, 4, 16) and M % 2 == 0:
         low, high = table[0::2, None].expand(-1, K, -1, -1), table[1::2, :, None].expand(-1, -1, K, -1)
@@ -145,7 +145,7 @@ def _joined(table: Tensor) -> Tensor:
 
 
 def _padded_queries(queries: Tensor, M: int, S: int, tile: Tile) -> Tensor:
-    """(Q, M*s) -> [columns of whole steps, whole tiles of queries], zeros between."""
+    """Transpose queries (Q, M*s) and pad them with zeros to whole steps by whole tiles of queries."""
     Q = len(queries)
     columns = queries.reshape(Q, M, -1).permute(1, 2, 0)  # [M, s, Q]
     pad = (0, -Q % tile.BQ, 0, S - columns.shape[1], 0, -M % tile.BM)
@@ -154,7 +154,7 @@ def _padded_queries(queries: Tensor, M: int, S: int, tile: Tile) -> Tensor:
 
 
 def _padded_table(table: Tensor, S: int, tile: Tile) -> Tensor:
-    """(M, K, s) -> (sub-spaces of whole steps, K, S), zeros at the ends."""
+    """Pad (M, K, s) with zeros to (sub-spaces of whole steps, K, S)."""
     M, _, s = table.shape
     pad = (0, S - s, 0, 0, 0, -M % tile.BM)
     return (torch.nn.functional.pad(table, pad) if any(pad) else table).contiguous()
@@ -170,7 +170,7 @@ def product_scan(
     group: int,
     tile: Tile | RowTile | None = None,
 ) -> Tensor:
-    """Launch: (N, B) uint8, (M, K, S), (Q, M*S), three of (N,) or None -> (Q, ceil(N/group)) float32."""
+    """Launch: (N, B) uint8, (M, K, S), (Q, M*S), three (N,) or None -> (Q, ceil(N/group)) float32."""
     (N, _), Q = packed.shape, len(queries)
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.float32, device=packed.device)
     if out.numel() == 0:
@@ -192,7 +192,7 @@ def product_scan(
 
 
 def _scan_decoded(packed, table, queries, scale, bias, mask, group, out, tile):
-    """Blocks of rows are decoded into memory once, and multiplied by all queries."""
+    """Decode blocks of rows to memory once and multiply them by all queries."""
     rows = _BLOCK // (queries.shape[1] * queries.element_size())
     step = max(_STEP, rows // _STEP * _STEP)
     queries = queries.contiguous()
@@ -203,7 +203,7 @@ def _scan_decoded(packed, table, queries, scale, bias, mask, group, out, tile):
 
 
 def _scan_fused(packed, table, queries, scale, bias, mask, group, out, tile):
-    """Rows are decoded into the operand of the product, again for each tile of queries."""
+    """Decode rows into the operand of the product, for each tile of queries."""
     (N, B), Q = packed.shape, len(queries)
     S = triton.next_power_of_2(table.shape[2])
 

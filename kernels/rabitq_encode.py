@@ -1,18 +1,19 @@
-"""RaBitQ codes: the grid point whose direction is nearest a row's, and the sums that its factors are made of.
+"""RaBitQ codes: the grid point whose direction is nearest to a row's, and the sums for its factors.
 
-o = x[n] - center; cell(t) = min(floor(|o| * t), 2**(bits-1) - 1) for a stretch t of the grid, g = 2*cell + 1.
-In all stretches, coarse ones of 2**(bits-1) / max |o| and fine ones of the best of these, the first with
-the greatest <g, |o|>^2 / |g|^2, to 46 bits, so that every device chooses alike. codes = 2**(bits-1) + cell,
-or 2**(bits-1) - 1 - cell where o < 0; sums = |o|^2, sum |o|, <g, |o|>, |g|^2, <center, o>.
+o = x[n] - center; cell(t) = min(floor(|o| * t), 2**(bits-1) - 1) for a stretch (scale) t of the grid, and
+g = 2*cell + 1. Coarse stretches are multiples of 2**(bits-1) / max |o|, fine ones multiples of the best
+coarse one. The first stretch with the greatest <g, |o|>^2 / |g|^2 wins, compared to 46 bits, so that every
+device chooses the same. codes = 2**(bits-1) + cell, or 2**(bits-1) - 1 - cell if o < 0; sums = |o|^2, sum
+|o|, <g, |o|>, |g|^2, <center, o>.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, center (D,), coarse (T,), fine (F,) float32 ->
-codes (N, D) uint8, sums (N, 5) float32. Bytes moved: N*D*(itemsize + 1) + 20*N; a row is read twice, and in
-registers while all stretches are tried.
-Source: Gao et al. 2024 (extended RaBitQ), whose sweep over all stretches this samples.
-Ladder, at D=384 fp32 and 4 bits, modelled: 1. a row a program, read from L1 for each stretch, all sums in
+codes (N, D) uint8, sums (N, 5) float32.
+Bytes moved: N*D*(itemsize + 1) + 20*N; a row is read twice, and stays in registers while stretches are tried.
+Source: Gao et al. 2024 (extended RaBitQ), which tries all stretches; this tries a sample.
+Ladder, at D=384 fp32 and 4 bits, modelled: 1. one row per program, read from L1 for each stretch, all sums in
 float64: conversions and floors run at an eighth of the rate of sums, 17 ns per row. 2. (here) rows in
-registers, 8 lanes or more a row; stretches are compared in float32, and again in pairs of float32 where that
-cannot tell; a floor is two sums: 4 ns, half of it 6 instructions per value and stretch. Less would need cells
-of two values at a time, and fp16 has too few bits to find them.
+registers, 8 or more lanes per row. Stretches are compared in float32, and again in pairs of float32 if that
+is not decisive. A floor is two additions: 4 ns, half of it for 6 instructions per value and stretch. Fewer
+would need the cells of two values at a time, and fp16 has too few bits for that.
 """
 
 import torch
@@ -25,9 +26,9 @@ from ._launch import compile_target
 
 
 def _tile(D: int, target: str = "") -> tuple[int, int, int]:
-    """(BN, BD, warps): rows, values of each at a time, 4 per lane, up to 48 of a row per lane.
+    """Return (BN, BD, warps): rows and values of each per step, 4 per lane, up to 48 of a row per lane.
 
-    With 64 per lane one triton or the other spills; on sm_80 also with 4 values of a wide row at a time.
+    With 64 per lane some version of triton spills; on sm_80 also with 4 values of a wide row per step.
     """
     wide = min(4096, triton.next_power_of_2(triton.cdiv(D, 12 if D <= 8192 else 8)))
     sizes = ((4, 32, 1), (2, 64, 1), (1, 128, 1), (1, wide, wide // (64 if target == "cuda 80" else 128)))
@@ -36,7 +37,7 @@ def _tile(D: int, target: str = "") -> tuple[int, int, int]:
 
 @triton.jit
 def _offset(rows, center_ptr, d, inside, D):
-    """x - center, and center, read for each row so that both are laid out alike; 0 where there is nothing."""
+    """Return x - center and center, read per row so that both have one layout; 0 where masked."""
     there = inside & (d < D)
     center = tl.load(center_ptr + tl.broadcast_to(d, there.shape), mask=there, other=0.0)
     return tl.load(rows + d, mask=there, other=0.0).to(tl.float32) - center, center
@@ -44,7 +45,7 @@ def _offset(rows, center_ptr, d, inside, D):
 
 @triton.jit
 def _sizes(rows, center_ptr, inside, D, BD: tl.constexpr, CHUNKS: tl.constexpr):
-    """|o|, 0 past the row's end: CHUNKS of [BN, BD]."""
+    """Return |o| as CHUNKS of [BN, BD], 0 past the end of the row."""
     found = ()
     for i in tl.static_range(CHUNKS):
         d = i * BD + tl.arange(0, BD)[None, :]
@@ -55,9 +56,9 @@ def _sizes(rows, center_ptr, inside, D, BD: tl.constexpr, CHUNKS: tl.constexpr):
 
 @triton.jit
 def _scaled(sizes, CHUNKS: tl.constexpr):
-    """Sizes times a power of two that brings the largest of a row to 1..4, it, its inverse, and the largest.
+    """Scale sizes by a power of two that brings a row's largest to 1..4; return it, its inverse, the largest.
 
-    Nothing is rounded but what vanishes beside the largest.
+    Only values that vanish beside the largest are rounded.
     """
     largest = sizes[0]
     for i in tl.static_range(1, CHUNKS):
@@ -73,7 +74,7 @@ def _scaled(sizes, CHUNKS: tl.constexpr):
 
 @triton.jit
 def _middle(size, stretch, TOP: tl.constexpr, DOWN: tl.constexpr):
-    """cell + 1/2 of absolute values. Sums near 2**23 are whole numbers: the next below, or the nearest."""
+    """Return cell + 1/2 of absolute values. Sums near 2**23 round to integers, down or to nearest."""
     v = tl.minimum(size * stretch, TOP)
     if DOWN:
         return libdevice.add_rd(v, 8388608.0) - 8388607.5
@@ -83,7 +84,7 @@ def _middle(size, stretch, TOP: tl.constexpr, DOWN: tl.constexpr):
 
 @triton.jit
 def _cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr):
-    """The square of it, times something of the row alone, to float32; outside: values past the row's end."""
+    """Return the squared cosine times a constant of the row, in float32. outside: values past its end."""
     dot, square = tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0])
     for i in tl.static_range(CHUNKS):
         middle = _middle(sizes[i], stretch, TOP, DOWN)
@@ -95,7 +96,7 @@ def _cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constexpr, DO
 
 @triton.jit
 def _exact_cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr):
-    """The same to 46 bits: products and sums of float32 with what their rounding leaves."""
+    """Return the same to 46 bits, by float32 products and sums with their rounding errors."""
     dot, rest, square = tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0]), tl.zeros_like(sizes[0])
     for i in tl.static_range(CHUNKS):
         middle = _middle(sizes[i], stretch, TOP, DOWN)
@@ -104,7 +105,7 @@ def _exact_cosine(sizes, stretch, outside, TOP: tl.constexpr, CHUNKS: tl.constex
         part = more - dot
         rest += tl.fma(middle, sizes[i], -product) + ((dot - (more - part)) + (product - part))
         dot = more
-        square = tl.fma(middle, middle, square)  # exact, of 8 bits and up to 1000 chunks
+        square = tl.fma(middle, middle, square)  # exact for 8 bits and up to 1000 chunks
     total = tl.sum(dot.to(tl.float64) + rest.to(tl.float64), axis=1)[:, None]
     return total * total / (tl.sum(square.to(tl.float64), axis=1)[:, None] - 0.25 * outside)
 
@@ -114,8 +115,8 @@ def _better(
     sizes, scales_ptr, T, middle, best, chosen, unscale, outside,
     TOP: tl.constexpr, CHUNKS: tl.constexpr, DOWN: tl.constexpr,
 ):  # fmt: skip
-    """The best stretch: the first with the greatest cosine, and that cosine to float32."""
-    doubt = 1.2e-7 * (3 * CHUNKS + 42)  # what two cosines may be off together
+    """Return the first stretch with the greatest cosine, and that cosine in float32."""
+    doubt = 1.2e-7 * (3 * CHUNKS + 42)  # bound for the error of two cosines together
     for i in range(T):
         stretch = tl.minimum(middle * tl.load(scales_ptr + i), 8.507059173023462e37)  # 2**126
         cosine = _cosine(sizes, stretch * unscale, outside, TOP, CHUNKS, DOWN)
@@ -124,7 +125,7 @@ def _better(
         if tl.max(tl.max(close.to(tl.int32), axis=1), axis=0) > 0:
             other = tl.zeros_like(best).to(tl.float64)
             one = other
-            for j in range(2):  # a loop, so that what the float32 cosine has is not kept in registers for it
+            for j in range(2):  # a loop, so that values of the float32 cosine need not stay in registers
                 tried = tl.where(j == 0, chosen, stretch)
                 other = one
                 one = _exact_cosine(sizes, tried * unscale, outside, TOP, CHUNKS, DOWN)
@@ -144,7 +145,7 @@ def _rabitq_encode(
     inside = n < N
     rows = x_ptr + n * stride_n
     sizes, unscale, largest = _scaled(_sizes(rows, center_ptr, inside, D, BD, CHUNKS), CHUNKS)
-    # the stretch that puts the row's largest value on the edge of the grid; 0 where all are 0
+    # stretch that puts the row's largest value on the edge of the grid; 0 if all are 0
     stretch = tl.where(largest > 0, tl.div_rn(HALF * 1.0, tl.where(largest > 0, largest, 1.0)), 0.0)
     if HALF > 1:
         outside = CHUNKS * BD - D
@@ -198,7 +199,7 @@ def rabitq_encode(
     x = x if x.stride(1) == 1 else x.contiguous()
     coarse, fine = coarse.contiguous(), fine.contiguous()
     BN, BD, warps = tile or _tile(D, compile_target())
-    # rounding down is an instruction of NVIDIA's
+    # only NVIDIA has an instruction that rounds down
     down = compile_target().startswith("cuda")
     _rabitq_encode[(triton.cdiv(N, BN),)](
         x, center.contiguous(), coarse, fine, codes, sums, N, D, len(coarse), len(fine), x.stride(0),

@@ -1,14 +1,14 @@
-"""Keys of chosen rows for each query, from floats or from packed codes decoded on the way.
+"""Scores of chosen rows per query, from floats or from packed codes.
 
-key = q.x, or q.x / (|q| |x|) with 0 where a norm is 0, or -|q - x|**2; x is row ids[q, r], -inf where there
-is none. For a store of bytes, x is start + step * byte.
+score = q.x, or q.x / (|q| |x|) with 0 if a norm is 0, or -|q - x|**2, where x is row ids[q, r]; -inf for an
+invalid id. For a store of bytes, x is start + step * byte.
 Layouts: queries (Q, D) float32, store (N, D) float32|float16|bfloat16|uint8|int8 or packed (N, B) uint8, both
-with any row stride, ids (Q, R) int64, start and step (D,) float32 or None -> keys (Q, R) float32.
-Bytes moved: Q*R*(D*itemsize + 12) of floats; Q*R*(B + 12) of codes, the centroids from cache.
+with any row stride, ids (Q, R) int64, start and step (D,) float32 or None -> scores (Q, R) float32.
+Bytes moved: Q*R*(D*itemsize + 12) for floats; Q*R*(B + 12) for codes, with centroids from cache.
 Source: the refinement of FAISS IndexRefine.
-Ladder: 1. a program a query and BR candidates (here): whole rows are read in accesses of 16 bytes, products
-are added up lane by lane over the dims and once across lanes, so nothing but the row decides how its sum is
-rounded.
+Ladder: 1. (here) one program per query and BR candidates. Whole rows are read in accesses of 16 bytes.
+Products are summed per lane over the dims and once across lanes, so that the rounding of a sum depends only
+on its row.
 """
 
 import torch
@@ -20,14 +20,14 @@ from ._bits import chunk_width, load_chunks
 
 
 def _tile(D: int) -> tuple[int, int]:
-    """(BR, BD): 2048 elements; of D alone, since it decides the order of sums."""
+    """Return (BR, BD): 2048 elements. It depends only on D, because it determines the order of sums."""
     BD = min(max(32, triton.next_power_of_2(D)), 128)
     return 2048 // BD, BD
 
 
 @triton.jit
 def _add(product, square, own, x, y, METRIC: tl.constexpr):
-    """Terms of the key of rows x and query y onto their sums."""
+    """Add the terms of rows x and query y to their sums."""
     if METRIC == "l2":
         product += (y - x) * (y - x)
     else:
@@ -40,7 +40,7 @@ def _add(product, square, own, x, y, METRIC: tl.constexpr):
 
 @triton.jit
 def _store_keys(out_ptr, at, product, square, own, known, inside, METRIC: tl.constexpr):
-    """Keys of the sums over all dims."""
+    """Compute the scores from the sums over all dims and store them."""
     key = product
     if METRIC == "l2":
         key = -product
@@ -52,7 +52,7 @@ def _store_keys(out_ptr, at, product, square, own, known, inside, METRIC: tl.con
 
 @triton.jit
 def _candidates(ids_ptr, q, R, N, blocks, BR: tl.constexpr):
-    """For this program: places in the row of ids, which exist, the ids, and which are rows."""
+    """Return this program's places in the row of ids, which exist, the ids, and which are valid."""
     r = tl.program_id(0) % blocks * BR + tl.arange(0, BR)
     inside = r < R
     n = tl.load(ids_ptr + q * R + r, mask=inside, other=-1)

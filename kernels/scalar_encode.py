@@ -1,11 +1,12 @@
-"""Which of equal steps every value is in: one byte per value.
+"""The step that contains each value, for equal steps, one byte per value.
 
-out[n, d] = clamp(floor((x[n, d] - start[d]) / step[d]), 0, top), each operation rounded once.
+out[n, d] = clamp(floor((x[n, d] - start[d]) / step[d]), 0, top), with one rounding per operation.
 Layouts: x (N, D) float32|float16|bfloat16 with any row stride, start and step (C,) float32, C in {1, D} ->
-(N, D) uint8. Bytes moved: N*D*(itemsize + 1); starts and steps stay in L1.
+(N, D) uint8.
+Bytes moved: N*D*(itemsize + 1); starts and steps stay in L1.
 Source: FAISS ScalarQuantizer; the arithmetic is that of sentence-transformers' quantize_embeddings.
 Ladder: 1. a tile of rows by columns: loads take 16 values per lane, as the stores do, so lanes are 64 bytes
-apart; 53 % of the floor on an H200. 2. a word of four values per lane, lanes side by side in a row (here):
+apart; 53 % of the floor on an H200. 2. (here) one word of four values per lane, neighbouring lanes in a row:
 loads of 16 bytes, stores of 4.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 
 def _tile(D: int) -> tuple[int, int, int]:
-    """(BN, BC, W): rows, words per row and values a word; 1024 words, 32 of a row or as many as it has."""
+    """Return (BN, BC, W): rows, words per row and values per word; 1024 words, at most 32 of a row."""
     W = math.gcd(D, 4)
     BC = min(triton.next_power_of_2(D // W), 32)
     return 1024 // BC, BC, W
@@ -29,7 +30,7 @@ def _scalar_encode(
     x_ptr, start_ptr, step_ptr, out_ptr, N, D, top, stride_n,
     PER_COLUMN: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    t = tl.arange(0, BN * BC)  # rows and words on one axis, words first: the lanes of a warp share a row
+    t = tl.arange(0, BN * BC)  # rows and words on one axis, words fastest: a warp shares a row
     n = tl.program_id(0).to(tl.int64) * BN + t // BC
     c = tl.program_id(1) * BC + t % BC
     i = tl.arange(0, W)[None, :]
@@ -40,7 +41,7 @@ def _scalar_encode(
     start = tl.load(start_ptr + column, mask=column < D, other=0.0)
     step = tl.load(step_ptr + column, mask=column < D, other=1.0)
     cell = tl.minimum(tl.maximum(tl.div_rn(x - start, step), 0.0), top.to(tl.float32))
-    cell = cell.to(tl.int32)  # of numbers from 0 on, the floor
+    cell = cell.to(tl.int32)  # for numbers >= 0 this is the floor
     word = tl.sum(cell << (8 * i), axis=1)
     tl.store(out_ptr + n * (D // W) + c, word.to(out_ptr.dtype.element_ty), mask=there)
 

@@ -2,32 +2,32 @@
 
 score[q, n] = (query_scale[q] * float(dot[q, n]) + query_offset[q]) * scale[n] + bias[n], the exact int32 sum
 dot[q, n] = sum_d queries[q, d] * code[n, d]; the float32 steps run in the order written and are not fused, so
-they round as plain torch does. The greatest of each `group` rows is kept; masked rows and rows past N score
+they round as plain torch does. The maximum of each `group` rows is kept; masked rows and rows past N score
 -inf.
-Layouts: codes (N, B) uint8, one code 0..255 a byte (B = D), or two of 0..15, dim 2j in the low half of byte j
-(B = ceil(D/2)); queries (Q, D) int8, query_scale (Q,), query_offset (Q,), scale and bias (N,) or None,
-mask (N,) bool or None -> (Q, ceil(N/group)) float32.
+Layouts: codes (N, B) uint8, one code 0..255 per byte (B = D), or two of 0..15, dim 2j in the low half of byte
+j (B = ceil(D/2)); queries (Q, D) int8, query_scale (Q,), query_offset (Q,), scale and bias (N,) or None, mask
+(N,) bool or None -> (Q, ceil(N/group)) float32.
 
-Tensor cores multiply signed bytes, and codes are unsigned. Flipping the top bit of a byte takes 128 away:
+Tensor cores multiply signed bytes, but codes are unsigned. Flipping the top bit of a byte subtracts 128:
     8 bits: (x ^ 128) as int8 = x - 128, so dot = sum q (x ^ 128) + 128 sum q.
     4 bits: low = x & 15 is in 0..15 as it is; (x & 240) ^ 128 as int8 = 16 high - 128, so
-        dot = sum q_even low + (sum q_odd ((x & 240) ^ 128) + 128 sum q_odd) / 16, a division without rest.
-Both halves of a byte stay where they lie: no shifts, which split every word into bytes. The launcher lays the
-queries out to match, parts (Q, 1 or 2, Bp) int8, and sums `offset` = 128 * sum of the last part. All within
-int32 for D <= 65536.
-Rows are the left operand, so that flips and masks are made in registers, four bytes an instruction, and what
-belongs to a row, its scale and bias, is in few registers. The sum starts at the offset.
-Where tensor cores do not compile: codes times queries in int32 by the plain cores, 16 bytes per lane a step.
-Bytes moved: N*(B + 4 + 4) in (again, from L2, for every BQ queries), Q*ceil(N/group)*4 out.
+        dot = sum q_even low + (sum q_odd ((x & 240) ^ 128) + 128 sum q_odd) / 16, an exact division.
+Both halves of a byte stay in place, because shifts would split every word into bytes. The launcher lays out
+the queries to match, parts (Q, 1 or 2, Bp) int8, and computes `offset` = 128 * sum of the last part. All
+values are within int32 for D <= 65536.
+Rows are the left operand, so that flips and masks are made in registers, four bytes per instruction, and the
+scale and bias of rows take few registers. The sum starts at the offset.
+If tensor cores do not compile: codes times queries in int32 on the plain cores, 16 bytes per lane and step.
+Bytes moved: N*(B + 4 + 4) in (again from L2 for every BQ queries), Q*ceil(N/group)*4 out.
 Source: the codes are those of FAISS ScalarQuantizer, QT_8bit and QT_4bit.
-Ladder: 1. products in int32 (now where the other does not compile): byte permutations, and lanes along rows,
-so that one query took twice as long as an H200's memory. 2. int8 tensor cores, the queries on the left:
-flipped codes go through shared memory, and every thread holds the scales of many rows. 3. both halves joined
-into one operand: byte permutations as many as products. 4. rows on the left (here), whole rows in flight at
-once and queries that stay in shared memory: 64 rows of 384 bytes by 64 queries in 434 instructions per warp
-instead of 632, by 16 queries in 275. With 128 queries and a best that is kept the registers spill; groups of
-32 and 64 keep none, and their programs do several tiles, by 128 queries on sm_90: modelled, 12.4 ms, not
-22.2, for 20 million rows and 1,024 queries.
+Ladder: 1. int32 products (now the simple form): byte permutations, and lanes along rows, so that one query
+took twice as long as an H200's memory. 2. int8 tensor cores with the queries on the left: flipped codes go
+through shared memory, and every thread holds the scales of many rows. 3. both halves joined into one operand:
+as many byte permutations as products. 4. (here) rows on the left, with whole rows in flight at once and
+queries in shared memory: 64 rows of 384 bytes by 64 queries in 434 instructions per warp instead of 632, by
+16 queries in 275. With 128 queries and maxima that are kept between tiles, registers spill. Groups of 32 and
+64 keep none, so their programs do several tiles by 128 queries on sm_90: modelled, 12.4 ms instead of 22.2
+for 20 million rows and 1,024 queries.
 """
 
 import math
@@ -40,13 +40,13 @@ from torch import Tensor
 
 from ._launch import compile_target, launch_or
 
-_KEPT = 512  # dimensions up to which the queries of a program stay in shared memory
+_KEPT = 512  # up to so many dimensions, a program's queries stay in shared memory
 
 
 class Tile(NamedTuple):
-    """Queries and rows per program, bytes of a row per step, on tensor cores or not, registers per thread.
+    """Sizes: queries and rows per program, bytes of a row per step, tensor cores or not, registers.
 
-    registers: 0 for as many as the compiler likes.
+    registers: per thread; 0 leaves the choice to the compiler.
     """
 
     BQ: int
@@ -71,15 +71,18 @@ def _plain_tile(Q: int) -> Tile:
 
 
 def _tile(Q: int, B: int, nbits: int, group: int, target: str) -> Tile:
-    """As many queries as there are, up to 64: to 32 beside rows that take a pointer a byte, and for 4 bits
-    where two sums and the accumulators of warps on their own do not fit."""
+    """Choose a tile of up to 64 queries.
+
+    Up to 32 for rows that need a pointer per byte, and for 4 bits if two sums and the accumulators do not
+    fit.
+    """
     if B % 16:
         return Tile(16 if Q <= 16 else 32, 64, 32, True)
     if Q > 64 and nbits == 8 and 32 <= group <= 64 and B <= _KEPT and target == "cuda 90":
-        return Tile(128, 64, 128, True)  # no best is kept from tile to tile; groups of 1 would spill
+        return Tile(128, 64, 128, True)  # keeps no maxima between tiles; groups of 1 would spill
     most = 32 if nbits == 4 and target.startswith("cuda") and target != "cuda 90" else 64
     BQ = min(max(triton.next_power_of_2(Q), 16), most)
-    three = BQ == 64 and nbits == 8 and group >= 64 and target == "cuda 90"  # programs an SM
+    three = BQ == 64 and nbits == 8 and group >= 64 and target == "cuda 90"  # three programs per SM
     return Tile(BQ, 64, 128 if BQ < 64 and nbits == 8 else 64, True, 168 if three else 0)
 
 
@@ -88,7 +91,7 @@ def _plain_dots(
     parts, rows, row_ok, b, B, Bp,
     NBITS: tl.constexpr, CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """Pointers to parts (8 // NBITS, Bp) of queries [BQ] and to rows [BN], b [CB] -> [BQ, BN] int32."""
+    """Return [BQ, BN] int32 for pointers to parts (8 // NBITS, Bp) of queries [BQ] and rows [BN]; b [CB]."""
     dots = tl.zeros([BQ, BN], tl.int32)
     parts, rows, b = parts[:, None, None], rows[None, :, None], b[None, None, :]
     for b0 in range(0, B, CB):
@@ -104,7 +107,7 @@ def _plain_dots(
 
 @triton.jit
 def _of_queries(parts, Bp, NBITS: tl.constexpr):
-    """Pointers [BQ, CB] to a chunk of the queries' first part -> that chunk, and that of their last part."""
+    """Load a chunk of the queries' first part and of their last part, by pointers [BQ, CB] to the first."""
     first = tl.load(parts)
     return first, first if NBITS == 8 else tl.load(parts + Bp)
 
@@ -123,10 +126,10 @@ def _dots(
     kept, parts, rows, row_ok, offset, b, B, Bp, NBITS: tl.constexpr, CHUNKS: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """As `_plain_dots`, on int8 tensor cores -> [BN, BQ].
+    """Do what `_plain_dots` does on int8 tensor cores -> [BN, BQ].
 
-    kept: `_of_queries` of each of CHUNKS a row; none, and CHUNKS = 0, for any number of them. offset [BQ]:
-    128 times the sum of the queries' last part.
+    kept: `_of_queries` of each of CHUNKS chunks per row, or empty with CHUNKS = 0 for any number. offset
+    [BQ]: 128 times the sum of the queries' last part.
     """
     flipped = tl.zeros([BN, BQ], tl.int32) + offset[None, :]
     low = tl.zeros([BN, BQ], tl.int32)
@@ -146,12 +149,12 @@ def _dots(
 
 @triton.jit
 def _bias_of_rows(bias_ptr, mask_ptr, n, N):
-    """Which of rows n [BN] there are, and their bias: -inf for one that is masked, or past N."""
+    """Return which of rows n [BN] exist, and their bias, -inf for rows that are masked or past N."""
     there = n < N
     if mask_ptr is not None:
         there = there & (tl.load(mask_ptr + n, mask=there, other=0) != 0)
     if bias_ptr is None:
-        bias = tl.where(there, -0.0, float("-inf"))  # adding -0.0 leaves every float as it is
+        bias = tl.where(there, -0.0, float("-inf"))  # adding -0.0 changes no float
     else:
         bias = tl.load(bias_ptr + n, mask=there, other=float("-inf"))
     return there, bias
@@ -190,7 +193,7 @@ def _plain_scan(
 
 @triton.jit
 def _scores(dots, query_scale, query_offset, scale_ptr, bias_ptr, mask_ptr, n, N):
-    """Products [BN, BQ] of rows n [BN] -> their scores, -inf for a row that is masked, or past N."""
+    """Turn products [BN, BQ] of rows n [BN] into scores, -inf for rows that are masked or past N."""
     score = query_scale * dots.to(tl.float32)
     if query_offset is not None:
         score += query_offset
@@ -202,7 +205,7 @@ def _scores(dots, query_scale, query_offset, scale_ptr, bias_ptr, mask_ptr, n, N
 
 @triton.jit
 def _store_best(out_ptr, best, tile, q, Q, groups, GROUPS: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr):
-    """The best of each of the GROUPS of a tile's rows."""
+    """Store the maximum of each of the GROUPS of a tile's rows."""
     best = tl.max(tl.reshape(best, [GROUPS, BN // GROUPS, BQ]), axis=1)
     g = tile * GROUPS + tl.arange(0, GROUPS)
     ok = (g < groups)[:, None] & (q < Q)[None, :]
@@ -216,7 +219,7 @@ def _scalar_scan(
     UNIT: tl.constexpr, NBITS: tl.constexpr, G: tl.constexpr, CHUNKS: tl.constexpr,
     CB: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """`steps` tiles of rows: of one group, whose best is kept for each row of a tile, or of several each."""
+    """Scan `steps` tiles of rows: of one group, whose maxima are kept per row of a tile, or of several."""
     first = (tl.program_id(0) // q_tiles).to(tl.int64) * steps
     q = (tl.program_id(0) % q_tiles).to(tl.int64) * BQ + tl.arange(0, BQ)
     query_scale = tl.load(query_scale_ptr + q, mask=q < Q, other=0.0)[None, :]
@@ -247,7 +250,7 @@ def _scalar_scan(
 def _split(queries_ptr, parts_ptr, offset_ptr, Q, D, PER: tl.constexpr, CB: tl.constexpr):
     q = tl.program_id(0).to(tl.int64)
     Bp = tl.cdiv(D, PER * CB) * CB
-    query = queries_ptr + tl.minimum(q, Q - 1) * D  # past Q, the last again
+    query = queries_ptr + tl.minimum(q, Q - 1) * D  # past Q repeat the last
     for part in tl.static_range(PER):
         total = tl.zeros([CB], tl.int32)
         for b0 in range(0, Bp, CB):
@@ -260,9 +263,9 @@ def _split(queries_ptr, parts_ptr, offset_ptr, Q, D, PER: tl.constexpr, CB: tl.c
 
 
 def _parts(queries: Tensor, nbits: int, tile: Tile) -> tuple[Tensor, Tensor]:
-    """(Q, D) int8 -> (Q, 1 or 2, B padded to CB) int8, a part a place in a byte, and (Q,) offsets.
+    """Split (Q, D) int8 into (Q, 1 or 2, B padded to CB) int8, one part per code of a byte, and (Q,) offsets.
 
-    Queries come in whole tiles.
+    Q is padded to whole tiles.
     """
     Q, D = queries.shape
     rows, per = triton.cdiv(Q, tile.BQ) * tile.BQ, 8 // nbits
@@ -274,7 +277,7 @@ def _parts(queries: Tensor, nbits: int, tile: Tile) -> tuple[Tensor, Tensor]:
 
 
 def _sizes(tile: Tile, Q: int, B: int, nbits: int, group: int, groups: int) -> dict[str, int]:
-    """Arguments by name of both kernels; UNIT, so that the compiler knows how far rows are aligned."""
+    """Return arguments of both kernels by name. UNIT tells the compiler the alignment of rows."""
     UNIT = math.gcd(B, 16)
     return {
         "units": B // UNIT, "UNIT": UNIT, "q_tiles": triton.cdiv(Q, tile.BQ), "groups": groups,
@@ -284,7 +287,7 @@ def _sizes(tile: Tile, Q: int, B: int, nbits: int, group: int, groups: int) -> d
 
 
 def _several(N: int, rows: int, q_tiles: int) -> int:
-    """Tiles of rows that each program does, so that what it keeps serves 1,024; fewer for few rows."""
+    """Return the tiles per program, so that what it keeps serves 1,024 rows; fewer for few rows."""
     return max(1, min(1024 // rows, triton.cdiv(N, rows) * q_tiles // 2048))
 
 
@@ -315,7 +318,7 @@ def scalar_scan(
     scale: Tensor | None, bias: Tensor | None, mask: Tensor | None, nbits: int, group: int,
     tile: Tile | None = None,
 ) -> Tensor:  # fmt: skip
-    """Launch: (N, B) uint8, (Q, D) int8, (Q,) float32, (Q,) and twice (N,) float32 or None, (N,) bool or None
+    """Launch: (N, B) uint8, (Q, D) int8, (Q,) float32, (Q,), (N,), (N,) float32 or None, (N,) bool or None
     -> (Q, ceil(N/group)) float32."""
     (N, B), Q = codes.shape, len(queries)
     out = torch.empty((Q, triton.cdiv(N, group)), dtype=torch.float32, device=codes.device)

@@ -1,23 +1,24 @@
-"""The k highest scores of every row of a matrix, exactly, by the extrema of groups.
+"""The k highest scores of every row, exactly, by the maxima of groups.
 
-_group_best emits the highest score of each G columns. _finish, once a row, takes k groups or a few more,
-the best, of their columns those that are no lower than the lowest of these maxima, k or some more, and puts
-these in order. To take the best of a tile it searches a distance from the highest, bit by bit, that holds
-enough and not too many. Columns get their places by counting how many come before each.
-Where the groups of a row, or the columns of k groups, do not fit a tile, torch.topk takes the best keys: the
-float as an int32 of the same order (-0.0 as +0.0) above, and 0xFFFFFFFF - its number below. Keys are
-distinct, so torch.topk has no choice among ties, and the lower number wins them.
-Exact: were one of the k highest columns in a group not taken, each of the k groups taken would have a greater
-maximum, or an equal one and lower columns, and so hold a column above it; then k columns would be above it.
-Columns past N read as -inf and come after every real column, so they are never taken before one.
+_group_best writes the maximum of each group of G columns. _finish, one program per row, selects the best k
+groups or a few more. Of their columns it selects those not below the lowest of these maxima, k or a few more,
+and sorts them. To select from a tile, it searches bit by bit for a distance from the maximum that includes
+enough and not too many. To sort, it counts for each column how many come before it.
+If the groups of a row, or the columns of k groups, do not fit in a tile, torch.topk selects the best keys
+instead. The high half of a key is the float as an int32 of the same order (-0.0 as +0.0), the low half is
+0xFFFFFFFF - its number. Keys are distinct, so torch.topk has no choice among ties, and the lower number wins.
+Exact: suppose that one of the k highest columns is in a group that is not selected. Then each of the k
+selected groups has a greater maximum, or an equal one and lower columns, and so holds a column above it: k
+columns are above it, a contradiction. Columns past N read as -inf and come after every real column, so they
+are never selected before one.
 Layouts: scores (Q, N) float32 with any row stride -> values (Q, k) float32, ids (Q, k) int64.
 Bytes moved: Q*N*4 in, Q*(N/G)*4 out and in, Q*k*G*4 in; least near G = sqrt(N/k).
 Source: the first pass is the PartialReduce of TPU-KNN (arXiv 2206.14286); the second makes it exact.
-Ladder: 1. a key a column, torch.topk over all. 2. two passes, the maxima over keys of columns: some 12
-instructions a score. 3. maxima over the floats themselves, a key a group, and torch.topk twice: on an H200 24
-microseconds each for one row, and six launches of torch beside the kernels'. 4. one kernel for all after the
-first pass; 3 is kept for large N and k. 5. its searches end at k to twice as many (here), not at the k-th:
-5 and 0 or 1 turns instead of 31 each for normal scores, and the columns' maxima give their bound.
+Ladder: 1. one key per column, torch.topk over all. 2. two passes, with maxima over the keys of columns: about
+12 instructions per score. 3. maxima over the floats, one key per group, and torch.topk twice: 24 microseconds
+each for one row on an H200, and six launches of torch beside the kernels'. Kept for large N and k. 4. one
+kernel for everything after the first pass. 5. (here) its searches end at k to 2*k instead of at exactly k: 5
+and 0 or 1 turns instead of 31 each for normal scores, where the columns' maxima give their bound.
 """
 
 import math
@@ -27,41 +28,41 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_WIDE = 8192  # columns, or maxima, that one program holds in its registers; twice as many would spill
+_WIDE = 8192  # columns, or maxima, in one program's registers; twice as many would spill
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-_MOST = 1024  # columns that are put in order by counting
+_MOST = 1024  # most columns to sort by counting
 
 
 def _tile(N: int, k: int) -> int:
-    """G: columns per group, the power of two near sqrt(N/k) in 32..1024; 1 where two passes would not pay."""
+    """Return G, the power of two near sqrt(N/k) in 32..1024, or 1 if two passes do not pay."""
     G = 2 ** min(max(round(math.log2(N / k) / 2), 5), 10)
     return 1 if N <= 4096 or k * G >= N else G
 
 
 @triton.jit
 def _order(score):
-    """int32 of the same order as the float32."""
+    """Convert float32 to int32 of the same order."""
     bits = (score + 0.0).to(tl.int32, bitcast=True)  # -0.0 is +0.0
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
 def _key(score, number):
-    """int64 keys: higher score first, then lower number."""
+    """Make int64 keys that order by higher score, then lower number."""
     return (_order(score).to(tl.int64) << 32) | (0xFFFFFFFF - number)
 
 
 @triton.jit
 def _taken(order, highest, k, MOST: tl.constexpr):
-    """Which of order [C] int32 are taken, the number of each of them, from 1, how many, and the lowest one.
+    """Return which of order [C] int32 are selected, their numbers from 1, their count and the lowest.
 
-    highest: the greatest. Taken are all within some distance of it that holds k to MOST, found bit by bit, at
-    first a distance of 2**23, where the highest floats mostly are. Where equal ones at this distance are too
-    many, the first of these. -2147483648 is nothing.
+    Selected are all within a distance of `highest`, the maximum, that includes k to MOST. It is found bit by
+    bit, starting with 2**23, which includes most of the highest floats. If too many are equal at this
+    distance, the first of these are selected. -2147483648 means no element.
     """
     nothing = tl.full([], -2147483648, tl.int32)
     room = (highest - nothing).to(tl.uint32, bitcast=True)
-    below = tl.full([], 0, tl.uint32)  # a distance that holds fewer than k
+    below = tl.full([], 0, tl.uint32)  # a distance that includes fewer than k
     bound, bit = nothing, 32
     count = tl.sum((order > bound).to(tl.int32), axis=0)
     while (count > MOST) & (bit >= 0):
@@ -75,7 +76,7 @@ def _taken(order, highest, k, MOST: tl.constexpr):
         bit = tl.where(first, tl.where(enough, 22, 31), bit - 1)
     least = bound + 1
     above, equal = order > least, order == least
-    both = above.to(tl.int32) + (equal.to(tl.int32) << 16)  # one sum for the two
+    both = above.to(tl.int32) + (equal.to(tl.int32) << 16)  # one sum for both
     total, so_far = tl.sum(both, axis=0), tl.cumsum(both, axis=0)
     left = tl.where(count > MOST, k - (total & 65535), total >> 16)
     taken = above | (equal & ((so_far >> 16) <= left))
@@ -88,7 +89,7 @@ def _finish(
     scores_ptr, best_ptr, keys_ptr, values_ptr, ids_ptr, N, stride_q, groups, k,
     G: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BJ: tl.constexpr,
 ):  # fmt: skip
-    """keys: (Q, BK) int64 of scratch, where the numbers of groups are first."""
+    """keys: (Q, BK) int64 scratch, which first holds the numbers of groups."""
     q = tl.program_id(0).to(tl.int64)
     keys_ptr += q * BK
     lowest = -2147483648
@@ -137,7 +138,7 @@ def _group_best(
     tile = (tl.program_id(0) % tiles).to(tl.int64)
     g = tile * BG + tl.arange(0, BG)
     n = (g * G)[:, None] + tl.arange(0, G)
-    if (tile + 1) * (BG * G) <= N:  # without masks, which would split the loads where 16 does not divide N
+    if (tile + 1) * (BG * G) <= N:  # no masks, which would split the loads if 16 does not divide N
         score = tl.load(scores_ptr + q * stride_q + n)
     else:
         score = tl.load(scores_ptr + q * stride_q + n, mask=n < N, other=float("-inf"))
@@ -179,7 +180,7 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _finished(scores: Tensor, best: Tensor, k: int, G: int) -> tuple[Tensor, Tensor]:
-    """One program a row. best: (Q, N / G), or the scores where G is 1."""
+    """Launch one program per row. best: (Q, N / G), or the scores if G is 1."""
     (Q, N), groups = scores.shape, best.shape[1]
     values = torch.empty((Q, k), dtype=torch.float32, device=scores.device)
     ids = torch.empty((Q, k), dtype=torch.int64, device=scores.device)
@@ -195,7 +196,7 @@ def _finished(scores: Tensor, best: Tensor, k: int, G: int) -> tuple[Tensor, Ten
 
 
 def _sorted(scores: Tensor, keys: Tensor, k: int, G: int) -> tuple[Tensor, Tensor]:
-    """keys: (Q, N / G) of groups, or of the columns where G is 1."""
+    """keys: (Q, N / G) of groups, or of columns if G is 1."""
     Q, N = scores.shape
     if Q > 0 and G > 1:
         best = torch.topk(keys, k, dim=1, sorted=False).indices

@@ -153,7 +153,8 @@ def assign(x: Tensor, centroids: Tensor, exact: bool = False) -> Tensor:
     x (N, M*S) float32, float16 or bfloat16, centroids (M, K, S) float32 -> (N, M), uint8 if K <= 256, else
     int32. On every device an index may differ from the reference's only if two distances are within 1e-5 of
     (distance + |x|^2). With `exact`, only if they are within the float32 rounding of squared differences:
-    where the fast product cannot tell two centroids apart, differences are compared. Source: Lloyd 1957;
+    where the fast product cannot tell two centroids apart, differences are compared.
+    Source: Lloyd 1957;
     FAISS ProductQuantizer.
     """
     labels: Tensor = _op(x, centroids, exact)

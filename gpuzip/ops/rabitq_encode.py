@@ -114,9 +114,9 @@ def rabitq_encode(x: Tensor, center: Tensor, bits: int) -> tuple[Tensor, Tensor]
     x (N, D) float32, float16 or bfloat16, center (D,) float32, bits 1 to 8 -> codes u (N, D) uint8, for the
     point g = 2 * u + 1 - 2**bits, and sums (N, 5) float32 with o = x - center: |o|^2, sum of |o[d]|, <g, o>,
     |g|^2, <center, o>. Candidates are the points to which o rounds on scaled grids: 16 scales over a factor
-    of 11, then 8 around the best. Codes are the same on every device; sums agree to float32 rounding. Source:
-    Gao et al., "Practical and asymptotically optimal quantization of high-dimensional vectors in Euclidean
-    space for approximate nearest neighbor search", 2024.
+    of 11, then 8 around the best. Codes are the same on every device; sums agree to float32 rounding.
+    Source: Gao et al., "Practical and asymptotically optimal quantization of high-dimensional vectors in
+    Euclidean space for approximate nearest neighbor search", 2024.
     """
     coarse, fine = (torch.tensor(scales, dtype=torch.float32, device=x.device) for scales in (_COARSE, _FINE))
     codes, sums = _op(x, center, coarse, fine, bits)

@@ -175,7 +175,8 @@ def scalar_scan(
     D is at most 65536.
 
     The sum is exact, in int32. Each float32 step rounds once, in the order written, so that every device
-    gives the same scores if scales and biases are finite. Source: the codes are those of FAISS
+    gives the same scores if scales and biases are finite.
+    Source: the codes are those of FAISS
     ScalarQuantizer, QT_8bit and QT_4bit.
     """
     best: Tensor = _op(codes, queries, query_scale, query_offset, scale, bias, mask, nbits, group)
