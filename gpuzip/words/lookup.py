@@ -44,6 +44,7 @@ class Lookup:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the mapped hashes and rows."""
         return self._hashes.nbytes + self._rows.nbytes
 
     def candidates(self, word: str) -> Iterator[int]:
