@@ -114,11 +114,12 @@ class Took(NamedTuple):
     peak_bytes: int | None
     rounds: int
 
-    def beside(self, peer: Took) -> dict[str, Any]:
-        """Columns of a row: both sides, and the peer's time over this one's."""
+    def beside(self, peer: Took | None) -> dict[str, Any]:
+        """Columns of a row: both sides, and the peer's time over this one's. None: it was not timed."""
         ours = {"rounds": self.rounds, "seconds": self.median, "peak_bytes": self.peak_bytes}
-        ratio = peer.median / self.median
-        return ours | {"peer_seconds": peer.median, "peer_peak_bytes": peer.peak_bytes, "ratio": ratio}
+        ratio = peer and peer.median / self.median
+        theirs = {"peer_seconds": peer and peer.median, "peer_peak_bytes": peer and peer.peak_bytes}
+        return ours | theirs | {"ratio": ratio}
 
 
 def in_turns(calls: dict[str, Call], rounds: int | None = None) -> dict[str, Took]:

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from bench.agree import Found, same_neighbours
-from bench.measure import Call, Took, in_turns, pace, seconds
+from bench.measure import Call, in_turns, pace, seconds
 from bench.peers import same_threads
 from bench.record import finish
 from gpuzip.ops import use_loops
@@ -50,22 +50,17 @@ class Race:
             found = in_turns({_PLAIN: plain} | self.peers | {_OURS: self.ours})
         ours, slow = found.pop(_OURS), found.pop(_PLAIN).median
         for name in sorted(found.keys() | self.about.keys()):
+            peer = found.get(name)
+            least = {
+                "peer_least_seconds": peer and peer.least,
+                "least_ratio": peer and peer.least / ours.least,
+            }
             yield (
-                {"group": self.group, "queries": None}
-                | self.case
-                | self._beside(name, found.get(name), ours, slow)
+                {"group": self.group, "queries": None, **self.case, "peer": name, **ours.beside(peer)}
+                | {"least_seconds": ours.least, **least}
+                | {"plain_seconds": slow, "plain_ratio": peer and peer.median / slow}
+                | {"recall": None, "note": None, **self.about.get(name, {})}
             )
-
-    def _beside(self, name: str, peer: Took | None, ours: Took, slow: float) -> dict[str, Any]:
-        more = {"recall": None, "note": None} | self.about.get(name, {})
-        columns = ("rounds", "seconds", "peak_bytes", "peer_seconds", "peer_peak_bytes", "ratio")
-        row = ours.beside(peer or ours) | {"peer": name, "least_seconds": ours.least, "plain_seconds": slow}
-        if peer is None:
-            return (
-                row | dict.fromkeys((*columns[3:], "peer_least_seconds", "least_ratio", "plain_ratio")) | more
-            )
-        least = {"peer_least_seconds": peer.least, "least_ratio": peer.least / ours.least}
-        return row | least | {"plain_ratio": peer.median / slow} | more
 
 
 def search_race(

@@ -106,10 +106,8 @@ def race(row: Row) -> dict[str, str]:
         about["times"] = fill("{peer_seconds:s} | {ratio:x} | {who} | {plain_ratio:x}", row | about)
         low, high = sorted((float(row["ratio"]), float(row["least_ratio"])))
         if high > 1.25 * low:  # medians and minima tell different stories when something else was running
-            noisy = (
-                "noisy: {group}, {rows:,} rows, {setting}{asked}, {peer}: {least_ratio:.2f}x by the minima"
-            )
-            about["noise"] = fill(noisy, row | about)
+            case = "{group}, {rows:,} rows, {setting}{asked}, {peer}"
+            about["noise"] = fill(f"noisy: {case}: {{least_ratio:.2f}}x by the minima", row | about)
     return row | about
 
 
@@ -335,27 +333,26 @@ TABLES |= {
 # Pages and the screen
 
 
+def made_of(name: str, rows: list[Row]) -> list[Lines]:
+    """The parts of a table of these rows."""
+    return list(TABLES[name].parts([row for row in rows if TABLES[name].where(row)]))
+
+
 def made(name: str) -> Lines:
     """A table as it stands on its page: its parts, and below what the newest row was measured on."""
-    results, parts, where = TABLES[name]
-    rows = [row for row in read(results) if where(row)]
+    rows = [row for row in read(TABLES[name].results) if TABLES[name].where(row)]
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     newest = max(rows, key=lambda row: row["date"])
     newest |= {"commit": commits, "cpu": re.sub(r"\((R|TM)\)", "", newest["cpu"])}
     machine = "Measured {date} on {cpu}, {threads} threads, torch {torch}, faiss {faiss}, Python {python}, "
-    return [
-        *(line for part in parts(rows) for line in (*part, "")),
-        fill(machine + "commit {commit}.", newest),
-    ]
+    below = fill(machine + "commit {commit}.", newest)
+    return [*(line for part in made_of(name, rows) for line in (*part, "")), below]
 
 
 def screen(kind: str, rows: list[Row]) -> str:
     """The same tables of rows that are new, in columns."""
-    text = []
-    for results, parts, where in TABLES.values():
-        if results == kind:
-            for part in parts([row for row in rows if where(row)]):
-                text += [columns(part), ""]
+    names = [name for name, table in TABLES.items() if table.results == kind]
+    text = [f"{columns(part)}\n" for name in names for part in made_of(name, rows)]
     return "\n".join([*text, *filter(None, (race(row)["noise"] for row in rows if "least_ratio" in row))])
 
 

@@ -77,7 +77,7 @@ def problem(row: Row, code: Code = (), layouts: str = "") -> str:
     if row.counts.get("float_atomic"):
         return "adds floats atomically, in no fixed order"
     meant = MEANT.get(row.kernel)
-    if meant is not None and meant.where in ("", *row.tile.split()):
+    if meant is not None and _holds(meant.where, row):
         fast = meant.need == "tensor" and row.target == "sm_90" and _constexpr(row.tile, meant.rows) >= 64
         need = "wgmma" if fast else meant.need
         if not row.counts.get(need):
@@ -92,27 +92,25 @@ def _slow(row: Row, code: Code, layouts: str) -> Iterator[tuple[str, str]]:
     if layouts:
         yield "warps", f"warps repeat each other's work: {layouts}"
     inside = {i for loop in sass.loops(code) for i in range(loop.first, loop.last + 1)}
-    looped = [code[i].opcode for i in inside]
-    meant = MEANT.get(row.kernel)
-    gathers = _count(r"LDG\.\S*[US]16\b", looped)
+    looped, meant = [code[i].opcode for i in inside], MEANT.get(row.kernel)
+    gathers, stores = (
+        sum(re.match(pattern, opcode) is not None for opcode in looped)
+        for pattern in (r"LDG\.\S*[US]16\b", r"STS\.[US]16\b")
+    )
     if gathers and meant is not None and meant.gathers:
         yield "gathers", f"{gathers} loads of 2 bytes in a loop, where 16 are gathered"
-    stores = _count(r"STS\.[US]16\b", looped)
     if stores > _FEW:
         yield "stores", f"{stores} stores of 2 bytes into shared memory in a loop"
     if row.counts.get("wgmma") and row.blocks == 1:
         yield "blocks", "one program a multiprocessor, so that nothing runs beside its products"
 
 
-def _count(pattern: str, opcodes: list[str]) -> int:
-    return sum(re.match(pattern, opcode) is not None for opcode in opcodes)
-
-
 def _excused(row: Row, kind: str) -> bool:
-    return any(
-        excuse.kernel == row.kernel and excuse.kind == kind and excuse.where in ("", *row.tile.split())
-        for excuse in EXCUSED
-    )
+    return any((one.kernel, one.kind) == (row.kernel, kind) and _holds(one.where, row) for one in EXCUSED)
+
+
+def _holds(where: str, row: Row) -> bool:
+    return where in ("", *row.tile.split())
 
 
 def never_built(kernels: Collection[str], ops: Collection[str]) -> Iterator[str]:
