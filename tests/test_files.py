@@ -23,8 +23,10 @@ from torch import Tensor
 
 import gpuzip
 from gpuzip.codecs.pq import Codebook
+from gpuzip.interop import smallfry
 from gpuzip.storage import file
 from gpuzip.storage import header as header_module
+from gpuzip.words import WordVectors
 
 ROOT = Path(__file__).parents[1]
 N, D, M, NBITS = 640, 32, 8, 4
@@ -337,6 +339,79 @@ def test_concurrent_saves_leave_one_complete_file(path: Path):
 
 
 READERS = [gpuzip.load, gpuzip.open, gpuzip.info]
+
+#: Every public function that takes a path, as a function of it alone.
+TAKE_A_PATH: dict[str, Callable] = {
+    "save": lambda path: gpuzip.save(torch.randn(64, 8), path, m=2, nbits=2),
+    "load": gpuzip.load,
+    "open": gpuzip.open,
+    "info": gpuzip.info,
+    "open_mixed": gpuzip.open_mixed,
+    "Codes.save": lambda path: codes_of(1).save(path),
+    "MixedCodes.save": lambda path: gpuzip.MixedCodes([codes_of(1)]).save(path),
+    "WordVectors.save": lambda path: some_words().save(path),
+    "WordVectors.load": WordVectors.load,
+    "WordVectors.from_text": WordVectors.from_text,
+    "WordVectors.from_binary": WordVectors.from_binary,
+    "WordVectors.from_text, tmp_dir": lambda path: WordVectors.from_text(__file__, tmp_dir=path),
+    "smallfry.load": smallfry.load,
+    "smallfry.read_prior": smallfry.read_prior,
+    "smallfry.compress": lambda path: smallfry.compress(path, "out"),
+    "smallfry.compress, outdir": lambda path: smallfry.compress(__file__, path),
+}
+
+
+def some_words() -> WordVectors:
+    return WordVectors(["a", "b"], codes_of(1, n=2))
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/e.ezip", "https://h/e.ezip", Path("hf://a/b"), "file:///e"])
+@pytest.mark.parametrize("name", TAKE_A_PATH)
+def test_a_url_is_refused_by_everything_that_takes_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, url: str | Path
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gpuzip.GpuzipError, match=r"must be on this computer; got the URL .*Copy the file"):
+        TAKE_A_PATH[name](url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", TAKE_A_PATH)
+def test_what_is_no_path_is_refused_by_everything_that_takes_a_path(name: str):
+    with pytest.raises(TypeError, match="must be a str or path-like; got int"):
+        TAKE_A_PATH[name](7)
+    with pytest.raises(gpuzip.GpuzipError, match="no zero character"):
+        TAKE_A_PATH[name]("a\0b")
+
+
+@posix
+def test_a_tilde_is_the_home_of_the_user_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home = tmp_path / "home"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(home))
+    info = gpuzip.save(torch.randn(64, 8), "~/e.ezip", m=2, nbits=2)
+    assert info.path == home / "e.ezip"
+    for read in READERS:
+        read("~/e.ezip")
+        read(Path("~/e.ezip"))
+    gpuzip.MixedCodes([codes_of(1)]).save("~/mixed")
+    assert gpuzip.open_mixed("~/mixed").shape == (50, 16)
+    (home / "words.txt").write_text("a 1 2\nb 2 1\n")
+    assert WordVectors.from_text("~/words.txt").codes.shape == (2, 2)
+    assert smallfry.read_prior("~/words.txt") == {"a 1": 2, "b 2": 1}
+    assert {p.name for p in home.iterdir()} == {"e.ezip", "mixed", "words.txt"}
+    assert list(Path().iterdir()) == []
+
+
+def test_names_that_look_like_a_home_or_a_url_and_are_none_are_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("~nobody-of-this-name.ezip", "a~.ezip", "./s3:", "a:b"):
+        codes_of(1).save(name)
+        assert len(gpuzip.open(name)) == 50
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("read", READERS)

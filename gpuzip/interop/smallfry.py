@@ -11,6 +11,7 @@ from typing import Any
 from gpuzip._core.checks import is_whole
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.folder import MANIFEST
+from gpuzip.storage.paths import local_path
 from gpuzip.words import WordVectors
 from gpuzip.words.legacy import read_pair, read_parts
 from gpuzip.words.recipe import Options
@@ -74,8 +75,9 @@ def compress(
     who = "smallfry.compress"
     if word_rep not in _FORMS:
         raise GpuzipError(f"{who}: word_rep must be one of {', '.join(_FORMS)}; got {word_rep!r}.")
-    if Path(outdir).exists():
-        raise FileExistsError(f"{who}: outdir must not exist; got {outdir}. Name a new folder.")
+    outdir = local_path(who, outdir, "outdir")
+    if outdir.exists():
+        raise FileExistsError(f"{who}: {outdir} is there already. Name a new folder.")
     options: Options = {}
     if priorpath is not None:
         options["importance"] = read_prior(priorpath)
@@ -113,7 +115,7 @@ def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors
         If the path is neither or is damaged, or holds a pickle, which is never read. The message names the
         file and says how to convert a pickle.
     """
-    source = Path(path)
+    source = local_path("smallfry.load", path)
     if not source.exists():
         raise FileNotFoundError(f"smallfry.load: {source} does not exist.")
     if (source / MANIFEST).exists():
@@ -144,7 +146,7 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
     FormatError
         If the file is neither.
     """
-    data = Path(path).read_bytes()
+    data = local_path("smallfry.read_prior", path).read_bytes()
     if data.startswith(b"\x93NUMPY"):
         raise FormatError(f"{path}: is a pickle, and reading a pickle can run code. {_TO_JSON}")
     try:

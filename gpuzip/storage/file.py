@@ -24,6 +24,7 @@ from gpuzip.errors import FormatError
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
+from gpuzip.storage.paths import local_path
 from gpuzip.storage.tensors import read_tensors
 
 
@@ -37,8 +38,8 @@ class Contents:
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """Return the path to write to. Raises IsADirectoryError for a folder."""
-    target = Path(path)
+    """The path to write to; raises IsADirectoryError for a folder."""
+    target = local_path("save", path)
     if target.is_dir():
         raise IsADirectoryError(
             f"save: {target} must be a file; it is a folder. Add a file name, such as {target / 'x.ezip'}."
@@ -123,7 +124,7 @@ def _of_state(name: str) -> bool:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
-    source = Path(path)
+    source = local_path("open", path)
     if source.is_dir():
         raise IsADirectoryError(
             f"open: {source} must be a file; it is a folder. Use gpuzip.open_mixed for a folder "

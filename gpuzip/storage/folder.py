@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.atomic import replacing, sync_folder
+from gpuzip.storage.paths import local_path
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -87,7 +88,7 @@ def write_folder(
     writers: a function per label, such as "part-0.ezip", that writes its file to a given path.
     Raises NotADirectoryError for a file, and GpuzipError for a folder that holds other files.
     """
-    target = Path(path)
+    target = local_path("save", path)
     _check_target(target)
     target.mkdir(parents=True, exist_ok=True)
     try:
@@ -108,7 +109,7 @@ def read_folder(
     verify=True reads and checks every byte. A folder that is replaced meanwhile is read again.
     Raises FileNotFoundError, NotADirectoryError or FormatError, which name the file.
     """
-    source = Path(path)
+    source = local_path("open", path)
     while True:
         text = _manifest(source)
         try:

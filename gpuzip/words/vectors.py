@@ -15,6 +15,7 @@ from gpuzip._core.rows import Matrix
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
+from gpuzip.storage.paths import local_path
 from gpuzip.words import analogies
 from gpuzip.words.binary import read_binary
 from gpuzip.words.collector import Collector, Policy
@@ -137,6 +138,7 @@ class WordVectors:
             line.
         """
         recipe, limit = Recipe(**options), _checked_limit(limit)
+        path, tmp_dir = _local("from_text", path, tmp_dir)
         with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
             read_text(path, collector, header=header, limit=limit, progress=progress)
             return cls._made(collector.words(), collector.rows(), recipe, unknown)
@@ -186,6 +188,7 @@ class WordVectors:
             If the file contradicts its header. The message names the row.
         """
         recipe, limit = Recipe(**options), _checked_limit(limit)
+        path, tmp_dir = _local("from_binary", path, tmp_dir)
         with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
             read_binary(path, collector, limit=limit, progress=progress)
             return cls._made(collector.words(), collector.rows(), recipe, unknown)
@@ -466,3 +469,8 @@ class WordVectors:
 
 def _checked_limit(limit: int | None) -> int | None:
     return None if limit is None else whole("WordVectors", "limit", limit)
+
+
+def _local(who: str, path: Path, tmp_dir: Path | None) -> tuple[Path, Path | None]:
+    who = f"WordVectors.{who}"
+    return local_path(who, path), None if tmp_dir is None else local_path(who, tmp_dir, "tmp_dir")
