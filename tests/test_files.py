@@ -24,7 +24,7 @@ from torch import Tensor
 import gpuzip
 from gpuzip.codecs.pq import Codebook
 from gpuzip.interop import smallfry
-from gpuzip.storage import file
+from gpuzip.storage import atomic, file
 from gpuzip.storage import header as header_module
 from gpuzip.words import WordVectors
 
@@ -505,3 +505,95 @@ def test_new_file_has_the_usual_mode(path: Path, umask: int):
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@posix
+def test_a_file_that_is_replaced_keeps_its_mode(path: Path):
+    codes_of(1).save(path)
+    for mode in (0o600, 0o644, 0o640, 0o444):
+        path.chmod(mode)
+        codes_of(2).save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@posix
+def test_nobody_else_reads_a_file_that_is_being_written(path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def look(*args: object) -> None:
+        seen.extend(stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir() if p != path)
+        raise OSError("stop")
+
+    monkeypatch.setattr(atomic, "take_after", look)
+    with pytest.raises(OSError, match="stop"):
+        codes_of(1).save(path)
+    assert seen == [0o600]
+
+
+@posix
+def test_a_file_that_root_replaces_keeps_its_owner(path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root's rights")
+    codes_of(1).save(path)
+    os.chown(path, 65534, 65534)
+    codes_of(2).save(path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+@posix
+@pytest.mark.parametrize("old", [True, False])
+def test_a_link_stays_and_the_file_that_it_names_is_replaced(tmp_path: Path, old: bool):
+    """As open(path, "wb") has it."""
+    real = tmp_path / "elsewhere" / "real.ezip"
+    real.parent.mkdir()
+    if old:
+        codes_of(1).save(real)
+    (tmp_path / "second").symlink_to(real)
+    link = tmp_path / "link.ezip"
+    link.symlink_to("second")
+    assert codes_of(2).save(link).path == link
+    assert link.is_symlink() and os.readlink(link) == "second" and not real.is_symlink()
+    assert torch.equal(gpuzip.load(real), codes_of(2).decode())
+    assert [p.name for p in real.parent.iterdir()] == ["real.ezip"]
+
+
+@posix
+def test_links_that_lead_to_themselves_are_an_os_error(tmp_path: Path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        codes_of(1).save(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
+@posix
+def test_a_link_to_a_folder_is_that_folder(tmp_path: Path):
+    (tmp_path / "link").symlink_to("real")
+    for fill in (1, 2):
+        gpuzip.MixedCodes([codes_of(fill)]).save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "real").is_dir()
+        assert torch.equal(gpuzip.open_mixed(tmp_path / "real").decode(), codes_of(fill).decode())
+
+
+@posix
+def test_files_of_a_folder_keep_its_mode(tmp_path: Path):
+    mixed = gpuzip.MixedCodes([codes_of(1), codes_of(2)])
+    mixed.save(tmp_path / "f")
+    for path in (tmp_path / "f").iterdir():
+        path.chmod(0o600)
+    gpuzip.MixedCodes([codes_of(3), codes_of(2)]).save(tmp_path / "f")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "f").iterdir()} == {0o600}
+
+
+@posix
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for path in (pipe, tmp_path / "link", tmp_path / "device", Path("/dev/null")):
+        with pytest.raises(gpuzip.GpuzipError, match=f"save: {path} must be a regular file; it is a device"):
+            codes_of(1).save(path)
+        with pytest.raises((gpuzip.GpuzipError, NotADirectoryError)):
+            gpuzip.MixedCodes([codes_of(1)]).save(path)
+        assert path.exists() and not path.is_file()

@@ -20,7 +20,7 @@ from torch import Tensor
 from gpuzip._core.planes import Planes
 from gpuzip._core.quality import Quality
 from gpuzip._version import __version__
-from gpuzip.errors import FormatError
+from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
@@ -38,11 +38,16 @@ class Contents:
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """The path to write to; raises IsADirectoryError for a folder."""
+    """The path to write to. Raises IsADirectoryError for a folder, GpuzipError for a device or a pipe."""
     target = local_path("save", path)
     if target.is_dir():
         raise IsADirectoryError(
             f"save: {target} must be a file; it is a folder. Add a file name, such as {target / 'x.ezip'}."
+        )
+    if target.exists() and not target.is_file():
+        raise GpuzipError(
+            f"save: {target} must be a regular file; it is a device, pipe or socket. Save to a file and copy "
+            "that there."
         )
     return target
 
@@ -58,7 +63,7 @@ def write_codes(
     dtype: torch.dtype,
     quality: Quality | None,
 ) -> FileInfo:
-    """Write one file atomically and make its parent folders. Raises IsADirectoryError for a folder."""
+    """Write one file atomically, parent folders made. Raises as `check_target` does."""
     target = check_target(path)
     tensors = dict(zip(_names(len(data.parts)), data.parts, strict=True))
     tensors |= {f"state.{name}": t for name, t in state.items()}

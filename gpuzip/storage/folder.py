@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.storage.atomic import replacing, sync_folder
+from gpuzip.storage.atomic import behind_links, replacing, sync_folder, take_after
 from gpuzip.storage.paths import local_path
 
 FORMAT = 1
@@ -90,7 +90,7 @@ def write_folder(
     """
     target = local_path("save", path)
     _check_target(target)
-    target.mkdir(parents=True, exist_ok=True)
+    behind_links(target).mkdir(parents=True, exist_ok=True)
     try:
         members = {label: _add(target, label, write) for label, write in writers.items()}
         sync_folder(target)
@@ -141,7 +141,9 @@ def _add(target: Path, label: str, write: Writer) -> Member:
     """Write one file and name it after its digest."""
     fresh = target / f".{secrets.token_hex(8)}.new"
     write(fresh)
-    with open(fresh, "rb+") as file:
+    if (manifest := target / MANIFEST).exists():  # who may read the old files may read the new ones
+        take_after(fresh, manifest.stat())
+    with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     digest, ends = _digest(fresh), _ends(fresh)
     stem, suffix = os.path.splitext(label)

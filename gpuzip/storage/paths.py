@@ -23,7 +23,7 @@ def local_path(who: str, path: str | os.PathLike[str], name: str = "path") -> Pa
     text = os.fsdecode(path)
     if _URL.match(text):
         raise GpuzipError(
-            f"{who}: {name} must be on this computer; got the URL {text!r}. Copy the file from there or to there "
+            f"{who}: {name} must be on this computer; got the URL {text!r}. Copy the file from or to there "
             "with a tool of its own, such as fsspec, and give the local path."
         )
     if "\0" in text:
