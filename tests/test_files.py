@@ -1,9 +1,13 @@
 """save, load, open and info: files, round trips, and the state after errors and interrupts."""
 
+import copy
 import errno
+import functools
+import io
 import json
 import math
 import os
+import pickle
 import re
 import stat
 import subprocess
@@ -597,3 +601,64 @@ def test_what_is_no_regular_file_is_refused_and_stays(tmp_path: Path):
         with pytest.raises((gpuzip.GpuzipError, NotADirectoryError)):
             gpuzip.MixedCodes([codes_of(1)]).save(path)
         assert path.exists() and not path.is_file()
+
+
+SOME_CODECS: dict[str, Callable[[], gpuzip.Quantizer]] = {
+    "pq": lambda: gpuzip.ProductQuantizer(m=8, nbits=4),
+    "scalar": lambda: gpuzip.ScalarQuantizer(8),
+    "half": gpuzip.HalfQuantizer,
+    "residual": lambda: gpuzip.ResidualQuantizer(2, nbits=4),
+    "lloydmax-mixed": lambda: gpuzip.MixedLloydMaxQuantizer(2.3),
+    "rabitq": lambda: gpuzip.RaBitQuantizer(4),
+}
+
+
+@functools.cache
+def codes_by(name: str) -> gpuzip.Codes:
+    x = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
+    return SOME_CODECS[name]().fit(x).encode(x.repeat(10, 1))
+
+
+def torch_saved(value: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "dumps", [pickle.dumps, torch_saved, lambda codes: pickle.dumps(copy.deepcopy(codes))]
+)
+@pytest.mark.parametrize("mapped", [False, True], ids=["in memory", "mapped"])
+@pytest.mark.parametrize("name", SOME_CODECS)
+def test_a_pickle_holds_the_rows_of_its_codes_alone(
+    x: Tensor, path: Path, name: str, mapped: bool, dumps: Callable
+):
+    """Neither what they are a slice of, nor the file that they are mapped from, nor what a search keeps."""
+    codes = codes_by(name)
+    if mapped:
+        codes.save(path)
+        codes = gpuzip.open(path)
+    codes.search(x[:2], 3)
+    least = len(dumps(codes.codec)) + 3000
+    for some in (codes, codes[:1], codes[5:25], codes[7]):
+        data = dumps(some)
+        assert len(data) <= least + some.data.nbytes
+        if dumps is not torch_saved:
+            assert torch.equal(pickle.loads(data).decode(), some.decode())
+
+
+def test_a_pickle_of_mixed_codes_holds_their_rows_alone(x: Tensor, tmp_path: Path):
+    codes = gpuzip.compress(x, bits_per_dim=2, importance=torch.arange(N) + 1.0)
+    codes.save(tmp_path / "mixed")
+    for some in (codes, gpuzip.open_mixed(tmp_path / "mixed")):
+        some.search(x[:2], 3)
+        data = pickle.dumps(some)
+        assert len(data) <= codes.nbytes + 2500 * len(codes.parts)
+        assert torch.equal(pickle.loads(data).decode(), codes.decode())
+
+
+def test_a_module_of_a_slice_holds_its_rows_alone(x: Tensor, path: Path):
+    gpuzip.ScalarQuantizer(8).fit(x).encode(x.repeat(10, 1)).save(path)
+    module = gpuzip.nn.QuantizedEmbedding.from_codes(gpuzip.open(path)[:10])
+    assert module.codes.untyped_storage().nbytes() == module.codes.nbytes
+    assert len(torch_saved(module.state_dict())) <= module.nbytes + 3000

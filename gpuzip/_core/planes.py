@@ -48,8 +48,19 @@ class Planes:
         for part, columns in zip(self.parts, block.split(self.sizes, 1), strict=True):
             part[rows] = columns
 
+    def __getstate__(self) -> dict[str, tuple[Tensor, ...]]:
+        return {"parts": tuple(map(owned, self.parts))}
+
     def to(self, device: torch.device | str) -> Planes:
         return Planes([part.to(device) for part in self.parts])
+
+
+def owned(data: Tensor) -> Tensor:
+    """The same values; copied where their memory holds more than them, which pickles would write too.
+
+    Planes do this for themselves when they are pickled.
+    """
+    return data if data.untyped_storage().nbytes() <= data.nbytes else data.clone()
 
 
 def sizes_of(data: Tensor | Planes) -> tuple[int, ...]:

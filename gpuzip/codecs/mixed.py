@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpuzip._core.checks import check_mask
-from gpuzip._core.ids import row_ids
+from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.codes import Codes
@@ -71,6 +70,10 @@ class MixedCodes:
                 f"{who}: group must be (N,) uint8 with {counts} rows per part; got {tuple(group.shape)} "
                 f"{group.dtype} on {group.device}."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be found again."""
+        return {"parts": self.parts, "group": None if self.group is None else owned(self.group)}
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from gpuzip._core.planes import owned
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._shapes import misfit, sharing
 
@@ -39,8 +40,8 @@ class StoredTable(nn.Module):
         self.num_embeddings, self.embedding_dim, self.trainable = num_embeddings, embedding_dim, trainable
 
     def hold(self, codes: Tensor, codebook: Tensor, padding_row: Tensor | None) -> None:
-        """Store these tensors as buffers and parameters."""
-        self.register_buffer("codes", codes)
+        """Make these the module's state. Of a slice of codes the module keeps its rows alone."""
+        self.register_buffer("codes", owned(codes))
         if self.trainable == "codebook":
             self.codebook = nn.Parameter(codebook)
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing
-from gpuzip._core.planes import Planes
+from gpuzip._core.planes import Planes, owned
 from gpuzip.search.scorer import Scorer
 
 
@@ -30,6 +30,11 @@ class Packed:
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """These rows alone, whatever they are a slice of, and nothing that can be found again."""
+        data = owned(self.data) if isinstance(self.data, Tensor) else self.data
+        return vars(self) | {"data": data, "_remembered": {}}
 
     @property
     def device(self) -> torch.device:

@@ -36,11 +36,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             mapped, start = _map(file), first + length
         tensors = {}
         for name, like in kinds.items():
-            stop = start + like.nbytes
-            part = mapped[start:stop]
+            part = _part(mapped, start, like.nbytes)
             if part.data_ptr() % like.itemsize:
                 raise _unreadable(path, f"{name} is not aligned")
-            tensors[name], start = part.view(like.dtype).view(like.shape), stop
+            tensors[name], start = part.view(like.dtype).view(like.shape), start + like.nbytes
         return tensors, metadata
 
 
@@ -65,14 +64,19 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise _unreadable(path, str(error)) from error
 
 
-def _map(file: BinaryIO) -> Tensor:
-    """Map the whole file as bytes, private so that writes do not reach it, without reserving memory."""
+def _part(mapped: mmap.mmap, start: int, size: int) -> Tensor:
+    """Some bytes as a storage of their own, so that a pickle of the tensor holds no other bytes of the file."""
+    if not size:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=size)
+
+
+def _map(file: BinaryIO) -> mmap.mmap:
+    """The whole file: private, so that no write reaches it, and without reserving memory."""
     if sys.platform == "linux":
         flags, protection = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-        mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
-    else:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(mapped, dtype=torch.uint8)
+        return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _unreadable(path: Path, why: str) -> FormatError:
