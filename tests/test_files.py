@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import safetensors
@@ -231,9 +232,9 @@ def test_save_may_replace_the_file_that_its_codes_map(path: Path):
     assert torch.equal(gpuzip.load(path), codes_of(7, n=20).decode())
 
 
-def torn_save_file(tensors: dict[str, Tensor], filename: Path, metadata: dict[str, str]) -> None:
-    """Write half of a file, then fail."""
-    Path(filename).write_bytes(b"\0" * 100)
+def torn_write(out: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Half a file, then the accident."""
+    out.write(b"\0" * 100)
     raise Accident.error
 
 
@@ -246,7 +247,7 @@ def accident(*args: object) -> None:
 
 
 PLACES: list[tuple[object, str, Callable[..., None]]] = [
-    (file, "save_file", torn_save_file),
+    (file, "write_tensors", torn_write),
     (os, "fsync", accident),
     (os, "replace", accident),
 ]
@@ -662,3 +663,106 @@ def test_a_module_of_a_slice_holds_its_rows_alone(x: Tensor, path: Path):
     module = gpuzip.nn.QuantizedEmbedding.from_codes(gpuzip.open(path)[:10])
     assert module.codes.untyped_storage().nbytes() == module.codes.nbytes
     assert len(torch_saved(module.state_dict())) <= module.nbytes + 3000
+
+
+CUT_SHORT = """
+    import os, signal, sys, torch, gpuzip
+    from pathlib import Path
+    from gpuzip.codecs.pq import Codebook
+    from gpuzip.storage import atomic, file, folder
+    torch.set_num_threads(1)
+    codec = gpuzip.ProductQuantizer(m=2, nbits=8, codebook=Codebook(torch.arange(512.).view(2, 256, 1), 2))
+    old, new = [gpuzip.Codes(codec, torch.full((9, 2), fill, dtype=torch.uint8)) for fill in (1, 2)]
+    os.fsync = lambda descriptor: None
+
+    def die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn(out, *args):
+        out.write(b"x" * 50)
+        out.flush()
+        die()
+
+    def save(codes, path, whole):
+        codes.save(path) if whole else gpuzip.MixedCodes([codes, codes[:3]]).save(path)
+
+    def rows(codes, whole):
+        return (codes.decode() if whole else torch.cat([codes.decode(), codes[:3].decode()])).tolist()
+
+    def load(path, whole):
+        return (gpuzip.load(path) if whole else gpuzip.open_mixed(path, verify=True).decode()).tolist()
+
+    steps = [(file, "write_tensors", torn), (os, "fsync", die), (os, "replace", die),
+             (atomic, "sync_folder", die), (folder, "_sealed", die), (folder, "_sweep", die)]
+    for whole in (True, False):
+        for first in (True, False):
+            for number, (where, name, how) in enumerate(steps[: 4 if whole else None]):
+                for call in range(1 if whole else 3):
+                    path = Path(sys.argv[1], f"{whole}-{first}-{number}-{call}", "x")
+                    if not first:
+                        save(old, path, whole)
+                    child = os.fork()
+                    if not child:
+                        real, calls = getattr(where, name), iter(range(9))
+                        setattr(where, name, lambda *a, **k: (how if next(calls) == call else real)(*a, **k))
+                        save(new, path, whole)
+                        os._exit(0)
+                    killed = os.waitpid(child, 0)[1] == signal.SIGKILL
+                    if not first:
+                        assert load(path, whole) in [rows(codes, whole) for codes in (old, new)]
+                    save(old, path, whole)
+                    left = [p.name for p in (path.parent if whole else path).iterdir()]
+                    assert len(left) == (1 if whole else 3), (whole, first, name, call, left)
+                    print("killed" if killed else "whole", end=" ")
+"""
+
+
+@pytest.mark.full
+@posix
+def test_what_a_killed_save_leaves_is_removed_by_the_next(tmp_path: Path):
+    """In each step of a save, of a file and of a folder, the first one and over an older one."""
+    script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(CUT_SHORT), str(tmp_path)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split().count("killed") >= 30
+
+
+def test_a_leftover_is_no_way_to_another_file(path: Path, tmp_path: Path):
+    """A link of the name that a save begins with is not followed."""
+    codes_of(1).save(path)
+    seen: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic, "take_after", lambda fresh, like: seen.append(fresh))
+        codes_of(1).save(path)
+    other = tmp_path / "other"
+    other.write_text("mine")
+    seen[0].symlink_to(other)
+    codes_of(2).save(path)
+    assert other.read_text() == "mine" and torch.equal(gpuzip.load(path), codes_of(2).decode())
+
+
+@posix
+@pytest.mark.parametrize("name", ["a" * 251 + ".zip", "ö" * 127])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, name: str):
+    codes_of(1).save(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_system_without_locks_is_written_to(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(atomic, "lock", lambda descriptor: False)
+    for fill in (1, 2):
+        codes_of(fill).save(path)
+        gpuzip.MixedCodes([codes_of(fill)]).save(path.with_name("folder"))
+    monkeypatch.setattr(atomic, "HAS_LOCKS", False)
+    codes_of(3).save(path)
+    assert torch.equal(gpuzip.load(path), codes_of(3).decode())
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.ezip", "folder"]
+
+
+def test_files_are_the_bytes_that_safetensors_writes(x: Tensor, path: Path):
+    for name in SOME_CODECS:
+        codes_by(name).save(path, x.repeat(10, 1))
+        with safetensors.safe_open(path, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata()
+        assert path.read_bytes() == safetensors.torch.save(tensors, metadata)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpuzip._core.planes import owned
@@ -19,6 +18,7 @@ from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.storage.folder import Folder, Writer, write_folder
+from gpuzip.storage.tensors import save_tensors
 
 KIND = "mixed"
 
@@ -283,4 +283,4 @@ class MixedCodes:
 
 
 def _save_group(group: Tensor, path: Path) -> None:
-    save_file({"group": group.cpu().contiguous()}, path)
+    save_tensors({"group": group.cpu().contiguous()}, path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gpuzip.storage.locks import HAS_LOCKS, is_at, lock
 
 
 @contextmanager
@@ -16,12 +19,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A symbolic link stays, and the file that it names is replaced. Mode and owner are those of the file that
     is replaced, or of any new file; until then nobody else may read what is written. On an error or an
-    interrupt the new file is removed and `path` is as it was.
+    interrupt the new file is removed and `path` is as it was. What a crash leaves is removed by the next
+    writer of `path`. Writers of one path wait for each other.
     """
     target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    fresh.touch(exist_ok=False)
+    fresh, held = _begun(target)
     try:
         like = _stat(target) or fresh.stat()
         fresh.chmod(0o600)
@@ -33,6 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+    finally:
+        if held is not None:
+            os.close(held)
     sync_folder(target.parent)
 
 
@@ -52,10 +58,6 @@ def take_after(path: Path, like: os.stat_result) -> None:
     path.chmod(like.st_mode & 0o777)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    return path.stat() if path.exists() else None
-
-
 def sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to disk where the system can."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
@@ -66,3 +68,51 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _begun(target: Path) -> tuple[Path, int | None]:
+    """A new file beside `target`, and the descriptor that holds its lock, or None where there are no locks.
+
+    Its name follows from the target's, so that the next writer finds what a crash left without a look at
+    the other files of the folder. A file of that name whose lock is free has no writer.
+    """
+    fresh = target.with_name(f".{hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()}.tmp")
+    while HAS_LOCKS and (opened := _opened(fresh)):
+        descriptor, is_new = opened
+        try:
+            is_locked = lock(descriptor)
+            is_there = is_at(descriptor, fresh)
+            if is_new and (is_there or not is_locked):
+                return fresh, descriptor
+            if is_locked and is_there:
+                fresh.unlink(missing_ok=True)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not is_locked:  # and another writes it, or did
+            break
+    fresh = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    fresh.touch(exist_ok=False)
+    return fresh, None
+
+
+def _opened(fresh: Path) -> tuple[int, bool] | None:
+    """A descriptor, and whether it made the file; None for a file that is another user's, or a link."""
+    while True:
+        try:
+            return os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            with suppress(FileNotFoundError):  # gone in the meantime
+                try:
+                    return os.open(fresh, os.O_RDONLY | os.O_NOFOLLOW), False
+                except PermissionError:
+                    return None
+                except OSError as error:
+                    if error.errno == errno.ELOOP:
+                        return None
+                    raise
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    return path.stat() if path.exists() else None

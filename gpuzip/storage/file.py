@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpuzip._core.planes import Planes
@@ -25,7 +23,7 @@ from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
 from gpuzip.storage.paths import local_path
-from gpuzip.storage.tensors import read_tensors
+from gpuzip.storage.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,8 @@ def write_codes(
         "checksums": {name: _checksum(t) for name, t in tensors.items()},
     }
     metadata = sealed(header)
-    with replacing(target) as fresh:
-        try:
-            save_file(tensors, fresh, metadata)
-        except SafetensorError as error:
-            raise OSError(f"save: {target} could not be written: {error}") from error
+    with replacing(target) as fresh, open(fresh, "wb") as out:
+        write_tensors(out, tensors, metadata)
     return _info(target, unsealed(target, metadata))
 
 

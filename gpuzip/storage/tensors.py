@@ -1,16 +1,19 @@
 """Maps the tensors of a safetensors file, so that bytes are read on access.
 
-safetensors reads and checks the header. It is not used for mapping, because it reserves memory for the whole
-file and could not open a file larger than memory.
+safetensors reads and checks the header. The mapping is ours because its own reserves memory for
+the whole file, so that a file larger than memory could not be opened. The writing is ours because
+safetensors makes a file of a name of its own beside, which stays where it is interrupted.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +25,7 @@ from gpuzip.errors import FormatError
 HEADER_LIMIT = 1 << 20
 
 _DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on Linux, for Python 3.10
 
 
@@ -41,6 +45,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise _unreadable(path, f"{name} is not aligned")
             tensors[name], start = part.view(like.dtype).view(like.shape), start + like.nbytes
         return tensors, metadata
+
+
+def write_tensors(
+    out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, the same bytes as safetensors', without a copy of the tensors in memory."""
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    order = list(_DTYPES.values())
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
+    start = 0
+    for name in names:
+        tensor = tensors[name]
+        stop = start + tensor.nbytes
+        kind, shape = _NAMES[tensor.dtype], list(tensor.shape)
+        header[name], start = {"dtype": kind, "shape": shape, "data_offsets": [start, stop]}, stop
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        if tensors[name].numel():
+            out.write(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file without metadata."""
+    with open(path, "wb") as out:
+        write_tensors(out, tensors)
 
 
 def _header_length(path: Path, file: BinaryIO) -> int:
@@ -65,7 +96,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _part(mapped: mmap.mmap, start: int, size: int) -> Tensor:
-    """Some bytes as a storage of their own, so that a pickle of the tensor holds no other bytes of the file."""
+    """Some bytes as a storage of their own, so that a pickle of them holds no other bytes of the file."""
     if not size:
         return torch.empty(0, dtype=torch.uint8)
     return torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=size)

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from gpuzip.errors import FormatError
-from gpuzip.storage.tensors import read_tensors
+from gpuzip.storage.tensors import read_tensors, save_tensors
 
 Ids = np.ndarray[Any, Any]
 
@@ -31,7 +30,7 @@ def write_lookup(words: Iterable[str], path: Path) -> None:
     """Write `hashes` (N, 8) and `rows` (N, 4) bytes, little-endian uint64 and uint32, as safetensors."""
     hashes = np.frombuffer(b"".join(map(_digest, words)), "<u8")
     rows = np.argsort(hashes, kind="stable")
-    save_file({"hashes": as_bytes(hashes[rows], "<u8"), "rows": as_bytes(rows, "<u4")}, path)
+    save_tensors({"hashes": as_bytes(hashes[rows], "<u8"), "rows": as_bytes(rows, "<u4")}, path)
 
 
 class Lookup:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 
 from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
+from gpuzip.storage.tensors import save_tensors
 from gpuzip.words.lookup import as_bytes, mapped_tables
 from gpuzip.words.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ def write_trie_rows(words: Iterable[str], path: Path) -> None:
     number_of_row = np.fromiter(map(trie.key_id, listed), np.int64, len(listed))
     row_of_number = np.argsort(number_of_row)
     tables = {"row_of_number": row_of_number, "number_of_row": number_of_row}
-    save_file({name: as_bytes(table, "<u4") for name, table in tables.items()}, path)
+    save_tensors({name: as_bytes(table, "<u4") for name, table in tables.items()}, path)
 
 
 class TrieWords(Vocabulary):
