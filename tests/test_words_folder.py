@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,42 @@ def test_crash_keeps_the_old_state_and_the_next_save_cleans_up(path: Path, at: i
     assert same(load(path, verify=True), vectors(1)) and len(os.listdir(path)) == 5
 
 
-def test_failed_first_save_leaves_nothing_to_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_writers_of_one_folder_at_once_leave_one_whole_state(path: Path):
+    both = [vectors(0), vectors(1)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: both[i % 2].save(path), range(16)))
+    opened = load(path, verify=True)
+    assert any(same(opened, one) for one in both) and len(os.listdir(path)) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_a_writer_waits_for_another_process_and_no_longer_than_it_lives(path: Path):
+    vectors(0).save(path)
+    hold = "import sys; from pathlib import Path; from gpuzip.storage.locks import one_writer\n"
+    hold += "with one_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(vectors(1).save, path)
+        with pytest.raises(TimeoutError):
+            saving.result(0.3)
+        assert same(load(path), vectors(0))
+        holder.kill()
+        saving.result(30)
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    assert same(load(path, verify=True), vectors(1))
+
+
+def test_a_first_writing_that_fails_leaves_nothing_to_read(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(folder, "_sealed", interrupted(folder._sealed, 1, OSError))
     with pytest.raises(OSError, match="interrupted"):
         vectors(0).save(path)

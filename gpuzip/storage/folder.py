@@ -9,9 +9,9 @@ about     description of the contents, which depends on the kind
 files     by label: name in the folder, bytes, BLAKE2b-128 of all bytes and of both ends
 digest    BLAKE2b-128 of this object without `digest`
 
-The name of a file contains its digest, so a name always means the same bytes. A writer first writes the new
-files, then replaces the manifest, then removes the files that it no longer names. An interrupt at any point
-leaves the old or the new state. Only one process may write at a time.
+A file's name holds its digest, so no name is ever given to other bytes: new files are written under names
+of their own, the manifest is replaced, and only then the files that it no longer names are removed.
+Whenever that is interrupted, the folder is what it was or what it was to be. Writers wait for each other.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.atomic import behind_links, replacing, sync_folder, take_after
+from gpuzip.storage.locks import one_writer
 from gpuzip.storage.paths import local_path
 
 FORMAT = 1
@@ -90,14 +91,14 @@ def write_folder(
     """
     target = local_path("save", path)
     _check_target(target)
-    behind_links(target).mkdir(parents=True, exist_ok=True)
-    try:
-        members = {label: _add(target, label, write) for label, write in writers.items()}
-        sync_folder(target)
-        with replacing(target / MANIFEST) as fresh:
-            fresh.write_text(_sealed(kind, about, members), encoding="utf-8")
-    finally:
-        _sweep(target)
+    with one_writer(behind_links(target)):
+        try:
+            members = {label: _add(target, label, write) for label, write in writers.items()}
+            sync_folder(target)
+            with replacing(target / MANIFEST) as fresh:
+                fresh.write_text(_sealed(kind, about, members), encoding="utf-8")
+        finally:
+            _sweep(target)
     return Folder(target, about, members)
 
 

@@ -289,7 +289,7 @@ class WordVectors:
         Parameters
         ----------
         path : str or path-like
-            Folder to write. Only one process may write a folder at a time.
+            Folder to write. Writers of one folder wait for each other, where the platform has `flock`.
         words : {"arrow", "trie"}, default "arrow"
             How to store the words. "arrow" maps a list and a look-up table (needs pyarrow). "trie" takes the
             fewest bytes (needs marisa-trie). `pip install 'gpuzip[words]'` installs both.
