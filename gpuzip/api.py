@@ -505,6 +505,11 @@ def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | Non
         codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
     except FormatError as error:
         raise type(error)(f"{contents.info.path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{contents.info.path}: no codec can be made of its settings and tensors ({error!r:.200}); it is "
+            "damaged or not ours."
+        ) from error
     sizes = sizes_of(contents.codes)
     if codec.d != contents.info.d or sizes != codec.plane_sizes:
         made, needed = ("+".join(map(str, some)) for some in (sizes, codec.plane_sizes))

@@ -125,7 +125,32 @@ def test_reads_every_plain_array_as_codebooks(path: Path):
         assert np.allclose(smallfry.load(path).query(WORDS).numpy(), rows)
 
 
-def test_refuses_pickles_and_says_how_to_convert_them(path: Path, tmp_path: Path):
+NPY_HEADERS = [
+    b"",
+    b"{",
+    b"(" * 9000,
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -2, 1), }",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': ('a',), }",
+    b"{'descr': 7, 'fortran_order': False, 'shape': (1,), }",
+    b"{'descr': ('<f8', ()), 'fortran_order': False, 'shape': (1,), }",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (10" + b"0" * 300 + b",), }",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (), }",
+    b'"' * 3,
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("header", NPY_HEADERS, ids=lambda header: header[:60])
+@pytest.mark.parametrize("version", [1, 2, 3, 9])
+def test_a_forged_array_raises_nothing_but_a_format_error(path: Path, header: bytes, version: int):
+    write_folder(path, [1], [0])
+    size = len(header).to_bytes(2 if version == 1 else 4, "little")
+    (path / "codebks.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + size + header + bytes(16))
+    with pytest.raises(FormatError, match=r"codebks\.npy"):
+        smallfry.load(path)
+
+
+def test_pickles_are_refused_with_a_way_out(path: Path, tmp_path: Path):
     rows = write_folder(path, [4, 1], [0, 20], "dict", pickled=True)
     with pytest.raises(FormatError, match=r"words\.dict\.npy: is a pickle.*words\.list\.txt"):
         smallfry.load(path)

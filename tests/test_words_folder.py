@@ -351,10 +351,11 @@ LIES = {
     "negative rows": (put("about", "rows", value=[20, -41]), "must describe word vectors"),
     "rows as text": (put("about", "rows", value="20"), "must describe word vectors"),
     "one part less": (put("about", "rows", value=[20]), "must hold 20 words"),
-    "other dimensions": (put("about", "d", value=9), r"must have shape \(20, 9\)"),
-    "words in no form": (put("about", "words", value="dict"), "must describe word vectors"),
-    "words in another form": (put("about", "words", value="trie"), r"must name words\.trie"),
-    "no mixture": (put("about", "mixed", value=False), "must describe word vectors"),
+    "other dimensions": (put("about", "d", value=9), r"holds \(20, 8\)"),
+    "words in no form": (put("about", "words", value="dict"), "describes no word vectors"),
+    "words in a list": (put("about", "words", value=["arrow"]), "describes no word vectors"),
+    "words in another form": (put("about", "words", value="trie"), r"names no words\.trie"),
+    "no mixture": (put("about", "mixed", value=False), "describes no word vectors"),
 }
 
 

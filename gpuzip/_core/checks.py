@@ -27,6 +27,11 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def printable(text: str) -> str:
+    """Text that a file says, with control characters escaped, so that printing it does nothing else."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def check_mask(who: str, mask: Any, n: int, device: torch.device) -> Tensor:
     """The mask of n rows on `device`; a numpy array is copied there."""
     if not isinstance(mask, Tensor | np.ndarray):

@@ -9,7 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import METRICS
 from gpuzip.errors import FormatError, GpuzipError
+
+
+def _is_measure(name: str, value: Any) -> bool:
+    """Whether a field of a Quality or HeldOut can have been measured."""
+    if name in ("cosine", "row_cosine"):
+        return bool(-1 <= value <= 1)
+    if name in ("recall", "rescored_recall"):
+        return bool(0 <= value <= 1)
+    if name == "metric":
+        return value in METRICS
+    return bool(0 <= value < float("inf"))
 
 
 @dataclass(frozen=True)
@@ -37,23 +49,12 @@ class Quality:
 
     @staticmethod
     def is_json(fields: Any) -> bool:
-        """Return whether fields have the names and types that `to_json` writes.
-
-        Parameters
-        ----------
-        fields : object
-            Parsed JSON.
-
-        Returns
-        -------
-        bool
-            Whether `Quality(**fields)` restores them.
-        """
+        """Whether these fields have the names, types and ranges that `to_json` writes."""
         names = {"cosine", "row_cosine", "mse"}
         return (
             isinstance(fields, dict)
             and set(fields) == names
-            and all(_is_possible(name, value, float) for name, value in fields.items())
+            and all(type(v) is float and _is_measure(name, v) for name, v in fields.items())
         )
 
 
@@ -120,8 +121,10 @@ class HeldOut:
         kinds = {"rows": int, "row_cosine": float, "mse": float, "k": int, "metric": str}
         kinds |= {"recall": float, "rescored_recall": float, "queries": int}
         known = isinstance(measured, dict) and {"rows", "row_cosine", "mse"} <= set(measured) <= set(kinds)
-        if not known or not all(_is_possible(name, v, kinds[name]) for name, v in measured.items()):
-            raise FormatError(f"held_out: fields must be those of a HeldOut; got {measured!r:.200}.")
+        if not known or not all(
+            type(value) is kinds[name] and _is_measure(name, value) for name, value in measured.items()
+        ):
+            raise FormatError(f"held_out: {measured!r:.200} is no measure of rows that were held out.")
         return cls(**measured)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.rows import Rows
+from gpuzip._core.rows import LARGEST_NORM, Rows
 from gpuzip.errors import GpuzipError
 
 End = float | Tensor | np.ndarray[Any, Any]
@@ -81,12 +81,11 @@ def check_given(who: str, given: Given) -> None:
         raise GpuzipError(f"{who}: range must be (low, high); got {len(given)} entries.")
     low, high = (torch.as_tensor(limit, device="cpu") for limit in given)
     fits = low.ndim <= 1 and low.shape == high.shape and not low.is_complex()
-    if not (
-        fits and bool(low.isfinite().all()) and bool(high.isfinite().all()) and bool((low <= high).all())
-    ):
+    small = fits and all(bool((limit.abs() < LARGEST_NORM).all()) for limit in (low, high))
+    if not (small and bool((low <= high).all())):
         raise GpuzipError(
-            f"{who}: range must be two finite numbers, or two vectors of d numbers, with low <= high; got "
-            f"shapes {tuple(low.shape)} and {tuple(high.shape)}."
+            f"{who}: range must be two numbers whose squares fit in float32, or two vectors of d, with "
+            f"low <= high; got low {tuple(low.shape)} and high {tuple(high.shape)}."
         )
 
 

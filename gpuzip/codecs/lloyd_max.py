@@ -240,10 +240,17 @@ class LloydMaxQuantizer(Quantizer[Levels]):
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LloydMaxQuantizer:
         check_names(cls.id, config, {"bits", "block_len", "per", "d"}, state, {"codebook"})
         codebook, d = state["codebook"], config["d"]
-        codec = cls(config["bits"], config["block_len"], config["per"])
-        shape = codec._parts("d", whole("lloydmax", "d", d)), 1 << codec.bits, codec.block_len
-        ascending = codec.block_len > 1 or bool((codebook.diff(dim=1) >= 0).all())
-        if codebook.shape != shape or codebook.dtype != torch.float32 or not ascending:
+        try:
+            codec = cls(config["bits"], config["block_len"], config["per"])
+            if not is_whole(d) or d < 1:
+                raise GpuzipError(f"d is {d!r}.")
+            shape = codec._parts("d", d), 1 << codec.bits, codec.block_len
+        except (GpuzipError, TypeError) as error:
+            raise FormatError(
+                f"lloydmax: its settings are not those of a Lloyd-Max quantizer: {error}"
+            ) from error
+        fits = codebook.shape == shape and codebook.dtype == torch.float32
+        if not fits or (codec.block_len == 1 and not bool((codebook.diff(dim=1) >= 0).all())):
             raise FormatError(
                 f"lloydmax: codebook must be {shape} float32, ascending; got {tuple(codebook.shape)} "
                 f"{codebook.dtype}."

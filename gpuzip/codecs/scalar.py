@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.device import is_capturing
-from gpuzip._core.rows import Matrix, Rows
+from gpuzip._core.rows import LARGEST_NORM, Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
 from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
@@ -227,6 +227,7 @@ class ScalarQuantizer(Quantizer[Steps]):
             and start.shape == step.shape
             and start.shape in ((1,), (d,))
             and bool((step > 0).all())
+            and bool((start.abs() + 256 * step < 2 * LARGEST_NORM).all())
             and isinstance(config["symmetric"], bool)
             and isinstance(config["signed"], bool)
         )

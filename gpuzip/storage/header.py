@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpuzip._core.quality import Quality
+from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import FormatError
 
 FORMAT = 1
@@ -29,6 +29,7 @@ HEADER_BYTES, LONG_HEADER_BYTES = 1536, 2048
 
 _KEY = "gpuzip"
 _FIELDS = {"format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest"}
+_MOST = (1 << 63) - 1  # rows or columns: sizes of tensors are int64
 _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
 
@@ -72,15 +73,23 @@ def _is_intact(header: dict[str, Any], text: str) -> bool:
 def _plausible(header: dict[str, Any]) -> bool:
     checksums = header["checksums"]
     return (
-        all(type(header[name]) is int and header[name] >= 0 for name in ("n", "d"))
-        and all(isinstance(header[name], str) for name in ("library", "codec"))
+        all(type(header[name]) is int and 0 <= header[name] <= _MOST for name in ("n", "d"))
+        and all(isinstance(header[name], str) and header[name].isprintable() for name in ("library", "codec"))
         and isinstance(header["dtype"], str)
         and header["dtype"] in _DTYPES
         and (header["quality"] is None or Quality.is_json(header["quality"]))
         and isinstance(header["config"], dict)
+        and _is_held_out(header["config"].get("held_out"))
         and isinstance(checksums, dict)
         and all(isinstance(value, str) for value in checksums.values())
     )
+
+
+def _is_held_out(measured: Any) -> bool:
+    try:
+        return measured is None or isinstance(HeldOut.of_json(measured), HeldOut)
+    except FormatError:
+        return False
 
 
 def _canonical(header: dict[str, Any]) -> str:

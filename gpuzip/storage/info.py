@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gpuzip._core.checks import printable
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import GpuzipError, QualityError
 
@@ -75,9 +76,9 @@ class FileInfo:
     def __str__(self) -> str:
         knobs = {name: value for name, value in self.config.items() if name in ("m", "nbits")}
         titles = [
-            f"File: {self.path.name}",
+            f"File: {printable(self.path.name)}",
             f"n: {self.n}",
-            *(f"{name}: {value}" for name, value in knobs.items()),
+            *(f"{name}: {value!r}" for name, value in knobs.items()),
         ]
         held_out = [] if self.held_out is None else [f"Held out: {self.held_out}"]
         measured = "not measured" if self.quality is None else repr(self.quality.cosine)

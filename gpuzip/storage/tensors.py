@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gpuzip._core.checks import printable
 from gpuzip.errors import FormatError
 
 #: Largest accepted header in bytes; gpuzip writes about 600.
@@ -112,5 +113,5 @@ def _map(file: BinaryIO) -> mmap.mmap:
 
 def _unreadable(path: Path, why: str) -> FormatError:
     return FormatError(
-        f"{path}: cannot be read as safetensors ({why}). It is damaged, or gpuzip did not write it."
+        f"{path}: not a readable safetensors file ({printable(why)}); it is damaged or not ours."
     )

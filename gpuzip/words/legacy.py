@@ -169,19 +169,17 @@ def _plain_array(path: Path) -> Array:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = read_header(file)
-        except (ValueError, KeyError) as error:
-            raise FormatError(f"{path}: cannot be read as a numpy file ({error}).") from error
+        except Exception as error:  # numpy's reader of headers raises whatever Python's parser does
+            raise FormatError(f"{path}: not a readable numpy file ({error!r:.200}).") from error
         if dtype.hasobject:
             raise FormatError(
                 f"{path}: is a pickle, because its parts differ in bits, and reading a pickle can run code. "
                 f"{_TO_JSON}"
             )
         data = file.read()
-    if dtype.kind != "f" or len(data) != dtype.itemsize * int(np.prod(shape, dtype=object)):
-        raise FormatError(
-            f"{path}: must be an array of floats; it has {len(data)} bytes for {shape} of {dtype}. "
-            "It is damaged."
-        )
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if dtype.kind != "f" or min(shape, default=0) < 0 or len(data) != size:
+        raise FormatError(f"{path}: {len(data)} bytes for {shape} of {dtype}; it is damaged.")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

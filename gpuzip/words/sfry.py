@@ -59,7 +59,10 @@ def _opened(folder: Folder, device: torch.device | str | None) -> tuple[Vocabula
         vocabulary = TrieWords(folder.verified("words.trie"), folder.file("rows.safetensors"), sum(rows))
     else:
         vocabulary = ArrowWords(folder.file("words.arrow"), folder.file("lookup.safetensors"), sum(rows))
-    codes = MixedCodes(parts) if folder.about["mixed"] else parts[0]
+    try:
+        codes = MixedCodes(parts) if folder.about["mixed"] else parts[0]
+    except GpuzipError as error:
+        raise FormatError(f"{folder.path}: its parts are of different folders: {error}") from error
     return vocabulary, codes if device is None else codes.to(device)
 
 
@@ -69,6 +72,7 @@ def _described(folder: Folder) -> tuple[str, list[int], int]:
     rows = about.get("rows")
     plausible = (
         set(about) == {"words", "mixed", "rows", "d"}
+        and isinstance(about["words"], str)
         and about["words"] in _WRITERS
         and isinstance(about["mixed"], bool)
         and isinstance(rows, list)

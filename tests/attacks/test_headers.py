@@ -76,7 +76,9 @@ FIELDS: list[tuple[str, list[Any], str]] = [
     ("format", [2, 10**30], "newer than this version reads"),
     ("format", [-1, 0, True, 1.0, "1", None, [], MISSING], ""),
     ("n", [-1, True, 6.0, "6", None, [], float("nan"), float("inf"), MISSING], ""),
-    ("n", [0, N - 1, N + 1, 10**18, 2**63, 10**400], "codes must be"),
+    ("n", [0, N - 1, N + 1, 10**18], "codes are"),
+    ("n", [2**63, 10**400], "wrong kind"),
+    ("d", [2**63, 10**400], "wrong kind"),
     ("d", [-1, True, 4.0, "4", None, [], float("nan"), MISSING], ""),
     ("dtype", ["int8", "Float32", "", "load", None, 1, [], {}, MISSING], ""),
     ("codec", [None, 1, [], {}, MISSING], ""),
@@ -138,8 +140,8 @@ def test_refuses_sealed_settings_that_do_not_fit_the_tensors(
     check_codec_refused(path, forgery.bytes())
 
 
-@pytest.mark.parametrize("d", [0, 1, 3, 5, 8, 2**40, 10**400])
-def test_refuses_a_width_that_differs_from_the_codec(original: bytes, path: Path, d: int):
+@pytest.mark.parametrize("d", [0, 1, 3, 5, 8, 2**40, 2**63 - 1])
+def test_a_width_that_is_not_the_codecs_is_refused(original: bytes, path: Path, d: int):
     forgery = Forgery.of(original)
     forgery.header["d"] = d
     check_codec_refused(path, forgery.bytes(), "columns")
