@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import check_mask
+from gpuzip._core.ids import row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows

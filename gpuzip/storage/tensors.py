@@ -99,7 +99,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _part(mapped: mmap.mmap, start: int, size: int) -> Tensor:
     """Some bytes as a storage of their own, so that a pickle of them holds no other bytes of the file."""
     if not size:
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
     return torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=size)
 
 
