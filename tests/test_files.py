@@ -343,7 +343,7 @@ def test_concurrent_saves_leave_one_complete_file(path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
-READERS = [gpuzip.load, gpuzip.open, gpuzip.info]
+READERS: list[Callable[..., Any]] = [gpuzip.load, gpuzip.open, gpuzip.info]
 
 #: Every public function that takes a path, as a function of it alone.
 TAKE_A_PATH: dict[str, Callable] = {
@@ -523,7 +523,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(path: Path):
 
 @posix
 def test_nobody_else_reads_a_file_that_is_being_written(path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = []
+    seen: list[int] = []
 
     def look(*args: object) -> None:
         seen.extend(stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir() if p != path)

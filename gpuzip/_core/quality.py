@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,7 +48,18 @@ class Quality:
 
     @staticmethod
     def is_json(fields: Any) -> bool:
-        """Whether these fields have the names, types and ranges that `to_json` writes."""
+        """Return whether fields have the names, types and ranges that `to_json` writes.
+
+        Parameters
+        ----------
+        fields : object
+            Parsed JSON.
+
+        Returns
+        -------
+        bool
+            Whether `Quality(**fields)` restores them.
+        """
         names = {"cosine", "row_cosine", "mse"}
         return (
             isinstance(fields, dict)
@@ -124,7 +134,7 @@ class HeldOut:
         if not known or not all(
             type(value) is kinds[name] and _is_measure(name, value) for name, value in measured.items()
         ):
-            raise FormatError(f"held_out: {measured!r:.200} is no measure of rows that were held out.")
+            raise FormatError(f"held_out: fields must be those of a HeldOut; got {measured!r:.200}.")
         return cls(**measured)
 
     def __str__(self) -> str:
@@ -137,18 +147,6 @@ class HeldOut:
             return f"{', '.join(parts)} on {self.rows} rows"
         asked = "for queries like the rows" if self.queries is None else f"for {self.queries} queries"
         return f"{', '.join(parts)} by {self.metric} on {self.rows} rows, {asked}"
-
-
-_RANGES = {"cosine": (-1.0, 1.0), "recall": (0.0, 1.0), "mse": (0.0, sys.float_info.max)}
-_ROUNDING = 1e-5  # of measures that are written with six digits
-
-
-def _is_possible(name: str, value: Any, kind: type) -> bool:
-    """Whether a measure has its type and lies where such measures lie."""
-    if type(value) is not kind:
-        return False
-    low, high = _RANGES.get(name.rpartition("_")[2], (0.0, sys.float_info.max))
-    return not isinstance(value, int | float) or low - _ROUNDING <= value <= high + _ROUNDING
 
 
 class QualityMeter:

@@ -113,5 +113,5 @@ def _map(file: BinaryIO) -> mmap.mmap:
 
 def _unreadable(path: Path, why: str) -> FormatError:
     return FormatError(
-        f"{path}: not a readable safetensors file ({printable(why)}); it is damaged or not ours."
+        f"{path}: cannot be read as safetensors ({printable(why)}). Restore the file, or make it again."
     )

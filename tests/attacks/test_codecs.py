@@ -97,7 +97,7 @@ HELD_OUT = {"rows": 100, "row_cosine": 0.9, "mse": 0.1, "k": 10, "metric": "cosi
 def test_a_stamped_quality_that_nothing_can_have_is_refused(original: bytes, path: Path, claim: dict):
     forgery = Forgery.of(original)
     forgery.header["quality"] |= claim
-    check_all_refuse(path, forgery.bytes(), "wrong kind")
+    check_all_refuse(path, forgery.bytes(), "wrong types")
     with pytest.raises(gpuzip.FormatError):
         gpuzip.open(path, min_cosine=0.9)
 
@@ -137,7 +137,7 @@ def test_control_characters_of_a_forged_file_are_not_printed(original: bytes, tm
     for field in ("library", "codec"):
         forgery = Forgery.of(original)
         forgery.header[field] = ESCAPES
-        check_all_refuse(tmp_path / "b", forgery.bytes(), "wrong kind")
+        check_all_refuse(tmp_path / "b", forgery.bytes(), "wrong types")
 
 
 @pytest.mark.parametrize("value", [3e38, 1e25])
