@@ -278,7 +278,7 @@ def test_gives_words_without_an_importance_the_least(x: Tensor):
         ({"bits": 0}, r"bits must be .*; got 0"),
         ({"max_bits": 9}, r"max_bits must be .*; got 9"),
         ({"max_bytes": 10}, "max_bytes=10 is too small"),
-        ({"max_bytes": 10**6, "bits_per_dim": 3}, "not both"),
+        ({"max_bytes": 10**6, "bits_per_dim": 3}, "got both"),
         ({"dtype": torch.int8}, r"dtype must be .*; got torch.int8"),
     ],
 )
