@@ -21,9 +21,9 @@ class Split(NamedTuple):
     queries: Tensor
 
 
-def synthetic(d: int, n_train: int, n_base: int, n_queries: int) -> Split:
+def synthetic(d: int, n_train: int, n_base: int, n_queries: int, seed: int = 1338) -> Split:
     """FAISS's own synthetic rows, which its suite draws: points of a 10-dimensional space, bent into d."""
-    drawn = _datasets.SyntheticDataset(d, n_train, n_base, n_queries)
+    drawn = _datasets.SyntheticDataset(d, n_train, n_base, n_queries, seed=seed)
     return Split(*map(torch.from_numpy, (drawn.get_train(), drawn.get_database(), drawn.get_queries())))
 
 
@@ -46,6 +46,11 @@ def nearest(x: Tensor, queries: Tensor, k: int, metric: str = "l2") -> Tensor:
     x, queries = x.double(), queries.double()
     scores = queries @ x.T if metric == "ip" else -torch.cdist(queries, x)
     return scores.topk(k).indices
+
+
+def hits(found: Tensor, want: Tensor) -> float:
+    """Share of the (Q, k) ids wanted that are among the (Q, any) ids found."""
+    return float((want[:, :, None] == found[:, None]).any(2).double().mean())
 
 
 def decoded_error(codec: Any, x: Tensor) -> float:

@@ -33,6 +33,10 @@ QUERIES = np.random.default_rng(1).standard_normal((2, D), dtype=np.float32)
 CALIBRATION = np.random.default_rng(2).standard_normal((100, D), dtype=np.float32)
 
 
+def array(rows: list[list[int]]) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
 def draw(n: int, d: int = D, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
 
@@ -45,8 +49,8 @@ def corpus_of(n: int, precision: str, seed: int = 0) -> np.ndarray:
 
 
 def search(queries: Any, corpus: np.ndarray, precision: str, k: int, **options: Any) -> Any:
-    named = {} if precision == "float32" else {"precision": precision}
-    scaled = {"calibration_embeddings": CALIBRATION} if precision in SCALAR else {}
+    named: Any = {} if precision == "float32" else {"precision": precision}
+    scaled: Any = {"calibration_embeddings": CALIBRATION} if precision in SCALAR else {}
     return gpuzip.semantic_search(queries, corpus, k, **named, **scaled, **options)
 
 
@@ -63,14 +67,14 @@ def test_bits_of_a_row_fill_whole_bytes(precision, n, d):
 
 @pytest.mark.parametrize(("precision", "high", "low"), [("binary", 127, -128), ("ubinary", 255, 0)])
 def test_rows_of_bits_do_not_mix(precision, high, low):
-    bits = gpuzip.quantize_embeddings(np.float32([[1] * 8, [-1] * 8]), precision)
+    bits = gpuzip.quantize_embeddings(array([[1] * 8, [-1] * 8]), precision)
     assert bits.tolist() == [[high], [low]]
 
 
 @pytest.mark.parametrize(("precision", "want"), [("int8", [-128, 42, 127]), ("uint8", [0, 170, 255])])
 def test_values_outside_the_calibration_take_the_last_step(precision, want):
-    calibration = np.float32([[1, 20, -3], [4, 5, -60]])
-    rows = np.float32([[-1, 15, 1]])
+    calibration = array([[1, 20, -3], [4, 5, -60]])
+    rows = array([[-1, 15, 1]])
     found = gpuzip.quantize_embeddings(rows, precision, calibration_embeddings=calibration)
     assert found.dtype == DTYPES[precision] and found.tolist() == [want]
 
@@ -191,8 +195,8 @@ def test_bits_that_fill_up_a_byte_have_no_score(precision):
 
 
 def test_signed_bytes_of_bits_are_scored_as_bits():
-    query = np.float32([[10, 1, 1, 1, 1, 1, 1, 1]])
-    corpus = np.float32([[1] * 8, [-1, *[1] * 7]])
+    query = array([[10, 1, 1, 1, 1, 1, 1, 1]])
+    corpus = array([[1] * 8, [-1, *[1] * 7]])
     bits = gpuzip.quantize_embeddings(corpus, "binary")
     assert search(query, bits, "binary", 1, rescore_multiplier=2) == [[{"corpus_id": 0, "score": 17.0}]]
 

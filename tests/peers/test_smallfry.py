@@ -42,8 +42,8 @@ LIMITS = [0.5, 1.0, 2.0]
 
 @pytest.fixture(scope="module")
 def even(tmp_path_factory) -> tuple[Path, Tensor]:
-    """Text of 500 words "0", "1", ... with 100 values between -1 and 1 each; the rows."""
-    path, rows = tmp_path_factory.mktemp("words") / "even.txt", 2 * uniform(500, 100) - 1
+    """Text of 200 words "0", "1", ... with 100 values between -1 and 1 each; the rows."""
+    path, rows = tmp_path_factory.mktemp("words") / "even.txt", 2 * uniform(200, 100) - 1
     lines = (f"{i} {' '.join(map(str, row))}" for i, row in enumerate(rows.tolist()))
     path.write_text("\n".join(lines) + "\n")
     return path, rows
@@ -60,7 +60,7 @@ def compressed(text: Path, folder: Path, frequencies: np.ndarray) -> WordVectors
 def weighted(even, tmp_path_factory) -> tuple[WordVectors, Path]:
     """Compressed to 1 bit per value by frequencies between 0 and 10, and its folder."""
     folder = tmp_path_factory.mktemp("weighted")
-    return compressed(even[0], folder, 10 * np.random.default_rng(1).random(500)), folder / "even.sfry"
+    return compressed(even[0], folder, 10 * np.random.default_rng(1).random(200)), folder / "even.sfry"
 
 
 def parts_of(vectors: WordVectors) -> list[gpuzip.Codes]:
@@ -73,7 +73,7 @@ def test_a_mapped_folder_gives_the_rows_that_were_written(weighted):
     mapped = smallfry.load(folder)
     decoded = torch.cat([part.decode() for part in parts_of(vectors)])
     words = list(vectors)
-    assert sorted(words, key=int) == [str(i) for i in range(500)]
+    assert sorted(words, key=int) == [str(i) for i in range(200)]
     assert torch.equal(mapped.query(words), decoded)
     assert all(
         torch.equal(mapped.query(word), row) for word, row in zip(words[::50], decoded[::50], strict=True)
@@ -97,9 +97,9 @@ def test_levels_of_even_values_are_evenly_spaced(weighted):
 def test_equal_frequencies_give_the_error_of_one_bit_per_value(even, tmp_path):
     """Of values between -1 and 1 in two even cells, it is 1 / 12 per value."""
     text, rows = even
-    vectors = compressed(text, tmp_path, np.ones(500))
-    decoded = vectors.query([str(i) for i in range(500)])
-    assert abs(squared_error(rows, decoded) - rows.numel() / 12) < 50
+    vectors = compressed(text, tmp_path, np.ones(200))
+    decoded = vectors.query([str(i) for i in range(200)])
+    assert abs(squared_error(rows, decoded) - rows.numel() / 12) < 20
 
 
 # ff28007: Lloyd-Max of blocks.
@@ -165,7 +165,7 @@ def test_two_groups_of_values_become_their_means():
 @pytest.fixture(scope="module")
 def glove(tmp_path_factory) -> Path:
     """Text like that of smallfry's example: 1,000 words of 50 values."""
-    path = tmp_path_factory.mktemp("glove") / "glove.head.txt"
+    path: Path = tmp_path_factory.mktemp("glove") / "glove.head.txt"
     rows = np.random.default_rng(4).standard_normal((1000, 50)) * np.linspace(1, 0.2, 50)
     words = ["the", ",", "."] + [f"w{i}" for i in range(3, 1000)]
     text = "\n".join(
@@ -353,23 +353,20 @@ def test_embeddings_in_nested_modules_are_replaced(kind):
     inner = [pair(10, 20), pair(30, 40)]
     model = kind(inner) if kind is nn.ModuleList else kind(*inner)
     quantize_embeddings_(model, bits=4)
-    found = [module for part in model for module in part]
+    found = [module for part in model.children() for module in part.children()]
     assert [(type(m), m.num_embeddings) for m in found] == [
         (QuantizedEmbedding, n) for n in (100, 200, 300, 400)
     ]
 
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
-]
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("from_text", [False, True])
 @pytest.mark.parametrize("few_values", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize(("n", "d"), [(99, 37), (7, 64), (1, 1)])
+@pytest.mark.parametrize(("n", "d"), [(50, 12), (7, 64), (1, 1)])
 def test_a_layer_has_the_values_or_better_ones_than_even_levels(
     tmp_path, n, d, bits, few_values, from_text, device
 ):
