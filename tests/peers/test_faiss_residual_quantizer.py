@@ -149,13 +149,14 @@ def test_scores_are_those_of_decoded_rows(small, spec, metric):
     assert all(len(set(row)) == 10 for row in ids.tolist())
 
 
-@pytest.mark.parametrize("most_refined", [2, 8])
-def test_codebooks_that_are_refined_together_lose_less(small, most_refined):
-    errors = [
+@pytest.mark.parametrize(("rounds", "better"), [(2, 1.04), (5, 1.06)])
+def test_codebooks_that_are_refined_together_lose_less(small, rounds, better):
+    """FAISS makes 5 rounds and asks for 6 %; the default here is 2 rounds."""
+    plain, refined = (
         decoded_error(ResidualQuantizer(3, 4).fit(small.train, refine=times), small.train)
-        for times in (0, most_refined)
-    ]
-    assert errors[0] > 1.04 * errors[1]
+        for times in (0, rounds)
+    )
+    assert plain > better * refined
 
 
 def test_a_code_of_decoded_rows_decodes_to_them_again():
