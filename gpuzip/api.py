@@ -10,17 +10,21 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.planes import sizes_of
+from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance
-from gpuzip.codecs import ProductQuantizer, codec_class
+from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
 from gpuzip.storage.folder import Folder, read_folder
+from gpuzip.storage.info import advice_for
 from gpuzip.storage.tensors import read_tensors
+
+_JUDGED = 1000  # rows by which advice is given
 
 
 @overload
@@ -199,7 +203,9 @@ def compress(
     )
     check_together(who, given, for_)
     if not given - {"m", "nbits", "pad"}:
-        return _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
+        codes = _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
+        codes.why = _advice(who, codes.codec, x)
+        return codes
     seed = whole(who, "seed", seed, 0)
     if importance is not None:
         return fit_by_importance(
@@ -263,6 +269,14 @@ def pareto(
 
 def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:
     return ProductQuantizer(m=m, nbits=nbits, pad=pad).fit_quietly(x, seed=seed).encode(x)
+
+
+def _advice(who: str, codec: Codec, x: Matrix) -> str | None:
+    """What would lose less, where some of the rows lose much."""
+    sample, meter = Rows(who, x).sample(_JUDGED, 0).float(), QualityMeter()
+    meter.add(sample, codec.decode_block(codec.encode_block(sample)))
+    quality = meter.result()
+    return None if quality is None else advice_for(quality, codec.d)
 
 
 def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = False, seed: int = 0) -> Tensor:

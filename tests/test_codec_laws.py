@@ -176,7 +176,9 @@ def test_rows_are_decoded_alone(codec, real):
     assert torch.equal(codes.rows(torch.arange(300)), codes.decode())
     assert codes.rows([]).shape == (0, 384)
     for wrong in ([300], [0, -301]):
-        with pytest.raises(IndexError, match=r"Codes\.rows: ids must be from -300 to 299; got"):
+        with pytest.raises(
+            IndexError, match=r"Codes\.rows: ids must be from -300 to 299, as there are 300 rows; got"
+        ):
             codes.rows(wrong)
     with pytest.raises(TypeError, match="a list or tensor of row numbers"):
         codes.rows(3)

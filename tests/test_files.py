@@ -109,13 +109,24 @@ def test_info_matches_what_save_returned(x: Tensor, path: Path):
 def test_info_prints_the_benchmark_block_of_embzip(x: Tensor, path: Path):
     info = gpuzip.save(x, path, m=M)
     size = os.path.getsize(path)
-    rule, title, original, compressed, ratio, cosine, end = str(info).split("\n")
+    rule, title, original, compressed, ratio, cosine, row_cosine, end = str(info).split("\n")
     assert rule == end == "=" * 100
     assert title.startswith(f"File: a.ezip | n: {N} | m: {M}")
     assert original == f"Original size: {N * D * 4} bytes"
     assert compressed == f"Compressed size: {size} bytes"
     assert ratio == f"Compression ratio: {N * D * 4 / size:.2f}"
     assert cosine == f"Cosine similarity: {info.cosine}"
+    assert info.quality is not None and row_cosine == f"Mean cosine of rows: {info.quality.row_cosine}"
+
+
+def test_info_and_codes_say_what_would_lose_less(path: Path):
+    x = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    poor = gpuzip.save(x, path)
+    assert poor.advice is not None and poor.advice in str(poor).split("\n")
+    assert all(word in poor.advice for word in ("m=16", "D // 4", "nbits=8", "compress(x, min_cosine=0.9)"))
+    assert gpuzip.compress(x).why == poor.advice
+    assert gpuzip.save(x, path, m=64).advice is None and gpuzip.compress(x, 64).why is None
+    assert "codec: scalar" in str(gpuzip.ScalarQuantizer().fit(x).encode(x).save(path))
 
 
 def test_stored_quality_is_the_measured_one(x: Tensor, path: Path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import gpuzip
-from gpuzip.codecs.pq import default_m, nearest_divisors
+from gpuzip.codecs.pq import default_shape, nearest_divisors
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -46,7 +46,28 @@ def test_a_file_gives_back_what_quantize_gives(tmp_path, m):
 
 def test_default_m():
     assert gpuzip.compress(normal(100, 768)).codec.config()["m"] == 48
-    assert [default_m(d) for d in (768, 384, 100, 16, 1, 97, 1000)] == [48, 24, 5, 1, 1, 1, 50]
+    shapes = [default_shape(d, False) for d in (768, 384, 100, 16, 1, 1000)]
+    assert shapes == [(m, False) for m in (48, 24, 5, 1, 1, 50)]
+
+
+@pytest.mark.parametrize(("d", "m"), [(769, 48), (97, 6), (2 * 383, 47)])
+def test_columns_without_a_near_divisor_are_padded(d, m):
+    x = normal(200, d)
+    codes = gpuzip.compress(x)
+    assert codes.codec.config().items() >= {"m": m, "pad": True}.items()
+    assert codes.codec.spec == f"PQ{m}x4(pad=True)" and codes.decode().shape == (200, d)
+    with pytest.raises(gpuzip.GpuzipError, match=f"m must divide d={d}; got {m}"):
+        gpuzip.compress(x, m)
+
+
+def test_a_column_of_tiny_values_does_not_double_the_codebook(tmp_path):
+    x = normal(500, 32)
+    plain = gpuzip.save(x, tmp_path / "a.ezip", m=32).nbytes
+    x[:, 3] *= 1e-7
+    tiny = gpuzip.save(x, tmp_path / "b.ezip", m=32)
+    assert abs(tiny.nbytes - plain) < 64
+    exact = normal(16, 32) * 1e-7  # every row is a centroid: nothing may be added
+    assert torch.equal(gpuzip.quantize(exact, m=1), exact)
 
 
 def test_nearest_divisors():

@@ -14,7 +14,7 @@ from gpuzip._core.device import is_gpu
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
-from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
 from gpuzip.codecs.base import Codec
 from gpuzip.errors import GpuzipError
 from gpuzip.search.packed import Packed, Searched
@@ -38,7 +38,8 @@ class Codes:
     Attributes
     ----------
     why : str or None
-        Why `gpuzip.compress` chose this codec, if it chose one for an outcome.
+        Why `gpuzip.compress` chose this codec, if it chose one for an outcome; what would lose less, if its
+        default loses much.
 
     Examples
     --------
@@ -151,10 +152,12 @@ class Codes:
         dtype = dtype or self.dtype
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
         if len(self) <= step:
-            return self.codec.decode_block(self.data[:]).to(dtype).contiguous()
+            return narrowed(self.codec.decode_block(self.data[:]), dtype).contiguous()
         out = torch.empty(self.shape, dtype=dtype, device=self.device)
         for start in range(0, len(self), step):
-            out[start : start + step] = self.codec.decode_block(self.data[start : start + step])
+            out[start : start + step] = narrowed(
+                self.codec.decode_block(self.data[start : start + step]), dtype
+            )
         return out
 
     def rows(self, ids: Ids) -> Tensor:
@@ -176,7 +179,7 @@ class Codes:
             If an id is not a row.
         """
         index = row_ids("Codes.rows", ids, len(self), self.device)
-        return self.codec.decode_rows(self.data, index).to(self.dtype)
+        return narrowed(self.codec.decode_rows(self.data, index), self.dtype)
 
     def search(
         self,
@@ -285,7 +288,7 @@ class Codes:
         meter = QualityMeter()
         for start, block in rows.blocks():
             decoded = self.codec.decode_block(self.data[start : start + len(block)])
-            meter.add(block.to(self.device, torch.float32), decoded.to(self.dtype).float())
+            meter.add(block.to(self.device, torch.float32), narrowed(decoded, self.dtype).float())
         return meter.result()
 
     def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:

@@ -148,9 +148,9 @@ class ProductQuantizer(Quantizer[Codebook]):
         )
         max_points_per_centroid = whole(who, "max_points_per_centroid", max_points_per_centroid)
         _check_training_set(rows.n, K, self.nbits)
-        m = default_m(self._width_of(rows)) if self.m is None else self.m
+        m, pad = default_shape(self._width_of(rows), self.pad) if self.m is None else (self.m, self.pad)
         rows, rotation = self.rotated(rows, seed, m, K)
-        if rows.d % m and not self.pad:
+        if rows.d % m and not pad:
             raise GpuzipError(
                 f"{who}: m must divide d={rows.d}; got {m}. Use m="
                 f"{', '.join(map(str, nearest_divisors(rows.d, m)))}, or pad=True."
@@ -173,8 +173,9 @@ class ProductQuantizer(Quantizer[Codebook]):
             init=init,
             progress=progress,
         )
-        codebook = Codebook(rounded(found.centroids), rows.d, seed)
-        return replace(self, m=m, fitted=codebook, rotation=rotation)
+        error = float(found.objective.sum()) / len(sample)
+        codebook = Codebook(rounded(found.centroids, error), rows.d, seed)
+        return replace(self, m=m, pad=pad, fitted=codebook, rotation=rotation)
 
     def fit_quietly(self, x: Matrix, *, seed: int = 0) -> ProductQuantizer:
         return self.fit(x, seed=seed, min_points_per_centroid=1)
@@ -233,9 +234,14 @@ class ProductQuantizer(Quantizer[Codebook]):
         return cls(m, nbits, pad, fitted=Codebook(centroids.float().contiguous(), d, seed))
 
 
-def default_m(d: int) -> int:
-    """The divisor of d nearest d // 16; the larger of two equally near."""
-    return nearest_divisors(d, max(1, d // 16))[0]
+def default_shape(d: int, pad: bool) -> tuple[int, bool]:
+    """m near d // 16, and whether columns are padded: the nearest divisor, if it is not twice as far off.
+
+    A prime number of columns, such as 768 and one, would be left with a single sub-space.
+    """
+    wanted = max(1, d // 16)
+    nearest = nearest_divisors(d, wanted)[0]
+    return (nearest, pad) if wanted / 2 <= nearest <= 2 * wanted else (wanted, True)
 
 
 def nearest_divisors(d: int, m: int, count: int = 3) -> list[int]:
@@ -263,9 +269,14 @@ def as_stored(centroids: Tensor) -> Tensor:
     return half if torch.equal(half.float(), centroids) else centroids
 
 
-def rounded(centroids: Tensor) -> Tensor:
-    """Round to float16, unless the values of a sub-space are too large or too small for its range."""
+def rounded(centroids: Tensor, error: float = 0.0) -> Tensor:
+    """Round to float16, unless the values of a sub-space are too large or too small for its range.
+
+    error: the mean squared error of a decoded row. Rounding that adds less than a thousandth of it is fine
+    whatever the range, so that one column of tiny values does not double the codebook.
+    """
     half = centroids.half().float()
-    reach = centroids.abs().amax((1, 2), keepdim=True)
-    faithful = ((half - centroids).abs() <= reach / 1024).all()  # inf and subnormal losses fail this
-    return half if bool(faithful) else centroids
+    lost, reach = (half - centroids).abs(), centroids.abs().amax((1, 2), keepdim=True)
+    faithful = (lost <= reach / 1024).all()  # inf and subnormal losses fail this
+    added = lost.double().square().sum(2).mean(1).sum()
+    return half if bool(faithful | (added < error / 1000)) else centroids

@@ -14,6 +14,7 @@ from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import GpuzipError, QualityError
 
 _RULE = "=" * 100
+_POOR = 0.8  # mean cosine of rows, below which advice is given
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,17 @@ class FileInfo:
         """Error and recall on rows that the codec was not fitted on, or None if not measured."""
         return HeldOut.of_json(self.config["held_out"]) if "held_out" in self.config else None
 
+    @property
+    def advice(self) -> str | None:
+        """What would lose less, where the mean cosine of rows is below 0.8; else None."""
+        return None if self.quality is None else advice_for(self.quality, self.d)
+
     def __str__(self) -> str:
         knobs = {name: value for name, value in self.config.items() if name in ("m", "nbits")}
         titles = [
             f"File: {printable(self.path.name)}",
             f"n: {self.n}",
+            *([] if self.codec == "pq" else [f"codec: {printable(self.codec)}"]),
             *(f"{name}: {value!r}" for name, value in knobs.items()),
         ]
         held_out = [] if self.held_out is None else [f"Held out: {self.held_out}"]
@@ -90,10 +97,22 @@ class FileInfo:
                 f"Compressed size: {self.nbytes} bytes",
                 f"Compression ratio: {self.ratio:.2f}",
                 f"Cosine similarity: {measured}",
+                *([] if self.quality is None else [f"Mean cosine of rows: {self.quality.row_cosine!r}"]),
                 *held_out,
+                *([] if self.advice is None else [self.advice]),
                 _RULE,
             ]
         )
+
+
+def advice_for(quality: Quality, d: int) -> str | None:
+    """What would lose less, where the mean cosine of rows is below 0.8; else None."""
+    if quality.row_cosine >= _POOR:
+        return None
+    return (
+        f"Little is left of these rows: with m={max(1, d // 4)} (D // 4; the default is D // 16) or nbits=8 "
+        "more is, and compress(x, min_cosine=0.9) finds the smallest codec that is good enough."
+    )
 
 
 def check_cosine(info: FileInfo, min_cosine: float) -> None:
