@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
 from gpuzip.storage import folder
 from gpuzip.storage.folder import read_folder, write_folder
-from gpuzip.words import WordVectors, load
+from gpuzip.words import WordVectors, load, marisa
 
 pytest.importorskip("pyarrow")
 
@@ -309,6 +310,54 @@ def test_finds_an_altered_trie_without_verify(path: Path):
     file.write_bytes(data)
     with pytest.raises(FormatError, match=f"{file.name}: does not match its checksum in the manifest"):
         load(path)
+
+
+def test_a_trie_that_is_forged_ends_no_process_and_holds_none(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With digests that are right: marisa itself crashes on some of these, and loops on others."""
+    pytest.importorskip("marisa_trie")
+    monkeypatch.setattr(marisa, "PATIENCE", 3.0)
+    vectors(0).save(path, words="trie")
+    data, draw = member(path, "words.trie").read_bytes(), random.Random(0)
+    refused = []
+    for at in [0, 16, 24, 40, *(draw.randrange(len(data)) for _ in range(30))]:
+        forged = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+        replace_member(path, "words.trie", forged)
+        try:
+            opened = load(path)
+        except FormatError as error:
+            refused.append(str(error))
+        else:
+            assert [opened.index_of(word) for word in opened] == list(range(N))
+    assert len(refused) > 3 and all("words-" in text for text in refused)
+
+
+HANGS = "import time; time.sleep(60)"
+FLOODS = "print('x' * 80_000_000)"
+CRASHES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and limits are posix")
+@pytest.mark.parametrize(
+    ("child", "why"),
+    [(HANGS, "comes to no end"), (FLOODS, "not a readable trie"), (CRASHES, "ended with -11")],
+)
+def test_a_trie_whose_reader_hangs_floods_or_crashes_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, child: str, why: str
+):
+    pytest.importorskip("marisa_trie")
+    vectors(0).save(path, words="trie")
+    monkeypatch.setattr(marisa, "PATIENCE", 2.0)
+    monkeypatch.setattr(marisa, "_CHILD", marisa._CHILD.replace("trie.mmap(path)", child))
+    with pytest.raises(FormatError, match=f"words-.*trie.*{why}"):
+        load(path)
+
+
+def replace_member(path: Path, label: str, data: bytes) -> None:
+    """Another file in the place of one, with a manifest that fits."""
+    file = member(path, label)
+    file.write_bytes(data)
+    entry = {"bytes": len(data), "digest": folder._digest(file), "ends": folder._ends(file)}
+    resealed(path, lambda manifest: manifest["files"][label].update(entry))
 
 
 def resealed(path: Path, change: Callable[[dict], object]) -> None:

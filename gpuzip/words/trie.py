@@ -1,6 +1,7 @@
 """Words in a marisa trie, which stores common prefixes once and takes the fewest bytes. Needs marisa-trie.
 
-marisa-trie trusts the file, so the whole file is checked before it is mapped.
+Its library trusts what it reads, so that words of a file are read by a child process (`marisa.py`), and the
+trie that answers is made anew of them, in memory.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
+from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.tensors import save_tensors
 from gpuzip.words.lookup import as_bytes, mapped_tables
+from gpuzip.words.marisa import marisa_trie, read_pairs
 from gpuzip.words.vocabulary import Vocabulary
 
 
@@ -33,25 +35,28 @@ def write_trie_rows(words: Iterable[str], path: Path) -> None:
 
 
 class TrieWords(Vocabulary):
-    """Words in a mapped trie, and the mapped tables between its numbers and rows."""
+    """A trie in memory, and the tables between its numbers and rows, for the n words of a file.
+
+    Raises FormatError, naming the file, when it is not as `write_trie` makes it for n words.
+    """
 
     kind = "trie"
 
     def __init__(self, path: Path, rows: Path, n: int) -> None:
-        self._trie = _marisa_trie().Trie()
-        try:
-            self._trie.mmap(str(path))
-        except RuntimeError as error:
-            raise FormatError(
-                f"{path}: cannot be read as a trie ({error}). It is damaged, or gpuzip did not write it."
-            ) from error
-        if len(self._trie) != n:
-            raise FormatError(f"{path}: must hold {n} words; it holds {len(self._trie)}.")
+        pairs = read_pairs(path, "words")
+        if len(pairs) != n:
+            raise FormatError(f"{path}: must hold {n} words; it holds {len(pairs)}.")
         tables = mapped_tables(rows, {"row_of_number": 4, "number_of_row": 4}, n)
-        self._path, self._n = rows, n
-        self._row_of_number = tables["row_of_number"].view("<u4")
-        self._number_of_row = tables["number_of_row"].view("<u4")
-        self.nbytes_of_trie = path.stat().st_size
+        numbers = tables["number_of_row"].view("<u4")
+        if not np.array_equal(np.sort(numbers), np.arange(n)):
+            raise FormatError(f"{rows}: gives no row to some of {n} words; it is damaged. Make it again.")
+        words = [pairs[number][0] for number in numbers.tolist()]
+        self._n, self.nbytes_of_trie = n, path.stat().st_size
+        self._trie = _trie_of(words)
+        if len(self._trie) != n:
+            raise FormatError(f"{path}: must hold {n} words; some of them come twice.")
+        self._number_of_row = np.fromiter(map(self._trie.key_id, words), np.uint32, n)
+        self._row_of_number = np.argsort(self._number_of_row).astype(np.uint32)
 
     def __len__(self) -> int:
         return self._n
@@ -63,48 +68,25 @@ class TrieWords(Vocabulary):
             number = self._trie.get(word)
         except UnicodeEncodeError:  # a lone surrogate, which no file holds
             return None
-        return None if number is None else self._checked(int(self._row_of_number[number]))
+        return None if number is None else int(self._row_of_number[number])
 
     def word(self, row: int) -> str:
-        word: str = self._trie.restore_key(self._checked(int(self._number_of_row[row])))
+        word: str = self._trie.restore_key(int(self._number_of_row[row]))
         return word
 
     @property
     def nbytes(self) -> int:
         return self.nbytes_of_trie + self._row_of_number.nbytes + self._number_of_row.nbytes
 
-    def _checked(self, number: int) -> int:
-        if number >= self._n:
-            raise FormatError(
-                f"{self._path}: numbers must be below {self._n}; got {number}. The file is damaged. Save "
-                "it again."
-            )
-        return number
-
 
 def read_record_trie(path: Path) -> Mapping[str, int]:
-    """Return the number of each word in a marisa_trie.RecordTrie of one uint32 per word."""
-    trie = _marisa_trie().RecordTrie("<I")
-    try:
-        trie.mmap(str(path))
-        return {word: number for word, (number,) in trie.iteritems()}
-    except (RuntimeError, ValueError) as error:
-        raise FormatError(f"{path}: cannot be read as a trie of numbers ({error}).") from error
+    """Number by word of a marisa_trie.RecordTrie of one uint32 each."""
+    return dict(read_pairs(path, "numbers"))
 
 
 def _trie_of(words: Iterable[str]) -> Any:
     listed = list(words)
     wrong = next((word for word in listed if "\0" in word), None)
     if wrong is not None:
-        raise GpuzipError(
-            f'WordVectors.save: a trie cannot store {wrong!r}, which holds "\\0". Use words="arrow".'
-        )
-    return _marisa_trie().Trie(listed)
-
-
-def _marisa_trie() -> Any:
-    try:
-        import marisa_trie
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("marisa-trie is not installed: pip install 'gpuzip[words]'.") from error
-    return marisa_trie
+        raise GpuzipError(f'words: {wrong!r} holds a zero character, which a trie cannot. Use words="arrow".')
+    return marisa_trie().Trie(listed)

@@ -291,8 +291,8 @@ class WordVectors:
         path : str or path-like
             Folder to write. Writers of one folder wait for each other, where the platform has `flock`.
         words : {"arrow", "trie"}, default "arrow"
-            How to store the words. "arrow" maps a list and a look-up table (needs pyarrow). "trie" takes the
-            fewest bytes (needs marisa-trie). `pip install 'gpuzip[words]'` installs both.
+            "arrow": a mapped list with a mapped look-up (needs pyarrow). "trie": the smallest (needs
+            marisa-trie); all its words are read when it is opened, in some seconds per million. Both packages are in the extra `words`.
         """
         write_words(path, self._words, self.codes, words)
 
