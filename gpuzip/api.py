@@ -14,8 +14,8 @@ from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
-from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance
-from gpuzip.codecs import Codec, ProductQuantizer, codec_class
+from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
+from gpuzip.codecs import ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
@@ -356,7 +356,11 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str], device: torch.device | str = "cpu", *, min_cosine: float | None = None
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    min_cosine: float | None = None,
+    max_bytes: int | str | None = None,
 ) -> Tensor:
     """Decode all rows of a compressed file. Every checksum is verified.
 
@@ -367,7 +371,10 @@ def load(
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
-        As in `open`.
+        Least mean cosine between rows and their source, as in `open`.
+    max_bytes : int or str, optional
+        Most bytes that the decoded rows may take: bytes, or text such as "2GB". Default: the memory of this
+        computer.
 
     Returns
     -------
@@ -376,6 +383,8 @@ def load(
 
     Raises
     ------
+    GpuzipError
+        If the decoded rows take more than max_bytes. Raised before memory is asked for.
     FormatError
         If the file is not a gpuzip file, is damaged, or is newer than this version.
     QualityError
@@ -391,7 +400,10 @@ def load(
     >>> y.shape
     torch.Size([256, 32])
     """
-    return _open(path, verify=True, min_cosine=min_cosine).to(device).decode()
+    most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
+    codes = _open(path, verify=True, min_cosine=min_cosine)
+    _check_size(path, len(codes) * codes.codec.d * codes.dtype.itemsize, most)
+    return codes.to(device).decode()
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None) -> Codes:
@@ -511,6 +523,16 @@ def info(path: str | os.PathLike[str]) -> FileInfo:
     ('pq', torch.float32)
     """
     return read_info(path)
+
+
+def _check_size(path: str | os.PathLike[str], needed: int, most: int | None) -> None:
+    if most is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if most is not None and needed > most:
+        raise GpuzipError(
+            f"load: {os.fspath(path)!r} decodes to {needed:,} bytes; at most {most:,} are allowed. Use "
+            "gpuzip.open, which decodes the rows that are asked for, or pass a higher max_bytes."
+        )
 
 
 def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Codes:

@@ -30,6 +30,7 @@ else:
     from typing import TypeVar
 
 _ROTATION, _HELD_OUT = "rotation", "held_out"
+_WIDE = 1 << 15  # bytes a row, of which a table of 256 entries of 8 floats each takes 256 MB
 
 
 class Learned:
@@ -431,19 +432,9 @@ class Codec(ABC, Generic[Fitted]):
         return self._as_table(data)
 
     def norms(self, data: Tensor) -> Tensor:
-        """Compute the norms of decoded rows.
-
-        Parameters
-        ----------
-        data : (N, code_size) uint8 tensor
-            The codes.
-
-        Returns
-        -------
-        (N,) float32 tensor
-            L2 norms.
-        """
-        return self._norms(data)  # a rotation keeps them
+        """(N,) float32 L2 norms of decoded rows."""
+        find = Codec._norms if self._is_wide else type(self)._norms
+        return find(self, data)  # a rotation changes none
 
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
         """Return a scorer of every row for these queries; see gpuzip.search.scorer.
@@ -464,12 +455,18 @@ class Codec(ABC, Generic[Fitted]):
         Scorer
             Scores of the N rows for the Q queries.
         """
-        if self._rotation is None or queries.dtype == torch.uint8:  # queries that are codes are rotated
-            return self._scorer(packed, queries, metric, mask)
-        rotate = self._rotation.apply if metric == "hamming" else self._rotation.rotate_queries
-        rotated = rotate(queries)
-        scorer = self._scorer(packed, rotated, metric, mask)
-        return scorer if self.width == self.d else of_projected(scorer, queries, rotated, metric)
+        decodes = self._is_wide and self.scores_are_of_decoded_rows and metric in METRICS
+        find = Codec._scorer if decodes else type(self)._scorer
+        if self._turn is None or queries.dtype == torch.uint8:  # codes already
+            return find(self, packed, queries, metric, mask)
+        turned = self._turn.apply(queries) if metric == "hamming" else self._turn.turned(queries)
+        scorer = find(self, packed, turned, metric, mask)
+        return scorer if self.width == self.d else of_projected(scorer, queries, turned, metric)
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether tables of all that the bytes of a row stand for would take more memory than many rows."""
+        return self.code_size > _WIDE
 
     def config(self) -> dict[str, Any]:
         """Return the settings as JSON. With `state` they restore the codec."""

@@ -157,6 +157,9 @@ class BinaryQuantizer(Quantizer[Halves]):
         return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
 
     def _decode(self, data: Tensor) -> Tensor:
+        if self._is_wide:  # a table by byte is 128 times the levels
+            table, codes = self._as_table(data)
+            return decode(codes, table.codebook)[:, : self.width]
         return decode(data, self.centroids)[:, : self.width]
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:

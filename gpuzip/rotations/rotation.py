@@ -14,8 +14,8 @@ from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
 from gpuzip.rotations.opq import optimized
-from gpuzip.rotations.product import product
 from gpuzip.rotations.spectrum import balanced, principal
+from gpuzip.rotations.turn import Turn
 
 KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
@@ -24,14 +24,6 @@ _SAMPLE = 1 << 16  # rows for directions
 _QUERIES = 32  # queries per block of a product
 _MOST_CODEWORDS = 256  # centroids per sub-space in the rounds of "opq"
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What `fit` learns: the matrix, (dims, d) float32 with orthonormal rows, and the tensors in a file."""
-
-    matrix: Tensor
-    stored: dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +107,13 @@ class Rotation:
     @property
     def matrix(self) -> Tensor:
         """(dims, d) float32, orthonormal rows."""
+        return self._turn.matrix
+
+    @property
+    def _turn(self) -> Turn:
         if self.fitted is None:
             raise NotFittedError("Rotation: it is not fitted. Call .fit(x) and use what it returns.")
-        return self.fitted.matrix
+        return self.fitted
 
     def kept(self, d: int) -> int:
         """Return the number of columns after the rotation.
@@ -136,13 +132,13 @@ class Rotation:
 
     @property
     def d(self) -> int:
-        """Number of columns of the rows."""
-        return int(self.matrix.shape[1])
+        """Columns of the rows."""
+        return self._turn.d
 
     @property
     def width(self) -> int:
-        """Number of columns of the rotated rows."""
-        return len(self.matrix)
+        """Columns of the rotated rows."""
+        return self._turn.dims
 
     def fit(self, x: Matrix, *, seed: int = 0, m: int | None = None, K: int = 256) -> Rotation:
         """Find the matrix from at most 65,536 rows.
@@ -205,7 +201,7 @@ class Rotation:
             raise GpuzipError(f"{who}: m must be at most {dims}, the columns that are kept; got {m}.")
         stored = self._learned(rows, dims, m or 1, K, seed)
         stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
-        return replace(self, fitted=Fitted(_matrix(self.kind, stored, dims, d, rows.device), stored))
+        return replace(self, fitted=Turn(self.kind, dims, d, rows.device, stored))
 
     def _learned(self, rows: Rows, dims: int, m: int, K: int, seed: int) -> dict[str, Tensor]:
         if self.kind == "truncate":
@@ -239,54 +235,22 @@ class Rotation:
         For fitted "pca", "balanced" and "opq" rotations, whose files hold a matrix.
         """
         matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
-        stored, device = {"matrix": matrix.half().to(self.matrix.device)}, self.matrix.device
-        return replace(self, fitted=Fitted(_matrix(self.kind, stored, self.width, self.d, device), stored))
+        device = self.matrix.device
+        stored = {"matrix": matrix.half().to(device)}
+        return replace(self, fitted=Turn(self.kind, self.width, self.d, device, stored))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotate rows.
-
-        Parameters
-        ----------
-        x : (N, d) float tensor
-            Rows.
-
-        Returns
-        -------
-        (N, width) float32 tensor
-            The rotated rows, of length 1 if `normalize` is set.
-        """
-        y = product(x, self.matrix.T)
+        """(N, d) float -> (N, width) float32."""
+        y = self._turn.apply(x)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
-    def rotate_queries(self, x: Tensor) -> Tensor:
-        """Rotate queries, which are not normalized, so that their scores keep their scale.
-
-        Parameters
-        ----------
-        x : (Q, d) float tensor
-            Queries.
-
-        Returns
-        -------
-        (Q, width) float32 tensor
-            The rotated queries.
-        """
-        return product(x, self.matrix.T, _QUERIES)
+    def turned(self, x: Tensor) -> Tensor:
+        """`apply` without normalizing: of queries, whose length does not matter to an order."""
+        return self._turn.apply(x, _QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
-        """Rotate rows back.
-
-        Parameters
-        ----------
-        y : (N, width) float32 tensor
-            Rotated rows.
-
-        Returns
-        -------
-        (N, d) float32 tensor
-            The rows, without their part along directions that were not kept.
-        """
-        return product(y, self.matrix)
+        """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
+        return self._turn.reverse(y)
 
     def state(self) -> dict[str, Tensor]:
         """Return the fitted tensors by name, as files store them."""
@@ -335,7 +299,7 @@ class Rotation:
                 f"rotation: tensors must fit kind={rotation.kind!r}, dims={dims!r}, d={d!r}; got {shapes}."
             )
         state = {name: tensor.to(device) for name, tensor in state.items()}
-        return replace(rotation, fitted=Fitted(_matrix(rotation.kind, state, dims, d, device), state))
+        return replace(rotation, fitted=Turn(rotation.kind, dims, d, torch.device(device), state))
 
 
 def _codewords(K: int, N: int) -> int:
@@ -362,32 +326,5 @@ def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
 
 
 def _is_nearly_orthonormal(matrix: Tensor) -> bool:
-    products = matrix_product(torch.matmul, matrix.float(), matrix.float().T)
-    return bool(
-        (products - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
-    )
-
-
-def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
-    """(dims, d) float32 from stored tensors. Computed on the CPU, so that all devices agree."""
-    if kind == "truncate":
-        matrix = torch.eye(dims, d, dtype=torch.float32, device="cpu")
-    elif kind == "hadamard":
-        matrix = hadamard(torch.eye(d, dtype=torch.float64, device="cpu"), stored["signs"].cpu().bool()).T[
-            :dims
-        ]
-    else:
-        matrix = _orthonormal(stored["matrix"].cpu().double())
-    return matrix.float().contiguous().to(device)
-
-
-def _orthonormal(matrix: Tensor) -> Tensor:
-    """The orthonormal rows nearest to nearly orthonormal ones, by Newton's steps, which square the error.
-
-    Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
-    matrix", 1971.
-    """
-    for _ in range(2):
-        square = matrix_product(torch.matmul, matrix, matrix.T)
-        matrix = 1.5 * matrix - 0.5 * matrix_product(torch.matmul, square, matrix)
-    return matrix
+    product = matrix.float() @ matrix.float().T
+    return bool((product - torch.eye(len(matrix), device=matrix.device)).abs().max() < 0.01)

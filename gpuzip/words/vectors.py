@@ -292,7 +292,8 @@ class WordVectors:
             Folder to write. Writers of one folder wait for each other, where the platform has `flock`.
         words : {"arrow", "trie"}, default "arrow"
             "arrow": a mapped list with a mapped look-up (needs pyarrow). "trie": the smallest (needs
-            marisa-trie); all its words are read when it is opened, in some seconds per million. Both packages are in the extra `words`.
+            marisa-trie); all its words are read when it is opened, in some seconds per million. Both
+            packages are in the extra `words`.
         """
         write_words(path, self._words, self.codes, words)
 

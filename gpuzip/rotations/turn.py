@@ -1,0 +1,80 @@
+"""A fitted rotation: rows turned and turned back, in no more memory than rows and what is stored need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gpuzip.rotations.drawn import hadamard, walsh, walsh_back
+from gpuzip.rotations.product import product
+
+#: Columns up to which a Hadamard rotation is a matrix product, which is faster for them; 64 MB at most.
+_LARGEST_MATRIX = 4096
+_ROWS = 1024  # of a matrix that are found at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What `Rotation.fit` learns. stored: what a file has of it; the rest is found when it is asked for."""
+
+    kind: str
+    dims: int
+    d: int
+    device: torch.device
+    stored: dict[str, Tensor]
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(dims, d) float32, orthonormal rows; found on the CPU: the same on every device."""
+        if self.kind == "truncate":
+            matrix = torch.eye(self.dims, self.d)
+        elif self.kind == "hadamard":
+            matrix = _hadamard_matrix(self.stored["signs"].cpu().bool())[: self.dims]
+        else:
+            matrix = _orthonormal(self.stored["matrix"].cpu().double())
+        return matrix.float().contiguous().to(self.device)
+
+    @property
+    def _is_transform(self) -> bool:
+        return self.kind == "hadamard" and self.d > _LARGEST_MATRIX
+
+    def apply(self, x: Tensor, at_once: int | None = None) -> Tensor:
+        """(N, d) float -> (N, dims) float32. at_once: rows of a product."""
+        if self.kind == "truncate":
+            return x[:, : self.dims].to(torch.float32, copy=True).contiguous()
+        if self._is_transform:
+            return walsh(x.float(), self.stored["signs"].bool())[:, : self.dims].contiguous()
+        return product(x, self.matrix.T) if at_once is None else product(x, self.matrix.T, at_once)
+
+    def reverse(self, y: Tensor) -> Tensor:
+        """(N, dims) float32 -> (N, d) float32; zeros along directions that were left out."""
+        if self.kind != "truncate" and not self._is_transform:
+            return product(y, self.matrix)
+        whole = torch.nn.functional.pad(y, (0, self.d - self.dims))
+        return whole if self.kind == "truncate" else walsh_back(whole, self.stored["signs"].bool())
+
+
+def _hadamard_matrix(signs: Tensor) -> Tensor:
+    """(d, d) float32 of which `hadamard` is the product, some columns at a time."""
+    d = signs.shape[1]
+    matrix = torch.empty((d, d))
+    for start in range(0, d, _ROWS):
+        stop = min(start + _ROWS, d)
+        rows = torch.zeros((stop - start, d), dtype=torch.float64)
+        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        matrix[:, start:stop] = hadamard(rows, signs).T
+    return matrix
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """The nearest orthonormal rows to nearly orthonormal ones: a step of Newton's squares the error.
+
+    Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
+    matrix", 1971.
+    """
+    for _ in range(2):
+        matrix = 1.5 * matrix - 0.5 * (matrix @ matrix.T) @ matrix
+    return matrix
