@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import METRICS
 from gpuzip._core.quality import HeldOut, Quality
-from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows
 from gpuzip.codecs.drift import Drift, drift_of
 from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
@@ -49,14 +49,27 @@ else:
 
 
 def check_names(
-    id: str, config: dict[str, Any], settings: set[str], state: dict[str, Tensor], tensors: set[str]
+    id: str,
+    config: dict[str, Any],
+    settings: set[str],
+    state: dict[str, Tensor],
+    tensors: set[str],
+    *,
+    unbounded: str = "",
 ) -> None:
-    """Raise FormatError unless a file's settings and tensors have these names."""
+    """Raises FormatError unless a file's settings and tensors have these names.
+
+    Values of tensors, but for the one that is unbounded, must be such that their squares fit in float32.
+    """
     if set(config) != settings or set(state) != tensors:
         raise FormatError(
             f"{id}: settings must be {sorted(settings)} with tensors {sorted(tensors)}; got "
             f"{sorted(config)} with {sorted(state)}."
         )
+    for name, tensor in state.items():
+        known = name != unbounded and tensor.device.type != "meta"
+        if known and not bool((tensor.float().abs() <= 2 * LARGEST_NORM).all()):
+            raise FormatError(f"{id}: {name} holds a value whose square is none in float32.")
 
 
 @dataclass(frozen=True, eq=False)

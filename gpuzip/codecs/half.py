@@ -16,7 +16,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.floats import float_scorer
+from gpuzip.search.scorers.floats import float_scorer, of_sound_rows
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -103,7 +103,8 @@ class HalfQuantizer(Quantizer[Limit]):
         return data.contiguous().view(_DTYPES[self.dtype])
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return float_scorer(self._values(packed.data), lambda: packed.norms, queries, metric, mask)
+        mask, norms = of_sound_rows(packed, mask)
+        return float_scorer(self._values(packed.data), norms, queries, metric, mask)
 
     def _config(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "d": self.width}
@@ -113,7 +114,7 @@ class HalfQuantizer(Quantizer[Limit]):
 
     @classmethod
     def _restore(cls, config: dict[str, Any], state: dict[str, Tensor]) -> HalfQuantizer:
-        check_names(cls.id, config, {"dtype", "d"}, state, {"largest"})
+        check_names(cls.id, config, {"dtype", "d"}, state, {"largest"}, unbounded="largest")
         largest, d = state["largest"], config["d"]
         if not is_whole(d) or d < 1 or largest.shape != (1,) or largest.dtype != torch.float32:
             raise FormatError(

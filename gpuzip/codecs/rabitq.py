@@ -21,6 +21,7 @@ from gpuzip.ops import decode, pack_bits, rabitq_encode
 from gpuzip.rotations import Rotation
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorers.common import both, sound_rows
 from gpuzip.search.scorers.hamming import HammingScorer
 from gpuzip.search.scorers.rabitq import RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import (
@@ -177,8 +178,9 @@ class RaBitQuantizer(Quantizer[Mean]):
         if metric == "hamming":
             return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
         found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
-        asked = coefficients(queries, self.center, metric, self.reach)
-        return RaBitQScorer([*planes.parts[::2]], found, asked, mask)
+        asked = coefficients(queries, self._center, metric, self.reach)
+        sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
+        return RaBitQScorer([*planes.parts[::2]], found, asked, both(mask, sound))
 
     def _terms(self, planes: Planes, metric: str) -> Terms:
         deep = None if self.bits == 1 else read_deep(planes.parts[3])

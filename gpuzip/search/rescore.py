@@ -141,7 +141,10 @@ def best_of_candidates(
     The third result is the store's `sound` for the candidates: (Q,) bool, or None.
     """
     ids = ids.sort(1).values  # so that position breaks ties as id does
-    scores, at = topk(store.scores(queries, ids, metric), k)
+    scores = store.scores(queries, ids, metric)
+    scores, at = topk(
+        scores.masked_fill_(~scores.isfinite(), float("-inf")), k
+    )  # of rows that are no numbers
     return scores, ids.gather(1, at), store.sound(ids)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_capturing
 from gpuzip.search.packed import Packed
 
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
@@ -38,6 +41,28 @@ def largest_norm(packed: Packed) -> Tensor:
         "largest norm", lambda: packed.norms.max() if len(packed) else packed.norms.sum()
     )
     return largest
+
+
+def sound_rows(packed: Packed, by: str, sound: Callable[[], Tensor]) -> Tensor | None:
+    """(N,) bool: the rows whose scores are numbers; None if all are. Found once and kept, if some are not.
+
+    by: what tells them. sound: finds them. Codes that were altered may decode to NaN or inf, which would be
+    the best score of a group and hide the other rows: such a row is forbidden, as by a mask.
+    """
+
+    def found() -> Tensor | None:
+        rows = sound()
+        return None if not is_capturing(packed.device) and bool(rows.all()) else rows
+
+    rows: Tensor | None = packed.remembered(f"sound rows by {by}", found)
+    return rows
+
+
+def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The rows that both masks allow."""
+    if mask is None or other is None:
+        return other if mask is None else mask
+    return mask & other
 
 
 def forbid(scores: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:

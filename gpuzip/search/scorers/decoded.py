@@ -12,7 +12,7 @@ from gpuzip.ops import rescore
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import forbid
-from gpuzip.search.scorers.floats import FloatScorer
+from gpuzip.search.scorers.floats import FloatScorer, of_sound_rows
 
 
 class DecodedScorer(FloatScorer):
@@ -26,7 +26,8 @@ class DecodedScorer(FloatScorer):
         metric: str,
         mask: Tensor | None = None,
     ) -> None:
-        super().__init__(packed.data, lambda: packed.norms, queries, metric, mask)
+        mask, norms = of_sound_rows(packed, mask)
+        super().__init__(packed.data, norms, queries, metric, mask)
         self._packed, self._decode = packed, decode
 
     def _rows(self, start: int, stop: int) -> Tensor:

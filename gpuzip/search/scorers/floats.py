@@ -11,8 +11,9 @@ from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
+from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
-from gpuzip.search.scorers.common import GATHER_COST, forbid, inverse
+from gpuzip.search.scorers.common import GATHER_COST, both, forbid, inverse, sound_rows
 
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # per block, at most
 _STEP = 1024  # a block is a multiple of this, which every group size divides
@@ -96,3 +97,11 @@ def float_scorer(
 ) -> Scorer:
     """The scorer of float rows."""
     return exact_in_a_graph(FloatScorer(store, norms, queries, metric, mask), store.device)
+
+
+def of_sound_rows(packed: Packed, mask: Tensor | None) -> tuple[Tensor | None, Callable[[], Tensor]]:
+    """The mask of rows that are numbers and allowed, and the norms, 0 of the others."""
+    sound = sound_rows(packed, "norms", lambda: packed.norms.isfinite())
+    if sound is None:
+        return mask, lambda: packed.norms
+    return both(mask, sound), lambda: packed.norms.masked_fill(~sound, 0)
