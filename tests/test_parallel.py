@@ -86,3 +86,46 @@ def test_callers_with_different_numbers_of_threads_do_not_disturb_each_other():
         caller.join()
     torch.set_num_threads(before)
     assert results == [[1] * 6] * 300
+
+
+FORK_WHILE_LOCKED = """
+import os, threading, torch
+from gpuzip._core import parallel, probe
+torch.set_num_threads(2)
+held, end = threading.Barrier(2), threading.Event()
+def hold():
+    with parallel._lock, probe._lock:
+        held.wait()
+        end.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if not child:
+    torch.set_num_threads(1)
+    assert probe.fastest("work", {"a": int, "b": int}) in "ab"
+    torch.set_num_threads(2)
+    os._exit(0 if parallel.map_blocks(lambda a, b: a, 4, 1) == [0, 1, 2, 3] else 1)
+end.set()
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+FORK_AFTER_USE = """
+import os, torch, gpuzip
+torch.set_num_threads(2)
+x = torch.randn(4000, 64)
+found = gpuzip.compress(x, m=16).search(x[:50], 5)[1]
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+        os._exit(0 if torch.equal(gpuzip.compress(x, m=16).search(x[:50], 5)[1], found) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("script", [FORK_WHILE_LOCKED, FORK_AFTER_USE], ids=["while locked", "after use"])
+def test_a_process_that_is_forked_does_not_wait_for_threads_of_its_parent(script: str):
+    """After use by the cure that docs/guarantees.md names: torch's own threads need it."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)

@@ -75,11 +75,19 @@ def _start_worker() -> None:
     _in_worker.yes = True
 
 
+def after_fork(reset: Callable[[], None]) -> None:
+    """Call `reset` in every child that is forked: threads do not survive a fork, and locks stay held.
+
+    What it cannot reset are torch's own threads; docs/guarantees.md says what to do about them.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=reset)
+
+
 def _forget_pools() -> None:
     global _lock
     _lock = threading.Lock()
     _pools.clear()
 
 
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_forget_pools)
+after_fork(_forget_pools)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuzip._core.parallel import map_blocks
+from gpuzip._core.parallel import after_fork, map_blocks
 
 _ROUNDS = 4
 _BEHIND = 2  # a path is timed again unless it takes more than this many times the best
@@ -55,3 +55,11 @@ def paths_by_time(
 
     (least,) = map_blocks(on_one_thread, 1, 1)
     return sorted(paths, key=least.__getitem__)
+
+
+def _forget_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+after_fork(_forget_lock)
