@@ -3,6 +3,8 @@
 import copy
 import errno
 import functools
+import gc
+import importlib.util
 import io
 import json
 import math
@@ -777,3 +779,64 @@ def test_files_are_the_bytes_that_safetensors_writes(x: Tensor, path: Path):
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata()
         assert path.read_bytes() == safetensors.torch.save(tensors, metadata)
+
+
+@contextmanager
+def few_descriptors(more: int) -> Iterator[None]:
+    """No more than so many files can be opened."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@linux
+def test_open_codes_hold_no_descriptor(x: Tensor, path: Path, tmp_path: Path):
+    gpuzip.save(x, path, m=M)
+    gpuzip.MixedCodes([codes_of(1), codes_of(2)]).save(tmp_path / "mixed")
+    forms = ["arrow"] if importlib.util.find_spec("pyarrow") else []
+    for form in forms:
+        some_words().save(tmp_path / form, words=form)
+    before = len(os.listdir("/proc/self/fd"))
+    kept: list[object] = [gpuzip.open(path) for _ in range(200)]
+    kept += [gpuzip.open_mixed(tmp_path / "mixed") for _ in range(20)]
+    kept += [WordVectors.load(tmp_path / form) for form in forms for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert torch.equal(gpuzip.load(path), gpuzip.open(path).decode())
+
+
+@linux
+def test_the_limit_of_open_files_is_named_as_what_it_is(path: Path):
+    codes_of(1).save(path)
+    with few_descriptors(300):
+        kept = []
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                kept.append(os.open(path, os.O_RDONLY))
+        errors = []
+        for _ in range(3):  # of the first file that is opened, and of the second
+            try:
+                gpuzip.open(path)
+            except OSError as error:
+                errors.append(error.errno)
+            os.close(kept.pop())
+        for descriptor in kept:
+            os.close(descriptor)
+    assert errors == [errno.EMFILE, errno.EMFILE]
+    assert len(gpuzip.open(path)) == 50
+
+
+@linux
+def test_a_map_goes_with_the_last_tensor_of_it(path: Path):
+    codes_of(7, n=5000).save(path)
+    part = gpuzip.open(path)[4990:].data
+    gc.collect()
+    assert part.unique().tolist() == [7] and resident(path) > 0
+    del part
+    gc.collect()
+    assert str(path) not in Path("/proc/self/smaps").read_text()

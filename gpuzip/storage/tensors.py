@@ -7,10 +7,13 @@ safetensors makes a file of a name of its own beside, which stays where it is in
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,23 +95,48 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 for name, s in slices.items()
             }
             return kinds, file.metadata() or {}
+    except FileNotFoundError as error:  # safetensors says so too where no file can be opened
+        if path.exists():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from error
+        raise
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise _unreadable(path, str(error)) from error
 
 
-def _part(mapped: mmap.mmap, start: int, size: int) -> Tensor:
+def _part(mapped: Any, start: int, size: int) -> Tensor:
     """Some bytes as a storage of their own, so that a pickle of them holds no other bytes of the file."""
     if not size:
         return torch.empty(0, dtype=torch.uint8, device="cpu")
     return torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=size)
 
 
-def _map(file: BinaryIO) -> mmap.mmap:
-    """The whole file: private, so that no write reaches it, and without reserving memory."""
-    if sys.platform == "linux":
-        flags, protection = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-        return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+def _map(file: BinaryIO) -> Any:
+    """The whole file: private, so that no write reaches it, without reserving memory or keeping it open.
+
+    Python's own map keeps a descriptor, of which a process has some hundred or thousand.
+    """
+    if sys.platform == "win32":
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    flags = mmap.MAP_PRIVATE | (_NO_RESERVE if sys.platform == "linux" else 0)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection, trackfd=False)
+    return _map_by_address(file.fileno(), flags, protection)
+
+
+def _map_by_address(descriptor: int, flags: int, protection: int) -> Any:
+    """What mmap.mmap(trackfd=False) is from Python 3.13 on."""
+    size = os.fstat(descriptor).st_size
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    address = library.mmap(None, size, protection, flags, descriptor, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    mapped = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(mapped, library.munmap, address, size).atexit = False  # tensors may live longer
+    return mapped
 
 
 def _unreadable(path: Path, why: str) -> FormatError:
