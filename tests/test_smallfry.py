@@ -385,6 +385,15 @@ def test_compress_keeps_mem_budget(source: Path, path: Path, tmp_path: Path):
     assert sum(file.stat().st_size for file in (tmp_path / "w").glob("part-*")) <= 30_000
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_and_a_byte_order_mark_are_read(path: Path, tmp_path: Path, end: str):
+    (tmp_path / "p").write_bytes(f"\ufeffa 1{end}b\t2{end}".encode())
+    assert smallfry.read_prior(tmp_path / "p") == {"a": 1, "b": 2}
+    write_folder(path, [1], [0])
+    (path / "words.list.txt").write_bytes(("\ufeff" + end.join(WORDS)).encode())
+    assert list(smallfry.load(path)) == WORDS
+
+
 def test_refuses_invalid_arguments(source: Path, path: Path, tmp_path: Path):
     with pytest.raises(GpuzipError, match=r"word_rep must be .*; got 'pickle'"):
         smallfry.compress(source, path, word_rep="pickle")

@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", " \n", "\t\n"])
 @pytest.mark.parametrize("last", ["", "\n", "\n\n \n"])
 def test_reads_every_line_format(
     path: Path, monkeypatch: pytest.MonkeyPatch, block: int, header: bool, end: str, last: str
@@ -79,7 +79,7 @@ def test_reads_what_gensim_writes(path: Path):
     assert found == words and np.array_equal(rows, peer.vectors)
 
 
-word = st.text(st.characters(exclude_characters="\n ", exclude_categories=["Cs"]))
+word = st.text(st.characters(exclude_characters="\n\r\t ", exclude_categories=["Cs"]))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -106,6 +106,37 @@ def test_reads_a_first_word_with_spaces(path: Path):
     assert read(path)[0] == [". .", "a"]
 
 
+SPELLINGS = {
+    "tabs": "a\t1\t2\t3\nb\t4\t5\t6\n",
+    "a tab after the word": "a\t1 2 3\nb\t4 5 6\n",
+    "tabs in some lines": "a 1 2 3\nb\t4 5 6",
+    "a header with tabs": "2\t3\na\t1\t2\t3\nb\t4\t5\t6\n",
+    "a byte-order mark": "\ufeffa 1 2 3\nb 4 5 6\n",
+    "a byte-order mark before a header": "\ufeff2 3\na 1 2 3\nb 4 5 6\n",
+    "CR": "a 1 2 3\rb 4 5 6\r",
+    "CR and LF": "a 1 2 3\rb 4 5 6\n\n",
+    "CRLF": "a 1 2 3\r\nb 4 5 6\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("block", [1, 8, 1 << 20])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_separator_and_line_end_gives_the_same_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, block: int
+):
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    words, rows = read(write(path, SPELLINGS[spelling]))
+    assert words == ["a", "b"] and rows.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_with_a_header_a_word_may_end_with_a_number(path: Path):
+    words = ["route 66", "a\tb", "area\t51", "7", "x"]
+    x = vectors(5, 3)
+    write(path, "\n".join(["5 3", *lines(words, x)]))
+    found, rows = read(path)
+    assert found == words and np.array_equal(rows, x)
+
+
 def test_reads_words_that_look_like_a_header(path: Path):
     write(path, "3 1\n44 2.5\n")
     assert read(path, header=False)[0] == ["3", "44"]
@@ -129,7 +160,10 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "hexadecimal": ("a 1 2 3\nb 1 0x1 3\n", "line 2: must have 3 numbers after the word; got '0x1'"),
     "two spaces": ("a 1 2 3\nb 1  3\n", "line 2: must have 3 numbers after the word; got ''"),
     "two spaces first": ("a 1 2 3\nb  1 2 3\n", "line 2: must have one space"),
-    "tabs": ("a 1 2 3\nb 1\t2 3 4\n", "line 2: must have 3 numbers after the word; got .*"),
+    "tabs": ("a 1 2 3\nb 1\t2 3 4\n", "line 2: must have 3 numbers, as the lines before; got 4"),
+    "two tabs": ("a 1 2 3\nb 1\t\t3\n", "line 2: must have 3 numbers after the word; got ''"),
+    "a zero byte": (b"a 1 2 3\nb 1 \x002 3\n", "line 2: must have 3 numbers after the word; got '.x002'"),
+    "UTF-16": ("a 1 2 3\n".encode("utf-16"), "line 1: begins with the byte-order mark of UTF-16"),
     "errors that add up": ("a 1 2 3\nb 1\t2 3  4\nc 1 2\n", "line 2"),
     "nan": ("a 1 2 3\nb 1 nan 3\n", "line 2: numbers must be finite float32"),
     "inf": ("a 1 2 3\nb 1 -inf 3\n", "line 2: numbers must be finite"),
@@ -140,7 +174,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a header of too few rows": ("1 2\na 1 2\nb 1 2\n", "line 3: the header says 1 rows, this is one more"),
     "a header of fewer numbers": (
         "2 2\na 1 2 3\nb 1 2 3\n",
-        "line 2: must have 2 numbers, as the lines before; got 3",
+        "line 2: must have 2 numbers, as the header says; got 3",
     ),
     "a header of more numbers": (
         "2 3\na 1 2\nb 1 2\n",

@@ -15,6 +15,7 @@ from gpuzip.storage.paths import local_path
 from gpuzip.words import WordVectors
 from gpuzip.words.legacy import read_pair, read_parts
 from gpuzip.words.recipe import Options
+from gpuzip.words.text import lines_of
 from gpuzip.words.trie import read_record_trie
 
 Word2Idx = Mapping[str, int] | Iterable[str] | None
@@ -154,7 +155,7 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
         if text.lstrip().startswith("{") and text.rstrip().endswith("}"):
             prior = {word: float(count) for word, count in json.loads(text).items()}
         else:
-            prior = _counted_lines(path, text)
+            prior = _counted_lines(path, lines_of(data))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
@@ -164,9 +165,9 @@ def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:
     return prior
 
 
-def _counted_lines(path: str | os.PathLike[str], text: str) -> dict[str, float]:
+def _counted_lines(path: str | os.PathLike[str], lines: list[str]) -> dict[str, float]:
     prior: dict[str, float] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         word, _, count = line.rstrip().rpartition(" " if "\t" not in line else "\t")
         if not line.strip():
             continue
@@ -183,7 +184,7 @@ def _stored_words(folder: Path) -> list[str]:
     trie, listed, pickled = (folder / f"words.{end}" for end in ("trie.marisa", "list.txt", "dict.npy"))
     if listed.exists():
         try:
-            return listed.read_bytes().decode().split("\n")
+            return lines_of(listed.read_bytes())
         except UnicodeDecodeError as error:
             raise FormatError(f"{listed}: must be UTF-8 ({error.reason}).") from error
     if trie.exists():

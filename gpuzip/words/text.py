@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ LINE_LIMIT = 16 << 20
 
 _NUMBER = re.compile(rb"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
 _COUNT = re.compile(rb"\d{1,18}")
+_LINE_END = re.compile(r"\r\n?|\n")
+_SPACED = bytes.maketrans(b"\t", b" ")
 
 
 def read_text(
@@ -35,10 +38,11 @@ def read_text(
 
     header: whether the first line is "N D". None: yes if it is two whole numbers. limit: number of rows to
     read, from the first.
-    Lines end with \\n or \\r\\n. Spaces at the end of a line and empty lines at the end of the file are
-    ignored.
+    Lines end with \\n, \\r\\n or \\r; a space or a tab stands before each number. Spaces at the end of a line,
+    empty lines at the end of the file and a byte-order mark are ignored.
     D comes from the header, else it is the count of numbers at the end of the first line. A word may hold
-    spaces: it is everything before the last D numbers, and must not end with a number itself.
+    spaces and tabs: it is everything before the last D numbers. Without a header it must not end with a
+    number itself, as the lines may then disagree about D.
     Raises GpuzipError, which names the line, for anything else.
     """
     reader = _Reader(into, header, limit)
@@ -58,6 +62,7 @@ class _Reader:
         self._announced: int | None = None
         self._line = 1  # number of the next line
         self._rows = 0
+        self._numbered: list[int] = []  # fields of the rows whose word ends with a number
         self._blank: int | None = None
 
     @property
@@ -67,7 +72,7 @@ class _Reader:
     def add(self, lines: list[bytes], size: int) -> None:
         lines = self._without_blanks([line.rstrip() for line in lines])
         if lines and self._d is None:
-            lines = self._start(lines, size)
+            lines = self._start([self._unmarked(lines[0]), *lines[1:]], size)
         if self._limit is not None:
             lines = lines[: self._limit - self._rows]
         if not lines:
@@ -89,6 +94,15 @@ class _Reader:
                 f"{self._rows}. "
                 "It is incomplete: fetch it again, or correct the header."
             )
+        if len(self._numbered) == self._rows > 1:  # not words such as "route 66": the header is wrong
+            first = f"must have {self._d} numbers, as the header says; got {self._numbered[0]}"
+            raise self._error(2, f"{first}, and each line ends like this one")
+
+    def _unmarked(self, line: bytes) -> bytes:
+        """Return the first line without its byte-order mark. Refuse UTF-16 and UTF-32."""
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+            raise self._error(1, "begins with the byte-order mark of UTF-16 or UTF-32; UTF-8 is needed")
+        return line.removeprefix(codecs.BOM_UTF8)
 
     def _without_blanks(self, lines: list[bytes]) -> list[bytes]:
         """Remove empty lines at the end of the file. An empty line elsewhere is an error."""
@@ -123,7 +137,7 @@ class _Reader:
         return lines[1:]
 
     def _width(self, line: bytes) -> int:
-        fields = line.split(b" ")
+        fields = _fields(line)
         d = len(fields) - 1
         numbers = next((i for i in range(d) if not _NUMBER.fullmatch(fields[-1 - i])), d)
         if numbers == 0:
@@ -132,7 +146,7 @@ class _Reader:
 
     def _parsed(self, lines: list[bytes]) -> tuple[list[bytes], Floats]:
         """Parse all lines at once, or one by one if any has spaces in its word or is invalid."""
-        split = [line.partition(b" ") for line in lines]
+        split = [line.translate(_SPACED).partition(b" ") for line in lines]
         rows = _numbers([rest for _, _, rest in split])
         if rows is not None and rows.shape == (len(lines), self._d):
             return [word for word, _, _ in split], rows
@@ -141,18 +155,21 @@ class _Reader:
 
     def _parsed_line(self, line: bytes, number: int) -> tuple[bytes, Floats]:
         assert self._d is not None
-        fields = line.split(b" ")
+        fields = _fields(line)
         word, values = fields[: -self._d], fields[-self._d :]
         found = len(fields) - 1
-        if not word or (len(word) > 1 and _NUMBER.fullmatch(word[-1])):
+        numbered = len(word) > 1 and _NUMBER.fullmatch(word[-1]) is not None
+        if not word or (numbered and self._announced is None):
             raise self._error(number, f"must have {self._d} numbers, as the lines before; got {found}")
+        if numbered:
+            self._numbered.append(found)
         if len(word) > 1 and not word[-1]:
             raise self._error(number, "must have one space before its numbers; got two")
         row = _numbers([b" ".join(values)])
         if row is None or row.shape != (1, self._d):
             wrong = next((field for field in values if not _NUMBER.fullmatch(field)), b" ".join(values))
             raise self._error(number, f"must have {self._d} numbers after the word; got {_shown(wrong)}")
-        return b" ".join(word), row
+        return line[: len(b" ".join(word))], row
 
     def _error(self, line: int, what: str) -> GpuzipError:
         return GpuzipError(f"{self._into.source}: line {line}: {what}. Correct that line.")
@@ -162,8 +179,8 @@ def _line_blocks(file: BinaryIO, source: str) -> Iterator[list[bytes]]:
     """Yield blocks of lines without line ends, some megabytes per block."""
     rest = b""
     while block := file.read(BLOCK_BYTES):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
+        lines = (rest + block).splitlines(keepends=True)
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()  # \n may follow a \r in the next block
         if len(rest) > LINE_LIMIT:
             raise GpuzipError(
                 f"{source}: lines must have at most {LINE_LIMIT} bytes. The file holds no word vectors."
@@ -172,6 +189,15 @@ def _line_blocks(file: BinaryIO, source: str) -> Iterator[list[bytes]]:
             yield lines
     if rest:
         yield [rest]
+
+
+def lines_of(data: bytes) -> list[str]:
+    """Return the lines of a small UTF-8 file, by the same rule. Raises UnicodeDecodeError."""
+    return _LINE_END.split(data.decode("utf-8-sig"))
+
+
+def _fields(line: bytes) -> list[bytes]:
+    return line.translate(_SPACED).split(b" ")
 
 
 def _numbers(lines: list[bytes]) -> Floats | None:

@@ -108,9 +108,11 @@ class WordVectors:
         Parameters
         ----------
         path : str or path-like
-            File with a line "word number ... number" per word, as GloVe, word2vec and fastText (.vec) write.
+            UTF-8 file with a line "word number ... number" per word, as GloVe, word2vec and fastText (.vec)
+            write. A space or a tab stands before each number; lines end with \\n, \\r\\n or \\r.
         header : bool, optional
-            Whether the first line is "N D". None detects two whole numbers.
+            Whether the first line is "N D". None detects two whole numbers. With a header a word may hold
+            spaces and numbers ("route 66"), as it is all before the last D numbers.
         limit : int, optional
             Number of rows to read, from the first. None reads all.
         unicode_errors : {"strict", "ignore", "replace"}, default "strict"
