@@ -20,9 +20,9 @@ from gpuzip.codecs import (
     from_spec,
     register_codec,
 )
-from gpuzip.codecs.codes import Codes, cat
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.drift import Drift
-from gpuzip.codecs.mixed import MixedCodes
+from gpuzip.codecs.mixed import MixedCodes, cat
 from gpuzip.errors import (
     DtypeError,
     FormatError,

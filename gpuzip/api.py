@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -17,11 +18,11 @@ from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
 from gpuzip.codecs import ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
-from gpuzip.codecs.mixed import KIND, MixedCodes
+from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
-from gpuzip.storage.folder import Folder, read_folder
-from gpuzip.storage.info import advice_for
+from gpuzip.storage.folder import MANIFEST, Folder, read_folder
+from gpuzip.storage.paths import local_path
 from gpuzip.storage.tensors import read_tensors
 
 _JUDGED = 1000  # rows by which advice is given
@@ -367,7 +368,7 @@ def load(
     Parameters
     ----------
     path : str or path-like
-        File that `save` or `Codes.save` wrote.
+        File that `save` or `Codes.save` wrote, or folder that `MixedCodes.save` wrote.
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
@@ -400,28 +401,27 @@ def load(
     >>> y.shape
     torch.Size([256, 32])
     """
-    most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
-    codes = _open(path, verify=True, min_cosine=min_cosine)
-    _check_size(path, len(codes) * codes.codec.d * codes.dtype.itemsize, most)
-    return codes.to(device).decode()
+    return open(path, verify=True, min_cosine=min_cosine).to(device).decode()
 
 
-def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None) -> Codes:
-    """Open the codes of a file by memory map: only rows that are used are read.
+def open(
+    path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None
+) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
+    """Open the codes of a file or folder by memory map: only rows that are used are read.
 
     Parameters
     ----------
     path : str or path-like
-        File that `save` or `Codes.save` wrote.
+        File that `save` or `Codes.save` wrote, or folder that `MixedCodes.save` wrote.
     verify : bool, default False
         Verify the checksum of the codes, which reads them all. Header and codec are always verified.
     min_cosine : float, optional
-        Least mean cosine between decoded and source rows, as stored in the file.
+        Least mean cosine between decoded and source rows, as stored in the file, or in each file of a folder.
 
     Returns
     -------
-    Codes
-        The codes, mapped from the file.
+    Codes or MixedCodes
+        The codes, mapped from the file, or from the files of a folder.
 
     Raises
     ------
@@ -432,7 +432,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: floa
 
     See Also
     --------
-    open_mixed : Open the folders of MixedCodes.
+    open_mixed : Open the folders of MixedCodes alone.
 
     Examples
     --------
@@ -444,6 +444,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = False, min_cosine: floa
     >>> shape
     (256, 32)
     """
+    if (local_path("open", path) / MANIFEST).is_file():
+        return read_folder(path, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
     return _open(path, verify=verify, min_cosine=min_cosine)
 
 
@@ -482,14 +484,15 @@ def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCo
     return read_folder(path, KIND, _mixed, verify=verify)
 
 
-def _mixed(folder: Folder) -> MixedCodes:
+def _mixed(folder: Folder, min_cosine: float | None = None) -> MixedCodes:
     count: Any = folder.about.get("parts")
-    if not is_whole(count) or not 1 <= count <= 255:
+    if not is_whole(count) or not 1 <= count <= MOST_PARTS:
         raise FormatError(
-            f"{folder.path}: its manifest must have 1 to 255 parts; got {folder.about!r:.200}. "
+            f"{folder.path}: its manifest must have 1 to {MOST_PARTS} parts; got {folder.about!r:.200}. "
             "The folder is damaged, or gpuzip.MixedCodes did not write it."
         )
-    parts = [_open(folder.file(f"part-{i}.ezip"), verify=False) for i in range(count)]
+    files = [folder.file(f"part-{i}.ezip") for i in range(count)]
+    parts = [_open(file, verify=False, min_cosine=min_cosine) for file in files]
     group = None
     if "group.safetensors" in folder.members:
         group = read_tensors(folder.verified("group.safetensors"))[0].get("group")

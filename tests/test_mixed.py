@@ -221,6 +221,63 @@ def test_there_and_back(mixed, tmp_path):
     assert gpuzip.open_mixed(tmp_path / "x").group is None
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_open_and_load_read_a_folder_of_mixed_codes(grouped, tmp_path):
+    x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    codes = _two_sizes(x, grouped)
+    codes.save(tmp_path / "x")
+    again = gpuzip.open(tmp_path / "x", verify=True)
+    assert isinstance(again, MixedCodes)
+    assert torch.equal(again.decode(), codes.decode())
+    assert torch.equal(gpuzip.load(tmp_path / "x"), codes.decode())
+    with pytest.raises(gpuzip.QualityError, match=r"part-.*\.ezip"):
+        gpuzip.open(tmp_path / "x", min_cosine=0.5)
+
+
+def test_open_of_another_folder_names_its_reader(tmp_path):
+    gpuzip.WordVectors.from_dict({"a": [1.0, 2.0]}).save(tmp_path / "words")
+    with pytest.raises(FormatError, match=r"Open such a folder with gpuzip\.WordVectors\.load"):
+        gpuzip.open(tmp_path / "words")
+    with pytest.raises(IsADirectoryError):
+        gpuzip.open(tmp_path)
+
+
+def _two_sizes(x, grouped):
+    low, high = (gpuzip.ScalarQuantizer(bits=b).fit(x).encode(x[i::2]) for i, b in enumerate((2, 8)))
+    return MixedCodes([low, high], torch.arange(len(x)).remainder(2).to(torch.uint8) if grouped else None)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_cat_of_mixed_codes_is_cat_of_their_rows(grouped):
+    x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    mixed = _two_sizes(x, grouped)
+    alone = mixed.parts[1]
+    twice = MixedCodes([alone, alone], torch.tensor([0, 1] * 15, dtype=torch.uint8))
+    for parts in ([mixed], [mixed, mixed], [alone, mixed], [mixed, alone, twice], [twice, twice]):
+        codes = gpuzip.cat(parts)
+        assert torch.equal(codes.decode(), torch.cat([part.decode() for part in parts]))
+    assert len(gpuzip.cat([mixed, alone, mixed]).parts) == 2
+
+
+def test_cat_of_mixed_codes_that_do_not_fit_is_refused():
+    x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    mixed, other = _two_sizes(x, True), _two_sizes(x[:, :4], True)
+    with pytest.raises(GpuzipError, match="parts must have 8 columns"):
+        gpuzip.cat([mixed, other])
+    with pytest.raises(GpuzipError, match="parts must be Codes or MixedCodes; got Tensor"):
+        gpuzip.cat([mixed, x])  # type: ignore[list-item]
+    with pytest.raises(GpuzipError, match="at least one Codes must be given"):
+        gpuzip.cat([])
+    for take in (
+        gpuzip.nn.QuantizedEmbedding.from_codes,
+        gpuzip.nn.QuantizedEmbeddingBag.from_codes,
+        gpuzip.to_usearch,
+        lambda codes: gpuzip.to_sentence_transformers(codes, "int8"),
+    ):
+        with pytest.raises(gpuzip.DtypeError, match="must be Codes of one codec; got MixedCodes"):
+            take(mixed)
+
+
 def test_altered_folders_are_refused(mixed, tmp_path):
     mixed.save(tmp_path / "x")
     group = next((tmp_path / "x").glob("group-*"))

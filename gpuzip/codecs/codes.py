@@ -16,7 +16,7 @@ from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
 from gpuzip.codecs.base import Codec
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.run import WHO, search
@@ -323,38 +323,24 @@ class Codes:
         )
 
 
-def cat(parts: Sequence[Codes]) -> Codes:
-    """Concatenate codes of one codec, in order, as torch.cat does.
+def check_codes(who: str, codes: Any) -> Codes:
+    """The argument, if it is Codes of one codec. Raises DtypeError for MixedCodes and all else."""
+    if isinstance(codes, Codes):
+        return codes
+    raise DtypeError(
+        f"{who}: codes must be Codes of one codec; got {type(codes).__name__}. Encode the rows with one."
+    )
 
-    Parameters
-    ----------
-    parts : sequence of Codes
-        At least one, all made by one codec and on one device.
 
-    Returns
-    -------
-    Codes
-        The rows of all parts.
-
-    Raises
-    ------
-    GpuzipError
-        If there are no parts, or their codecs or devices differ.
-
-    Examples
-    --------
-    >>> import gpuzip, torch
-    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
-    >>> codes = gpuzip.compress(x, m=8)
-    >>> gpuzip.cat([codes, codes]).shape
-    (512, 32)
-    """
-    if not parts:
-        raise GpuzipError("cat: at least one Codes must be given; got none.")
+def cat_alike(parts: Sequence[Codes]) -> Codes:
+    """Concatenate codes of one codec; see `gpuzip.cat`."""
     first = parts[0]
     for part in parts[1:]:
         if not first.codec.same_as(part.codec):
-            raise GpuzipError("cat: parts must come from one codec; got several. Encode the rows with one.")
+            raise GpuzipError(
+                "cat: parts must come from one codec; got several. Encode the rows with one, or make "
+                "MixedCodes of the parts."
+            )
         if part.device != first.device:
             raise GpuzipError(
                 f"cat: parts must be on one device; got {first.device} and {part.device}. Use .to()."

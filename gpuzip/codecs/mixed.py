@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from gpuzip._core.ids import row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.codes import Codes
-from gpuzip.errors import GpuzipError
+from gpuzip.codecs.codes import Codes, cat_alike
+from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.storage.folder import Folder, Writer, write_folder
 from gpuzip.storage.tensors import save_tensors
 
 KIND = "mixed"
+MOST_PARTS = 255  # `group` is uint8
 
 
 class MixedCodes:
@@ -127,6 +128,13 @@ class MixedCodes:
         """
         group = None if self.group is None else self.group.to(device)
         return MixedCodes([part.to(device) for part in self.parts], group)
+
+    def groups(self) -> Tensor:
+        """(N,) int64: index of each row's part."""
+        if self.group is not None:
+            return self.group.long()
+        counts = torch.tensor([len(part) for part in self.parts], dtype=torch.int64, device=self.device)
+        return torch.arange(len(counts), device=self.device).repeat_interleave(counts)
 
     @cached_property
     def _members(self) -> list[Tensor]:
@@ -269,7 +277,7 @@ class MixedCodes:
         Returns
         -------
         Folder
-            The folder that was written; `gpuzip.open_mixed` reads it.
+            The folder that was written; `gpuzip.open` reads it.
 
         Raises
         ------
@@ -282,6 +290,70 @@ class MixedCodes:
         if self.group is not None:
             writers["group.safetensors"] = partial(_save_group, self.group)
         return write_folder(path, KIND, {"parts": len(self.parts)}, writers)
+
+
+@overload
+def cat(parts: Sequence[Codes]) -> Codes: ...
+
+
+@overload
+def cat(parts: Sequence[Codes | MixedCodes]) -> Codes | MixedCodes: ...
+
+
+def cat(parts: Sequence[Codes] | Sequence[Codes | MixedCodes]) -> Codes | MixedCodes:
+    """Concatenate codes, in order, as torch.cat does.
+
+    Parameters
+    ----------
+    parts : sequence of Codes or MixedCodes
+        At least one, all on one device. Codes must be made by one codec, unless a MixedCodes is among them.
+
+    Returns
+    -------
+    Codes or MixedCodes
+        The rows of all parts. MixedCodes if one of the parts is.
+
+    Raises
+    ------
+    GpuzipError
+        If there are no parts, or their codecs or devices differ.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> codes = gpuzip.compress(x, m=8)
+    >>> gpuzip.cat([codes, codes]).shape
+    (512, 32)
+    """
+    if not parts:
+        raise GpuzipError("cat: at least one Codes must be given; got none.")
+    for part in parts:
+        if not isinstance(part, Codes | MixedCodes):
+            raise DtypeError(f"cat: parts must be Codes or MixedCodes; got {type(part).__name__}.")
+    alike = [part for part in parts if isinstance(part, Codes)]
+    return cat_alike(alike) if len(alike) == len(parts) else _cat_mixed(parts)
+
+
+def _cat_mixed(sources: Sequence[Codes | MixedCodes]) -> MixedCodes:
+    """Concatenate the rows; parts of one codec become one, unless they are of one source."""
+    mixed = [source if isinstance(source, MixedCodes) else MixedCodes([source]) for source in sources]
+    MixedCodes([part for one in mixed for part in one.parts])  # raises if they do not fit each other
+    merged: list[list[Codes]] = []
+    groups = []
+    for one in mixed:
+        places: list[int] = []
+        for part in one.parts:
+            same = (i for i, of in enumerate(merged) if i not in places and of[0].codec.same_as(part.codec))
+            places.append(next(same, len(merged)))
+            merged += [[]] * (places[-1] == len(merged))
+            merged[places[-1]] = [*merged[places[-1]], part]
+        groups.append(torch.tensor(places, device=one.device, dtype=torch.int64)[one.groups()])
+    if len(merged) > MOST_PARTS:
+        raise GpuzipError(
+            f"cat: parts must have at most {MOST_PARTS} codecs; got {len(merged)}. Encode rows with fewer."
+        )
+    return MixedCodes([cat_alike(of) for of in merged], torch.cat(groups).to(torch.uint8))
 
 
 def _save_group(group: Tensor, path: Path) -> None:

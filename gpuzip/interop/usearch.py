@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.binary import Halves
-from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError, MissingDependencyError
 
@@ -49,9 +49,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     """
     who = "to_usearch"
     usearch = _usearch()
-    if not isinstance(codes, Codes):
-        raise GpuzipError(f"{who}: codes must be Codes; got {type(codes).__name__}.")
-    codec, data = codes.codec, codes.data[:].cpu().numpy()
+    codec, data = check_codes(who, codes).codec, codes.data[:].cpu().numpy()
     codec.check_unrotated(who)
     if isinstance(codec, BinaryQuantizer):
         _check_metric(who, metric, ("hamming",), "bits")

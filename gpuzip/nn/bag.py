@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs import Codec
-from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._stored import Trainable
 from gpuzip.nn._table import QuantizedTable, learning, shape_of
@@ -251,6 +251,7 @@ class QuantizedEmbeddingBag(QuantizedTable):
         GpuzipError
             For a codec that does not decode by a table.
         """
+        check_codes(f"{cls.__name__}.from_codes", codes)
         module = cls(
             *(*codes.shape, max_norm, norm_type, False, mode, False, None, include_last_offset, padding_idx),
             device="meta",

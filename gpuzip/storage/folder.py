@@ -43,6 +43,7 @@ MANIFEST_BYTES = 4096
 MANIFEST_LIMIT = 1 << 20
 
 _END = 4096  # bytes; the header of an .ezip file, with all checksums, is shorter
+_OPENED_BY = {"mixed": "gpuzip.open", "words": "gpuzip.WordVectors.load"}
 _FIELDS = {"format", "library", "kind", "about", "files", "digest"}
 _NAME = re.compile(r"[a-z]+(-[0-9]+)?-[0-9a-f]{16}\.[a-z]+")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.(new|tmp)")
@@ -200,7 +201,10 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
     if set(manifest) != _FIELDS or not _is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     if kind not in (None, manifest["kind"]):
-        raise FormatError(f"{path}: must hold {kind!r}; it holds {manifest['kind']!r}.")
+        raise FormatError(
+            f"{path}: must hold {kind!r}; it holds {manifest['kind']!r:.40}. Open such a folder with "
+            f"{_OPENED_BY.get(manifest['kind'], 'what wrote it')}."
+        )
     if not isinstance(manifest["about"], dict) or not _are_members(manifest["files"]):
         raise FormatError(f"{path}: holds values of wrong types. gpuzip did not write it.")
     members = {label: Member(**entry) for label, entry in manifest["files"].items()}

@@ -38,8 +38,8 @@ def read_text(
 
     header: whether the first line is "N D". None: yes if it is two whole numbers. limit: number of rows to
     read, from the first.
-    Lines end with \\n, \\r\\n or \\r; a space or a tab stands before each number. Spaces at the end of a line,
-    empty lines at the end of the file and a byte-order mark are ignored.
+    Lines end with \\n, \\r\\n or \\r; a space or a tab stands before each number. Spaces at the end of a
+    line, empty lines at the end of the file and a byte-order mark are ignored.
     D comes from the header, else it is the count of numbers at the end of the first line. A word may hold
     spaces and tabs: it is everything before the last D numbers. Without a header it must not end with a
     number itself, as the lines may then disagree about D.

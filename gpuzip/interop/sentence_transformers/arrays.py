@@ -12,7 +12,7 @@ from torch import Tensor
 from gpuzip._core.rows import BLOCK_BYTES, Matrix
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.binary import Halves, mirrored
-from gpuzip.codecs.codes import Codes
+from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.inputs import (
@@ -151,7 +151,8 @@ def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, An
     GpuzipError
         If the codec does not have this precision.
     """
-    who, codec = "to_sentence_transformers", codes.codec
+    who = "to_sentence_transformers"
+    codec = check_codes(who, codes).codec
     if precision not in PRECISIONS:
         raise GpuzipError(f"{who}: precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     if precision == "float32":
