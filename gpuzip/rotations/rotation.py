@@ -327,4 +327,6 @@ def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
 
 def _is_nearly_orthonormal(matrix: Tensor) -> bool:
     product = matrix.float() @ matrix.float().T
-    return bool((product - torch.eye(len(matrix), device=matrix.device)).abs().max() < 0.01)
+    return bool(
+        (product - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
+    )

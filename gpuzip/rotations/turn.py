@@ -30,7 +30,7 @@ class Turn:
     def matrix(self) -> Tensor:
         """(dims, d) float32, orthonormal rows; found on the CPU: the same on every device."""
         if self.kind == "truncate":
-            matrix = torch.eye(self.dims, self.d)
+            matrix = torch.eye(self.dims, self.d, dtype=torch.float32, device="cpu")
         elif self.kind == "hadamard":
             matrix = _hadamard_matrix(self.stored["signs"].cpu().bool())[: self.dims]
         else:
@@ -60,11 +60,11 @@ class Turn:
 def _hadamard_matrix(signs: Tensor) -> Tensor:
     """(d, d) float32 of which `hadamard` is the product, some columns at a time."""
     d = signs.shape[1]
-    matrix = torch.empty((d, d))
+    matrix = torch.empty((d, d), dtype=torch.float32, device="cpu")
     for start in range(0, d, _ROWS):
         stop = min(start + _ROWS, d)
-        rows = torch.zeros((stop - start, d), dtype=torch.float64)
-        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        rows = torch.zeros((stop - start, d), dtype=torch.float64, device="cpu")
+        rows[torch.arange(stop - start, device="cpu"), torch.arange(start, stop, device="cpu")] = 1
         matrix[:, start:stop] = hadamard(rows, signs).T
     return matrix
 
