@@ -16,12 +16,13 @@ from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
-from gpuzip.codecs import ProductQuantizer, codec_class
+from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage import FileInfo, check_target, read_codes, read_info
 from gpuzip.storage.folder import MANIFEST, Folder, read_folder
+from gpuzip.storage.info import advice_for
 from gpuzip.storage.paths import local_path
 from gpuzip.storage.tensors import read_tensors
 
@@ -401,7 +402,10 @@ def load(
     >>> y.shape
     torch.Size([256, 32])
     """
-    return open(path, verify=True, min_cosine=min_cosine).to(device).decode()
+    most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
+    codes = open(path, verify=True, min_cosine=min_cosine)
+    _check_size(path, codes.shape[0] * codes.shape[1] * codes.dtype.itemsize, most)
+    return codes.to(device).decode()
 
 
 def open(

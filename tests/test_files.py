@@ -18,7 +18,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -814,10 +814,9 @@ def test_open_codes_hold_no_descriptor(x: Tensor, path: Path, tmp_path: Path):
 def test_the_limit_of_open_files_is_named_as_what_it_is(path: Path):
     codes_of(1).save(path)
     with few_descriptors(300):
-        kept = []
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                kept.append(os.open(path, os.O_RDONLY))
+        kept: list[int] = []
+        with suppress(OSError):  # until there are too many
+            kept.extend(iter(lambda: os.open(path, os.O_RDONLY), None))
         errors = []
         for _ in range(3):  # of the first file that is opened, and of the second
             try:

@@ -57,9 +57,9 @@ def check_names(
     *,
     unbounded: str = "",
 ) -> None:
-    """Raises FormatError unless a file's settings and tensors have these names.
+    """Raise FormatError unless a file's settings and tensors have these names.
 
-    Values of tensors, but for the one that is unbounded, must be such that their squares fit in float32.
+    Squares of the tensors' values must fit in float32, except those of the tensor `unbounded`.
     """
     if set(config) != settings or set(state) != tensors:
         raise FormatError(
@@ -69,7 +69,7 @@ def check_names(
     for name, tensor in state.items():
         known = name != unbounded and tensor.device.type != "meta"
         if known and not bool((tensor.float().abs() <= 2 * LARGEST_NORM).all()):
-            raise FormatError(f"{id}: {name} holds a value whose square is none in float32.")
+            raise FormatError(f"{id}: squares of the values of {name} must fit in float32. Restore the file.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -445,9 +445,20 @@ class Codec(ABC, Generic[Fitted]):
         return self._as_table(data)
 
     def norms(self, data: Tensor) -> Tensor:
-        """(N,) float32 L2 norms of decoded rows."""
+        """Compute the norms of decoded rows.
+
+        Parameters
+        ----------
+        data : (N, code_size) uint8 tensor
+            The codes.
+
+        Returns
+        -------
+        (N,) float32 tensor
+            L2 norms.
+        """
         find = Codec._norms if self._is_wide else type(self)._norms
-        return find(self, data)  # a rotation changes none
+        return find(self, data)  # a rotation keeps them
 
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer:
         """Return a scorer of every row for these queries; see gpuzip.search.scorer.
@@ -470,15 +481,16 @@ class Codec(ABC, Generic[Fitted]):
         """
         decodes = self._is_wide and self.scores_are_of_decoded_rows and metric in METRICS
         find = Codec._scorer if decodes else type(self)._scorer
-        if self._turn is None or queries.dtype == torch.uint8:  # codes already
+        if self._rotation is None or queries.dtype == torch.uint8:  # queries that are codes are rotated
             return find(self, packed, queries, metric, mask)
-        turned = self._turn.apply(queries) if metric == "hamming" else self._turn.turned(queries)
-        scorer = find(self, packed, turned, metric, mask)
-        return scorer if self.width == self.d else of_projected(scorer, queries, turned, metric)
+        rotate = self._rotation.apply if metric == "hamming" else self._rotation.rotate_queries
+        rotated = rotate(queries)
+        scorer = find(self, packed, rotated, metric, mask)
+        return scorer if self.width == self.d else of_projected(scorer, queries, rotated, metric)
 
     @property
     def _is_wide(self) -> bool:
-        """Whether tables of all that the bytes of a row stand for would take more memory than many rows."""
+        """Whether a table of what each byte of a row stands for would take more memory than many rows."""
         return self.code_size > _WIDE
 
     def config(self) -> dict[str, Any]:

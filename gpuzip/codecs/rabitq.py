@@ -178,7 +178,7 @@ class RaBitQuantizer(Quantizer[Mean]):
         if metric == "hamming":
             return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
         found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
-        asked = coefficients(queries, self._center, metric, self.reach)
+        asked = coefficients(queries, self.center, metric, self.reach)
         sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
         return RaBitQScorer([*planes.parts[::2]], found, asked, both(mask, sound))
 

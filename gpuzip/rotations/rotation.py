@@ -13,9 +13,9 @@ from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
+from gpuzip.rotations.fitted import Fitted
 from gpuzip.rotations.opq import optimized
 from gpuzip.rotations.spectrum import balanced, principal
-from gpuzip.rotations.turn import Turn
 
 KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
@@ -107,10 +107,10 @@ class Rotation:
     @property
     def matrix(self) -> Tensor:
         """(dims, d) float32, orthonormal rows."""
-        return self._turn.matrix
+        return self._fitted.matrix
 
     @property
-    def _turn(self) -> Turn:
+    def _fitted(self) -> Fitted:
         if self.fitted is None:
             raise NotFittedError("Rotation: it is not fitted. Call .fit(x) and use what it returns.")
         return self.fitted
@@ -133,12 +133,12 @@ class Rotation:
     @property
     def d(self) -> int:
         """Columns of the rows."""
-        return self._turn.d
+        return self._fitted.d
 
     @property
     def width(self) -> int:
         """Columns of the rotated rows."""
-        return self._turn.dims
+        return self._fitted.dims
 
     def fit(self, x: Matrix, *, seed: int = 0, m: int | None = None, K: int = 256) -> Rotation:
         """Find the matrix from at most 65,536 rows.
@@ -201,7 +201,7 @@ class Rotation:
             raise GpuzipError(f"{who}: m must be at most {dims}, the columns that are kept; got {m}.")
         stored = self._learned(rows, dims, m or 1, K, seed)
         stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
-        return replace(self, fitted=Turn(self.kind, dims, d, rows.device, stored))
+        return replace(self, fitted=Fitted(self.kind, dims, d, rows.device, stored))
 
     def _learned(self, rows: Rows, dims: int, m: int, K: int, seed: int) -> dict[str, Tensor]:
         if self.kind == "truncate":
@@ -237,20 +237,20 @@ class Rotation:
         matrix = hadamard(self.matrix.T.cpu().double().contiguous(), random_signs(self.width, seed)).T
         device = self.matrix.device
         stored = {"matrix": matrix.half().to(device)}
-        return replace(self, fitted=Turn(self.kind, self.width, self.d, device, stored))
+        return replace(self, fitted=Fitted(self.kind, self.width, self.d, device, stored))
 
     def apply(self, x: Tensor) -> Tensor:
         """(N, d) float -> (N, width) float32."""
-        y = self._turn.apply(x)
+        y = self._fitted.apply(x)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
-    def turned(self, x: Tensor) -> Tensor:
+    def rotate_queries(self, x: Tensor) -> Tensor:
         """`apply` without normalizing: of queries, whose length does not matter to an order."""
-        return self._turn.apply(x, _QUERIES)
+        return self._fitted.apply(x, _QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
         """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
-        return self._turn.reverse(y)
+        return self._fitted.reverse(y)
 
     def state(self) -> dict[str, Tensor]:
         """Return the fitted tensors by name, as files store them."""
@@ -299,7 +299,7 @@ class Rotation:
                 f"rotation: tensors must fit kind={rotation.kind!r}, dims={dims!r}, d={d!r}; got {shapes}."
             )
         state = {name: tensor.to(device) for name, tensor in state.items()}
-        return replace(rotation, fitted=Turn(rotation.kind, dims, d, torch.device(device), state))
+        return replace(rotation, fitted=Fitted(rotation.kind, dims, d, torch.device(device), state))
 
 
 def _codewords(K: int, N: int) -> int:
@@ -326,7 +326,7 @@ def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
 
 
 def _is_nearly_orthonormal(matrix: Tensor) -> bool:
-    product = matrix.float() @ matrix.float().T
+    products = matrix_product(torch.matmul, matrix.float(), matrix.float().T)
     return bool(
-        (product - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
+        (products - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
     )

@@ -142,9 +142,8 @@ def best_of_candidates(
     """
     ids = ids.sort(1).values  # so that position breaks ties as id does
     scores = store.scores(queries, ids, metric)
-    scores, at = topk(
-        scores.masked_fill_(~scores.isfinite(), float("-inf")), k
-    )  # of rows that are no numbers
+    scores = scores.masked_fill_(~scores.isfinite(), float("-inf"))  # rows that are damaged
+    scores, at = topk(scores, k)
     return scores, ids.gather(1, at), store.sound(ids)
 
 

@@ -80,7 +80,7 @@ def test_a_hadamard_rotation_of_many_columns_is_a_transform(path: Path, dims: in
         codec = gpuzip.HalfQuantizer(rotation=Rotation("hadamard", dims=dims)).fit(x)
         codec.encode(x).save(path)
         y = gpuzip.load(path)
-        assert gpuzip.open(path).codec.rotation.width == (dims or d)
+        assert gpuzip.open(path).codec.width == (dims or d)
         if dims is None:
             torch.testing.assert_close(y, x, rtol=0, atol=5e-3)
         alone = codec.encode(x[3:4]).decode()
@@ -97,7 +97,7 @@ def test_a_transform_is_the_product_of_its_matrix(monkeypatch: pytest.MonkeyPatc
     for dims in {d, -(-d // 2)}:
         rotation = Rotation("hadamard", dims=dims).fit(x)
         by_matrix = rotation.apply(x), rotation.reverse_transform(x[:, :dims])
-        monkeypatch.setattr("gpuzip.rotations.turn._LARGEST_MATRIX", 0)
+        monkeypatch.setattr("gpuzip.rotations.fitted._LARGEST_MATRIX", 0)
         by_sums = rotation.apply(x), rotation.reverse_transform(x[:, :dims])
         monkeypatch.undo()
         for product, sums in zip(by_matrix, by_sums, strict=True):

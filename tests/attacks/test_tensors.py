@@ -191,7 +191,7 @@ def test_opens_a_file_larger_than_memory(original: bytes, path: Path):
         os.truncate(path, len(data) + n)
     except OSError as error:
         pytest.skip(f"no file of {n} bytes here: {error}")
-    decoded = []
+    decoded: list[list[float]] = []
 
     def read() -> None:
         decoded.extend(gpuzip.open(path)[[0, n // 2, n - 1]].decode().tolist())

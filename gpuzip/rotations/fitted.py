@@ -1,4 +1,4 @@
-"""A fitted rotation: rows turned and turned back, in no more memory than rows and what is stored need."""
+"""A fitted rotation: rotates rows and back, in no more memory than the rows and what is stored need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gpuzip._core.matmul import matrix_product
 from gpuzip.rotations.drawn import hadamard, walsh, walsh_back
 from gpuzip.rotations.product import product
 
@@ -17,8 +18,8 @@ _ROWS = 1024  # of a matrix that are found at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
-    """What `Rotation.fit` learns. stored: what a file has of it; the rest is found when it is asked for."""
+class Fitted:
+    """What `Rotation.fit` learns. stored: the tensors of a file; the matrix is made when it is asked for."""
 
     kind: str
     dims: int
@@ -76,5 +77,6 @@ def _orthonormal(matrix: Tensor) -> Tensor:
     matrix", 1971.
     """
     for _ in range(2):
-        matrix = 1.5 * matrix - 0.5 * (matrix @ matrix.T) @ matrix
+        square = matrix_product(torch.matmul, matrix, matrix.T)
+        matrix = 1.5 * matrix - 0.5 * matrix_product(torch.matmul, square, matrix)
     return matrix
