@@ -41,6 +41,7 @@ from gpuzip.interop.sentence_transformers import (
 )
 from gpuzip.interop.usearch import from_usearch, to_usearch
 from gpuzip.rotations import Rotation
+from gpuzip.search.result import SearchResult
 from gpuzip.similar import most_similar
 from gpuzip.storage import FileInfo
 
@@ -72,6 +73,7 @@ __all__ = [
     "ResidualQuantizer",
     "Rotation",
     "ScalarQuantizer",
+    "SearchResult",
     "UnknownCodecError",
     "WordVectors",
     "__version__",

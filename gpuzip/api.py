@@ -9,8 +9,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.checks import Metric, is_whole, whole
 from gpuzip._core.planes import sizes_of
+from gpuzip._core.progress import Progress
 from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
@@ -43,10 +44,11 @@ def compress(
     min_cosine: float | None = ...,
     min_recall: float | None = ...,
     k: int | None = ...,
-    metric: str | None = ...,
+    metric: Metric | None = ...,
     queries: Matrix | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
+    progress: Progress = ...,
     return_table: Literal[False] = ...,
     importance: None = ...,
 ) -> Codes: ...
@@ -63,10 +65,11 @@ def compress(
     min_cosine: float | None = ...,
     min_recall: float | None = ...,
     k: int | None = ...,
-    metric: str | None = ...,
+    metric: Metric | None = ...,
     queries: Matrix | None = ...,
     rescore: bool = ...,
     for_: str | None = ...,
+    progress: Progress = ...,
     return_table: Literal[True],
 ) -> tuple[Codes, Table]: ...
 
@@ -96,11 +99,12 @@ def compress(
     min_cosine: float | None = None,
     min_recall: float | None = None,
     k: int | None = None,
-    metric: str | None = None,
+    metric: Metric | None = None,
     queries: Matrix | None = None,
     rescore: bool = False,
     for_: str | None = None,
     return_table: bool = False,
+    progress: Progress = None,
     importance: Importance | None = None,
     max_bits: int | None = None,
 ) -> Codes | MixedCodes | tuple[Codes, Table]:
@@ -132,7 +136,7 @@ def compress(
         Least mean share of the k nearest rows that a search finds.
     k : int, default 10
         Number of neighbours that recall counts.
-    metric : str, default "cosine"
+    metric : {"cosine", "ip", "l2"}, default "cosine"
         Metric of the search that recall is measured on.
     queries : (Q, D) float tensor, array or memory map, optional
         Queries like those to come, at least 50, to measure recall with: half of them choose the codec, the
@@ -144,6 +148,9 @@ def compress(
         Default: "storage" where no recall is asked for.
     return_table : bool, default False
         Return (codes, table), where the table lists every codec that was tried.
+    progress : bool or callable, optional
+        True shows a bar, which needs rich. A function is called after every codec that was tried with how
+        many were, and how many there are at most.
     importance : (N,) array of numbers, 0 or more, optional
         Weight per row, such as a word's frequency; needs max_bytes or bits_per_dim.
         Rows of higher importance get more bits, for the least weighted error within the budget for all rows.
@@ -204,6 +211,11 @@ def compress(
         }
     )
     check_together(who, given, for_)
+    if isinstance(m, str | os.PathLike):
+        raise GpuzipError(
+            f"{who}: m must be a whole number of at least 1; got {m!r}. To write a file, use "
+            "gpuzip.save(x, path)."
+        )
     if not given - {"m", "nbits", "pad"}:
         codes = _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
         codes.why = _advice(who, codes.codec, x)
@@ -215,22 +227,28 @@ def compress(
         )
     k, metric = 10 if k is None else k, "cosine" if metric is None else metric
     asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
-    codes, table = _for_outcome(who, x, asked, queries, return_table, seed)
+    codes, table = _for_outcome(who, x, asked, queries, return_table, seed, progress)
     return (codes, table) if return_table else codes
 
 
 def _for_outcome(
-    who: str, x: Matrix, asked: Asked, queries: Matrix | None, in_table: bool, seed: int
+    who: str, x: Matrix, asked: Asked, queries: Matrix | None, in_table: bool, seed: int, progress: Progress
 ) -> tuple[Codes, Table]:
     rows = Rows(who, x)
     target = target_of(who, rows, asked)
     if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
         return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
-    return compress_for(who, x, rows, target, seed, queries)
+    return compress_for(who, x, rows, target, seed, queries, progress)
 
 
 def pareto(
-    x: Matrix, *, k: int = 10, metric: str = "cosine", queries: Matrix | None = None, seed: int = 0
+    x: Matrix,
+    *,
+    k: int = 10,
+    metric: Metric = "cosine",
+    queries: Matrix | None = None,
+    seed: int = 0,
+    progress: Progress = None,
 ) -> Table:
     """Measure the size and quality of six codecs per family of `compress`'s grid.
 
@@ -240,12 +258,14 @@ def pareto(
         Rows to compress; at least 100.
     k : int, default 10
         Number of neighbours that recall counts.
-    metric : str, default "cosine"
+    metric : {"cosine", "ip", "l2"}, default "cosine"
         Metric of the search that recall is measured on.
     queries : (Q, D) float tensor, array or memory map, optional
         Queries to measure recall with, as in `compress`.
     seed : int, default 0
         Seed of all random draws.
+    progress : bool or callable, optional
+        As in `compress`.
 
     Returns
     -------
@@ -266,7 +286,7 @@ def pareto(
     """
     who = "pareto"
     rows = Rows(who, x)
-    return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0), queries)
+    return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0), queries, progress)
 
 
 def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import check_metric, is_whole, whole
+from gpuzip._core.checks import SearchMetric, check_metric, is_whole, whole
 from gpuzip._core.rows import Rows
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
@@ -20,7 +20,11 @@ Labelled = Codes | Mapping[Any, Any]
 
 
 def most_similar(
-    item: Any, codes: Labelled, k: int = 10, labels: Sequence[Any] | None = None, metric: str = "cosine"
+    item: Any,
+    codes: Labelled,
+    k: int = 10,
+    labels: Sequence[Any] | None = None,
+    metric: SearchMetric = "cosine",
 ) -> list[tuple[Any, float]]:
     """Find the k vectors most similar to one of them. The item itself comes first.
 
@@ -103,7 +107,7 @@ def _row(who: str, item: Any, names: list[Any] | None, n: int) -> int:
     raise GpuzipError(f"{who}: item must be one of the labels; got {item!r}.{advice}")
 
 
-def _of_codes(codes: Codes, row: int, k: int, metric: str) -> tuple[list[int], list[float]]:
+def _of_codes(codes: Codes, row: int, k: int, metric: SearchMetric) -> tuple[list[int], list[float]]:
     own = codes[row]
     query = own.data if metric == "hamming" else own.decode(torch.float32)
     scores, ids = (found[0].tolist() for found in codes.search(query, k, metric))

@@ -166,7 +166,8 @@ OPTIONAL = {
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},
-    "gpuzip.words": {"pyarrow", "marisa_trie", "rich"},
+    "gpuzip.words": {"pyarrow", "marisa_trie"},
+    "gpuzip._core": {"rich"},
 }
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from gpuzip import GpuzipError, ScalarQuantizer, recall
+from gpuzip._core.checks import SearchMetric
 from gpuzip.search import exact as exact_search
 from gpuzip.search import run
 from gpuzip.search.scorer import Exhaustive
 from gpuzip.search.scorers.scalar import ScalarScorer
 
-METRICS = ["l2", "ip", "cosine"]
+METRICS: list[SearchMetric] = ["l2", "ip", "cosine"]
 
 
 def exact(x: Tensor, q: Tensor, k: int) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gpuzip import Codes, ProductQuantizer
+from gpuzip._core.checks import SearchMetric
 from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, adc_scan, assign, decode, hamming_scan, pack_bits, topk, unpack_bits
 from gpuzip.training.kmeans import kmeans
@@ -121,7 +122,7 @@ def searches_find_the_nearest() -> None:
                 require(bool((off <= slack).all()), f"search M={M} K={K} Q={Q} {metric}")
 
 
-def _exact(rows: Tensor, queries: Tensor) -> dict[str, Tensor]:
+def _exact(rows: Tensor, queries: Tensor) -> dict[SearchMetric, Tensor]:
     """Keys of all rows in float64, greater is better."""
     rows, queries = rows.double(), queries.double()
     products = queries @ rows.T

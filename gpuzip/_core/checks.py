@@ -11,7 +11,8 @@ from torch import Tensor
 from gpuzip.errors import DtypeError, GpuzipError
 
 Metric = Literal["l2", "ip", "cosine"]
-METRICS: tuple[str, ...] = get_args(Metric)
+SearchMetric = Literal["cosine", "ip", "l2", "hamming"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 def whole(who: str, name: str, value: Any, least: int = 1, most: int | None = None) -> int:

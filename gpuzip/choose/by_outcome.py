@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose.grid import Candidate, families
 from gpuzip.choose.table import Table, Tried, table_of
@@ -20,12 +21,28 @@ Grid = dict[str, list[Candidate]]
 
 
 def compress_for(
-    who: str, x: Matrix, rows: Rows, target: Target, seed: int, queries: Matrix | None
+    who: str,
+    x: Matrix,
+    rows: Rows,
+    target: Target,
+    seed: int,
+    queries: Matrix | None = None,
+    progress: Progress = None,
 ) -> tuple[Codes, Table]:
-    """Codes of all rows that meet a target, and the table of codecs tried. Raises GpuzipError if none do."""
+    """Codes of all rows that meet a target, and the table of codecs tried. Raises GpuzipError if none do.
+
+    progress: of the codecs tried, at most all of the grid.
+    """
     trials = Trials(who, rows, target, seed, queries)
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
+    with reporting(who, progress, "codecs tried", sum(map(len, grid.values()))) as trials.report:
+        return _met(who, x, rows, target, trials, choice)
+
+
+def _met(
+    who: str, x: Matrix, rows: Rows, target: Target, trials: Trials, choice: _Choice
+) -> tuple[Codes, Table]:
     shortfall = 0.0
     for _ in range(_ROUNDS):
         chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()
@@ -45,12 +62,22 @@ def compress_for(
     )
 
 
-def table_for(who: str, rows: Rows, target: Target, seed: int, queries: Matrix | None) -> Table:
+def table_for(
+    who: str,
+    rows: Rows,
+    target: Target,
+    seed: int,
+    queries: Matrix | None = None,
+    progress: Progress = None,
+) -> Table:
     """The table of some codecs of every family."""
     trials = Trials(who, rows, target, seed, queries)
-    for name, family in families(rows.n, rows.d, trials.n_trained).items():
-        step = max(1, -(-len(family) // _IN_TABLE))
-        for candidate in family[::-step]:
+    grid = families(rows.n, rows.d, trials.n_trained)
+    some = [
+        (c, name) for name, family in grid.items() for c in family[:: -max(1, -(-len(family) // _IN_TABLE))]
+    ]
+    with reporting(who, progress, "codecs tried", len(some)) as trials.report:
+        for candidate, name in some:
             trials.of(candidate, name)
     return table_of(trials.tried)
 

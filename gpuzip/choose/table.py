@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from gpuzip._core.html import html_table
 from gpuzip.codecs import Codec
 from gpuzip.errors import MissingDependencyError
 
@@ -56,24 +57,19 @@ class Tried:
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "codec"}
 
 
+_HEADS = ["codec", "bytes per row", "bytes", "smaller", "cosine", "recall", "rescored", "seconds", "front"]
+
+
 class Table(list[Tried]):
     """List of `Tried`, by rising bytes. print() shows a table."""
 
     def __str__(self) -> str:
-        heads = [
-            "codec",
-            "bytes per row",
-            "bytes",
-            "smaller",
-            "cosine",
-            "recall",
-            "rescored",
-            "seconds",
-            "front",
-        ]
-        lines = [heads, *map(_cells, self)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+        lines = [_HEADS, *map(_cells, self)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADS))]
         return "\n".join(_line(line, widths) for line in lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEADS, map(_cells, self))
 
     def to_arrow(self) -> Any:
         """Return a pyarrow.Table with these columns. Raises MissingDependencyError without pyarrow."""

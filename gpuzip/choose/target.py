@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpuzip._core.checks import check_metric, whole
+from gpuzip._core.checks import Metric, check_metric, whole
 from gpuzip._core.rows import Rows
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.errors import GpuzipError
@@ -40,7 +40,7 @@ class Target:
     min_recall: float | None
     search: bool
     k: int
-    metric: str
+    metric: Metric
     rescore: bool
     asked: str
 
@@ -70,7 +70,7 @@ class Asked:
     min_cosine: float | None
     min_recall: float | None
     k: int
-    metric: str
+    metric: Metric
     rescore: bool
     for_: str | None
 
@@ -138,7 +138,7 @@ def _code_bytes(who: str, rows: Rows, asked: Asked) -> int | None:
     return int(_number(who, "bits_per_dim", asked.bits_per_dim, 8) * rows.d / 8)
 
 
-def table_target(who: str, k: int, metric: str) -> Target:
+def table_target(who: str, k: int, metric: Metric) -> Target:
     """A target without limits and floors, for which recall is measured."""
     check_metric(who, metric)
     return Target(None, None, None, None, True, whole(who, "k", k), metric, False, "a table")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -61,6 +61,7 @@ class Trials:
         trained = Rows(who, self._trained).blocks()
         self._truth = self._nearest(trained, self._queries, self._k, None) if target.search else None
         self._tried: dict[str, Tried] = {}
+        self.report: Callable[[int], object] = lambda done: None
 
     @property
     def n_trained(self) -> int:
@@ -84,6 +85,7 @@ class Trials:
         """The candidate fitted and measured; once per candidate."""
         if candidate.spec not in self._tried:
             self._tried[candidate.spec] = self._measured(candidate, family)
+            self.report(len(self._tried))
         return self._tried[candidate.spec]
 
     def _measured(self, candidate: Candidate, family: str) -> Tried:

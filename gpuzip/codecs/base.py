@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import METRICS
+from gpuzip._core.checks import METRICS, SearchMetric
+from gpuzip._core.device import as_device
+from gpuzip._core.progress import Progress
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows
 from gpuzip.codecs.drift import Drift, drift_of
@@ -140,7 +142,7 @@ class Codec(ABC, Generic[Fitted]):
     """
 
     id: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]] = METRICS
+    metrics: ClassVar[tuple[SearchMetric, ...]] = METRICS
     gather_cost: ClassVar[int] = GATHER_COST
     score_bytes: ClassVar[int] = 4
     scores_are_of_decoded_rows: ClassVar[bool] = True
@@ -591,6 +593,7 @@ class Codec(ABC, Generic[Fitted]):
         Codec
             The codec on that device.
         """
+        device = as_device(f"{type(self).__name__}.to", device)
         moved = self.restore(self.config(), {name: t.to(device) for name, t in self.state().items()})
         return moved.stamped(self.held_out, self.file_quality)
 
@@ -686,15 +689,15 @@ class Codec(ABC, Generic[Fitted]):
         return drift_of(self, new_x, x)
 
     @abstractmethod
-    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Any:
+    def encode(self, x: Matrix, *, progress: Progress = None) -> Any:
         """Compress rows; `Quantizer` implements it.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             Rows to compress.
-        progress : callable, optional
-            Called after every block with the number of rows done and the number of all rows.
+        progress : bool or callable, optional
+            True shows a bar. A function is called after every block with the rows done and all rows.
 
         Returns
         -------

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import METRICS, is_whole, whole
+from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
 from gpuzip._core.device import is_gpu
 from gpuzip._core.parallel import map_blocks
 from gpuzip._core.rows import Matrix, Rows
@@ -79,7 +79,7 @@ class BinaryQuantizer(Quantizer[Halves]):
 
     id = "binary"
     gather_cost = 1
-    metrics = (*METRICS, "hamming")
+    metrics: ClassVar[tuple[SearchMetric, ...]] = (*METRICS, "hamming")
     score_bytes = 8  # distance and score
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
 

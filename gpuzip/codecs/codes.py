@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.device import is_gpu
+from gpuzip._core.checks import SearchMetric
+from gpuzip._core.device import as_device, is_gpu
+from gpuzip._core.html import html_table
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
@@ -19,6 +21,7 @@ from gpuzip.codecs.base import Codec
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
+from gpuzip.search.result import SearchResult
 from gpuzip.search.run import WHO, search
 from gpuzip.storage import FileInfo, write_codes
 
@@ -73,6 +76,17 @@ class Codes:
         return (
             f"Codes({len(self)} x {self.codec.d}, {self.codec!r}, {self.nbytes} bytes{ratio}, {self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "Codes": f"{len(self):,} x {self.codec.d}",
+            "codec": repr(self.codec),
+            "bytes": f"{self.nbytes:,}",
+            "smaller": f"{self.ratio:.1f}x" if len(self) else "",
+            "device": self.device,
+            "why": self.why or "",
+        }
+        return html_table((), [fact for fact in facts.items() if fact[1] != ""])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,6 +146,7 @@ class Codes:
         Codes
             The codes on that device.
         """
+        device = as_device("Codes.to", device)
         moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
         moved.packed.moved_from(self.packed)
         return moved
@@ -185,12 +200,12 @@ class Codes:
         self,
         queries: Matrix,
         k: int = 10,
-        metric: str = "cosine",
+        metric: SearchMetric = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
         rescore: Matrix | Codes | bool | None = None,
         rescore_multiplier: float = 4,
         candidates: str | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> SearchResult:
         """Find the k nearest rows of every query, exactly, without unpacking them.
 
         Parameters
@@ -245,10 +260,16 @@ class Codes:
         >>> values.tolist(), ids.tolist()
         ([1.0], [2])
         """
+        if (rescore is True or rescore is self) and candidates in (None, metric):
+            raise GpuzipError(
+                f"{WHO}: rescore must be a better store of these rows, or be given with candidates; got "
+                "these codes, which find the same again. Pass rescore=x, the source rows."
+            )
         store = None if rescore is None or rescore is False else self._store(rescore)
-        return search(
+        found = search(
             Searched(self.codec, self.packed), queries, k, metric, mask, store, rescore_multiplier, candidates
         )
+        return SearchResult(*found)
 
     def _store(self, rescore: Matrix | Codes | bool) -> Store:
         store = self if isinstance(rescore, bool) else rescore

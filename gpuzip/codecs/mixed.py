@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import check_mask
+from gpuzip._core.checks import SearchMetric, check_mask
 from gpuzip._core.ids import row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.codes import Codes, cat_alike
 from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.search.result import SearchResult
 from gpuzip.storage.folder import Folder, Writer, write_folder
 from gpuzip.storage.tensors import save_tensors
 
@@ -206,9 +207,9 @@ class MixedCodes:
         self,
         queries: Matrix,
         k: int = 10,
-        metric: str = "cosine",
+        metric: SearchMetric = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> SearchResult:
         """Find the k nearest rows of every query in all parts, as `Codes.search` does.
 
         Parameters
@@ -240,7 +241,7 @@ class MixedCodes:
             part.gather(-1, by_id) for part in (values, ids)
         )  # the stable sort below keeps this order
         best = values.argsort(dim=-1, descending=metric != "l2", stable=True)[..., :k]
-        return values.gather(-1, best), ids.gather(-1, best)
+        return SearchResult(values.gather(-1, best), ids.gather(-1, best))
 
     def quality(self, x: Matrix) -> Quality | None:
         """Measure the error of the decoded rows against the source rows, as `Codes.quality` does.

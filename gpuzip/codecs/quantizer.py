@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuzip._core.planes import empty
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Codec, Fitted
 from gpuzip.codecs.codes import Codes
@@ -23,15 +23,16 @@ class Quantizer(Codec[Fitted]):
         Rotation of the rows before they are coded, or its kind.
     """
 
-    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Codes:
+    def encode(self, x: Matrix, *, progress: Progress = None) -> Codes:
         """Compress rows, in blocks of bounded size.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             Rows to compress. A tensor must be on the codec's device. An array is copied there block by block.
-        progress : callable, optional
-            Called after every block with the number of rows done and the number of all rows.
+        progress : bool or callable, optional
+            True shows a bar, which needs rich. A function is called after every block with the number of rows
+            done and the number of all rows.
 
         Returns
         -------
@@ -49,8 +50,8 @@ class Quantizer(Codec[Fitted]):
         self.check_fitted(who)
         rows = Rows(who, x, self.d, self.device)
         data = empty(rows.n, self.plane_sizes, self.device)
-        for start, block in rows.blocks():
-            data[start : start + len(block)] = self.encode_block(block.to(self.device))
-            if progress is not None:
-                progress(start + len(block), rows.n)
+        with reporting(who, progress, "encode", rows.n) as report:
+            for start, block in rows.blocks():
+                data[start : start + len(block)] = self.encode_block(block.to(self.device))
+                report(start + len(block))
         return Codes(self, data, rows.dtype)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import METRICS, is_whole, whole
+from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
 from gpuzip._core.planes import Planes, split
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._former import formerly
@@ -97,7 +97,7 @@ class RaBitQuantizer(Quantizer[Mean]):
     id = "rabitq"
     gather_cost = 1
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
-    metrics = (*METRICS, "hamming")
+    metrics: ClassVar[tuple[SearchMetric, ...]] = (*METRICS, "hamming")
     score_bytes = 8  # blocks of scores, then their concatenation
     coarse_kinds: ClassVar[Mapping[str, bool]] = {"plane": False, "bound": True}
     scores_are_of_decoded_rows = False

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.pq import as_stored, nearest_divisors, rounded
@@ -127,6 +128,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         min_points_per_centroid: int = 39,
         max_points_per_centroid: int = 256,
         device: torch.device | str | None = None,
+        progress: Progress = None,
     ) -> ResidualQuantizer:
         """Train the codebooks stage by stage, then refine them together.
 
@@ -146,6 +148,9 @@ class ResidualQuantizer(Quantizer[Codebooks]):
             Train on at most this times 2**nbits rows.
         device : torch.device or str, optional
             Device of the training and of the fitted codec. Default: that of x.
+        progress : bool or callable, optional
+            True shows a bar, which needs rich. A function is called after every stage and every round of
+            refinement with how many are done and how many there are.
 
         Returns
         -------
@@ -183,7 +188,8 @@ class ResidualQuantizer(Quantizer[Codebooks]):
                 f"codewords per stage; got {len(sample)}. The codec may not suit other rows.",
                 stacklevel=2,
             )
-        found = trained(sample, self.nsplits, self.m, K, self.beam, seed, n_iter, refine)
+        with reporting(who, progress, "train", self.m + refine) as report:
+            found = trained(sample, self.nsplits, self.m, K, self.beam, seed, n_iter, refine, report)
         return replace(
             self, fitted=Codebooks(rounded(found.flatten(0, 1)).view_as(found), seed), rotation=rotation
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gpuzip._core.html import html_table
+
 _TITLES = ("embedding", "shape", "bytes before", "bytes after", "smaller", "mse", "cosine")
 
 
@@ -62,9 +64,15 @@ class Report:
         """Compression ratio: bytes_before over bytes_after. NaN without tables."""
         return self.bytes_before / self.bytes_after if self.bytes_after else math.nan
 
+    def _repr_html_(self) -> str:
+        rows = [(*_cells(row), row.reason or "") for row in self.rows]
+        return html_table((*_TITLES, ""), [*rows, (*self._total(), "")])
+
+    def _total(self) -> tuple[str, ...]:
+        return ("total", "", *_sizes(self.bytes_before, self.bytes_after), "", "")
+
     def __str__(self) -> str:
-        total = ("total", "", *_sizes(self.bytes_before, self.bytes_after), "", "")
-        lines = [_TITLES, *(_cells(row) for row in self.rows), total]
+        lines = [_TITLES, *(_cells(row) for row in self.rows), self._total()]
         widths = [max(len(line[column]) for line in lines) for column in range(len(_TITLES))]
         reasons = ["", *(row.reason or "" for row in self.rows), ""]
         return "\n".join(_aligned(*pair, widths) for pair in zip(lines, reasons, strict=True))

@@ -33,7 +33,7 @@ def use_loops(wanted: bool) -> Iterator[None]:
 @cache
 def _numba_works() -> bool:
     """Import numba, at the first call of an operator instead of with gpuzip."""
-    if importlib.util.find_spec("numba") is None:
+    if importlib.util.find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return False
     try:
         importlib.import_module("numba")

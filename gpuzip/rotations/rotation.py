@@ -240,16 +240,49 @@ class Rotation:
         return replace(self, fitted=Fitted(self.kind, self.width, self.d, device, stored))
 
     def apply(self, x: Tensor) -> Tensor:
-        """(N, d) float -> (N, width) float32."""
+        """Rotate rows.
+
+        Parameters
+        ----------
+        x : (N, d) float tensor
+            Rows.
+
+        Returns
+        -------
+        (N, width) float32 tensor
+            The rotated rows, of length 1 if `normalize` is set.
+        """
         y = self._fitted.apply(x)
         return torch.nn.functional.normalize(y) if self.normalize else y
 
     def rotate_queries(self, x: Tensor) -> Tensor:
-        """`apply` without normalizing: of queries, whose length does not matter to an order."""
+        """Rotate queries, which are not normalized, so that their scores keep their scale.
+
+        Parameters
+        ----------
+        x : (Q, d) float tensor
+            Queries.
+
+        Returns
+        -------
+        (Q, width) float32 tensor
+            The rotated queries.
+        """
         return self._fitted.apply(x, _QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
-        """(N, width) float32 -> (N, d) float32; zeros along directions that were left out."""
+        """Rotate rows back.
+
+        Parameters
+        ----------
+        y : (N, width) float32 tensor
+            Rotated rows.
+
+        Returns
+        -------
+        (N, d) float32 tensor
+            The rows, without their part along directions that were not kept.
+        """
         return self._fitted.reverse(y)
 
     def state(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import check_k, check_mask, check_metric
+from gpuzip._core.checks import METRICS, check_k, check_mask, check_metric
 from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix, PackedRows, Rows
@@ -85,9 +85,16 @@ def _plan(
     N, device = len(packed), packed.device
     coarse = candidates in codec.coarse_kinds
     first = metric if coarse or candidates is None else candidates
-    check_metric(WHO, first, codec.metrics if candidates is None else (*codec.metrics, *codec.coarse_kinds))
-    if store is not None:
-        check_metric(WHO, metric)
+    if candidates is not None and candidates not in (known := (*codec.metrics, *codec.coarse_kinds)):
+        raise GpuzipError(
+            f"{WHO}: candidates must be one of {', '.join(known)} for these codes; got {candidates!r}."
+        )
+    if store is not None and metric == "hamming":
+        raise GpuzipError(
+            f"{WHO}: metric must be one of {', '.join(METRICS)} with rescore, which scores floats; got "
+            "'hamming'. For candidates by Hamming distance pass candidates='hamming'."
+        )
+    check_metric(WHO, metric, codec.metrics if store is None else METRICS)
     k = found = check_k(WHO, k, N)
     if store is not None:
         found = min(math.ceil(k * check_multiplier(WHO, multiplier)), N)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gpuzip._core.checks import printable
+from gpuzip._core.html import html_table
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import GpuzipError, QualityError
 
@@ -79,6 +80,10 @@ class FileInfo:
         """What would lose less, where the mean cosine of rows is below 0.8; else None."""
         return None if self.quality is None else advice_for(self.quality, self.d)
 
+    def _repr_html_(self) -> str:
+        _, titles, *lines, _ = str(self).split("\n")
+        return html_table((), map(_facts, [*titles.split(" | "), *lines]))
+
     def __str__(self) -> str:
         knobs = {name: value for name, value in self.config.items() if name in ("m", "nbits")}
         titles = [
@@ -103,6 +108,11 @@ class FileInfo:
                 _RULE,
             ]
         )
+
+
+def _facts(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(": ")
+    return (name, value) if value else ("", name)
 
 
 def advice_for(quality: Quality, d: int) -> str | None:

@@ -91,24 +91,34 @@ def sums(labels: Tensor, codebooks: Tensor) -> Tensor:
 
 
 def trained(
-    x: Tensor, P: int, M: int, K: int, beam: int, seed: int = 0, n_iter: int = 10, refine: int = 2
+    x: Tensor,
+    P: int,
+    M: int,
+    K: int,
+    beam: int,
+    seed: int = 0,
+    n_iter: int = 10,
+    refine: int = 2,
+    report: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """(N, P*S) float32, N >= K -> codebooks (P, M, K, S) float32.
 
     Each stage is a k-means of the residuals of the stages before. A row has `beam` residuals, those of its
     best partial codes: they vary more than the best one alone, so codewords suit other rows better. Then each
     of `refine` rounds encodes all rows and moves every codebook to its least-squares position given the
-    others. Keeps N * beam * P * S floats.
+    others. Keeps N * beam * P * S floats. report: called with the stages and rounds that are done.
     """
     left, stages = x.view(len(x), 1, P, -1), []
     for m in range(M):
         words = _clustered(_some(left.flatten(0, 1).flatten(1), K, seed + m), P, K, seed + m, n_iter)
         stages.append(words)
         left = _left_over(left, words, beam) if m + 1 < M else left
+        report(m + 1)
     codebooks = torch.stack(stages, 1)
-    for _ in range(refine):
+    for i in range(refine):
         labels = nearest_sums(x, codebooks, cross_products(codebooks), beam, exact=False)
         codebooks = _refitted(x, labels, codebooks)
+        report(M + i + 1)
     return codebooks
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
-from gpuzip.words.progress import Progress, reporting
 
 #: Bytes per read.
 BLOCK_BYTES = 4 << 20
@@ -34,7 +34,7 @@ def read_binary(
         n, d = _counts(header, into.source, size - len(header))
         wanted = n if limit is None else min(n, limit)
         done, rest = 0, b""
-        with reporting(progress, Path(path).name, size) as report:
+        with reporting("WordVectors", progress, Path(path).name, size, of_bytes=True) as report:
             while done < wanted:
                 block = file.read(max(BLOCK_BYTES, 4 * d))
                 if not block:

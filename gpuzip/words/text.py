@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
-from gpuzip.words.progress import Progress, reporting
 
 #: Bytes of text parsed per block.
 BLOCK_BYTES = 4 << 20
@@ -46,7 +46,10 @@ def read_text(
     Raises GpuzipError, which names the line, for anything else.
     """
     reader = _Reader(into, header, limit)
-    with open(path, "rb") as file, reporting(progress, Path(path).name, _size(file)) as report:
+    with (
+        open(path, "rb") as file,
+        reporting("WordVectors", progress, Path(path).name, _size(file), of_bytes=True) as report,
+    ):
         for lines in _line_blocks(file, into.source):
             reader.add(lines, _size(file))
             report(file.tell())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
@@ -19,7 +20,6 @@ from gpuzip.storage.paths import local_path
 from gpuzip.words import analogies
 from gpuzip.words.binary import read_binary
 from gpuzip.words.collector import Collector, Policy
-from gpuzip.words.progress import Progress
 from gpuzip.words.recipe import Options, Recipe
 from gpuzip.words.sfry import read_words, write_words
 from gpuzip.words.sources import dict_words, gensim_words

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import gpuzip
+from gpuzip._core.checks import SearchMetric
 
 N, D, BAD = 9000, 32, [7, 5000, 8999]
 
@@ -49,7 +50,9 @@ def altered(made: tuple[gpuzip.Codes, int], path: Path, value: int, rows: list[i
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-def test_a_row_that_is_no_number_hides_no_other(made: tuple, x: Tensor, path: Path, metric: str, value: str):
+def test_a_row_that_is_no_number_hides_no_other(
+    made: tuple, x: Tensor, path: Path, metric: SearchMetric, value: str
+):
     right = made[0]
     mask = torch.ones(N, dtype=torch.bool)
     mask[BAD] = False

@@ -31,13 +31,14 @@ from bench.cells import lines as markdown
 from bench.checkout import ROOT
 from gpuzip import Codes, ProductQuantizer
 from gpuzip._core import device
+from gpuzip._core.checks import SearchMetric
 from gpuzip.codecs.pq import Codebook
 from tools.roof.cases import launcher
 from tools.roof.floors import H200
 
 PAGE = ROOT / "tools" / "README.md"
 HEADS = ["queries, metric", "operator", "calls", "launches", "bytes", "modelled", "waits"]
-SEARCHES = ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine"))
+SEARCHES: tuple[tuple[int, SearchMetric], ...] = ((1, "ip"), (1, "cosine"), (1024, "ip"), (1024, "cosine"))
 _PLACE = re.compile(r"(<!-- search -->\n).*?(<!-- /search -->)", re.DOTALL)
 _MEMORY = 141 * 10**9  # of an H200
 _LAUNCH = 2e-6  # seconds: what the least kernel takes on a GPU, an estimate
@@ -131,7 +132,7 @@ def _a_gpu() -> Iterator[None]:
         yield
 
 
-def recorded(N: int, Q: int, k: int, metric: str) -> _Recorder:
+def recorded(N: int, Q: int, k: int, metric: SearchMetric) -> _Recorder:
     """A search of N codes of 48 sub-spaces for Q queries, the second of its kind."""
     with _a_gpu():
         codec = ProductQuantizer(48, 8, fitted=Codebook(torch.empty(48, 256, 8), 384))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gpuzip import Codes, ProductQuantizer
+from gpuzip._core.checks import SearchMetric
 from gpuzip.codecs.pq import Codebook
 from gpuzip.nn._lookup import table_of_bytes
 from gpuzip.ops import OPS, Op, assign
@@ -260,7 +261,8 @@ def tasks(N: int) -> Iterator[Task]:
         name = f"N={n} M={M} K={K} 25 iterations"
         make, fault = partial(_trained, n, M, K), partial(_training_fault, M, K)
         yield Task("k-means", name, make, fault, step, n, 64 * n * _D)
-    for rows, Q, metric in product((N, N // 100), (1, 1024), ("ip", "cosine")):
+    metrics: tuple[SearchMetric, ...] = ("ip", "cosine")
+    for rows, Q, metric in product((N, N // 100), (1, 1024), metrics):
         name = f"{_sizes(rows, Q)} M=48 K=256 k=100{'' if metric == 'ip' else f' {metric}'}"
         make, fault = partial(_searched, rows, Q, metric), partial(_search_fault, Q, metric)
         yield Task("PQ search", name, make, fault, partial(_search, rows, Q), rows * Q, 64 * rows + 4e9, Q)
@@ -297,12 +299,12 @@ def _coded_rows(N: int, device: str) -> Codes:
     return Codes(codec, integers(device, 256, N, _BYTES))
 
 
-def _searched(N: int, Q: int, metric: str, device: str) -> Callable[[], Any]:
+def _searched(N: int, Q: int, metric: SearchMetric, device: str) -> Callable[[], Any]:
     codes, queries = _coded_rows(N, device), floats(device, Q, _D)
     return lambda: codes.search(queries, k=100, metric=metric)
 
 
-def _search_fault(Q: int, metric: str, device: str) -> str:
+def _search_fault(Q: int, metric: SearchMetric, device: str) -> str:
     """Scores of the decoded rows in float64 decide which are the hundred best."""
     codes, queries = _coded_rows(20_011, device), floats(device, Q, _D)
     values, ids = codes.search(queries, k=100, metric=metric)
