@@ -5,7 +5,7 @@ from typing import Any as _Any
 
 from gpuzip._core.quality import HeldOut, Quality, recall
 from gpuzip._version import __version__
-from gpuzip.api import compress, info, load, open, open_mixed, pareto, quantize, save
+from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
 from gpuzip.codecs import (
     BinaryQuantizer,
     Codec,
@@ -85,6 +85,7 @@ __all__ = [
     "from_usearch",
     "info",
     "load",
+    "load_codec",
     "most_similar",
     "nn",
     "open",

@@ -21,10 +21,8 @@ from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.storage import FileInfo, check_target, read_codes, read_info
-from gpuzip.storage.folder import MANIFEST, Folder, read_folder
-from gpuzip.storage.info import advice_for
-from gpuzip.storage.paths import local_path
+from gpuzip.storage import FileInfo, Source, Target, check_target, read_codes, read_info
+from gpuzip.storage.folder import Folder, read_folder
 from gpuzip.storage.tensors import read_tensors
 
 _JUDGED = 1000  # rows by which advice is given
@@ -337,7 +335,7 @@ def quantize(x: Matrix, m: int | None = None, nbits: int = 4, *, pad: bool = Fal
 
 def save(
     x: Matrix,
-    path: str | os.PathLike[str],
+    path: Target,
     m: int | None = None,
     nbits: int = 4,
     *,
@@ -350,10 +348,16 @@ def save(
     ----------
     x : (N, D) float tensor, array or memory map
         Rows to compress.
-    path : str or path-like
-        File to write. Parent folders are made.
-    m, nbits, pad, seed : optional
-        As in `compress`.
+    path : str, path-like or binary file
+        File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
+    m : int, optional
+        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
+    nbits : int, default 4
+        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
+    pad : bool, default False
+        Allow an m that does not divide D.
+    seed : int, default 0
+        Seed of all random draws. The same seed gives the same bytes.
 
     Returns
     -------
@@ -378,7 +382,7 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: Source,
     device: torch.device | str = "cpu",
     *,
     min_cosine: float | None = None,
@@ -388,8 +392,8 @@ def load(
 
     Parameters
     ----------
-    path : str or path-like
-        File that `save` or `Codes.save` wrote, or folder that `MixedCodes.save` wrote.
+    path : str, path-like, binary file or bytes
+        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
@@ -423,20 +427,18 @@ def load(
     torch.Size([256, 32])
     """
     most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
-    codes = open(path, verify=True, min_cosine=min_cosine)
-    _check_size(path, codes.shape[0] * codes.shape[1] * codes.dtype.itemsize, most)
+    codes = _open(path, verify=True, min_cosine=min_cosine)
+    _check_size(codes, most)
     return codes.to(device).decode()
 
 
-def open(
-    path: str | os.PathLike[str], *, verify: bool = False, min_cosine: float | None = None
-) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
-    """Open the codes of a file or folder by memory map: only rows that are used are read.
+def open(path: Source, *, verify: bool = False, min_cosine: float | None = None) -> Codes:
+    """Open the codes of a file, mapped: only rows that are touched are read.
 
     Parameters
     ----------
-    path : str or path-like
-        File that `save` or `Codes.save` wrote, or folder that `MixedCodes.save` wrote.
+    path : str, path-like, binary file or bytes
+        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
     verify : bool, default False
         Verify the checksum of the codes, which reads them all. Header and codec are always verified.
     min_cosine : float, optional
@@ -471,6 +473,36 @@ def open(
     if (local_path("open", path) / MANIFEST).is_file():
         return read_folder(path, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
     return _open(path, verify=verify, min_cosine=min_cosine)
+
+
+def load_codec(path: Source) -> Codec:
+    """Read the fitted codec of a file, without its rows.
+
+    Parameters
+    ----------
+    path : str, path-like, binary file or bytes
+        File that `codec.save`, `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
+
+    Returns
+    -------
+    Codec
+        The codec, fitted.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a gpuzip file, is damaged, or is newer than this version.
+
+    Examples
+    --------
+    >>> import gpuzip, io, torch
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> file = io.BytesIO()
+    >>> _ = gpuzip.ScalarQuantizer().fit(x).save(file)
+    >>> gpuzip.load_codec(file.getvalue()).encode(x).shape
+    (64, 8)
+    """
+    return _open(path, verify=False).codec
 
 
 def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCodes:
@@ -526,13 +558,13 @@ def _mixed(folder: Folder, min_cosine: float | None = None) -> MixedCodes:
         raise FormatError(f"{folder.path}: its parts must belong together: {error}") from error
 
 
-def info(path: str | os.PathLike[str]) -> FileInfo:
-    """Read the header of a file: its sizes, its codec and its quality.
+def info(path: Source) -> FileInfo:
+    """Read the header of a file: what it holds and how good it is.
 
     Parameters
     ----------
-    path : str or path-like
-        File that `save` or `Codes.save` wrote.
+    path : str, path-like, binary file or bytes
+        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
 
     Returns
     -------
@@ -552,17 +584,18 @@ def info(path: str | os.PathLike[str]) -> FileInfo:
     return read_info(path)
 
 
-def _check_size(path: str | os.PathLike[str], needed: int, most: int | None) -> None:
+def _check_size(codes: Codes, most: int | None) -> None:
+    needed = len(codes) * codes.codec.d * codes.dtype.itemsize
     if most is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if most is not None and needed > most:
         raise GpuzipError(
-            f"load: {os.fspath(path)!r} decodes to {needed:,} bytes; at most {most:,} are allowed. Use "
+            f"load: the decoded rows must take at most {most:,} bytes; they take {needed:,}. Use "
             "gpuzip.open, which decodes the rows that are asked for, or pass a higher max_bytes."
         )
 
 
-def _open(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Codes:
+def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Codes:
     contents = read_codes(path, verify=verify, min_cosine=min_cosine)
     try:
         codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)

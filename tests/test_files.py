@@ -1,6 +1,7 @@
 """save, load, open and info: files, round trips, and the state after errors and interrupts."""
 
 import copy
+import dataclasses
 import errno
 import functools
 import gc
@@ -410,9 +411,9 @@ def test_a_tilde_is_the_home_of_the_user_in_every_path(tmp_path: Path, monkeypat
     monkeypatch.setenv("HOME", str(home))
     info = gpuzip.save(torch.randn(64, 8), "~/e.ezip", m=2, nbits=2)
     assert info.path == home / "e.ezip"
-    for read in READERS:
-        read("~/e.ezip")
-        read(Path("~/e.ezip"))
+    for name in ("load", "open", "info"):
+        TAKE_A_PATH[name]("~/e.ezip")
+        TAKE_A_PATH[name](Path("~/e.ezip"))
     gpuzip.MixedCodes([codes_of(1)]).save("~/mixed")
     assert gpuzip.open_mixed("~/mixed").shape == (50, 16)
     (home / "words.txt").write_text("a 1 2\nb 2 1\n")
@@ -814,9 +815,10 @@ def test_open_codes_hold_no_descriptor(x: Tensor, path: Path, tmp_path: Path):
 def test_the_limit_of_open_files_is_named_as_what_it_is(path: Path):
     codes_of(1).save(path)
     with few_descriptors(300):
-        kept: list[int] = []
-        with suppress(OSError):  # until there are too many
-            kept.extend(iter(lambda: os.open(path, os.O_RDONLY), None))
+        kept = []
+        with suppress(OSError):
+            while True:
+                kept.append(os.open(path, os.O_RDONLY))
         errors = []
         for _ in range(3):  # of the first file that is opened, and of the second
             try:
@@ -839,3 +841,85 @@ def test_a_map_goes_with_the_last_tensor_of_it(path: Path):
     del part
     gc.collect()
     assert str(path) not in Path("/proc/self/smaps").read_text()
+
+
+class Unseekable(io.RawIOBase):
+    """A pipe or a socket: written or read once, from front to back."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = io.BytesIO(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self.data.write(data)
+
+    def readinto(self, buffer: Any) -> int:
+        return self.data.readinto(buffer)
+
+
+@pytest.mark.parametrize("name", SOME_CODECS)
+def test_files_that_are_open_and_bytes_hold_what_a_path_does(x: Tensor, path: Path, name: str):
+    codes = codes_by(name)
+    info = codes.save(path, x.repeat(10, 1))
+    stream = io.BytesIO()
+    pipe: Any = Unseekable()
+    assert codes.save(stream, x.repeat(10, 1)).nbytes == info.nbytes
+    codes.save(pipe, x.repeat(10, 1))
+    data = stream.getvalue()
+    assert data == pipe.data.getvalue() == path.read_bytes()
+    source: Any
+    for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), Unseekable(data)):
+        assert torch.equal(gpuzip.load(source), codes.decode())
+    with path.open("rb") as file:
+        assert torch.equal(gpuzip.load(file), codes.decode())
+    opened = gpuzip.open(io.BytesIO(data))
+    assert torch.equal(opened.search(x[:3], 4)[1], codes.search(x[:3], 4)[1])
+    assert gpuzip.info(data) == dataclasses.replace(info, path=Path("<bytes>"))
+    assert str(gpuzip.info(data)).startswith("=")
+
+
+def test_save_writes_to_a_file_that_is_open_where_it_stands(x: Tensor, path: Path):
+    with path.open("wb") as file:
+        file.write(b"before")
+        info = gpuzip.save(x, file, m=M)
+        assert file.tell() == 6 + info.nbytes and info.path == path
+    with path.open("rb") as file:
+        file.seek(6)
+        assert torch.equal(gpuzip.load(file), gpuzip.quantize(x, m=M))
+
+
+def test_altered_bytes_are_refused_as_files_are(path: Path):
+    stream = io.BytesIO()
+    codes_of(1).save(stream)
+    data = stream.getvalue()
+    for wrong in (b"", data[:-1], data + b"x", b"x" * 100, data[:200] + b"x" + data[201:]):
+        for source in (wrong, io.BytesIO(wrong)):
+            with pytest.raises(gpuzip.FormatError, match=r"^<bytes|^<BytesIO>"):
+                gpuzip.load(source)
+
+
+def test_a_file_of_text_is_refused_with_advice(path: Path):
+    file: Any
+    with path.open("w") as file, pytest.raises(TypeError, match=r"must be open for bytes.*\"wb\""):
+        codes_of(1).save(file)
+    with path.open("r") as file, pytest.raises(TypeError, match=r"must be open for bytes.*\"rb\""):
+        gpuzip.open(file)
+
+
+@pytest.mark.parametrize("name", SOME_CODECS)
+def test_a_codec_is_saved_alone(x: Tensor, path: Path, name: str):
+    codes = codes_by(name)
+    info = codes.codec.save(path)
+    assert info.n == 0 and info.d == D and info.nbytes < codes.codec.nbytes + 2048
+    again = gpuzip.load_codec(path)
+    assert torch.equal(again.encode(x).data[:], codes.codec.encode(x).data[:]) and again.same_as(codes.codec)
+    stream = io.BytesIO()
+    codes.save(stream)
+    assert gpuzip.load_codec(stream.getvalue()).same_as(codes.codec)
+    with pytest.raises(gpuzip.NotFittedError, match="save"):
+        SOME_CODECS[name]().save(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.result import SearchResult
 from gpuzip.search.run import WHO, search
-from gpuzip.storage import FileInfo, write_codes
+from gpuzip.storage import FileInfo, Target, write_codes
 
 
 class Codes:
@@ -312,13 +312,13 @@ class Codes:
             meter.add(block.to(self.device, torch.float32), narrowed(decoded, self.dtype).float())
         return meter.result()
 
-    def save(self, path: str | os.PathLike[str], x: Matrix | None = None) -> FileInfo:
-        """Write one .ezip file atomically.
+    def save(self, path: Target, x: Matrix | None = None) -> FileInfo:
+        """Write one .ezip file, atomically. Parent folders are made.
 
         Parameters
         ----------
-        path : str or path-like
-            File to write. Parent folders are made.
+        path : str, path-like or binary file
+            File to write, or a file that is open for writing, such as io.BytesIO().
         x : (N, D) float tensor, array or memory map, optional
             The source rows. If given, the file stores the quality measured against them.
 

@@ -9,6 +9,7 @@ from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Codec, Fitted
 from gpuzip.codecs.codes import Codes
+from gpuzip.storage import FileInfo, Target
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,3 +56,32 @@ class Quantizer(Codec[Fitted]):
                 data[start : start + len(block)] = self.encode_block(block.to(self.device))
                 report(start + len(block))
         return Codes(self, data, rows.dtype)
+
+    def save(self, path: Target) -> FileInfo:
+        """Write the fitted codec alone: an .ezip file of no rows, which `gpuzip.load_codec` reads.
+
+        Parameters
+        ----------
+        path : str, path-like or binary file
+            File to write, or a file that is open for writing, such as io.BytesIO().
+
+        Returns
+        -------
+        FileInfo
+            The header of the file.
+
+        Raises
+        ------
+        NotFittedError
+            If the codec is not fitted.
+
+        Examples
+        --------
+        >>> import gpuzip, io, torch
+        >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+        >>> file = io.BytesIO()
+        >>> gpuzip.ScalarQuantizer().fit(x).save(file).n
+        0
+        """
+        self.check_fitted(f"{type(self).__name__}.save")
+        return Codes(self, empty(0, self.plane_sizes, self.device)).save(path)

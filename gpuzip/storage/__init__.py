@@ -4,6 +4,7 @@ from gpuzip.storage.file import Contents, check_target, read_codes, read_info, w
 from gpuzip.storage.folder import MANIFEST_BYTES
 from gpuzip.storage.header import FORMAT, HEADER_BYTES, LONG_HEADER_BYTES
 from gpuzip.storage.info import FileInfo
+from gpuzip.storage.streams import Source, Target
 
 __all__ = [
     "FORMAT",
@@ -12,6 +13,8 @@ __all__ = [
     "MANIFEST_BYTES",
     "Contents",
     "FileInfo",
+    "Source",
+    "Target",
     "check_target",
     "read_codes",
     "read_info",

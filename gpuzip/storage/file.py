@@ -7,10 +7,9 @@ columns continue in `codes.1`, `codes.2` and so on.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -23,7 +22,8 @@ from gpuzip.storage.atomic import replacing
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
 from gpuzip.storage.paths import local_path
-from gpuzip.storage.tensors import read_tensors, write_tensors
+from gpuzip.storage.streams import Source, Target, contents, name_of, opened
+from gpuzip.storage.tensors import read_tensors, tensors_of, write_tensors
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,13 @@ class Contents:
     state: dict[str, Tensor]
 
 
-def check_target(path: str | os.PathLike[str]) -> Path:
-    """The path to write to. Raises IsADirectoryError for a folder, GpuzipError for a device or a pipe."""
+def check_target(path: Target) -> Path | BinaryIO:
+    """The path or file to write to.
+
+    Raises IsADirectoryError for a folder, GpuzipError for a device or a pipe, TypeError for a file of text.
+    """
+    if (file := opened(path)) is not None:
+        return file
     target = local_path("save", path)
     if target.is_dir():
         raise IsADirectoryError(
@@ -51,7 +56,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
 
 def write_codes(
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     data: Planes,
     codec_id: str,
@@ -61,7 +66,10 @@ def write_codes(
     dtype: torch.dtype,
     quality: Quality | None,
 ) -> FileInfo:
-    """Write one file atomically, parent folders made. Raises as `check_target` does."""
+    """Write one file atomically, parent folders made; or to a file that is open.
+
+    Raises as `check_target` does.
+    """
     target = check_target(path)
     tensors = dict(zip(_names(len(data.parts)), data.parts, strict=True))
     tensors |= {f"state.{name}": t for name, t in state.items()}
@@ -77,18 +85,21 @@ def write_codes(
         "checksums": {name: _checksum(t) for name, t in tensors.items()},
     }
     metadata = sealed(header)
-    with replacing(target) as fresh, open(fresh, "wb") as out:
-        write_tensors(out, tensors, metadata)
-    return _info(target, unsealed(target, metadata))
+    if isinstance(target, Path):
+        with replacing(target) as fresh, open(fresh, "wb") as out:
+            nbytes = write_tensors(out, tensors, metadata)
+    else:
+        nbytes, target = write_tensors(target, tensors, metadata), name_of(target)
+    return _info(target, unsealed(target, metadata), nbytes)
 
 
-def read_info(path: str | os.PathLike[str]) -> FileInfo:
-    """Read the header. Raises FileNotFoundError, IsADirectoryError or FormatError."""
+def read_info(path: Source) -> FileInfo:
+    """The header alone. Raises FileNotFoundError, IsADirectoryError or FormatError."""
     return _read(path)[0]
 
 
-def read_codes(path: str | os.PathLike[str], *, verify: bool, min_cosine: float | None = None) -> Contents:
-    """Read the header and map the tensors. verify=True also reads the codes and checks every byte.
+def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -> Contents:
+    """Header and mapped tensors. verify=True reads and checks every byte, else the codes are trusted.
 
     min_cosine: lower bound for the stored mean cosine of rows; a worse file raises QualityError.
     Raises FileNotFoundError, IsADirectoryError or FormatError. Sizes are checked against the file before
@@ -121,7 +132,7 @@ def _of_state(name: str) -> bool:
     return name.startswith("state.")
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
+def _regular_file(path: Any) -> Path:
     source = local_path("open", path)
     if source.is_dir():
         raise IsADirectoryError(
@@ -132,7 +143,17 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
         raise FileNotFoundError(f"open: there is no file {source}.")
     if not source.is_file():
         raise FormatError(f"{source}: must be a regular file; it is a device or pipe.")
-    tensors, metadata = read_tensors(source)
+    return source
+
+
+def _read(path: Source) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
+    if given := contents(path):
+        source, nbytes = given[0], len(given[1])
+        tensors, metadata = tensors_of(given[1], source)
+    else:
+        source = _regular_file(path)
+        tensors, metadata = read_tensors(source)
+        nbytes = source.stat().st_size
     header = unsealed(source, metadata)
     names = set(tensors)
     if names != set(header["checksums"]) or "codes" not in names:
@@ -150,14 +171,14 @@ def _read(path: str | os.PathLike[str]) -> tuple[FileInfo, dict[str, Tensor], di
                 f"{source}: codes must be ({header['n']}, B) uint8, as in the header; got "
                 f"{tuple(codes.shape)} {codes.dtype}."
             )
-    return _info(source, header), tensors, header["checksums"]
+    return _info(source, header, nbytes), tensors, header["checksums"]
 
 
-def _info(path: Path, header: dict[str, Any]) -> FileInfo:
+def _info(path: Path, header: dict[str, Any], nbytes: int) -> FileInfo:
     quality = header["quality"]
     return FileInfo(
         path=path,
-        nbytes=path.stat().st_size,
+        nbytes=nbytes,
         n=header["n"],
         d=header["d"],
         dtype=getattr(torch, header["dtype"]),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from gpuzip.errors import GpuzipError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive letter is one character; Path() halves slashes
 
 
-def local_path(who: str, path: str | os.PathLike[str], name: str = "path") -> Path:
+def local_path(who: str, path: Any, name: str = "path") -> Path:
     """A caller's path argument, with `~` and `~user` expanded.
 
     Raises TypeError for what is no path, and GpuzipError for a URL.
     """
-    if not isinstance(path, str | bytes | os.PathLike):
+    if not isinstance(path, str | os.PathLike):
         raise TypeError(
             f"{who}: {name} must be a str or path-like; got {type(path).__name__}. Give the name of a file."
         )

@@ -19,17 +19,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from torch import Tensor
 
 from gpuzip._core.checks import printable
 from gpuzip.errors import FormatError
+from gpuzip.storage.streams import write_all
 
 #: Largest accepted header in bytes; gpuzip writes about 600.
 HEADER_LIMIT = 1 << 20
 
 _DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on Linux, for Python 3.10
 
 
@@ -51,10 +53,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return tensors, metadata
 
 
+def tensors_of(data: bytes, name: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`read_tensors` of bytes, which are copied. name: for messages."""
+    length = _checked_length(name, data[:8], len(data))
+    try:
+        found = {key: _copied(**entry) for key, entry in deserialize(data)}  # type: ignore[no-untyped-call]
+        return found, json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except _UNREADABLE as error:
+        raise _unreadable(name, str(error)) from error
+
+
+def _copied(dtype: str, shape: list[int], data: bytes) -> Tensor:
+    if not data:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
+    return torch.frombuffer(bytearray(data), dtype=_DTYPES[dtype]).view(shape)
+
+
 def write_tensors(
     out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, the same bytes as safetensors', without a copy of the tensors in memory."""
+) -> int:
+    """Write a safetensors file, the same bytes as safetensors', without a copy of the tensors in memory.
+
+    Returns the number of bytes.
+    """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     order = list(_DTYPES.values())
     names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
@@ -66,10 +87,11 @@ def write_tensors(
         header[name], start = {"dtype": kind, "shape": shape, "data_offsets": [start, stop]}, stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    out.write(len(text).to_bytes(8, "little") + text)
+    write_all(out, len(text).to_bytes(8, "little") + text)
     for name in names:
         if tensors[name].numel():
-            out.write(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+            write_all(out, tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return 8 + len(text) + start
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -79,7 +101,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _header_length(path: Path, file: BinaryIO) -> int:
-    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+    return _checked_length(path, file.read(8), os.fstat(file.fileno()).st_size)
+
+
+def _checked_length(path: Path, first: bytes, size: int) -> int:
+    length = int.from_bytes(first, "little")
     if size < 8 or length > min(size - 8, HEADER_LIMIT):
         raise _unreadable(path, "its first 8 bytes are not the length of a header")
     return length
@@ -99,7 +125,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.exists():
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from error
         raise
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise _unreadable(path, str(error)) from error
 
 

@@ -15,7 +15,15 @@ from torch import Tensor
 import gpuzip
 
 Reader = Callable[[Path], Any]
-READERS: list[Reader] = [gpuzip.load, gpuzip.open, gpuzip.info]
+
+
+def load_opened(path: Path) -> Tensor:
+    """`load` of a file that the caller opened, which is read as bytes and not mapped."""
+    with path.open("rb") as file:
+        return gpuzip.load(file)
+
+
+READERS: list[Reader] = [gpuzip.load, gpuzip.open, gpuzip.info, load_opened]
 
 M, NBITS, S, N = 2, 1, 2, 6
 ROWS = [[3.0, 4.0, 7.0, 8.0], [1.0, 2.0, 5.0, 6.0]] * 3
@@ -132,5 +140,5 @@ def outcomes(path: Path, variants: list[bytes], read: Reader = gpuzip.load) -> s
 def check_codec_refused(path: Path, data: bytes, match: str = "") -> None:
     """Check that readers of rows refuse the file. `info` does not need the codec."""
     path.write_bytes(data)
-    for read in (gpuzip.load, gpuzip.open):
+    for read in (gpuzip.load, gpuzip.open, load_opened):
         check_refused(path, read, match)
