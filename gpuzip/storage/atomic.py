@@ -29,9 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
         like = _stat(target) or fresh.stat()
         fresh.chmod(0o600)
         yield fresh
-        take_after(fresh, like)
-        with open(fresh, "rb") as file:
+        with open(fresh, "rb+") as file:
             os.fsync(file.fileno())
+        take_after(fresh, like)
         os.replace(fresh, target)
     except BaseException:
         fresh.unlink(missing_ok=True)

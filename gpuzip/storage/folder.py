@@ -143,10 +143,10 @@ def _add(target: Path, label: str, write: Writer) -> Member:
     """Write one file and name it after its digest."""
     fresh = target / f".{secrets.token_hex(8)}.new"
     write(fresh)
+    with open(fresh, "rb+") as file:
+        os.fsync(file.fileno())
     if (manifest := target / MANIFEST).exists():  # who may read the old files may read the new ones
         take_after(fresh, manifest.stat())
-    with open(fresh, "rb") as file:
-        os.fsync(file.fileno())
     digest, ends = _digest(fresh), _ends(fresh)
     stem, suffix = os.path.splitext(label)
     member = Member(f"{stem}-{digest[:16]}{suffix}", fresh.stat().st_size, digest, ends)
