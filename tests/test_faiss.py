@@ -307,3 +307,101 @@ def test_what_has_no_twin_is_refused(real):
         gpuzip.to_faiss(gpuzip.compress(real[:1000]), "cosine")
     with pytest.raises(gpuzip.NotFittedError, match="not fitted"):
         gpuzip.to_faiss(gpuzip.ProductQuantizer())
+
+
+WRAPPED = [  # factory strings, and whether lists code differences from centroids
+    *("OPQ8,PQ8x4", "OPQ4_8,PQ4x4", "PCA8,SQ8", "PCAR8,PQ4x4", "PCA8,RQ2x4", "RR8,SQ4", "OPQ8,SQfp16"),
+    *("L2norm,PQ8x4", "L2norm,OPQ8,PQ8x4", "IVF8,PQ8x4", "IVF8,SQ8", "IVF8,RQ2x4", "OPQ8,IVF8,PQ8x4"),
+    *("PQ8x4fs", "PQ8x4,Refine(SQ8)", "SQ8,RFlat", "HNSW16,PQ8x4", "HNSW16_SQ8", "NSG16,SQ8", "PQ8np"),
+]
+
+
+def some_rows(n=600):
+    x = torch.randn(n, 16, generator=torch.Generator().manual_seed(0))
+    return (x + torch.linspace(0, 2, 16)).numpy()
+
+
+def built(spec, x, by_residual=True):
+    index = faiss.index_factory(16, spec)
+    if not by_residual:
+        faiss.extract_index_ivf(index).by_residual = by_residual
+    index.train(x)
+    index.add(x)
+    if "IVF" in spec:
+        faiss.extract_index_ivf(index).make_direct_map()
+    return index
+
+
+@pytest.mark.parametrize(
+    ("spec", "by_residual"), [*((s, True) for s in WRAPPED), *((s, False) for s in WRAPPED if "IVF" in s)]
+)
+def test_an_index_in_a_wrapper_gives_the_rows_that_it_decodes(spec, by_residual, tmp_path):
+    x = some_rows()
+    index = built(spec, x, by_residual)
+    codes, ids = gpuzip.from_faiss(index, return_ids=True)
+    assert ids.tolist() == list(range(600))
+    base = faiss.downcast_index(index.base_index) if hasattr(index, "base_index") else index
+    np.testing.assert_allclose(codes.decode().numpy(), base.reconstruct_n(0, 600), atol=1e-5)
+    codes.save(tmp_path / "x")
+    again = gpuzip.open(tmp_path / "x")
+    torch.testing.assert_close(again.decode(), codes.decode(), rtol=0, atol=1e-6)
+    assert torch.equal(gpuzip.from_faiss(index).decode(), codes.decode())
+
+
+@pytest.mark.parametrize("rotation", [*gpuzip.rotations.KINDS[:-1], gpuzip.Rotation("truncate", 8)])
+def test_rotated_codes_there_and_back(rotation):
+    x = torch.from_numpy(some_rows())
+    codes = gpuzip.ProductQuantizer(4, 4, rotation=rotation).fit(x, min_points_per_centroid=1).encode(x)
+    back = gpuzip.from_faiss(gpuzip.to_faiss(codes))
+    assert torch.equal(back.data, codes.data)
+    torch.testing.assert_close(back.decode(), codes.decode(), rtol=0, atol=5e-6)
+    assert torch.equal(back.search(x[:3], 5, "l2")[1], codes.search(x[:3], 5, "l2")[1])
+
+
+@pytest.mark.parametrize("spec", ["IDMap,PQ8x4", "IDMap2,SQ8", "IDMap,IVF4,PQ8x4", "IVF4,SQ8"])
+def test_ids_of_an_index_are_returned_or_refused(spec):
+    x = some_rows()
+    ids = np.random.default_rng(0).permutation(5000)[:600]
+    index = faiss.index_factory(16, spec)
+    index.train(x)
+    index.add_with_ids(x, ids)
+    codes, found = gpuzip.from_faiss(index, return_ids=True)
+    assert found.tolist() == sorted(ids.tolist())
+    near = torch.cosine_similarity(codes.decode(), torch.from_numpy(x[np.argsort(ids)]))
+    assert float(near.mean()) > 0.9
+    with pytest.raises(gpuzip.GpuzipError, match=r"ids of the Index.* must be 0 to 599.*return_ids=True"):
+        gpuzip.from_faiss(index)
+    with pytest.raises(gpuzip.GpuzipError, match="return_ids must be False for a ProductQuantizer"):
+        gpuzip.from_faiss(faiss.ProductQuantizer(8, 2, 4), return_ids=True)
+
+
+def test_ids_of_a_binary_index_are_returned(real):
+    bits = gpuzip.BinaryQuantizer().fit(real).encode(real[:50])
+    index = faiss.IndexBinaryIDMap(gpuzip.to_faiss(bits[:0]))
+    index.add_with_ids(bits.data.numpy(), np.arange(50)[::-1].copy())
+    assert torch.equal(gpuzip.from_faiss(index).data, bits.data.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("Flat", r"got IndexFlat.*\. Its rows are not compressed: compress index\.reconstruct_n"),
+        ("HNSW16", "got IndexFlat.* Its rows are not compressed"),
+        ("IVF4,Flat", "got IndexIVFFlat. Its rows are not compressed"),
+        ("IVF4,PQ8x4fs", "got IndexIVFPQFastScan. It packs codes"),
+        ("PCAW8,SQ8", "the PCAMatrix before the index must have orthonormal directions"),
+        ("PCA8,L2norm,SQ8", "must not follow one with a mean"),
+        ("Pad32,SQ8", "the RemapDimensionsTransform before the index must be a rotation"),
+        ("PCA8,SQfp16", "a HalfQuantizer must code rows themselves"),
+        ("IVF4,SQfp16", "a HalfQuantizer must code rows themselves.*by_residual=False"),
+        ("RaBitQ", "got IndexRaBitQ. Its factors differ"),
+    ],
+)
+def test_an_index_that_cannot_be_read_says_why(spec, match):
+    with pytest.raises(gpuzip.GpuzipError, match=match):
+        gpuzip.from_faiss(built(spec, some_rows()))
+
+
+def test_more_lists_than_mixed_codes_have_parts_are_refused():
+    with pytest.raises(gpuzip.GpuzipError, match=r"must have at most 255 lists.*by_residual=False"):
+        gpuzip.from_faiss(built("IVF256,PQ8x4", some_rows(1200)))

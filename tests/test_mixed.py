@@ -259,6 +259,15 @@ def test_cat_of_mixed_codes_is_cat_of_their_rows(grouped):
     assert len(gpuzip.cat([mixed, alone, mixed]).parts) == 2
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_some_rows_of_mixed_codes_are_mixed_codes(grouped):
+    mixed = _two_sizes(torch.randn(30, 8, generator=torch.Generator().manual_seed(0)), grouped)
+    for index in (7, slice(3, 20, 2), [5, -1, 5], torch.arange(30) % 3 == 0, []):
+        wanted = mixed.decode()[index]
+        assert torch.equal(mixed[index].decode(), wanted.view(-1, 8))
+    assert torch.equal(torch.cat([row.decode() for row in mixed]), mixed.decode())
+
+
 def test_cat_of_mixed_codes_that_do_not_fit_is_refused():
     x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
     mixed, other = _two_sizes(x, True), _two_sizes(x[:, :4], True)

@@ -282,6 +282,8 @@ LIES: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], A
     "a matrix that is no rotation": ("pca", {}, lambda s: {"matrix": s["matrix"] * 2}),
     "a matrix of another shape": ("pca", {}, lambda s: {"matrix": s["matrix"][:, :-1]}),
     "a matrix of float32": ("pca", {}, lambda s: {"matrix": s["matrix"].float()}),
+    "a rest of another shape": ("pca", {}, lambda s: {**s, "rest": s["matrix"][:, :-1]}),
+    "a rest that is no rounding": ("pca", {}, lambda s: {**s, "rest": s["matrix"] * 0 + torch.nan}),
     "no matrix": ("pca", {}, lambda s: {}),
     "signs that are none": ("hadamard", {}, lambda s: {"signs": s["signs"] + 1}),
     "a round too few": ("hadamard", {}, lambda s: {"signs": s["signs"][1:]}),
@@ -291,6 +293,15 @@ LIES: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], A
     "columns that are no number": ("pca", {"d": "24"}, dict),
     "a setting too many": ("pca", {"more": 1}, dict),
 }
+
+
+def test_a_given_matrix_is_stored_all_but_exactly():
+    matrix = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(0)).double())[0]
+    rotation = Rotation.given("random", matrix[:8].float())
+    assert (rotation.width, rotation.d, rotation.dims) == (8, 24, 8)
+    assert float((rotation.matrix - matrix[:8]).abs().max()) < 3e-7
+    again = Rotation.restore(rotation.config(), rotation.state())
+    assert torch.equal(again.matrix, rotation.matrix)
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -45,6 +45,7 @@ def test_a_restored_codec_has_the_spec_that_it_had(real):
     [
         ("PQ48", ProductQuantizer(48, 8)),
         ("PQ48x4np", ProductQuantizer(48, 4)),
+        ("PQ8np", ProductQuantizer(8, 8)),
         (" OPQ48 , PQ48x8 ", ProductQuantizer(48, 8, rotation="opq")),
         ("OPQ24,PQ48x8", ProductQuantizer(48, 8, rotation=Rotation("opq", m=24))),
         ("OPQ32_128,PQ32", ProductQuantizer(32, 8, rotation=Rotation("opq", dims=128))),
@@ -142,3 +143,27 @@ def test_settings_that_no_text_says(real):
     restored = gpuzip.ScalarQuantizer.restore(given.config(), given.state())
     with pytest.raises(GpuzipError, match=r"ScalarQuantizer\.spec: settings must be text"):
         _ = restored.spec
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("PQ48x4fs", "PQ48x4"),
+        ("pq48x4", "PQ48x4"),
+        ("PQ48*4", "PQ48x4"),
+        ("opq48,PQ48", "OPQ48"),
+        ("PCAR64,SQ8", "PCA64"),
+        ("sqfp16", "SQfp16"),
+        ("Lloyd4", "LloydMax4"),
+    ],
+)
+def test_a_near_miss_is_told_the_word(text, near):
+    with pytest.raises(GpuzipError, match=rf"Did you mean {near}\?"):
+        from_spec(text)
+
+
+@pytest.mark.parametrize("text", ["IVF100,PQ48", "", "PQ48x77x9", "HNSW32,PQ8"])
+def test_a_far_miss_is_told_no_word(text):
+    with pytest.raises(GpuzipError) as error:
+        from_spec(text)
+    assert "Did you mean" not in str(error.value)

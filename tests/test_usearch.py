@@ -85,8 +85,10 @@ def test_from_usearch_orders_rows_by_key(real):
     index = usearch.Index(ndim=384, metric="cos", dtype="i8")
     keys = np.random.default_rng(0).permutation(1000)[:500] * 7
     index.add(keys, real[:500].numpy())
-    codes = gpuzip.from_usearch(index)
+    codes, found = gpuzip.from_usearch(index, return_keys=True)
     order = np.argsort(keys)
+    assert found.tolist() == keys[order].tolist()
+    assert torch.equal(gpuzip.from_usearch(index).data, codes.data)
     np.testing.assert_array_equal(codes.data.numpy().view(np.int8), np.vstack(index.get(keys[order])))
     assert float(torch.cosine_similarity(codes.decode(), real[torch.from_numpy(order)]).min()) > 0.99
 

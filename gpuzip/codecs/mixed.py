@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import SearchMetric, check_mask
-from gpuzip._core.ids import row_ids
+from gpuzip._core.checks import check_mask
+from gpuzip._core.ids import Index, as_index, row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
@@ -88,6 +88,19 @@ class MixedCodes:
             f"MixedCodes({len(self)} x {self.shape[1]} in {len(self.parts)} parts, {self.nbytes} bytes{ratio}"
             f", {self.device})"
         )
+
+    def __getitem__(self, index: Index) -> MixedCodes:
+        """Codes of some rows, as `Codes[index]`, in the same parts."""
+        rows = torch.arange(len(self), device=self.device)[
+            as_index("MixedCodes", index, len(self), self.device)
+        ]
+        group, places = self.groups()[rows], self._places[rows]
+        parts = [part[places[group == i]] for i, part in enumerate(self.parts)]
+        return MixedCodes(parts, group.to(torch.uint8))
+
+    def __iter__(self) -> Iterator[MixedCodes]:
+        """Codes of each row, in order."""
+        return (self[row] for row in range(len(self)))
 
     @property
     def shape(self) -> tuple[int, int]:

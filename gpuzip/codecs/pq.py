@@ -68,7 +68,12 @@ class ProductQuantizer(Quantizer[Codebook]):
 
     id = "pq"
     gather_cost = 1
-    spec_words: ClassVar[Words] = {"PQ{m}x{nbits}": {}, "PQ{m}": {"nbits": 8}, "PQ{m}x{nbits}np": {}}
+    spec_words: ClassVar[Words] = {
+        "PQ{m}x{nbits}": {},
+        "PQ{m}": {"nbits": 8},
+        "PQ{m}x{nbits}np": {},
+        "PQ{m}np": {"nbits": 8},
+    }
 
     m: int | None = None
     nbits: int = 8

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from gpuzip.errors import GpuzipError
@@ -107,7 +109,28 @@ def _read(text: str, part: str, what: str, kinds: Sequence[Any]) -> tuple[Any, d
                 said = {**fixed, **{name: _value(value) for name, value in slots.groupdict().items()}}
                 return kind, said | _others(text, kind, inside or "", said)
     known = ", ".join(word for kind in kinds for word in kind.spec_words)
-    raise GpuzipError(f"from_spec: {what} must be one of {known}; got {part.strip()!r} in {text!r}.")
+    hint = _near(name or part.strip(), kinds)
+    raise GpuzipError(f"from_spec: {what} must be one of {known}; got {part.strip()!r} in {text!r}.{hint}")
+
+
+def _near(name: str, kinds: Sequence[Any]) -> str:
+    """A hint at the word that looks most like a name, with the numbers of the name; "" if none does."""
+    words = {_shape(_SLOT.sub("0", word)): (kind, word) for kind in kinds for word in kind.spec_words}
+    numbers = re.findall(_NUMBER, name)
+    for shape in get_close_matches(_shape(name), list(words), n=5):
+        kind, word = words[shape]
+        if len(_SLOT.findall(word)) in (0, len(numbers)):
+            near = _SLOT.sub("{}", word).format(*numbers)
+            slots = _pattern(word).fullmatch(near)
+            assert slots is not None
+            with suppress(GpuzipError):
+                kind(**{**kind.spec_words[word], **{k: _value(v) for k, v in slots.groupdict().items()}})
+                return f" Did you mean {near}?"
+    return ""
+
+
+def _shape(name: str) -> str:
+    return re.sub(_NUMBER, "#", name).lower()
 
 
 def _pattern(word: str) -> re.Pattern[str]:

@@ -25,6 +25,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError, MissingDependencyError
 from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
+from gpuzip.interop._faiss_wrapped import lists_of, with_transforms
 from gpuzip.rotations import Rotation
 
 _HALVES = {"float16": "QT_fp16", "bfloat16": "QT_bf16"}
@@ -99,35 +100,116 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
     return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.data, codes.dtype), metric))
 
 
-def from_faiss(source: Any) -> Any:
+def from_faiss(source: Any, *, return_ids: bool = False) -> Any:
     """Convert a FAISS quantizer to a codec, or a FAISS index to Codes with the same bytes.
 
     Parameters
     ----------
     source : faiss object
         A ProductQuantizer, ResidualQuantizer, ProductResidualQuantizer or ScalarQuantizer gives a codec. An
-        Index of one of them, or an IndexBinaryFlat, gives Codes.
+        index gives Codes; see Notes.
+    return_ids : bool, default False
+        Whether to return the ids of the rows too. Needed if an index has ids other than 0 to N - 1.
 
     Returns
     -------
-    Codec or Codes
-        Bits decode to 1 for values above 0 and to -1 for others.
+    Codec, Codes or MixedCodes
+        Bits decode to 1 for values above 0 and to -1 for others. Rows of an index with ids are in ascending
+        order of ids.
+    ids : (N,) int64 tensor
+        FAISS's id of each row, if return_ids is True.
 
     Raises
     ------
     GpuzipError
-        For other types, and for an index that is not trained.
+        For other types, for an index that is not trained, and for ids that would be lost.
+
+    Notes
+    -----
+    Read are IndexPQ, IndexPQFastScan, IndexScalarQuantizer, IndexResidualQuantizer,
+    IndexProductResidualQuantizer and IndexBinaryFlat, and these inside other indexes:
+
+    - IndexIDMap, IndexIDMap2, IndexBinaryIDMap: the ids are returned.
+    - IndexPreTransform: rotations, PCA without whitening, means and L2norm become the codec's rotation.
+    - IndexIVFPQ, IndexIVFScalarQuantizer and IndexIVF of residual quantizers: the rows of all lists. With
+      by_residual, FAISS's default, each list becomes a part of MixedCodes, up to 255 lists.
+    - IndexRefine: its base. IndexHNSW and IndexNSG: their storage.
     """
     faiss = _faiss()
+    found, ids = _read(faiss, source)
+    if return_ids and ids is None:
+        raise GpuzipError(
+            f"from_faiss: return_ids must be False for a {type(source).__name__}, which has no rows. Omit it."
+        )
+    if return_ids:
+        return found, ids
+    if ids is not None and not bool((ids == torch.arange(len(ids), device=ids.device)).all()):
+        raise GpuzipError(
+            f"from_faiss: the ids of the {type(source).__name__} must be 0 to {len(ids) - 1}, or they would "
+            "be lost. Pass return_ids=True to get them beside the codes."
+        )
+    return found
+
+
+def _read(faiss: Any, source: Any) -> tuple[Any, Tensor | None]:
+    """Return a codec and None, or codes and the ids of their rows."""
     if not getattr(source, "is_trained", True):
         raise GpuzipError(
             f"from_faiss: the {type(source).__name__} must be trained. Call its train(x) first."
         )
     for name, read in _READERS.items():
-        if isinstance(source, getattr(faiss, name)):
-            return read(faiss, source)
+        if isinstance(source, getattr(faiss, name, ())):
+            return read(faiss, source), None
+    for name, read in _INDEXES.items():
+        if isinstance(source, getattr(faiss, name, ())):
+            codes = read(faiss, source)
+            return codes, torch.arange(len(codes), dtype=torch.int64, device="cpu")
+    for name, unwrap in _WRAPPERS.items():
+        if isinstance(source, getattr(faiss, name, ())):
+            return unwrap(faiss, source)
+    known = ", ".join((*_READERS, *_INDEXES, *_WRAPPERS))
+    why = next((why for part, why in _REASONS.items() if part in type(source).__name__), "")
+    raise GpuzipError(f"from_faiss: the source must be one of {known}; got {type(source).__name__}.{why}")
+
+
+def _read_id_map(faiss: Any, index: Any) -> tuple[Any, Tensor]:
+    downcast = faiss.downcast_IndexBinary if isinstance(index, faiss.IndexBinary) else faiss.downcast_index
+    codes, inner = _read(faiss, downcast(index.index))
+    ids = torch.from_numpy(_array(faiss, index.id_map))[inner]
+    order = ids.argsort(stable=True)
+    return codes[order], ids[order]
+
+
+def _read_transformed(faiss: Any, index: Any) -> tuple[Any, Tensor | None]:
+    codes, ids = _read(faiss, faiss.downcast_index(index.index))
+    return with_transforms(faiss, index, codes), ids
+
+
+def _read_base(faiss: Any, index: Any) -> tuple[Any, Tensor | None]:
+    return _read(faiss, faiss.downcast_index(index.base_index))
+
+
+def _read_storage(faiss: Any, index: Any) -> tuple[Any, Tensor | None]:
+    return _read(faiss, faiss.downcast_index(index.storage))
+
+
+def _read_lists(faiss: Any, index: Any) -> tuple[Any, Tensor | None]:
+    for name, attribute in _OF_LISTS.items():
+        if isinstance(index, getattr(faiss, name, ())):
+            codec, _ = _read(faiss, getattr(index, attribute))
+            return lists_of(faiss, index, codec)
     raise GpuzipError(
-        f"from_faiss: the source must be one of {', '.join(_READERS)}; got {type(source).__name__}."
+        f"from_faiss: an IndexIVF must be one of {', '.join(_OF_LISTS)}; got {type(index).__name__}."
+        + next((why for part, why in _REASONS.items() if part in type(index).__name__), "")
+    )
+
+
+def _read_fast_scan(faiss: Any, index: Any) -> Codes:
+    """Return the codes of an index that packs them in blocks; a decoded row is coded as it was."""
+    codec = _read_product(faiss, index.pq)
+    rows = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.empty((0, index.d), np.float32)
+    return Codes(
+        codec, torch.from_numpy(np.array(index.pq.compute_codes(rows), np.uint8)).view(len(rows), -1)
     )
 
 
@@ -290,11 +372,35 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
     "ResidualQuantizer": read_residual,
     "ProductResidualQuantizer": read_residual,
     "ScalarQuantizer": _read_scalar,
+}
+_INDEXES: dict[str, Callable[[Any, Any], Codes]] = {
     "IndexPQ": _read_index,
+    "IndexPQFastScan": _read_fast_scan,
     "IndexResidualQuantizer": _read_index,
     "IndexProductResidualQuantizer": _read_index,
     "IndexScalarQuantizer": _read_index,
     "IndexBinaryFlat": _read_binary,
+}
+_WRAPPERS: dict[str, Callable[[Any, Any], tuple[Any, Tensor | None]]] = {
+    "IndexIDMap": _read_id_map,
+    "IndexBinaryIDMap": _read_id_map,
+    "IndexPreTransform": _read_transformed,
+    "IndexRefine": _read_base,
+    "IndexHNSW": _read_storage,
+    "IndexNSG": _read_storage,
+    "IndexIVF": _read_lists,
+}
+_OF_LISTS = {
+    "IndexIVFPQ": "pq",
+    "IndexIVFScalarQuantizer": "sq",
+    "IndexIVFResidualQuantizer": "rq",
+    "IndexIVFProductResidualQuantizer": "prq",
+}
+_REASONS = {
+    "Flat": " Its rows are not compressed: compress index.reconstruct_n(0, index.ntotal).",
+    "FastScan": " It packs codes for one processor: make the index without FastScan.",
+    "Gpu": " Copy it to the CPU first, with faiss.index_gpu_to_cpu.",
+    "RaBitQ": " Its factors differ from gpuzip's: encode the rows with gpuzip.RaBitQuantizer.",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -68,18 +68,31 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     return index
 
 
-def from_usearch(index: Any) -> Codes:
+@overload
+def from_usearch(index: Any, *, return_keys: Literal[False] = ...) -> Codes: ...
+
+
+@overload
+def from_usearch(index: Any, *, return_keys: Literal[True]) -> tuple[Codes, Tensor]: ...
+
+
+def from_usearch(index: Any, *, return_keys: bool = False) -> Codes | tuple[Codes, Tensor]:
     """Convert a USearch index of "i8" or "b1" to Codes with the same bytes, in ascending order of keys.
 
     Parameters
     ----------
     index : usearch.index.Index
         An index of dtype "i8" or "b1".
+    return_keys : bool, default False
+        Whether to return the keys of the rows too.
 
     Returns
     -------
     Codes
         An int8 v decodes to v / 127, the value of the added row over its norm. Bits decode to 1 and -1.
+    keys : (N,) int64 tensor
+        USearch's key of each row, if return_keys is True. Keys of 2**63 and more, which are uint64, come as
+        negative numbers.
 
     Raises
     ------
@@ -98,14 +111,15 @@ def from_usearch(index: Any) -> Codes:
     if index.multi:
         raise GpuzipError(f"{who}: the index must hold one vector per key; got one with multi=True.")
     codec = _signs(index.ndim) if kind == "b1" else _int8(index.ndim)
-    return Codes(codec, _vectors(index, codec.code_size))
+    keys = np.sort(np.array(index.keys[: len(index)], np.uint64))
+    codes = Codes(codec, _vectors(index, keys, codec.code_size))
+    return (codes, torch.from_numpy(keys.view(np.int64))) if return_keys else codes
 
 
-def _vectors(index: Any, B: int) -> Tensor:
-    """Return the (N, B) uint8 rows of an index in ascending order of keys."""
-    if len(index) == 0:
+def _vectors(index: Any, keys: np.ndarray[Any, Any], B: int) -> Tensor:
+    """Return the (N, B) uint8 rows of these keys."""
+    if len(keys) == 0:
         return torch.empty((0, B), dtype=torch.uint8, device="cpu")
-    keys = np.sort(index.keys[: len(index)])
     return torch.from_numpy(np.vstack(index.get(keys)).view(np.uint8))
 
 

@@ -21,6 +21,7 @@ KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
 
 _SAMPLE = 1 << 16  # rows for directions
+_REST = 2048  # factor of what float16 leaves over of a matrix, which is then at most 1/2
 _QUERIES = 32  # queries per block of a product
 _MOST_CODEWORDS = 256  # centroids per sub-space in the rounds of "opq"
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
@@ -52,7 +53,8 @@ class Rotation:
 
     Notes
     -----
-    A matrix is stored as float16 and made orthonormal again when it is read. Its bytes count as the codec's.
+    A matrix is stored as float16 and made orthonormal again when it is read; one that comes from FAISS has what
+    float16 leaves over as well, in float16 too. Its bytes count as the codec's.
     No mean is subtracted, so that rotated rows have the scores of the rows.
 
     Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
@@ -98,6 +100,30 @@ class Rotation:
             raise GpuzipError(f"Rotation: normalize must be True or False; got {self.normalize!r}.")
         if self.kind == "truncate" and self.dims is None:
             raise GpuzipError("Rotation: dims must be given for 'truncate'. Say how many columns to keep.")
+
+    @classmethod
+    def given(cls, kind: str, matrix: Tensor, *, normalize: bool = False) -> Rotation:
+        """Make a fitted rotation of a matrix that was learned elsewhere.
+
+        Parameters
+        ----------
+        kind : {"pca", "balanced", "opq", "random"}
+            Where the matrix comes from.
+        matrix : (dims, d) float32 tensor
+            Orthonormal rows. It is stored in 4 bytes per value.
+        normalize : bool, default False
+            As in the class.
+
+        Returns
+        -------
+        Rotation
+            The fitted rotation.
+        """
+        dims, d = matrix.shape
+        half = matrix.half()
+        stored = {"matrix": half, "rest": ((matrix - half.float()) * _REST).half()}
+        made = cls(kind, dims=None if dims == d else dims, normalize=normalize)
+        return replace(made, fitted=Fitted(_matrix(kind, stored, dims, d, matrix.device), stored))
 
     @property
     def is_fitted(self) -> bool:
@@ -353,9 +379,10 @@ def _fits(kind: str, state: dict[str, Tensor], dims: int, d: int) -> bool:
             and bool((signs <= 1).all())
         )
     matrix = state.get("matrix")
-    if set(state) != {"matrix"} or matrix is None or matrix.shape != (dims, d):
+    if set(state) - {"rest"} != {"matrix"} or matrix is None:
         return False
-    return matrix.dtype == torch.float16 and _is_nearly_orthonormal(matrix)
+    halves = all(part.dtype == torch.float16 and part.shape == (dims, d) for part in state.values())
+    return halves and _is_nearly_orthonormal(matrix) and bool((state.get("rest", matrix).abs() <= 2).all())
 
 
 def _is_nearly_orthonormal(matrix: Tensor) -> bool:
@@ -363,3 +390,31 @@ def _is_nearly_orthonormal(matrix: Tensor) -> bool:
     return bool(
         (products - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
     )
+
+
+def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
+    """(dims, d) float32 from stored tensors. Computed on the CPU, so that all devices agree."""
+    if kind == "truncate":
+        matrix = torch.eye(dims, d, dtype=torch.float32, device="cpu")
+    elif kind == "hadamard":
+        matrix = hadamard(torch.eye(d, dtype=torch.float64, device="cpu"), stored["signs"].cpu().bool()).T[
+            :dims
+        ]
+    else:
+        whole = stored["matrix"].cpu().double()
+        if "rest" in stored:
+            whole += stored["rest"].cpu().double() / _REST
+        matrix = _orthonormal(whole)
+    return matrix.float().contiguous().to(device)
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """The orthonormal rows nearest to nearly orthonormal ones, by Newton's steps, which square the error.
+
+    Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
+    matrix", 1971.
+    """
+    for _ in range(2):
+        square = matrix_product(torch.matmul, matrix, matrix.T)
+        matrix = 1.5 * matrix - 0.5 * matrix_product(torch.matmul, square, matrix)
+    return matrix
