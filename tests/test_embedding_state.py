@@ -147,6 +147,21 @@ def test_missing_and_unexpected_names_raise_as_in_torch():
         made().load_state_dict({**state, "codes": codes, "scale": torch.ones(24)})
 
 
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
+def test_a_dense_checkpoint_is_refused_by_name(kind, assign):
+    dense = nn.ModuleDict({"emb": getattr(nn, kind)(100, 8)})
+    state = dense.state_dict()
+    quantize_embeddings_(dense)
+    before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=r"emb\.weight is a dense table.*then call quant") as error:
+            dense.load_state_dict(state, strict, assign)
+        assert "Missing" not in str(error.value)
+        assert "Unexpected" not in str(error.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in dense.state_dict().items())
+
+
 def test_error_names_the_module_inside_a_model():
     model = nn.Sequential(other(), nn.Linear(24, 2))
     state = model.state_dict() | {"0.codes": torch.zeros(3, 12, dtype=torch.uint8)}

@@ -99,6 +99,12 @@ class StoredTable(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Load codes and codebook of any codec that fit each other, N and D."""
+        if f"{prefix}weight" in state_dict and f"{prefix}codes" not in state_dict:
+            error_msgs.append(
+                f"{prefix}weight is a dense table, and this module holds codes. Load the checkpoint into the "
+                "dense model, then call quantize_embeddings_."
+            )
+            return
         names = ("codes", "codebook")
         given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
         if all(isinstance(tensor, Tensor) for tensor in given.values()):

@@ -10,6 +10,7 @@ from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.codecs import Codec
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._found import Dense, FilterFn, Found, check_sharing, find, grouped, why_not
+from gpuzip.nn._saving import warn_on_save
 from gpuzip.nn._stored import Trainable
 from gpuzip.nn._table import QuantizedTable
 from gpuzip.nn.bag import QuantizedEmbeddingBag
@@ -56,6 +57,10 @@ def quantize_embeddings_(
 
     Notes
     -----
+    Save the model's state_dict. `save_pretrained` and `save` of transformers and sentence-transformers warn,
+    as these libraries cannot load compressed embeddings: build the dense model, call this function, and load
+    the state_dict.
+
     A module in several places and modules with tied weights stay one table. Device, dtype and training mode
     are kept.
 
@@ -88,6 +93,7 @@ def quantize_embeddings_(
         rows[id(group[0])] = row
     for one, module in swaps:
         one.swap(module)
+    warn_on_save(model)
     return Report(tuple(rows[id(one)] for one in found if id(one) in rows))
 
 

@@ -53,8 +53,8 @@ class Rotation:
 
     Notes
     -----
-    A matrix is stored as float16 and made orthonormal again when it is read; one that comes from FAISS has what
-    float16 leaves over as well, in float16 too. Its bytes count as the codec's.
+    A matrix is stored as float16 and made orthonormal again when it is read; one that comes from FAISS has
+    what float16 leaves over as well, in float16 too. Its bytes count as the codec's.
     No mean is subtracted, so that rotated rows have the scores of the rows.
 
     Source: FAISS PCAMatrix, OPQMatrix, RandomRotationMatrix, HadamardRotation.
