@@ -22,7 +22,9 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage import FileInfo, Source, Target, check_target, read_codes, read_info
-from gpuzip.storage.folder import Folder, read_folder
+from gpuzip.storage.folder import MANIFEST, Folder, read_folder
+from gpuzip.storage.info import advice_for
+from gpuzip.storage.paths import local_path
 from gpuzip.storage.tensors import read_tensors
 
 _JUDGED = 1000  # rows by which advice is given
@@ -350,14 +352,8 @@ def save(
         Rows to compress.
     path : str, path-like or binary file
         File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
-    m : int, optional
-        Number of sub-quantizers. Default: the divisor of D nearest D // 16.
-    nbits : int, default 4
-        Bits per sub-quantizer, 1 to 16. x must have at least 2**nbits rows.
-    pad : bool, default False
-        Allow an m that does not divide D.
-    seed : int, default 0
-        Seed of all random draws. The same seed gives the same bytes.
+    m, nbits, pad, seed : optional
+        As in `compress`.
 
     Returns
     -------
@@ -393,7 +389,8 @@ def load(
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
+        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes; or folder that
+        `MixedCodes.save` wrote.
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
@@ -427,18 +424,21 @@ def load(
     torch.Size([256, 32])
     """
     most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
-    codes = _open(path, verify=True, min_cosine=min_cosine)
+    codes = open(path, verify=True, min_cosine=min_cosine)
     _check_size(codes, most)
     return codes.to(device).decode()
 
 
-def open(path: Source, *, verify: bool = False, min_cosine: float | None = None) -> Codes:
-    """Open the codes of a file, mapped: only rows that are touched are read.
+def open(
+    path: Source, *, verify: bool = False, min_cosine: float | None = None
+) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
+    """Open the codes of a file or folder by memory map: only rows that are used are read.
 
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
+        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes; or folder that
+        `MixedCodes.save` wrote.
     verify : bool, default False
         Verify the checksum of the codes, which reads them all. Header and codec are always verified.
     min_cosine : float, optional
@@ -470,7 +470,7 @@ def open(path: Source, *, verify: bool = False, min_cosine: float | None = None)
     >>> shape
     (256, 32)
     """
-    if (local_path("open", path) / MANIFEST).is_file():
+    if isinstance(path, str | os.PathLike) and (local_path("open", path) / MANIFEST).is_file():
         return read_folder(path, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
     return _open(path, verify=verify, min_cosine=min_cosine)
 
@@ -559,7 +559,7 @@ def _mixed(folder: Folder, min_cosine: float | None = None) -> MixedCodes:
 
 
 def info(path: Source) -> FileInfo:
-    """Read the header of a file: what it holds and how good it is.
+    """Read the header of a file: its sizes, its codec and its quality.
 
     Parameters
     ----------
@@ -584,8 +584,8 @@ def info(path: Source) -> FileInfo:
     return read_info(path)
 
 
-def _check_size(codes: Codes, most: int | None) -> None:
-    needed = len(codes) * codes.codec.d * codes.dtype.itemsize
+def _check_size(codes: Codes | MixedCodes, most: int | None) -> None:
+    needed = codes.shape[0] * codes.shape[1] * codes.dtype.itemsize
     if most is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if most is not None and needed > most:

@@ -689,8 +689,21 @@ class Codec(ABC, Generic[Fitted]):
         return drift_of(self, new_x, x)
 
     @abstractmethod
-    def encode(self, x: Matrix, *, progress: Callable[[int, int], None] | None = None) -> Any:
-        """`Codes` of rows; `Quantizer` implements it."""
+    def encode(self, x: Matrix, *, progress: Progress = None) -> Any:
+        """Compress rows; `Quantizer` implements it.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            Rows to compress.
+        progress : bool or callable, optional
+            True shows a bar. A function is called after every block with the rows done and all rows.
+
+        Returns
+        -------
+        Codes
+            The N compressed rows.
+        """
 
     @abstractmethod
     def save(self, path: Any) -> Any:

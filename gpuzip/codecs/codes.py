@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -313,12 +312,12 @@ class Codes:
         return meter.result()
 
     def save(self, path: Target, x: Matrix | None = None) -> FileInfo:
-        """Write one .ezip file, atomically. Parent folders are made.
+        """Write one .ezip file atomically.
 
         Parameters
         ----------
         path : str, path-like or binary file
-            File to write, or a file that is open for writing, such as io.BytesIO().
+            File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
         x : (N, D) float tensor, array or memory map, optional
             The source rows. If given, the file stores the quality measured against them.
 

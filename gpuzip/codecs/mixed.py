@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import check_mask
+from gpuzip._core.checks import SearchMetric, check_mask
 from gpuzip._core.ids import Index, as_index, row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter

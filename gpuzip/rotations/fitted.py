@@ -14,6 +14,9 @@ from gpuzip.rotations.product import product
 
 #: Columns up to which a Hadamard rotation is a matrix product, which is faster for them; 64 MB at most.
 _LARGEST_MATRIX = 4096
+#: Factor of what float16 leaves over of a matrix, which is then at most 1/2.
+REST = 2048
+
 _ROWS = 1024  # of a matrix that are found at a time
 
 
@@ -35,8 +38,14 @@ class Fitted:
         elif self.kind == "hadamard":
             matrix = _hadamard_matrix(self.stored["signs"].cpu().bool())[: self.dims]
         else:
-            matrix = _orthonormal(self.stored["matrix"].cpu().double())
+            matrix = _orthonormal(self._stored_matrix())
         return matrix.float().contiguous().to(self.device)
+
+    def _stored_matrix(self) -> Tensor:
+        matrix = self.stored["matrix"].cpu().double()
+        if "rest" in self.stored:
+            matrix += self.stored["rest"].cpu().double() / REST
+        return matrix
 
     @property
     def _is_transform(self) -> bool:

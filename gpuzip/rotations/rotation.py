@@ -13,7 +13,7 @@ from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
-from gpuzip.rotations.fitted import Fitted
+from gpuzip.rotations.fitted import REST, Fitted
 from gpuzip.rotations.opq import optimized
 from gpuzip.rotations.spectrum import balanced, principal
 
@@ -21,7 +21,6 @@ KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
 
 _SAMPLE = 1 << 16  # rows for directions
-_REST = 2048  # factor of what float16 leaves over of a matrix, which is then at most 1/2
 _QUERIES = 32  # queries per block of a product
 _MOST_CODEWORDS = 256  # centroids per sub-space in the rounds of "opq"
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
@@ -121,9 +120,9 @@ class Rotation:
         """
         dims, d = matrix.shape
         half = matrix.half()
-        stored = {"matrix": half, "rest": ((matrix - half.float()) * _REST).half()}
+        stored = {"matrix": half, "rest": ((matrix - half.float()) * REST).half()}
         made = cls(kind, dims=None if dims == d else dims, normalize=normalize)
-        return replace(made, fitted=Fitted(_matrix(kind, stored, dims, d, matrix.device), stored))
+        return replace(made, fitted=Fitted(kind, dims, d, matrix.device, stored))
 
     @property
     def is_fitted(self) -> bool:
@@ -390,31 +389,3 @@ def _is_nearly_orthonormal(matrix: Tensor) -> bool:
     return bool(
         (products - torch.eye(len(matrix), device=matrix.device, dtype=torch.float32)).abs().max() < 0.01
     )
-
-
-def _matrix(kind: str, stored: dict[str, Tensor], dims: int, d: int, device: torch.device | str) -> Tensor:
-    """(dims, d) float32 from stored tensors. Computed on the CPU, so that all devices agree."""
-    if kind == "truncate":
-        matrix = torch.eye(dims, d, dtype=torch.float32, device="cpu")
-    elif kind == "hadamard":
-        matrix = hadamard(torch.eye(d, dtype=torch.float64, device="cpu"), stored["signs"].cpu().bool()).T[
-            :dims
-        ]
-    else:
-        whole = stored["matrix"].cpu().double()
-        if "rest" in stored:
-            whole += stored["rest"].cpu().double() / _REST
-        matrix = _orthonormal(whole)
-    return matrix.float().contiguous().to(device)
-
-
-def _orthonormal(matrix: Tensor) -> Tensor:
-    """The orthonormal rows nearest to nearly orthonormal ones, by Newton's steps, which square the error.
-
-    Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
-    matrix", 1971.
-    """
-    for _ in range(2):
-        square = matrix_product(torch.matmul, matrix, matrix.T)
-        matrix = 1.5 * matrix - 0.5 * matrix_product(torch.matmul, square, matrix)
-    return matrix

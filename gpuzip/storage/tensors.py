@@ -65,7 +65,7 @@ def tensors_of(data: bytes, name: Path) -> tuple[dict[str, Tensor], dict[str, st
 
 def _copied(dtype: str, shape: list[int], data: bytes) -> Tensor:
     if not data:
-        return torch.empty(shape, dtype=_DTYPES[dtype])
+        return torch.empty(shape, dtype=_DTYPES[dtype], device="cpu")
     return torch.frombuffer(bytearray(data), dtype=_DTYPES[dtype]).view(shape)
 
 
