@@ -126,7 +126,7 @@ def test_every_size_has_both_sides_and_names_are_unique():
 
 def test_recipes_that_a_library_lacks_are_known():
     assert method("gpuzip", "NoSuchQuantizer(3)").why_not(D) == "name 'NoSuchQuantizer' is not defined"
-    assert "m=4000 stages" in (method("gpuzip", "ResidualQuantizer(4000)").why_not(D) or "")
+    assert "m=4000 and nbits=8" in (method("gpuzip", "ResidualQuantizer(4000)").why_not(D) or "")
     assert "NoSuch3" in (method("FAISS", "NoSuch3").why_not(D) or "")
     for there in (method("gpuzip", "BinaryQuantizer()"), method("FAISS", "PQ8x4np")):
         assert there.why_not(D) is None

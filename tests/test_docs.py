@@ -27,7 +27,22 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SNIPPETS = {name: text for name, text in PAGES.items() if "```python\n" in text}
 
 
-@pytest.mark.parametrize("name", SNIPPETS)
+#: The fast set runs the pages that are read first, and those of less than a second.
+SLOW = {
+    *("docs/codecs/lloyd-max.md", "docs/format.md", "docs/guides/outcome.md", "docs/guides/pictures.md"),
+    *(
+        "docs/guides/words.md",
+        "docs/guides/importance.md",
+        "docs/codecs/rotation.md",
+        "docs/codecs/residual.md",
+    ),
+    *("docs/migration/notebook.md", "docs/migration/smallfry.md", "docs/guides/interop.md"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] * (name in SLOW)) for name in SNIPPETS]
+)
 def test_snippets_run_and_print_what_is_shown(name, tmp_path, monkeypatch):
     """In order and in one namespace, as a reader would; a text block is what the snippet before it prints."""
     pytest.importorskip("faiss")

@@ -176,7 +176,7 @@ def test_refuses_settings_for_row_gradients(name):
         ({"trainable": "rows"}, "trainable must be None, 'codebook' or 'scale'; got 'rows'"),
         ({"codec": "pq"}, "codec must be a codec such as .*; got 'pq'"),
         ({"codec": HalfQuantizer()}, "must decode by a look-up table"),
-        ({"_weight": torch.ones(10, 9)}, r"_weight must have shape \(10, 8\).*; got \(10, 9\)"),
+        ({"_weight": torch.ones(10, 9)}, r"_weight must have shape .* = \(10, 8\); got \(10, 9\)"),
         ({"_weight": torch.full((10, 8), torch.nan)}, "NaN"),
         ({"_weight": torch.ones(10, 8, dtype=torch.int32)}, "int32"),
         (
@@ -203,7 +203,7 @@ def test_refuses_freeze_and_trainable_that_contradict():
         QuantizedEmbedding.from_pretrained(x, freeze=True, trainable="codebook")
 
 
-@pytest.mark.parametrize("embeddings", [normal(8), normal(2, 3, 4), torch.ones(4, 3).int(), [[1.0]]])
+@pytest.mark.parametrize("embeddings", [normal(8), normal(2, 3, 4), torch.ones(4, 3).int(), "x"])
 def test_from_pretrained_refuses_what_is_not_a_float_matrix(embeddings):
     with pytest.raises(GpuzipError, match=r"from_pretrained: embeddings must be"):
         QuantizedEmbedding.from_pretrained(embeddings)

@@ -327,7 +327,11 @@ def test_quality_is_of_the_rows_that_were_encoded(codes: gpuzip.Codes, x: Tensor
 
 @pytest.mark.parametrize("index", [N, -N - 1])
 def test_a_row_that_is_not_there_is_an_index_error(codes: gpuzip.Codes, index: int):
-    check_refused(lambda: codes[index], f"index must be a row from -{N} to {N - 1}; got {index}", IndexError)
+    check_refused(
+        lambda: codes[index],
+        f"row must be from -{N} to {N - 1}, as there are {N} rows; got {index}",
+        IndexError,
+    )
 
 
 WRONG: list[Any] = [-1, 1.5, "2", None, True]

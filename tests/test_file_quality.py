@@ -137,7 +137,7 @@ class TestRowsOfZerosHaveNoDirection:
         want, got = (gpuzip.compress(rows, min_cosine=0.98) for rows in (x, holes))
         assert got.ratio > 0.9 * want.ratio
         assert got.codec.held_out is not None and got.codec.held_out.row_cosine > 0.98
-        best = gpuzip.pareto(holes, k=5)[-1]
+        best = gpuzip.pareto(holes[:200], k=5)[-1]
         assert best.row_cosine > 0.9999 and best.recall is not None and best.recall > 0.99
 
     def test_in_drift(self, x: Tensor, holes: Tensor):

@@ -33,18 +33,20 @@ def answer(does):
     return os.getpid()
 
 
+@pytest.mark.full
 def test_a_process_that_dies_or_hangs_loses_one_item():
     done = ["work", "die", "work", "exit", "hang", "work"]
-    found = list(apart.each(answer, done, patience=10))
+    found = list(apart.each(answer, done, patience=20))
     assert [one.result is not None for one in found] == [does == "work" for does in done]
     assert [one.death for one in found if one.death] == [
         "its process died: SIGKILL",
         "its process died: exit code 0",
-        "nothing came for 10 s",
+        "nothing came for 20 s",
     ]
     assert {one.step for one in found} == {"begun"}
 
 
+@pytest.mark.full
 def test_what_is_broken_is_left_to_a_new_process():
     first, broken, *rest = apart.each(answer, ["work", "break", "work", "work"], patience=60)
     assert broken == apart.Answer("broken here", "", "begun")

@@ -32,7 +32,7 @@ def is_of_floats_of_16_bits(codec: Any) -> bool:
 def test_a_codec_loses_as_much_at_any_scale(x, name):
     codec = small(SETTINGS[name])
     want = cosine(x, codec.fit(x).encode(x).decode())
-    for exponent in (-15, -8, 8, 15):
+    for exponent in (-15, 15):
         scaled = (x.double() * 10.0**exponent).float()
         codes = codec.fit(scaled).encode(scaled)
         if not is_of_floats_of_16_bits(codec):
@@ -46,7 +46,7 @@ def test_a_codec_loses_as_much_at_any_scale(x, name):
 def test_a_query_of_any_scale_has_finite_scores(x, name):
     codes = small(SETTINGS[name]).fit(x).encode(x)
     want = codes.search(x[:4], 3)[0]
-    for exponent in (-44, -40, -30, -20, -15, 17):
+    for exponent in (-44, -30, -20, -15, 17):
         queries = (x[:4].double() * 10.0**exponent).float()
         for metric in codes.codec.metrics:
             for store in (None, x) if metric != "hamming" else (None,):

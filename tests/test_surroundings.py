@@ -11,9 +11,10 @@ import gpuzip
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip.errors import GpuzipError
 from gpuzip.ops._dispatch import use_loops
-from tests.test_codec_laws import EACH, SETTINGS
+from tests.test_codec_laws import SETTINGS
 
 CPU = torch.device("cpu")
+FAST = {"pq-opq", "binary", "scalar-4", "rabitq-4", "residual", "lloydmax-mixed-half"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*x should have at least")
 
 
@@ -60,7 +61,10 @@ def results(unfitted: Any, x: torch.Tensor, queries: torch.Tensor) -> list[torch
 
 
 @LANES
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in sorted(SETTINGS)],
+)
 def test_codecs_give_the_same_bytes(real, name, loops):
     x, queries = real[:300, :96].contiguous(), real[300:320, :96].contiguous()
     unfitted = small(SETTINGS[name])

@@ -135,7 +135,7 @@ def test_refuses_what_usearch_cannot_hold(real, ours):
         gpuzip.to_usearch(ours, "hamming")
     with pytest.raises(GpuzipError, match=r"metric must be one of hamming for an index of bits.*; got 'ip'"):
         gpuzip.to_usearch(gpuzip.BinaryQuantizer().fit(x).encode(x), "ip")
-    with pytest.raises(GpuzipError, match="codes must be Codes; got ScalarQuantizer"):
+    with pytest.raises(GpuzipError, match="codes must be Codes of one codec; got ScalarQuantizer"):
         gpuzip.to_usearch(ours.codec)
     with pytest.raises(GpuzipError, match=r"index must be a usearch\.index\.Index; got Tensor"):
         gpuzip.from_usearch(x)

@@ -78,7 +78,7 @@ def compress(
         raise GpuzipError(f"{who}: word_rep must be one of {', '.join(_FORMS)}; got {word_rep!r}.")
     outdir = local_path(who, outdir, "outdir")
     if outdir.exists():
-        raise FileExistsError(f"{who}: {outdir} is there already. Name a new folder.")
+        raise FileExistsError(f"{who}: outdir must not exist; got {outdir}. Name a new folder.")
     options: Options = {}
     if priorpath is not None:
         options["importance"] = read_prior(priorpath)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import whole
+from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes
@@ -61,7 +62,8 @@ class QuantizedTable(StoredTable):
             if torch.device(device).type == "meta":
                 return self.hold(*self._without_memory(bits, dtype))
             weight = self._drawn().to(device, dtype)
-        elif isinstance(weight, Tensor):
+        weight = as_matrix(who, "_weight", weight)
+        if isinstance(weight, Tensor):
             weight = weight.detach().to(device=device, dtype=dtype)
         shape = self.num_embeddings, self.embedding_dim
         if tuple(weight.shape) != shape:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
@@ -201,6 +202,7 @@ class QuantizedEmbeddingBag(QuantizedTable):
         GpuzipError
             If freeze=True contradicts trainable, or the embeddings cannot be compressed.
         """
+        embeddings = as_matrix(f"{cls.__name__}.from_pretrained", "embeddings", embeddings)
         (n, d), trainable = shape_of(cls, embeddings), learning(cls, freeze, trainable)
         return cls(
             *(n, d, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings),

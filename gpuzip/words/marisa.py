@@ -89,4 +89,4 @@ def marisa_trie() -> Any:
 
 
 def _unreadable(path: Path, why: str) -> FormatError:
-    return FormatError(f"{path}: not a readable trie ({why:.200}); it is damaged or not ours.")
+    return FormatError(f"{path}: cannot be read as a trie ({why:.200}). Restore the file, or make it again.")

@@ -88,5 +88,7 @@ def _trie_of(words: Iterable[str]) -> Any:
     listed = list(words)
     wrong = next((word for word in listed if "\0" in word), None)
     if wrong is not None:
-        raise GpuzipError(f'words: {wrong!r} holds a zero character, which a trie cannot. Use words="arrow".')
+        raise GpuzipError(
+            f'WordVectors: a trie cannot store a zero character; got {wrong!r}. Use words="arrow".'
+        )
     return marisa_trie().Trie(listed)

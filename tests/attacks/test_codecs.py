@@ -4,6 +4,7 @@ import functools
 import math
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,14 @@ def forged_tensors(name: str) -> Iterator[tuple[str, bytes]]:
                 yield f"{tensor} {dtype} {shape}", forgery.bytes()
 
 
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.parametrize("forged", [forged_settings, forged_tensors])
 @pytest.mark.parametrize("name", CODECS)
-def test_forged_settings_and_tensors_raise_nothing_but_a_format_error(path: Path, name: str, forged: Any):
+def test_forged_settings_and_tensors_raise_nothing_but_a_format_error(
+    path: Path, name: str, forged: Any, step: int
+):
     refused = 0
-    for what, data in forged(name):
+    for what, data in islice(forged(name), 0, None, step):
         path.unlink(missing_ok=True)
         path.write_bytes(data)
         for read in (gpuzip.info, gpuzip.load):
@@ -81,7 +85,7 @@ def test_forged_settings_and_tensors_raise_nothing_but_a_format_error(path: Path
                 refused += 1
                 if not isinstance(error, gpuzip.FormatError) or str(path) not in str(error):
                     raise AssertionError(f"{what}: {read.__name__} raised {error!r}") from error
-    assert refused > 20
+    assert refused > 20 // step
 
 
 QUALITIES: list[dict[str, float]] = [
@@ -133,7 +137,7 @@ def test_control_characters_of_a_forged_file_are_not_printed(original: bytes, tm
     forgery.header["config"] |= {"m": ESCAPES, "nbits": [ESCAPES]}
     path.write_bytes(forgery.bytes())
     text = str(gpuzip.info(path))
-    assert all(line.isprintable() for line in text.split("\n")) and len(text.split("\n")) == 7
+    assert all(line.isprintable() for line in text.split("\n")) and len(text.split("\n")) == 8
     for field in ("library", "codec"):
         forgery = Forgery.of(original)
         forgery.header[field] = ESCAPES
@@ -149,7 +153,7 @@ def test_values_whose_squares_are_none_are_refused(path: Path, value: float):
         values = np.frombuffer(raw, np.float32).copy()
         values[-1] = value
         forgery.tensors[f"state.{tensor}"] = (dtype, shape, values.tobytes())
-        check_codec_refused(path, forgery.bytes(), "square is none in float32")
+        check_codec_refused(path, forgery.bytes(), "must fit in float32")
 
 
 def test_a_range_whose_squares_are_none_is_refused_where_it_is_given():
