@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full test-all test-avx2 gpu-dry lint bench docs compile-gate roofline gpu clean
+.PHONY: demo test test-full test-all test-avx2 test-oldest gpu-dry lint bench docs compile-gate roofline gpu clean
 
 # What the demo needs and nothing else.
 demo: .venv/.demo
@@ -20,11 +20,23 @@ test-full: .venv/.ready
 gpu-dry: .venv/.ready
 	PYTHON=$(BIN)/python tools/gpu.sh --dry
 
-test-all: test test-full test-avx2 gpu-dry
+test-all: test test-full test-avx2 test-oldest gpu-dry
 
 # What runs on a CPU, as one with AVX2 alone would run it.
 test-avx2: .venv/.ready
 	.ci/lowered avx2
+
+# The oldest versions that are allowed, and no extra.
+OLDEST := tests/test_codec_laws.py tests/test_codes.py tests/test_files.py tests/test_golden.py
+
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python -m pytest -q -n 2 $(OLDEST)
+
+.venv-oldest/.ready: pyproject.toml constraints.txt constraints-oldest.txt
+	@test -x .venv-oldest/bin/pip || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-oldest.txt \
+		-e . pytest pytest-xdist hypothesis
+	@touch $@
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -77,4 +89,4 @@ PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 	@touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-oldest
