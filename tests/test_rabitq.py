@@ -401,7 +401,7 @@ def test_bad_input(real):
         RaBitQuantizer().fit(real[:0])
     codes = RaBitQuantizer(2).fit(real[:99]).encode(real[:99])
     kinds = "one of l2, ip, cosine, hamming, plane, bound"
-    with pytest.raises(GpuzipError, match=rf"metric must be {kinds}; got 'signs'"):
+    with pytest.raises(GpuzipError, match=rf"candidates must be {kinds} for these codes; got 'signs'"):
         codes.search(real[:1], rescore=True, candidates="signs")
     with pytest.raises(GpuzipError, match=r"candidates='plane' must be given with rescore"):
         codes.search(real[:1], candidates="plane")

@@ -33,6 +33,8 @@ def by_hand(codes, x, queries, k, multiplier, metric, first):
 @pytest.mark.parametrize("first", [None, "hamming"])
 @pytest.mark.parametrize("kind", ["tensor", "float16", "float64", "array", "map", "codes", "file", "self"])
 def test_every_store_gives_its_own_scores(bits, real, real_queries, tmp_path, metric, first, kind):
+    if kind == "self" and first is None:
+        pytest.skip("refused: these codes find the same again")
     q, x = real_queries[:30], real
     if kind == "map":
         np.save(tmp_path / "x.npy", real.numpy())
@@ -136,7 +138,7 @@ def test_bad_stores_are_refused(bits, real, real_queries):
             r"metric must be one of l2, ip, cosine.*; got 'hamming'",
         ),
         ({"candidates": "hamming"}, GpuzipError, "candidates='hamming' must be given with rescore"),
-        ({"rescore": real, "candidates": "dot"}, GpuzipError, "metric must be one of"),
+        ({"rescore": real, "candidates": "dot"}, GpuzipError, "candidates must be one of"),
     ]:
         with pytest.raises(error, match=message):
             bits.search(q, 5, **arguments)

@@ -99,14 +99,13 @@ def nobody(plain):
     return lambda found: None if (unsure := plain(found)) is None else unsure[:0]
 
 
-@pytest.mark.parametrize("kind", ["tensor", "half", "codes", "self"])
+@pytest.mark.parametrize("kind", ["tensor", "half", "codes"])
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_rescoring_adds_no_wait(codes, rows, kind, chunks, monkeypatch):
     store = {
         "tensor": rows,
         "half": rows.half(),
         "codes": from_spec("SQ8").fit(rows).encode(rows),
-        "self": True,
     }
     found = cost(codes, rows[:64] + 0.1, "ip", chunks, monkeypatch, rescore=store[kind])
     assert len(found.waits) <= 2

@@ -22,8 +22,8 @@ def reporting(
         yield lambda done: None
     elif progress is True:
         try:
-            from rich import progress as rich
-        except (ImportError, ModuleNotFoundError) as error:
+            import rich.progress as rich
+        except ImportError as error:
             raise MissingDependencyError(
                 f"{who}: progress=True needs rich: pip install rich, or pass a function of two numbers."
             ) from error
