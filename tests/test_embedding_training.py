@@ -84,6 +84,39 @@ def test_passes_gradcheck():
     assert torch.autograd.gradcheck(rows, (module.codebook,))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp
+def test_forward_derivatives_are_those_of_a_plain_look_up(name, dtype):
+    module = made(CODECS[name], padding_idx=3, max_norm=4.0).to(dtype)
+    codebook, input = module.codebook.detach(), torch.tensor([[3, 1], [8, 1]])
+    tangent = normal(*codebook.shape, seed=1).to(dtype)
+
+    def rows(codebook):
+        return torch.func.functional_call(module, {"codebook": codebook}, (input,))
+
+    want = torch.autograd.functional.jacobian(rows, codebook)
+    moved = (want * tangent).sum((-3, -2, -1))
+    torch.testing.assert_close(torch.func.jvp(rows, (codebook,), (tangent,))[1], moved, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacfwd(rows)(codebook), want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacrev(rows)(codebook), want, rtol=1e-4, atol=1e-5)
+    assert float(want.abs().max()) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_what_has_no_derivative_raises():
+    module = made(padding_idx=3)
+    with pytest.raises(RuntimeError):
+        torch.vmap(module)(torch.tensor([[3, 1], [8, 1]]))
+
+    def loss(codebook):
+        return torch.func.functional_call(module, {"codebook": codebook}, (ids(9),)).square().sum()
+
+    with pytest.raises(RuntimeError):
+        torch.func.hessian(loss)(module.codebook.detach())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_half_precision_gradients_in_float32(dtype):
     module = made().to(dtype)

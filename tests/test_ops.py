@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gpuzip.ops import OPS, Op
 from gpuzip.ops._dispatch import use_loops
@@ -118,6 +119,50 @@ def test_opcheck(op, device):
 @each_op
 def test_opcheck_of_more_samples(op, device):
     for_each_sample(op, lambda args: torch.library.opcheck(op.call, args), device, list(range(6)))
+
+
+def _backward(call, args: tuple, at: int):
+    return call(*[a.clone().requires_grad_() if i == at else a for i, a in enumerate(args)])
+
+
+def _forward(call, args: tuple, at: int):
+    def by_one(value: Tensor):
+        return call(*args[:at], value, *args[at + 1 :])
+
+    return torch.func.jvp(by_one, (args[at],), (torch.ones_like(args[at]),))
+
+
+def _dual(call, args: tuple, at: int):
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(args[at], torch.ones_like(args[at]))
+        result = call(*args[:at], dual, *args[at + 1 :])
+        assert all(forward_ad.unpack_dual(out).tangent is None for out in outputs(result))
+        return result
+
+
+@pytest.mark.parametrize("differentiate", [_backward, _forward, _dual])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp
+@each_op
+def test_a_derivative_of_floats_is_never_silently_zero(op, differentiate):
+    args = next(a for a in samples(op)[1:] if all(part.numel() for part in a if isinstance(part, Tensor)))
+    plain = outputs(op.call(*args))
+    for at, arg in enumerate(args):
+        if not _is_float(arg):
+            continue
+        if any(out.is_floating_point() for out in plain):
+            with pytest.raises(NotImplementedError, match=f"gpuzip::{op.name}: .*no derivative"):
+                differentiate(op.call, args, at)
+        elif differentiate is not _forward:  # whole numbers are constants, as those of torch.argmax
+            got = outputs(differentiate(op.call, args, at))
+            assert not any(out.requires_grad for out in got)
+            check_same_bytes(got, plain)
+    with torch.no_grad():
+        wanted = [a.clone().requires_grad_() if _is_float(a) else a for a in args]
+        check_same_bytes(op.call(*wanted), plain)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @each_op

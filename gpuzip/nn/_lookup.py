@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.derivatives import is_differentiated
 from gpuzip.ops import centroid_sums, decode, unpack_bits
 
 #: Values per look-up above which a table of bytes pays on a GPU. Modelled: it saves 0.6 to 1.6 ps per value
@@ -17,12 +18,13 @@ _ACCESS = 16  # bytes: the widest memory access
 
 
 def lookup(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> Tensor:
-    """Decode rows as `gpuzip.ops.decode` does, also in float64, with a gradient for the codebook.
+    """Decode rows as `gpuzip.ops.decode` does, also in float64, with derivatives by the codebook.
 
     codes (N, B) uint8, codebook (C, K, S), ids (R,) int64 or None for all rows -> (R, C*share*S).
     """
-    if torch.is_grad_enabled() and codebook.requires_grad:
-        rows: Tensor = _Lookup.apply(codebook, codes, ids, share)  # type: ignore[no-untyped-call]
+    if is_differentiated(codebook):
+        function = _Lookup if torch.compiler.is_compiling() else _ForwardLookup
+        rows: Tensor = function.apply(codebook, codes, ids, share)  # type: ignore[no-untyped-call]
         return rows
     return _decode(codes, codebook, ids, share)
 
@@ -66,6 +68,22 @@ class _Lookup(torch.autograd.Function):
             grad = torch.where(known[:, None], grad, 0)
             codes = codes[torch.where(known, ids, 0)]
         return _sums(grad, codes, ctx.shape, ctx.share), None, None, None
+
+
+class _ForwardLookup(_Lookup):
+    """With a derivative for torch.func.jvp and jacfwd, which torch.compile does not trace."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Lookup.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:3])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        codes, ids = ctx.saved_tensors
+        return _decode(codes, tangents[0].contiguous(), ids, ctx.share)  # rows are linear in the codebook
 
 
 def _sums(grad: Tensor, codes: Tensor, shape: tuple[int, int, int], share: int) -> Tensor:

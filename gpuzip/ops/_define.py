@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from gpuzip._core.derivatives import is_differentiated
 from gpuzip.errors import MissingDependencyError
 from gpuzip.ops._dispatch import loops_or
 
@@ -54,7 +55,10 @@ def define_op(
     cpu: Callable[..., Any] | None = None,
     loops: str | None = None,
 ) -> Callable[..., Any]:
-    """Register `gpuzip::<schema>`: the CPU runs `loops`, `cpu` or `reference`, CUDA runs `kernel`."""
+    """Register `gpuzip::<schema>`: the CPU runs `loops`, `cpu` or `reference`, CUDA runs `kernel`.
+
+    Operators have no derivatives: they raise where torch would take one of 0.
+    """
     name = schema.partition("(")[0]
     module, _, launcher = kernel.partition(":")
 
@@ -77,5 +81,25 @@ def define_op(
     _LIB.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"gpuzip::{name}", shapes, lib=_LIB)
     call: Callable[..., Any] = getattr(torch.ops.gpuzip, name).default
+    _LIB.impl(name, _without_derivative(name, call), "Autograd")
     OPS[name] = Op(name, reference, plain, loops, kernel, samples, agreement, call)
     return call
+
+
+def _without_derivative(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator for differentiated arguments: whole numbers are constants, floats an error."""
+
+    def run(*args: Any) -> Any:
+        wanted = [is_differentiated(arg) for arg in args]
+        with torch._C._AutoDispatchBelowAutograd():
+            if not any(wanted):
+                return call(*args)
+            result = call(*(arg.detach() if one else arg for arg, one in zip(args, wanted, strict=True)))
+        if not any(out.is_floating_point() for out in (result if isinstance(result, tuple) else (result,))):
+            return result
+        raise NotImplementedError(
+            f"gpuzip::{name}: the operator must not be differentiated; it has no derivative. Detach its "
+            "arguments, or train through QuantizedEmbedding(trainable=...)."
+        )
+
+    return run
