@@ -11,6 +11,8 @@ import numpy as np
 from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
+from gpuzip.words.files import opened
+from gpuzip.words.progress import Progress, reporting
 
 #: Bytes per read.
 BLOCK_BYTES = 4 << 20
@@ -28,15 +30,14 @@ def read_binary(
     limit: number of rows to read, from the first. Floats are little-endian. A vector may end with \\n, as the
     original word2vec writes it. Raises GpuzipError, which names the row, if the file contradicts its header.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with opened(path) as file:
         header = file.readline(64)
-        n, d = _counts(header, into.source, size - len(header))
+        n, d = _counts(header, into.source, None if file.size is None else file.size - len(header))
         wanted = n if limit is None else min(n, limit)
         done, rest = 0, b""
-        with reporting("WordVectors", progress, Path(path).name, size, of_bytes=True) as report:
+        with reporting(progress, Path(path).name, file.total) as report:
             while done < wanted:
-                block = file.read(max(BLOCK_BYTES, 4 * d))
+                block = file.read(BLOCK_BYTES)
                 if not block:
                     raise _error(into.source, done, "is incomplete: the file ends")
                 words, rows, rest = _taken(rest + block, d, wanted - done)
@@ -46,7 +47,7 @@ def read_binary(
                 done += len(words)
                 if done < wanted and _word_length(rest) > WORD_LIMIT:
                     raise _error(into.source, done, f"has a word of more than {WORD_LIMIT} bytes")
-                report(file.tell())
+                report(file.done)
         if wanted == n and (rest + file.read(64)).strip(b"\r\n"):
             raise GpuzipError(
                 f"{into.source}: must end after the {n} rows of {d} numbers in its header; more bytes "
@@ -55,7 +56,7 @@ def read_binary(
             )
 
 
-def _counts(header: bytes, source: str, size: int) -> tuple[int, int]:
+def _counts(header: bytes, source: str, size: int | None) -> tuple[int, int]:
     match = _HEADER.fullmatch(header)
     if match is None or int(match[2]) == 0:
         raise GpuzipError(
@@ -63,7 +64,7 @@ def _counts(header: bytes, source: str, size: int) -> tuple[int, int]:
             f"{header[:40]!r}. For a text file, use from_text."
         )
     n, d = int(match[1]), int(match[2])
-    if n * (4 * d + 1) > size:
+    if size is not None and n * (4 * d + 1) > size:
         raise GpuzipError(
             f"{source}: must have at least {n * (4 * d + 1)} bytes for {n} rows of {d} numbers; it has "
             f"{size}. "

@@ -26,14 +26,17 @@ class Policy:
     unicode_errors: "strict", "ignore" or "replace", for words that are not UTF-8, as in gensim.
     duplicates: "error", "first" or "last", the vector of a repeated word to keep. Its row is that of the
     first.
+    encoding: of the words; one that keeps ASCII, as numbers and separators are ASCII.
     """
 
     unicode_errors: str = "strict"
     duplicates: str = "error"
+    encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
         _check("unicode_errors", self.unicode_errors, ("strict", "ignore", "replace"))
         _check("duplicates", self.duplicates, ("error", "first", "last"))
+        _check_encoding(self.encoding)
 
 
 class Collector:
@@ -94,11 +97,12 @@ class Collector:
 
     def _decoded(self, word: bytes, where: Where, i: int) -> str:
         try:
-            return word.decode("utf-8", self._policy.unicode_errors)
+            return word.decode(self._policy.encoding, self._policy.unicode_errors)
         except UnicodeDecodeError as error:
             raise GpuzipError(
-                f"{self.source}: {where(i)}: the word {word!r} is not UTF-8 ({error.reason}). "
-                'Pass unicode_errors="replace" or "ignore".'
+                f"{self.source}: {where(i)}: the word {word!r} is not {self._policy.encoding.upper()} "
+                f"({error.reason}). "
+                'Pass encoding=, or unicode_errors="replace" or "ignore".'
             ) from error
 
     def _refuse_non_finite(self, rows: Floats, where: Where) -> None:
@@ -114,3 +118,16 @@ class Collector:
 def _check(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         raise GpuzipError(f"WordVectors: {name} must be one of {', '.join(known)}; got {value!r}.")
+
+
+def _check_encoding(encoding: str) -> None:
+    ascii_bytes = bytes(range(128))
+    try:
+        kept = ascii_bytes.decode(encoding) == ascii_bytes.decode("ascii")
+    except (LookupError, TypeError, ValueError) as error:
+        raise GpuzipError(f"WordVectors: encoding must be known to Python; got {encoding!r}.") from error
+    if not kept:
+        raise GpuzipError(
+            f"WordVectors: encoding must keep ASCII, as latin-1 does; got {encoding!r}. Convert the "
+            "file to UTF-8."
+        )

@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
+from gpuzip.words.files import Source, opened
+from gpuzip.words.progress import Progress, reporting
 
 #: Bytes of text parsed per block.
 BLOCK_BYTES = 4 << 20
@@ -46,13 +47,10 @@ def read_text(
     Raises GpuzipError, which names the line, for anything else.
     """
     reader = _Reader(into, header, limit)
-    with (
-        open(path, "rb") as file,
-        reporting("WordVectors", progress, Path(path).name, _size(file), of_bytes=True) as report,
-    ):
+    with opened(path) as file, reporting(progress, Path(path).name, file.total) as report:
         for lines in _line_blocks(file, into.source):
-            reader.add(lines, _size(file))
-            report(file.tell())
+            reader.add(lines, file.size)
+            report(file.done)
             if reader.is_full:
                 break
     reader.finish()
@@ -72,7 +70,7 @@ class _Reader:
     def is_full(self) -> bool:
         return self._limit is not None and self._rows >= self._limit
 
-    def add(self, lines: list[bytes], size: int) -> None:
+    def add(self, lines: list[bytes], size: int | None) -> None:
         lines = self._without_blanks([line.rstrip() for line in lines])
         if lines and self._d is None:
             lines = self._start([self._unmarked(lines[0]), *lines[1:]], size)
@@ -104,7 +102,9 @@ class _Reader:
     def _unmarked(self, line: bytes) -> bytes:
         """Return the first line without its byte-order mark. Refuse UTF-16 and UTF-32."""
         if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
-            raise self._error(1, "begins with the byte-order mark of UTF-16 or UTF-32; UTF-8 is needed")
+            raise self._error(
+                1, "begins with the byte-order mark of UTF-16 or UTF-32; convert the file to UTF-8"
+            )
         return line.removeprefix(codecs.BOM_UTF8)
 
     def _without_blanks(self, lines: list[bytes]) -> list[bytes]:
@@ -118,7 +118,7 @@ class _Reader:
             raise self._error(self._blank, "is empty")
         return full
 
-    def _start(self, lines: list[bytes], size: int) -> list[bytes]:
+    def _start(self, lines: list[bytes], size: int | None) -> list[bytes]:
         """Find D in the header or in the first row. Return the lines without the header."""
         fields = lines[0].split()
         counts = len(fields) == 2 and all(_COUNT.fullmatch(field) for field in fields)
@@ -131,9 +131,8 @@ class _Reader:
         if self._d == 0:
             raise self._error(1, "the header says 0 dimensions")
         wanted = self._announced if self._limit is None else min(self._announced, self._limit)
-        if (
-            wanted * (2 * self._d + 1) > size
-        ):  # per row at least a space and a digit per number, and a line end
+        least = wanted * (2 * self._d + 1)  # per row a space and a digit per number, and a line end
+        if size is not None and least > size:
             raise self._error(
                 1, f"the header says {self._announced} rows of {self._d} numbers, the file has {size} bytes"
             )
@@ -178,7 +177,7 @@ class _Reader:
         return GpuzipError(f"{self._into.source}: line {line}: {what}. Correct that line.")
 
 
-def _line_blocks(file: BinaryIO, source: str) -> Iterator[list[bytes]]:
+def _line_blocks(file: Source, source: str) -> Iterator[list[bytes]]:
     """Yield blocks of lines without line ends, some megabytes per block."""
     rest = b""
     while block := file.read(BLOCK_BYTES):
@@ -216,7 +215,3 @@ def _numbers(lines: list[bytes]) -> Floats | None:
 
 def _shown(text: bytes) -> str:
     return repr(text[:40].decode("utf-8", "replace")) + "..." * (len(text) > 40)
-
-
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size

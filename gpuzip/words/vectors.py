@@ -96,6 +96,7 @@ class WordVectors:
         *,
         header: bool | None = None,
         limit: int | None = None,
+        encoding: str = "utf-8",
         unicode_errors: str = "strict",
         duplicates: str = "error",
         progress: Progress = None,
@@ -108,15 +109,18 @@ class WordVectors:
         Parameters
         ----------
         path : str or path-like
-            UTF-8 file with a line "word number ... number" per word, as GloVe, word2vec and fastText (.vec)
-            write. A space or a tab stands before each number; lines end with \\n, \\r\\n or \\r.
+            File with a line "word number ... number" per word, as GloVe, word2vec and fastText (.vec)
+            write. A space or a tab stands before each number; lines end with \\n, \\r\\n or \\r. It may be
+            compressed by gzip, bzip2, xz or zip, or be a pipe such as /dev/stdin.
         header : bool, optional
             Whether the first line is "N D". None detects two whole numbers. With a header a word may hold
             spaces and numbers ("route 66"), as it is all before the last D numbers.
         limit : int, optional
             Number of rows to read, from the first. None reads all.
+        encoding : str, default "utf-8"
+            Encoding of the words; one that keeps ASCII, such as "latin-1".
         unicode_errors : {"strict", "ignore", "replace"}, default "strict"
-            How to decode words that are not UTF-8.
+            How to decode words that are not in this encoding.
         duplicates : {"error", "first", "last"}, default "error"
             Which vector of a repeated word to keep. Its row is that of the first.
         progress : bool or callable, optional
@@ -141,7 +145,7 @@ class WordVectors:
         """
         recipe, limit = Recipe(**options), _checked_limit(limit)
         path, tmp_dir = _local("from_text", path, tmp_dir)
-        with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
+        with Collector(os.fspath(path), Policy(unicode_errors, duplicates, encoding), tmp_dir) as collector:
             read_text(path, collector, header=header, limit=limit, progress=progress)
             return cls._made(collector.words(), collector.rows(), recipe, unknown)
 
@@ -151,6 +155,7 @@ class WordVectors:
         path: Path,
         *,
         limit: int | None = None,
+        encoding: str = "utf-8",
         unicode_errors: str = "strict",
         duplicates: str = "error",
         progress: Progress = None,
@@ -163,8 +168,11 @@ class WordVectors:
         Parameters
         ----------
         path : str or path-like
-            File with a line "N D", then for each word its bytes, a space and D little-endian float32.
+            File with a line "N D", then for each word its bytes, a space and D little-endian float32. It may
+            be compressed, or be a pipe, as in `from_text`.
         limit : int, optional
+            As in `from_text`.
+        encoding : str, default "utf-8"
             As in `from_text`.
         unicode_errors : {"strict", "ignore", "replace"}, default "strict"
             As in `from_text`.
@@ -191,7 +199,7 @@ class WordVectors:
         """
         recipe, limit = Recipe(**options), _checked_limit(limit)
         path, tmp_dir = _local("from_binary", path, tmp_dir)
-        with Collector(os.fspath(path), Policy(unicode_errors, duplicates), tmp_dir) as collector:
+        with Collector(os.fspath(path), Policy(unicode_errors, duplicates, encoding), tmp_dir) as collector:
             read_binary(path, collector, limit=limit, progress=progress)
             return cls._made(collector.words(), collector.rows(), recipe, unknown)
 
