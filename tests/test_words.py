@@ -184,6 +184,49 @@ def test_most_similar_refuses_invalid_items(wv: WordVectors, positive: Any, erro
         wv.most_similar(positive)
 
 
+def test_gensim_s_names_give_gensim_s_values(wv: WordVectors):
+    a, b = wv.query(WORDS[3]), wv.query(WORDS[4])
+    assert wv.similarity(WORDS[3], WORDS[4]) == pytest.approx(
+        float(torch.cosine_similarity(a, b, 0)), abs=1e-6
+    )
+    assert torch.equal(wv.get_vector(WORDS[3]), a)
+    torch.testing.assert_close(wv.get_vector(WORDS[3], norm=True), a / a.norm())
+    assert wv.key_to_index[WORDS[7]] == 7
+    assert (wv.index_to_key[7], len(wv.key_to_index)) == (WORDS[7], N)
+    assert dict(wv.key_to_index) == {word: row for row, word in enumerate(WORDS)}
+    assert "no word" not in wv.key_to_index
+    for call in (wv.get_vector, lambda word: wv.similarity(WORDS[0], word), wv.key_to_index.__getitem__):
+        with pytest.raises(KeyError):
+            call("no word")
+
+
+def test_most_similar_takes_weights_as_gensim_does(wv: WordVectors):
+    vectors = [wv.get_vector(word, norm=True) for word in WORDS[:3]]
+    cases: list[tuple[list[Any], list[Any], tuple[float, ...]]] = [
+        ([(WORDS[0], 2.5), WORDS[1]], [WORDS[2]], (2.5, 1, -1)),
+        ([(WORDS[0], 1), (WORDS[1], 0.1)], [(WORDS[2], -0.7)], (1, 0.1, -0.7)),
+        ([WORDS[0], WORDS[1]], [(WORDS[2], 0.5)], (1, 1, 0.5)),
+    ]
+    for positive, negative, weights in cases:
+        mean = torch.stack([w * v for w, v in zip(weights, vectors, strict=True)]).sum(0)
+        want = [(word, score) for word, score in wv.most_similar(mean, topn=N) if word not in WORDS[:3]]
+        found = wv.most_similar(positive, negative, topn=5)
+        assert [word for word, _ in found] == [word for word, _ in want[:5]]
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in want[:5]], atol=1e-6)
+    wrongs: list[Any] = [(WORDS[0],), (WORDS[0], "1"), (WORDS[0], float("nan")), (WORDS[0], 1, 2)]
+    for wrong in wrongs:
+        with pytest.raises(gpuzip.GpuzipError, match="a tuple must be an item and a finite weight"):
+            wv.most_similar([wrong])
+
+
+def test_a_row_in_place_of_a_word_is_told_query_idx(wv: WordVectors):
+    for call in (lambda: wv[0], lambda: wv.query(np.int64(3)), lambda: wv.most_similar(0)):  # type: ignore[arg-type,index]
+        with pytest.raises(gpuzip.DtypeError, match=r"must be words; got int.* Use|For rows, use query_idx"):
+            call()
+    with pytest.raises(TypeError, match="words must be words; got float"):
+        wv.query(1.5)  # type: ignore[arg-type]
+
+
 def test_most_similar_refuses_a_negative_topn(wv: WordVectors):
     with pytest.raises(gpuzip.GpuzipError, match=r"topn must be .*; got -1"):
         wv.most_similar(WORDS[0], topn=-1)

@@ -216,3 +216,11 @@ def test_from_dict_takes_lists_arrays_and_tensors():
 def test_from_dict_refuses_invalid_vectors(vectors: Any, error: type, message: str):
     with pytest.raises(error, match=message):
         WordVectors.from_dict(vectors)
+
+
+def test_subwords_of_fasttext_that_are_left_out_are_said():
+    x = vectors(3, 4)
+    fast = SimpleNamespace(index_to_key=["a", "b", "c"], vectors=x, vectors_ngrams=vectors(9, 4))
+    with pytest.warns(UserWarning, match="vectors of fastText's subwords are left out"):
+        words = WordVectors.from_gensim(fast, codec=EXACT)
+    assert list(words) == ["a", "b", "c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,12 @@ def gensim_words(vectors: Any) -> tuple[list[str], np.ndarray[Any, Any]]:
         advice = "Pass its .wv." if hasattr(vectors, "wv") else "Load one with gensim."
         raise GpuzipError(
             f"WordVectors.from_gensim: vectors must be KeyedVectors; got {type(vectors).__name__}. {advice}"
+        )
+    if getattr(vectors, "vectors_ngrams", None) is not None:
+        warnings.warn(
+            "WordVectors.from_gensim: the vectors of fastText's subwords are left out, so that words "
+            "that they stand for are unknown.",
+            stacklevel=3,
         )
     rows = np.asarray(rows)
     if rows.ndim != 2 or len(rows) != len(words):

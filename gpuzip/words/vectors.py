@@ -25,7 +25,7 @@ from gpuzip.words.sfry import read_words, write_words
 from gpuzip.words.sources import dict_words, gensim_words
 from gpuzip.words.text import read_text
 from gpuzip.words.unknown import Unknown, checked_unknown
-from gpuzip.words.vocabulary import Vocabulary, WordList
+from gpuzip.words.vocabulary import RowOfWord, Vocabulary, WordList
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -227,6 +227,11 @@ class WordVectors:
         ------
         GpuzipError
             For another object, such as a model (pass its `.wv`).
+
+        Warns
+        -----
+        UserWarning
+            If fastText's vectors of subwords are left out: words that it did not see are then unknown.
         """
         words, rows = gensim_words(vectors)
         return cls._made(words, rows, Recipe(**options), unknown)
@@ -388,7 +393,7 @@ class WordVectors:
         policy = self._unknown if unknown is None else checked_unknown(unknown, self.codes.shape[1])
         if isinstance(words, str):
             return self._queried([words], policy)[0]
-        found = self._queried(list(words), policy)
+        found = self._queried(analogies.listed("WordVectors.query", "words", words), policy)
         return list(found) if isinstance(policy, str) and policy == "none" else found
 
     def __getitem__(self, words: str | Iterable[str]) -> Any:
@@ -423,9 +428,10 @@ class WordVectors:
         Parameters
         ----------
         positive : word, (D,) vector, or a list of these, optional
-            Terms of the mean. A word counts as a unit vector, a vector as it is.
+            Terms of the mean. A word counts as a unit vector, a vector as it is. In a list, a tuple (term,
+            weight) sets its weight.
         negative : word, (D,) vector, or a list of these, optional
-            Terms with weight -1.
+            Terms with weight -1. The weight of a tuple is taken as it is, as gensim does: give it below 0.
         topn : int, default 10
             Number of words to return.
 
@@ -444,6 +450,59 @@ class WordVectors:
         Source: `KeyedVectors.most_similar` of gensim; 3CosAdd (Mikolov et al., 2013).
         """
         return analogies.most_similar(self._words, self.codes, positive, negative, topn)
+
+    def similarity(self, w1: str, w2: str) -> float:
+        """Compute the cosine of two words (gensim's name).
+
+        Parameters
+        ----------
+        w1, w2 : str
+            Words to compare.
+
+        Returns
+        -------
+        float
+            The cosine of their decoded vectors; 0 if one of them is 0.
+
+        Raises
+        ------
+        KeyError
+            If a word is unknown.
+        """
+        return analogies.similarity(self._words, self.codes, w1, w2)
+
+    def get_vector(self, key: str, norm: bool = False) -> Tensor:
+        """Decode the vector of a word (gensim's name).
+
+        Parameters
+        ----------
+        key : str
+            Word to look up.
+        norm : bool, default False
+            Whether to scale the vector to length 1.
+
+        Returns
+        -------
+        (D,) tensor
+            The vector.
+
+        Raises
+        ------
+        KeyError
+            If the word is unknown.
+        """
+        vector = self.codes.rows([self.index_of(key)])[0]
+        return torch.nn.functional.normalize(vector, dim=0) if norm else vector
+
+    @property
+    def key_to_index(self) -> Mapping[str, int]:
+        """Row by word, read on access (gensim's name)."""
+        return RowOfWord(self._words)
+
+    @property
+    def index_to_key(self) -> Vocabulary:
+        """Words in the order of rows: `words` under gensim's name."""
+        return self._words
 
     def to(self, device: torch.device | str) -> WordVectors:
         """Move the codes to a device. Words stay in CPU memory.

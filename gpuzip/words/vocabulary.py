@@ -98,3 +98,22 @@ def _check_words(words: list[str]) -> None:
         raise GpuzipError(
             f"WordVectors: words must be Unicode text; {wrong!r} holds a lone surrogate. Correct it."
         ) from None
+
+
+class RowOfWord(Mapping[str, int]):
+    """A vocabulary as a mapping of words to rows, without a table of its own."""
+
+    def __init__(self, words: Vocabulary) -> None:
+        self._words = words
+
+    def __getitem__(self, word: str) -> int:
+        row = self._words.find(word) if isinstance(word, str) else None
+        if row is None:
+            raise KeyError(word)
+        return row
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words)
