@@ -124,7 +124,7 @@ def test_centroid_sums(N, M, K, S, strided):
 
 
 def check_sums(found, x, labels, K):
-    """Counts are exact. A float32 sum of n terms is off by at most n roundings of their size, in any order."""
+    """Counts are exact. A float32 sum of n terms, in any order, is off by at most n roundings of them."""
     sums, counts = OPS["centroid_sums"].reference(x, labels, K)
     sizes = OPS["centroid_sums"].reference(x.abs(), labels, K)[0]
     assert torch.equal(found[1], counts)

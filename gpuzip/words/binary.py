@@ -12,7 +12,6 @@ from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
 from gpuzip.words.files import opened
-from gpuzip.words.progress import Progress, reporting
 
 #: Bytes per read.
 BLOCK_BYTES = 4 << 20
@@ -35,7 +34,7 @@ def read_binary(
         n, d = _counts(header, into.source, None if file.size is None else file.size - len(header))
         wanted = n if limit is None else min(n, limit)
         done, rest = 0, b""
-        with reporting(progress, Path(path).name, file.total) as report:
+        with reporting("WordVectors", progress, Path(path).name, file.total, of_bytes=True) as report:
             while done < wanted:
                 block = file.read(BLOCK_BYTES)
                 if not block:

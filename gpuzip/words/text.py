@@ -14,7 +14,6 @@ from gpuzip._core.progress import Progress, reporting
 from gpuzip.errors import GpuzipError
 from gpuzip.words.collector import Collector, Floats
 from gpuzip.words.files import Source, opened
-from gpuzip.words.progress import Progress, reporting
 
 #: Bytes of text parsed per block.
 BLOCK_BYTES = 4 << 20
@@ -47,7 +46,10 @@ def read_text(
     Raises GpuzipError, which names the line, for anything else.
     """
     reader = _Reader(into, header, limit)
-    with opened(path) as file, reporting(progress, Path(path).name, file.total) as report:
+    with (
+        opened(path) as file,
+        reporting("WordVectors", progress, Path(path).name, file.total, of_bytes=True) as report,
+    ):
         for lines in _line_blocks(file, into.source):
             reader.add(lines, file.size)
             report(file.done)
