@@ -165,7 +165,7 @@ def test_a_codebook_of_signs_makes_bits_of_them():
     [
         "PQ8x6np",
         "PQ6x8np",
-        pytest.param("PQ8np", marks=pytest.mark.xfail(reason="from_spec refuses np without x8", strict=True)),
+        "PQ8np",
     ],
 )
 def test_np_at_the_end_of_a_spec_changes_nothing(spec):

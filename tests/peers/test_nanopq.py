@@ -191,7 +191,6 @@ def test_an_index_of_FAISS_gives_its_codes_and_neighbours(many):
     assert same_neighbours(codes, index, queries, 100)
 
 
-@pytest.mark.xfail(reason="from_faiss reads no IndexPreTransform", strict=True)
 def test_an_index_of_FAISS_with_OPQ_gives_its_codes_and_neighbours(many):
     train, base, queries = many
     matrix = faiss.OPQMatrix(32, 4)

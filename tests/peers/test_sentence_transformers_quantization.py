@@ -211,7 +211,6 @@ def test_signed_and_unsigned_bytes_of_bits_find_the_same(rescore):
     assert both[0] == both[1] and all(len(one) == 4 for one in both[0])
 
 
-@pytest.mark.xfail(reason="whole numbers are taken for quantized queries of another precision", strict=True)
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_queries_of_whole_numbers_are_values(dtype):
     queries = (QUERIES * 100).astype(dtype)

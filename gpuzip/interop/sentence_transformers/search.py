@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.floats import float_scorer
 
 Hits = list[list[dict[str, int | float]]]
+
+_WHOLE = ("int16", "int32", "int64", "uint16", "uint32", "uint64")
 
 
 def semantic_search(
@@ -40,7 +43,7 @@ def semantic_search(
     Parameters
     ----------
     query_embeddings : (Q, D) or (D,) floats, or quantized as the corpus is
-        Quantized queries are decoded first.
+        Quantized queries are decoded first. Other whole numbers are values.
     corpus : Codes, (N, D) floats, or what `quantize_embeddings` made
         The precision of a quantized array is inferred from dtype and width, or named.
     top_k : int, default 10
@@ -86,7 +89,7 @@ def semantic_search(
     who = "semantic_search"
     top_k, multiplier = whole(who, "top_k", top_k), check_multiplier(who, rescore_multiplier)
     check_metric(who, metric)
-    queries = stacked(who, "query_embeddings", query_embeddings)
+    queries = _values(stacked(who, "query_embeddings", query_embeddings))
     queries = queries[None] if queries.ndim == 1 else queries
     d = queries.shape[1] if queries.ndim == 2 and dtype_name(queries) in FLOATS else None
     if not isinstance(corpus, Codes):
@@ -111,6 +114,13 @@ def semantic_search(
     else:
         values, ids = corpus.search(asked, top_k, metric, None, rescore, multiplier, "hamming")
     return _hits(-values if metric == "l2" else values, ids)
+
+
+def _values(queries: Matrix) -> Matrix:
+    """Queries of whole numbers as floats, except int8 and uint8, which are quantized queries."""
+    if dtype_name(queries) not in _WHOLE:
+        return queries
+    return queries.float() if isinstance(queries, Tensor) else queries.astype(np.float32)
 
 
 def _decoded(who: str, queries: Matrix, codes: Codes) -> Tensor:
