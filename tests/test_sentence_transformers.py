@@ -334,3 +334,43 @@ def test_refuses_codes_of_another_kind(real):
         gpuzip.to_sentence_transformers(gpuzip.BinaryQuantizer().fit(real).encode(real[:5]), "uint8")
     with pytest.raises(GpuzipError, match=r"precision must be one of float32.*; got 'int3'"):
         gpuzip.to_sentence_transformers(codes, "int3")
+
+
+WIDER = [np.int64, np.int16, np.uint32, np.dtype(">i4")]
+
+
+@pytest.mark.parametrize("wide", [*WIDER, torch.int64, list])
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_wider_integers_are_cast_where_no_value_is_lost(real, precision, wide):
+    x = real[:200]
+    array = gpuzip.quantize_embeddings(x.numpy(), precision)
+    ranges = torch.stack([x.amin(0), x.amax(0)]) if precision in ("int8", "uint8") else None
+    if wide is list:
+        given = array.tolist()
+    else:
+        given = torch.from_numpy(array).to(wide) if isinstance(wide, torch.dtype) else array.astype(wide)
+    if precision in ("int8", "binary") and wide is np.uint32:
+        with pytest.raises(gpuzip.DtypeError, match=r"must be .*; got uint32 from"):
+            gpuzip.from_sentence_transformers(given, precision, ranges)
+        return
+    want = gpuzip.from_sentence_transformers(array, precision, ranges)
+    for named in (precision, None) if ranges is not None else (precision,):
+        codes = gpuzip.from_sentence_transformers(given, named, ranges)
+        assert torch.equal(codes.data, want.data)
+    hits = gpuzip.semantic_search(x[:3], given, 3, precision=precision, ranges=ranges)
+    assert hits == gpuzip.semantic_search(x[:3], array, 3, precision=precision, ranges=ranges)
+    assert gpuzip.semantic_search(given[:3], want, 3) == gpuzip.semantic_search(array[:3], want, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "precision", "match"),
+    [
+        ([[300, 0]], None, r"array must be uint8, 0 to 255; got int64 from 0 to 300\. Make it with"),
+        ([[-1, 200]], None, "array must be int8, -128 to 127; got int64 from -1 to 200"),
+        ([[-1, 3]], "uint8", "array must be uint8, 0 to 255; got int64 from -1 to 3"),
+        ([[1, 3]], None, "array must be int8 or uint8; got int64 whose values may be either"),
+    ],
+)
+def test_wider_integers_that_are_no_bytes_are_refused(values, precision, match):
+    with pytest.raises(gpuzip.DtypeError, match=match):
+        gpuzip.from_sentence_transformers(np.array(values, np.int64), precision)

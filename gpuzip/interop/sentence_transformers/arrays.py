@@ -16,6 +16,7 @@ from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.inputs import (
+    as_bytes,
     checked_ranges,
     dtype_name,
     floats,
@@ -98,7 +99,8 @@ def from_sentence_transformers(
     Parameters
     ----------
     array : (N, D) or (N, ceil(D / 8)) int8 or uint8
-        The quantized embeddings.
+        The quantized embeddings. Wider integers, which Hugging Face's datasets hand back, are cast if they
+        are bytes.
     precision : {"int8", "uint8", "binary", "ubinary"}, optional
         Precision of the array. Not needed if dtype, d and ranges fit only one.
     ranges : (2, D) array, optional
@@ -215,6 +217,7 @@ def _steps(limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def codes_of(who: str, name: str, array: Matrix, precision: str | None, ranges: Any, d: int | None) -> Codes:
+    array = as_bytes(who, name, array, precision)
     if dtype_name(array) not in SCALAR:
         raise DtypeError(
             f"{who}: {name} must be int8 or uint8; got {dtype_name(array)}. Make it with quantize_embeddings."

@@ -13,6 +13,8 @@ from torch import Tensor
 from gpuzip._core.rows import Matrix
 from gpuzip.errors import DtypeError, GpuzipError
 
+_BYTES = {"int8": (-128, 127), "uint8": (0, 255)}
+_INTEGERS = ("int16", "int32", "int64", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -49,6 +51,31 @@ def floats(who: str, name: str, x: Matrix) -> Tensor:
         row = int(x.isnan().view(-1, x.shape[-1]).any(1).nonzero()[0])
         raise GpuzipError(f"{who}: row {row} of {name} holds NaN. Drop such rows or replace the values.")
     return x
+
+
+def as_bytes(who: str, name: str, x: Matrix, precision: str | None) -> Matrix:
+    """Return wider integers, which datasets and lists have, as int8 or uint8 if no value is lost.
+
+    precision decides, else the values: below 0 they are int8, above 127 uint8. Raises DtypeError.
+    """
+    if dtype_name(x) in _BYTES or dtype_name(x) not in _INTEGERS:
+        return x
+    values = x.long() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, np.int64))
+    low, high = (int(end) for end in values.aminmax()) if values.numel() else (0, 0)
+    named = None if precision is None else ("uint8" if precision in ("uint8", "ubinary") else "int8")
+    kind = named or ("int8" if low < 0 else "uint8")
+    least, most = _BYTES[kind]
+    if not least <= low <= high <= most:
+        raise DtypeError(
+            f"{who}: {name} must be {kind}, {least} to {most}; got {dtype_name(x)} from {low} to {high}. "
+            "Make it with quantize_embeddings."
+        )
+    if named is None and 0 <= low <= high <= 127:
+        raise DtypeError(
+            f"{who}: {name} must be int8 or uint8; got {dtype_name(x)} whose values may be either. "
+            "Cast it to the one that it was."
+        )
+    return values.to(getattr(torch, kind))
 
 
 def dtype_name(x: Matrix) -> str:

@@ -14,7 +14,7 @@ from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.sentence_transformers.arrays import SCALAR, codes_of
-from gpuzip.interop.sentence_transformers.inputs import FLOATS, dtype_name, limits_of, stacked
+from gpuzip.interop.sentence_transformers.inputs import FLOATS, as_bytes, dtype_name, limits_of, stacked
 from gpuzip.search.exact import best
 from gpuzip.search.memory import WORKSPACE, query_bytes
 from gpuzip.search.rescore import check_multiplier
@@ -129,6 +129,8 @@ def _decoded(who: str, queries: Matrix, codes: Codes) -> Tensor:
     bytes_of_codes = isinstance(codec, BinaryQuantizer) or (
         isinstance(codec, ScalarQuantizer) and codec.bits == 8
     )
+    if bytes_of_codes and queries.shape[-1] == codec.code_size:
+        queries = as_bytes(who, "query_embeddings", queries, None)
     if not bytes_of_codes or dtype_name(queries) not in SCALAR or queries.shape[-1] != codec.code_size:
         raise DtypeError(
             f"{who}: query_embeddings must be (Q, {codec.d}) floats, or quantized as the corpus "
