@@ -43,7 +43,7 @@ def semantic_search(
     Parameters
     ----------
     query_embeddings : (Q, D) or (D,) floats, or quantized as the corpus is
-        Quantized queries are decoded first. Other whole numbers are values.
+        Quantized queries are decoded first. Whole numbers that are no codes are values.
     corpus : Codes, (N, D) floats, or what `quantize_embeddings` made
         The precision of a quantized array is inferred from dtype and width, or named.
     top_k : int, default 10
@@ -89,8 +89,8 @@ def semantic_search(
     who = "semantic_search"
     top_k, multiplier = whole(who, "top_k", top_k), check_multiplier(who, rescore_multiplier)
     check_metric(who, metric)
-    queries = _values(stacked(who, "query_embeddings", query_embeddings))
-    queries = queries[None] if queries.ndim == 1 else queries
+    queries = stacked(who, "query_embeddings", query_embeddings)
+    queries = _values(queries[None] if queries.ndim == 1 else queries, corpus)
     d = queries.shape[1] if queries.ndim == 2 and dtype_name(queries) in FLOATS else None
     if not isinstance(corpus, Codes):
         corpus = stacked(who, "corpus", corpus)
@@ -116,9 +116,10 @@ def semantic_search(
     return _hits(-values if metric == "l2" else values, ids)
 
 
-def _values(queries: Matrix) -> Matrix:
-    """Queries of whole numbers as floats, except int8 and uint8, which are quantized queries."""
-    if dtype_name(queries) not in _WHOLE:
+def _values(queries: Matrix, corpus: Any) -> Matrix:
+    """Queries of whole numbers as floats, unless they are int8 or uint8 or as wide as codes of the corpus."""
+    width = corpus.codec.code_size if isinstance(corpus, Codes) else len(corpus[0]) if len(corpus) else 0
+    if dtype_name(queries) not in _WHOLE or queries.shape[-1] == width:
         return queries
     return queries.float() if isinstance(queries, Tensor) else queries.astype(np.float32)
 
