@@ -2,7 +2,7 @@
 
     python -m bench.outcomes [--rows 20000]
 
-Of each matrix 2,000 rows are kept from `gpuzip.compress`, and are the queries (or the rows whose cosine
+`gpuzip.compress` never sees 2,000 rows of each matrix, which are the queries (or the rows whose cosine
 counts) afterwards. The best of the grid is the one of fewest bytes that reaches the target on them, fitted on
 all other rows: of every family those below the chosen one are tried, from the largest, until one does not.
 Writes bench/results/outcomes.csv, unless on fewer rows; the exit status is 1 when a target is missed or

@@ -603,8 +603,8 @@ def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Cod
         raise type(error)(f"{contents.info.path}: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise FormatError(
-            f"{contents.info.path}: no codec can be made of its settings and tensors ({error!r:.200}); it is "
-            "damaged or not ours."
+            f"{contents.info.path}: settings and tensors must make a codec; got {error!r:.200}. Restore the "
+            "file, or make it again."
         ) from error
     sizes = sizes_of(contents.codes)
     if codec.d != contents.info.d or sizes != codec.plane_sizes:

@@ -1,7 +1,7 @@
 """The k highest scores of every row, exactly, by the maxima of groups.
 
 _group_best writes the maximum of each group of G columns. _finish, one program per row, selects the best k
-groups or a few more. Of their columns it selects those not below the lowest of these maxima, k or a few more,
+groups or a few more. It selects their columns that are not below the lowest of these maxima, k or a few more,
 and sorts them. To select from a tile, it searches bit by bit for a distance from the maximum that includes
 enough and not too many. To sort, it counts for each column how many come before it.
 If the groups of a row, or the columns of k groups, do not fit in a tile, torch.topk selects the best keys

@@ -322,7 +322,7 @@ class Codec(ABC, Generic[Fitted]):
         Searched
             The smaller codes and the codec that scores them.
         """
-        raise AssertionError(f"{kind} is none of {list(self.coarse_kinds)}")
+        raise AssertionError(f"kind must be one of {list(self.coarse_kinds)}; got {kind!r}")
 
     @property
     def scorer_bytes(self) -> int:

@@ -40,7 +40,7 @@ class StoredTable(nn.Module):
         self.num_embeddings, self.embedding_dim, self.trainable = num_embeddings, embedding_dim, trainable
 
     def hold(self, codes: Tensor, codebook: Tensor, padding_row: Tensor | None) -> None:
-        """Make these the module's state. Of a slice of codes the module keeps its rows alone."""
+        """Make these the state of the module. It keeps the rows of a slice alone, not those of its parent."""
         self.register_buffer("codes", owned(codes))
         if self.trainable == "codebook":
             self.codebook = nn.Parameter(codebook)

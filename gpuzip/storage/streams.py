@@ -1,4 +1,4 @@
-"""Files without a path of ours: those that a caller has opened, and bytes."""
+"""Files that a caller has opened, and bytes in memory."""
 
 from __future__ import annotations
 

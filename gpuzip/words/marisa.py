@@ -52,7 +52,7 @@ while batch := list(islice(pairs, 1000)):
 def read_pairs(path: Path, kind: str) -> list[tuple[str, int]]:
     """Words and numbers of a trie. kind: "words", numbered in the trie's order, or "numbers", its records.
 
-    Raises FormatError for a file that is none, and MissingDependencyError without marisa-trie.
+    Raises FormatError for a file that holds no trie, and MissingDependencyError without marisa-trie.
     """
     marisa_trie()
     size = path.stat().st_size
