@@ -126,7 +126,8 @@ def compress(
         Upper bound on the saved file, with its header and codec: bytes, or text such as "20MB".
         Never exceeded.
     bits_per_dim : float, optional
-        Upper bound on the codes alone, in bits per value, up to 8; may be a fraction.
+        Upper bound on the codes alone, in bits per value, up to 8; may be a fraction. With importance, what
+        fills a row up to whole bytes is not counted.
         The codec may add up to 10 % (or a small fixed size).
     ratio : float, optional
         Least ratio of the bytes of x to the bytes of the file.

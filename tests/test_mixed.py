@@ -410,3 +410,14 @@ def test_memory_maps_are_read_in_blocks(frequent, tmp_path):
     for options in ({}, {"importance": importance}):
         one = gpuzip.compress(x, bits_per_dim=2, **options)
         assert torch.equal(gpuzip.compress(mapped, bits_per_dim=2, **options).decode(), one.decode())
+
+
+@pytest.mark.parametrize("d", [100, 50, 384])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_bits_that_fill_up_a_byte_are_not_counted(d, bits):
+    """With equal importance every row has all the bits that were asked for."""
+    x = torch.randn(300, d, generator=torch.Generator().manual_seed(0))
+    codes = gpuzip.compress(x, bits_per_dim=bits, importance=torch.ones(300))
+    assert [part.codec.spec for part in codes.parts] == [f"LloydMax{bits}"]
+    size = 300 * -(-d * bits // 8) + 20_000
+    assert gpuzip.compress(x, max_bytes=size, importance=torch.ones(300)).nbytes <= size

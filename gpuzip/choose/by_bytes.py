@@ -43,6 +43,12 @@ class Budget:
             return self.bits_per_dim * n * d
         return 8.0 * (self.max_bytes - beside)
 
+    def row_bits(self, codec: Quantizer, d: int) -> int:
+        """Bits per row that count: of values alone for `bits_per_dim`, of whole bytes for `max_bytes`."""
+        if self.max_bytes is None and isinstance(codec, LloydMaxQuantizer):
+            return d * codec.bits
+        return 8 * _size(codec, d)
+
 
 def parse_bytes(who: str, name: str, value: int | str) -> int:
     """Bytes from a whole number or text: "20MB" (10**6), "1.5 GiB" (2**30), "300k". Raises GpuzipError."""
@@ -172,9 +178,9 @@ def _chosen(
     errors: Tensor,
 ) -> Tensor | None:
     """(N,) index of each row's rate among the allowed ones; None if not even the smallest fits."""
-    sizes = torch.tensor([_size(rates[i], rows.d) for i in allowed], device="cpu")
+    sizes = torch.tensor([budget.row_bits(rates[i], rows.d) for i in allowed], device="cpu")
     beside = _beside([rates[i] for i in allowed], rows)
-    spare = int(budget.code_bits(rows.n, rows.d, beside) / 8) - rows.n * int(sizes[0])
+    spare = int(budget.code_bits(rows.n, rows.d, beside)) - rows.n * int(sizes[0])
     if spare < 0:
         return None
     steps = allot_rows(importance, -errors[allowed].diff(), sizes.diff(), spare)
@@ -197,9 +203,9 @@ def _rates(d: int, max_bits: int) -> list[Quantizer]:
 
 
 def allot_rows(importance: Tensor, gains: Tensor, costs: Tensor, spare: int) -> Tensor:
-    """(N,) uint8: index of each row's rate, 0 the smallest, for least weighted error within `spare` bytes.
+    """(N,) uint8: index of each row's rate, 0 the smallest, for least weighted error within `spare` bits.
 
-    gains: (R,) how much each step to the next rate reduces a row's error; costs: (R,) its bytes. Steps are
+    gains: (R,) how much each step to the next rate reduces a row's error; costs: (R,) its bits. Steps are
     taken by falling importance * gain / cost, the first rows first among equals, until the next one does not
     fit: water-filling with few rates.
     """

@@ -93,7 +93,6 @@ def test_levels_of_even_values_are_evenly_spaced(weighted):
     assert seen > 0
 
 
-@pytest.mark.xfail(reason="a budget by importance pays for the bits that fill up a byte per row", strict=True)
 def test_equal_frequencies_give_the_error_of_one_bit_per_value(even, tmp_path):
     """Of values between -1 and 1 in two even cells, it is 1 / 12 per value."""
     text, rows = even
