@@ -1,5 +1,6 @@
 """GPU-accelerated compression of embedding vectors: 4x to 100x smaller, still searchable."""
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -32,14 +33,6 @@ from gpuzip.errors import (
     QualityError,
     UnknownCodecError,
 )
-from gpuzip.interop.faiss import from_faiss, to_faiss
-from gpuzip.interop.sentence_transformers import (
-    from_sentence_transformers,
-    quantize_embeddings,
-    semantic_search,
-    to_sentence_transformers,
-)
-from gpuzip.interop.usearch import from_usearch, to_usearch
 from gpuzip.rotations import Rotation
 from gpuzip.search.result import SearchResult
 from gpuzip.similar import most_similar
@@ -47,6 +40,14 @@ from gpuzip.storage import FileInfo
 
 if _TYPE_CHECKING:
     from gpuzip import nn, plots
+    from gpuzip.interop.faiss import from_faiss, to_faiss
+    from gpuzip.interop.sentence_transformers import (
+        from_sentence_transformers,
+        quantize_embeddings,
+        semantic_search,
+        to_sentence_transformers,
+    )
+    from gpuzip.interop.usearch import from_usearch, to_usearch
     from gpuzip.words import WordVectors
 
 __all__ = [
@@ -104,24 +105,26 @@ __all__ = [
 ]
 
 
-_LAZY = ("nn", "plots", "words")
+#: Modules and functions that are imported when they are first asked for: most programs need none of them.
+_LAZY = {
+    "nn": "gpuzip.nn",
+    "plots": "gpuzip.plots",
+    "words": "gpuzip.words",
+    "WordVectors": "gpuzip.words",
+    **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),
+    **dict.fromkeys(("from_usearch", "to_usearch"), "gpuzip.interop.usearch"),
+    **dict.fromkeys(
+        ("from_sentence_transformers", "quantize_embeddings", "semantic_search", "to_sentence_transformers"),
+        "gpuzip.interop.sentence_transformers",
+    ),
+}
 
 
 def __getattr__(name: str) -> _Any:
-    """Import nn, plots and words when they are first asked for: most programs need none of them."""
-    if name == "nn":
-        import gpuzip.nn as nn
-
-        return nn
-    if name == "plots":
-        import gpuzip.plots as plots
-
-        return plots
-    if name in ("words", "WordVectors"):
-        import gpuzip.words as words
-
-        return words if name == "words" else words.WordVectors
-    raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
+    module = _import_module(_LAZY[name])
+    return module if module.__name__ == f"gpuzip.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:
