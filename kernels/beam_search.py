@@ -106,8 +106,8 @@ def beam_search(products: Tensor, cross: Tensor, beam: int) -> Tensor:
     N, P, M, K = products.shape
     products, cross = products.contiguous(), cross.contiguous()
     costs = [
-        torch.zeros((N * P, beam), device=products.device),
-        torch.empty((N * P, beam), device=products.device),
+        torch.zeros((N * P, beam), dtype=torch.float32, device=products.device),
+        torch.empty((N * P, beam), dtype=torch.float32, device=products.device),
     ]
     paths = [torch.empty((N * P, beam, M), dtype=torch.int32, device=products.device) for _ in range(2)]
     BL, BK = _tile(beam, K)
