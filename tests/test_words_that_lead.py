@@ -9,7 +9,7 @@ from torch import Tensor
 
 import gpuzip
 from gpuzip import GpuzipError, SearchResult
-from gpuzip._core.html import html_table
+from gpuzip._core.tables import html_table
 from gpuzip.nn import quantize_embeddings_
 
 

@@ -20,7 +20,7 @@ from bench.recall.rows import Data, K, Row
 from bench.record import main
 from gpuzip import RaBitQuantizer
 
-#: Of 4 bits: of the full scan's bytes, and of recall@10.
+#: Targets of 4-bit codes: share of the bytes that a full scan reads, and share of its recall@10.
 SHARE, SLACK = 1 / 3, 0.01
 
 _BITS = (2, 4, 8)

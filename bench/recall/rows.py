@@ -105,7 +105,7 @@ def _row_cosine(coder: Coder, data: Data) -> float:
 
 
 def _recalls(coder: Coder, data: Data) -> Row:
-    """By the metric of the codec's that finds the most."""
+    """Search by each metric that the codec has, and return the recalls of the one that finds most."""
     scores = data.queries @ data.x.T
     truth, found = scores.topk(K).indices, []
     for metric, ids in coder.found(data.queries, K * _MULTIPLIER):

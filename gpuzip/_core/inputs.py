@@ -1,4 +1,4 @@
-"""A caller's matrix as a dense tensor or a numpy array, whatever holds it."""
+"""Convert a caller's matrix to a dense tensor or a numpy array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXACT = 1 << 24  # whole numbers up to here are float32 numbers
 
 
 def as_matrix(who: str, name: str, x: Any) -> Matrix:
-    """x as a tensor or an array: lists, data frames, Arrow columns and DLPack objects too.
+    """Convert x to a tensor or an array. It may be a list, a data frame, an Arrow column or a DLPack object.
 
     Tensors and arrays come back as they are, without a copy. Others become float32 unless they hold floats
     of another width. Raises DtypeError for what holds no numbers, and GpuzipError for tensors without dense

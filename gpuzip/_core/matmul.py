@@ -46,7 +46,7 @@ def _backend(device: torch.device) -> Any:
 
 
 def matrix_product(function: Callable[..., Tensor], *factors: Tensor, **options: Any) -> Tensor:
-    """`function(*factors, **options)`, such as torch.mm, in the dtype of its factors.
+    """Call a product such as torch.mm in the dtype of its factors.
 
     Autocast would round the factors to 16 bits, in the caller's thread and not in others; the switches of
     float32 products would round them to tf32 or bfloat16.
@@ -68,7 +68,10 @@ _outside: dict[str, Any] = {}  # the caller's setting, meanwhile
 
 @contextmanager
 def _float32_products(device: torch.device) -> Iterator[None]:
-    """Within the block float32 products of a device are float32; the first one sets, the last one resets."""
+    """Compute float32 products in float32 within the block.
+
+    The first of several threads changes torch's switch, and the last one restores it.
+    """
     where = kind(device)
     with _lock:
         if _inside[where] == 0:

@@ -1,4 +1,4 @@
-"""Progress of what takes long, shown as a bar or passed to a function."""
+"""Report the progress of long calls, by a bar or to a function."""
 
 from __future__ import annotations
 

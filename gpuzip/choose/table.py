@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from gpuzip._core.html import html_table
+from gpuzip._core.tables import html_table, text_table
 from gpuzip.codecs import Codec
 from gpuzip.errors import MissingDependencyError
 
@@ -64,9 +64,7 @@ class Table(list[Tried]):
     """List of `Tried`, by rising bytes. print() shows a table."""
 
     def __str__(self) -> str:
-        lines = [_HEADS, *map(_cells, self)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADS))]
-        return "\n".join(_line(line, widths) for line in lines)
+        return "\n".join(line.rstrip() for line in text_table([_HEADS, *map(_cells, self)]))
 
     def _repr_html_(self) -> str:
         return html_table(_HEADS, map(_cells, self))
@@ -91,11 +89,6 @@ def table_of(tried: Sequence[Tried]) -> Table:
 
 def _quality(row: Tried) -> float:
     return row.row_cosine if row.sure_recall is None else row.sure_recall
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    return "  ".join([first.strip().ljust(widths[0]), *others]).rstrip()
 
 
 def _cells(row: Tried) -> list[str]:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gpuzip._core.checks import SearchMetric
 from gpuzip._core.device import as_device, is_gpu
-from gpuzip._core.html import html_table
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
+from gpuzip._core.tables import html_table
 from gpuzip.codecs.base import Codec
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.search.packed import Packed, Searched

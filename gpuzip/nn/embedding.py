@@ -49,8 +49,8 @@ class QuantizedEmbedding(QuantizedTable):
     codec : Codec, optional
         Codec to use instead, fitted or not.
     trainable : {None, "codebook", "scale"}
-        What is a parameter: nothing, the codebook (values of one code learn together), or a factor (D,) per
-        dimension.
+        Parameter to train. None trains nothing. "codebook" trains the codebook, so that values of one code
+        change together. "scale" trains one factor per dimension, (D,).
 
     Raises
     ------

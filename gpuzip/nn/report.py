@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gpuzip._core.html import html_table
+from gpuzip._core.tables import html_table, text_table
 
 _TITLES = ("embedding", "shape", "bytes before", "bytes after", "smaller", "mse", "cosine")
 
@@ -73,9 +73,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [_TITLES, *(_cells(row) for row in self.rows), self._total()]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_TITLES))]
-        reasons = ["", *(row.reason or "" for row in self.rows), ""]
-        return "\n".join(_aligned(*pair, widths) for pair in zip(lines, reasons, strict=True))
+        reasons = ["", *(f"  left alone: {row.reason}" * bool(row.reason) for row in self.rows), ""]
+        pairs = zip(text_table(lines), reasons, strict=True)
+        return "\n".join(f"{line}{reason}".rstrip() for line, reason in pairs)
 
 
 def _cells(row: ReportRow) -> tuple[str, ...]:
@@ -90,9 +90,3 @@ def _cells(row: ReportRow) -> tuple[str, ...]:
 
 def _sizes(before: int, after: int) -> tuple[str, str, str]:
     return f"{before:,}", f"{after:,}", f"{before / after:.2f}x" if after else ""
-
-
-def _aligned(cells: tuple[str, ...], reason: str, widths: list[int]) -> str:
-    """Align the first cell to the left and the others to the right."""
-    line = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
-    return "  ".join([*line, f"left alone: {reason}" if reason else ""]).rstrip()

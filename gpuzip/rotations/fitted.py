@@ -1,4 +1,4 @@
-"""A fitted rotation: rotates rows and back, in no more memory than the rows and what is stored need."""
+"""Apply and reverse a fitted rotation without a matrix where it needs none."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Fitted:
 
 
 def _hadamard_matrix(signs: Tensor) -> Tensor:
-    """(d, d) float32 of which `hadamard` is the product, some columns at a time."""
+    """(d, d) float32 matrix that `hadamard` multiplies by, made some columns at a time."""
     d = signs.shape[1]
     matrix = torch.empty((d, d), dtype=torch.float32, device="cpu")
     for start in range(0, d, _ROWS):
@@ -80,7 +80,7 @@ def _hadamard_matrix(signs: Tensor) -> Tensor:
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
-    """The nearest orthonormal rows to nearly orthonormal ones: a step of Newton's squares the error.
+    """The orthonormal rows nearest to nearly orthonormal ones, by Newton's steps, which square the error.
 
     Source: Bjorck and Bowie, "An iterative algorithm for computing the best estimate of an orthogonal
     matrix", 1971.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from gpuzip._core.checks import printable
-from gpuzip._core.html import html_table
 from gpuzip._core.quality import HeldOut, Quality
+from gpuzip._core.tables import html_table
 from gpuzip.errors import GpuzipError, QualityError
 
 _RULE = "=" * 100

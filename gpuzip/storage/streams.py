@@ -12,12 +12,12 @@ Source = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
 
 def opened(target: Target) -> BinaryIO | None:
-    """The file to write to, if it is one that was opened. Raises TypeError for one of text."""
+    """Return the open file to write to, or None for a path. Raises TypeError for a file of text."""
     return _stream("save", target, "write", "wb")
 
 
 def contents(source: Source) -> tuple[Path, bytes] | None:
-    """A name for messages, and all bytes from where the file stands; None for a path. Raises TypeError."""
+    """Return a name for messages and the rest of an open file, or None for a path. Raises TypeError."""
     if isinstance(source, bytes | bytearray | memoryview):
         return Path("<bytes>"), bytes(source)
     file = _stream("open", source, "read", "rb")
@@ -47,7 +47,7 @@ def _not_of_bytes(who: str, mode: str) -> TypeError:
 
 
 def write_all(out: BinaryIO, data: Any) -> None:
-    """Write bytes to a file, also to one that takes some at a time."""
+    """Write all bytes to a file, which may accept fewer per call."""
     rest = memoryview(data).cast("B")
     while len(rest):
         rest = rest[out.write(rest) :]

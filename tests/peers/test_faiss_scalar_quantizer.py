@@ -44,7 +44,7 @@ def split() -> Split:
 
 
 def scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
-    """Of (Q, d) queries and (Q, k, d) rows."""
+    """Compute the distances between (Q, d) queries and their (Q, k, d) rows."""
     queries = queries[:, None]
     return (rows * queries).sum(2) if metric == "ip" else (rows - queries).square().sum(2)
 

@@ -94,7 +94,7 @@ def test_levels_of_even_values_are_evenly_spaced(weighted):
 
 
 def test_equal_frequencies_give_the_error_of_one_bit_per_value(even, tmp_path):
-    """Of values between -1 and 1 in two even cells, it is 1 / 12 per value."""
+    """Two equal cells between -1 and 1 leave a squared error of 1 / 12 per value."""
     text, rows = even
     vectors = compressed(text, tmp_path, np.ones(200))
     decoded = vectors.query([str(i) for i in range(200)])

@@ -98,7 +98,7 @@ def is_broken() -> bool:
 
 
 def difference(op: Op, arguments: list[Any], got: Any, want: Any) -> str:
-    """What is wrong with `got`; nothing where it agrees as the operator states it."""
+    """Describe how `got` differs from the reference beyond the operator's agreement; empty if it does not."""
     try:
         for a, b in zip(tensors(got), tensors(want), strict=True):
             if op.agreement == "nearest":
