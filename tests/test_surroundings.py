@@ -140,10 +140,12 @@ def test_under_autocast_the_number_of_threads_changes_nothing(real, threads):
 
 def test_a_product_leaves_the_switches_as_they_were():
     a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    want = torch.mm(a, a)
     with low_precision():
         assert not products_are_float32(CPU)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(matrix_product(torch.mm, a, a), matrix_product(torch.matmul, a, a))
+            assert torch.mm(a, a).dtype == torch.bfloat16  # what would happen
+            assert torch.equal(matrix_product(torch.mm, a, a), want)
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium" and not products_are_float32(CPU)
         with pytest.raises(RuntimeError):
