@@ -12,15 +12,18 @@ from numba.extending import intrinsic
 UNROLLED = 16  # up to this size, loops are compiled for each size
 
 
-def jit(**options):
-    """Return numba.njit with a cache on disk, or without one if no folder is writable."""
+def jit(signature=None, **options):
+    """Return numba.njit with a cache on disk, or without one if no folder is writable.
+
+    signature: what to compile now, and alone; without one, what the first calls need.
+    """
 
     def compiled(function):
         settings = {"nogil": True, "error_model": "numpy"} | options
         try:
-            return numba.njit(cache=True, **settings)(function)
+            return numba.njit(signature, cache=True, **settings)(function)
         except RuntimeError:  # no writable folder for the cache
-            return numba.njit(**settings)(function)
+            return numba.njit(signature, **settings)(function)
 
     return compiled
 

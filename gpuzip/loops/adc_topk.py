@@ -1,0 +1,259 @@
+"""The k best rows by sums of table entries, exactly, in one pass over the codes.
+
+Tables are rounded to bytes, which stay in registers, and all rows are summed by them. The error of such a sum
+is bounded, so a row is summed exactly only where its upper bound is above the k-th best score so far.
+"""
+
+import numpy as np
+import torch
+
+from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, zeros
+from gpuzip.loops._columns import part, part_of_rows
+from gpuzip.loops._jit import jit
+from gpuzip.loops._least import NONE, best_of, cut, key_of, room_for, score_of
+from gpuzip.loops._registers import (
+    ROWS,
+    add_column,
+    STEP,
+    address_of,
+    copy_rows,
+    is_here,
+    plain_bounds,
+    prefetch,
+    scaled_bounds,
+    shifted_bounds,
+    sums_of_bytes,
+    sums_of_nibbles,
+    turn,
+    turn_nibbles,
+)
+
+_TILE = 256  # rows, at most, whose columns stay in L1 while queries take turns
+_L1 = 3 << 13  # bytes of columns per tile
+_MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
+
+
+def can_search(K, B):
+    """Return whether this CPU has register tables for rows of B bytes of log2(K)-bit codes."""
+    return K in (16, 256) and B <= _MOST_BYTES and is_here()
+
+
+def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None):
+    """Find the k best rows per query.
+
+    planes: (N, B_p) uint8 each, side by side. lut (Q, M, K) float32: 256 entries for each byte, or 16 for each
+    nibble, the low one first. Row n scores sum * scale[n] + sum over e of extra[n, e] * coef[q, e] + shift,
+    as `adc_scan` has it, and a row is left out where mask is False. -> scores (Q, k), rows (Q, k).
+    """
+    Q, M, K = lut.shape
+    E = 0 if extra is None else extra.shape[1]
+    N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
+    tables = lut.numpy().reshape(-1)
+    luts, lines = np.zeros(Q * (B + B % 2) * (tables.size // (Q * B)), np.uint8), np.empty((Q, 3))
+    _round(tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
+    places = np.array([(p.data_ptr(), p.stride(0), p.shape[1]) for p in planes], np.int64)
+    if scale is None and extra is not None:
+        scale = torch.ones(N, dtype=torch.float32, device="cpu")
+    terms = (
+        part(scale, 0, N, np.float32),
+        part(mask, 0, N, np.bool_),
+        part_of_rows(None if extra is None else extra.T, 0, E).reshape(-1),
+        part_of_rows(coef, 0, Q).reshape(-1),
+        np.zeros(Q, np.float32) if shift is None else shift.reshape(-1).contiguous().numpy(),
+    )
+    size = (64 if K == 16 else 32) * (B + B % 2 + STEP)  # bytes of columns per 32 rows
+    blocks = max(2, min(_TILE // ROWS, _L1 // size) // 2 * 2)
+
+    def some_rows(start, stop):
+        keys = np.empty((Q, room_for(k)), np.uint64)
+        own = zeros((blocks + 1) * size, np.uint8), zeros(2 * ROWS, np.uint16), zeros((3 + E) * ROWS, np.float32)
+        lookups = tables.size // (Q * B), tables, luts, lines
+        _scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
+        return keys
+
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q), lone_here=True)
+    return tuple(map(torch.from_numpy, best_of(parts, k)))
+
+
+@jit("void(float32[::1], intp, intp, intp, uint8[::1], float64[:, ::1])")
+def _round(tables, M, K, top, luts, lines):
+    """Round tables to bytes up to `top`; lines: low, step and room per query.
+
+    The exact sum is within room of low + step * (sum of bytes), also in float32.
+    """
+    for q in range(len(lines)):
+        low, size, reach, first = 0.0, 0.0, 0.0, q * M * K
+        for m in range(M):
+            least = most = tables[first + m * K]
+            for i in range(K):
+                entry = tables[first + m * K + i]
+                least = entry if entry < least else least
+                most = entry if entry > most else most
+            low += least
+            size += max(abs(least), abs(most))
+            reach = max(reach, np.float64(most) - np.float64(least))
+        step = reach * (1 + 2.0**-20) / top if reach > 0 else 1.0
+        scale, into = np.float32(1 / step), q * (len(luts) // len(lines))
+        for m in range(M):
+            at = first + m * K
+            least = tables[at]
+            for i in range(K):
+                least = tables[at + i] if tables[at + i] < least else least
+            for i in range(K):
+                luts[into + m * K + i] = np.uint8((tables[at + i] - least) * scale + np.float32(0.5))
+        # Half a step per entry with what float32 hides of it, and M roundings in the float32 sum of M entries.
+        lines[q, 0], lines[q, 1] = low, step
+        lines[q, 2] = step * (0.501 * M + 1) + 2.0**-22 * M * size
+
+
+@jit("float32(float32[::1], intp, uint8[::1], intp, intp)")
+def _sum_of_nibbles(tables, t, columns, c, B):
+    """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`."""
+    total = np.float32(0)
+    for j in range(B):
+        low, high = np.intp(columns[c + 2 * ROWS * j]), np.intp(columns[c + 2 * ROWS * j + ROWS])
+        total += tables[t + 32 * j + low] + tables[t + 32 * j + 16 + high]
+    return total
+
+
+@jit("float32(float32[::1], intp, uint8[::1], intp, intp)")
+def _sum_of_bytes(tables, t, columns, c, B):
+    total = np.float32(0)
+    for j in range(B):
+        total += tables[t + 256 * j + np.intp(columns[c + ROWS * j])]
+    return total
+
+
+@jit("void(intp, intp, intp, intp, intp, intp, intp, intp)")
+def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
+    """Turn 32 rows from address `first` into columns, `per_byte` bytes each. No byte is read from `end` on."""
+    if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
+        copy_rows(edge, first, stride, width, rows)
+        first, stride = edge, width
+    for j in range((width + STEP - 1) // STEP):
+        if per_byte == ROWS:
+            turn(columns + ROWS * STEP * j, first + STEP * j, stride)
+        else:
+            turn_nibbles(columns + 2 * ROWS * STEP * j, first + STEP * j, stride)
+
+
+@jit("boolean(boolean[::1], intp, intp)")
+def _any(mask, start, stop):
+    for r in range(start, stop):
+        if mask[r]:
+            return True
+    return False
+
+
+@jit("void(float32[::1], float32[::1], float32[::1], intp, intp)")
+def _copy_terms(floats, scale, extra, r, n):
+    """Copy the terms of n rows from r behind bounds and sizes: factors, then each column, in steps of 32."""
+    for i in range(n):
+        floats[2 * ROWS + i] = scale[r + i]
+        for e in range(len(floats) // ROWS - 3):
+            floats[(3 + e) * ROWS + i] = extra[e * len(scale) + r + i]
+
+
+@jit(
+    "void(int64[:, ::1], intp, intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
+    "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], uint16[::1], "
+    "float32[::1])"
+)
+def _scan(
+    places,
+    N,
+    first,
+    last,
+    entries,
+    tables,
+    luts,
+    lines,
+    scale,
+    mask,
+    extra,
+    coef,
+    shift,
+    k,
+    keys,
+    columns,
+    sums,
+    floats,
+):
+    """Scan rows first to last.
+
+    keys: (Q * room,) in all. columns: zeros for one tile, then room for 32 rows. sums and floats: for 32 rows, the
+    floats for bounds, sizes, factors and each column.
+    """
+    B = 0
+    for p in range(len(places)):
+        B += places[p, 2]
+    Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
+    per_byte = 2 * ROWS if entries == 32 else ROWS
+    size, room = per_byte * (even + STEP), len(keys) // Q  # size: bytes of columns per 32 rows
+    blocks = len(columns) // size - 1
+    tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
+    bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
+    sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
+    counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
+    for start in range(first, last, tile):
+        stop = min(start + tile, last)
+        if len(mask) and not _any(mask, start, stop):
+            continue
+        for b in range((stop - start + ROWS - 1) // ROWS):
+            r, into = start + b * ROWS, turned + b * size
+            for p in range(len(places)):
+                stride, width = places[p, 1], places[p, 2]
+                row, end = places[p, 0] + r * stride, places[p, 0] + (N - 1) * stride + width
+                _turn_rows(row, stride, width, end, min(ROWS, N - r), into, per_byte, turned + blocks * size)
+                into += per_byte * width
+                for at in range(0, ROWS * stride, LINE):
+                    prefetch(row + AHEAD + at)
+        for q in range(Q):
+            low, step, error = np.float32(lines[q, 0]), np.float32(lines[q, 1]), np.float32(lines[q, 2])
+            plain = low + (error + shift[q] + slack * (abs(low) + np.float32(65535) * step + abs(shift[q])))
+            limit, count, table = worst[q], counts[q], luts_at + q * entries * even
+            for b in range((stop - start + ROWS - 1) // ROWS):
+                r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
+                here = sums_at
+                if entries == 256:
+                    sums_of_bytes(sums_at, turned + b * size, table, even)
+                elif b & 1 == 0:
+                    sums_of_nibbles(sums_at, turned + b * size, size, table, even)
+                else:  # summed with the rows before
+                    here += 2 * ROWS
+                if len(scale) == 0:
+                    above = plain_bounds(bounds, here, plain, step, limit)
+                else:
+                    factors, added, apart = address_of(scale) + 4 * r, address_of(extra) + 4 * r, 4 * N
+                    if n < ROWS:  # after the last rows nothing may be read
+                        _copy_terms(floats, scale, extra, r, n)
+                        factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
+                    scaled_bounds(bounds, sizes, here, low, step, error, factors)
+                    for e in range(E):
+                        add_column(bounds, sizes, added + e * apart, coef[q * E + e])
+                    above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                if above == 0:
+                    continue
+                for i in range(n):
+                    if floats[i] <= limit or (len(mask) and not mask[r + i]):
+                        continue
+                    if entries == 32:
+                        score = _sum_of_nibbles(tables, q * entries * B, columns, b * size + i, B)
+                    else:
+                        score = _sum_of_bytes(tables, q * entries * B, columns, b * size + i, B)
+                    if len(scale):
+                        score *= scale[r + i]
+                    for e in range(E):
+                        score += extra[e * N + r + i] * coef[q * E + e]
+                    score += shift[q]
+                    if score > limit:
+                        keys[q * room + count] = key_of(score, r + i)
+                        count += 1
+                        if count == room:
+                            limit = score_of(cut(keys, q * room, room, k))
+                            count = k
+            worst[q], counts[q] = limit, count
+    for q in range(Q):
+        for i in range(q * room + counts[q], (q + 1) * room):
+            keys[i] = NONE
