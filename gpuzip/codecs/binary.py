@@ -21,7 +21,7 @@ from gpuzip.ops import bucketize_packed, decode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer
-from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
 
 _SAMPLE = 65_536  # rows for medians
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}  # per block of a sum
@@ -173,9 +173,20 @@ class BinaryQuantizer(Quantizer[Halves]):
         if metric == "hamming":
             bits = queries if queries.dtype == torch.uint8 else self._encode(queries)
             return HammingScorer(packed.data, bits, mask)
-        centroids = packed.remembered("bytes", lambda: self.centroids)
         queries = torch.nn.functional.pad(queries, (0, -self.width % 8))
-        return pq_scorer(packed, centroids, queries, metric, mask)
+        if entries(queries.device) == 256:
+            return pq_scorer(
+                packed, packed.remembered("bytes", lambda: self.centroids), queries, metric, mask
+            )
+        queries = (
+            queries.view(len(queries), -1, 2, 4).flip(2).flatten(1)
+        )  # the low nibble holds the last four
+        return pq_scorer(packed, packed.remembered("nibbles", self._nibbles), queries, metric, mask)
+
+    def _nibbles(self) -> Tensor:
+        """(2B, 16, 4) float32: the values of the low nibble of each byte, then of the high one."""
+        bytes_ = self.centroids
+        return torch.stack([bytes_[:, :16, 4:], bytes_[:, ::16, :4]], 1).flatten(0, 1)
 
     @property
     def scorer_bytes(self) -> int:

@@ -19,7 +19,7 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
 from gpuzip.training.kmeans import kmeans
 from gpuzip.training.scalar_levels import optimal_levels
 
@@ -216,15 +216,15 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         return LookupTable(self.codebook, self._share), data
 
     def _norms(self, data: Tensor) -> Tensor:
-        return norms_by_table(data, self._by_byte())
+        return norms_by_table(data, self._tables())
 
-    def _by_byte(self) -> Tensor:
-        """`centroids` per byte if a byte holds whole codes, else per code."""
-        wide, share = by_byte(self.codebook, self._share)
+    def _tables(self) -> Tensor:
+        """`centroids` per nibble, or per byte on a GPU, if those hold whole codes; else per code."""
+        wide, share = by_byte(self.codebook, self._share, entries(self.device))
         return wide.repeat_interleave(share, 0)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return pq_scorer(packed, packed.remembered("bytes", self._by_byte), queries, metric, mask)
+        return pq_scorer(packed, packed.remembered("tables", self._tables), queries, metric, mask)
 
     @property
     def scorer_bytes(self) -> int:

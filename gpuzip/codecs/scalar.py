@@ -17,6 +17,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
+from gpuzip.ops.one_pass import reads_nibbles
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
@@ -192,7 +193,8 @@ class ScalarQuantizer(Quantizer[Steps]):
         return pack_bits(highest, self.bits)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        may_estimate = self.bits in (4, 8) and len(packed) >= FEWEST_ROWS
+        by_nibble = self.bits == 4 and reads_nibbles(queries.device)
+        may_estimate = self.bits in (4, 8) and not by_nibble and len(packed) >= FEWEST_ROWS
         if not may_estimate or is_capturing(queries.device):
             return pq_scorer(
                 packed, packed.remembered("centroids", lambda: self.centroids), queries, metric, mask

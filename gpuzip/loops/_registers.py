@@ -158,9 +158,7 @@ def sums_of_bytes(builder, sums, columns, tables, B):
     def step(columns, tables):
         """Two bytes: two entries."""
         pair = (
-            _entry_of_byte(
-                builder, builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n))
-            )
+            _entry_of_byte(builder, builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n)))
             for n in range(2)
         )
         return [[builder.add(*pair)]]
@@ -181,9 +179,7 @@ def _entry_of_byte(builder, column, table):
         doubled.append(builder.add(doubled[-1], doubled[-1]))
     off4, off5 = builder.and_(doubled[3], highest), builder.and_(doubled[2], highest)
     on4, on5 = builder.xor(off4, highest), builder.xor(off5, highest)
-    indices = [
-        builder.or_(low, builder.or_(four, five)) for five in (off5, on5) for four in (off4, on4)
-    ]
+    indices = [builder.or_(low, builder.or_(four, five)) for five in (off5, on5) for four in (off4, on4)]
     quarters = []
     for quarter in range(4):
         found = []
@@ -322,8 +318,13 @@ def turn_words(builder, columns, row, stride):
     rows = [_load(builder, place, _WORDS) for place in _rows(builder, row, stride)]
     for first in range(0, ROWS, 4):
         four = rows[first : first + 4]
-        low, high = ([_shuffled(builder, *pair, order) for pair in (four[:2], four[2:])] for order in ((0, 4, 2, 6), (1, 5, 3, 7)))
-        turned = [_shuffled(builder, *pair, order) for order in ((0, 1, 4, 5), (2, 3, 6, 7)) for pair in (low, high)]
+        low, high = (
+            [_shuffled(builder, *pair, order) for pair in (four[:2], four[2:])]
+            for order in ((0, 4, 2, 6), (1, 5, 3, 7))
+        )
+        turned = [
+            _shuffled(builder, *pair, order) for order in ((0, 1, 4, 5), (2, 3, 6, 7)) for pair in (low, high)
+        ]
         for w, column in enumerate(turned):
             _store(builder, column, builder.add(columns, _I64(8 * ROWS * w + 8 * first)))
 
@@ -335,8 +336,13 @@ def differing(builder, distances, columns, query, W, bound):
     columns: as `turn_words` writes them, W words; query: W words, W >= 1.
     """
     groups, zeros = range(ROWS // 4), ir.Constant(_WORDS, [0] * 4)
-    low, counts = ir.Constant(_BYTES, [15] * ROWS), ir.Constant(_BYTES, [bin(n).count("1") for n in range(16)] * 2)
-    total = builder.module.declare_intrinsic("llvm.x86.avx2.psad.bw", (), ir.FunctionType(_WORDS, [_BYTES] * 2))
+    low, counts = (
+        ir.Constant(_BYTES, [15] * ROWS),
+        ir.Constant(_BYTES, [bin(n).count("1") for n in range(16)] * 2),
+    )
+    total = builder.module.declare_intrinsic(
+        "llvm.x86.avx2.psad.bw", (), ir.FunctionType(_WORDS, [_BYTES] * 2)
+    )
     entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -352,7 +358,10 @@ def differing(builder, distances, columns, query, W, bound):
         count = builder.add(*(_looked_up(builder, counts, half) for half in halves))
         new.append(builder.add(before, builder.call(total, [count, ir.Constant(_BYTES, [0] * ROWS)])))
     after = builder.add(w, _I64(1))
-    for phi, first, value in ((w, _I64(0), after), *((*pair[:1], zeros, pair[1]) for pair in zip(sums, new, strict=True))):
+    for phi, first, value in (
+        (w, _I64(0), after),
+        *((*pair[:1], zeros, pair[1]) for pair in zip(sums, new, strict=True)),
+    ):
         phi.add_incoming(first, entry)
         phi.add_incoming(value, loop)
     builder.cbranch(builder.icmp_unsigned("<", after, W), loop, done)

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops import _shuffle
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, zeros
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, room_for, score_of
 from gpuzip.loops._registers import (
     ROWS,
-    add_column,
     STEP,
+    add_column,
     address_of,
     copy_rows,
     is_here,
@@ -31,18 +32,26 @@ from gpuzip.loops._registers import (
 
 _TILE = 256  # rows, at most, whose columns stay in L1 while queries take turns
 _L1 = 3 << 13  # bytes of columns per tile
+# Nanoseconds per byte of codes on AVX2, measured: one query by registers, sixteen by interleaved tables.
+_ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
+_SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 
 
-def can_search(K, B):
-    """Return whether this CPU has register tables for rows of B bytes of log2(K)-bit codes."""
-    return K in (16, 256) and B <= _MOST_BYTES and is_here()
+def can_search(K, B, Q):
+    """Return whether register tables of K entries are here for rows of B bytes, and pay for Q queries."""
+    return B <= _MOST_BYTES and is_here() and (K == 16 or bytes_pay(Q))
+
+
+def bytes_pay(Q):
+    """Return whether tables of 256 entries in registers are faster than `adc_scan`'s for Q queries."""
+    return not _shuffle.is_here() and Q * _ONE_QUERY < -(-Q // 16) * _SIXTEEN_QUERIES
 
 
 def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None):
     """Find the k best rows per query.
 
-    planes: (N, B_p) uint8 each, side by side. lut (Q, M, K) float32: 256 entries for each byte, or 16 for each
+    planes: (N, B_p) uint8 each, side by side, their rows apart or not. lut (Q, M, K) float32: 256 entries for each byte, or 16 for each
     nibble, the low one first. Row n scores sum * scale[n] + sum over e of extra[n, e] * coef[q, e] + shift,
     as `adc_scan` has it, and a row is left out where mask is False. -> scores (Q, k), rows (Q, k).
     """
@@ -67,7 +76,11 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
-        own = zeros((blocks + 1) * size, np.uint8), zeros(2 * ROWS, np.uint16), zeros((3 + E) * ROWS, np.float32)
+        own = (
+            zeros((blocks + 1) * size, np.uint8),
+            zeros(2 * ROWS, np.uint16),
+            zeros((3 + E) * ROWS, np.float32),
+        )
         lookups = tables.size // (Q * B), tables, luts, lines
         _scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
         return keys
@@ -93,7 +106,16 @@ def _round(tables, M, K, top, luts, lines):
             low += least
             size += max(abs(least), abs(most))
             reach = max(reach, np.float64(most) - np.float64(least))
-        step = reach * (1 + 2.0**-20) / top if reach > 0 else 1.0
+        # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries, and the
+        # rounding of the bound itself.
+        hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * reach)
+        lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * reach + hidden
+        if not reach > _SMALL or not size < _LARGE:  # all entries stay 0
+            if not size < _LARGE:
+                lines[q, 0], lines[q, 2] = 0.0, 1e38
+            continue
+        step = reach * (1 + 2.0**-20) / top
+        lines[q, 1], lines[q, 2] = step, step * (0.501 * M + 1) + hidden
         scale, into = np.float32(1 / step), q * (len(luts) // len(lines))
         for m in range(M):
             at = first + m * K
@@ -102,9 +124,6 @@ def _round(tables, M, K, top, luts, lines):
                 least = tables[at + i] if tables[at + i] < least else least
             for i in range(K):
                 luts[into + m * K + i] = np.uint8((tables[at + i] - least) * scale + np.float32(0.5))
-        # Half a step per entry with what float32 hides of it, and M roundings in the float32 sum of M entries.
-        lines[q, 0], lines[q, 1] = low, step
-        lines[q, 2] = step * (0.501 * M + 1) + 2.0**-22 * M * size
 
 
 @jit("float32(float32[::1], intp, uint8[::1], intp, intp)")
@@ -211,7 +230,7 @@ def _scan(
                     prefetch(row + AHEAD + at)
         for q in range(Q):
             low, step, error = np.float32(lines[q, 0]), np.float32(lines[q, 1]), np.float32(lines[q, 2])
-            plain = low + (error + shift[q] + slack * (abs(low) + np.float32(65535) * step + abs(shift[q])))
+            plain = low + (error + shift[q] + slack * abs(shift[q]))
             limit, count, table = worst[q], counts[q], luts_at + q * entries * even
             for b in range((stop - start + ROWS - 1) // ROWS):
                 r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing
 from gpuzip.ops import max_of_groups
+from gpuzip.ops.one_pass import Found
 from gpuzip.search.memory import workspace
 
 ALL = slice(None)  # the queries of a scorer
@@ -45,6 +46,9 @@ class Scorer(Protocol):
     def exact(self, queries: Tensor | None = None) -> Scorer:
         """An exact scorer for all queries, or for those at the given indices, on their device."""
 
+    def one_pass(self, k: int) -> Found:
+        """The k best rows, as `exact.best` returns them, in one pass over the codes; None where no loop does."""
+
 
 class Exhaustive:
     """Scores every row by `gather`, block by block, for scorers without a faster exact scan."""
@@ -71,6 +75,9 @@ class Exhaustive:
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return self._scorer.exact(queries)
+
+    def one_pass(self, k: int) -> Found:
+        return None
 
 
 def exact_in_a_graph(scorer: Scorer, device: torch.device) -> Scorer:

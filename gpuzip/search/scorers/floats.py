@@ -11,6 +11,7 @@ from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
+from gpuzip.ops.one_pass import Found
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import GATHER_COST, both, forbid, inverse, sound_rows
@@ -87,6 +88,9 @@ class FloatScorer:
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
+
+    def one_pass(self, k: int) -> Found:
+        return None
 
     def _of_some(self, queries: Tensor) -> Scorer:
         return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)

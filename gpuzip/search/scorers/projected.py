@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpuzip.ops.one_pass import Found
 from gpuzip.search.scorer import ALL, Scorer
 from gpuzip.search.scorers.common import inverse
 
@@ -27,6 +28,9 @@ class ProjectedScorer:
 
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         return self._given(self._scorer.gather(ids, queries), queries)
+
+    def one_pass(self, k: int) -> Found:
+        return None
 
     def exact(self, queries: Tensor | None = None) -> Scorer:
         factor, summand = self._factor, self._summand

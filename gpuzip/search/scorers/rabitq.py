@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip._core.device import kind
+from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.device import is_gpu, kind
 from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.one_pass import Found, adc_topk
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import forbid
@@ -59,6 +62,10 @@ class RaBitQScorer:
         scale, extra = self._terms.scale[rows], self._terms.extra[rows]
         return adc_gather(self._side_by_side(rows), lut, scale, place, None, extra, coef)
 
+    def one_pass(self, k: int) -> Found:
+        terms = RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
+        return adc_topk(self._planes, self._lut, k, terms, self._asked.shift)
+
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         parts = [plane[rows] for plane in self._planes]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -71,12 +78,13 @@ class RaBitQScorer:
 
 
 def _tables(queries: Tensor, W: int, bits: int) -> Tensor:
-    """(Q, D) -> (Q, bits * W, 256): <q, s> for the 8 signs s of each byte, the first dimension lowest.
+    """(Q, D) -> (Q, bits * 2W, 16): <q, s> for the 4 signs s of each nibble, the first dimension lowest.
 
-    Each plane weighs twice as much as the next one; the last has weight 1.
+    Each plane weighs twice as much as the next one; the last has weight 1. A GPU gets one table per byte.
     """
-    values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), W, 8)
+    values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), 2 * W, 4)
     table = torch.zeros_like(values[:, :, :1])
     for value in values.unbind(2):
         table = torch.cat([table - value[:, :, None], table + value[:, :, None]], 2)
-    return torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)
+    tables = torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)
+    return byte_tables(tables) if is_gpu(queries.device) else tables

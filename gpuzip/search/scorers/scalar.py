@@ -13,6 +13,7 @@ from gpuzip._core.device import kind
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
+from gpuzip.ops.one_pass import Found
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
@@ -142,6 +143,9 @@ class ScalarScorer:
             return Exhaustive(self, self._packed.device)
         scorer = ScalarScorer(self._packed, self._coding, self._queries[queries], self._metric, self._mask)
         return Exhaustive(scorer, self._packed.device)
+
+    def one_pass(self, k: int) -> Found:
+        return None
 
     def _spread(self) -> tuple[Tensor, ...]:
         """Largest over rows of |code - middle|, of that over the norm, of the norm, and of its inverse."""

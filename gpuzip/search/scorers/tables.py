@@ -11,6 +11,8 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
+from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.one_pass import Found, adc_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL
 from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, minus_squares, normalized
@@ -22,6 +24,11 @@ _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
+
+
+def entries(device: torch.device) -> int:
+    """Entries of the tables that codes of fewer bits are read by: one look-up per nibble, on a GPU per byte."""
+    return 256 if is_gpu(device) else 16
 
 
 class LutScorer:
@@ -55,6 +62,9 @@ class LutScorer:
     def exact(self, queries: Tensor | None = None) -> LutScorer:
         some = self._queries if queries is None else self._queries[queries]
         return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
+
+    def one_pass(self, k: int) -> Found:
+        return adc_topk([self._packed.data], self._lut, k, RowTerms(self._scale, self._mask, None, None))
 
 
 class ProductScorer(LutScorer):
@@ -90,6 +100,9 @@ class ProductScorer(LutScorer):
         if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
             bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
         return product_scan(self._packed.data, table, self._columns, self._scale, bias, self._mask, group)
+
+    def one_pass(self, k: int) -> Found:
+        return None
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         """The estimate, scaled back, plus the largest possible rounding error (see `_error`).

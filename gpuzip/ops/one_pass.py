@@ -1,0 +1,70 @@
+"""The k best rows of every query in one pass over the codes, on CPUs and for sizes that have one.
+
+These are not operators: a scan and `topk` give the same answers, bit for bit. They return None where no loop
+is faster than those.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.device import is_gpu
+from gpuzip.ops._dispatch import loops_are_used
+from gpuzip.ops.adc import RowTerms
+
+Found = tuple[Tensor, Tensor] | None
+
+_MOST_ROWS = 1 << 32  # a key holds the number of a row in 32 bits
+
+
+def adc_topk(
+    planes: Sequence[Tensor], lut: Tensor, k: int, terms: RowTerms, shift: Tensor | None = None
+) -> Found:
+    """Find the k rows with the best sums of table entries: scores (Q, k) float32, rows (Q, k) int64.
+
+    planes: (N, B_p) uint8 each, whose bytes are those of one row, side by side. lut: (Q, M, K) for them, as
+    `adc_scan` has it. shift: (Q, 1) or None, added to the scores of a query. The best row comes first, and of
+    equal ones the lowest. With fewer than k allowed rows, the last places hold -inf and row 0.
+    """
+    N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
+    if not _may_search(lut, N, k) or lut.shape[2] not in (2, 4, 16, 256):
+        return None
+    loops = _loops("adc_topk")
+    planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
+    lut = byte_tables(lut, 16) if lut.shape[2] < 256 else lut.contiguous()
+    if not loops.can_search(lut.shape[2], B, len(lut)):
+        return None
+    found: Found = loops.adc_topk(planes, lut, k, *terms, shift)
+    return found
+
+
+def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> Found:
+    """Find the k rows that differ from a query in the fewest bits: scores (Q, k), minus distances, rows (Q, k).
+
+    queries (Q, B), codes (N, B) uint8, mask (N,) bool or None. Order and rows that are missing: see `adc_topk`.
+    """
+    if not _may_search(codes, len(codes), k):
+        return None
+    loops = _loops("hamming_topk")
+    codes = codes if codes.stride(1) == 1 else codes.contiguous()
+    found: Found = loops.hamming_topk(queries, codes, k, mask) if loops.can_search(codes.shape[1]) else None
+    return found
+
+
+def reads_nibbles(device: torch.device) -> bool:
+    """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
+    return not is_gpu(device) and loops_are_used() and bool(_loops("adc_topk").can_search(16, 1, 1))
+
+
+def _may_search(like: Tensor, N: int, k: int) -> bool:
+    return loops_are_used() and not is_gpu(like.device) and 0 < k <= N < _MOST_ROWS and len(like) > 0
+
+
+def _loops(name: str) -> Any:
+    return importlib.import_module(f"gpuzip.loops.{name}")
