@@ -26,7 +26,7 @@ def byte_tables(lut: Tensor, K: int = 256) -> Tensor:
 
 
 def by_byte(centroids: Tensor, share: int, K: int = 256) -> tuple[Tensor, int]:
-    """(C, k, S) and share -> the codebook that reads the same bytes as codes of up to K values, and its share.
+    """(C, k, S) and share -> the codebook that reads the same bytes as codes of up to K values; its share.
 
     Two codes in one byte become one code, whose centroid is the concatenation of both. Neighbours that share
     a codebook also share the codebook of pairs.

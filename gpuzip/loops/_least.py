@@ -52,7 +52,7 @@ def score_of(context, key):
 
 @jit("uint64(uint64[::1], intp, intp, intp)")
 def cut(keys, start, count, k):
-    """Move the k least of keys[start : start + count] to the front, in no order; return the greatest of them."""
+    """Move the k least of keys[start : start + count] to the front, unordered; return the greatest."""
     low, high, last = start, start + count - 1, start + k - 1
     while low < high:
         pivot, i, j = keys[(low + high) >> 1], low, high

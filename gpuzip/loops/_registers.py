@@ -91,7 +91,7 @@ def turn(builder, columns, row, stride):
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE)
 def turn_nibbles(builder, columns, row, stride):
-    """Write the low nibble of byte j of row r at columns + 64*j + r, the high one 32 further, as `turn` does."""
+    """Write the low nibble of byte j of row r at columns + 64*j + r, and the high one 32 bytes further."""
     low = ir.Constant(_BYTES, [15] * ROWS)
     for j, column in enumerate(_columns(builder, row, stride)):
         high = builder.lshr(builder.bitcast(column, _HALVES), ir.Constant(_HALVES, [4] * 16))
@@ -128,9 +128,9 @@ def _transposed(builder, rows):
 def sums_of_nibbles(builder, sums, columns, apart, tables, B):
     """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j, for 64 rows.
 
-    columns: as `turn_nibbles` writes them for 32 rows; those of the next 32 are `apart` bytes further. tables: 16
-    entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, each below 128. Sums are
-    modulo 2**16. B is even and at least 2.
+    columns: as `turn_nibbles` writes them for 32 rows; those of the next 32 are `apart` bytes further.
+    tables: 16 entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, each below 128.
+    Sums are modulo 2**16. B is even and at least 2.
     """
 
     def step(columns, tables):
@@ -262,7 +262,7 @@ def scaled_bounds(builder, bounds, sizes, sums, low, step, room, scale):
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE, _REAL)
 def add_column(builder, bounds, sizes, column, factor):
-    """Add factor times the floats at column to the bounds of 32 rows, and how large that is to their sizes."""
+    """Add factor times the floats at column to the bounds of 32 rows, and its size to their sizes."""
     factor = _floats(builder, factor)
     for at in _PLACES:
         added = builder.fmul(factor, _load(builder, _float_at(builder, column, at), _FLOATS))
@@ -273,7 +273,7 @@ def add_column(builder, bounds, sizes, column, factor):
 
 @_compiled(types.uint32, _PLACE, _PLACE, _REAL, _REAL, _REAL)
 def shifted_bounds(builder, bounds, sizes, shift, slack, worst):
-    """Add shift + slack * (size + |shift|) to the bounds of 32 rows; return the bits of those above `worst`."""
+    """Add shift + slack * (size + |shift|) to the bounds of 32 rows; return bits of those above `worst`."""
     shift, slack, worst = (_floats(builder, value) for value in (shift, slack, worst))
     above = []
     for at in _PLACES:
@@ -314,7 +314,7 @@ def _bits(builder, parts):
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE)
 def turn_words(builder, columns, row, stride):
-    """Write word w of row r at columns + 256*w + 8*r, for 32 rows `stride` bytes apart and w < 4; words of 8 bytes."""
+    """Write the 8 bytes w of row r at columns + 256*w + 8*r, for 32 rows `stride` bytes apart and w < 4."""
     rows = [_load(builder, place, _WORDS) for place in _rows(builder, row, stride)]
     for first in range(0, ROWS, 4):
         four = rows[first : first + 4]
@@ -331,18 +331,15 @@ def turn_words(builder, columns, row, stride):
 
 @_compiled(types.boolean, *[_PLACE] * 5)
 def differing(builder, distances, columns, query, W, bound):
-    """Write in how many bits 32 rows differ from a query, as int64, and return whether any has fewer than `bound`.
+    """Write in how many bits 32 rows differ from a query, as int64; return whether any is below `bound`.
 
     columns: as `turn_words` writes them, W words; query: W words, W >= 1.
     """
     groups, zeros = range(ROWS // 4), ir.Constant(_WORDS, [0] * 4)
-    low, counts = (
-        ir.Constant(_BYTES, [15] * ROWS),
-        ir.Constant(_BYTES, [bin(n).count("1") for n in range(16)] * 2),
-    )
-    total = builder.module.declare_intrinsic(
-        "llvm.x86.avx2.psad.bw", (), ir.FunctionType(_WORDS, [_BYTES] * 2)
-    )
+    low, nothing = (ir.Constant(_BYTES, [n] * ROWS) for n in (15, 0))
+    counts = ir.Constant(_BYTES, [n.bit_count() for n in range(16)] * _LANES)
+    kind = ir.FunctionType(_WORDS, [_BYTES, _BYTES])
+    total = builder.module.declare_intrinsic("llvm.x86.avx2.psad.bw", (), kind)  # of eight bytes
     entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -356,18 +353,17 @@ def differing(builder, distances, columns, query, W, bound):
         high = builder.bitcast(builder.lshr(bits, ir.Constant(_WORDS, [4] * 4)), _BYTES)
         halves = (builder.and_(part, low) for part in (builder.bitcast(bits, _BYTES), high))
         count = builder.add(*(_looked_up(builder, counts, half) for half in halves))
-        new.append(builder.add(before, builder.call(total, [count, ir.Constant(_BYTES, [0] * ROWS)])))
+        new.append(builder.add(before, builder.call(total, [count, nothing])))
     after = builder.add(w, _I64(1))
-    for phi, first, value in (
-        (w, _I64(0), after),
-        *((*pair[:1], zeros, pair[1]) for pair in zip(sums, new, strict=True)),
-    ):
-        phi.add_incoming(first, entry)
+    w.add_incoming(_I64(0), entry)
+    w.add_incoming(after, loop)
+    for phi, value in zip(sums, new, strict=True):
+        phi.add_incoming(zeros, entry)
         phi.add_incoming(value, loop)
     builder.cbranch(builder.icmp_unsigned("<", after, W), loop, done)
     builder.position_at_end(done)
     limit = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), bound, _I32(0))
-    limit, nearer = _shuffled(builder, limit, limit, [0] * 4), ir.Constant(_WORDS, [0] * 4)
+    limit, nearer = _shuffled(builder, limit, limit, [0] * 4), zeros
     for group, distance in zip(groups, new, strict=True):
         _store(builder, distance, builder.add(distances, _I64(32 * group)))
         nearer = builder.or_(nearer, builder.sub(distance, limit))  # negative where nearer

@@ -51,9 +51,10 @@ def bytes_pay(Q):
 def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None):
     """Find the k best rows per query.
 
-    planes: (N, B_p) uint8 each, side by side, their rows apart or not. lut (Q, M, K) float32: 256 entries for each byte, or 16 for each
-    nibble, the low one first. Row n scores sum * scale[n] + sum over e of extra[n, e] * coef[q, e] + shift,
-    as `adc_scan` has it, and a row is left out where mask is False. -> scores (Q, k), rows (Q, k).
+    planes: (N, B_p) uint8 each, side by side, their rows apart or not. lut (Q, M, K) float32: 256 entries for
+    each byte, or 16 for each nibble, the low one first. Row n scores sum * scale[n] + sum over e of
+    extra[n, e] * coef[q, e] + shift, as `adc_scan` has it, and a row is left out where mask is False.
+    -> scores (Q, k), rows (Q, k).
     """
     Q, M, K = lut.shape
     E = 0 if extra is None else extra.shape[1]
@@ -106,8 +107,8 @@ def _round(tables, M, K, top, luts, lines):
             low += least
             size += max(abs(least), abs(most))
             reach = max(reach, np.float64(most) - np.float64(least))
-        # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries, and the
-        # rounding of the bound itself.
+        # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries,
+        # and the rounding of the bound itself.
         hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * reach)
         lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * reach + hidden
         if not reach > _SMALL or not size < _LARGE:  # all entries stay 0
@@ -146,7 +147,7 @@ def _sum_of_bytes(tables, t, columns, c, B):
 
 @jit("void(intp, intp, intp, intp, intp, intp, intp, intp)")
 def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
-    """Turn 32 rows from address `first` into columns, `per_byte` bytes each. No byte is read from `end` on."""
+    """Turn 32 rows from address `first` into columns, `per_byte` bytes each. `end`: what may not be read."""
     if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
         copy_rows(edge, first, stride, width, rows)
         first, stride = edge, width
@@ -159,10 +160,10 @@ def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
 
 @jit("boolean(boolean[::1], intp, intp)")
 def _any(mask, start, stop):
+    found = False
     for r in range(start, stop):
-        if mask[r]:
-            return True
-    return False
+        found |= mask[r]
+    return found
 
 
 @jit("void(float32[::1], float32[::1], float32[::1], intp, intp)")
@@ -201,8 +202,8 @@ def _scan(
 ):
     """Scan rows first to last.
 
-    keys: (Q * room,) in all. columns: zeros for one tile, then room for 32 rows. sums and floats: for 32 rows, the
-    floats for bounds, sizes, factors and each column.
+    keys: (Q * room,) in all. columns: zeros for one tile, then room for 32 rows. sums: for 64 rows. floats:
+    for 32 rows, bounds, sizes, factors and each column.
     """
     B = 0
     for p in range(len(places)):

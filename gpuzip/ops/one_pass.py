@@ -45,9 +45,9 @@ def adc_topk(
 
 
 def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> Found:
-    """Find the k rows that differ from a query in the fewest bits: scores (Q, k), minus distances, rows (Q, k).
+    """Find the k rows that differ from a query in the fewest bits: minus distances (Q, k), rows (Q, k).
 
-    queries (Q, B), codes (N, B) uint8, mask (N,) bool or None. Order and rows that are missing: see `adc_topk`.
+    queries (Q, B), codes (N, B) uint8, mask (N,) bool or None. Order and missing rows: see `adc_topk`.
     """
     if not _may_search(codes, len(codes), k):
         return None

@@ -47,7 +47,7 @@ class Scorer(Protocol):
         """An exact scorer for all queries, or for those at the given indices, on their device."""
 
     def one_pass(self, k: int) -> Found:
-        """The k best rows, as `exact.best` returns them, in one pass over the codes; None where no loop does."""
+        """The k best rows, as `exact.best` returns them, in one pass; None where there is no loop for it."""
 
 
 class Exhaustive:

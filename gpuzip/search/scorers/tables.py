@@ -27,7 +27,7 @@ _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are 
 
 
 def entries(device: torch.device) -> int:
-    """Entries of the tables that codes of fewer bits are read by: one look-up per nibble, on a GPU per byte."""
+    """Entries of tables for codes of fewer bits: one look-up reads a nibble, on a GPU a byte."""
     return 256 if is_gpu(device) else 16
 
 
