@@ -36,9 +36,11 @@ def faiss_pq(x: np.ndarray, m: int, nbits: int, seed: int = 1234) -> Any:
     return pq
 
 
-def usearch_exact(rows: np.ndarray, queries: np.ndarray, metric: MetricKind, count: int) -> Found:
-    """USearch's exact search for the ten nearest rows of the first `count` queries."""
-    found = search(rows, queries[:count], 10, metric, exact=True, threads=torch.get_num_threads())
+def usearch_exact(
+    rows: np.ndarray, queries: np.ndarray, metric: MetricKind, count: int, k: int = 10
+) -> Found:
+    """USearch's exact search for the k nearest rows of the first `count` queries."""
+    found = search(rows, queries[:count], k, metric, exact=True, threads=torch.get_num_threads())
     return np.atleast_2d(found.distances), np.atleast_2d(found.keys)
 
 

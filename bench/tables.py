@@ -239,6 +239,45 @@ def lookup(rows: list[Row]) -> Iterator[Lines]:
     yield table(heads, cells, body)
 
 
+# Every operation on every processor
+
+_CLOCK = "{{{0}_peer_seconds:s}} | {{{0}_ratio:x}} ({{{0}_low:x}} to {{{0}_high:x}})"
+
+
+def _duel(row: Row) -> dict[str, str]:
+    """A row with its case in words, and whether it met its target."""
+    sizes = {"rows": "{rows:,} rows", "queries": "Q={queries}", "k": "k={k}"}
+    case = ", ".join([row["setting"], *(fill(form, row) for name, form in sizes.items() if row[name])])
+    words = {"case": case, "beside": row["peer"] or row["note"]}
+    for clock in ("one", "all"):
+        words[clock] = fill(_CLOCK.format(clock), row) if row[f"{clock}_ratio"] else row["note"] + " | "
+    both = {"recall": ":.3f", "roof_share": ":%", "peak_bytes": ":MB"}
+    for name, form in both.items():
+        words[f"both_{name}"] = fill(f"{{{name}{form}}} / {{peer_{name}{form}}}", row) if row[name] else ""
+    verdict = {"True": "pass", "False": "FAIL"}.get(row["ok"], "")
+    if (row["ok"], row["all_ok"]) == ("True", "False"):
+        verdict += " (FAIL by 2 threads)"
+    return row | words | {"target": (fill("{at_least:g}x ", row) * bool(row["at_least"]) + verdict).strip()}
+
+
+@shown("cpu")
+def cpu(rows: list[Row]) -> Iterator[Lines]:
+    """For each processor and limit: how many targets are met, and a table for each operation."""
+    named = [row | {"processor": fill("{cpu}: {features}", row) + _limited(row)} for row in rows]
+    for some in by("processor", named):
+        judged = [row["ok"] == "True" for row in some if row["ok"]]
+        yield [f"**{some[0]['processor']}**", "", f"{sum(judged)} of {len(judged)} targets are met."]
+        heads = "{group} | beside | 1 thread, CPU time | theirs | ratio | 2 threads, wall time | theirs | "
+        heads += "ratio | at least | recall, both | of the roof, both | memory, both"
+        cells = "{case} | {beside} | {one_seconds:s} | {one} | {all_seconds:s} | {all} | {target} | "
+        cells += "{both_recall} | {both_roof_share} | {both_peak_bytes}"
+        yield from (table(heads, cells, map(_duel, part)) for part in by("group", some))
+
+
+def _limited(row: Row) -> str:
+    return fill(", limited to {limit}", row) * bool(row["limit"])
+
+
 # Recall per byte
 
 _TITLE = "{rows:,} x {d}, {trained:,} of them trained on, {queries:,} queries:"
@@ -339,14 +378,19 @@ def made_of(name: str, rows: list[Row]) -> list[Lines]:
 
 
 def made(name: str) -> Lines:
-    """A table as it stands on its page: its parts, and below what the newest row was measured on."""
+    """A table as it stands on its page: its parts, and below what it was measured on, for each processor."""
     rows = [row for row in read(TABLES[name].results) if TABLES[name].where(row)]
+    if not rows:
+        return ["Not measured yet."]
+    return [*(line for part in made_of(name, rows) for line in (*part, "")), *map(_below, by("cpu", rows))]
+
+
+def _below(rows: list[Row]) -> str:
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     newest = max(rows, key=lambda row: row["date"])
     newest |= {"commit": commits, "cpu": re.sub(r"\((R|TM)\)", "", newest["cpu"])}
     machine = "Measured {date} on {cpu}, {threads} threads, torch {torch}, faiss {faiss}, Python {python}, "
-    below = fill(machine + "commit {commit}.", newest)
-    return [*(line for part in made_of(name, rows) for line in (*part, "")), below]
+    return fill(machine + "commit {commit}.", newest)
 
 
 def screen(kind: str, rows: list[Row]) -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.matrices import token_matrix
 from bench.measure import Call
@@ -33,10 +33,9 @@ def _dense(dtype: torch.dtype) -> nn.Embedding:
     return table
 
 
-@cache
-def _packed(kind: str) -> tuple[Any, int]:
+def packed(kind: str, x: Tensor) -> tuple[Any, int]:
     """torch's packed rows, with equal steps between the extremes of each row, and their bytes."""
-    x, dtype, top = token_matrix(), *((torch.quint8, 255) if kind == "byte" else (torch.quint4x2, 15))
+    dtype, top = (torch.quint8, 255) if kind == "byte" else (torch.quint4x2, 15)
     low, high = x.aminmax(dim=1)
     scale = (high - low) / top
     with warnings.catch_warnings():
@@ -44,6 +43,11 @@ def _packed(kind: str) -> tuple[Any, int]:
         table = torch.quantize_per_channel(x, scale, -low / scale, 0, dtype)
     size = getattr(torch.ops.quantized, f"embedding_bag_{kind}_prepack")(x).nbytes
     return torch.ops.quantized.embedding_bag_prepack(table), size
+
+
+@cache
+def _packed(kind: str) -> tuple[Any, int]:
+    return packed(kind, token_matrix())
 
 
 def _resident(module: nn.Module) -> int:
