@@ -23,9 +23,6 @@ from bench.measure import is_quick
 from bench.processor import LIMITS, features, limit, limit_peers, why_no_limit
 from bench.record import stamped
 
-_PROCESSOR = ("cpu", "features", "limit")
-KEY = (*_PROCESSOR, "group", "setting", "rows", "queries", "k", "peer")
-
 
 def measured(words: list[str]) -> Iterator[list[Row]]:
     """The rows of each case. One that fails is a row that says why."""
@@ -43,19 +40,22 @@ def measured(words: list[str]) -> Iterator[list[Row]]:
             about = f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             rows = [empty(make.func.__name__, {"setting": name}) | {"ok": False, "note": about}]
         print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-        yield [stamped(row | {"features": features(), "limit": limit()}) for row in rows]
+        yield [stamped(row | {"case": name, "features": features(), "limit": limit()}) for row in rows]
 
 
 def merged(old: list[Row], new: list[Row], *, whole: bool) -> list[Row]:
-    """The new rows in the places of the old ones. whole: no others of their processor and limit are kept."""
-    found = {key(row): row for row in new}
-    ours = {key(row)[: len(_PROCESSOR)] for row in new}
-    kept = [row for row in old if key(row) in found or not whole or key(row)[: len(_PROCESSOR)] not in ours]
-    return list(({key(row): row for row in kept} | found).values())
+    """The rows of new cases in the places of old ones. whole: no others of their processor and limit stay."""
+    cases: dict[tuple[str, ...], list[Row]] = {}
+    for row in old:
+        cases.setdefault(_key(row), []).append(row)
+    found = {key: [row for row in new if _key(row) == key] for key in map(_key, new)}
+    measured = {key[:-1] for key in found}
+    kept = {key: rows for key, rows in cases.items() if not whole or key in found or key[:-1] not in measured}
+    return [row for rows in (kept | found).values() for row in rows]
 
 
-def key(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in KEY)
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("cpu", "features", "limit", "case"))
 
 
 def main() -> int:

@@ -99,14 +99,16 @@ def test_bytes_are_read_as_words_and_the_last_few_left_out():
 
 
 def text(**more):
-    row = stamped(a_row(**more) | {"features": "avx2", "limit": ""})
-    return row | {name: value for name, value in more.items() if name in ("cpu", "limit", "date", "commit")}
+    row = stamped(a_row(**more) | {"case": "search", "features": "avx2", "limit": ""})
+    kept = ("cpu", "limit", "date", "commit", "case")
+    return row | {name: value for name, value in more.items() if name in kept}
 
 
 def test_a_run_replaces_its_own_rows_alone():
+    """Cases are replaced with all of their peers."""
     other, limited = text(cpu="other"), text(limit="avx2")
-    old = [other, text(setting="gone"), text(note="old"), limited]
-    new = [text(note="new"), text(setting="more")]
+    old = [other, text(case="gone"), text(peer="a"), text(peer="b"), limited]
+    new = [text(peer="c"), text(case="more")]
     assert cpu.merged(old, new, whole=True) == [other, new[0], limited, new[1]]
     assert cpu.merged(old, new, whole=False) == [other, old[1], new[0], limited, new[1]]
 
