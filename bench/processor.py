@@ -33,7 +33,7 @@ LIMITS = {
     }
 }
 
-# NumKong's names of what AVX2 machines have; USearch calls NumKong.
+# NumKong's names of what AVX2 machines have.
 _NUMKONG = {"serial", "haswell"}
 
 
@@ -60,7 +60,7 @@ def why_no_limit(name: str) -> str | None:
 
 
 def limit_peers() -> None:
-    """Turn off what the environment does not. turbovec keeps AVX-512, which nothing turns off."""
+    """Turn off what the environment does not. USearch and turbovec have no switch, and keep AVX-512."""
     if limit() and find_spec("numkong"):
         numkong: Any = import_module("numkong")
         for name, is_there in numkong.get_capabilities().items():

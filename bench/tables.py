@@ -268,7 +268,7 @@ def cpu(rows: list[Row]) -> Iterator[Lines]:
         judged = [row["ok"] == "True" for row in some if row["ok"]]
         yield [f"**{some[0]['processor']}**", "", f"{sum(judged)} of {len(judged)} targets are met."]
         heads = "{group} | beside | 1 thread, CPU time | theirs | ratio | 2 threads, wall time | theirs | "
-        heads += "ratio | at least | recall, both | of the roof, both | memory, both"
+        heads += "ratio | at least | recall, both | share of roof, both | memory, both"
         cells = "{case} | {beside} | {one_seconds:s} | {one} | {all_seconds:s} | {all} | {target} | "
         cells += "{both_recall} | {both_roof_share} | {both_peak_bytes}"
         yield from (table(heads, cells, map(_duel, part)) for part in by("group", some))
