@@ -51,7 +51,10 @@ class Faiss:
         self.encode, self.decode = self.index.sa_encode, self.index.sa_decode
         self.rows = self.index.reconstruct_batch
         self.save = partial(faiss.write_index, self.index)
-        self.read, self.open = faiss.read_index, partial(faiss.read_index, io_flags=faiss.IO_FLAG_MMAP_IFC)
+        self.read = faiss.read_index
+
+    def open(self, path: str) -> Any:
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
 
     def load(self, path: str) -> np.ndarray:
         found: np.ndarray = self.read(path).reconstruct_n(0, self.index.ntotal)
@@ -91,6 +94,16 @@ def _made(setting: str, n: int) -> tuple[Codes, Any, Tensor]:
     return codes, (Numpy if isinstance(codec, BinaryQuantizer) else Faiss)(codes, x), x
 
 
+@cache
+def _coded(setting: str) -> tuple[Codes, Any, Tensor, Any]:
+    """The same, with the peer's codes, and checked."""
+    codes, peer, x = _made(setting, _ROWS)
+    ids, data = torch.arange(0, _ROWS, 97), peer.encode(x.numpy())
+    assert torch.equal(codes.rows(ids), codes.decode()[ids])
+    _as_near(x, codes.decode(), peer.decode(data))
+    return codes, peer, x, data
+
+
 def train(setting: str) -> Duel:
     codec, (_, peer, x) = CODECS[setting], _made(setting, _ROWS)
     if isinstance(codec, ProductQuantizer):
@@ -101,9 +114,8 @@ def train(setting: str) -> Duel:
 
 
 def coding(step: str, setting: str) -> Duel:
-    codes, peer, x = _made(setting, _ROWS)
+    codes, peer, x, data = _coded(setting)
     array, ids = x.numpy(), torch.randperm(_ROWS, generator=torch.Generator().manual_seed(0))[:256]
-    data = peer.encode(array)
     sides: dict[str, tuple[Call, Call]] = {
         "encode": (partial(codes.codec.encode, x), partial(peer.encode, array)),
         "decode": (codes.decode, partial(peer.decode, data)),
@@ -111,8 +123,6 @@ def coding(step: str, setting: str) -> Duel:
         "rows by id, 256": (partial(codes.rows, ids), partial(peer.rows, ids.numpy())),
     }
     ours, theirs = sides[step]
-    assert torch.equal(codes.rows(ids), codes.decode()[ids])
-    _as_near(x, codes.decode(), peer.decode(data))
     peers: dict[str, Call] = {peer.name: theirs}
     if step == "encode" and setting == "384 bits":
         peers["sentence-transformers"] = partial(quantize_embeddings, array, "ubinary")
