@@ -29,9 +29,11 @@ _PLACES = range(0, ROWS, _FLOATS.count)
 @cache
 def is_here():
     """Return whether this CPU has the instructions and numba may use them."""
-    free = config.CPU_NAME is None and config.ENABLE_AVX
-    features = binding.get_host_cpu_features() if free else {}
-    return bool(features.get("avx2", False)) and "-avx2" not in (config.CPU_FEATURES or "")
+    if not config.ENABLE_AVX:
+        return False
+    if config.CPU_FEATURES is not None:
+        return "+avx2" in config.CPU_FEATURES.split(",")
+    return config.CPU_NAME is None and bool(binding.get_host_cpu_features().get("avx2", False))
 
 
 def _compiled(result, *kinds):
@@ -129,7 +131,7 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B):
     """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j, for 64 rows.
 
     columns: as `turn_nibbles` writes them for 32 rows; those of the next 32 are `apart` bytes further.
-    tables: 16 entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, each below 128.
+    tables: 16 entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, all below 128.
     Sums are modulo 2**16. B is even and at least 2.
     """
 
@@ -147,23 +149,25 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B):
     _accumulated(builder, sums, (columns, 4 * ROWS), (tables, 4 * 16), B, 2, step)
 
 
-@_compiled(types.void, _PLACE, _PLACE, _PLACE, _PLACE)
-def sums_of_bytes(builder, sums, columns, tables, B):
-    """Write, as uint16 at sums, the sum over j < B of the entry of byte j, for 32 rows.
+@_compiled(types.void, *[_PLACE] * 5)
+def sums_of_bytes(builder, sums, columns, apart, tables, B):
+    """Write, as uint16 at sums, the sum over j < B of the entry of byte j, for 64 rows.
 
-    columns: as `turn` writes them. tables: 256 entries for byte j at tables + 256*j, each below 128. Sums are
-    modulo 2**16. B is even and at least 2.
+    columns: as `turn` writes them for 32 rows; those of the next 32 are `apart` bytes further. tables: 256
+    entries for byte j at tables + 256*j, each below 128. Sums are modulo 2**16. B is even and at least 2.
     """
+    for half in range(2):
 
-    def step(columns, tables):
-        """Two bytes: two entries."""
-        pair = (
-            _entry_of_byte(builder, builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n)))
-            for n in range(2)
-        )
-        return [[builder.add(*pair)]]
+        def step(columns, tables):
+            """Two bytes: two entries."""
+            places = (
+                (builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n))) for n in range(2)
+            )
+            return [[builder.add(*(_entry_of_byte(builder, *place) for place in places))]]
 
-    _accumulated(builder, sums, (columns, 2 * ROWS), (tables, 2 * 256), B, 1, step)
+        column = builder.add(columns, builder.mul(apart, _I64(half)))
+        place = builder.add(sums, _I64(2 * ROWS * half))
+        _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
 
 
 def _entry_of_byte(builder, column, table):

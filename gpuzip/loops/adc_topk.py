@@ -30,8 +30,8 @@ from gpuzip.loops._registers import (
     turn_nibbles,
 )
 
-_TILE = 256  # rows, at most, whose columns stay in L1 while queries take turns
-_L1 = 3 << 13  # bytes of columns per tile
+_QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
+_L1, _L2 = 1 << 14, 3 << 15  # bytes of columns per tile, for so many queries and for more
 # Nanoseconds per byte of codes on AVX2, measured: one query by registers, sixteen by interleaved tables.
 _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
@@ -73,7 +73,7 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
         np.zeros(Q, np.float32) if shift is None else shift.reshape(-1).contiguous().numpy(),
     )
     size = (64 if K == 16 else 32) * (B + B % 2 + STEP)  # bytes of columns per 32 rows
-    blocks = max(2, min(_TILE // ROWS, _L1 // size) // 2 * 2)
+    blocks = max(2, (_L1 if Q <= _QUERIES or K == 256 else _L2) // size // 2 * 2)
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
@@ -127,22 +127,49 @@ def _round(tables, M, K, top, luts, lines):
                 luts[into + m * K + i] = np.uint8((tables[at + i] - least) * scale + np.float32(0.5))
 
 
-@jit("float32(float32[::1], intp, uint8[::1], intp, intp)")
-def _sum_of_nibbles(tables, t, columns, c, B):
-    """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`."""
-    total = np.float32(0)
-    for j in range(B):
-        low, high = np.intp(columns[c + 2 * ROWS * j]), np.intp(columns[c + 2 * ROWS * j + ROWS])
-        total += tables[t + 32 * j + low] + tables[t + 32 * j + 16 + high]
-    return total
+@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)")
+def _sums_of_nibbles(out, tables, t, columns, c, B, chosen, n):
+    """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`.
+
+    out[i]: for row chosen[i] of 32, i < n. Four rows at a time, as each sum waits for its last addition.
+    """
+    for first in range(0, n, 4):
+        c0, c1, c2, c3 = (
+            c + chosen[first],
+            c + chosen[first + 1],
+            c + chosen[first + 2],
+            c + chosen[first + 3],
+        )
+        sum0 = sum1 = sum2 = sum3 = np.float32(0)
+        for j in range(B):
+            low, high = t + 32 * j, t + 32 * j + 16
+            sum0 += tables[low + columns[c0]] + tables[high + columns[c0 + ROWS]]
+            sum1 += tables[low + columns[c1]] + tables[high + columns[c1 + ROWS]]
+            sum2 += tables[low + columns[c2]] + tables[high + columns[c2 + ROWS]]
+            sum3 += tables[low + columns[c3]] + tables[high + columns[c3 + ROWS]]
+            c0, c1, c2, c3 = c0 + 2 * ROWS, c1 + 2 * ROWS, c2 + 2 * ROWS, c3 + 2 * ROWS
+        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
 
 
-@jit("float32(float32[::1], intp, uint8[::1], intp, intp)")
-def _sum_of_bytes(tables, t, columns, c, B):
-    total = np.float32(0)
-    for j in range(B):
-        total += tables[t + 256 * j + np.intp(columns[c + ROWS * j])]
-    return total
+@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)")
+def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
+    """Sum entries over bytes, of rows as `_sums_of_nibbles` takes them."""
+    for first in range(0, n, 4):
+        c0, c1, c2, c3 = (
+            c + chosen[first],
+            c + chosen[first + 1],
+            c + chosen[first + 2],
+            c + chosen[first + 3],
+        )
+        sum0 = sum1 = sum2 = sum3 = np.float32(0)
+        for j in range(B):
+            at = t + 256 * j
+            sum0 += tables[at + columns[c0]]
+            sum1 += tables[at + columns[c1]]
+            sum2 += tables[at + columns[c2]]
+            sum3 += tables[at + columns[c3]]
+            c0, c1, c2, c3 = c0 + ROWS, c1 + ROWS, c2 + ROWS, c3 + ROWS
+        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
 
 
 @jit("void(intp, intp, intp, intp, intp, intp, intp, intp)")
@@ -211,10 +238,11 @@ def _scan(
     Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
     per_byte = 2 * ROWS if entries == 32 else ROWS
     size, room = per_byte * (even + STEP), len(keys) // Q  # size: bytes of columns per 32 rows
-    blocks = len(columns) // size - 1
+    blocks, together = len(columns) // size - 1, _QUERIES if entries == 32 else 1
     tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
     bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
     sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
+    chosen, exact = np.zeros(ROWS + 4, np.intp), np.empty(ROWS + 4, np.float32)
     counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
     for start in range(first, last, tile):
         stop = min(start + tile, last)
@@ -229,51 +257,68 @@ def _scan(
                 into += per_byte * width
                 for at in range(0, ROWS * stride, LINE):
                     prefetch(row + AHEAD + at)
-        for q in range(Q):
-            low, step, error = np.float32(lines[q, 0]), np.float32(lines[q, 1]), np.float32(lines[q, 2])
-            plain = low + (error + shift[q] + slack * abs(shift[q]))
-            limit, count, table = worst[q], counts[q], luts_at + q * entries * even
-            for b in range((stop - start + ROWS - 1) // ROWS):
-                r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
-                here = sums_at
-                if entries == 256:
-                    sums_of_bytes(sums_at, turned + b * size, table, even)
-                elif b & 1 == 0:
-                    sums_of_nibbles(sums_at, turned + b * size, size, table, even)
-                else:  # summed with the rows before
-                    here += 2 * ROWS
-                if len(scale) == 0:
-                    above = plain_bounds(bounds, here, plain, step, limit)
-                else:
-                    factors, added, apart = address_of(scale) + 4 * r, address_of(extra) + 4 * r, 4 * N
-                    if n < ROWS:  # after the last rows nothing may be read
-                        _copy_terms(floats, scale, extra, r, n)
-                        factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
-                    scaled_bounds(bounds, sizes, here, low, step, error, factors)
-                    for e in range(E):
-                        add_column(bounds, sizes, added + e * apart, coef[q * E + e])
-                    above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
-                if above == 0:
-                    continue
-                for i in range(n):
-                    if floats[i] <= limit or (len(mask) and not mask[r + i]):
-                        continue
+        count_of_blocks = (stop - start + ROWS - 1) // ROWS
+        for group in range((Q + together - 1) // together):
+            for both in range((count_of_blocks + 1) // 2):
+                for q in range(group * together, min((group + 1) * together, Q)):
+                    low, step, error = (
+                        np.float32(lines[q, 0]),
+                        np.float32(lines[q, 1]),
+                        np.float32(lines[q, 2]),
+                    )
+                    plain = low + (error + shift[q] + slack * abs(shift[q]))
+                    limit, count, table = worst[q], counts[q], luts_at + q * entries * even
                     if entries == 32:
-                        score = _sum_of_nibbles(tables, q * entries * B, columns, b * size + i, B)
+                        sums_of_nibbles(sums_at, turned + 2 * both * size, size, table, even)
                     else:
-                        score = _sum_of_bytes(tables, q * entries * B, columns, b * size + i, B)
-                    if len(scale):
-                        score *= scale[r + i]
-                    for e in range(E):
-                        score += extra[e * N + r + i] * coef[q * E + e]
-                    score += shift[q]
-                    if score > limit:
-                        keys[q * room + count] = key_of(score, r + i)
-                        count += 1
-                        if count == room:
-                            limit = score_of(cut(keys, q * room, room, k))
-                            count = k
-            worst[q], counts[q] = limit, count
+                        sums_of_bytes(sums_at, turned + 2 * both * size, size, table, even)
+                    for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
+                        r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
+                        here = sums_at + (b & 1) * 2 * ROWS
+                        if len(scale) == 0:
+                            above = plain_bounds(bounds, here, plain, step, limit)
+                        else:
+                            factors, added, apart = (
+                                address_of(scale) + 4 * r,
+                                address_of(extra) + 4 * r,
+                                4 * N,
+                            )
+                            if n < ROWS:  # after the last rows nothing may be read
+                                _copy_terms(floats, scale, extra, r, n)
+                                factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
+                            scaled_bounds(bounds, sizes, here, low, step, error, factors)
+                            for e in range(E):
+                                add_column(bounds, sizes, added + e * apart, coef[q * E + e])
+                            above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                        if above == 0:
+                            continue
+                        found = 0
+                        for i in range(n):
+                            if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
+                                chosen[found] = i
+                                found += 1
+                        if entries == 32:
+                            _sums_of_nibbles(
+                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
+                            )
+                        else:
+                            _sums_of_bytes(
+                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
+                            )
+                        for f in range(found):
+                            i, score = chosen[f], exact[f]
+                            if len(scale):
+                                score *= scale[r + i]
+                            for e in range(E):
+                                score += extra[e * N + r + i] * coef[q * E + e]
+                            score += shift[q]
+                            if score > limit:
+                                keys[q * room + count] = key_of(score, r + i)
+                                count += 1
+                                if count == room:
+                                    limit = score_of(cut(keys, q * room, room, k))
+                                    count = k
+                    worst[q], counts[q] = limit, count
     for q in range(Q):
         for i in range(q * room + counts[q], (q + 1) * room):
             keys[i] = NONE
