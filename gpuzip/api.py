@@ -21,6 +21,7 @@ from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.search.packed import Packed
 from gpuzip.storage import FileInfo, Source, Target, check_target, read_codes, read_info
 from gpuzip.storage.folder import MANIFEST, Folder, read_folder
 from gpuzip.storage.info import advice_for
@@ -435,13 +436,15 @@ def open(
 ) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
     """Open the codes of a file or folder by memory map: only rows that are used are read.
 
+    The checksum of a block of rows is verified the first time that one of them is read.
+
     Parameters
     ----------
     path : str, path-like, binary file or bytes
         File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes; or folder that
         `MixedCodes.save` wrote.
     verify : bool, default False
-        Verify the checksum of the codes, which reads them all. Header and codec are always verified.
+        Verify all codes now, which reads them. Header and codec are always verified.
     min_cosine : float, optional
         Least mean cosine between decoded and source rows, as stored in the file, or in each file of a folder.
 
@@ -453,9 +456,15 @@ def open(
     Raises
     ------
     FormatError
-        If the file is not a gpuzip file, is damaged, or is newer than this version.
+        If the file is not a gpuzip file, is damaged, or is newer than this version. Methods of the codes
+        raise it too, for rows in a block that is damaged; other rows can still be read.
     QualityError
         If the file is worse than min_cosine, or was saved without its rows. Its codes are not read.
+
+    Notes
+    -----
+    `Codes.data` is the mapped bytes, which are not verified when they are read there. Codes of files of
+    format 1, whose checksum is one for all codes, are verified with verify=True alone.
 
     See Also
     --------
@@ -514,8 +523,8 @@ def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCo
     path : str or path-like
         Folder that `MixedCodes.save` wrote.
     verify : bool, default False
-        Verify the checksums of the codes, which reads them all. Headers, codecs and the list of files are
-        always verified.
+        Verify all files now, which reads them. Otherwise codes are verified where they are read, as by
+        `open`. Headers, codecs and the list of files are always verified.
 
     Returns
     -------
@@ -615,4 +624,6 @@ def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Cod
             f"codec; got {made} of {contents.info.d}."
         )
     codec = codec.stamped(codec.held_out, contents.info.quality)
-    return Codes(codec, contents.codes, contents.info.dtype)
+    codes = Codes(codec, contents.codes, contents.info.dtype)
+    codes.packed = Packed(contents.codes, codec.norms, contents.unverified)
+    return codes

@@ -109,7 +109,7 @@ def _row(who: str, item: Any, names: list[Any] | None, n: int) -> int:
 
 def _of_codes(codes: Codes, row: int, k: int, metric: SearchMetric) -> tuple[list[int], list[float]]:
     own = codes[row]
-    query = own.data if metric == "hamming" else own.decode(torch.float32)
+    query = own.packed.data if metric == "hamming" else own.decode(torch.float32)
     scores, ids = (found[0].tolist() for found in codes.search(query, k, metric))
     score = scores[ids.index(row)] if row in ids else float(own.search(query, 1, metric)[0])
     return _item_first(row, score, ids, scores, k)

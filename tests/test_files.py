@@ -102,7 +102,7 @@ def test_save_makes_parent_folders(tmp_path: Path):
 def test_info_matches_what_save_returned(x: Tensor, path: Path):
     saved = gpuzip.save(x, path, m=M, seed=5)
     assert gpuzip.info(path) == gpuzip.info(str(path)) == saved
-    assert (saved.path, saved.n, saved.d, saved.codec, saved.format) == (path, N, D, "pq", 1)
+    assert (saved.path, saved.n, saved.d, saved.codec, saved.format) == (path, N, D, "pq", 2)
     assert saved.config == {"m": M, "nbits": NBITS, "pad": False, "d": D, "seed": 5}
     assert saved.library == gpuzip.__version__
     assert saved.nbytes == os.path.getsize(path)
@@ -167,6 +167,7 @@ def test_file_is_safetensors_with_only_the_documented_tensors(x: Tensor, path: P
     tensors = safetensors.torch.load_file(path)
     assert {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} == {
         "codes": (torch.uint8, (N, M * NBITS // 8)),
+        "crc32": (torch.uint8, (1, 1, 4)),
         "state.centroids": (torch.float16, (M, 1 << NBITS, D // M)),
     }
     with safetensors.safe_open(path, "pt") as opened:
@@ -179,7 +180,8 @@ def test_header_has_the_documented_fields(x: Tensor, path: Path):
     assert header_module.__doc__ is not None
     assert all(re.search(rf"\b{name}\b", header_module.__doc__) for name in header)
     assert set(header) == {
-        *("format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest")
+        *("format", "library", "codec", "config", "n", "d", "dtype", "quality", "block_rows"),
+        *("checksums", "digest"),
     }
     assert set(header["checksums"]) == {"codes", "state.centroids"}
 

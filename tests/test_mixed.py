@@ -334,6 +334,20 @@ def test_a_budget_is_never_exceeded(frequent, tmp_path, max_bytes, important):
         assert size > (0.88 if important else 0.8) * limit  # what loses least need not be the largest
 
 
+def test_a_budget_counts_the_checksums_of_many_blocks(frequent, tmp_path, monkeypatch):
+    x = frequent[0]
+    monkeypatch.setattr("gpuzip.storage.blocks.BLOCK_BYTES", 300)
+    codes = gpuzip.compress(x, max_bytes=200_000)
+    size = on_disk(codes, tmp_path / "x", x)
+    assert 0.75 * 200_000 < size <= 200_000
+    assert size - codes.nbytes > 1536 + 256  # which is counted for all
+    with pytest.raises(GpuzipError, match=r"too small for 3000 x 384: ([0-9]+) bytes") as raised:
+        gpuzip.compress(x, max_bytes=5000)
+    least = int(str(raised.value).split("384: ")[1].split()[0])
+    smallest = gpuzip.compress(x, max_bytes=least)
+    assert on_disk(smallest, tmp_path / "y", x) <= least
+
+
 @pytest.mark.parametrize(
     "importance", [None, pytest.param(torch.ones(3000), marks=pytest.mark.full)], ids=["alike", "important"]
 )

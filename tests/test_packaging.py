@@ -135,7 +135,7 @@ def test_the_sdist_holds_what_a_developer_needs(sdist: Path):
     for folder in ("tests", "bench", "tools", "kernels", "examples"):
         assert modules(folder) <= files, folder
     assert modules("gpuzip") <= files
-    golden = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests" / "golden").iterdir() if p.is_file()}
+    golden = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests" / "golden").rglob("*.[ej]*")}
     assert golden <= files
     top = {"pyproject.toml", "Makefile", "constraints.txt", "MANIFEST.in"}
     assert top | {"LICENSE", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= files

@@ -18,7 +18,7 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.errors import GpuzipError
 from gpuzip.ops import code_bytes
-from gpuzip.storage import HEADER_BYTES, MANIFEST_BYTES
+from gpuzip.storage import HEADER_BYTES, MANIFEST_BYTES, table_bytes
 
 Importance = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
@@ -41,7 +41,7 @@ class Budget:
         if self.max_bytes is None:
             assert self.bits_per_dim is not None
             return self.bits_per_dim * n * d
-        return 8.0 * (self.max_bytes - beside)
+        return 8.0 * (self.max_bytes - beside - table_bytes(self.max_bytes))
 
     def row_bits(self, codec: Quantizer, d: int) -> int:
         """Bits per row that count: of values alone for `bits_per_dim`, of whole bytes for `max_bytes`."""
@@ -236,7 +236,9 @@ def _coded(codec: Quantizer, rows: Rows, ids: Tensor, seed: int) -> Codes:
 
 def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> GpuzipError:
     asked = f"max_bytes={budget.max_bytes}"
-    needed = f"{least} bytes are needed for the smallest codes, their levels and headers"
+    needed = (
+        f"{least + table_bytes(2 * least)} bytes are needed for the smallest codes, their levels and headers"
+    )
     if budget.max_bytes is None:
         asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least 1 byte per row is needed"
     return GpuzipError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")

@@ -12,7 +12,7 @@ from gpuzip.choose.target import Target
 from gpuzip.choose.trial import Trials
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
-from gpuzip.storage import LONG_HEADER_BYTES
+from gpuzip.storage import LONG_HEADER_BYTES, table_bytes
 
 _ROUNDS = 4  # choices, as recall among all rows may be lower than among a sample
 _IN_TABLE = 6  # codecs per family
@@ -141,7 +141,7 @@ class _Choice:
         largest = [found for name, family in self._grid.items() if (found := self._largest(name, family))]
         if not largest:
             sizes = [c.nbytes(self._rows.n) for family in self._grid.values() for c in family]
-            least = min(sizes) + LONG_HEADER_BYTES
+            least = _of_file(min(sizes))
             raise self._too_small(
                 f"{least} bytes are needed for the smallest codes, their levels and headers"
             )
@@ -149,7 +149,7 @@ class _Choice:
 
     def _largest(self, name: str, family: list[Candidate]) -> Tried | None:
         most = self._target.max_bytes
-        small = [c for c in family if most is None or c.nbytes(self._rows.n) + LONG_HEADER_BYTES <= most]
+        small = [c for c in family if most is None or _of_file(c.nbytes(self._rows.n)) <= most]
         for candidate in reversed(small):  # a fitted codec can be larger than estimated
             found = self._trials.of(candidate, name)
             if self._is_small(found):
@@ -158,7 +158,7 @@ class _Choice:
 
     def _is_small(self, tried: Tried) -> bool:
         most = self._target.max_bytes
-        return most is None or tried.nbytes + LONG_HEADER_BYTES <= most
+        return most is None or _of_file(tried.nbytes) <= most
 
     def _reaches(self, candidate: Candidate, name: str, more: float) -> bool:
         return _reaches(self._trials.of(candidate, name), self._target, more)
@@ -199,6 +199,11 @@ class _Choice:
         except GpuzipError:
             inside = "; no codec is within the size"
         return GpuzipError(f"{text}{inside}. Ask for one of these.")
+
+
+def _of_file(nbytes: int) -> int:
+    """Upper bound for the bytes of a file, given those of codes and codec."""
+    return nbytes + LONG_HEADER_BYTES + table_bytes(nbytes)
 
 
 def _margin(row: Tried, target: Target) -> float:

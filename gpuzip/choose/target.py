@@ -9,7 +9,7 @@ from gpuzip._core.checks import Metric, check_metric, whole
 from gpuzip._core.rows import Rows
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.errors import GpuzipError
-from gpuzip.storage import LONG_HEADER_BYTES
+from gpuzip.storage import LONG_HEADER_BYTES, table_bytes
 
 _USES = ("search", "storage")
 
@@ -52,7 +52,8 @@ class Target:
         """Most bytes per row for n rows and a codec of `state` bytes; None without a limit."""
         if self.max_bytes is None:
             return self.code_bytes
-        return max(0, (self.max_bytes - LONG_HEADER_BYTES - state) // max(1, n))
+        beside = LONG_HEADER_BYTES + table_bytes(self.max_bytes) + state
+        return max(0, (self.max_bytes - beside) // max(1, n))
 
     @property
     def is_of_these_rows(self) -> bool:

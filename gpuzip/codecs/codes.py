@@ -67,6 +67,11 @@ class Codes:
         self.packed = Packed(data, codec.norms)
         self.why: str | None = None
 
+    def _of(self, codec: Codec, packed: Packed) -> Codes:
+        codes = Codes(codec, packed.raw, self.dtype)
+        codes.packed = packed
+        return codes
+
     def __len__(self) -> int:
         return len(self.packed)
 
@@ -94,8 +99,12 @@ class Codes:
 
     @property
     def data(self) -> Tensor:
-        """(N, B) uint8: a tensor, or Planes that can be indexed like one."""
-        return self.packed.data
+        """(N, B) uint8: a tensor, or Planes that can be indexed like one.
+
+        The bytes of an opened file are mapped, and not verified when they are read here. `open(verify=True)`
+        verifies them all; the methods verify what they read.
+        """
+        return self.packed.raw
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +128,7 @@ class Codes:
 
     def __getitem__(self, index: Index) -> Codes:
         """Codes of some rows. An int keeps the row dimension: `len(codes[7]) == 1`."""
-        return Codes(self.codec, self.data[as_index("Codes", index, len(self), self.device)], self.dtype)
+        return self._of(self.codec, self.packed[as_index("Codes", index, len(self), self.device)])
 
     def __iter__(self) -> Iterator[Codes]:
         """Codes of each row, in order."""
@@ -146,9 +155,8 @@ class Codes:
             The codes on that device.
         """
         device = as_device("Codes.to", device)
-        moved = Codes(self.codec.to(device), self.data.to(device), self.dtype)
-        moved.packed.moved_from(self.packed)
-        return moved
+        codec = self.codec.to(device)
+        return self._of(codec, self.packed.to(device, codec.norms))
 
     def decode(self, dtype: torch.dtype | None = None) -> Tensor:
         """Decode all rows.
@@ -166,13 +174,15 @@ class Codes:
         dtype = dtype or self.dtype
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
         if len(self) <= step:
-            return narrowed(self.codec.decode_block(self.data[:]), dtype).contiguous()
+            return narrowed(self._decoded(slice(0, len(self))), dtype).contiguous()
         out = torch.empty(self.shape, dtype=dtype, device=self.device)
         for start in range(0, len(self), step):
-            out[start : start + step] = narrowed(
-                self.codec.decode_block(self.data[start : start + step]), dtype
-            )
+            rows = slice(start, start + step)
+            out[rows] = narrowed(self._decoded(rows), dtype)
         return out
+
+    def _decoded(self, rows: slice | Tensor) -> Tensor:
+        return self.codec.decode_block(self.packed.verified(rows)[rows])
 
     def rows(self, ids: Ids) -> Tensor:
         """Decode some rows, without reading the others.
@@ -193,7 +203,7 @@ class Codes:
             If an id is not a row.
         """
         index = row_ids("Codes.rows", ids, len(self), self.device)
-        return narrowed(self.codec.decode_rows(self.data, index), self.dtype)
+        return narrowed(self.codec.decode_rows(self.packed.verified(index), index), self.dtype)
 
     def search(
         self,
@@ -284,7 +294,7 @@ class Codes:
                 lambda q, metric: store.codec.scorer(store.packed, q, metric), len(store), store.device
             )
         return ReadStore(
-            lambda ids: store.codec.decode_block(store.data[ids.to(store.device)]).to(self.device),
+            lambda ids: store._decoded(ids.to(store.device)).to(self.device),
             len(self),
             each_once=not is_gpu(self.device) or store.device != self.device,
         )
@@ -307,7 +317,7 @@ class Codes:
             raise GpuzipError(f"Codes.quality: x must have {len(self)} rows, one per code; got {rows.n}.")
         meter = QualityMeter()
         for start, block in rows.blocks():
-            decoded = self.codec.decode_block(self.data[start : start + len(block)])
+            decoded = self._decoded(slice(start, start + len(block)))
             meter.add(block.to(self.device, torch.float32), narrowed(decoded, self.dtype).float())
         return meter.result()
 
@@ -333,7 +343,7 @@ class Codes:
         self.codec.check_fitted("Codes.save")
         return write_codes(
             path,
-            data=split(self.data, self.codec.plane_sizes),
+            data=split(self.packed.data, self.codec.plane_sizes),
             codec_id=self.codec.id,
             config=self.codec.config(),
             state=self.codec.state(),
@@ -365,4 +375,4 @@ def cat_alike(parts: Sequence[Codes]) -> Codes:
             raise GpuzipError(
                 f"cat: parts must be on one device; got {first.device} and {part.device}. Use .to()."
             )
-    return Codes(first.codec, joined([part.data for part in parts]), first.dtype)
+    return Codes(first.codec, joined([part.packed.data for part in parts]), first.dtype)

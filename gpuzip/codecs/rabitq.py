@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -174,17 +175,25 @@ class RaBitQuantizer(Quantizer[Mean]):
         return self.center + step[:, None] * grid
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         if metric == "hamming":
-            return HammingScorer(planes.parts[0], self._signs_of(queries), mask)
-        found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(planes, metric))
+            return HammingScorer(self._planes(packed, 0)[0], self._signs_of(queries), mask)
+        found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(packed, metric))
         asked = coefficients(queries, self.center, metric, self.reach)
         sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
-        return RaBitQScorer([*planes.parts[::2]], found, asked, both(mask, sound))
+        planes = self._planes(packed)
+        verify = partial(packed.verified, planes=range(0, len(planes), 2))
+        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify)
 
-    def _terms(self, planes: Planes, metric: str) -> Terms:
-        deep = None if self.bits == 1 else read_deep(planes.parts[3])
-        return terms(read_first(planes.parts[1]), deep, self.center, metric, self.reach > 0)
+    def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
+        """The planes. whole: those that will be read as a whole, which are verified."""
+        packed.verified(slice(None), whole)
+        planes: Planes = packed.remembered("planes", lambda: split(packed.raw, self.plane_sizes))
+        return planes.parts
+
+    def _terms(self, packed: Packed, metric: str) -> Terms:
+        _, first, *deep = self._planes(packed, *range(1, len(self.plane_sizes), 2))
+        of_all_bits = read_deep(deep[1]) if deep else None
+        return terms(read_first(first), of_all_bits, self.center, metric, self.reach > 0)
 
     def _signs_of(self, queries: Tensor) -> Tensor:
         """(Q, W) uint8 signs of (Q, width) float queries or (Q, code_size) codes."""
@@ -207,9 +216,10 @@ class RaBitQuantizer(Quantizer[Mean]):
         Searched
             The codes of one bit and their codec.
         """
-        planes: Planes = packed.remembered("planes", lambda: split(packed.data, self.plane_sizes))
         one = replace(self, bits=1, reach=REACH if kind == "bound" else 0.0)
-        first: Packed = packed.remembered(kind, lambda: Packed(Planes(planes.parts[:2]), one.norms))
+        first: Packed = packed.remembered(
+            kind, lambda: Packed(Planes(self._planes(packed, 0, 1)[:2]), one.norms)
+        )
         return Searched(one, first)
 
     @property

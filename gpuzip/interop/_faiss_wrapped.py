@@ -32,7 +32,7 @@ def with_transforms(faiss: Any, index: Any, source: Codes | MixedCodes) -> Codes
 def _rotated(codes: Codes, rotation: Rotation | None, offset: Tensor) -> Codes:
     """Return codes of rows x whose codes were made of rotation(x) + offset."""
     codec = codes.codec if not offset.any() else shifted(codes.codec, -offset)
-    return Codes(replace(codec, rotation=rotation), codes.data, codes.dtype)
+    return Codes(replace(codec, rotation=rotation), codes.packed.data, codes.dtype)
 
 
 def shifted(codec: Codec, by: Tensor) -> Codec:

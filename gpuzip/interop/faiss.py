@@ -97,7 +97,7 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
     faiss.copy_array_to_vector(rotation.matrix.cpu().numpy().ravel(), turn.A)
     turn.is_orthonormal = turn.is_trained = True
     inner = replace(codec, rotation=None)
-    return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.data, codes.dtype), metric))
+    return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.packed.data, codes.dtype), metric))
 
 
 def from_faiss(source: Any, *, return_ids: bool = False) -> Any:
@@ -278,12 +278,12 @@ def _write_binary(faiss: Any, codec: BinaryQuantizer, codes: Codes | None, metri
             "Append zero columns to x."
         )
     index = faiss.IndexBinaryFlat(codec.d)
-    index.add(codes.data.cpu().numpy())
+    index.add(codes.packed.data.cpu().numpy())
     return index
 
 
 def _filled(faiss: Any, index: Any, codes: Codes) -> Any:
-    faiss.copy_array_to_vector(codes.data.cpu().numpy().ravel(), index.codes)
+    faiss.copy_array_to_vector(codes.packed.data.cpu().numpy().ravel(), index.codes)
     index.ntotal, index.is_trained = len(codes), True
     return index
 

@@ -49,7 +49,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     """
     who = "to_usearch"
     usearch = _usearch()
-    codec, data = check_codes(who, codes).codec, codes.data[:].cpu().numpy()
+    codec, data = check_codes(who, codes).codec, codes.packed.data[:].cpu().numpy()
     codec.check_unrotated(who)
     if isinstance(codec, BinaryQuantizer):
         _check_metric(who, metric, ("hamming",), "bits")

@@ -77,7 +77,7 @@ class QuantizedTable(StoredTable):
 
     def hold_codes(self, codes: Codes) -> None:
         """Store the table of compressed rows, and the decoded row at padding_idx."""
-        table, data = codes.codec.as_table(codes.data)
+        table, data = codes.codec.as_table(codes.packed.data)
         row = None if self.padding_idx is None else codes[self.padding_idx].decode().view(-1)
         self.hold(data.detach(), table.codebook.to(codes.dtype, copy=True), row)
 

@@ -84,7 +84,7 @@ def bytes_of(who: str, name: str, codes: Values) -> Array:
         if not isinstance(codec, ScalarQuantizer) or codec.bits != 8:
             raise GpuzipError(f"{who}: {name} must be of an 8-bit ScalarQuantizer; got codes of {codec!r}.")
         codec.check_unrotated(who)
-        codes = codes.data.view(torch.int8) if codec.signed else codes.data
+        codes = codes.packed.data.view(torch.int8) if codec.signed else codes.packed.data
     numbers = numeric(who, name, codes)
     least, most = numbers.min(), numbers.max()
     one_byte = (least >= 0 and most <= 255) or (least >= -128 and most <= 127)
@@ -102,7 +102,7 @@ def bits_of(who: str, name: str, bits: Values) -> Array:
         if not isinstance(bits.codec, BinaryQuantizer):
             raise GpuzipError(f"{who}: {name} must be of a BinaryQuantizer; got codes of {bits.codec!r}.")
         bits.codec.check_unrotated(who)
-        data = bits.data.cpu().numpy()
+        data = bits.packed.data.cpu().numpy()
         bits = np.unpackbits(data, axis=1, count=bits.codec.d)
     values = numeric(who, name, bits)
     if not ((values == 0) | (values == 1)).all():

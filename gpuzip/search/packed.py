@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -13,32 +13,86 @@ from gpuzip._core.planes import Planes, owned
 from gpuzip.search.scorer import Scorer
 
 
+class Unverified(Protocol):
+    """Blocks of codes to verify before they are read; see `storage.blocks.Unverified`."""
+
+    def verify(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> bool: ...
+    def part(self, start: int, stop: int) -> Unverified: ...
+
+
 class Packed:
     """N codes of B bytes, with a cache of facts about the rows.
 
     Parameters
     ----------
-    data : (N, B) uint8 tensor or Planes
+    raw : (N, B) uint8 tensor or Planes
+        The codes. Those that are mapped from a file may be damaged until they are verified.
     find_norms : callable
         Returns the (N,) float32 L2 norms of the decoded rows of `data`.
+    unverified : Unverified, optional
+        What is to be verified before rows of `raw` are read; None if nothing is.
     """
 
-    def __init__(self, data: Tensor | Planes, find_norms: Callable[[Tensor], Tensor]) -> None:
-        self.data = cast(Tensor, data)  # Planes have the tensor methods used here
-        self._find_norms = find_norms
+    def __init__(
+        self,
+        raw: Tensor | Planes,
+        find_norms: Callable[[Tensor], Tensor],
+        unverified: Unverified | None = None,
+    ) -> None:
+        self.raw = cast(Tensor, raw)  # Planes have the tensor methods used here
+        self._find_norms, self._unverified = find_norms, unverified
         self._remembered: dict[str, Any] = {}
 
     def __len__(self) -> int:
-        return int(self.data.shape[0])
+        return int(self.raw.shape[0])
+
+    def __getitem__(self, rows: slice | Tensor) -> Packed:
+        """Codes of some rows: a slice of step 1 of a tensor is verified when it is read, a copy at once."""
+        if isinstance(self.raw, Planes) or isinstance(rows, Tensor) or rows.step not in (None, 1):
+            return Packed(self.verified(rows)[rows], self._find_norms)
+        start, stop, _ = rows.indices(len(self))
+        unverified = None if self._unverified is None else self._unverified.part(start, max(start, stop))
+        return Packed(self.raw[rows], self._find_norms, unverified)
 
     def __getstate__(self) -> dict[str, Any]:
         """These rows alone, whatever they are a slice of, and nothing that can be found again."""
-        data = owned(self.data) if isinstance(self.data, Tensor) else self.data
-        return vars(self) | {"data": data, "_remembered": {}}
+        data = owned(self.data) if isinstance(self.raw, Tensor) else self.data
+        return vars(self) | {"raw": data, "_unverified": None, "_remembered": {}}
+
+    @property
+    def data(self) -> Tensor:
+        """(N, B) uint8 tensor or Planes, verified."""
+        return self.raw if self._unverified is None else self.verified(slice(None))
+
+    def verified(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> Tensor:
+        """`raw`, of which these rows are verified: a slice, int64 ids or a mask.
+
+        planes: the numbers of the planes that will be read; all if None. Raises FormatError, which names the
+        file, for rows that do not match their checksums.
+        """
+        unverified = self._unverified  # another thread may set it to None
+        if unverified is not None and unverified.verify(self._as_read(rows), planes):
+            self._unverified = None
+        return self.raw
+
+    def _as_read(self, rows: slice | Tensor) -> slice | Tensor:
+        if isinstance(rows, slice):
+            return slice(*rows.indices(len(self))[:2])
+        return rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
 
     @property
     def device(self) -> torch.device:
-        return self.data.device
+        return self.raw.device
+
+    def to(self, device: torch.device, find_norms: Callable[[Tensor], Tensor]) -> Packed:
+        """A copy on another device, verified, with the norms if they are known."""
+        if device == self.device:
+            moved = Packed(self.raw, find_norms, self._unverified)
+        else:
+            moved = Packed(self.data.to(device), find_norms)
+        if "norms" in self._remembered:
+            moved._remembered["norms"] = self.norms.to(device)
+        return moved
 
     @property
     def norms(self) -> Tensor:
@@ -54,12 +108,6 @@ class Packed:
         if not is_capturing(self.device):  # a captured tensor has its values only after a replay
             self._remembered[name] = found
         return found
-
-    def moved_from(self, other: Packed) -> Packed:
-        """Take over the norms, if known, from a copy of the same rows on another device."""
-        if "norms" in other._remembered:
-            self._remembered["norms"] = other.norms.to(self.device)
-        return self
 
 
 class Scoring(Protocol):

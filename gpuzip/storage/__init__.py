@@ -1,5 +1,6 @@
 """Files and folders of codes, written atomically and checked before use."""
 
+from gpuzip.storage.blocks import table_bytes
 from gpuzip.storage.file import Contents, check_target, read_codes, read_info, write_codes
 from gpuzip.storage.folder import MANIFEST_BYTES
 from gpuzip.storage.header import FORMAT, HEADER_BYTES, LONG_HEADER_BYTES
@@ -18,5 +19,6 @@ __all__ = [
     "check_target",
     "read_codes",
     "read_info",
+    "table_bytes",
     "write_codes",
 ]

@@ -1,7 +1,7 @@
 """The .ezip file: safetensors with a header that describes the codes and their measured quality.
 
-Tensors: `codes` (N, B) uint8 and one `state.<name>` for each tensor of the codec. Codes that are split by
-columns continue in `codes.1`, `codes.2` and so on.
+Tensors: `codes` (N, B) uint8, `crc32` with the checksums of their blocks, and one `state.<name>` for each
+tensor of the codec. Codes that are split by columns continue in `codes.1`, `codes.2` and so on.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from gpuzip._core.quality import Quality
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.atomic import replacing
+from gpuzip.storage.blocks import Unverified, plane_names, rows_per_block, table_of, table_shape
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
 from gpuzip.storage.paths import local_path
 from gpuzip.storage.streams import Source, Target, contents, name_of, opened
 from gpuzip.storage.tensors import read_tensors, tensors_of, write_tensors
 
+_TABLE = "crc32"  # behind `codes` in the file, which keeps the alignment of theirs
+
 
 @dataclass(frozen=True)
 class Contents:
-    """The header and tensors of a file. Tensors are mapped, so bytes are read on access."""
+    """The header and tensors of a file. Tensors are mapped, so bytes are read on access.
+
+    unverified: the blocks of codes to verify before they are read; None if all are, or have no checksums.
+    """
 
     info: FileInfo
     codes: Tensor | Planes
     state: dict[str, Tensor]
+    unverified: Unverified | None
 
 
 def check_target(path: Target) -> Path | BinaryIO:
@@ -71,9 +78,10 @@ def write_codes(
     Raises as `check_target` does.
     """
     target = check_target(path)
-    tensors = dict(zip(_names(len(data.parts)), data.parts, strict=True))
-    tensors |= {f"state.{name}": t for name, t in state.items()}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    planes = [_on_cpu(part) for part in data.parts]
+    state = {f"state.{name}": _on_cpu(t) for name, t in state.items()}
+    block_rows = rows_per_block(data.shape[1])
+    table = table_of(planes, block_rows)
     header = {
         "library": __version__,
         "codec": codec_id,
@@ -82,8 +90,10 @@ def write_codes(
         "d": d,
         "dtype": str(dtype).removeprefix("torch."),
         "quality": None if quality is None else quality.to_json(),
-        "checksums": {name: _checksum(t) for name, t in tensors.items()},
+        "block_rows": block_rows,
+        "checksums": _checksums_of_planes(planes, table) | {name: _checksum(t) for name, t in state.items()},
     }
+    tensors = dict(zip(plane_names(len(planes)), planes, strict=True)) | {_TABLE: table} | state
     metadata = sealed(header)
     if isinstance(target, Path):
         with replacing(target) as fresh, open(fresh, "wb") as out:
@@ -99,33 +109,55 @@ def read_info(path: Source) -> FileInfo:
 
 
 def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -> Contents:
-    """Header and mapped tensors. verify=True reads and checks every byte, else the codes are trusted.
+    """Header and mapped tensors. verify=True reads and verifies every byte.
 
     min_cosine: lower bound for the stored mean cosine of rows; a worse file raises QualityError.
     Raises FileNotFoundError, IsADirectoryError or FormatError. Sizes are checked against the file before
     memory is allocated.
     """
-    info, tensors, checksums = _read(path)
+    info, header, tensors = _read(path)
     if min_cosine is not None:
         check_cosine(info, min_cosine)
-    for name, tensor in tensors.items():
-        if (verify or _of_state(name)) and _checksum(tensor) != checksums[name]:
-            raise FormatError(
-                f"{info.path}: {name} does not match its checksum. The file is damaged: restore it or "
-                "save it again."
-            )
-        if _of_state(name) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise FormatError(f"{info.path}: {name} holds NaN or inf; gpuzip did not write it.")
-    parts = [tensors[name] for name in _names(len(tensors)) if name in tensors]
-    codes = parts[0] if len(parts) == 1 else Planes(parts)
+    checksums, unverified = header["checksums"], None
+    planes = [tensors[name] for name in plane_names(len(tensors)) if name in tensors]
+    if info.format == 1:
+        names = plane_names(len(planes) if verify else 0)
+        found = {name: _checksum(tensors[name]) for name in names}
+    else:
+        table = tensors[_TABLE]
+        found = _checksums_of_planes(planes, table)
+        unverified = Unverified(info.path, planes, table, header["block_rows"])
+    state = {name: tensor for name, tensor in tensors.items() if _of_state(name)}
+    _check(info.path, found | {name: _checksum(t) for name, t in state.items()}, checksums)
+    if unverified is not None and verify:
+        unverified.verify(slice(0, info.n))
+        unverified = None
+    _check_finite(info.path, state)
     return Contents(
-        info, codes, {name.removeprefix("state."): t for name, t in tensors.items() if _of_state(name)}
+        info,
+        planes[0] if len(planes) == 1 else Planes(planes),
+        {name.removeprefix("state."): t for name, t in state.items()},
+        unverified,
     )
 
 
-def _names(count: int) -> list[str]:
-    """Return the tensor names of `count` code planes."""
-    return ["codes", *(f"codes.{i}" for i in range(1, count))]
+def _check(path: Path, found: dict[str, str], checksums: dict[str, str]) -> None:
+    for name, checksum in found.items():
+        if checksum != checksums[name]:
+            raise FormatError(
+                f"{path}: {name} does not match its checksum. The file is damaged: restore it or save it "
+                "again."
+            )
+
+
+def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise FormatError(f"{path}: {name} holds NaN or inf; gpuzip did not write it.")
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
 
 
 def _of_state(name: str) -> bool:
@@ -146,7 +178,7 @@ def _regular_file(path: Any) -> Path:
     return source
 
 
-def _read(path: Source) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
+def _read(path: Source) -> tuple[FileInfo, dict[str, Any], dict[str, Tensor]]:
     if given := contents(path):
         source, nbytes = given[0], len(given[1])
         tensors, metadata = tensors_of(given[1], source)
@@ -155,13 +187,19 @@ def _read(path: Source) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
         tensors, metadata = read_tensors(source)
         nbytes = source.stat().st_size
     header = unsealed(source, metadata)
-    names = set(tensors)
-    if names != set(header["checksums"]) or "codes" not in names:
+    _check_tensors(source, header, tensors)
+    return _info(source, header, nbytes), header, tensors
+
+
+def _check_tensors(source: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise FormatError unless these are codes, their table and a state, as the header describes them."""
+    names, tables = set(tensors), {_TABLE} if header["format"] > 1 else set()
+    if names - tables != set(header["checksums"]) or not {"codes"} | tables <= names:
         raise FormatError(
             f"{source}: must hold the tensors that its header lists; it holds {sorted(names)[:9]}."
         )
-    parts = [name for name in names if not _of_state(name)]
-    if set(parts) != set(_names(len(parts))):
+    parts = [name for name in names - tables if not _of_state(name)]
+    if set(parts) != set(plane_names(len(parts))):
         raise FormatError(
             f"{source}: must hold codes and a state; it holds {sorted(names)[:9]}. gpuzip did not write it."
         )
@@ -171,7 +209,16 @@ def _read(path: Source) -> tuple[FileInfo, dict[str, Tensor], dict[str, str]]:
                 f"{source}: codes must be ({header['n']}, B) uint8, as in the header; got "
                 f"{tuple(codes.shape)} {codes.dtype}."
             )
-    return _info(source, header, nbytes), tensors, header["checksums"]
+    if tables:
+        _check_table(source, tensors[_TABLE], table_shape(header["n"], len(parts), header["block_rows"]))
+
+
+def _check_table(source: Path, table: Tensor, shape: tuple[int, ...]) -> None:
+    if table.dtype != torch.uint8 or tuple(table.shape) != shape:
+        raise FormatError(
+            f"{source}: {_TABLE} must be {shape} uint8 for its blocks of rows; got {tuple(table.shape)} "
+            f"{table.dtype}. gpuzip did not write it."
+        )
 
 
 def _info(path: Path, header: dict[str, Any], nbytes: int) -> FileInfo:
@@ -190,8 +237,19 @@ def _info(path: Path, header: dict[str, Any], nbytes: int) -> FileInfo:
     )
 
 
+def _checksums_of_planes(planes: list[Tensor], table: Tensor) -> dict[str, str]:
+    """Checksums of codes by name, from those of their blocks."""
+    names = plane_names(len(planes))
+    return {name: _digest(planes[i], table[:, i].contiguous()) for i, name in enumerate(names)}
+
+
 def _checksum(tensor: Tensor) -> str:
-    digest = hashlib.blake2b(f"{tensor.dtype}{tuple(tensor.shape)}".encode(), digest_size=16)
-    if tensor.numel():
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return _digest(tensor, tensor)
+
+
+def _digest(of: Tensor, content: Tensor) -> str:
+    """BLAKE2b-128 of the dtype and shape of one tensor and the bytes of another."""
+    digest = hashlib.blake2b(f"{of.dtype}{tuple(of.shape)}".encode(), digest_size=16)
+    if content.numel():
+        digest.update(content.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,14 +1,18 @@
 """The header of a file of codes: a JSON object in the safetensors metadata.
 
-format    1; readers refuse a greater one
+format    2; readers refuse a greater one
 library   version of gpuzip that wrote the file
 codec     id of the codec
 config    settings of the codec
 n, d      rows and columns of the source
 dtype     dtype of the source
 quality   error against the source, or null
-checksums BLAKE2b-128 of the dtype, shape and bytes of every tensor
+block_rows rows per block of codes, each of which has a checksum in the tensor `crc32`
+checksums BLAKE2b-128 of the dtype, shape and bytes of every tensor; of codes, the CRC-32 of their blocks
+          stand for their bytes
 digest    BLAKE2b-128 of this object without `digest`, with sorted keys and no spaces
+
+Format 1 has no `block_rows`, no `crc32`, and the checksums of codes are those of their bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +25,15 @@ from typing import Any
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip.errors import FormatError
 
-FORMAT = 1
+FORMAT = 2
 
 #: Upper bounds for the bytes of an .ezip file beside codes and state: usually, and with a rotation and
-#: held-out quality in the header.
+#: held-out quality in the header. Checksums of many blocks take `blocks.table_bytes` more.
 HEADER_BYTES, LONG_HEADER_BYTES = 1536, 2048
 
 _KEY = "gpuzip"
-_FIELDS = {"format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest"}
+_ALWAYS = {"format", "library", "codec", "config", "n", "d", "dtype", "quality", "checksums", "digest"}
+_FIELDS = {1: _ALWAYS, 2: _ALWAYS | {"block_rows"}}
 _MOST = (1 << 63) - 1  # rows or columns: sizes of tensors are int64
 _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
@@ -56,7 +61,7 @@ def unsealed(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise FormatError(
             f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
         )
-    if set(header) != _FIELDS or not _is_intact(header, metadata[_KEY]):
+    if set(header) != _FIELDS[header["format"]] or not _is_intact(header, metadata[_KEY]):
         raise FormatError(f"{path}: its header does not match its checksum. The file is damaged.")
     if not _plausible(header):
         raise FormatError(f"{path}: its header holds values of wrong types. gpuzip did not write it.")
@@ -74,6 +79,7 @@ def _plausible(header: dict[str, Any]) -> bool:
     checksums = header["checksums"]
     return (
         all(type(header[name]) is int and 0 <= header[name] <= _MOST for name in ("n", "d"))
+        and (header["format"] == 1 or _is_positive(header["block_rows"]))
         and all(isinstance(header[name], str) and header[name].isprintable() for name in ("library", "codec"))
         and isinstance(header["dtype"], str)
         and header["dtype"] in _DTYPES
@@ -83,6 +89,10 @@ def _plausible(header: dict[str, Any]) -> bool:
         and isinstance(checksums, dict)
         and all(isinstance(value, str) for value in checksums.values())
     )
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _MOST
 
 
 def _is_held_out(measured: Any) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,11 @@ TORCH = {
 
 @dataclass
 class Forgery:
-    """A file taken apart. `bytes` reassembles it with valid checksums."""
+    """A file taken apart. `bytes` reassembles it with valid checksums. own_table: but with this `crc32`."""
 
     header: dict[str, Any]
     tensors: dict[str, tuple[str, list[int], bytes]]
+    own_table: bool = False
 
     @classmethod
     def of(cls, data: bytes) -> "Forgery":
@@ -59,7 +61,7 @@ class Forgery:
     def bytes(self, edit: Callable[[str], str] = str, edit_outer: Callable[[str], str] = str) -> bytes:
         """Reassemble the file. edit, edit_outer: change gpuzip's and safetensors' header after sealing."""
         if isinstance(self.header.get("checksums"), dict):
-            self.header["checksums"] |= {name: self.checksum(name) for name in self.tensors}
+            self.header["checksums"] |= checksums(self.header, self.tensors, self.own_table)
         bare = {name: value for name, value in self.header.items() if name != "digest"}
         self.header["digest"] = blake(canonical(bare).encode())
         outer: dict[str, Any] = {"__metadata__": {"gpuzip": edit(canonical(self.header))}}
@@ -70,9 +72,34 @@ class Forgery:
         text = edit_outer(json.dumps(outer))
         return joined(text + " " * (-len(text) % 8), body)
 
-    def checksum(self, name: str) -> str:
-        dtype, shape, raw = self.tensors[name]
-        return blake(f"torch.{TORCH[dtype]}{tuple(shape)}".encode() + raw)
+
+def checksums(
+    header: dict[str, Any], tensors: dict[str, tuple[str, list[int], bytes]], own_table: bool
+) -> dict[str, str]:
+    """Right checksums of the tensors. Codes of format 2 have theirs by block: `crc32`, which is made anew."""
+    content = {name: raw for name, (_, _, raw) in tensors.items()}
+    if header.get("format") == 2 and "crc32" in tensors:
+        planes = ["codes", *(name for name in (f"codes.{i}" for i in range(1, 9)) if name in tensors)]
+        made = [crcs_of(header.get("block_rows"), *tensors.get(name, ("", [], b""))) for name in planes]
+        columns = [crcs for crcs in made if crcs is not None]
+        if len(columns) == len(planes) and not own_table:
+            raw = b"".join(crc for block in zip(*columns, strict=True) for crc in block)
+            tensors["crc32"] = ("U8", [len(raw) // 4 // len(planes), len(planes), 4], raw)
+        table = tensors["crc32"][2]
+        for i, name in enumerate(planes):
+            content[name] = b"".join(table[at : at + 4] for at in range(4 * i, len(table), 4 * len(planes)))
+        del content["crc32"]
+    kinds = {name: f"torch.{TORCH[dtype]}{tuple(shape)}" for name, (dtype, shape, _) in tensors.items()}
+    return {name: blake(kinds[name].encode() + raw) for name, raw in content.items() if name in kinds}
+
+
+def crcs_of(block_rows: object, _: str, shape: list[int], raw: bytes) -> list[bytes] | None:
+    """CRC-32 of each block of rows, as bytes; None if there are none to be made."""
+    if type(block_rows) is not int or block_rows < 1 or len(shape) != 2 or len(raw) != shape[0] * shape[1]:
+        return None
+    step = block_rows * max(1, shape[1])
+    parts = [raw[at : at + step] for at in range(0, len(raw), step)]
+    return [zlib.crc32(part).to_bytes(4, "little") for part in parts]
 
 
 def canonical(value: object) -> str:

@@ -137,10 +137,21 @@ def test_finds_every_flipped_bit(original: bytes, path: Path):
 
 
 def test_open_finds_every_flipped_bit_outside_the_codes(original: bytes, path: Path):
-    codes = 8 * N
-    variants = [flipped(original, bit) for bit in range(0, 8 * len(original) - codes, 5)]
-    assert outcomes(path, variants, gpuzip.open) == {"FormatError"}
-    in_codes = [flipped(original, bit) for bit in range(8 * len(original) - codes, 8 * len(original))]
+    table = 8 * len(original) - 8 * 4
+    codes = range(table - 8 * N, table)
+    others = [bit for bit in range(0, 8 * len(original), 5) if bit not in codes]
+    assert outcomes(path, [flipped(original, bit) for bit in others], gpuzip.open) == {"FormatError"}
+    in_codes = [flipped(original, bit) for bit in codes]
+    assert outcomes(path, in_codes, lambda p: gpuzip.open(p, verify=True)) == {"FormatError"}
+    assert outcomes(path, in_codes, lambda p: gpuzip.open(p).decode()) == {"FormatError"}
+
+
+def test_finds_every_flipped_bit_of_a_file_of_format_1(path: Path):
+    data = (Path(__file__).parents[1] / "golden" / "bits4.ezip").read_bytes()
+    variants = [flipped(data, bit) for bit in range(0, 8 * len(data), 5)]
+    assert outcomes(path, variants) == {"FormatError"}
+    codes = range(8 * (len(data) - 9 * 3), 8 * len(data))
+    in_codes = [flipped(data, bit) for bit in codes]
     assert outcomes(path, in_codes, lambda p: gpuzip.open(p, verify=True)) == {"FormatError"}
 
 

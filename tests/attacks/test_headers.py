@@ -34,7 +34,8 @@ HEADER_TEXTS = {
     '{"format":NaN}': "",
     '{"format":1}': "",
     '{"format":1e999}': "must have a format number",
-    '{"format":2}': "newer",
+    '{"format":2}': "",
+    '{"format":3}': "newer",
     '{"format":' + "9" * 1000 + "}": "newer",
     '{"format":' + "9" * 5000 + "}": "",
     '{"format":1,"n":' + "9" * 5000 + "}": "",
@@ -73,8 +74,9 @@ MISSING = object()
 NO_MEASURES: list[Any] = [None, [], "x", "nan", "0.5", True, 10**400, float("nan")]
 QUALITY: dict[str, Any] = {"cosine": 0.5, "row_cosine": 0.5, "mse": 0.5}
 FIELDS: list[tuple[str, list[Any], str]] = [
-    ("format", [2, 10**30], "newer than this version reads"),
-    ("format", [-1, 0, True, 1.0, "1", None, [], MISSING], ""),
+    ("format", [3, 10**30], "newer than this version reads"),
+    ("format", [-1, 0, 1, True, 1.0, "1", None, [], MISSING], ""),
+    ("block_rows", [-1, 0, True, 6.0, "6", None, [], float("nan"), 2**63, MISSING], ""),
     ("n", [-1, True, 6.0, "6", None, [], float("nan"), float("inf"), MISSING], ""),
     ("n", [0, N - 1, N + 1, 10**18], "codes must be"),
     ("n", [2**63, 10**400], "wrong types"),

@@ -1,8 +1,10 @@
 """Tensors that do not fit their header, the file or memory are refused."""
 
 import json
+import math
 import os
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ import gpuzip
 from tests.attacks.forge import (
     ROWS,
     Forgery,
+    N,
     blake,
     canonical,
     check_all_refuse,
     check_codec_refused,
+    check_refused,
+    load_opened,
     outcomes,
     peak_growth,
 )
@@ -113,6 +118,72 @@ def test_refuses_an_extra_tensor_that_is_listed(original: bytes, path: Path, nam
     check_codec_refused(path, forgery.bytes())
 
 
+TABLES = [
+    ("U8", [0, 1, 4]),
+    ("U8", [2, 1, 4]),
+    ("U8", [1, 2, 4]),
+    ("U8", [1, 1, 8]),
+    ("U8", [1, 1, 3]),
+    ("U8", [1, 4]),
+    ("U8", [4]),
+    ("U8", []),
+    ("I8", [1, 1, 4]),
+    ("F32", [1, 1, 1]),
+    ("F16", [1, 1, 4]),
+    ("U8", [2**62, 0, 4]),
+    ("U8", [1, 2**62, 0]),
+]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), TABLES)
+def test_refuses_a_table_of_another_dtype_or_shape(original: bytes, path: Path, dtype: str, shape: list[int]):
+    forgery = Forgery.of(original)
+    size = math.prod(shape) * {"F32": 4, "F16": 2}.get(dtype, 1)
+    forgery.tensors["crc32"], forgery.own_table = (dtype, shape, bytes(size)), True
+    check_all_refuse(path, forgery.bytes(), "must be|cannot be read as safetensors")
+
+
+@pytest.mark.parametrize("block_rows", [1, 5, 3])
+def test_refuses_a_table_of_blocks_of_another_size(original: bytes, path: Path, block_rows: int):
+    forgery = Forgery.of(original)
+    forgery.header["block_rows"], forgery.own_table = block_rows, True
+    check_all_refuse(path, forgery.bytes(), rf"crc32 must be \({-(-N // block_rows)}, 1, 4\) uint8")
+    forgery.own_table = False
+    path.write_bytes(forgery.bytes())
+    assert gpuzip.load(path).tolist() == gpuzip.open(path).rows(range(N)).tolist() == ROWS
+
+
+@pytest.mark.parametrize("block_rows", [7, 2**63 - 1])
+def test_blocks_may_be_larger_than_the_file(original: bytes, path: Path, block_rows: int):
+    forgery = Forgery.of(original)
+    forgery.header["block_rows"] = block_rows
+    path.write_bytes(forgery.bytes())
+    assert gpuzip.load(path).tolist() == gpuzip.open(path).rows(range(N)).tolist() == ROWS
+
+
+def test_refuses_a_file_without_a_table_or_with_one_too_many(original: bytes, path: Path):
+    without, listed, older = (Forgery.of(original) for _ in range(3))
+    del without.tensors["crc32"]
+    check_all_refuse(path, without.bytes(), "must hold the tensors that its header lists")
+    listed.header["checksums"]["crc32"] = "0" * 32
+    check_all_refuse(path, listed.bytes(), "must hold the tensors that its header lists")
+    older.header["format"] = 1
+    del older.header["block_rows"]
+    check_all_refuse(path, older.bytes(), "must hold codes and a state")
+    del older.tensors["crc32"], older.header["checksums"]["crc32"]
+    path.write_bytes(older.bytes())
+    assert gpuzip.load(path).tolist() == ROWS and gpuzip.info(path).format == 1
+
+
+def test_a_sealed_table_of_other_codes_is_found_where_codes_are_read(original: bytes, path: Path):
+    forgery = Forgery.of(original)
+    forgery.tensors["crc32"], forgery.own_table = ("U8", [1, 1, 4], b"abcd"), True
+    path.write_bytes(forgery.bytes())
+    assert gpuzip.info(path).n == len(gpuzip.open(path)) == N
+    for read in (gpuzip.load, load_opened, lambda path: gpuzip.open(path).rows([2])):
+        check_refused(path, read, f"rows 0 to {N - 1} of codes do not match their checksum")
+
+
 @pytest.mark.parametrize("name", ["centroids", "State.centroids", "state.state.centroids"])
 def test_refuses_a_codebook_under_another_name(original: bytes, path: Path, name: str):
     forgery = Forgery.of(original)
@@ -184,8 +255,17 @@ def test_opens_a_file_larger_than_memory(original: bytes, path: Path):
     n = 2 * total
     forgery = Forgery.of(original)
     forgery.header["n"] = n
-    forgery.tensors["codes"] = ("U8", [n, 1], b"")
-    data = forgery.bytes(edit_outer=lambda text: text.replace("[16, 16]", f"[16, {16 + n}]"))
+    forgery.header["block_rows"] = rows = 1 << 24
+    blocks, rest = divmod(n, rows)
+    table = zlib.crc32(bytes(rows)).to_bytes(4, "little") * blocks
+    table += zlib.crc32(bytes(rest)).to_bytes(4, "little") * (rest > 0)
+    forgery.tensors["crc32"] = ("U8", [len(table) // 4, 1, 4], table)
+    del forgery.tensors["codes"]
+    forgery.tensors["codes"] = ("U8", [n, 1], b"")  # last in the file
+    start = 16 + len(table)
+    data = forgery.bytes(
+        edit_outer=lambda text: text.replace(f"[{start}, {start}]", f"[{start}, {start + n}]")
+    )
     path.write_bytes(data)
     try:
         os.truncate(path, len(data) + n)

@@ -170,7 +170,7 @@ def to_sentence_transformers(codes: Codes, precision: str) -> np.ndarray[Any, An
             "BinaryQuantizer has binary and ubinary; float32 decodes any codes."
         )
     turned = held_signed != (precision in _SIGNED)
-    data = _numpy(codes.data ^ 0x80 if turned else codes.data)
+    data = _numpy(codes.packed.data ^ 0x80 if turned else codes.packed.data)
     return data.view(np.int8) if precision in _SIGNED else data
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,14 +21,23 @@ _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a t
 
 
 class RaBitQScorer:
-    """Exact scorer of the codec's estimates. planes: (N, W) uint8 each, the highest bits first."""
+    """Exact scorer of the codec's estimates.
+
+    planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
+    """
 
     is_exact = True
     gather_cost = 1
 
     def __init__(
-        self, planes: list[Tensor], terms: Terms, asked: Coefficients, mask: Tensor | None = None
+        self,
+        planes: list[Tensor],
+        terms: Terms,
+        asked: Coefficients,
+        mask: Tensor | None,
+        verify: Callable[[slice | Tensor], object],
     ) -> None:
+        self._verify = verify
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
         self.N, self.Q = len(planes[0]), len(asked.across)
         W = planes[0].shape[1]
@@ -67,6 +78,7 @@ class RaBitQScorer:
         return adc_topk(self._planes, self._lut, k, terms, self._asked.shift)
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
+        self._verify(rows)
         parts = [plane[rows] for plane in self._planes]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -74,7 +86,7 @@ class RaBitQScorer:
         if queries is None:
             return self
         asked = Coefficients(*(part[queries] for part in self._asked))
-        return RaBitQScorer(self._planes, self._terms, asked, self._mask)
+        return RaBitQScorer(self._planes, self._terms, asked, self._mask, self._verify)
 
 
 def _tables(queries: Tensor, W: int, bits: int) -> Tensor:
