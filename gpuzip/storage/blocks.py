@@ -87,29 +87,32 @@ class Unverified:
         return part
 
     def verify(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> bool:
-        """Verify the blocks of some rows, in some planes or in all; return whether no block is left.
+        """Verify the blocks of some rows, in some planes or in all.
 
-        rows: a slice of step 1, or int64 ids, within [0, N). Raises FormatError for a block that does not
-        match, which stays unverified.
+        rows: a slice of step 1, or int64 ids, within [0, N). Returns True if no block is left; for ids that
+        were verified before it does not look. Raises FormatError for a block that does not match, which
+        stays unverified.
         """
-        blocks = self._blocks_of(rows) if isinstance(rows, slice) else self._blocks_at(rows)
-        some = np.arange(self._left.shape[1]) if planes is None else np.asarray(planes, np.intp)
-        left = self._left[np.ix_(blocks, some)]
+        if isinstance(rows, slice):
+            blocks = self._blocks_of(*rows.indices(self._n)[:2])
+        else:
+            blocks = (rows.numpy() + self._first) // self._block_rows
+        left = self._left[blocks]
+        if planes is not None:
+            left = left[:, planes]
         if left.any():
             block, plane = left.nonzero()
-            self._compare(np.stack([blocks[block], some[plane]], 1))
-        return not self._left[self._blocks_of(slice(0, self._n))].any()
+            named = plane if planes is None else np.asarray(planes)[plane]
+            self._compare(np.unique(np.stack([blocks[block], named], 1), axis=0))
+        elif not isinstance(rows, slice):
+            return False
+        return not self._left[self._blocks_of(0, self._n)].any()
 
-    def _blocks_of(self, rows: slice) -> Array:
-        start, stop, _ = rows.indices(self._n)
+    def _blocks_of(self, start: int, stop: int) -> Array:
         if start >= stop:
             return np.arange(0)
         first, last = (self._first + row for row in (start, stop - 1))
         return np.arange(first // self._block_rows, last // self._block_rows + 1)
-
-    def _blocks_at(self, ids: Tensor) -> Array:
-        blocks: Array = np.unique((ids.numpy() + self._first) // self._block_rows)
-        return blocks
 
     def _compare(self, todo: Array) -> None:
         """Verify the (block, plane) pairs of an (n, 2) array."""
