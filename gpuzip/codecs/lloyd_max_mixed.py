@@ -22,6 +22,7 @@ from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
 _WIDTHS = (1, 2, 4, 8)  # bits per value that divide a byte
+_COLUMNS = 1 << 12  # columns of a table that are made at a time
 _VALUES = 1 << 22  # most values that levels and errors are found from
 _LEVELS = sum(1 << width for width in _WIDTHS)
 
@@ -179,19 +180,20 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         A byte has at most 8 values of its own. Dimensions without bits are spread over the bytes; their
         values are the same for all 256 codes.
         """
-        fitted, slots = self.learned("centroids"), self._slots()
-        byte, B = torch.arange(256, device=fitted.levels.device), self.code_size
-        flat = fitted.levels.new_zeros((256, B * self._width))
+        fitted, slots, B, S = self.learned("centroids"), self._slots(), self.code_size, self._width
+        byte = torch.arange(256, device=fitted.levels.device)
+        table = fitted.levels.new_zeros((B, 256, S))
         for width in _WIDTHS:
-            columns = fitted.columns(width)
-            place = torch.arange(len(columns), device=byte.device) % (8 // width)
-            codes = (byte[:, None] >> (width * place)) & ((1 << width) - 1)  # [256, n]
-            flat[:, slots[columns]] = (
-                fitted.codebook(width)[codes] * fitted.scale[columns] + fitted.offset[columns]
-            )
-        none = fitted.columns(0)
-        flat[:, slots[none]] = fitted.offset[none]
-        return flat.view(256, B, -1).transpose(0, 1).contiguous()
+            columns, each = fitted.columns(width), 8 // width
+            shifts = width * torch.arange(each, device=byte.device)[:, None]
+            levels = fitted.codebook(width)[(byte >> shifts) & ((1 << width) - 1)]  # [each, 256]
+            place = torch.arange(len(columns), device=byte.device) % each
+            for some, at in zip(columns.split(_COLUMNS), place.split(_COLUMNS), strict=True):
+                values = levels[at] * fitted.scale[some, None] + fitted.offset[some, None]
+                table[slots[some] // S, :, slots[some] % S] = values
+        for some in fitted.columns(0).split(_COLUMNS):
+            table[slots[some] // S, :, slots[some] % S] = fitted.offset[some, None]
+        return table
 
     @property
     def _width(self) -> int:

@@ -43,6 +43,18 @@ def test_one_row_of_many_columns_takes_little_memory(path: Path, name: str):
     assert peak_growth(use) < 64 << 20
 
 
+def test_a_table_of_many_columns_is_made_in_little_more_than_its_own_memory():
+    """Each byte stands for up to 8 columns and a share of those without bits, in float32."""
+    x = torch.randn(4, 50_000, generator=torch.Generator().manual_seed(0))
+    codes = gpuzip.MixedLloydMaxQuantizer(1).fit(x).encode(x)
+    row, norms = codes.decode(), []
+    table = codes.codec.centroids.nbytes  # type: ignore[attr-defined]
+    assert table > 48 << 20
+    growth = peak_growth(lambda: norms.append(codes.norms))
+    assert growth < table + (48 << 20)
+    torch.testing.assert_close(norms[0], row.norm(dim=1), rtol=1e-4, atol=0)
+
+
 def test_scores_of_wide_rows_are_those_of_tables(monkeypatch: pytest.MonkeyPatch):
     """Decoded rows take the place of tables; a search says the same."""
     x = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))

@@ -23,6 +23,7 @@ from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, m
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
+_SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
@@ -201,7 +202,8 @@ def pq_scorer(
 
 def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
     """(N,) float32 norms of the rows of codes: sums of the squared norms of their centroids, (M, K, S)."""
-    return adc_scan(data, centroids.square().sum(2)[None])[0].sqrt_()
+    squares = [some.square().sum(2) for some in centroids.split(_SPACES)]
+    return adc_scan(data, torch.cat(squares)[None])[0].sqrt_()
 
 
 def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:
