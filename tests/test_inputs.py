@@ -209,6 +209,19 @@ class TestCodesAsValues:
         with pytest.raises(ValueError, match="copy"):
             np.asarray(codes, copy=False)
 
+    def test_an_array_of_mixed_codes_is_the_decoded_rows(self, x, codes):
+        group = torch.arange(N, dtype=torch.uint8) % 2
+        parts = [codes[: N - N // 2], gpuzip.HalfQuantizer().fit(x).encode(x)[N - N // 2 :]]
+        mixed = gpuzip.MixedCodes(parts, group)
+        want = np.empty((N, x.shape[1]), np.float32)
+        want[0::2], want[1::2] = (part.decode().numpy() for part in parts)
+        assert np.array_equal(np.asarray(mixed), want) and np.asarray(mixed).dtype == np.float32
+        assert np.array_equal(np.array(mixed, dtype="float64"), want.astype(np.float64))
+        rounded = gpuzip.MixedCodes([gpuzip.HalfQuantizer("bfloat16").fit(x).encode(x.bfloat16())])
+        assert np.array_equal(np.asarray(rounded), rounded.decode(torch.float32).numpy())
+        with pytest.raises(ValueError, match=r"MixedCodes: .*copy"):
+            np.asarray(mixed, copy=False)
+
     def test_iteration_gives_codes_of_each_row(self, codes):
         parts = list(codes)
         assert len(parts) == N and torch.equal(gpuzip.cat(parts).data, codes.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,10 +136,7 @@ class Codes:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """The decoded rows, for numpy: float32 where numpy lacks the dtype of the source."""
-        if copy is False:
-            raise ValueError("Codes: an array of the decoded rows is always a copy; got copy=False.")
-        rows = self.decode(torch.float32 if self.dtype == torch.bfloat16 else None).cpu().numpy()
-        return rows if dtype is None else rows.astype(dtype, copy=False)
+        return as_array("Codes", self.decode, self.dtype, dtype, copy)
 
     def to(self, device: torch.device | str) -> Codes:
         """Copy the codes to a device.
@@ -351,6 +348,16 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x),
         )
+
+
+def as_array(
+    who: str, decode: Callable[[torch.dtype], Tensor], source: torch.dtype, dtype: Any, copy: bool | None
+) -> np.ndarray[Any, Any]:
+    """Decoded rows as numpy's __array__ protocol asks for them; float32 in place of bfloat16."""
+    if copy is False:
+        raise ValueError(f"{who}: an array of the decoded rows is always a copy; got copy=False.")
+    rows = decode(torch.float32 if source == torch.bfloat16 else source).cpu().numpy()
+    return rows if dtype is None else rows.astype(dtype, copy=False)
 
 
 def check_codes(who: str, codes: Any) -> Codes:

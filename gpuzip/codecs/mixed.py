@@ -17,7 +17,7 @@ from gpuzip._core.ids import Index, as_index, row_ids
 from gpuzip._core.planes import owned
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.codecs.codes import Codes, cat_alike
+from gpuzip.codecs.codes import Codes, as_array, cat_alike
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.search.result import SearchResult
 from gpuzip.storage.folder import Folder, Writer, write_folder
@@ -101,6 +101,10 @@ class MixedCodes:
     def __iter__(self) -> Iterator[MixedCodes]:
         """Codes of each row, in order."""
         return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """The decoded rows, for numpy: float32 where numpy lacks the dtype of the source."""
+        return as_array("MixedCodes", self.decode, self.dtype, dtype, copy)
 
     @property
     def shape(self) -> tuple[int, int]:
