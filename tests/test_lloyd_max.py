@@ -161,3 +161,17 @@ def test_search_of_few_bits_finds_most(real, real_queries):
     for bits, least in ((1, 0.6), (2, 0.75), (4, 0.93), (8, 0.98)):
         _, ids = LloydMaxQuantizer(bits).fit(real).encode(real).search(real_queries, 10)
         assert gpuzip.recall(ids, truth) > least
+
+
+@pytest.mark.parametrize("bits", [0.1, 1, 2.3, 8])
+@pytest.mark.parametrize("d", [1, 5, 64])
+def test_few_rows_of_mixed_bits_decode_as_many_do(d, bits):
+    """Few rows are decoded by their columns, many by a table of bytes."""
+    x = torch.randn(300, d, generator=torch.Generator().manual_seed(d)) * torch.linspace(0.1, 3, d)
+    codes = gpuzip.MixedLloydMaxQuantizer(bits).fit(x).encode(x)
+    many = codes.decode()
+    assert many.std(0).max() > 0
+    assert torch.equal(torch.cat([codes[:256].decode(), codes[256:].decode()]), many)
+    assert torch.equal(codes.rows([299, 0, 299]), many[[299, 0, 299]])
+    assert torch.equal(codes.rows(range(299, -1, -1)), many.flip(0))
+    assert codes.rows([]).shape == codes[:0].decode().shape == (0, d)

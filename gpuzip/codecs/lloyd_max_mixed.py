@@ -15,13 +15,14 @@ from gpuzip.codecs.base import Codec, Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import bucketize_packed, decode
+from gpuzip.ops import bucketize_packed, code_bytes, decode, unpack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
 _WIDTHS = (1, 2, 4, 8)  # bits per value that divide a byte
+_FEW = 256  # rows that are decoded sooner than a table of all bytes is made
 _COLUMNS = 1 << 12  # columns of a table that are made at a time
 _VALUES = 1 << 22  # most values that levels and errors are found from
 _LEVELS = sum(1 << width for width in _WIDTHS)
@@ -215,10 +216,27 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         return slots
 
     def _decode(self, data: Tensor) -> Tensor:
+        if len(data) <= _FEW:
+            return self._decode_few(data)
         return decode(data, self.centroids).index_select(1, self._slots())
 
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
+        if len(ids) <= _FEW:
+            return self._decode_few(data[ids])
         return decode(data, self.centroids, ids).index_select(1, self._slots())
+
+    def _decode_few(self, data: Tensor) -> Tensor:
+        """`_decode` without the table, to the same values."""
+        fitted, first = self.learned("decode"), 0
+        rows = fitted.offset.repeat(len(data), 1)
+        for width in _WIDTHS:
+            columns = fitted.columns(width)
+            stop = first + code_bytes(len(columns), width)
+            codes = unpack_bits(data[:, first:stop].contiguous(), len(columns), width)
+            values = fitted.codebook(width)[codes.long()]
+            rows[:, columns] = values * fitted.scale[columns] + fitted.offset[columns]
+            first = stop
+        return rows
 
     def _norms(self, data: Tensor) -> Tensor:
         return norms_by_table(data, self.centroids)
