@@ -77,7 +77,7 @@ class Rows:
         for start in range(0, self.n, step):
             part, ids = self._x[start : start + step], range(start, min(start + step, self.n))
             block = _readable(part)
-            waiting.append((part, _is_sound(block), ids))
+            waiting.append((part, is_sound(block), ids))
             if not is_gpu(self.device):
                 self._check(*waiting.pop())
             yield start, self._rotated(block)
@@ -111,7 +111,7 @@ class Rows:
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         x = _readable(part)
         if not self._is_checked and not is_capturing(self.device):
-            self._check(part, _is_sound(x), ids)
+            self._check(part, is_sound(x), ids)
         return self._rotated(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:
@@ -155,7 +155,7 @@ def _readable(part: Matrix) -> Tensor:
     return (x if x.dtype in (torch.float16, torch.bfloat16) else x.to(torch.float32)).contiguous()
 
 
-def _is_sound(x: Tensor) -> Tensor:
+def is_sound(x: Tensor) -> Tensor:
     """() bool, from one pass over all rows: no NaN, no inf, no value too large."""
     norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
     return norm < LARGEST_NORM

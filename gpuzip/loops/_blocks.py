@@ -1,5 +1,7 @@
 """How rows are cut for a search in one pass, and memory for its tiles."""
 
+import threading
+
 import numpy as np
 import torch
 
@@ -15,9 +17,21 @@ def rows_of_a_block(N, work):
     return max(1, -(-N // (blocks * _ROWS)) * _ROWS)
 
 
-def zeros(count, dtype):
-    """Return zeros that start on a cache line: a load across two lines takes longer."""
-    size = np.dtype(dtype).itemsize
-    memory = np.zeros(count + LINE // size, dtype)
-    start = -memory.ctypes.data % LINE // size
-    return memory[start : start + count]
+class Scratch(threading.local):
+    """Memory of a thread for its tiles, which later searches use again.
+
+    It starts on a cache line, because a load across two lines takes longer.
+    """
+
+    def __init__(self):
+        self._kept = {}
+
+    def take(self, name, count, dtype):
+        """Return `count` entries with any values, the same memory for the same name."""
+        if len(self._kept.get(name, ())) < count:
+            memory = np.zeros(count + LINE // dtype().itemsize, dtype)
+            self._kept[name] = memory[-memory.ctypes.data % LINE // memory.itemsize :]
+        return self._kept[name][:count]
+
+
+scratch = Scratch()

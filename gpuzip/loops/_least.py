@@ -78,11 +78,17 @@ def best_of(parts, k):
     """Parts (Q, room) of keys, unused places NONE -> scores (Q, k) float32, rows (Q, k) int64, best first."""
     keys = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
     keys.sort(axis=1)
-    keys = keys[:, :k]
-    bits = (keys >> np.uint64(32)).astype(np.uint32).view(np.int32)
-    scores = np.where(bits < 0, bits, bits ^ np.int32(0x7FFFFFFF)).view(np.float32)
-    rows = (keys & np.uint64(0xFFFFFFFF)).view(np.int64)
-    absent = keys == NONE
-    if absent.any():
-        scores[absent], rows[absent] = -np.inf, 0
+    scores, rows = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
+    _read(keys.reshape(-1), k, scores.reshape(-1), rows.reshape(-1))
     return scores, rows
+
+
+@jit("void(uint64[::1], intp, float32[::1], int64[::1])")
+def _read(keys, k, scores, rows):
+    """Write the scores and rows of the first k keys of each query; -inf and 0 where there is none."""
+    Q = len(rows) // k
+    for q in range(Q):
+        for i in range(k):
+            key = keys[q * (len(keys) // Q) + i]
+            scores[q * k + i] = score_of(key) if key != NONE else np.float32(-np.inf)
+            rows[q * k + i] = np.int64(key & np.uint64(0xFFFFFFFF)) if key != NONE else 0

@@ -9,7 +9,7 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, zeros
+from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, room_for, score_of
@@ -78,9 +78,9 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
         own = (
-            zeros((blocks + 1) * size, np.uint8),
-            zeros(2 * ROWS, np.uint16),
-            zeros((3 + E) * ROWS, np.float32),
+            scratch.take("columns", (blocks + 1) * size, np.uint8),
+            scratch.take("sums", 2 * ROWS, np.uint16),
+            scratch.take("floats", (3 + E) * ROWS, np.float32),
         )
         lookups = tables.size // (Q * B), tables, luts, lines
         _scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
@@ -97,21 +97,21 @@ def _round(tables, M, K, top, luts, lines):
     The exact sum is within room of low + step * (sum of bytes), also in float32.
     """
     for q in range(len(lines)):
-        low, size, reach, first = 0.0, 0.0, 0.0, q * M * K
+        low, size, reach, first = 0.0, 0.0, np.float32(0), q * M * K
         for m in range(M):
-            least = most = tables[first + m * K]
-            for i in range(K):
-                entry = tables[first + m * K + i]
+            table = tables[first + m * K : first + (m + 1) * K]
+            least = most = table[0]
+            for entry in table:
                 least = entry if entry < least else least
                 most = entry if entry > most else most
             low += least
             size += max(abs(least), abs(most))
-            reach = max(reach, np.float64(most) - np.float64(least))
+            reach = max(reach, most - least)
         # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries,
         # and the rounding of the bound itself.
-        hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * reach)
-        lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * reach + hidden
-        if not reach > _SMALL or not size < _LARGE:  # all entries stay 0
+        hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * np.float64(reach))
+        lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * np.float64(reach) + hidden
+        if not _SMALL < reach or not size < _LARGE:  # all entries stay 0
             if not size < _LARGE:
                 lines[q, 0], lines[q, 2] = 0.0, 1e38
             continue
@@ -119,12 +119,13 @@ def _round(tables, M, K, top, luts, lines):
         lines[q, 1], lines[q, 2] = step, step * (0.501 * M + 1) + hidden
         scale, into = np.float32(1 / step), q * (len(luts) // len(lines))
         for m in range(M):
-            at = first + m * K
-            least = tables[at]
+            table = tables[first + m * K : first + (m + 1) * K]
+            rounded = luts[into + m * K : into + (m + 1) * K]
+            least = table[0]
+            for entry in table:
+                least = entry if entry < least else least
             for i in range(K):
-                least = tables[at + i] if tables[at + i] < least else least
-            for i in range(K):
-                luts[into + m * K + i] = np.uint8((tables[at + i] - least) * scale + np.float32(0.5))
+                rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 
 
 @jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)")
@@ -229,7 +230,7 @@ def _scan(
 ):
     """Scan rows first to last.
 
-    keys: (Q * room,) in all. columns: zeros for one tile, then room for 32 rows. sums: for 64 rows. floats:
+    keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
     for 32 rows, bounds, sizes, factors and each column.
     """
     B = 0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, zeros
+from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, room_for, score_of
@@ -36,7 +36,10 @@ def hamming_topk(queries, codes, k, mask=None):
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
-        own = zeros((blocks + 1) * ROWS * -(-W // _STEP) * _STEP, np.uint64), zeros(ROWS, np.int64)
+        own = (
+            scratch.take("words", (blocks + 1) * ROWS * -(-W // _STEP) * _STEP, np.uint64),
+            scratch.take("distances", ROWS, np.int64),
+        )
         place = codes.data_ptr(), codes.stride(0), B, N
         _scan(*place, start, stop, asked.view(np.uint64).reshape(-1), allowed, k, keys.reshape(-1), *own)
         return keys

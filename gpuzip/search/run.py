@@ -16,11 +16,12 @@ from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
-from gpuzip.ops.hamming import ABSENT
 from gpuzip.search.exact import FIRST, attempt, until_sure
+from gpuzip.search.few import few
 from gpuzip.search.memory import at_once, query_bytes, scan_bytes, wider_bytes, workspace
 from gpuzip.search.packed import Searched
 from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
+from gpuzip.search.values import values_of
 
 WHO = "Codes.search"
 
@@ -61,6 +62,10 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Implements `Codes.search`; store: the store that rescores, or None."""
     searched.codec.check_fitted(WHO)
+    if mask is None and store is None and candidates is None:
+        found = few(searched, queries, k, metric)
+        if found is not None:
+            return found
     if candidates is not None and store is None:
         raise GpuzipError(
             f"{WHO}: candidates={candidates!r} must be given with rescore. Pass rescore=True or a store."
@@ -119,7 +124,7 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
     device = plan.device
     if asked.n == 0 or plan.k == 0:
         ids = torch.empty((asked.n, plan.k), dtype=torch.int64, device=device)
-        return _values(torch.empty(ids.shape, device=device, dtype=torch.float32), plan.metric, False), ids
+        return values_of(torch.empty(ids.shape, device=device, dtype=torch.float32), plan.metric, False), ids
     if is_gpu(device):
         asked.check()
     found, bounds = plan.n_candidates, plan.most > plan.n_candidates
@@ -129,7 +134,7 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
         found = min(_MORE * found, plan.most)
         scores[some], ids[some] = _from_candidates(plan, asked, some, found, left)
     absent = plan.mask is not None and is_capturing(device)  # else k is at most the allowed rows
-    return _values(scores, plan.metric, absent), ids
+    return values_of(scores, plan.metric, absent), ids
 
 
 def _from_candidates(
@@ -185,13 +190,3 @@ def _of_block(
         if sound is not None:  # the next stage checks each row and names the one at fault
             unsure = ~sound if unsure is None else unsure | ~sound
     return scores, ids, unsure, lambda: candidate_scores[:, -1] > scores[:, -1]
-
-
-def _values(scores: Tensor, metric: str, absent: bool) -> Tensor:
-    """The values that the caller gets: distances for "l2" and "hamming", else the scores."""
-    if metric == "l2":
-        return scores.neg_().clamp_(min=0).add_(0.0)  # no -0.0
-    if metric == "hamming":
-        distances = scores.neg().clamp_(max=2**24).to(torch.int32)
-        return distances.masked_fill_(scores.isneginf(), ABSENT) if absent else distances
-    return scores

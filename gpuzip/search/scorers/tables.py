@@ -12,6 +12,7 @@ from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import Found, adc_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL
@@ -24,7 +25,6 @@ _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
-_TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
 
 def entries(device: torch.device) -> int:
@@ -44,11 +44,10 @@ class LutScorer:
     def __init__(
         self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
     ) -> None:
-        M, _, S = centroids.shape
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
         self.N, self.Q, self._mask = len(packed), len(queries), mask
         columns = packed.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())  # [S, M, K]
-        self._lut = _tables(queries.view(-1, M, S), columns, metric)  # [Q, M, K]
+        self._lut = lookup_tables(queries, columns, metric == "l2")  # [Q, M, K]
         self._scale = inverse_norms(packed) if metric == "cosine" else None
 
     def group_max(self, group: int) -> Tensor:
@@ -204,32 +203,6 @@ def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
     """(N,) float32 norms of the rows of codes: sums of the squared norms of their centroids, (M, K, S)."""
     squares = [some.square().sum(2) for some in centroids.split(_SPACES)]
     return adc_scan(data, torch.cat(squares)[None])[0].sqrt_()
-
-
-def _tables(queries: Tensor, columns: Tensor, metric: str) -> Tensor:
-    """(Q, M, S), (S, M, K) -> (Q, M, K): dot products, or minus squared distances.
-
-    Sums run over one dimension at a time. A matrix product would round a query's table differently depending
-    on the other queries, and small distances would lose digits.
-    """
-    Q, M, _ = queries.shape
-    K = columns.shape[2]
-    tables = queries.new_zeros((Q, M, K)) if metric == "l2" else queries.new_empty((Q, M, K))
-    step = M if is_gpu(queries.device) else max(1, _TILE // max(1, Q * K))
-    for m in range(0, M, step):
-        some = slice(m, m + step)
-        _fill(tables[:, some], queries[:, some, :, None], columns[:, some], metric)
-    return tables
-
-
-def _fill(tile: Tensor, queries: Tensor, columns: Tensor, metric: str) -> None:
-    for s, (query, column) in enumerate(zip(queries.unbind(2), columns.unbind(0), strict=True)):
-        if metric == "l2":
-            tile -= (query - column).square_()
-        elif s == 0:
-            torch.mul(query, column, out=tile)
-        else:
-            tile.addcmul_(query, column)
 
 
 def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,48 @@
+"""A search of few queries on a CPU, without what only larger and rarer searches need.
+
+`search.run` gives the same answer. It costs a tenth of a millisecond more per call, which is what a scan of
+10,000 rows takes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpuzip._core.device import is_gpu
+from gpuzip._core.inputs import Matrix
+from gpuzip._core.rows import is_sound
+from gpuzip.search.packed import Searched
+from gpuzip.search.values import values_of
+
+_MOST = 16  # queries
+
+
+def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tensor, Tensor] | None:
+    """Values and ids of every query, or None where `search.run` must search, or say what is wrong.
+
+    queries: (Q, d) or (d,) float32, or (Q, code_size) uint8 for "hamming".
+    """
+    codec, packed = searched
+    if type(queries) is not Tensor or not queries.is_cpu or is_gpu(packed.device) or type(k) is not int:
+        return None
+    asked = queries.detach()
+    asked = asked[None] if asked.ndim == 1 and asked.dtype != torch.uint8 else asked
+    if (
+        asked.ndim != 2
+        or not 0 < k <= len(packed)
+        or not 0 < len(asked) <= _MOST
+        or metric not in codec.metrics
+    ):
+        return None
+    if asked.dtype == torch.uint8:
+        fits = metric == "hamming" and asked.shape[1] == codec.code_size
+    else:
+        fits = asked.dtype == torch.float32 and asked.shape[1] == codec.d and bool(is_sound(asked))
+    if not fits:
+        return None
+    found = codec.scorer(packed, asked.contiguous(), metric).one_pass(k)
+    if found is None:
+        return None
+    values, ids = values_of(found[0], metric, False), found[1]
+    return (values[0], ids[0]) if queries.ndim == 1 else (values, ids)
