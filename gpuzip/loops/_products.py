@@ -21,15 +21,15 @@ _HALF = ir.VectorType(ir.IntType(32), WIDTH // 2)
 def dots(rows, queries):
     """Return a function that writes the inner products of some rows with some queries.
 
-    dots(out, o, stride, codes, c, D, asked, q, E): out[o + r*stride + w] = sum over d < E of
-    codes[c + r*D + d] * asked[q + w*E + d], for r < rows, w < queries. Flat arrays: out int32, codes uint8,
-    asked int16. E is a multiple of WIDTH, and E bytes of a row are read. Nothing is checked.
+    dots(out, o, stride, codes, c, D, asked, q, E, flip): out[o + r*stride + w] = sum over d < E of
+    (codes[c + r*D + d] ^ flip) * asked[q + w*E + d], for r < rows, w < queries. Flat arrays: out int32, codes
+    uint8, asked int16. E is a multiple of WIDTH, and E bytes of a row are read. Nothing is checked.
     """
 
     @intrinsic
-    def dots(context, out, o, stride, codes, c, D, asked, q, E):
+    def dots(context, out, o, stride, codes, c, D, asked, q, E, flip):
         word = types.uintp
-        signature = types.void(out, word, word, codes, word, word, asked, word, word)
+        signature = types.void(out, word, word, codes, word, word, asked, word, word, types.uint8)
 
         def generate(context, builder, signature, arguments):
             out, codes, asked = (
@@ -39,6 +39,9 @@ def dots(rows, queries):
             integer = o.type
             row = [builder.gep(codes, [builder.add(c, builder.mul(D, integer(r)))]) for r in range(rows)]
             ask = [builder.gep(asked, [builder.add(q, builder.mul(E, integer(w)))]) for w in range(queries)]
+            flips = ir.Constant(ir.VectorType(ir.IntType(8), WIDTH), ir.Undefined)
+            for i in range(WIDTH):
+                flips = builder.insert_element(flips, arguments[9], ir.IntType(32)(i))
             entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
             builder.position_at_end(loop)
@@ -48,7 +51,7 @@ def dots(rows, queries):
             new = []
             for r in range(rows):
                 bytes_ = load(builder, row[r], d, ir.VectorType(ir.IntType(8), WIDTH), 1)
-                x = builder.zext(bytes_, _LONG)
+                x = builder.zext(builder.xor(bytes_, flips), _LONG)
                 new.append([builder.add(sums[r][w], _paired(builder, x, y[w])) for w in range(queries)])
             following = builder.add(d, integer(WIDTH))
             d.add_incoming(integer(0), entry)

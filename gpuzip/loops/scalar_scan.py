@@ -84,17 +84,17 @@ def _products(codes, n, D, queries, out):
         for q in range(0, Q // 4 * 4, 4):
             r = first
             while r + 2 <= last:
-                _dots_2x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                _dots_2x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E, np.uint8(0))
                 r += 2
             if r < last:
-                _dots_1x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                _dots_1x4(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E, np.uint8(0))
         for q in range(Q // 4 * 4, Q):
             r = first
             while r + 4 <= last:
-                _dots_4x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                _dots_4x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E, np.uint8(0))
                 r += 4
             while r < last:
-                _dots_1x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E)
+                _dots_1x1(sums, r * Q + q, Q, codes, r * D, D, asked, q * E, E, np.uint8(0))
                 r += 1
 
 

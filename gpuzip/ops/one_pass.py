@@ -57,6 +57,27 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
     return found
 
 
+def scalar_topk(
+    codes: Tensor,
+    queries: tuple[Tensor, Tensor, Tensor],
+    k: int,
+    flip: int,
+    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> Found:
+    """Find the k rows with the best scores of `scalar_scan`, codes of 8 bits xor-ed with flip before.
+
+    queries: (Q, D) int8, their scale (Q,) and offset (Q,). of_rows: scale, bias and mask. Returns what
+    `adc_topk` does.
+    """
+    if not _may_search(codes, len(codes), k):
+        return None
+    loops = _loops("scalar_topk")
+    found: Found = (
+        loops.scalar_topk(codes, *queries, k, flip, *of_rows) if loops.can_search(len(queries[0])) else None
+    )
+    return found
+
+
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     return not is_gpu(device) and loops_are_used() and bool(_loops("adc_topk").can_search(16, 1, 1))

@@ -45,8 +45,8 @@ def attempt(scorer: Scorer, k: int, stage: int) -> tuple[Tensor, Tensor, Tensor 
     stage: one of STAGES. A query is not proven if a group that was not taken may hold a better row than its
     last one. Nothing here waits for a GPU.
     """
-    if (found := scorer.one_pass(k)) is not None:
-        return *found, None
+    if stage == FIRST and (found := scorer.one_pass(k)) is not None:
+        return found
     group, taken = group_size(scorer.N, candidate_groups(k), scorer.gather_cost), candidate_groups(k)
     if stage == WIDER:
         taken *= MORE_CANDIDATES

@@ -42,7 +42,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
     if not fits:
         return None
     found = codec.scorer(packed, asked.contiguous(), metric).one_pass(k)
-    if found is None:
+    if found is None or (found[2] is not None and bool(found[2].any())):
         return None
     values, ids = values_of(found[0], metric, False), found[1]
     return (values[0], ids[0]) if queries.ndim == 1 else (values, ids)

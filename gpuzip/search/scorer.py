@@ -9,10 +9,12 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing
 from gpuzip.ops import max_of_groups
-from gpuzip.ops.one_pass import Found
 from gpuzip.search.memory import workspace
 
 ALL = slice(None)  # the queries of a scorer
+
+#: Scores (Q, k), ids (Q, k), and which queries are not proven: (Q,) bool, or None if all are.
+Attempted = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Scorer(Protocol):
@@ -46,8 +48,8 @@ class Scorer(Protocol):
     def exact(self, queries: Tensor | None = None) -> Scorer:
         """An exact scorer for all queries, or for those at the given indices, on their device."""
 
-    def one_pass(self, k: int) -> Found:
-        """The k best rows, as `exact.best` returns them, in one pass; None where there is no loop for it."""
+    def one_pass(self, k: int) -> Attempted | None:
+        """What `exact.attempt` returns, in one pass over the codes; None where there is no loop for it."""
 
 
 class Exhaustive:
@@ -76,7 +78,7 @@ class Exhaustive:
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return self._scorer.exact(queries)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> None:
         return None
 
 

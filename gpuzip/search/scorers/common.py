@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing
 from gpuzip.search.packed import Packed
+from gpuzip.search.scorer import Attempted
 
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
 
@@ -63,6 +64,11 @@ def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
     if mask is None or other is None:
         return other if mask is None else mask
     return mask & other
+
+
+def proven(found: tuple[Tensor, Tensor] | None) -> Attempted | None:
+    """Exact scores and ids, which need no proof, as an attempt; None stays None."""
+    return None if found is None else (*found, None)
 
 
 def forbid(scores: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:

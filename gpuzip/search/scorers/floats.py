@@ -11,7 +11,6 @@ from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
-from gpuzip.ops.one_pass import Found
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import GATHER_COST, both, forbid, inverse, sound_rows
@@ -89,7 +88,7 @@ class FloatScorer:
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> None:
         return None
 
     def _of_some(self, queries: Tensor) -> Scorer:

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
 from gpuzip.ops.hamming import ABSENT
-from gpuzip.ops.one_pass import Found, hamming_topk
-from gpuzip.search.scorer import ALL
+from gpuzip.ops.one_pass import hamming_topk
+from gpuzip.search.scorer import ALL, Attempted
+from gpuzip.search.scorers.common import proven
 
 
 class HammingScorer:
@@ -32,8 +33,8 @@ class HammingScorer:
     def exact(self, queries: Tensor | None = None) -> HammingScorer:
         return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)
 
-    def one_pass(self, k: int) -> Found:
-        return hamming_topk(self._queries, self._data, k, self._mask)
+    def one_pass(self, k: int) -> Attempted | None:
+        return proven(hamming_topk(self._queries, self._data, k, self._mask))
 
     def _scores(self, distances: Tensor) -> Tensor:
         scores = distances.float().neg_()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gpuzip.ops.one_pass import Found
 from gpuzip.search.scorer import ALL, Scorer
 from gpuzip.search.scorers.common import inverse
 
@@ -29,7 +28,7 @@ class ProjectedScorer:
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         return self._given(self._scorer.gather(ids, queries), queries)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> None:
         return None
 
     def exact(self, queries: Tensor | None = None) -> Scorer:

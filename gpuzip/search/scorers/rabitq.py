@@ -11,10 +11,10 @@ from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.device import is_gpu, kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import Found, adc_topk
+from gpuzip.ops.one_pass import adc_topk
 from gpuzip.search.memory import workspace
-from gpuzip.search.scorer import ALL
-from gpuzip.search.scorers.common import forbid
+from gpuzip.search.scorer import ALL, Attempted
+from gpuzip.search.scorers.common import forbid, proven
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
@@ -73,9 +73,9 @@ class RaBitQScorer:
         scale, extra = self._terms.scale[rows], self._terms.extra[rows]
         return adc_gather(self._side_by_side(rows), lut, scale, place, None, extra, coef)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> Attempted | None:
         terms = RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
-        return adc_topk(self._planes, self._lut, k, terms, self._asked.shift)
+        return proven(adc_topk(self._planes, self._lut, k, terms, self._asked.shift))
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         self._verify(rows)

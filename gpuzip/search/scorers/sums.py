@@ -8,10 +8,10 @@ from torch import Tensor
 from gpuzip._core.matmul import matrix_product
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import Found, adc_topk
+from gpuzip.ops.one_pass import adc_topk
 from gpuzip.search.packed import Packed
-from gpuzip.search.scorer import ALL
-from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized
+from gpuzip.search.scorer import ALL, Attempted
+from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized, proven
 
 
 class SumsScorer:
@@ -61,10 +61,10 @@ class SumsScorer:
             return self
         return SumsScorer(self._packed, self._codebooks, self._queries[queries], self._metric, self._mask)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> Attempted | None:
         shift = -self._square if self._metric == "l2" else None
         terms = RowTerms(self._scale, self._mask, self._extra, self._coef)
-        return adc_topk([self._packed.data], self._lut, k, terms, shift)
+        return proven(adc_topk([self._packed.data], self._lut, k, terms, shift))
 
     def _score(self, sums: Tensor, queries: slice = ALL) -> Tensor:
         return sums.sub_(self._square[queries]) if self._metric == "l2" else sums

@@ -13,10 +13,17 @@ from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import Found, adc_topk
+from gpuzip.ops.one_pass import adc_topk
 from gpuzip.search.packed import Packed
-from gpuzip.search.scorer import ALL
-from gpuzip.search.scorers.common import inverse, inverse_norms, largest_norm, minus_squares, normalized
+from gpuzip.search.scorer import ALL, Attempted
+from gpuzip.search.scorers.common import (
+    inverse,
+    inverse_norms,
+    largest_norm,
+    minus_squares,
+    normalized,
+    proven,
+)
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
@@ -63,8 +70,9 @@ class LutScorer:
         some = self._queries if queries is None else self._queries[queries]
         return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
 
-    def one_pass(self, k: int) -> Found:
-        return adc_topk([self._packed.data], self._lut, k, RowTerms(self._scale, self._mask, None, None))
+    def one_pass(self, k: int) -> Attempted | None:
+        terms = RowTerms(self._scale, self._mask, None, None)
+        return proven(adc_topk([self._packed.data], self._lut, k, terms))
 
 
 class ProductScorer(LutScorer):
@@ -101,7 +109,7 @@ class ProductScorer(LutScorer):
             bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
         return product_scan(self._packed.data, table, self._columns, self._scale, bias, self._mask, group)
 
-    def one_pass(self, k: int) -> Found:
+    def one_pass(self, k: int) -> None:
         return None
 
     def ceiling(self, estimate: Tensor) -> Tensor:
