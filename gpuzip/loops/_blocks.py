@@ -7,6 +7,7 @@ import torch
 
 LINE = 64  # bytes of a cache line
 AHEAD = 1 << 13  # bytes from a row to what is fetched meanwhile; less and more are slower
+_MOST_KEPT = 16
 _ROWS = 256  # a block of rows is a multiple of it
 _SHARE = 3 << 20  # bytes of codes times queries that are worth another thread
 
@@ -24,7 +25,7 @@ class Scratch(threading.local):
     """
 
     def __init__(self):
-        self._kept = {}
+        self._kept, self._made = {}, {}
 
     def take(self, name, count, dtype):
         """Return `count` entries with any values, the same memory for the same name."""
@@ -32,6 +33,14 @@ class Scratch(threading.local):
             memory = np.zeros(count + LINE // dtype().itemsize, dtype)
             self._kept[name] = memory[-memory.ctypes.data % LINE // memory.itemsize :]
         return self._kept[name][:count]
+
+    def kept(self, key, make):
+        """Return what make(*key) returned for this key, of which a few are kept."""
+        if key not in self._made:
+            if len(self._made) >= _MOST_KEPT:
+                self._made.clear()
+            self._made[key] = make(*key)
+        return self._made[key]
 
 
 scratch = Scratch()

@@ -60,8 +60,8 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
     E = 0 if extra is None else extra.shape[1]
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
     tables = lut.numpy().reshape(-1)
-    luts, lines = np.zeros(Q * (B + B % 2) * (tables.size // (Q * B)), np.uint8), np.empty((Q, 3))
-    _round(tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
+    luts, lines = np.zeros(Q * entries_of(K) * (B + B % 2), np.uint8), np.empty((Q, 3))
+    round_tables(tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
     places = np.array([(p.data_ptr(), p.stride(0), p.shape[1]) for p in planes], np.int64)
     if scale is None and extra is not None:
         scale = torch.ones(N, dtype=torch.float32, device="cpu")
@@ -72,8 +72,7 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
         part_of_rows(coef, 0, Q).reshape(-1),
         np.zeros(Q, np.float32) if shift is None else shift.reshape(-1).contiguous().numpy(),
     )
-    size = (64 if K == 16 else 32) * (B + B % 2 + STEP)  # bytes of columns per 32 rows
-    blocks = max(2, (_L1 if Q <= _QUERIES or K == 256 else _L2) // size // 2 * 2)
+    size, blocks = columns_of(Q, K, B)
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
@@ -82,16 +81,27 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
             scratch.take("sums", 2 * ROWS, np.uint16),
             scratch.take("floats", (3 + E) * ROWS, np.float32),
         )
-        lookups = tables.size // (Q * B), tables, luts, lines
-        _scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
+        lookups = entries_of(K), tables, luts, lines
+        scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
         return keys
 
     parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q), lone_here=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 
+def entries_of(K):
+    """Return the entries of the tables of a byte, of K entries each."""
+    return 32 if K == 16 else 256
+
+
+def columns_of(Q, K, B):
+    """Return the bytes of columns per 32 rows of B bytes, and how many times 32 rows make a tile."""
+    size = (2 * ROWS if K == 16 else ROWS) * (B + B % 2 + STEP)
+    return size, max(2, (_L1 if Q <= _QUERIES or K == 256 else _L2) // size // 2 * 2)
+
+
 @jit("void(float32[::1], intp, intp, intp, uint8[::1], float64[:, ::1])")
-def _round(tables, M, K, top, luts, lines):
+def round_tables(tables, M, K, top, luts, lines):
     """Round tables to bytes up to `top`; lines: low, step and room per query.
 
     The exact sum is within room of low + step * (sum of bytes), also in float32.
@@ -208,7 +218,7 @@ def _copy_terms(floats, scale, extra, r, n):
     "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], uint16[::1], "
     "float32[::1])"
 )
-def _scan(
+def scan(
     places,
     N,
     first,

@@ -18,7 +18,7 @@ def lookup_tables(queries, columns, is_l2):
     asked, centroids, flat = queries.contiguous().numpy(), columns.numpy().reshape(-1), tables.numpy()
 
     def some_queries(start, stop):
-        _fill(asked[start:stop].reshape(-1), centroids, S, M, K, is_l2, flat[start:stop].reshape(-1))
+        fill(asked[start:stop].reshape(-1), centroids, S, M, K, is_l2, flat[start:stop].reshape(-1))
 
     map_blocks(some_queries, len(asked), max(1, _BLOCK // max(1, M * K)), lone_here=True)
     return tables
@@ -36,7 +36,7 @@ def _fma(context, x, y, z):
 
 
 @jit("void(float32[::1], float32[::1], intp, intp, intp, boolean, float32[::1])")
-def _fill(queries, columns, S, M, K, is_l2, tables):
+def fill(queries, columns, S, M, K, is_l2, tables):
     for n in range(len(queries) // (M * S) * M):
         table = tables[n * K : (n + 1) * K]  # numba makes no vectors of loops over flat indices
         for k in range(K):

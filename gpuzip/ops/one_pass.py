@@ -44,6 +44,22 @@ def adc_topk(
     return found
 
 
+def adc_few(
+    codes: Tensor, columns: Tensor, queries: Tensor, is_l2: bool, k: int, scale: Tensor | None
+) -> Found:
+    """`adc_topk` by the tables of `lookup_tables`, where one call for all of it is faster.
+
+    codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), scale (N,) float32 or None.
+    """
+    (N, B), (_, M, K), Q = codes.shape, columns.shape, len(queries)
+    if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
+        return None
+    if not _loops("adc_topk").can_search(K, B, Q) or not _loops("adc_few").can_search(N, B, Q, k):
+        return None
+    found: Found = _loops("adc_few").adc_few(codes, columns, queries.contiguous(), is_l2, k, scale)
+    return found
+
+
 def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> Found:
     """Find the k rows that differ from a query in the fewest bits: minus distances (Q, k), rows (Q, k).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_topk
+from gpuzip.ops.one_pass import adc_few, adc_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
@@ -53,9 +54,12 @@ class LutScorer:
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
         self.N, self.Q, self._mask = len(packed), len(queries), mask
-        columns = packed.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())  # [S, M, K]
-        self._lut = lookup_tables(queries, columns, metric == "l2")  # [Q, M, K]
+        self._columns = packed.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())
         self._scale = inverse_norms(packed) if metric == "cosine" else None
+
+    @cached_property
+    def _lut(self) -> Tensor:
+        return lookup_tables(self._queries, self._columns, self._metric == "l2")
 
     def group_max(self, group: int) -> Tensor:
         return adc_scan(self._packed.data, self._lut, self._scale, group, self._mask)
@@ -71,8 +75,12 @@ class LutScorer:
         return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
 
     def one_pass(self, k: int) -> Attempted | None:
-        terms = RowTerms(self._scale, self._mask, None, None)
-        return proven(adc_topk([self._packed.data], self._lut, k, terms))
+        codes, found = self._packed.data, None
+        if self._mask is None:
+            found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
+        if found is None:
+            found = adc_topk([codes], self._lut, k, RowTerms(self._scale, self._mask, None, None))
+        return proven(found)
 
 
 class ProductScorer(LutScorer):
@@ -101,13 +109,13 @@ class ProductScorer(LutScorer):
             self._longest = self._length.amax().clamp_(min=self._product.shortest)
             self._shrink = self._longest.reciprocal()
             queries = queries * self._shrink
-        self._columns = queries.to(self._dtype)  # [Q, D]
+        self._asked = queries.to(self._dtype)  # [Q, D]
 
     def group_max(self, group: int) -> Tensor:
         table, bias = self._product.table, None
         if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
             bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
-        return product_scan(self._packed.data, table, self._columns, self._scale, bias, self._mask, group)
+        return product_scan(self._packed.data, table, self._asked, self._scale, bias, self._mask, group)
 
     def one_pass(self, k: int) -> None:
         return None
@@ -118,7 +126,7 @@ class ProductScorer(LutScorer):
         If rows are so short that their norms lose digits, no estimate by cosine holds and the bound is inf.
         The bound of a group without allowed rows is -inf.
         """
-        D, product, length = self._columns.shape[1], self._product, self._length
+        D, product, length = self._asked.shape[1], self._product, self._length
         unscale = 1 / product.scale
         if self._metric == "cosine":
             largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
