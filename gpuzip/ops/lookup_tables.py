@@ -20,7 +20,7 @@ def lookup_tables(queries: Tensor, columns: Tensor, is_l2: bool) -> Tensor:
     product would round a query's table differently depending on the other queries, and small distances would
     lose digits.
     """
-    if loops_are_used() and not is_gpu(queries.device):
+    if type(queries) is Tensor and loops_are_used() and not is_gpu(queries.device):
         tables: Tensor = importlib.import_module("gpuzip.loops.lookup_tables").lookup_tables(
             queries, columns, is_l2
         )

@@ -100,7 +100,9 @@ def reads_nibbles(device: torch.device) -> bool:
 
 
 def _may_search(like: Tensor, N: int, k: int) -> bool:
-    return loops_are_used() and not is_gpu(like.device) and 0 < k <= N < _MOST_ROWS and len(like) > 0
+    """Whether loops may run: never for the fake tensors of a trace, nor for what they cannot count."""
+    here = type(like) is Tensor and not is_gpu(like.device) and loops_are_used()
+    return here and 0 < k <= N < _MOST_ROWS and len(like) > 0
 
 
 def _loops(name: str) -> Any:
