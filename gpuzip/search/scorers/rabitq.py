@@ -74,6 +74,7 @@ class RaBitQScorer:
         return adc_gather(self._side_by_side(rows), lut, scale, place, None, extra, coef)
 
     def one_pass(self, k: int) -> Attempted | None:
+        self._verify(slice(None))
         terms = RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
         return proven(adc_topk(self._planes, self._lut, k, terms, self._asked.shift))
 
