@@ -252,14 +252,17 @@ def plain_bounds(builder, bounds, sums, low, step, worst):
 def scaled_bounds(builder, bounds, sizes, sums, low, step, room, scale):
     """Write f * (low + step * sum) + |f| * room of 32 rows at bounds, f the row's float at scale.
 
+    room has the sign of f before it is multiplied, as a sum of two products may be inf - inf.
     sizes: upper bounds of the values that this adds up, which say how far rounding may move it.
     """
     low, step, room = (_floats(builder, value) for value in (low, step, room))
+    zero = ir.Constant(_FLOATS, [0.0] * _FLOATS.count)
     for at in _PLACES:
         factor = _load(builder, _float_at(builder, scale, at), _FLOATS)
         size, part = _absolute(builder, factor), builder.fmul(step, _sums_as_floats(builder, sums, at))
         most = builder.fadd(builder.fadd(_absolute(builder, low), part), room)
-        value = builder.fadd(builder.fmul(factor, builder.fadd(low, part)), builder.fmul(size, room))
+        signed = builder.select(builder.fcmp_ordered("<", factor, zero), builder.fneg(room), room)
+        value = builder.fmul(factor, builder.fadd(builder.fadd(low, part), signed))
         _store(builder, value, _float_at(builder, bounds, at))
         _store(builder, builder.fmul(size, most), _float_at(builder, sizes, at))
 

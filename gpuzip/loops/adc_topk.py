@@ -35,6 +35,7 @@ _L1, _L2 = 1 << 14, 3 << 15  # bytes of columns per tile, for so many queries an
 # Nanoseconds per byte of codes on AVX2, measured: one query by registers, sixteen by interleaved tables.
 _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
+_MOST = float(np.finfo(np.float32).max)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 
 
@@ -123,7 +124,7 @@ def round_tables(tables, M, K, top, luts, lines):
         lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * np.float64(reach) + hidden
         if not reach > _SMALL or not size < _LARGE:  # all entries stay 0
             if not size < _LARGE:
-                lines[q, 0], lines[q, 2] = 0.0, 1e38
+                lines[q, 0], lines[q, 2] = 0.0, _MOST
             continue
         step = reach * (1 + 2.0**-20) / top
         lines[q, 1], lines[q, 2] = step, step * (0.501 * M + 1) + hidden
