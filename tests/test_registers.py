@@ -1,0 +1,214 @@
+"""Instructions of AVX2 beside plain numpy."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from numba import config  # noqa: E402
+
+from gpuzip.loops import _registers  # noqa: E402
+from gpuzip.loops._registers import ROWS, STEP  # noqa: E402
+
+needs_registers = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+WIDTHS = [(16, 16), (17, 16), (40, 33), (3, 3)]  # bytes from row to row, and of a row
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"ENABLE_AVX": 0}, False),
+        ({"ENABLE_AVX": 1, "CPU_NAME": "haswell", "CPU_FEATURES": "+avx,+avx2,+fma"}, True),
+        ({"ENABLE_AVX": 1, "CPU_NAME": "nehalem", "CPU_FEATURES": "+popcnt,+sse4.2"}, False),
+        ({"ENABLE_AVX": 1, "CPU_FEATURES": "+avx,-avx2"}, False),
+        ({"ENABLE_AVX": 1, "CPU_NAME": "haswell", "CPU_FEATURES": None}, False),
+        ({"ENABLE_AVX": 0, "CPU_FEATURES": "+avx2"}, False),
+    ],
+)
+def test_instructions_are_used_where_numba_may(monkeypatch, settings, found):
+    for name, value in {"CPU_NAME": None, "CPU_FEATURES": None, **settings}.items():
+        monkeypatch.setattr(config, name, value)
+    assert _registers.is_here.__wrapped__() is found
+
+
+def call(intrinsic, *arguments):
+    return compiled(intrinsic, len(arguments))(*arguments)
+
+
+@cache
+def compiled(intrinsic, count):
+    """A function of one intrinsic; it is compiled in each run, as numba's cache would not see a change."""
+    names = ", ".join(f"x{n}" for n in range(count))
+    space = {"intrinsic": intrinsic}
+    exec(f"def function({names}):\n    return intrinsic({names})", space)
+    return numba.njit(space["function"])
+
+
+def at(array):
+    return array.ctypes.data
+
+
+def some_rows(stride, width, extra=2 * STEP):
+    """Bytes of 32 rows from an odd address, with room for reads of whole steps, and the rows."""
+    g = np.random.default_rng(stride + width)
+    memory = g.integers(0, 256, 1 + ROWS * stride + extra).astype(np.uint8)
+    rows = np.stack([memory[1 + r * stride : 1 + r * stride + width] for r in range(ROWS)])
+    return memory[1:], rows
+
+
+@needs_registers
+@pytest.mark.parametrize(("stride", "width"), WIDTHS)
+def test_turn(stride, width):
+    memory, rows = some_rows(stride, width)
+    for first in range(0, width, STEP):
+        columns = np.zeros((STEP, ROWS), np.uint8)
+        call(_registers.turn, at(columns), at(memory) + first, stride)
+        part = rows[:, first : first + STEP].T
+        assert (columns[: len(part)] == part).all()
+
+
+@needs_registers
+@pytest.mark.parametrize(("stride", "width"), WIDTHS)
+def test_turn_nibbles(stride, width):
+    memory, rows = some_rows(stride, width)
+    for first in range(0, width, STEP):
+        columns = np.zeros((STEP, 2, ROWS), np.uint8)
+        call(_registers.turn_nibbles, at(columns), at(memory) + first, stride)
+        part = rows[:, first : first + STEP].T
+        assert (columns[: len(part), 0] == part % 16).all()
+        assert (columns[: len(part), 1] == part // 16).all()
+
+
+@needs_registers
+@pytest.mark.parametrize("stride", [32, 33, 40, 100])
+def test_turn_words(stride):
+    memory, rows = some_rows(stride, 32)
+    columns = np.zeros((4, ROWS), np.uint64)
+    call(_registers.turn_words, at(columns), at(memory), stride)
+    assert (columns == np.ascontiguousarray(rows).view(np.uint64).T).all()
+
+
+@needs_registers
+@pytest.mark.parametrize("count", [0, 1, 31, 32])
+def test_copy_rows(count):
+    memory, rows = some_rows(37, 19)
+    target = np.full(ROWS * 19, 99, np.uint8)
+    call(_registers.copy_rows, at(target), at(memory), 37, 19, count)
+    assert (target[: count * 19].reshape(count, 19) == rows[:count]).all()
+    assert (target[count * 19 :] == 99).all()
+
+
+def columns_and_tables(B, entries, top):
+    """Codes of 64 rows as columns, with a gap after 32, tables, and sums, of which some are the greatest."""
+    g = np.random.default_rng(B)
+    codes = g.integers(0, entries, (2, B, ROWS)).astype(np.uint8)
+    tables = g.integers(0, top + 1, (B, entries)).astype(np.uint8)
+    codes[:, :, :3] = tables.argmax(1)[None, :, None]
+    tables[np.arange(B), codes[0, :, 0]] = top
+    sums = np.stack([tables[np.arange(B)[:, None], half].sum(0, dtype=np.int64) for half in codes])
+    gap = np.full((2, 3 * ROWS), 255, np.uint8)
+    return np.concatenate([codes.reshape(2, -1), gap], 1).reshape(2, -1), tables, sums
+
+
+@needs_registers
+@pytest.mark.parametrize(("B", "top"), [(2, 127), (4, 1), (6, 127), (48, 127), (258, 126), (1024, 31)])
+def test_sums_of_nibbles(B, top):
+    columns, tables, sums = columns_and_tables(2 * B, 16, top)
+    found = np.zeros(2 * ROWS, np.uint16)
+    call(_registers.sums_of_nibbles, at(found), at(columns), columns.shape[1], at(tables), B)
+    assert (found == sums.reshape(-1)).all()
+
+
+@needs_registers
+@pytest.mark.parametrize(("B", "top"), [(2, 127), (4, 1), (6, 127), (48, 127), (516, 127)])
+def test_sums_of_bytes(B, top):
+    columns, tables, sums = columns_and_tables(B, 256, top)
+    found = np.zeros(2 * ROWS, np.uint16)
+    call(_registers.sums_of_bytes, at(found), at(columns), columns.shape[1], at(tables), B)
+    assert (found == sums.reshape(-1)).all()
+
+
+@needs_registers
+def test_every_entry_of_a_table_of_bytes_is_found():
+    for first in range(0, 256, 2 * ROWS):
+        codes = np.zeros((2, 2, ROWS), np.uint8)
+        codes[:, 0] = np.arange(first, first + 2 * ROWS).reshape(2, ROWS)
+        tables = np.zeros((2, 256), np.uint8)
+        tables[0] = np.random.default_rng(0).permutation(256) % 128
+        found = np.zeros(2 * ROWS, np.uint16)
+        call(_registers.sums_of_bytes, at(found), at(codes), 2 * ROWS, at(tables), 2)
+        assert (found == tables[0, first : first + 2 * ROWS]).all()
+
+
+def above(bounds, worst):
+    return sum(1 << r for r in range(ROWS) if bounds[r] > worst)
+
+
+@needs_registers
+def test_plain_bounds():
+    g = np.random.default_rng(0)
+    sums, low, step = g.integers(0, 2**16, ROWS).astype(np.uint16), np.float32(-3.25), np.float32(0.01)
+    want = low + step * sums.astype(np.float32)
+    for worst in (np.float32(-np.inf), want[5], np.sort(want)[16], np.float32(np.inf)):
+        bounds = np.zeros(ROWS, np.float32)
+        found = call(_registers.plain_bounds, at(bounds), at(sums), low, step, worst)
+        assert (bounds == want).all()
+        assert found == above(want, worst)
+
+
+@needs_registers
+@pytest.mark.parametrize("columns", [0, 1, 3])
+@pytest.mark.parametrize("large", [False, True])
+def test_bounds_with_factors_are_above_every_score(columns, large):
+    """Where the sum of entries is anywhere within `room`; the bits are those of the bounds."""
+    g = np.random.default_rng(columns)
+    sums = g.integers(0, 2**16, ROWS).astype(np.uint16)
+    low, step, room, shift = (np.float32(x) for x in (-300, 0.01, 5, 2.5))
+    factors = g.normal(size=ROWS).astype(np.float32) * np.float32(1e37 if large else 1)
+    factors[3:5] = 0, -0.0
+    extra, coef = g.normal(size=(2, 3, ROWS)).astype(np.float32)
+    bounds, sizes = np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32)
+    call(_registers.scaled_bounds, at(bounds), at(sizes), at(sums), low, step, room, at(factors))
+    for e in range(columns):
+        call(_registers.add_column, at(bounds), at(sizes), at(extra[e]), coef[e, 0])
+    worst = np.float32(0.125)
+    found = call(_registers.shifted_bounds, at(bounds), at(sizes), shift, np.float32(2.0**-20), worst)
+    assert found == above(bounds, worst)
+    middle = low.astype(np.float64) + np.float64(step) * sums
+    scores = []
+    with np.errstate(over="ignore"):
+        for part in (-0.999, 0, 0.999):
+            score = (middle + part * room).astype(np.float32) * factors
+            for e in range(columns):
+                score += extra[e] * coef[e, 0]
+            scores.append(score + shift)
+    most = np.max(scores, 0)
+    assert (bounds >= most)[most > -np.inf].all()
+    if not large:
+        assert (bounds <= most + 0.01 + 0.01 * np.abs(most) + 2 * room * np.abs(factors)).all()
+
+
+@needs_registers
+@pytest.mark.parametrize("W", [1, 2, 5, 16, 600])
+def test_differing(W):
+    g = np.random.default_rng(W)
+    columns = g.integers(0, 2**64 - 1, (W, ROWS), np.uint64, endpoint=True)
+    query = g.integers(0, 2**64 - 1, W, np.uint64, endpoint=True)
+    columns[:, 7], columns[:, 8] = query, ~query
+    bits = np.unpackbits((columns ^ query[:, None]).view(np.uint8).reshape(W, ROWS, 8), axis=2)
+    want = bits.sum((0, 2))
+    for bound in (0, 1, np.sort(want)[1], np.sort(want)[1] + 1, 64 * W + 1):
+        distances = np.zeros(ROWS, np.int64)
+        found = call(_registers.differing, at(distances), at(columns), at(query), W, int(bound))
+        assert (distances == want).all()
+        assert found == (want < bound).any()
+
+
+@needs_registers
+def test_address_of():
+    for dtype in (np.uint8, np.float32, np.uint64):
+        array = np.zeros(5, dtype)
+        assert call(_registers.address_of, array) == at(array)
+        assert call(_registers.address_of, array[2:]) == at(array) + 2 * array.itemsize
