@@ -1,0 +1,186 @@
+"""Searches of codes in one pass beside those by scans: every kind of code, metric and way to ask."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpuzip import RaBitQuantizer, ScalarQuantizer
+from gpuzip.codecs import from_spec
+from gpuzip.ops import one_pass
+from gpuzip.ops._dispatch import loops_are_used, use_loops
+from gpuzip.ops.one_pass import reads_nibbles
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
+
+CODECS = {
+    "PQ24x4": lambda: from_spec("PQ24x4"),
+    "PQ24": lambda: from_spec("PQ24"),
+    "OPQ24,PQ24x4": lambda: from_spec("OPQ24,PQ24x4"),
+    "RQ4x4": lambda: from_spec("RQ4x4"),
+    "LloydMax1": lambda: from_spec("LloydMax1"),
+    "LloydMax2": lambda: from_spec("LloydMax2"),
+    "LloydMax4": lambda: from_spec("LloydMax4"),
+    "scalar-1": lambda: ScalarQuantizer(1),
+    "scalar-2": lambda: ScalarQuantizer(2),
+    "scalar-4": lambda: ScalarQuantizer(4),
+    "scalar-4-signed": lambda: ScalarQuantizer(4, symmetric=True, signed=True),
+    "Binary": lambda: from_spec("Binary"),
+    "RaBitQ": RaBitQuantizer,
+    "RaBitQ4": lambda: RaBitQuantizer(4),
+}
+BY_SCANS = {
+    "scalar-3": lambda: ScalarQuantizer(3),
+    "scalar-8": lambda: ScalarQuantizer(8),
+    "SQfp16": lambda: from_spec("SQfp16"),
+    "PCA48,PQ24x4": lambda: from_spec("PCA48,PQ24x4"),
+}
+FAST = {"PQ24x4", "PQ24", "LloydMax2", "scalar-4", "Binary", "RaBitQ4", "RQ4x4", "scalar-8"}
+EACH = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in sorted(CODECS | BY_SCANS)
+]
+N, D = 4200, 96  # fewer rows of 8-bit scalar codes are looked up in tables
+
+
+@pytest.fixture(scope="module")
+def rows(real):
+    return real[:N, :D].contiguous()
+
+
+@pytest.fixture(scope="module")
+def queries(real_queries):
+    return real_queries[:20, :D].contiguous()
+
+
+@pytest.fixture(scope="module", params=EACH)
+def named(request, rows):
+    return request.param, (CODECS | BY_SCANS)[request.param]().fit(rows[:600], seed=0).encode(rows)
+
+
+def by_scans(monkeypatch, search):
+    """What a search finds without one pass."""
+    with monkeypatch.context() as patch:
+        patch.setattr(one_pass, "_may_search", lambda *arguments: False)
+        return search()
+
+
+def check_same(found, want):
+    for one, other in zip(found, want, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+WAYS = [(Q, k, masked) for Q, k in ((1, 10), (20, 10), (1, 1000), (20, 1000)) for masked in (False, True)]
+
+
+def test_the_same_answers_as_by_scans(named, rows, queries, monkeypatch):
+    """To the bit: few and many queries and neighbours, with a mask, and with candidates that are rescored."""
+    _, codes = named
+    mask = torch.rand(N, generator=torch.Generator().manual_seed(0)) < 0.4
+    for metric in codes.codec.metrics:
+        for Q, k, masked in WAYS:
+
+            def search(Q=Q, k=k, allowed=mask if masked else None, metric=metric):
+                return codes.search(queries[:Q], k, metric, mask=allowed)
+
+            check_same(search(), by_scans(monkeypatch, search))
+        if metric != "hamming":
+            for Q in (1, 20):
+
+                def search(Q=Q, metric=metric):
+                    return codes.search(queries[:Q], 10, metric, rescore=rows)
+
+                check_same(search(), by_scans(monkeypatch, search))
+
+
+def test_candidates_of_other_kinds(rows, queries, monkeypatch):
+    for codec, kinds in (
+        (RaBitQuantizer(4), ("plane", "bound", "hamming")),
+        (CODECS["Binary"](), ("hamming",)),
+    ):
+        codes = codec.fit(rows).encode(rows)
+        for kind in kinds:
+            for Q in (1, 20):
+
+                def search(Q=Q, kind=kind, codes=codes):
+                    return codes.search(queries[:Q], 10, rescore=rows, candidates=kind)
+
+                check_same(search(), by_scans(monkeypatch, search))
+
+
+def test_a_single_query_and_more_neighbours_than_are_allowed(rows, queries, monkeypatch):
+    codes = CODECS["PQ24x4"]().fit(rows).encode(rows)
+    mask = torch.zeros(N, dtype=torch.bool)
+    mask[[5, N - 1]] = True
+    for allowed in (None, mask, ~mask):
+        for k in (1, 10, N, N + 1):
+
+            def search(k=k, allowed=allowed):
+                return codes.search(queries[0], k, mask=allowed)
+
+            check_same(search(), by_scans(monkeypatch, search))
+
+
+def test_one_pass_is_taken_where_it_is_said_to_be(named, queries):
+    """With AVX2: by every metric of these codecs, and by none of the others."""
+    if not (loops_are_used() and reads_nibbles(torch.device("cpu"))):
+        pytest.skip("this CPU or numba has no AVX2")
+    name, codes = named
+    if name == "PQ24" and not one_pass._loops("adc_topk").bytes_pay(1):
+        pytest.skip("this CPU looks up whole bytes faster")
+    for metric in codes.codec.metrics:
+        found = codes.codec.scorer(codes.packed, queries[:1], metric).one_pass(10)
+        assert (found is None) == (name in BY_SCANS), metric
+
+
+def test_plain_torch_finds_the_same(named, queries):
+    """Values within rounding, and ids whose scores are the same within it."""
+    _, codes = named
+    for metric in codes.codec.metrics:
+        values, ids = codes.search(queries, N, metric)
+        with use_loops(False):
+            plain, plain_ids = codes.search(queries, 20, metric)
+        if metric == "hamming":
+            check_same((plain, plain_ids), (values[:, :20], ids[:, :20]))
+            continue
+        torch.testing.assert_close(plain, values[:, :20], rtol=1e-5, atol=1e-5)
+        by_id = torch.empty_like(values).scatter_(1, ids, values)
+        torch.testing.assert_close(plain, by_id.gather(1, plain_ids), rtol=1e-5, atol=1e-5)
+
+
+# How much work is left
+
+
+def summed_exactly(codes, tables, k, K):
+    """How many rows of (N, M) codes are above the bound when they come, and sums of all."""
+    loop = one_pass._loops("adc_topk")
+    M = len(tables)
+    luts, lines = np.zeros((M + M % 2) * K, np.uint8), np.empty((1, 3))
+    loop._round(tables.reshape(-1), M, K, min(127, 65535 // (2 * M)), luts, lines)
+    low, step, room = lines[0]
+    rounded = luts.reshape(-1, K)[np.arange(M), codes].sum(1, dtype=np.int64)
+    sums = tables[np.arange(M), codes].sum(1, dtype=np.float64)
+    bounds = low + step * rounded + room
+    assert (bounds >= sums).all()
+    best, count, limit = [], 0, -np.inf
+    for bound, score in zip(bounds, sums, strict=True):
+        if bound > limit:
+            count += 1
+            best = sorted([*best, score])[-k:]
+            limit = best[0] if len(best) == k else limit
+    return count
+
+
+@pytest.mark.parametrize("name", ["PQ24x4", "PQ24", "LloydMax4"])
+def test_few_rows_are_summed_exactly(name, real, queries):
+    """So a search costs its sums of bytes: of 20,000 rows some hundreds are looked up in float tables."""
+    if not loops_are_used():
+        pytest.skip("numba is not here")
+    g = torch.Generator().manual_seed(0)
+    some = real[torch.arange(20_000) % len(real), :D]
+    x = some + 0.3 / D**0.5 * torch.randn(some.shape, generator=g)
+    codes = CODECS[name]().fit(x[:1500], seed=0).encode(x)
+    scorer = codes.codec.scorer(codes.packed, queries, "ip")
+    lut, data = scorer._lut.numpy(), codes.data.numpy()
+    K = lut.shape[2]
+    labels = np.stack([data % 16, data // 16], 2).reshape(len(data), -1) if K == 16 else data
+    counts = [summed_exactly(labels, tables, 10, K) for tables in lut[:5]]
+    assert max(counts) <= 500
