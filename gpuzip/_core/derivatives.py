@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 
 
@@ -16,3 +17,8 @@ def is_differentiated(value: Any) -> bool:
     if value.requires_grad and torch.is_grad_enabled():
         return True
     return not torch.compiler.is_compiling() and unpack_dual(value).tangent is not None
+
+
+def may_be_differentiated(tensor: Tensor) -> bool:
+    """Whether `is_differentiated` may hold; in a tenth of its time."""
+    return tensor.requires_grad or getattr(forward_ad, "_current_level", 0) >= 0

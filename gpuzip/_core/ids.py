@@ -15,6 +15,7 @@ from gpuzip._core.device import is_capturing
 Ids = Sequence[int] | np.ndarray[Any, Any] | Tensor
 Index = int | slice | Ids
 
+_FEW = 32  # ids whose least and most Python finds faster than torch
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
@@ -78,9 +79,12 @@ def _wrong(who: str, index: Any) -> TypeError:
 
 def _in_range(who: str, ids: Tensor, n: int) -> Tensor:
     if ids.numel() and not is_capturing(ids.device):
-        least, most = int(ids.min()), int(ids.max())
+        ends = ids.flatten().tolist() if ids.numel() <= _FEW else [int(end) for end in ids.aminmax()]
+        least, most = min(ends), max(ends)
         if not -n <= least <= most < n:
             raise IndexError(
                 f"{who}: ids must be from {-n} to {n - 1}, as there are {n} rows; got {least} to {most}."
             )
+        if least >= 0:
+            return ids
     return torch.where(ids < 0, ids + n, ids)

@@ -192,7 +192,8 @@ class ProductQuantizer(Quantizer[Codebook]):
         return decode(data, self.centroids)[:, : self.width]
 
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
-        return decode(data, self.centroids, ids)[:, : self.width]
+        rows = decode(data, self.centroids, ids)
+        return rows if rows.shape[1] == self.width else rows[:, : self.width]
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         return LookupTable(self.centroids, 1), data

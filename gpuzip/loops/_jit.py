@@ -1,11 +1,14 @@
 """Compiles loops on their first call, without the interpreter lock, and caches them for later processes.
 
 numba invalidates its cache only if the file of a function changes. Therefore a loop calls no compiled
-function of another file, whose old code would stay in the cache. What `_vector`, `_words` and `_shuffle`
-generate becomes part of a loop too: after editing them, remove `gpuzip/loops/__pycache__`.
+function of another file, whose old code would stay in the cache. What `_vector`, `_words`, `_shuffle` and
+`_copy` generate becomes part of a loop too: after editing them, remove `gpuzip/loops/__pycache__`.
 """
 
+from functools import cache
+
 import numba
+from llvmlite import binding
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -26,6 +29,14 @@ def jit(signature=None, **options):
             return numba.njit(signature, **settings)(function)
 
     return compiled
+
+
+@cache
+def has_features(*names):
+    """Return whether this CPU has these instructions and numba may use them."""
+    free = numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and numba.config.ENABLE_AVX
+    features = binding.get_host_cpu_features() if free else {}
+    return all(features.get(name, False) for name in names)
 
 
 def unrolled(size, of=0):

@@ -6,13 +6,11 @@ not.
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._copy import copy_words
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 
 _LINE = 64  # bytes
@@ -26,7 +24,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
         centroids, share = by_byte(centroids, share)
     C, K, S = centroids.shape
     M = C * share
-    out = _empty(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
+    out = empty_rows(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
     if out.numel() == 0:
         return out
     size = int(np.gcd(S * out.element_size(), 8))
@@ -44,7 +42,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
     return out
 
 
-def _empty(N: int, D: int, dtype: torch.dtype) -> Tensor:
+def empty_rows(N: int, D: int, dtype: torch.dtype) -> Tensor:
     """Return an empty (N, D) that starts on a cache line, since stores across two lines are slower."""
     size = dtype.itemsize
     memory = np.empty(N * D + _LINE // size, f"i{size}")
@@ -66,12 +64,12 @@ def _decode(packed, ids, first, nbits, centroids, starts, width, out):
         elif nbits == 8:
             for m in range(M):
                 code = np.int64(packed[row, m])
-                _copy_words(table + starts[m] + code * size, target, size, width)
+                copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
         elif nbits == 4:
             for m in range(M):
                 code = (np.int64(packed[row, m // 2]) >> (m % 2 * 4)) & 15
-                _copy_words(table + starts[m] + code * size, target, size, width)
+                copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
         else:
             for m in range(M):
@@ -84,29 +82,5 @@ def _decode(packed, ids, first, nbits, centroids, starts, width, out):
                     | np.int64(packed[row, min(byte + 2, B - 1)]) << 16
                 )
                 code = (bits >> (m * nbits % 8)) & (K - 1)
-                _copy_words(table + starts[m] + code * size, target, size, width)
+                copy_words(table + starts[m] + code * size, target, size, width)
                 target += size
-
-
-@intrinsic
-def _copy_words(typing, source, target, size, width):
-    """Copy `size` bytes between two addresses: all words of `width` bytes at once, then the rest.
-
-    In a loop over words the compiler would have to assume that every store can change the next load.
-    """
-
-    def generate(context, builder, signature, arguments):
-        source, target, size, _ = arguments
-        if len(width) == 0:
-            byte = ir.IntType(8).as_pointer()
-            cgutils.raw_memcpy(
-                builder, builder.inttoptr(target, byte), builder.inttoptr(source, byte), size, 1
-            )
-        else:
-            bits = width.dtype.bitwidth
-            words = ir.VectorType(ir.IntType(bits), len(width)).as_pointer()
-            value = builder.load(builder.inttoptr(source, words), align=bits // 8)
-            builder.store(value, builder.inttoptr(target, words), align=bits // 8)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, width), generate

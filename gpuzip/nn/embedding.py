@@ -113,6 +113,9 @@ class QuantizedEmbedding(QuantizedTable):
         IndexError
             For an id out of range on a CPU. A GPU or a compiled model does not check and returns zeros.
         """
+        quick = None if self.max_norm is not None else self.quick_rows(input)
+        if quick is not None:
+            return quick
         rows = self.rows(input)
         if self.max_norm is not None:
             rows = self.clipped(rows)

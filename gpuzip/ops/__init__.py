@@ -9,7 +9,7 @@ from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.centroid_update import centroid_update
-from gpuzip.ops.decode import decode, decode_rotated
+from gpuzip.ops.decode import decode, decode_rotated, rows_by_id
 from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
@@ -48,6 +48,7 @@ __all__ = [
     "rabitq_encode",
     "rescore",
     "rescore_codes",
+    "rows_by_id",
     "scalar_encode",
     "scalar_scan",
     "topk",

@@ -49,10 +49,14 @@ def _numba_works() -> bool:
 def loops_or(plain: Callable[..., Any], loops: str) -> Callable[..., Any]:
     """Return a function that runs `loops`, a "<module>:<function>", or `plain`. It chooses at every call."""
     module, _, function = loops.partition(":")
+    found: Callable[..., Any] | None = None
 
     def run(*args: Any) -> Any:
+        nonlocal found
         if not loops_are_used():
             return plain(*args)
-        return getattr(importlib.import_module(module), function)(*args)
+        if found is None:
+            found = getattr(importlib.import_module(module), function)
+        return found(*args)
 
     return run

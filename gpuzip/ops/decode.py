@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch.compiler import is_compiling
 
 from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.derivatives import may_be_differentiated
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
+from gpuzip.ops._dispatch import loops_or
 from gpuzip.ops._samples import anisotropic, generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 
@@ -184,6 +188,14 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
     where M = C*share, because `share` neighbouring sub-spaces have one codebook. With ids (R,) int64, only
     those rows: (R, M*S). An id outside [0, N) gives zeros. Exact.
     """
+    if ids is not None:
+        C, _, S = centroids.shape
+        try:
+            quick = rows_by_id(packed, centroids, ids, C * share * S)
+        except IndexError:  # the operator writes zeros
+            quick = None
+        if quick is not None:
+            return quick
     vectors: Tensor = _decode(packed, centroids, ids, share)
     return vectors
 
@@ -197,3 +209,46 @@ def decode_rotated(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Ten
     """
     vectors: Tensor = _decode_rotated(packed, centroids, rotation, ids)
     return vectors
+
+
+_by_address = loops_or(lambda *args: None, "gpuzip.loops.rows_by_id:rows_by_id")
+
+
+def rows_by_id(
+    codes: Tensor,
+    codebook: Tensor,
+    ids: Tensor,
+    D: int,
+    padding: int = -1,
+    padding_row: Tensor | None = None,
+) -> Tensor | None:
+    """Decode rows as `decode` does, with little work per call, or return None where that takes the operator.
+
+    codes and codebook as in `decode`, the codebook without derivatives, shared by as few sub-spaces as fill D
+    columns; ids (*shape) int64 -> (*shape, D). The row of the id `padding` is padding_row (D,).
+    None: the loops are off, a tensor is not contiguous memory of the CPU, torch traces or watches operators,
+    or `decode` is faster. Raises IndexError for an id outside [0, N).
+    """
+    if (
+        is_compiling()
+        or not (type(ids) is Tensor and ids.is_cpu and ids.is_contiguous())
+        or not (type(codes) is Tensor and codes.is_cpu and codes.is_contiguous())
+        or not (type(codebook) is Tensor and codebook.is_cpu and codebook.is_contiguous())
+        or may_be_differentiated(codebook)
+        or _are_watched()
+    ):
+        return None
+    if padding_row is not None and not (padding_row.is_cpu and padding_row.is_contiguous()):
+        return None
+    try:
+        rows: Tensor | None = _by_address(codes, codebook, ids, D, padding, padding_row)
+    except RuntimeError:  # a tensor of a transform, such as torch.vmap, has no address
+        return None
+    return rows
+
+
+def _are_watched() -> bool:
+    """Whether torch records operators or gives them to a mode, which must see one."""
+    return bool(
+        _len_torch_dispatch_stack() or _len_torch_function_stack() or _get_tracing_state() is not None
+    )
