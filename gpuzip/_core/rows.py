@@ -23,6 +23,9 @@ _GPU_BLOCK_BYTES = 1 << 30
 #: Rows with norms below this have pairwise squared distances that fit in float32.
 LARGEST_NORM = 2.0**62
 
+#: Rows whose squares add up to less are sound, even if the sum is wrong by half.
+SOUND_SQUARES = LARGEST_NORM**2 / 2
+
 
 class Rows:
     """A checked view of (N, D) floats. Nothing is copied until a block is read.
@@ -83,6 +86,18 @@ class Rows:
             yield start, self._rotated(block)
         for check in waiting:
             self._check(*check)
+
+    def passed_over(self, work: Callable[[int, Tensor], bool]) -> Iterator[int]:
+        """Call `work` with (first row, block) as `blocks` yields them, and yield the row after each block.
+
+        On a CPU. work returns whether the block is surely sound, so that no pass of its own is needed.
+        """
+        step = max(1, BLOCK_BYTES // (4 * self.d))
+        for start in range(0, self.n, step):
+            part, ids = self._x[start : start + step], range(start, min(start + step, self.n))
+            if not work(start, self._rotated(_readable(part))):
+                self._refuse_rows(_tensor(part), ids)
+            yield ids.stop
 
     def check(self) -> None:
         """Check all rows of a tensor now, waiting for a GPU once; later reads are not checked again."""

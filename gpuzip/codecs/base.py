@@ -133,6 +133,8 @@ class Codec(ABC, Generic[Fitted]):
         A search divides its memory by them.
     spec_words : mapping
         Words of `spec`; see gpuzip.codecs.spec.
+    encodes_once : bool
+        Whether `_encode_once` checks rows while it encodes them.
 
     Notes
     -----
@@ -148,6 +150,7 @@ class Codec(ABC, Generic[Fitted]):
     scores_are_of_decoded_rows: ClassVar[bool] = True
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}
     spec_words: ClassVar[Words] = {}
+    encodes_once: ClassVar[bool] = False
 
     fitted: Fitted | None = field(default=None, kw_only=True, repr=False)
     rotation: Rotation | str | None = field(default=None, kw_only=True)
@@ -279,6 +282,13 @@ class Codec(ABC, Generic[Fitted]):
     @abstractmethod
     def _encode(self, x: Tensor) -> Tensor:
         """(n, width) float32, float16 or bfloat16 -> (n, code_size) uint8."""
+
+    def _encode_once(self, x: Tensor, out: Tensor) -> bool:
+        """Write what `_encode` returns to out, and return whether the rows are surely sound, in one pass.
+
+        On a CPU, for codecs with `encodes_once`; x (n, width) as it came, unchecked.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def _decode(self, data: Tensor) -> Tensor:

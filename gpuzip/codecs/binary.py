@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
 from gpuzip._core.device import is_gpu
-from gpuzip._core.parallel import map_blocks
-from gpuzip._core.rows import Matrix, Rows
+from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import bucketize_packed, decode
+from gpuzip.ops import bits_above, bucketize_packed, decode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer
@@ -25,7 +23,6 @@ from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
 
 _SAMPLE = 65_536  # rows for medians
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}  # per block of a sum
-_TILE = 1 << 19  # values per block on a CPU
 _THRESHOLDS = ("mean", "dim_mean", "median")
 _LEVELS = ("means", "sign")
 
@@ -79,6 +76,7 @@ class BinaryQuantizer(Quantizer[Halves]):
 
     id = "binary"
     gather_cost = 1
+    encodes_once = True
     metrics: ClassVar[tuple[SearchMetric, ...]] = (*METRICS, "hamming")
     score_bytes = 8  # distance and score
     spec_words: ClassVar[Words] = {"Binary": {}, "LSH": {}, "LSHt": {"threshold": "median"}}
@@ -145,8 +143,13 @@ class BinaryQuantizer(Quantizer[Halves]):
     def _encode(self, x: Tensor) -> Tensor:
         threshold = self.learned("encode").threshold
         if not is_gpu(x.device):
-            return _packed(x, threshold)
+            out = torch.empty((len(x), self.code_size), dtype=torch.uint8, device=x.device)
+            bits_above(x, threshold, out)
+            return out
         return mirrored(bucketize_packed(x, threshold[:, None], 1))
+
+    def _encode_once(self, x: Tensor, out: Tensor) -> bool:
+        return bits_above(x, self.learned("encode").threshold, out) < SOUND_SQUARES
 
     @property
     def centroids(self) -> Tensor:
@@ -216,18 +219,6 @@ class BinaryQuantizer(Quantizer[Halves]):
                 f"{tuple(threshold.shape)} {threshold.dtype} and {tuple(levels.shape)} {levels.dtype}."
             )
         return cls(config["threshold"], config["levels"], fitted=Halves(threshold, levels))
-
-
-def _packed(x: Tensor, threshold: Tensor) -> Tensor:
-    packed = torch.empty((len(x), -(-x.shape[1] // 8)), dtype=torch.uint8, device="cpu")
-    limits = threshold.numpy()
-
-    def one_block(start: int, stop: int) -> None:
-        above = x[start:stop].float().numpy() > limits
-        packed[start:stop] = torch.from_numpy(np.packbits(above, axis=1))
-
-    map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]), lone_here=True)
-    return packed
 
 
 def mirrored(packed: Tensor) -> Tensor:

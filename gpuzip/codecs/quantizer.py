@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpuzip._core.planes import empty
+from torch import Tensor
+
+from gpuzip._core.planes import Planes, empty
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Codec, Fitted
@@ -52,10 +55,20 @@ class Quantizer(Codec[Fitted]):
         rows = Rows(who, x, self.d, self.device)
         data = empty(rows.n, self.plane_sizes, self.device)
         with reporting(who, progress, "encode", rows.n) as report:
-            for start, block in rows.blocks():
-                data[start : start + len(block)] = self.encode_block(block.to(self.device))
-                report(start + len(block))
+            for done in self._encoded(rows, data):
+                report(done)
         return Codes(self, data, rows.dtype)
+
+    def _encoded(self, rows: Rows, data: Tensor | Planes) -> Iterator[int]:
+        """Encode rows to data; yield how many are done after each block."""
+        if self.encodes_once and self._rotation is None and self.device.type == "cpu":
+            yield from rows.passed_over(
+                lambda start, block: self._encode_once(block, data[start : start + len(block)])
+            )
+            return
+        for start, block in rows.blocks():
+            data[start : start + len(block)] = self.encode_block(block.to(self.device))
+            yield start + len(block)
 
     def save(self, path: Target) -> FileInfo:
         """Write the fitted codec alone: an .ezip file of no rows, which `gpuzip.load_codec` reads.

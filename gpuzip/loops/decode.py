@@ -1,19 +1,15 @@
-"""Decodes packed codes: each code copies its centroid in the widest words that divide it.
-
-Writing decoded rows is bound by memory. numpy allocates it, because it asks for large pages and torch does
-not.
-"""
+"""Decodes packed codes: each code copies its centroid in the widest words that divide it."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._copy import copy_words
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
 
-_LINE = 64  # bytes
 _BLOCK = 1 << 22  # output bytes per block: fewer do not pay for another thread
 _FEW = 64  # up to so many rows, a codebook of whole bytes does not pay
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
@@ -24,7 +20,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
         centroids, share = by_byte(centroids, share)
     C, K, S = centroids.shape
     M = C * share
-    out = empty_rows(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
+    out = uninitialized(len(packed) if ids is None else len(ids), M * S, centroids.dtype)
     if out.numel() == 0:
         return out
     size = int(np.gcd(S * out.element_size(), 8))
@@ -40,14 +36,6 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
 
     map_blocks(one_block, len(out), max(1, _BLOCK // out[0].nbytes), lone_here=True)
     return out
-
-
-def empty_rows(N: int, D: int, dtype: torch.dtype) -> Tensor:
-    """Return an empty (N, D) that starts on a cache line, since stores across two lines are slower."""
-    size = dtype.itemsize
-    memory = np.empty(N * D + _LINE // size, f"i{size}")
-    start = -memory.ctypes.data % _LINE // size
-    return torch.from_numpy(memory[start : start + N * D]).view(dtype).view(N, D)
 
 
 @jit()

@@ -11,13 +11,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._copy import byte_at, copy_words, prefetch, word_at
 from gpuzip.loops._jit import has_features, jit
-from gpuzip.loops.decode import empty_rows
 
 _BLOCK = 1 << 22  # output bytes per block: fewer do not pay for another thread
-_LARGE = 1 << 25  # output bytes that the C library takes from the system and zeroes, page by page
 _FEW = 1 << 13  # values up to which `decode` takes longer to prepare
 _AHEAD, _LONGEST = 8, 512  # rows to ask memory for in advance, and most bytes of each
 _MOST = 16  # entries of a table that registers hold
@@ -38,10 +37,10 @@ def rows_by_id(codes, codebook, ids, D, padding, padding_row):
     R, size = ids.numel(), codebook.itemsize
     if D % (C * S) or (R * D > _FEW and not _is_short(C * S, K, size)):
         return None
-    if R * D * size < _LARGE:
-        out = codebook.new_empty(R, D) if len(shape) == 1 else codebook.new_empty(*shape, D)
+    if R * D * size > _BLOCK:
+        out = uninitialized(R, D, codebook.dtype).view(*shape, D)
     else:
-        out = empty_rows(R, D, codebook.dtype).view(*shape, D)
+        out = codebook.new_empty(R, D) if len(shape) == 1 else codebook.new_empty(*shape, D)
     row = 0 if padding_row is None else padding_row.data_ptr()
     fixed = codes.data_ptr(), N, B, codebook.data_ptr(), C, K, S * size, D * size, padding, row
     if R * D * size <= _BLOCK:

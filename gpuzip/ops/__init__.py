@@ -5,7 +5,7 @@ from gpuzip.ops._dispatch import loops_are_used, use_loops
 from gpuzip.ops.adc import adc_gather, adc_scan
 from gpuzip.ops.assign import assign
 from gpuzip.ops.beam_search import beam_search
-from gpuzip.ops.bits import code_bytes, pack_bits, unpack_bits
+from gpuzip.ops.bits import bits_above, code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.bucketize import bucketize, bucketize_packed
 from gpuzip.ops.centroid_sums import centroid_sums
 from gpuzip.ops.centroid_update import centroid_update
@@ -29,6 +29,7 @@ __all__ = [
     "adc_scan",
     "assign",
     "beam_search",
+    "bits_above",
     "bucketize",
     "bucketize_packed",
     "centroid_sums",

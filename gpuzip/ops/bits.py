@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
+from gpuzip.ops._dispatch import loops_or
 from gpuzip.ops._samples import random_codes
+
+_TILE = 1 << 19  # values per block of comparisons
 
 
 def code_bytes(M: int, nbits: int) -> int:
@@ -130,3 +135,28 @@ def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
         return packed
     values: Tensor = _unpack(packed, M, nbits)
     return values
+
+
+def _bits_above_plain(x: Tensor, limits: Tensor, out: Tensor) -> float:
+    thresholds = limits.numpy()
+
+    def one_block(start: int, stop: int) -> float:
+        rows = x[start:stop].float()
+        out[start:stop] = torch.from_numpy(np.packbits(rows.numpy() > thresholds, axis=1))
+        return float(torch.linalg.vector_norm(rows)) ** 2
+
+    return sum(map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]), lone_here=True))
+
+
+_bits_above = loops_or(_bits_above_plain, "gpuzip.loops.bits:bits_above")
+
+
+def bits_above(x: Tensor, limits: Tensor, out: Tensor) -> float:
+    """Write numpy.packbits(x > limits, axis=1) on a CPU, and return the sum of all squares, in one pass.
+
+    x (N, D) float32, float16 or bfloat16, compared as float32; limits (1,) or (D,) float32; out
+    (N, ceil(D / 8)) uint8, contiguous: the first value in the highest bit. The sum is NaN or inf if a value
+    is, else right to within 10 %.
+    """
+    squares: float = _bits_above(x, limits, out)
+    return squares
