@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import gpuzip._core.rows as rows_module
 from gpuzip import BinaryQuantizer, GpuzipError, ProductQuantizer, recall
 from gpuzip.codecs.binary import mirrored
 from gpuzip.ops import bits_above, bucketize_packed, use_loops
@@ -170,34 +169,3 @@ def test_bits_above_are_packbits_and_sum_the_squares(loops, dtype):
                 squares = bits_above(x, limits, out)
             assert np.array_equal(out.numpy(), np.packbits((x.float() > limits).numpy(), axis=1))
             assert squares == pytest.approx(float(x.double().square().sum()), rel=1e-3)
-
-
-@pytest.mark.parametrize("loops", LANES)
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
-@pytest.mark.parametrize(
-    ("value", "what"),
-    [(float("nan"), "NaN or inf"), (-float("inf"), "NaN or inf"), (6e18, "a value too large")],
-)
-def test_encoding_in_one_pass_refuses_what_rows_refuse(monkeypatch, loops, dtype, value, what):
-    """The row is named, in whichever block and column it is."""
-    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 4 * 13 * 40)
-    x = torch.randn(100, 13, generator=torch.Generator().manual_seed(0))
-    codec = BinaryQuantizer().fit(x)
-    if dtype == torch.float16 and what != "NaN or inf":
-        return  # no such value
-    for row, column in [(0, 0), (39, 12), (87, 5)]:
-        wrong = x.to(dtype).clone()
-        wrong[row, column] = value
-        with use_loops(loops), pytest.raises(GpuzipError) as error:
-            codec.encode(wrong)
-        assert str(error.value).startswith(f"BinaryQuantizer.encode: row {row} holds {what}")
-    assert len(codec.encode(x.to(dtype))) == 100
-
-
-@pytest.mark.parametrize("loops", LANES)
-def test_large_rows_that_are_sound_are_encoded(loops):
-    x = torch.full((3000, 16), 2.0**59.9)  # norms of 2**61.9, whose squares add up to more than float32 holds
-    x[::2] *= -1
-    codec = BinaryQuantizer().fit(x)
-    with use_loops(loops):
-        assert torch.equal(codec.encode(x).data[:, 0], torch.tensor([0, 255] * 1500, dtype=torch.uint8))

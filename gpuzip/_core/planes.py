@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gpuzip._core.memory import uninitialized
+
 
 class Planes:
     """An (N, B) uint8 matrix split by columns into contiguous parts (N, B1), (N, B2), ...
@@ -70,7 +72,10 @@ def sizes_of(data: Tensor | Planes) -> tuple[int, ...]:
 
 def empty(n: int, sizes: Sequence[int], device: torch.device) -> Tensor | Planes:
     """An uninitialized matrix of n rows with these parts; a plain tensor if there is one part."""
-    parts = [torch.empty((n, size), dtype=torch.uint8, device=device) for size in sizes]
+    if device.type == "cpu":
+        parts = [uninitialized(n, size, torch.uint8) for size in sizes]
+    else:
+        parts = [torch.empty((n, size), dtype=torch.uint8, device=device) for size in sizes]
     return parts[0] if len(parts) == 1 else Planes(parts)
 
 

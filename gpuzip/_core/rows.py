@@ -170,7 +170,12 @@ def _readable(part: Matrix) -> Tensor:
     return (x if x.dtype in (torch.float16, torch.bfloat16) else x.to(torch.float32)).contiguous()
 
 
-def is_sound(x: Tensor) -> Tensor:
+def are_sound(x: Tensor) -> bool:
+    """Whether rows are surely sound: no NaN, no inf, no value too large."""
+    return bool(_is_sound(x))
+
+
+def _is_sound(x: Tensor) -> Tensor:
     """() bool, from one pass over all rows: no NaN, no inf, no value too large."""
     norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
     return norm < LARGEST_NORM

@@ -15,7 +15,7 @@ from gpuzip._core.checks import METRICS, SearchMetric
 from gpuzip._core.device import as_device
 from gpuzip._core.progress import Progress
 from gpuzip._core.quality import HeldOut, Quality
-from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows
+from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows, are_sound
 from gpuzip.codecs.drift import Drift, drift_of
 from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
@@ -135,6 +135,8 @@ class Codec(ABC, Generic[Fitted]):
         Words of `spec`; see gpuzip.codecs.spec.
     encodes_once : bool
         Whether `_encode_once` checks rows while it encodes them.
+    decodes_at_once : bool
+        Whether `_decode` takes little memory beside its result, so that all rows may be decoded in one call.
 
     Notes
     -----
@@ -151,6 +153,7 @@ class Codec(ABC, Generic[Fitted]):
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}
     spec_words: ClassVar[Words] = {}
     encodes_once: ClassVar[bool] = False
+    decodes_at_once: ClassVar[bool] = False
 
     fitted: Fitted | None = field(default=None, kw_only=True, repr=False)
     rotation: Rotation | str | None = field(default=None, kw_only=True)
@@ -284,11 +287,12 @@ class Codec(ABC, Generic[Fitted]):
         """(n, width) float32, float16 or bfloat16 -> (n, code_size) uint8."""
 
     def _encode_once(self, x: Tensor, out: Tensor) -> bool:
-        """Write what `_encode` returns to out, and return whether the rows are surely sound, in one pass.
+        """Write what `_encode` returns to out, and return whether the rows are surely sound.
 
         On a CPU, for codecs with `encodes_once`; x (n, width) as it came, unchecked.
         """
-        raise NotImplementedError
+        out[:] = self._encode(x)
+        return are_sound(x)
 
     @abstractmethod
     def _decode(self, data: Tensor) -> Tensor:

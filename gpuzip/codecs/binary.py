@@ -75,6 +75,7 @@ class BinaryQuantizer(Quantizer[Halves]):
     """
 
     id = "binary"
+    decodes_at_once = True
     gather_cost = 1
     encodes_once = True
     metrics: ClassVar[tuple[SearchMetric, ...]] = (*METRICS, "hamming")

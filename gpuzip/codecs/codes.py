@@ -12,6 +12,7 @@ from torch import Tensor
 from gpuzip._core.checks import SearchMetric
 from gpuzip._core.device import as_device, is_gpu
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.planes import Planes, joined, split
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
@@ -170,9 +171,14 @@ class Codes:
         """
         dtype = dtype or self.dtype
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
-        if len(self) <= step:
-            return narrowed(self._decoded(slice(0, len(self))), dtype).contiguous()
-        out = torch.empty(self.shape, dtype=dtype, device=self.device)
+        codec = self.codec
+        at_once = codec.decodes_at_once and codec.rotation is None and dtype == torch.float32
+        if at_once or len(self) <= step:
+            return narrowed(self.codec.decode_block(self.data[:]), dtype).contiguous()
+        if is_gpu(self.device):
+            out = torch.empty(self.shape, dtype=dtype, device=self.device)
+        else:
+            out = uninitialized(*self.shape, dtype)
         for start in range(0, len(self), step):
             rows = slice(start, start + step)
             out[rows] = narrowed(self._decoded(rows), dtype)

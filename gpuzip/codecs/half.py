@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
-from gpuzip._core.rows import Matrix, Rows
+from gpuzip._core.device import is_gpu
+from gpuzip._core.memory import uninitialized
+from gpuzip._core.parallel import map_blocks
+from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
@@ -18,6 +21,7 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.floats import float_scorer, of_sound_rows
 
+_TILE = 1 << 16  # values per block, which stay in cache
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -56,6 +60,8 @@ class HalfQuantizer(Quantizer[Limit]):
     """
 
     id = "half"
+    encodes_once = True
+    decodes_at_once = True
     spec_words: ClassVar[Words] = {"SQfp16": {"dtype": "float16"}, "SQbf16": {"dtype": "bfloat16"}}
 
     dtype: str = "float16"
@@ -95,8 +101,23 @@ class HalfQuantizer(Quantizer[Limit]):
         largest = self.learned("encode").largest
         return x.float().clamp(-largest, largest).to(_DTYPES[self.dtype]).contiguous().view(torch.uint8)
 
+    def _encode_once(self, x: Tensor, out: Tensor) -> bool:
+        values, largest = out.view(_DTYPES[self.dtype]), float(self.learned("encode").largest)
+
+        def one_block(start: int, stop: int) -> float:
+            rows = x[start:stop].float()
+            values[start:stop] = rows.clamp(-largest, largest)
+            return float(torch.linalg.vector_norm(rows)) ** 2  # of rows that are in cache
+
+        return sum(map_blocks(one_block, len(x), max(1, _TILE // x.shape[1]))) < SOUND_SQUARES
+
     def _decode(self, data: Tensor) -> Tensor:
-        return self._values(data).float()
+        values = self._values(data)
+        if is_gpu(data.device):
+            return values.float()
+        rows = uninitialized(len(values), values.shape[1], torch.float32)
+        map_blocks(lambda a, b: rows[a:b].copy_(values[a:b]), len(rows), max(1, _TILE // rows.shape[1]))
+        return rows
 
     def _values(self, data: Tensor) -> Tensor:
         """(N, 2 * D) uint8 -> (N, D) of the dtype; a view if data is contiguous."""

@@ -76,6 +76,7 @@ class LloydMaxQuantizer(Quantizer[Levels]):
     """
 
     id = "lloydmax"
+    decodes_at_once = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {"LloydMax{bits}": {}}
 

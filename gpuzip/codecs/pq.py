@@ -67,6 +67,7 @@ class ProductQuantizer(Quantizer[Codebook]):
     """
 
     id = "pq"
+    decodes_at_once = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {
         "PQ{m}x{nbits}": {},

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
-from gpuzip._core.device import is_capturing
-from gpuzip._core.rows import LARGEST_NORM, Matrix, Rows
+from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.rows import LARGEST_NORM, SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
 from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import code_bytes, pack_bits, scalar_encode, unpack_bits
-from gpuzip.ops.one_pass import reads_nibbles
+from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scalar_encode, unpack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
@@ -80,6 +79,8 @@ class ScalarQuantizer(Quantizer[Steps]):
     """
 
     id = "scalar"
+    encodes_once = True
+    decodes_at_once = True
     score_bytes = 8  # blocks of scores, then their concatenation
     spec_words: ClassVar[Words] = {"SQ{bits}": {}}
 
@@ -175,7 +176,18 @@ class ScalarQuantizer(Quantizer[Steps]):
         packed = pack_bits(scalar_encode(x, fitted.start, fitted.step, (1 << self.bits) - 1), self.bits)
         return packed ^ self._flip if self.signed else packed
 
+    def _encode_once(self, x: Tensor, out: Tensor) -> bool:
+        if self.bits < 8:
+            return super()._encode_once(x, out)
+        fitted, flip = self.learned("encode"), 128 * self.signed
+        return scalar_bytes(x, fitted.start, fitted.step, 255, flip, out) < SOUND_SQUARES
+
     def _decode(self, data: Tensor) -> Tensor:
+        if self.bits in (4, 8) and not is_gpu(data.device):
+            fitted = self.learned("decode")
+            start, step = (values.expand(fitted.d) for values in (fitted.start, fitted.step))
+            flip = (0x88 if self.bits == 4 else 0x80) if self.signed else 0
+            return scalar_decode(data, start, step, self.bits, flip)
         if self.signed:
             data = data ^ self._flip
         return self._levels(unpack_bits(data, self.width, self.bits).float())

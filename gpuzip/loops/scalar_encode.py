@@ -1,9 +1,10 @@
-"""Scalar codes of equal steps in one pass over the values."""
+"""Scalar codes of equal steps, and back, in one pass over the values."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
 
@@ -11,30 +12,80 @@ _BLOCK = 1 << 18  # values per block
 
 
 def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int) -> Tensor:
+    out = torch.empty(x.shape, dtype=torch.uint8, device="cpu")
+    scalar_bytes(x, start, step, top, 0, out)
+    return out
+
+
+def scalar_bytes(x: Tensor, start: Tensor, step: Tensor, top: int, flip: int, out: Tensor) -> float:
     N, D = x.shape
-    out = torch.empty((N, D), dtype=torch.uint8, device="cpu")
     starts, steps = (t.float().expand(D).contiguous().numpy() for t in (start, step))
 
+    def one_block(first: int, stop: int) -> float:
+        rows = x[first:stop].float().contiguous().numpy()
+        return _encode(rows, starts, steps, np.float32(top), np.uint8(flip), out[first:stop].numpy())
+
+    return sum(map_blocks(one_block, N, max(1, _BLOCK // max(D, 1))))
+
+
+def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: int) -> Tensor:
+    N, D = len(packed), len(start)
+    out = uninitialized(N, D, torch.float32)
+    starts, steps = (t.contiguous().numpy() for t in (start, step))
+    loop = _decode_bytes if bits == 8 else _decode_halves
+
     def one_block(first: int, stop: int) -> None:
-        _encode(
-            x[first:stop].float().contiguous().numpy(),
-            starts,
-            steps,
-            np.float32(top),
-            out[first:stop].numpy(),
-        )
+        loop(packed[first:stop].contiguous().numpy(), starts, steps, np.uint8(flip), out[first:stop].numpy())
 
     map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)))
     return out
 
 
 @jit()
-def _encode(x, start, step, top, out):
+def _encode(x, start, step, top, flip, out):
+    """Write codes, with the bits of `flip` changed; return the sum of the squares of x."""
     wide_vectors()
     N, D = x.shape
+    total = np.float32(0)
     for n in range(N):
+        total += _squares(x[n])
         for d in range(D):
             cell = np.floor((x[n, d] - start[d]) / step[d])
             cell = cell if cell > np.float32(0) else np.float32(0)
             cell = cell if cell < top else top
-            out[n, d] = np.uint8(np.int32(cell))
+            out[n, d] = np.uint8(np.int32(cell)) ^ flip
+    return total
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _squares(row):
+    wide_vectors()
+    total = np.float32(0)
+    for d in range(len(row)):
+        total += row[d] * row[d]
+    return total
+
+
+@jit()
+def _decode_bytes(codes, start, step, flip, out):
+    wide_vectors()
+    N, D = out.shape
+    for n in range(N):
+        for d in range(D):
+            code = np.float32(np.int32(codes[n, d] ^ flip))
+            out[n, d] = (code + np.float32(0.5)) * step[d] + start[d]
+
+
+@jit()
+def _decode_halves(packed, start, step, flip, out):
+    """Decode two codes of 4 bits per byte, the first in the lower half."""
+    wide_vectors()
+    N, D = out.shape
+    for n in range(N):
+        for j in range(D // 2):
+            byte, d = np.int32(packed[n, j] ^ flip), 2 * j
+            out[n, d] = (np.float32(byte & 15) + np.float32(0.5)) * step[d] + start[d]
+            out[n, d + 1] = (np.float32(byte >> 4) + np.float32(0.5)) * step[d + 1] + start[d + 1]
+        if D % 2:
+            code = np.float32(np.int32(packed[n, D // 2] ^ flip) & 15)
+            out[n, D - 1] = (code + np.float32(0.5)) * step[D - 1] + start[D - 1]

@@ -18,7 +18,7 @@ from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.rabitq_encode import rabitq_encode
 from gpuzip.ops.rescore import rescore, rescore_codes
-from gpuzip.ops.scalar_encode import scalar_encode
+from gpuzip.ops.scalar_encode import scalar_bytes, scalar_decode, scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
 
@@ -50,6 +50,8 @@ __all__ = [
     "rescore",
     "rescore_codes",
     "rows_by_id",
+    "scalar_bytes",
+    "scalar_decode",
     "scalar_encode",
     "scalar_scan",
     "topk",

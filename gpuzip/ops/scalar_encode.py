@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
+from gpuzip.ops._dispatch import loops_or
 from gpuzip.ops._samples import generator
+from gpuzip.ops.bits import unpack_bits
 
 _TILE = 1 << 16  # values per block, whose temporaries stay in L2
 
@@ -79,3 +82,47 @@ def scalar_encode(x: Tensor, start: Tensor, step: Tensor, top: int = 255) -> Ten
     """
     codes: Tensor = _op(x, start, step, top)
     return codes
+
+
+def _bytes_plain(x: Tensor, start: Tensor, step: Tensor, top: int, flip: int, out: Tensor) -> float:
+    def one_block(first: int, stop: int) -> float:
+        rows = x[first:stop].float()
+        out[first:stop] = (rows - start).div_(step).floor_().clamp_(0, top).to(torch.uint8) ^ flip
+        return float(torch.linalg.vector_norm(rows)) ** 2
+
+    return sum(map_blocks(one_block, len(x), max(1, _TILE // max(1, x.shape[1]))))
+
+
+def _decode_plain(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: int) -> Tensor:
+    N, D = len(packed), len(start)
+    out = uninitialized(N, D, torch.float32)
+
+    def one_block(first: int, stop: int) -> None:
+        codes = unpack_bits(packed[first:stop] ^ flip, D, bits)
+        rows = out[first:stop].copy_(codes)
+        rows.add_(0.5).mul_(step).add_(start)
+
+    map_blocks(one_block, N, max(1, _TILE // max(1, D)))
+    return out
+
+
+_bytes = loops_or(_bytes_plain, "gpuzip.loops.scalar_encode:scalar_bytes")
+_decode = loops_or(_decode_plain, "gpuzip.loops.scalar_encode:scalar_decode")
+
+
+def scalar_bytes(x: Tensor, start: Tensor, step: Tensor, top: int, flip: int, out: Tensor) -> float:
+    """Write `scalar_encode(x, start, step, top) ^ flip` on a CPU and return the sum of squares, in one pass.
+
+    out (N, D) uint8, contiguous. NaN has any code. The sum is as in `bits_above`.
+    """
+    squares: float = _bytes(x, start, step, top, flip, out)
+    return squares
+
+
+def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: int = 0) -> Tensor:
+    """Compute (code + 0.5) * step + start of packed codes of 4 or 8 bits on a CPU, with a rounding each.
+
+    packed (N, B) uint8, each byte xor `flip` first; start and step (D,) float32 -> (N, D) float32. Exact.
+    """
+    rows: Tensor = _decode(packed, start, step, bits, flip)
+    return rows
