@@ -13,7 +13,7 @@ from gpuzip._core.checks import METRICS
 from gpuzip._core.planes import Planes
 from gpuzip.codecs.rabitq import REACH, Mean
 from gpuzip.errors import FormatError
-from gpuzip.ops import rabitq_encode, unpack_bits
+from gpuzip.ops import OPS, pack_bits, rabitq_encode, rabitq_signs, unpack_bits, use_loops, zero_rows
 from gpuzip.search.exact import best
 from gpuzip.search.scorer import Exhaustive
 from gpuzip.search.scorers.rabitq import RaBitQScorer
@@ -447,3 +447,20 @@ def test_the_former_keyword_of_the_center_warns(real):
     with pytest.warns(DeprecationWarning, match="center= is now fitted="):
         same = RaBitQuantizer(center=codec.center, rotation=codec.rotation)  # type: ignore[call-arg]
     assert same.same_as(codec)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_signs_are_the_codes_of_one_bit(loops, dtype):
+    for N, D in [(0, 3), (1, 1), (37, 13), (9, 64), (300, 129)]:
+        x = torch.randn(N, D, generator=torch.Generator().manual_seed(D)).to(dtype)
+        center = x.float().mean(0) if N > 1 else torch.zeros(D)
+        if N > 3:
+            x[1], x[2], x[3, 1:] = 0.0, -0.0, 0.0
+            x[4] = center.to(dtype)  # offsets of 0 where the dtype holds the center
+        with use_loops(loops):
+            packed, sums, zeros = rabitq_signs(x, center)
+        codes, want = OPS["rabitq_encode"].reference(x, center, torch.ones(1), torch.ones(1), 1)
+        assert torch.equal(packed, pack_bits(codes, 1))
+        torch.testing.assert_close(sums, want, rtol=1e-5, atol=1e-6)
+        assert torch.equal(zeros, (x == 0).all(1)) and torch.equal(zero_rows(x), zeros)

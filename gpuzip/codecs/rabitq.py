@@ -18,7 +18,7 @@ from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import decode, pack_bits, rabitq_encode
+from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.rotations import Rotation
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.scorer import Scorer
@@ -157,12 +157,14 @@ class RaBitQuantizer(Quantizer[Mean]):
         return replace(self, fitted=mean, rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
-        codes, sums = rabitq_encode(x, self.center, self.bits)
-        planes = [pack_bits((codes >> bit) & 1, 1) for bit in reversed(range(self.bits))]
         length = torch.linalg.vector_norm(self.center)
-        parts = [planes[0], first_bytes(sums, ~x.any(1), self.width, length)]
-        parts += [*planes[1:], deep_bytes(sums)] if self.bits > 1 else []
-        return torch.cat(parts, 1)
+        if self.bits == 1:
+            signs, sums, zeros = rabitq_signs(x, self.center)
+            return torch.cat([signs, first_bytes(sums, zeros, self.width, length)], 1)
+        codes, sums = rabitq_encode(x, self.center, self.bits)
+        first, *others = (pack_bits((codes >> bit) & 1, 1) for bit in reversed(range(self.bits)))
+        factors = first_bytes(sums, zero_rows(x), self.width, length)
+        return torch.cat([first, factors, *others, deep_bytes(sums)], 1)
 
     def _decode(self, data: Tensor) -> Tensor:
         signs, first, *deep = data.split(self.plane_sizes, 1)

@@ -23,7 +23,10 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
     packed = torch.empty((N, (M * nbits + 7) // 8), dtype=torch.uint8, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
-        pack_rows(values[start:stop].int().contiguous().numpy(), nbits, packed[start:stop])
+        if nbits == 1 and values.dtype == torch.uint8:
+            _pack_bits(values[start:stop].contiguous().numpy(), packed[start:stop].numpy())
+        else:
+            pack_rows(values[start:stop].int().contiguous().numpy(), nbits, packed[start:stop])
 
     map_blocks(one_block, N, max(1, _BLOCK // max(M, 1)))
     return packed
@@ -92,6 +95,18 @@ def _pack(values, nbits, packed):
                     byte += 1
             if bits:
                 packed[n, byte] = word
+
+
+@jit()
+def _pack_bits(values, packed):
+    N, M = values.shape
+    row = np.zeros(packed.shape[1] * 8, np.uint8)
+    bytes_of_eight = row.view(np.uint64)
+    for n in range(N):
+        for m in range(M):
+            row[m] = values[n, m] & 1
+        for j in range(len(bytes_of_eight)):  # the product moves bit 0 of byte i to bit 56 + i
+            packed[n, j] = np.uint8(bytes_of_eight[j] * np.uint64(0x0102040810204080) >> np.uint64(56))
 
 
 @jit()

@@ -33,6 +33,54 @@ def rabitq_encode(x, center, coarse, fine, bits):
     return codes, sums
 
 
+def rabitq_signs(x, center):
+    """Run the function of gpuzip.ops: (N, D), (D,) -> (N, W) uint8, (N, 5) float32, (N,) bool."""
+    N, D = x.shape
+    packed = torch.empty((N, (D + 7) // 8), dtype=torch.uint8, device="cpu")
+    sums = torch.empty((N, 5), dtype=torch.float32, device="cpu")
+    zeros = torch.empty(N, dtype=torch.bool, device="cpu")
+    middle = center.contiguous().numpy()
+
+    def one_block(start, stop):
+        rows = x[start:stop].float().contiguous().numpy()
+        _signs(*(rows, middle), *(part[start:stop].numpy() for part in (packed, sums, zeros)))
+
+    map_blocks(one_block, N, max(1, _BLOCK // D))
+    return packed, sums, zeros
+
+
+@jit()
+def _signs(x, center, packed, sums, zeros):
+    wide_vectors()
+    N, D = x.shape
+    high = np.zeros(packed.shape[1] * 8, np.uint8)
+    bytes_of_eight = high.view(np.uint64)
+    for n in range(N):
+        row = x[n]
+        for d in range(D):
+            high[d] = row[d] - center[d] >= 0
+        for j in range(len(bytes_of_eight)):  # the product moves bit 0 of byte i to bit 56 + i
+            packed[n, j] = np.uint8(bytes_of_eight[j] * np.uint64(0x0102040810204080) >> np.uint64(56))
+        square, total, mean, filled = _sums_of_signs(row, center)
+        sums[n, 0], sums[n, 1], sums[n, 2], sums[n, 3], sums[n, 4] = square, total, total, D, mean
+        zeros[n] = filled == 0
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _sums_of_signs(row, center):
+    """Return |o|^2, the sum of |o|, <center, o>, for o = row - center, and how many values are not zero."""
+    wide_vectors()
+    square, total, mean, filled = 0.0, 0.0, 0.0, 0
+    for d in range(len(row)):
+        offset = row[d] - center[d]
+        wide = np.float64(offset)
+        square += wide * wide
+        total += abs(wide)
+        mean += np.float64(center[d]) * wide
+        filled += row[d] != 0
+    return square, total, mean, filled
+
+
 @jit()
 def _encode(x, center, coarse, fine, top, codes, sums):
     N, D = x.shape

@@ -16,7 +16,7 @@ from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
-from gpuzip.ops.rabitq_encode import rabitq_encode
+from gpuzip.ops.rabitq_encode import rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_encode import scalar_bytes, scalar_decode, scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
@@ -47,6 +47,7 @@ __all__ = [
     "pack_bits",
     "product_scan",
     "rabitq_encode",
+    "rabitq_signs",
     "rescore",
     "rescore_codes",
     "rows_by_id",
@@ -57,4 +58,5 @@ __all__ = [
     "topk",
     "unpack_bits",
     "use_loops",
+    "zero_rows",
 ]

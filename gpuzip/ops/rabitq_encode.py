@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_gpu
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
+from gpuzip.ops._dispatch import loops_or
 from gpuzip.ops._samples import anisotropic
+from gpuzip.ops.bits import pack_bits
 
 _TILE = 1 << 16  # values per block, whose temporaries stay in L2
 _LARGEST = 2.0**126
@@ -121,3 +124,26 @@ def rabitq_encode(x: Tensor, center: Tensor, bits: int) -> tuple[Tensor, Tensor]
     coarse, fine = (torch.tensor(scales, dtype=torch.float32, device=x.device) for scales in (_COARSE, _FINE))
     codes, sums = _op(x, center, coarse, fine, bits)
     return codes, sums
+
+
+def _signs_plain(x: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    codes, sums = rabitq_encode(x, center, 1)
+    return pack_bits(codes, 1), sums, zero_rows(x)
+
+
+_signs_cpu = loops_or(_signs_plain, "gpuzip.loops.rabitq_encode:rabitq_signs")
+
+
+def rabitq_signs(x: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `rabitq_encode(x, center, 1)` with the signs packed by `pack_bits`, and (N,) bool `zero_rows`.
+
+    On a CPU in one pass over x.
+    """
+    signs = _signs_plain if is_gpu(x.device) else _signs_cpu
+    packed, sums, zeros = signs(x, center)
+    return packed, sums, zeros
+
+
+def zero_rows(x: Tensor) -> Tensor:
+    """Return (N,) bool: which rows hold nothing but zeros."""
+    return (x.amax(1) == 0) & (x.amin(1) == 0)
