@@ -488,3 +488,20 @@ def test_a_bound_stands_beside_the_number_that_it_bounds(x, few):
         (chosen,) = (row for row in table if row.spec == codes.codec.spec)
         number = chosen.rescored_recall if rescore else chosen.recall
         assert f"{number:.4f} (likely {chosen.sure_recall:.4f} or more)" in str(codes.why)
+
+
+@pytest.mark.parametrize("k", [1, 3, 40, 4101])
+def test_nearest_rows_of_blocks_are_those_of_all_rows(k):
+    """Blocks shorter than k and longer than one product; equal scores, of which the lower id comes first."""
+    rows = torch.randint(-2, 3, (4101, 3), generator=torch.Generator().manual_seed(0)).float()
+    queries = torch.tensor([[1.0, 2, 0], [0, -1, 1]])
+    mask = torch.arange(4101) % 3 > 0
+    blocks = [(0, rows[:2]), (2, rows[2:5]), (5, rows[5:])]
+    for allowed in (None, mask):
+        scores = queries @ rows.T
+        if allowed is not None:
+            scores[:, ~allowed] = float("-inf")
+        want = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        found = nearest(blocks, queries, k, "ip", allowed)
+        sure = scores.gather(1, want) > float("-inf")
+        assert torch.equal(found[sure], want[sure])

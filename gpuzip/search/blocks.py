@@ -27,9 +27,9 @@ def nearest(
             scores = _scores(queries, part.to(queries.device).float(), metric)
             if mask is not None:
                 scores[:, ~mask[first : first + len(part)]] = float("-inf")
-            own = torch.arange(first, first + len(part), device=ids.device).expand(len(queries), -1)
-            best, at = topk(torch.cat([best, scores], 1), k)
-            ids = torch.cat([ids, own], 1).gather(1, at)
+            own, own_at = topk(scores, min(k, len(part)))
+            best, at = topk(torch.cat([best, own], 1), k)
+            ids = torch.cat([ids, own_at + first], 1).gather(1, at)
     return ids
 
 
