@@ -31,6 +31,7 @@ LOOPS = {
         "pack_bits": "bits",
         "unpack_bits": "bits",
         "bucketize": "bucketize",
+        "beam_search": "beam_search",
     }.items()
 }
 FEW = settings(deadline=None, max_examples=25)
@@ -210,6 +211,30 @@ def test_bucketize(N, D, L, dtype, shared):
     columns = boundaries.expand(D, L).contiguous()
     want = torch.stack([torch.bucketize(x[:, d].float().contiguous(), columns[d]) for d in range(D)], 1)
     same(LOOPS["bucketize"](spread(x), spread(boundaries)), want.to(torch.uint8))
+
+
+@pytest.mark.parametrize("scale", [None, 0.3, 1, 8])  # of whole numbers: few values and many ties, or none
+@pytest.mark.parametrize(
+    ("P", "M", "K", "beam"),
+    [
+        (2, 4, 16, 5),
+        (1, 5, 16, 16),
+        (1, 4, 32, 17),
+        (1, 3, 64, 64),
+        (1, 6, 256, 5),
+        (1, 4, 256, 40),
+        (1, 5, 8, 7),
+    ],
+)
+def test_beam_search_keeps_the_least_of_any_beam(P, M, K, beam, scale):
+    g = generator(K + beam)
+    products, cross = (
+        torch.randn(7, P, M, K, generator=g),
+        torch.randn(P, M * (M - 1) // 2, K, K, generator=g),
+    )
+    if scale:
+        products, cross = products.mul(scale).round(), cross.mul(scale).round()
+    same(LOOPS["beam_search"](products, cross, beam), OPS["beam_search"].reference(products, cross, beam))
 
 
 PROGRAM = """

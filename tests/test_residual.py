@@ -1,6 +1,7 @@
 """ResidualQuantizer: sums of codewords against plain loops and FAISS, what a beam and refining gain."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from gpuzip import ResidualQuantizer, from_faiss, from_spec, to_faiss
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import beam_search, pack_bits
-from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
+from gpuzip.training.residual import Codewords, cross_bytes, cross_products, nearest_sums, sums, trained
 
 
 def normal(*shape, seed=0):
@@ -21,7 +22,7 @@ def error(x, labels, codebooks):
 
 
 def searched(x, codebooks, beam):
-    return nearest_sums(x, codebooks, cross_products(codebooks), beam)
+    return nearest_sums(x, Codewords(codebooks), cross_products(codebooks), beam)
 
 
 def by_loops(row, codebook, beam):
@@ -316,3 +317,12 @@ def test_a_file_of_other_settings_is_refused(real):
 def test_the_bytes_of_tables_are_counted():
     codebooks = normal(2, 5, 4, 3)
     assert cross_products(codebooks).nbytes == cross_bytes(2, 5, 4)
+
+
+def test_a_pickle_holds_the_codebooks_alone():
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    codec = ResidualQuantizer(3, 4).fit_quietly(x)
+    before = len(pickle.dumps(codec))
+    codes = codec.encode(x)
+    assert len(pickle.dumps(codec)) == before
+    assert torch.equal(pickle.loads(pickle.dumps(codec)).encode(x).data, codes.data)

@@ -22,7 +22,7 @@ from gpuzip.ops import code_bytes, pack_bits, unpack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.sums import SumsScorer
-from gpuzip.training.residual import cross_bytes, cross_products, nearest_sums, sums, trained
+from gpuzip.training.residual import Codewords, cross_bytes, cross_products, nearest_sums, sums, trained
 
 _SETTINGS = ("m", "nbits", "nsplits", "beam")
 _MOST_TABLES = 2 << 30  # bytes of `cross_products`
@@ -40,10 +40,19 @@ class Codebooks(Learned):
         P, _, _, S = self.codebooks.shape
         return P * S
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what encoding makes of the codebooks."""
+        return {"codebooks": self.codebooks, "seed": self.seed}
+
     @cached_property
     def cross(self) -> Tensor:
         """Products of codewords, for encoding. Computed once per codec."""
         return cross_products(self.codebooks)
+
+    @cached_property
+    def words(self) -> Codewords:
+        """Codewords as encoding multiplies them. Made once per codec."""
+        return Codewords(self.codebooks)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,7 +208,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
 
     def _encode(self, x: Tensor) -> Tensor:
         fitted = self.learned("encode")
-        return pack_bits(nearest_sums(x, fitted.codebooks, fitted.cross, self.beam), self.nbits)
+        return pack_bits(nearest_sums(x, fitted.words, fitted.cross, self.beam), self.nbits)
 
     def _decode(self, data: Tensor) -> Tensor:
         P, M, _, _ = self.codebooks.shape

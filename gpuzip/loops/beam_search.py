@@ -6,15 +6,16 @@ them, four at a time, in the order of the reference.
 
 import numpy as np
 import torch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit, wide_vectors
-from gpuzip.loops._vector import add_then_min
+from gpuzip.loops._vector import load, store
 
 _ROWS = 64
 _LANES = 16
-
-_add_then_min = add_then_min(_LANES)
 
 
 def beam_search(products, cross, beam):
@@ -85,7 +86,7 @@ def _keep_least(total, cost, number, lowest, least, at):
     """Insert total[k] + cost, numbered number + k, into the sorted minima; the lower number wins a tie.
 
     lowest (lanes,) is scratch for the minimum of each lane, where a lane holds the k that are equal modulo
-    the number of lanes. The lane with the lowest minimum is read first, so that most lanes can be skipped.
+    the number of lanes. They bound what can be kept, so that few values are inserted.
     """
     wide_vectors()
     K, taken = len(total), len(least)
@@ -93,19 +94,86 @@ def _keep_least(total, cost, number, lowest, least, at):
         for k in range(K):
             _insert(total[k] + cost, number + k, least, at)
         return
-    for w in range(_LANES):
-        lowest[w] = np.inf
+    _add_and_find_minima(total, K, cost, lowest)
+    bound = min(least[taken - 1], _bound(lowest, taken))
     for first in range(0, K, _LANES):
-        _add_then_min(total, first, cost, lowest, 0)
-    for _ in range(_LANES):
-        lane = 0
-        for w in range(1, _LANES):
-            lane = w if lowest[w] < lowest[lane] else lane
-        if lowest[lane] > least[taken - 1]:
-            break
-        lowest[lane] = np.inf
-        for k in range(lane, K, _LANES):
+        bits = _at_most(total, first, bound)
+        while bits:
+            k = first + _lowest_bit(bits)
+            bits &= bits - 1
             _insert(total[k], number + k, least, at)
+            bound = min(bound, least[taken - 1])
+
+
+@jit()
+def _bound(lowest, taken):
+    """Return a value that `taken` values do not exceed, from the minima of lanes: inf if there are fewer.
+
+    The lanes are dealt to `taken` groups. The minimum of each group is one of the values.
+    """
+    size = _LANES // taken
+    if size == 0:
+        return np.float32(np.inf)
+    bound = np.float32(-np.inf)
+    for first in range(0, size * taken, size):
+        least = lowest[first]
+        for w in range(first + 1, first + size):
+            least = min(least, lowest[w])
+        bound = max(bound, least)
+    return bound
+
+
+@intrinsic
+def _add_and_find_minima(typing, values, count, summand, lowest):
+    """Add summand to the first `count` values, a multiple of the lanes; write the minimum of each lane."""
+    vector, word = ir.VectorType(ir.FloatType(), _LANES), ir.IntType(64)
+
+    def generate(context, builder, signature, arguments):
+        data, minima = (
+            context.make_array(signature.args[at])(context, builder, arguments[at]).data for at in (0, 3)
+        )
+        added = _same(builder, arguments[2], vector)
+        least = cgutils.alloca_once_value(builder, vector([float("inf")] * _LANES))
+        with cgutils.for_range_slice(builder, word(0), arguments[1], word(_LANES), word) as (at, _):
+            new = builder.fadd(load(builder, data, at, vector), added)
+            store(builder, new, data, at)
+            old = builder.load(least)
+            builder.store(builder.select(builder.fcmp_ordered("<", new, old), new, old), least)
+        store(builder, builder.load(least), minima, word(0))
+        return context.get_dummy_value()
+
+    return types.void(values, types.intp, types.float32, lowest), generate
+
+
+def _same(builder, value, vector):
+    """Return a vector of equal values."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    lanes = ir.VectorType(ir.IntType(32), vector.count)
+    return builder.shuffle_vector(one, one, lanes([0] * vector.count))
+
+
+@intrinsic
+def _at_most(typing, values, first, bound):
+    """Return a bit per lane, set where values[first + lane] <= bound."""
+    vector = ir.VectorType(ir.FloatType(), _LANES)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        limit = _same(builder, arguments[2], vector)
+        bits = builder.fcmp_ordered("<=", load(builder, data, arguments[1], vector), limit)
+        return builder.zext(builder.bitcast(bits, ir.IntType(_LANES)), ir.IntType(64))
+
+    return types.int64(values, types.uintp, types.float32), generate
+
+
+@intrinsic
+def _lowest_bit(typing, bits):
+    """Return the place of the lowest bit that is set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
 
 
 @jit(inline="always")

@@ -35,18 +35,16 @@ def cross_products(codebooks: Tensor) -> Tensor:
     return cross
 
 
-def nearest_sums(x: Tensor, codebooks: Tensor, cross: Tensor, beam: int, exact: bool = True) -> Tensor:
+def nearest_sums(x: Tensor, words: Codewords, cross: Tensor, beam: int) -> Tensor:
     """Codes of the sums of codewords nearest to rows, as found by beam search.
 
-    (N, P*S) float, (P, M, K, S) float32 -> (N, P*M) uint8 if K <= 256, else int32. exact: sum products in
-    float64, so that a row's codes do not depend on the other rows; float32 takes half the time.
+    (N, P*S) float, P parts of M stages of K words -> (N, P*M) uint8 if K <= 256, else int32.
     """
-    P, M, K, _ = codebooks.shape
+    P, M, K = words.shape
     labels = torch.empty((len(x), P * M), dtype=torch.uint8 if K <= 256 else torch.int32, device=x.device)
-    table = _Codewords(codebooks, torch.float64 if exact else torch.float32)
 
     def one_block(start: int, stop: int) -> None:
-        labels[start:stop] = beam_search(table.costs(x[start:stop]), cross, beam)
+        labels[start:stop] = beam_search(words.costs(x[start:stop]), cross, beam)
 
     _in_blocks(one_block, len(x), 12 * P * M * K, x.device)
     return labels
@@ -62,23 +60,28 @@ def _in_blocks(one_block: Callable[[int, int], None], n: int, row_bytes: int, de
         one_block(start, min(start + step, n))
 
 
-class _Codewords:
-    """Codewords as columns of a matrix, with their squared norms."""
+class Codewords:
+    """Codewords (P, M, K, S) as columns of a matrix, with their squared norms.
 
-    def __init__(self, codebooks: Tensor, dtype: torch.dtype) -> None:
+    exact: sum products in float64, so that a row's codes do not depend on the other rows; float32 takes half
+    the time.
+    """
+
+    def __init__(self, codebooks: Tensor, exact: bool = True) -> None:
         P, M, K, S = codebooks.shape
-        self._shape, self._columns = (P, M, K), codebooks.reshape(P, M * K, S).to(dtype).mT.contiguous()
+        dtype = torch.float64 if exact else torch.float32
+        self.shape, self._columns = (P, M, K), codebooks.reshape(P, M * K, S).to(dtype).mT.contiguous()
         self._squares = self._columns.square().sum(1, keepdim=True)  # [P, 1, M*K]
 
     def costs(self, x: Tensor) -> Tensor:
         """(n, P*S) -> (n, P, M, K) float32: |c|^2 - 2 c.x."""
-        n, P = len(x), self._shape[0]
+        n, P = len(x), self.shape[0]
         parts = x.to(self._columns.dtype).view(n, P, -1).transpose(0, 1)
         costs = matrix_product(torch.baddbmm, self._squares, parts, self._columns, alpha=-2)
         return (
             torch.empty((n, P, costs.shape[2]), device=x.device, dtype=torch.float32)
             .copy_(costs.transpose(0, 1))
-            .view(n, *self._shape)
+            .view(n, *self.shape)
         )
 
 
@@ -116,7 +119,7 @@ def trained(
         report(m + 1)
     codebooks = torch.stack(stages, 1)
     for i in range(refine):
-        labels = nearest_sums(x, codebooks, cross_products(codebooks), beam, exact=False)
+        labels = nearest_sums(x, Codewords(codebooks, exact=False), cross_products(codebooks), beam)
         codebooks = _refitted(x, labels, codebooks)
         report(M + i + 1)
     return codebooks
@@ -161,7 +164,8 @@ def _left_over(left: Tensor, words: Tensor, beam: int) -> Tensor:
 
 def _nearest(x: Tensor, words: Tensor) -> Tensor:
     """Nearest codeword per part: (N, P*S), (P, K, S) -> (N, P)."""
-    return nearest_sums(x, words[:, None], words.new_empty((len(words), 0, *words.shape[1:2] * 2)), 1, False)
+    none = words.new_empty((len(words), 0, *words.shape[1:2] * 2))
+    return nearest_sums(x, Codewords(words[:, None], exact=False), none, 1)
 
 
 def _clustered(x: Tensor, P: int, K: int, seed: int, n_iter: int) -> Tensor:
