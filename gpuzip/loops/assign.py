@@ -1,8 +1,9 @@
 """Nearest centroid by squared differences over tiles of rows, with one row per vector lane.
 
-A tile holds _ROWS rows of one sub-space, transposed, so that rows are lanes of vector registers and each
-value of a centroid is broadcast once. Four centroids share the loads of a tile. The result of a row depends
-only on that row, so it is the same in any tile and thread. The strict comparison keeps the lowest index.
+A tile holds up to _ROWS rows of one sub-space, transposed, so that rows are lanes of vector registers and
+each value of a centroid is broadcast once. Four centroids share the loads of a tile. The result of a row
+depends only on that row, so it is the same in any tile and thread. The strict comparison keeps the lowest
+index.
 Distances use differences instead of products, so rows far from the origin lose no digits.
 """
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 
-_ROWS = 64
+_ROWS = 128
+_LANES = 16  # rows that are computed together, of which the last few may be idle
 _TOGETHER = 4  # centroids per pass over a tile
 _PART = 8  # columns per step of a long sub-vector
 _WORK = 1 << 26  # products from which a block pays for a thread
@@ -93,16 +95,17 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
     least, index = S * _ROWS, (S + 1) * _ROWS
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
+        lanes = (rows + _LANES - 1) // _LANES * _LANES
         for m in range(M):
             column = (first + m) * S
             for r in range(rows):
                 for s in range(S):
                     tile[s * _ROWS + r] = x[start + r, column + s]
-            for r in range(_ROWS):
+            for r in range(lanes):
                 tile[least + r] = np.inf
                 tile[index + r] = 0
             for k in range(0, K, _TOGETHER):
-                for r in range(_ROWS):
+                for r in range(lanes):
                     best, nearest = tile[least + r], tile[index + r]
                     for i in range(_TOGETHER):
                         d = np.float32(0)
@@ -133,18 +136,19 @@ def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
     least = np.empty((2, _ROWS), np.float32)  # the minimum and its index
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
+        lanes = (rows + _LANES - 1) // _LANES * _LANES
         for m in range(M):
             column = (first + m) * S
             for r in range(rows):
                 for s in range(S):
                     tile[s, r] = x[start + r, column + s]
-            for r in range(_ROWS):
+            for r in range(lanes):
                 least[0, r], least[1, r] = np.inf, 0
             for k in range(0, K, 4):
-                for r in range(_ROWS):
+                for r in range(lanes):
                     part[0, r], part[1, r], part[2, r], part[3, r] = 0, 0, 0, 0
                 for s in range(0, padded, _PART):
-                    for r in range(_ROWS):
+                    for r in range(lanes):
                         a, b, c, d = part[0, r], part[1, r], part[2, r], part[3, r]
                         for i in range(_PART):
                             value = tile[s + i, r]
@@ -154,7 +158,7 @@ def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
                             d += (value - centroids[m, k + 3, s + i]) ** 2
                         part[0, r], part[1, r], part[2, r], part[3, r] = a, b, c, d
                 for i in range(4):
-                    for r in range(_ROWS):
+                    for r in range(lanes):
                         d, best = part[i, r], least[0, r]
                         least[1, r] = np.float32(k + i) if d < best else least[1, r]
                         least[0, r] = d if d < best else best
