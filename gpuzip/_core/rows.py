@@ -80,7 +80,7 @@ class Rows:
         for start in range(0, self.n, step):
             part, ids = self._x[start : start + step], range(start, min(start + step, self.n))
             block = _readable(part)
-            waiting.append((part, is_sound(block), ids))
+            waiting.append((part, _is_sound(block), ids))
             if not is_gpu(self.device):
                 self._check(*waiting.pop())
             yield start, self._rotated(block)
@@ -126,7 +126,7 @@ class Rows:
     def _checked(self, part: Matrix, ids: Any) -> Tensor:
         x = _readable(part)
         if not self._is_checked and not is_capturing(self.device):
-            self._check(part, is_sound(x), ids)
+            self._check(part, _is_sound(x), ids)
         return self._rotated(x)
 
     def _check(self, part: Matrix, sound: Tensor, ids: Any) -> None:

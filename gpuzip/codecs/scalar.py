@@ -17,6 +17,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scalar_encode, unpack_bits
+from gpuzip.ops.one_pass import reads_nibbles
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of

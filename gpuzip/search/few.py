@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_gpu
 from gpuzip._core.inputs import Matrix
-from gpuzip._core.rows import is_sound
+from gpuzip._core.rows import are_sound
 from gpuzip.search.packed import Searched
 from gpuzip.search.values import values_of
 
@@ -38,7 +38,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
     if asked.dtype == torch.uint8:
         fits = metric == "hamming" and asked.shape[1] == codec.code_size
     else:
-        fits = asked.dtype == torch.float32 and asked.shape[1] == codec.d and bool(is_sound(asked))
+        fits = asked.dtype == torch.float32 and asked.shape[1] == codec.d and are_sound(asked)
     if not fits:
         return None
     found = codec.scorer(packed, asked.contiguous(), metric).one_pass(k)
