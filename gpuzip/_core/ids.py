@@ -57,6 +57,8 @@ def _one_row(who: str, index: Any, n: int) -> slice:
 def _tensor(who: str, index: Any) -> Tensor:
     """Int64 ids, or bools."""
     if isinstance(index, Tensor):
+        if index.dtype == torch.int64:
+            return index
         name = str(index.dtype).removeprefix("torch.")
         if name != "bool" and name not in _INTEGERS:
             raise _wrong(who, index)

@@ -150,7 +150,9 @@ class Rows:
 
 def narrowed(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Decoded rows in the dtype of their source: the largest float16 where one is beyond it, never inf."""
-    if dtype != torch.float16 or rows.dtype == torch.float16:
+    if rows.dtype == dtype:
+        return rows
+    if dtype != torch.float16:
         return rows.to(dtype)
     largest = torch.finfo(dtype).max
     return rows.clamp(-largest, largest).to(dtype)

@@ -35,18 +35,17 @@ def rows_by_id(codes, codebook, ids, D, padding, padding_row):
     """Run the function of gpuzip.ops: rows (*ids.shape, D), or None where `decode` is needed."""
     (N, B), (C, K, S), shape = codes.shape, codebook.shape, ids.shape
     R, size = ids.numel(), codebook.itemsize
-    if D % (C * S) or (R * D > _FEW and not _is_short(C * S, K, size)):
+    row, count = D * size, R * D
+    if D % (C * S) or (count > _FEW and not _is_short(C * S, K, size)):
         return None
-    if R * D * size > _BLOCK:
+    padded = 0 if padding_row is None else padding_row.data_ptr()
+    fixed = codes.data_ptr(), N, B, codebook.data_ptr(), C, K, S * size, row, padding, padded
+    if count * size > _BLOCK:
         out = uninitialized(R, D, codebook.dtype).view(*shape, D)
+        wrong = _by_blocks(fixed, ids.data_ptr(), R, out.data_ptr(), row)
     else:
         out = codebook.new_empty(R, D) if len(shape) == 1 else codebook.new_empty(*shape, D)
-    row = 0 if padding_row is None else padding_row.data_ptr()
-    fixed = codes.data_ptr(), N, B, codebook.data_ptr(), C, K, S * size, D * size, padding, row
-    if R * D * size <= _BLOCK:
         wrong = _look_up(*fixed, ids.data_ptr(), R, out.data_ptr())
-    else:
-        wrong = _by_blocks(fixed, ids.data_ptr(), R, out.data_ptr(), D * size)
     if wrong:
         raise IndexError("index out of range in self")  # the message of nn.Embedding
     return out

@@ -235,7 +235,9 @@ def rows_by_id(
         or not (type(codes) is Tensor and codes.is_cpu and codes.is_contiguous())
         or not (type(codebook) is Tensor and codebook.is_cpu and codebook.is_contiguous())
         or may_be_differentiated(codebook)
-        or _are_watched()
+        or _len_torch_dispatch_stack()  # modes and tracing must see an operator
+        or _len_torch_function_stack()
+        or _get_tracing_state() is not None
     ):
         return None
     if padding_row is not None and not (padding_row.is_cpu and padding_row.is_contiguous()):
@@ -245,10 +247,3 @@ def rows_by_id(
     except RuntimeError:  # a tensor of a transform, such as torch.vmap, has no address
         return None
     return rows
-
-
-def _are_watched() -> bool:
-    """Whether torch records operators or gives them to a mode, which must see one."""
-    return bool(
-        _len_torch_dispatch_stack() or _len_torch_function_stack() or _get_tracing_state() is not None
-    )
