@@ -1,40 +1,127 @@
-"""Compiles loops on their first call, without the interpreter lock, and caches them for later processes.
+"""Compiles loops on their first call, without the interpreter lock, and keeps them for later processes."""
 
-numba invalidates its cache only if the file of a function changes. Therefore a loop calls no compiled
-function of another file, whose old code would stay in the cache. What `_vector`, `_words`, `_shuffle` and
-`_copy` generate becomes part of a loop too: after editing them, remove `gpuzip/loops/__pycache__`.
-"""
-
+import gc
+import logging
+import threading
+import time
 from functools import cache
 
-import numba
 from llvmlite import binding
-from numba.core import types
+from numba.core import config, sigutils, types, typing
+from numba.core.registry import CPUDispatcher
+from numba.core.typeconv import Conversion
 from numba.extending import intrinsic
 
+from gpuzip.loops._cache import LoopCache, folder
+
 UNROLLED = 16  # up to this size, loops are compiled for each size
+_LONG = 2.0  # seconds of compiling that are worth a line
 
 
-def jit(signature=None, **options):
-    """Return numba.njit with a cache on disk, or without one if no folder is writable.
+def jit(*signatures, inner=False, **options):
+    """Return a decorator like numba.njit, which compiles at the first call and keeps the result on disk.
 
-    signature: what to compile now, and alone; without one, what the first calls need.
+    signatures: what to compile, each when a call needs it. Other arguments, such as arrays that are not
+    aligned, get code of their own. inner: other loops alone call the function, which saves what Python needs.
     """
 
     def compiled(function):
-        settings = {"nogil": True, "error_model": "numpy"} | options
-        try:
-            return numba.njit(signature, cache=True, **settings)(function)
-        except RuntimeError:  # no writable folder for the cache
-            return numba.njit(signature, **settings)(function)
+        if config.DISABLE_JIT:
+            return function
+        settings = {"nopython": True, "boundscheck": None, "nogil": True, "error_model": "numpy"}
+        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+        kind = _InnerLoop if inner else _Loop
+        loop = kind(py_func=function, targetoptions=settings | wrappers | options)
+        loop.signatures_as_text, loop._cache = signatures, LoopCache(function)
+        return loop
 
     return compiled
+
+
+class _Loop(CPUDispatcher):
+    """A function of numba's that compiles a declared signature at the first call with such arguments."""
+
+    signatures_as_text = ()
+
+    def compile(self, sig):
+        with _watch:
+            return super().compile(sig)
+
+    def _declared(self, args, worst):
+        """Return the first declared signature to which these types can be converted, or None."""
+        for text in self.signatures_as_text:
+            arguments, result = sigutils.normalize_signature(text)
+            ways = [
+                self.typingctx.can_convert(own, wanted) for own, wanted in zip(args, arguments, strict=True)
+            ]
+            if all(way is not None and way <= worst for way in ways):
+                return typing.signature(result, *arguments)
+        return None
+
+    def _compile_for_args(self, *args, **kws):
+        """Return what to call with these arguments, for which there is no code yet: numba calls this."""
+        self._compilation_chain_init_hook()
+        found = self._declared([self.typeof_pyval(value) for value in args], Conversion.safe)
+        if found is None or found.args in self.overloads:
+            return super()._compile_for_args(*args, **kws)
+        self.compile(found)
+        return self
+
+    def get_call_template(self, args, kws):
+        """Return the signature by which a loop calls this one: numba calls this."""
+        python, args = self._compiler.fold_argument_types(args, kws)
+        found = self._declared(args, Conversion.unsafe)
+        if found is None:
+            return super().get_call_template(args, {})
+        self.compile(found)
+        name, own = self.py_func.__name__, self.overloads[found.args].signature
+        return typing.make_concrete_template(name, key=name, signatures=[own]), python, args, {}
+
+
+class _InnerLoop(_Loop):
+    def __call__(self, *args, **kws):
+        raise TypeError(f"{self.py_func.__name__}: Python must not call an inner loop; other loops do.")
+
+
+class _Watch(threading.local):
+    """Adds up the seconds in which loops are compiled or loaded, and says so once if they are many.
+
+    Python's garbage collector rests meanwhile: it finds little, and takes a tenth of the time.
+    """
+
+    depth, start, collects = 0, 0.0, False
+    total, told = 0.0, False  # of the process: set on the class
+
+    def __enter__(self):
+        self.depth += 1
+        if self.depth == 1:
+            self.start, self.collects = time.perf_counter(), gc.isenabled()
+            gc.disable()
+
+    def __exit__(self, *error):
+        self.depth -= 1
+        if self.depth == 0:
+            if self.collects:
+                gc.enable()
+            _Watch.total += time.perf_counter() - self.start
+            if _Watch.total > _LONG and not _Watch.told:
+                _Watch.told = True
+                _tell()
+
+
+def _tell():
+    place = folder()
+    kept = f"Later processes load them from {place}." if place else "They are kept in this process alone."
+    logging.getLogger("gpuzip").info("gpuzip compiles loops for the CPU, which takes some seconds. %s", kept)
+
+
+_watch = _Watch()
 
 
 @cache
 def has_features(*names):
     """Return whether this CPU has these instructions and numba may use them."""
-    free = numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and numba.config.ENABLE_AVX
+    free = config.CPU_NAME is None and config.CPU_FEATURES is None and config.ENABLE_AVX
     features = binding.get_host_cpu_features() if free else {}
     return all(features.get(name, False) for name in names)
 
