@@ -1,11 +1,7 @@
 """Compiled loops beside plain torch, on shapes that nobody would think of."""
 
 import importlib.util
-import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import gpuzip
 from gpuzip.ops import OPS, code_bytes
 from gpuzip.ops._samples import anisotropic, generator, random_codes
 
@@ -235,55 +230,6 @@ def test_beam_search_keeps_the_least_of_any_beam(P, M, K, beam, scale):
     if scale:
         products, cross = products.mul(scale).round(), cross.mul(scale).round()
     same(LOOPS["beam_search"](products, cross, beam), OPS["beam_search"].reference(products, cross, beam))
-
-
-PROGRAM = """
-import sys, torch
-from gpuzip.loops.encode import encode
-from gpuzip.loops.assign import _nearest
-packed = encode(torch.eye(8), torch.eye(8).view(8, 4, 2).transpose(0, 1)[:, :4].contiguous())
-print(packed.flatten().tolist(), sum(_nearest.stats.cache_hits.values()))
-"""
-
-
-def run(folder: Path, **environment: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA")} | environment
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=folder,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """A copy of the package with no compiled code beside it."""
-    root = Path(gpuzip.__file__).parents[1]
-    shutil.copytree(
-        root / "gpuzip", tmp_path / "gpuzip", ignore=shutil.ignore_patterns("__pycache__", "kernels")
-    )
-    return tmp_path
-
-
-@pytest.mark.full
-def test_a_second_process_loads_what_the_first_compiled(package: Path):
-    first, second = run(package).split("] "), run(package).split("] ")
-    assert (first[1].strip(), second[1].strip()) == ("0", "1")
-    assert first[0] == second[0]
-
-
-@pytest.mark.full
-def test_loops_run_where_no_folder_can_be_written(package: Path):
-    """A plain file stands where each cache folder would be made: no user can write there, not even root."""
-    (package / "gpuzip" / "loops" / "__pycache__").write_text("")
-    (package / "home").write_text("")
-    home = str(package / "home")
-    out = run(package, HOME=home, XDG_CACHE_HOME=home, PYTHONDONTWRITEBYTECODE="1", LOCALAPPDATA=home)
-    assert out.endswith(" 0\n")
-    assert not list(package.rglob("*.nb?"))
 
 
 def test_code_bytes_is_what_encode_writes():

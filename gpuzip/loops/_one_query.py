@@ -20,7 +20,7 @@ def can_filter(M, K, group):
     return K == 256 and M <= _MOST_TABLES and group >= _LEAST_GROUP and is_here()
 
 
-@jit()
+@jit("Tuple((uint8[::1], float64, float64, float64))(float32[:, ::1])")
 def rounded(table):
     """Round (M, 256) float32 to flat bytes, padded to chunks of eight tables; return low, step, margin too.
 
@@ -44,7 +44,10 @@ def rounded(table):
     return bytes_, low, step, margin
 
 
-@jit()
+@jit(
+    "void(uint8[:, ::1], float32[:, ::1], uint8[::1], float64, float64, float64, float32[::1], "
+    "boolean[::1], float32[:, ::1], float32[::1], intp, float32[::1])"
+)
 def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, coef, shift, best):
     """codes (n, M) uint8 -> best (groups,), initially -inf: the exact max of each 2**shift rows."""
     n, M = codes.shape
@@ -85,7 +88,10 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, 
                 )
 
 
-@jit()
+@jit(
+    "void(uint8[:, ::1], float32[:, ::1], uint16[::1], intp, intp, intp, float64, float32[::1], intp)",
+    inner=True,
+)
 def _settle(codes, table, sums, first, start, stop, margin, best, g):
     """Set best[g] to the maximum over rows start to stop."""
     some = sums[start - first : stop - first]
@@ -98,7 +104,11 @@ def _settle(codes, table, sums, first, start, stop, margin, best, g):
             best[g] = max(best[g], _exact_sum(codes[start + r], table))
 
 
-@jit()
+@jit(
+    "void(uint8[:, ::1], float32[:, ::1], uint16[::1], intp, intp, intp, float64, float64, float64, "
+    "float32[::1], boolean[::1], float32[:, ::1], float32[::1], float32[::1], intp)",
+    inner=True,
+)
 def _settle_scaled(
     codes, table, sums, first, start, stop, low, step, margin, scale, mask, extra, coef, best, g
 ):
@@ -114,7 +124,7 @@ def _settle_scaled(
                 best[g] = max(best[g], _exact_key(codes[r], table, r, scale, extra, coef))
 
 
-@jit()
+@jit("UniTuple(float64, 2)(float64, float64, intp, float32[::1], float32[:, ::1], float32[::1])", inner=True)
 def _about(total, error, r, scale, extra, coef):
     """Return the score of row r for a sum `total` within `error`, and a bound for its float32 error."""
     factor = np.float64(scale[r]) if len(scale) else 1.0
@@ -127,7 +137,12 @@ def _about(total, error, r, scale, extra, coef):
     return key, error + len(coef) * 2.0**-22 * size
 
 
-@jit()
+@jit(
+    "void(uint8[:, ::1], float32[:, ::1], float32[::1], boolean[::1], float32[:, ::1], float32[::1], "
+    "intp, float32[::1])",
+    "void(int32[:, ::1], float32[:, ::1], float32[::1], boolean[::1], float32[:, ::1], float32[::1], "
+    "intp, float32[::1])",
+)
 def scan(codes, table, scale, mask, extra, coef, shift, best):
     n, M = codes.shape
     scores = np.empty(64, np.float32)
@@ -157,7 +172,12 @@ def scan(codes, table, scale, mask, extra, coef, shift, best):
                 best[r >> shift] = score
 
 
-@jit()
+@jit(
+    "void(uint8[:, ::1], float32[:, ::1], float32[::1], boolean[::1], float32[:, ::1], float32[::1], "
+    "intp, int64[::1], float32[::1])",
+    "void(int32[:, ::1], float32[:, ::1], float32[::1], boolean[::1], float32[:, ::1], float32[::1], "
+    "intp, int64[::1], float32[::1])",
+)
 def gather(codes, table, scale, mask, extra, coef, N, ids, scores):
     for r in range(len(ids)):
         n = ids[r]
@@ -166,7 +186,11 @@ def gather(codes, table, scale, mask, extra, coef, N, ids, scores):
             scores[r] = _exact_key(codes[r], table, n, scale, extra, coef)
 
 
-@jit()
+@jit(
+    "float32(uint8[::1], float32[:, ::1], intp, float32[::1], float32[:, ::1], float32[::1])",
+    "float32(int32[::1], float32[:, ::1], intp, float32[::1], float32[:, ::1], float32[::1])",
+    inner=True,
+)
 def _exact_key(codes, table, n, scale, extra, coef):
     """Return the score of row n with these codes."""
     key = _exact_sum(codes, table)
@@ -177,7 +201,7 @@ def _exact_key(codes, table, n, scale, extra, coef):
     return key
 
 
-@jit()
+@jit("float32(uint8[::1], float32[:, ::1])", "float32(int32[::1], float32[:, ::1])", inner=True)
 def _exact_sum(codes, table):
     """Sum table[m, codes[m]] in the order of m, in float32."""
     total = np.float32(0)

@@ -52,9 +52,10 @@ def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
                 else:
                     scan(codes, tables[q], *columns, coefs[q], shift, groups[q])
         else:
+            flat, width = best.reshape(-1), best.shape[1]
             for t, entries in enumerate(tables):
-                some = groups[t * _WIDE : (t + 1) * _WIDE]
-                _scan_wide(codes.reshape(-1), M, K, entries, *columns, coefs[t], shift, some)
+                found = min(_WIDE, Q - t * _WIDE), flat[t * _WIDE * width + (start >> shift) :], width
+                _scan_wide(codes.reshape(-1), M, K, entries, *columns, coefs[t], shift, *found)
 
     if best.size:
         map_blocks(some_rows, N, _rows_of_a_block(Q), lone_here=True)
@@ -95,7 +96,7 @@ def _codes(packed, M, K):
     return (packed if K == 256 else unpack_bits(packed, M, K.bit_length() - 1)).contiguous().numpy()
 
 
-@jit()
+@jit("void(float32[:, ::1], float32[:, ::1])")
 def _side_by_side(tables, wide):
     """Interleave (Q, E) to (ceil(Q / 16), E * 16): entry e of sixteen queries in one cache line."""
     Q, E = tables.shape
@@ -105,7 +106,7 @@ def _side_by_side(tables, wide):
             wide[t, e * _WIDE + w] = tables[q, e] if q < Q else np.float32(0)
 
 
-@jit()
+@jit("void(float32[::1], float32, float32[::1], float32[:, ::1])", inner=True)
 def _add_extra(scores, factor, extra, coef):
     """Multiply scores (16,) by factor, then add extra[e] * coef[:, e] in the order of e."""
     for w in range(_WIDE):
@@ -115,13 +116,20 @@ def _add_extra(scores, factor, extra, coef):
         scores[w] = score
 
 
-@jit()
-def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, best):
-    """codes (n * M,), table (M * K * 16,), coef (16, E) -> best (up to 16, groups)."""
+@jit(
+    "void(uint8[::1], intp, intp, float32[::1], float32[::1], boolean[::1], float32[:, ::1], float32[:, "
+    "::1], intp, intp, float32[::1], intp)",
+    "void(int32[::1], intp, intp, float32[::1], float32[::1], boolean[::1], float32[:, ::1], float32[:, "
+    "::1], intp, intp, float32[::1], intp)",
+)
+def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, Q, best, stride):
+    """codes (n * M,), table (M * K * 16,), coef (16, E) -> best [up to 16, groups], rows `stride` apart."""
     scores = np.empty(_AT_ONCE * _WIDE, np.float32)
-    Q, groups = best.shape
-    tops = np.full(groups * _WIDE, -np.inf, np.float32)
     n = len(codes) // M
+    groups = (n + (1 << shift) - 1) >> shift
+    tops = np.empty(groups * _WIDE, np.float32)
+    for t in range(groups * _WIDE):
+        tops[t] = -np.inf
     for first in range(0, n, _AT_ONCE):
         last = min(first + _AT_ONCE, n)
         if last - first == _AT_ONCE:
@@ -138,4 +146,4 @@ def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, best):
                 _max_into(tops, (r >> shift) * _WIDE, scores, (r - first) * _WIDE, factor)
     for q in range(Q):
         for g in range(groups):
-            best[q, g] = tops[g * _WIDE + q]
+            best[q * stride + g] = tops[g * _WIDE + q]

@@ -139,7 +139,7 @@ def round_tables(tables, M, K, top, luts, lines):
                 rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 
 
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)")
+@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
 def _sums_of_nibbles(out, tables, t, columns, c, B, chosen, n):
     """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`.
 
@@ -163,7 +163,7 @@ def _sums_of_nibbles(out, tables, t, columns, c, B, chosen, n):
         out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
 
 
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)")
+@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
 def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
     """Sum entries over bytes, of rows as `_sums_of_nibbles` takes them."""
     for first in range(0, n, 4):
@@ -184,7 +184,7 @@ def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
         out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
 
 
-@jit("void(intp, intp, intp, intp, intp, intp, intp, intp)")
+@jit("void(intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
 def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
     """Turn 32 rows from address `first` into columns, `per_byte` bytes each. `end`: what may not be read."""
     if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
@@ -197,7 +197,7 @@ def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
             turn_nibbles(columns + 2 * ROWS * STEP * j, first + STEP * j, stride)
 
 
-@jit("boolean(boolean[::1], intp, intp)")
+@jit("boolean(boolean[::1], intp, intp)", inner=True)
 def _any(mask, start, stop):
     found = False
     for r in range(start, stop):
@@ -205,7 +205,7 @@ def _any(mask, start, stop):
     return found
 
 
-@jit("void(float32[::1], float32[::1], float32[::1], intp, intp)")
+@jit("void(float32[::1], float32[::1], float32[::1], intp, intp)", inner=True)
 def _copy_terms(floats, scale, extra, r, n):
     """Copy the terms of n rows from r behind bounds and sizes: factors, then each column, in steps of 32."""
     for i in range(n):

@@ -91,7 +91,7 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
     wide_vectors()
     S = len(width)
     M, K, _ = centroids.shape
-    tile = np.zeros((S + 2) * _ROWS, np.float32)  # one array, whose parts LLVM knows not to overlap
+    tile = np.empty((S + 2) * _ROWS, np.float32)  # one array, whose parts LLVM knows not to overlap
     least, index = S * _ROWS, (S + 1) * _ROWS
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
@@ -126,7 +126,10 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
                         sums[m, k, s] += tile[s * _ROWS + r]
 
 
-@jit(fastmath={"contract"})
+@jit(
+    "void(float32[:, ::1], intp, intp, float32[:, :, ::1], int32[:, ::1], float64[:, :, ::1], int32[:, ::1])",
+    fastmath={"contract"},
+)
 def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
     """Do what _nearest does for S too long to unroll; sums of four centroids stay in memory between parts."""
     wide_vectors()

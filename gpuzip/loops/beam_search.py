@@ -31,7 +31,10 @@ def beam_search(products, cross, beam):
     return torch.from_numpy(labels).view(N, P * M)
 
 
-@jit()
+@jit(
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, uint8[:, :, ::1])",
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, int32[:, :, ::1])",
+)
 def _search(products, cross, beam, labels):
     """products (n, P, M, K), cross (P, pairs, K, K) -> labels (n, P, M)."""
     wide_vectors()
@@ -41,7 +44,9 @@ def _search(products, cross, beam, labels):
     old, total = np.empty((beam, M), np.int32), np.empty(K, np.float32)
     lowest = np.empty(_LANES, np.float32)
     for p in range(P):
-        cost[:, 0], width = 0, 1
+        width = 1
+        for r in range(n):  # an assignment of a column compiles numba's messages about shapes, for seconds
+            cost[r, 0] = 0
         for m in range(M):
             tables, taken = cross[p, m * (m - 1) // 2 : m * (m + 1) // 2], min(beam, width * K)
             for r in range(n):
@@ -62,10 +67,12 @@ def _search(products, cross, beam, labels):
                         paths[r, i, j] = old[parent, j]
                     paths[r, i, m], cost[r, i] = code, least[i]
             width = taken
-        labels[:, p] = paths[:, 0]
+        for r in range(n):
+            for m in range(M):
+                labels[r, p, m] = paths[r, 0, m]
 
 
-@jit()
+@jit("void(float32[::1], float32[:, :, ::1], int32[::1])", inner=True)
 def _add_tables(total, tables, path):
     """Add tables[j, path[j], k] to total[k] for every j in order."""
     wide_vectors()
@@ -81,7 +88,7 @@ def _add_tables(total, tables, path):
             total[k] += row[k]
 
 
-@jit()
+@jit("void(float32[::1], float32, intp, float32[::1], float32[::1], int64[::1])", inner=True)
 def _keep_least(total, cost, number, lowest, least, at):
     """Insert total[k] + cost, numbered number + k, into the sorted minima; the lower number wins a tie.
 
@@ -105,7 +112,7 @@ def _keep_least(total, cost, number, lowest, least, at):
             bound = min(bound, least[taken - 1])
 
 
-@jit()
+@jit("float32(float32[::1], intp)", inner=True)
 def _bound(lowest, taken):
     """Return a value that `taken` values do not exceed, from the minima of lanes: inf if there are fewer.
 

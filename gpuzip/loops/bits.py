@@ -68,7 +68,7 @@ def pack_rows(values: np.ndarray, nbits: int, packed: Tensor) -> None:
     _pack(values, nbits, packed.numpy())
 
 
-@jit()
+@jit("void(int32[:, ::1], intp, uint8[:, ::1])")
 def _pack(values, nbits, packed):
     N, M = values.shape
     if nbits == 8:
@@ -97,7 +97,7 @@ def _pack(values, nbits, packed):
                 packed[n, byte] = word
 
 
-@jit()
+@jit("void(uint8[:, ::1], uint8[:, ::1])")
 def _pack_bits(values, packed):
     N, M = values.shape
     row = np.zeros(packed.shape[1] * 8, np.uint8)
@@ -109,7 +109,7 @@ def _pack_bits(values, packed):
             packed[n, j] = np.uint8(bytes_of_eight[j] * np.uint64(0x0102040810204080) >> np.uint64(56))
 
 
-@jit()
+@jit("void(uint8[:, ::1], intp, uint8[:, ::1])", "void(uint8[:, ::1], intp, int32[:, ::1])")
 def _unpack(packed, nbits, values):
     N, M = values.shape
     B = packed.shape[1]

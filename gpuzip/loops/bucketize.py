@@ -24,7 +24,7 @@ def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
     return out
 
 
-@jit()
+@jit("void(float32[:, ::1], float32[:, ::1], uint8[:, ::1])")
 def _count_of_few(x, boundaries, out):
     """Count not (x <= b) instead of b < x, so that NaN is above every boundary, as in torch."""
     N, D = x.shape
@@ -37,7 +37,7 @@ def _count_of_few(x, boundaries, out):
                 out[n, d] += np.uint8(not (x[n, d] <= boundaries[i, d]))
 
 
-@jit()
+@jit("void(float32[:, ::1], float32[:, ::1], uint8[:, ::1])")
 def _count_of_many(x, boundaries, out):
     N, D = x.shape
     L = len(boundaries)

@@ -50,8 +50,12 @@ def _add(x, first, S, width, labels, sums, counts):
     if len(width) > 0:
         S = len(width)
     M, K, _ = sums.shape
-    total = np.zeros((M, K, S), np.float64)
-    counts[:] = 0
+    total = np.empty(M * K * S, np.float64)
+    for i in range(M * K * S):
+        total[i] = 0
+    for m in range(M):
+        for k in range(K):
+            counts[m, k] = 0
     for start in range(0, len(x), _ROWS):
         stop = min(start + _ROWS, len(x))
         for m in range(M):
@@ -60,8 +64,8 @@ def _add(x, first, S, width, labels, sums, counts):
                 k = labels[n, m]
                 counts[m, k] += 1
                 for s in range(S):
-                    total[m, k, s] += x[n, column + s]
+                    total[(m * K + k) * S + s] += x[n, column + s]
     for m in range(M):
         for k in range(K):
             for s in range(S):
-                sums[m, k, s] = total[m, k, s]
+                sums[m, k, s] = total[(m * K + k) * S + s]

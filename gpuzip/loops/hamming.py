@@ -18,11 +18,11 @@ def hamming_scan(queries, codes, mask, group):
     """Run the operator: (Q, B) uint8, (N, B) uint8, (N,) bool or None -> (Q, ceil(N / group)) int32."""
     N, Q = len(codes), len(queries)
     least = np.full((Q, -(-N // group)), _NOWHERE, np.int32)
-    words, shift = _words(queries), group.bit_length() - 1
+    words, shift, flat = _words(queries), group.bit_length() - 1, least.reshape(-1)
 
     def some_rows(start, stop):
         allowed = part(mask, start, stop, np.bool_)
-        _scan(words, _words(codes[start:stop]), allowed, shift, least[:, start >> shift : -(-stop // group)])
+        _scan(words, _words(codes[start:stop]), allowed, shift, flat[start >> shift :], least.shape[1])
 
     if least.size:
         rows = max(8192, _WORK // Q // 1024 * 1024)  # a multiple of every group
@@ -55,8 +55,9 @@ def _words(rows):
     return rows.view(np.uint64) if len(rows) else np.empty((0, rows.shape[1] // 8), np.uint64)
 
 
-@jit()
-def _scan(queries, words, mask, shift, least):
+@jit("void(uint64[:, ::1], uint64[:, ::1], boolean[::1], intp, int32[::1], intp)")
+def _scan(queries, words, mask, shift, least, stride):
+    """Take minima into least [Q, groups], rows `stride` apart."""
     wide_vectors()
     n, W = words.shape
     columns = np.empty((W + W % 2, _TILE + 8), np.uint64)  # + 8: powers of two would share cache sets
@@ -81,10 +82,10 @@ def _scan(queries, words, mask, shift, least):
                 for r in range(rows):
                     if not mask[first + r]:
                         distances[r] = np.uint64(_NOWHERE)
-            _least_of_groups(distances[:rows], first, shift, least[q])
+            _least_of_groups(distances[:rows], first, shift, least[q * stride :])
 
 
-@jit()
+@jit("void(uint64[::1], intp, intp, int32[::1])", inner=True)
 def _least_of_groups(distances, first, shift, least):
     """Take distances of rows from `first`, a multiple of the tile, into the minima least[row >> shift]."""
     wide_vectors()
@@ -98,14 +99,14 @@ def _least_of_groups(distances, first, shift, least):
         least[g] = min(least[g], np.int32(lowest))
 
 
-@jit()
+@jit("void(uint64[::1], uint64[:, ::1], boolean[::1], intp, int64[::1], int32[::1])")
 def _gather(query, words, mask, N, ids, distances):
     for r in range(len(ids)):
         if 0 <= ids[r] < N and (len(mask) == 0 or mask[ids[r]]):
             distances[r] = _distance(query, words[r])
 
 
-@jit()
+@jit("int32(uint64[::1], uint64[::1])", inner=True)
 def _distance(a, b):
     total = np.uint64(0)
     for w in range(len(a)):

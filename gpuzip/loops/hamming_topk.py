@@ -48,7 +48,7 @@ def hamming_topk(queries, codes, k, mask=None):
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 
-@jit("void(intp, intp, intp, intp, intp, uint64[::1], intp, intp)")
+@jit("void(intp, intp, intp, intp, intp, uint64[::1], intp, intp)", inner=True)
 def _turn_rows(row, stride, B, rows, end, columns, c, edge):
     """Turn 32 rows from address `row` into columns[c:]; no byte is read from `end` on."""
     W, most, first, at = (B + _WORD - 1) // _WORD, 32 * ((B + 31) // 32), row, address_of(columns) + _WORD * c

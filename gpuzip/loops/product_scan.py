@@ -26,8 +26,8 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
         rows = decode(packed[start:stop], bits).view(table.dtype)
         scores = _readable(matrix_product(torch.mm, rows, columns))
         factors = part(scale, start, stop, np.float32), part(bias, start, stop, np.float32)
-        groups = slice(start // group, -(-stop // group))
-        _best_of_groups(scores, *factors, part(mask, start, stop, np.bool_), group, best[:, groups])
+        found = best.reshape(-1)[start // group :], best.shape[1]
+        _best_of_groups(scores, *factors, part(mask, start, stop, np.bool_), group, *found)
 
     if best.size:
         map_blocks(some_rows, N, max(_ROWS, group))
@@ -39,13 +39,18 @@ def _readable(scores):
     return (scores.view(torch.uint16) if scores.dtype == torch.bfloat16 else scores.float()).numpy()
 
 
-@jit()
-def _best_of_groups(scores, scale, bias, mask, group, best):
+@jit(
+    "void(float32[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp)",
+    "void(uint16[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp)",
+)
+def _best_of_groups(scores, scale, bias, mask, group, best, stride):
+    """scores (n, Q) -> best [Q, groups], rows `stride` apart."""
     wide_vectors()
     n, Q = scores.shape
     tops = np.empty(Q, np.float32)
-    for g in range(best.shape[1]):
-        tops[:] = -np.inf
+    for g in range((n + group - 1) // group):
+        for q in range(Q):
+            tops[q] = -np.inf
         for r in range(g * group, min(n, (g + 1) * group)):
             if len(mask) == 0 or mask[r]:
                 factor = scale[r] if len(scale) else np.float32(1)
@@ -55,4 +60,4 @@ def _best_of_groups(scores, scale, bias, mask, group, best):
                     key = as_float(row[q]) * factor + offset
                     tops[q] = key if key > tops[q] else tops[q]
         for q in range(Q):
-            best[q, g] = tops[q]
+            best[q * stride + g] = tops[q]

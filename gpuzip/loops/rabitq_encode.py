@@ -49,7 +49,7 @@ def rabitq_signs(x, center):
     return packed, sums, zeros
 
 
-@jit()
+@jit("void(float32[:, ::1], float32[::1], uint8[:, ::1], float32[:, ::1], boolean[::1])")
 def _signs(x, center, packed, sums, zeros):
     wide_vectors()
     N, D = x.shape
@@ -66,7 +66,11 @@ def _signs(x, center, packed, sums, zeros):
         zeros[n] = filled == 0
 
 
-@jit(fastmath={"reassoc", "contract"})
+@jit(
+    "Tuple((float64, float64, float64, int64))(float32[::1], float32[::1])",
+    inner=True,
+    fastmath={"reassoc", "contract"},
+)
 def _sums_of_signs(row, center):
     """Return |o|^2, the sum of |o|, <center, o>, for o = row - center, and how many values are not zero."""
     wide_vectors()
@@ -81,7 +85,9 @@ def _sums_of_signs(row, center):
     return square, total, mean, filled
 
 
-@jit()
+@jit(
+    "void(float32[:, ::1], float32[::1], float32[::1], float32[::1], float32, uint8[:, ::1], float32[:, ::1])"
+)
 def _encode(x, center, coarse, fine, top, codes, sums):
     N, D = x.shape
     offset, size = np.empty(D, np.float32), np.empty(D, np.float32)
@@ -97,7 +103,7 @@ def _encode(x, center, coarse, fine, top, codes, sums):
         _finish(offset, size, center, stretch, top, codes[n], sums[n])
 
 
-@jit()
+@jit("float32(float32[::1], float32, float32[::1], float32[::1], float32)", inner=True)
 def _best(size, edge, coarse, fine, top):
     best, chosen = -1.0, edge
     for scale in coarse:
@@ -114,7 +120,7 @@ def _best(size, edge, coarse, fine, top):
     return chosen
 
 
-@jit(fastmath={"reassoc"})
+@jit("float64(float32[::1], float32, float32)", inner=True, fastmath={"reassoc"})
 def _cosine(size, stretch, top):
     """Return the squared cosine times the squared norm of the row."""
     wide_vectors()
@@ -128,7 +134,11 @@ def _cosine(size, stretch, top):
     return dot * dot / square
 
 
-@jit(fastmath={"reassoc"})
+@jit(
+    "void(float32[::1], float32[::1], float32[::1], float32, float32, uint8[::1], float32[::1])",
+    inner=True,
+    fastmath={"reassoc"},
+)
 def _finish(offset, size, center, stretch, top, codes, sums):
     square, total, dot, points, mean = 0.0, 0.0, 0.0, 0.0, 0.0
     for d in range(len(size)):

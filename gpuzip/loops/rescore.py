@@ -69,7 +69,12 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
     return keys
 
 
-@jit()
+@jit(
+    "void(float32[:, ::1], float32[::1], int64[::1], int64[::1], intp, intp, intp, float32[::1], "
+    "float32[::1], intp, float32[::1])",
+    "void(float32[:, ::1], uint8[::1], int64[::1], int64[::1], intp, intp, intp, float32[::1], "
+    "float32[::1], intp, float32[::1])",
+)
 def _keys(queries, rows, at, ids, N, first, R, start, step, metric, keys):
     wide_vectors()
     D = queries.shape[1]
@@ -87,7 +92,7 @@ def _keys(queries, rows, at, ids, N, first, R, start, step, metric, keys):
         keys[i] = _key(query, decoded, metric)
 
 
-@jit(fastmath={"reassoc", "contract"})
+@jit("float32(float32[::1], float32[::1], intp)", inner=True, fastmath={"reassoc", "contract"})
 def _key(query, row, metric):
     wide_vectors()
     total, own, length = np.float32(0), np.float32(0), np.float32(0)

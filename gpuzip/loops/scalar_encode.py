@@ -41,7 +41,7 @@ def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: 
     return out
 
 
-@jit()
+@jit("float32(float32[:, ::1], float32[::1], float32[::1], float32, uint8, uint8[:, ::1])")
 def _encode(x, start, step, top, flip, out):
     """Write codes, with the bits of `flip` changed; return the sum of the squares of x."""
     wide_vectors()
@@ -57,7 +57,7 @@ def _encode(x, start, step, top, flip, out):
     return total
 
 
-@jit(fastmath={"reassoc", "contract"})
+@jit("float32(float32[::1])", inner=True, fastmath={"reassoc", "contract"})
 def _squares(row):
     wide_vectors()
     total = np.float32(0)
@@ -66,7 +66,7 @@ def _squares(row):
     return total
 
 
-@jit()
+@jit("void(uint8[:, ::1], float32[::1], float32[::1], uint8, float32[:, ::1])")
 def _decode_bytes(codes, start, step, flip, out):
     wide_vectors()
     N, D = out.shape
@@ -76,7 +76,7 @@ def _decode_bytes(codes, start, step, flip, out):
             out[n, d] = (code + np.float32(0.5)) * step[d] + start[d]
 
 
-@jit()
+@jit("void(uint8[:, ::1], float32[::1], float32[::1], uint8, float32[:, ::1])")
 def _decode_halves(packed, start, step, flip, out):
     """Decode two codes of 4 bits per byte, the first in the lower half."""
     wide_vectors()

@@ -45,7 +45,8 @@ def scalar_scan(
             *of_rows,
             part(mask, start, stop, np.bool_),
             shift,
-            best[:, start >> shift : -(-stop // group)],
+            best.reshape(-1)[start >> shift :],
+            best.shape[1],
         )
         if Q <= _FEW:
             _scan(values.numpy(), whole.numpy(), unit, offset, *extras)
@@ -74,7 +75,7 @@ def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
 _dots_2x4, _dots_1x4, _dots_4x1, _dots_1x1 = dots(2, 4), dots(1, 4), dots(4, 1), dots(1, 1)
 
 
-@jit()
+@jit("void(uint8[::1], intp, intp, int16[:, ::1], int32[:, ::1])")
 def _products(codes, n, D, queries, out):
     """codes: flat bytes of n rows, followed by E - D readable bytes; queries (Q, E) int16."""
     Q, E = queries.shape
@@ -98,8 +99,12 @@ def _products(codes, n, D, queries, out):
                 r += 1
 
 
-@jit()
-def _scan(codes, queries, unit, offset, scale, bias, mask, shift, best):
+@jit(
+    "void(uint8[:, ::1], int8[:, ::1], float32[::1], float32[::1], float32[::1], float32[::1], "
+    "boolean[::1], intp, float32[::1], intp)"
+)
+def _scan(codes, queries, unit, offset, scale, bias, mask, shift, best, stride):
+    """Take maxima into best [Q, groups], rows `stride` apart."""
     wide_vectors()
     n, D = codes.shape
     for q in range(len(queries)):
@@ -115,19 +120,26 @@ def _scan(codes, queries, unit, offset, scale, bias, mask, shift, best):
                 score *= scale[r]
             if len(bias):
                 score += bias[r]
-            if score > best[q, r >> shift] and (len(mask) == 0 or mask[r]):
-                best[q, r >> shift] = score
+            g = q * stride + (r >> shift)
+            if score > best[g] and (len(mask) == 0 or mask[r]):
+                best[g] = score
 
 
-@jit()
-def _score(dots, unit, offset, scale, bias, mask, shift, best):
+@jit(
+    "void(int32[:, ::1], float32[::1], float32[::1], float32[::1], float32[::1], boolean[::1], intp, "
+    "float32[::1], intp)",
+    "void(float32[:, ::1], float32[::1], float32[::1], float32[::1], float32[::1], boolean[::1], intp, "
+    "float32[::1], intp)",
+)
+def _score(dots, unit, offset, scale, bias, mask, shift, best, stride):
     """Reduce dots (n, Q) with queries as vector lanes."""
     wide_vectors()
     n, Q = dots.shape
     scores, top = np.empty(Q, np.float32), np.empty(Q, np.float32)
     group = 1 << shift
     for start in range(0, n, group):
-        top[:] = -np.inf
+        for q in range(Q):
+            top[q] = -np.inf
         for r in range(start, min(start + group, n)):
             if len(mask) and not mask[r]:
                 continue
@@ -146,4 +158,4 @@ def _score(dots, unit, offset, scale, bias, mask, shift, best):
             for q in range(Q):
                 top[q] = scores[q] if scores[q] > top[q] else top[q]
         for q in range(Q):
-            best[q, start >> shift] = top[q]
+            best[q * stride + (start >> shift)] = top[q]

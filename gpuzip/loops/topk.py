@@ -21,7 +21,7 @@ def topk(scores, k):
     return torch.from_numpy(values), torch.from_numpy(ids)
 
 
-@jit()
+@jit("void(float32[::1], float32[::1], int64[::1])")
 def _best(scores, values, ids):
     """Keep a heap whose root is the worst kept score: the lowest value, at ties the highest id."""
     k = len(values)
@@ -41,7 +41,7 @@ def _best(scores, values, ids):
         _sink(values, ids, 0, last)
 
 
-@jit()
+@jit("void(float32[::1], int64[::1], intp, intp)", inner=True)
 def _sink(values, ids, at, size):
     value, number = values[at], ids[at]
     while 2 * at + 1 < size:
