@@ -1,5 +1,7 @@
 """Searches of codes in one pass beside those by scans: every kind of code, metric and way to ask."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from gpuzip import RaBitQuantizer, ScalarQuantizer
 from gpuzip.codecs import from_spec
 from gpuzip.ops import one_pass
-from gpuzip.ops._dispatch import loops_are_used, use_loops
+from gpuzip.ops._dispatch import use_loops
 from gpuzip.ops.one_pass import reads_nibbles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
@@ -24,20 +26,22 @@ CODECS = {
     "scalar-2": lambda: ScalarQuantizer(2),
     "scalar-4": lambda: ScalarQuantizer(4),
     "scalar-4-signed": lambda: ScalarQuantizer(4, symmetric=True, signed=True),
+    "scalar-8": lambda: ScalarQuantizer(8),
+    "scalar-8-signed": lambda: ScalarQuantizer(8, symmetric=True, signed=True),
     "Binary": lambda: from_spec("Binary"),
     "RaBitQ": RaBitQuantizer,
     "RaBitQ4": lambda: RaBitQuantizer(4),
 }
 BY_SCANS = {
     "scalar-3": lambda: ScalarQuantizer(3),
-    "scalar-8": lambda: ScalarQuantizer(8),
     "SQfp16": lambda: from_spec("SQfp16"),
     "PCA48,PQ24x4": lambda: from_spec("PCA48,PQ24x4"),
 }
-FAST = {"PQ24x4", "PQ24", "LloydMax2", "scalar-4", "Binary", "RaBitQ4", "RQ4x4", "scalar-8"}
+FAST = {"PQ24x4", "PQ24", "LloydMax2", "SQfp16", "scalar-4", "Binary", "RaBitQ4", "RQ4x4", "scalar-8"}
 EACH = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in sorted(CODECS | BY_SCANS)
 ]
+HAS_AVX2 = reads_nibbles(torch.device("cpu"))
 N, D = 4200, 96  # fewer rows of 8-bit scalar codes are looked up in tables
 
 
@@ -121,7 +125,7 @@ def test_a_single_query_and_more_neighbours_than_are_allowed(rows, queries, monk
 
 def test_one_pass_is_taken_where_it_is_said_to_be(named, queries):
     """With AVX2: by every metric of these codecs, and by none of the others."""
-    if not (loops_are_used() and reads_nibbles(torch.device("cpu"))):
+    if not HAS_AVX2:
         pytest.skip("this CPU or numba has no AVX2")
     name, codes = named
     if name == "PQ24" and not one_pass._loops("adc_topk").bytes_pay(1):
@@ -144,6 +148,19 @@ def test_plain_torch_finds_the_same(named, queries):
         torch.testing.assert_close(plain, values[:, :20], rtol=1e-5, atol=1e-5)
         by_id = torch.empty_like(values).scatter_(1, ids, values)
         torch.testing.assert_close(plain, by_id.gather(1, plain_ids), rtol=1e-5, atol=1e-5)
+
+
+def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypatch):
+    """LLVM would end the process."""
+    names = [f"gpuzip.loops.{name}" for name in ("adc_topk", "hamming_topk")]
+    monkeypatch.setattr(one_pass._loops("_registers"), "is_here", lambda: False)
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("PQ24", "PQ24x4", "Binary", "scalar-4"):
+        codes = CODECS[name]().fit(rows[:600], seed=0).encode(rows)
+        for metric in codes.codec.metrics:
+            check_same(codes.search(queries, 10, metric), codes[:].search(queries, 10, metric))
+    assert not set(names) & set(sys.modules)
 
 
 # How much work is left
@@ -172,8 +189,8 @@ def summed_exactly(codes, tables, k, K):
 @pytest.mark.parametrize("name", ["PQ24x4", "PQ24", "LloydMax4"])
 def test_few_rows_are_summed_exactly(name, real, queries):
     """So a search costs its sums of bytes: of 20,000 rows some hundreds are looked up in float tables."""
-    if not loops_are_used():
-        pytest.skip("numba is not here")
+    if not HAS_AVX2:
+        pytest.skip("this CPU or numba has no AVX2")
     g = torch.Generator().manual_seed(0)
     some = real[torch.arange(20_000) % len(real), :D]
     x = some + 0.3 / D**0.5 * torch.randn(some.shape, generator=g)

@@ -35,11 +35,11 @@ def adc_topk(
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
     if not _may_search(lut, N, k) or lut.shape[2] not in (2, 4, 16, 256):
         return None
-    loops = _loops("adc_topk")
+    loops = _loops_of_registers("adc_topk")
+    if loops is None or not loops.can_search(max(16, lut.shape[2]), B, len(lut)):
+        return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
     lut = byte_tables(lut, 16) if lut.shape[2] < 256 else lut.contiguous()
-    if not loops.can_search(lut.shape[2], B, len(lut)):
-        return None
     found: Found = loops.adc_topk(planes, lut, k, *terms, shift)
     return found
 
@@ -67,9 +67,11 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
     """
     if not _may_search(codes, len(codes), k):
         return None
-    loops = _loops("hamming_topk")
+    loops = _loops_of_registers("hamming_topk")
+    if loops is None or not loops.can_search(codes.shape[1]):
+        return None
     codes = codes if codes.stride(1) == 1 else codes.contiguous()
-    found: Found = loops.hamming_topk(queries, codes, k, mask) if loops.can_search(codes.shape[1]) else None
+    found: Found = loops.hamming_topk(queries, codes, k, mask)
     return found
 
 
@@ -96,13 +98,19 @@ def scalar_topk(
 
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
-    return not is_gpu(device) and loops_are_used() and bool(_loops("adc_topk").can_search(16, 1, 1))
+    loops = None if is_gpu(device) or not loops_are_used() else _loops_of_registers("adc_topk")
+    return loops is not None and bool(loops.can_search(16, 1, 1))
 
 
 def _may_search(like: Tensor, N: int, k: int) -> bool:
     """Whether loops may run: never for the fake tensors of a trace, nor for what they cannot count."""
     here = type(like) is Tensor and not is_gpu(like.device) and loops_are_used()
     return here and 0 < k <= N < _MOST_ROWS and len(like) > 0
+
+
+def _loops_of_registers(name: str) -> Any:
+    """Return a module of loops, or None without AVX2, where LLVM ends the process instead of compiling it."""
+    return _loops(name) if _loops("_registers").is_here() else None
 
 
 def _loops(name: str) -> Any:
