@@ -29,9 +29,10 @@ def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None
     """
     (N, D), Q = codes.shape, len(queries)
     rest = -D % WIDTH
+    tail = min(N, -(-(D + rest) // D))  # the last rows: a read of one may pass the end of the codes
     asked = torch.nn.functional.pad(queries.short(), (0, rest)).contiguous().numpy().reshape(-1)
     flat = codes.contiguous().view(-1).numpy()
-    edge = np.concatenate([flat[-D:], np.zeros(rest, np.uint8)])  # the last row, which is read past its end
+    edge = np.concatenate([flat[-tail * D :], np.zeros(rest, np.uint8)])
     of_queries = query_scale.contiguous().numpy(), part(query_offset, 0, Q, np.float32)
     of_rows = part(scale, 0, N, np.float32), part(bias, 0, N, np.float32), part(mask, 0, N, np.bool_)
 
@@ -49,23 +50,24 @@ def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None
     "float32[::1], boolean[::1], uint8, intp, uint64[::1])"
 )
 def _scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys):
-    """Scan rows first to last. keys: (Q * room,) in all."""
+    """Scan rows first to last. edge: the last rows, with room for reads. keys: (Q * room,) in all."""
     Q, E, N = len(unit), len(queries) // len(unit), len(codes) // D
     room, sums = len(keys) // Q, np.empty(_TILE, np.int32)
     counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
+    edge_row = N - (len(edge) - (E - D)) // D
     for start in range(first, last, _TILE):
         rows = min(_TILE, last - start)
         for at in range(0, rows * D, LINE):
             prefetch(address_of(codes) + start * D + at + AHEAD)
         for q in range(Q):
-            fours = rows // 4 * 4 if start + rows < N else (rows - 1) // 4 * 4
+            fours = max(0, min(rows, edge_row - start)) // 4 * 4
             for r in range(0, fours, 4):
                 _dots_4x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
             for r in range(fours, rows):
-                if start + r < N - 1:
+                if start + r < edge_row:
                     _dots_1x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
                 else:
-                    _dots_1x1(sums, r, 1, edge, 0, D, queries, q * E, E, flip)
+                    _dots_1x1(sums, r, 1, edge, (start + r - edge_row) * D, D, queries, q * E, E, flip)
             limit, count = worst[q], counts[q]
             for r in range(rows):
                 score = unit[q] * np.float32(sums[r])
