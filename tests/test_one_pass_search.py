@@ -152,7 +152,7 @@ def test_plain_torch_finds_the_same(named, queries):
 
 def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypatch):
     """LLVM would end the process."""
-    names = [f"gpuzip.loops.{name}" for name in ("adc_topk", "hamming_topk")]
+    names = [f"gpuzip.loops.{name}" for name in ("adc_topk", "adc_few", "hamming_topk")]
     monkeypatch.setattr(one_pass._loops("_registers"), "is_here", lambda: False)
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -171,7 +171,7 @@ def summed_exactly(codes, tables, k, K):
     loop = one_pass._loops("adc_topk")
     M = len(tables)
     luts, lines = np.zeros((M + M % 2) * K, np.uint8), np.empty((1, 3))
-    loop._round(tables.reshape(-1), M, K, min(127, 65535 // (2 * M)), luts, lines)
+    loop.round_tables(tables.reshape(-1), M, K, min(127, 65535 // (2 * M)), luts, lines)
     low, step, room = lines[0]
     rounded = luts.reshape(-1, K)[np.arange(M), codes].sum(1, dtype=np.int64)
     sums = tables[np.arange(M), codes].sum(1, dtype=np.float64)

@@ -19,7 +19,8 @@ from gpuzip.ops._dispatch import use_loops
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.hamming import ABSENT
-from gpuzip.ops.one_pass import adc_topk, hamming_topk, scalar_topk
+from gpuzip.ops.lookup_tables import lookup_tables
+from gpuzip.ops.one_pass import adc_few, adc_topk, hamming_topk, scalar_topk
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
@@ -300,6 +301,29 @@ def test_no_row_above_the_kth_best_is_missed(seed, K, B, k, kind, scaled):
             torch.randn(2, 1, generator=g),
         )
     check([codes_of(700, B)], lut, k, terms)
+
+
+# Few queries in one compiled call
+
+
+@pytest.mark.parametrize("K", [16, 256])
+@pytest.mark.parametrize("is_l2", [False, True])
+@pytest.mark.parametrize("S", [1, 3, 4])
+def test_few_queries_in_one_call(K, is_l2, S):
+    """Beside tables that are made first, also of equal centroids and in memory of an earlier search."""
+    N, B, g = 900, 5, generator(S)
+    codes, M = codes_of(N, B + 2)[:, 1 : B + 1], B * 8 // (K.bit_length() - 1)
+    columns, queries = torch.randn(S, M, K, generator=g), torch.randn(3, M * S, generator=g)
+    for centroids in (columns, columns * 0 + 1, columns * 1e-20, columns * 1e18):
+        for scale in (None, torch.rand(N, generator=g)):
+            for k in (1, 10, 256):
+                found = adc_few(codes, centroids, queries, is_l2, k, scale)
+                assert found is not None
+                lut = lookup_tables(queries, centroids, is_l2)
+                want = scanned([codes], lut, k, RowTerms(scale, None, None, None))
+                assert torch.equal(found[0], want[0])
+                assert torch.equal(found[1], want[1])
+    assert adc_few(codes, columns, queries, is_l2, 257, None) is None
 
 
 # Hamming distances

@@ -54,9 +54,10 @@ def adc_few(
     (N, B), (_, M, K), Q = codes.shape, columns.shape, len(queries)
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
         return None
-    if not _loops("adc_topk").can_search(K, B, Q) or not _loops("adc_few").can_search(N, B, Q, k):
+    loops = _loops_of_registers("adc_few")
+    if loops is None or not _loops("adc_topk").can_search(K, B, Q) or not loops.can_search(N, B, Q, k):
         return None
-    found: Found = _loops("adc_few").adc_few(codes, columns, queries.contiguous(), is_l2, k, scale)
+    found: Found = loops.adc_few(codes, columns, queries.contiguous(), is_l2, k, scale)
     return found
 
 
