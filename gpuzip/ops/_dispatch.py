@@ -60,3 +60,8 @@ def loops_or(plain: Callable[..., Any], loops: str) -> Callable[..., Any]:
         return found(*args)
 
     return run
+
+
+def loops_of(name: str) -> Any:
+    """Return the module gpuzip.loops.<name>, for functions that are no operators, if loops are used."""
+    return importlib.import_module(f"gpuzip.loops.{name}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu
-from gpuzip.ops._dispatch import loops_are_used
+from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 _TILE = 1 << 17  # table entries that stay in a CPU core's cache while they are summed
 
@@ -21,9 +19,7 @@ def lookup_tables(queries: Tensor, columns: Tensor, is_l2: bool) -> Tensor:
     lose digits.
     """
     if type(queries) is Tensor and loops_are_used() and not is_gpu(queries.device):
-        tables: Tensor = importlib.import_module("gpuzip.loops.lookup_tables").lookup_tables(
-            queries, columns, is_l2
-        )
+        tables: Tensor = loops_of("lookup_tables").lookup_tables(queries, columns, is_l2)
         return tables
     S, M, K = columns.shape
     Q, parts = len(queries), queries.view(-1, M, S, 1)

@@ -6,7 +6,6 @@ is faster than those.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.device import is_gpu
-from gpuzip.ops._dispatch import loops_are_used
+from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
 
 Found = tuple[Tensor, Tensor] | None
@@ -55,7 +54,7 @@ def adc_few(
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
-    if loops is None or not _loops("adc_topk").can_search(K, B, Q) or not loops.can_search(N, B, Q, k):
+    if loops is None or not loops_of("adc_topk").can_search(K, B, Q) or not loops.can_search(N, B, Q, k):
         return None
     found: Found = loops.adc_few(codes, columns, queries.contiguous(), is_l2, k, scale)
     return found
@@ -90,7 +89,7 @@ def scalar_topk(
     """
     if not _may_search(codes, len(codes), k):
         return None
-    loops = _loops("scalar_topk")
+    loops = loops_of("scalar_topk")
     found: Found = (
         loops.scalar_topk(codes, *queries, k, flip, *of_rows) if loops.can_search(len(queries[0])) else None
     )
@@ -111,8 +110,4 @@ def _may_search(like: Tensor, N: int, k: int) -> bool:
 
 def _loops_of_registers(name: str) -> Any:
     """Return a module of loops, or None without AVX2, where LLVM ends the process instead of compiling it."""
-    return _loops(name) if _loops("_registers").is_here() else None
-
-
-def _loops(name: str) -> Any:
-    return importlib.import_module(f"gpuzip.loops.{name}")
+    return loops_of(name) if loops_of("_registers").is_here() else None
