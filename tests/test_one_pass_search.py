@@ -1,6 +1,7 @@
 """Searches of codes in one pass beside those by scans: every kind of code, metric and way to ask."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from gpuzip import RaBitQuantizer, ScalarQuantizer
 from gpuzip.codecs import from_spec
 from gpuzip.ops import one_pass
-from gpuzip.ops._dispatch import use_loops
+from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops.one_pass import reads_nibbles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
@@ -89,10 +90,10 @@ def test_the_same_answers_as_by_scans(named, rows, queries, monkeypatch):
         if metric != "hamming":
             for Q in (1, 20):
 
-                def search(Q=Q, metric=metric):
+                def again(Q=Q, metric=metric):
                     return codes.search(queries[:Q], 10, metric, rescore=rows)
 
-                check_same(search(), by_scans(monkeypatch, search))
+                check_same(again(), by_scans(monkeypatch, again))
 
 
 def test_candidates_of_other_kinds(rows, queries, monkeypatch):
@@ -128,7 +129,7 @@ def test_one_pass_is_taken_where_it_is_said_to_be(named, queries):
     if not HAS_AVX2:
         pytest.skip("this CPU or numba has no AVX2")
     name, codes = named
-    if name == "PQ24" and not one_pass._loops("adc_topk").bytes_pay(1):
+    if name == "PQ24" and not loops_of("adc_topk").bytes_pay(1):
         pytest.skip("this CPU looks up whole bytes faster")
     for metric in codes.codec.metrics:
         found = codes.codec.scorer(codes.packed, queries[:1], metric).one_pass(10)
@@ -153,7 +154,7 @@ def test_plain_torch_finds_the_same(named, queries):
 def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypatch):
     """LLVM would end the process."""
     names = [f"gpuzip.loops.{name}" for name in ("adc_topk", "adc_few", "hamming_topk")]
-    monkeypatch.setattr(one_pass._loops("_registers"), "is_here", lambda: False)
+    monkeypatch.setattr(loops_of("_registers"), "is_here", lambda: False)
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("PQ24", "PQ24x4", "Binary", "scalar-4"):
@@ -168,7 +169,7 @@ def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypat
 
 def summed_exactly(codes, tables, k, K):
     """How many rows of (N, M) codes are above the bound when they come, and sums of all."""
-    loop = one_pass._loops("adc_topk")
+    loop = loops_of("adc_topk")
     M = len(tables)
     luts, lines = np.zeros((M + M % 2) * K, np.uint8), np.empty((1, 3))
     loop.round_tables(tables.reshape(-1), M, K, min(127, 65535 // (2 * M)), luts, lines)
@@ -177,7 +178,8 @@ def summed_exactly(codes, tables, k, K):
     sums = tables[np.arange(M), codes].sum(1, dtype=np.float64)
     bounds = low + step * rounded + room
     assert (bounds >= sums).all()
-    best, count, limit = [], 0, -np.inf
+    best: list[float] = []
+    count, limit = 0, -np.inf
     for bound, score in zip(bounds, sums, strict=True):
         if bound > limit:
             count += 1
@@ -195,7 +197,7 @@ def test_few_rows_are_summed_exactly(name, real, queries):
     some = real[torch.arange(20_000) % len(real), :D]
     x = some + 0.3 / D**0.5 * torch.randn(some.shape, generator=g)
     codes = CODECS[name]().fit(x[:1500], seed=0).encode(x)
-    scorer = codes.codec.scorer(codes.packed, queries, "ip")
+    scorer: Any = codes.codec.scorer(codes.packed, queries, "ip")
     lut, data = scorer._lut.numpy(), codes.data.numpy()
     K = lut.shape[2]
     labels = np.stack([data % 16, data // 16], 2).reshape(len(data), -1) if K == 16 else data
