@@ -174,7 +174,7 @@ class Codes:
         codec = self.codec
         at_once = codec.decodes_at_once and codec.rotation is None and dtype == torch.float32
         if at_once or len(self) <= step:
-            return narrowed(self.codec.decode_block(self.data[:]), dtype).contiguous()
+            return narrowed(self.codec.decode_block(self.packed.data[:]), dtype).contiguous()
         if is_gpu(self.device):
             out = torch.empty(self.shape, dtype=dtype, device=self.device)
         else:
