@@ -54,7 +54,8 @@ class LutScorer:
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
         self.N, self.Q, self._mask = len(packed), len(queries), mask
-        self._columns = packed.remembered("columns", lambda: centroids.permute(2, 0, 1).contiguous())
+        columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
+        self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
         self._scale = inverse_norms(packed) if metric == "cosine" else None
 
     @cached_property
