@@ -1,6 +1,8 @@
 """Searches of codes in one pass beside those by scans: every kind of code, metric and way to ask."""
 
 import sys
+import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from gpuzip.codecs import from_spec
 from gpuzip.ops import one_pass
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops.one_pass import reads_nibbles
+from gpuzip.search import memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
 
@@ -61,11 +64,12 @@ def named(request, rows):
     return request.param, (CODECS | BY_SCANS)[request.param]().fit(rows[:600], seed=0).encode(rows)
 
 
-def by_scans(monkeypatch, search):
-    """What a search finds without one pass."""
+def check(monkeypatch, search):
+    """It finds the same without one pass."""
+    found = search()
     with monkeypatch.context() as patch:
         patch.setattr(one_pass, "_may_search", lambda *arguments: False)
-        return search()
+        check_same(found, search())
 
 
 def check_same(found, want):
@@ -82,18 +86,11 @@ def test_the_same_answers_as_by_scans(named, rows, queries, monkeypatch):
     mask = torch.rand(N, generator=torch.Generator().manual_seed(0)) < 0.4
     for metric in codes.codec.metrics:
         for Q, k, masked in WAYS:
-
-            def search(Q=Q, k=k, allowed=mask if masked else None, metric=metric):
-                return codes.search(queries[:Q], k, metric, mask=allowed)
-
-            check_same(search(), by_scans(monkeypatch, search))
+            allowed = mask if masked else None
+            check(monkeypatch, partial(codes.search, queries[:Q], k, metric, mask=allowed))
         if metric != "hamming":
             for Q in (1, 20):
-
-                def again(Q=Q, metric=metric):
-                    return codes.search(queries[:Q], 10, metric, rescore=rows)
-
-                check_same(again(), by_scans(monkeypatch, again))
+                check(monkeypatch, partial(codes.search, queries[:Q], 10, metric, rescore=rows))
 
 
 def test_candidates_of_other_kinds(rows, queries, monkeypatch):
@@ -104,11 +101,7 @@ def test_candidates_of_other_kinds(rows, queries, monkeypatch):
         codes = codec.fit(rows).encode(rows)
         for kind in kinds:
             for Q in (1, 20):
-
-                def search(Q=Q, kind=kind, codes=codes):
-                    return codes.search(queries[:Q], 10, rescore=rows, candidates=kind)
-
-                check_same(search(), by_scans(monkeypatch, search))
+                check(monkeypatch, partial(codes.search, queries[:Q], 10, rescore=rows, candidates=kind))
 
 
 def test_a_single_query_and_more_neighbours_than_are_allowed(rows, queries, monkeypatch):
@@ -117,11 +110,7 @@ def test_a_single_query_and_more_neighbours_than_are_allowed(rows, queries, monk
     mask[[5, N - 1]] = True
     for allowed in (None, mask, ~mask):
         for k in (1, 10, N, N + 1):
-
-            def search(k=k, allowed=allowed):
-                return codes.search(queries[0], k, mask=allowed)
-
-            check_same(search(), by_scans(monkeypatch, search))
+            check(monkeypatch, partial(codes.search, queries[0], k, mask=allowed))
 
 
 def test_one_pass_is_taken_where_it_is_said_to_be(named, queries):
@@ -149,6 +138,29 @@ def test_plain_torch_finds_the_same(named, queries):
         torch.testing.assert_close(plain, values[:, :20], rtol=1e-5, atol=1e-5)
         by_id = torch.empty_like(values).scatter_(1, ids, values)
         torch.testing.assert_close(plain, by_id.gather(1, plain_ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["PQ24x4", "Binary"])
+def test_many_neighbours_take_no_more_than_the_workspace(name, rows, queries, monkeypatch):
+    """Beside the answer, 12 bytes per neighbour: queries go one by one where more would not fit."""
+    codes = CODECS[name]().fit(rows[:600], seed=0).encode(rows[:600].repeat(100, 1))
+    monkeypatch.setattr(memory, "WORKSPACE", 40 * len(codes))
+    codes.search(queries[:16], len(codes))
+    tracemalloc.start()  # of numpy's arrays
+    try:
+        codes.search(queries[:16], len(codes))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (16 * 12 + 40) * len(codes)
+
+
+def test_threads_keep_no_more_than_the_rows(monkeypatch):
+    blocks = pytest.importorskip("gpuzip.loops._blocks")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    for k in (1, 10, 1000, 10**5, 10**6):
+        count = -(-(10**6) // blocks.rows_of_a_block(10**6, 10**4, k))
+        assert count == max(1, min(64, 10**6 // (4 * k)))
 
 
 def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypatch):

@@ -385,8 +385,9 @@ def test_hamming_of_all_bits():
 
 def check_scalar(codes, queries, k, flip=0, of_rows=(None, None, None)):
     found = scalar_topk(codes, queries, k, flip, of_rows)
-    (whole, unit, offset), (scale, bias, mask) = queries, of_rows
-    want, rows = topk(scalar_scan(codes ^ flip, whole, unit, offset, scale, bias, mask), k)
+    whole, unit, offset = queries
+    scale, bias, mask = of_rows
+    want, rows = topk(scalar_scan(codes ^ flip, whole, unit, offset, scale, bias, mask, 8, 1), k)
     assert found is not None
     assert torch.equal(found[0], want)
     assert torch.equal(found[1], rows.masked_fill(want.isneginf(), 0))

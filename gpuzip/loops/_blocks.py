@@ -9,12 +9,16 @@ LINE = 64  # bytes of a cache line
 AHEAD = 1 << 13  # bytes from a row to what is fetched meanwhile; less and more are slower
 _MOST_KEPT = 16
 _ROWS = 256  # a block of rows is a multiple of it
+_TIMES = 4  # k
 _SHARE = 3 << 20  # bytes of codes times queries that are worth another thread
 
 
-def rows_of_a_block(N, work):
-    """Return the rows per block: even blocks, one per thread that pays. work: bytes times queries per row."""
-    blocks = max(1, min(torch.get_num_threads(), N * work // _SHARE))
+def rows_of_a_block(N, work, k):
+    """Return the rows per block: even blocks, one per thread that pays. work: bytes times queries per row.
+
+    A block has several times k rows, so that what all threads keep is never much more than the rows.
+    """
+    blocks = max(1, min(torch.get_num_threads(), N * work // _SHARE, N // (_TIMES * k)))
     return max(1, -(-N // (blocks * _ROWS)) * _ROWS)
 
 

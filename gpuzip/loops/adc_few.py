@@ -16,7 +16,7 @@ _NO_FLOATS, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
 
 def can_search(N, B, Q, k):
     """Return whether one call is faster: for few results, and for rows that are not shared among threads."""
-    return k <= _MOST_K and rows_of_a_block(N, B * Q) >= N
+    return k <= _MOST_K and rows_of_a_block(N, B * Q, k) >= N
 
 
 def adc_few(codes, columns, queries, is_l2, k, scale=None):

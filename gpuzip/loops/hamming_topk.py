@@ -44,7 +44,7 @@ def hamming_topk(queries, codes, k, mask=None):
         _scan(*place, start, stop, asked.view(np.uint64).reshape(-1), allowed, k, keys.reshape(-1), *own)
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q), lone_here=True)
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), lone_here=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

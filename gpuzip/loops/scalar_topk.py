@@ -41,7 +41,7 @@ def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None
         _scan(flat, edge, D, start, stop, asked, *of_queries, *of_rows, flip, k, keys.reshape(-1))
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, D * Q), lone_here=True)
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

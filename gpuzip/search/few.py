@@ -12,6 +12,7 @@ from torch import Tensor
 from gpuzip._core.device import is_gpu
 from gpuzip._core.inputs import Matrix
 from gpuzip._core.rows import are_sound
+from gpuzip.search.memory import query_bytes, workspace
 from gpuzip.search.packed import Searched
 from gpuzip.search.values import values_of
 
@@ -33,6 +34,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
         or not 0 < k <= len(packed)
         or not 0 < len(asked) <= _MOST
         or metric not in codec.metrics
+        or len(asked) * query_bytes(len(packed), k, codec.gather_cost) > workspace(packed.device)
     ):
         return None
     if asked.dtype == torch.uint8:
