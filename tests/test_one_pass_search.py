@@ -122,7 +122,8 @@ def test_one_pass_is_taken_where_it_is_said_to_be(named, queries):
         pytest.skip("this CPU looks up whole bytes faster")
     for metric in codes.codec.metrics:
         found = codes.codec.scorer(codes.packed, queries[:1], metric).one_pass(10)
-        assert (found is None) == (name in BY_SCANS), metric
+        left_out = name in BY_SCANS and not (name.startswith("PCA") and metric == "ip")
+        assert (found is None) == left_out, metric
 
 
 def test_plain_torch_finds_the_same(named, queries):
