@@ -91,36 +91,6 @@ def max_into(width):
     return max_into
 
 
-def add_then_min(width):
-    """Return add_then_min(values, j, c, least, i).
-
-    For w < width it does values[j+w] += c, then least[i+w] = min(least[i+w], values[j+w]).
-    """
-
-    @intrinsic
-    def add_then_min(context, values, j, summand, least, i):
-        signature = types.void(values, types.uintp, types.float32, least, types.uintp)
-
-        def generate(context, builder, signature, arguments):
-            vector = ir.VectorType(_FLOAT, width)
-            values, least = (
-                context.make_array(signature.args[at])(context, builder, arguments[at]).data for at in (0, 3)
-            )
-            summand = ir.Constant(vector, ir.Undefined)
-            for w in range(width):
-                summand = builder.insert_element(summand, arguments[2], ir.IntType(32)(w))
-            new = builder.fadd(load(builder, values, arguments[1], vector), summand)
-            store(builder, new, values, arguments[1])
-            old = load(builder, least, arguments[4], vector)
-            lesser = builder.select(builder.fcmp_ordered("<", new, old), new, old)
-            store(builder, lesser, least, arguments[4])
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return add_then_min
-
-
 def load(builder, array, at, kind, align=4):
     """Generate the load of a vector of this kind from array[at]."""
     value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))

@@ -122,9 +122,11 @@ def round_tables(tables, M, K, top, luts, lines):
         # and the rounding of the bound itself.
         hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * np.float64(reach))
         lines[q, 0], lines[q, 1], lines[q, 2] = low, 1.0, M * np.float64(reach) + hidden
-        if not reach > _SMALL or not size < _LARGE:  # all entries stay 0
+        if not reach > _SMALL or not size < _LARGE:  # all entries are 0
             if not size < _LARGE:
                 lines[q, 0], lines[q, 2] = 0.0, _MOST
+            for i in range(M * K):
+                luts[q * (len(luts) // len(lines)) + i] = 0
             continue
         step = reach * (1 + 2.0**-20) / top
         lines[q, 1], lines[q, 2] = step, step * (0.501 * M + 1) + hidden

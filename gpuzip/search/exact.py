@@ -22,7 +22,7 @@ from gpuzip.search.memory import (
     group_size,
     workspace,
 )
-from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorer import Scorer, in_one_pass
 
 #: Stages of a search. Each is slower and proves more queries than the one before; the last proves all.
 STAGES = FIRST, WIDER, EXACT = range(3)
@@ -45,7 +45,7 @@ def attempt(scorer: Scorer, k: int, stage: int) -> tuple[Tensor, Tensor, Tensor 
     stage: one of STAGES. A query is not proven if a group that was not taken may hold a better row than its
     last one. Nothing here waits for a GPU.
     """
-    if stage == FIRST and (found := scorer.one_pass(k)) is not None:
+    if stage == FIRST and (found := in_one_pass(scorer, k)) is not None:
         return found
     group, taken = group_size(scorer.N, candidate_groups(k), scorer.gather_cost), candidate_groups(k)
     if stage == WIDER:

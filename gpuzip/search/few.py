@@ -14,6 +14,7 @@ from gpuzip._core.inputs import Matrix
 from gpuzip._core.rows import are_sound
 from gpuzip.search.memory import query_bytes, workspace
 from gpuzip.search.packed import Searched
+from gpuzip.search.scorer import in_one_pass
 from gpuzip.search.values import values_of
 
 _MOST = 16  # queries
@@ -43,7 +44,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
         fits = asked.dtype == torch.float32 and asked.shape[1] == codec.d and are_sound(asked)
     if not fits:
         return None
-    found = codec.scorer(packed, asked.contiguous(), metric).one_pass(k)
+    found = in_one_pass(codec.scorer(packed, asked.contiguous(), metric), k)
     if found is None or (found[2] is not None and bool(found[2].any())):
         return None
     values, ids = values_of(found[0], metric, False), found[1]

@@ -88,3 +88,10 @@ def exact_in_a_graph(scorer: Scorer, device: torch.device) -> Scorer:
     A captured graph cannot read which queries to search again.
     """
     return Exhaustive(scorer, device) if is_capturing(device) else scorer
+
+
+def in_one_pass(scorer: Scorer, k: int) -> Attempted | None:
+    """What the scorer's `one_pass` returns; None for a scorer of a codec outside gpuzip that has none."""
+    one_pass = getattr(scorer, "one_pass", None)
+    found: Attempted | None = None if one_pass is None else one_pass(k)
+    return found
