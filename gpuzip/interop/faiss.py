@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from gpuzip.codecs import (
 from gpuzip.codecs.binary import Halves
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.half import Limit
+from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError, MissingDependencyError
@@ -100,6 +101,12 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
     return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.packed.data, codes.dtype), metric))
 
 
+@overload
+def from_faiss(source: Any, *, return_ids: Literal[True]) -> tuple[Codes | MixedCodes, Tensor]: ...
+@overload
+def from_faiss(
+    source: Any, *, return_ids: bool = ...
+) -> Any: ...  # the kind of source decides
 def from_faiss(source: Any, *, return_ids: bool = False) -> Any:
     """Convert a FAISS quantizer to a codec, or a FAISS index to Codes with the same bytes.
 
