@@ -4,39 +4,42 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from gpuzip._core.quality import HeldOut, Quality, recall
-from gpuzip._version import __version__
-from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
-from gpuzip.codecs import (
-    BinaryQuantizer,
-    Codec,
-    HalfQuantizer,
-    LloydMaxQuantizer,
-    MixedLloydMaxQuantizer,
-    ProductQuantizer,
-    Quantizer,
-    RaBitQuantizer,
-    ResidualQuantizer,
-    ScalarQuantizer,
-    from_spec,
-    register_codec,
-)
-from gpuzip.codecs.codes import Codes
-from gpuzip.codecs.drift import Drift
-from gpuzip.codecs.mixed import MixedCodes, cat
-from gpuzip.errors import (
-    DtypeError,
-    FormatError,
-    GpuzipError,
-    MissingDependencyError,
-    NotFittedError,
-    QualityError,
-    UnknownCodecError,
-)
-from gpuzip.rotations import Rotation
-from gpuzip.search.result import SearchResult
-from gpuzip.similar import most_similar
-from gpuzip.storage import FileInfo
+from gpuzip._core.collecting import collection_paused as _collection_paused
+
+with _collection_paused():
+    from gpuzip._core.quality import HeldOut, Quality, recall
+    from gpuzip._version import __version__
+    from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
+    from gpuzip.codecs import (
+        BinaryQuantizer,
+        Codec,
+        HalfQuantizer,
+        LloydMaxQuantizer,
+        MixedLloydMaxQuantizer,
+        ProductQuantizer,
+        Quantizer,
+        RaBitQuantizer,
+        ResidualQuantizer,
+        ScalarQuantizer,
+        from_spec,
+        register_codec,
+    )
+    from gpuzip.codecs.codes import Codes
+    from gpuzip.codecs.drift import Drift
+    from gpuzip.codecs.mixed import MixedCodes, cat
+    from gpuzip.errors import (
+        DtypeError,
+        FormatError,
+        GpuzipError,
+        MissingDependencyError,
+        NotFittedError,
+        QualityError,
+        UnknownCodecError,
+    )
+    from gpuzip.rotations import Rotation
+    from gpuzip.search.result import SearchResult
+    from gpuzip.similar import most_similar
+    from gpuzip.storage import FileInfo
 
 if _TYPE_CHECKING:
     from gpuzip import nn, plots

@@ -104,9 +104,7 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
 @overload
 def from_faiss(source: Any, *, return_ids: Literal[True]) -> tuple[Codes | MixedCodes, Tensor]: ...
 @overload
-def from_faiss(
-    source: Any, *, return_ids: bool = ...
-) -> Any: ...  # the kind of source decides
+def from_faiss(source: Any, *, return_ids: bool = ...) -> Any: ...  # the kind of source decides
 def from_faiss(source: Any, *, return_ids: bool = False) -> Any:
     """Convert a FAISS quantizer to a codec, or a FAISS index to Codes with the same bytes.
 
