@@ -123,7 +123,12 @@ READERS: dict[str, Callable[[gpuzip.Codes, Tensor], Any]] = {
 }
 
 
-EVERY = [(reader, name) for reader in READERS for name in ("scalar", "rabitq-4")]
+SLOW = ("one by one", "rabitq-4")
+EVERY = [
+    pytest.param(reader, name, marks=pytest.mark.full if (reader, name) == SLOW else ())
+    for reader in READERS
+    for name in ("scalar", "rabitq-4")
+]
 SCORED = [
     (reader, name)
     for reader in ("decode", "rows", "l2", "ip", "cosine")
@@ -131,7 +136,7 @@ SCORED = [
 ]
 
 
-@pytest.mark.parametrize(("reader", "name"), EVERY + sorted(SCORED))
+@pytest.mark.parametrize(("reader", "name"), [*EVERY, *sorted(SCORED)])
 def test_every_reader_finds_a_flipped_bit_in_every_block(
     x: Tensor, small_blocks: Callable, reader: str, name: str
 ):

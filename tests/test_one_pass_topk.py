@@ -491,6 +491,7 @@ print("what is guarded can be read")
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as on Linux")
 def test_nothing_behind_the_last_row_is_read():
     """A read of the page behind it ends the process, as the last one of the program shows."""

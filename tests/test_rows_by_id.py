@@ -177,6 +177,7 @@ def test_many_threads_get_the_same_rows():
             assert all(map(torch.equal, pool.map(module, ids), want))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_looks_up_rows():
     program = (
