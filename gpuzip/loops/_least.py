@@ -74,17 +74,26 @@ def cut(keys, start, count, k):
     return keys[last]
 
 
+@jit("void(uint64[::1], intp[::1])", inner=True)
+def clear_unused(keys, counts):
+    """Set the keys of each query after its count to NONE. keys: as many for each query."""
+    room = len(keys) // len(counts)
+    for q in range(len(counts)):
+        for i in range(q * room + counts[q], (q + 1) * room):
+            keys[i] = NONE
+
+
 def best_of(parts, k):
     """Parts (Q, room) of keys, unused places NONE -> scores (Q, k) float32, rows (Q, k) int64, best first."""
     keys = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
     keys.sort(axis=1)
     scores, rows = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
-    _read(keys.reshape(-1), k, scores.reshape(-1), rows.reshape(-1))
+    read(keys.reshape(-1), k, scores.reshape(-1), rows.reshape(-1))
     return scores, rows
 
 
 @jit("void(uint64[::1], intp, float32[::1], int64[::1])")
-def _read(keys, k, scores, rows):
+def read(keys, k, scores, rows):
     """Write the scores and rows of the first k keys of each query; -inf and 0 where there is none."""
     Q = len(rows) // k
     for q in range(Q):

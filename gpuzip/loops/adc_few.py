@@ -6,7 +6,7 @@ import torch
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import NONE, cut, room_for, score_of
+from gpuzip.loops._least import cut, read, room_for
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
@@ -108,7 +108,4 @@ def _search(
                 keys[first + at] = keys[first + at - 1]
                 at -= 1
             keys[first + at] = key
-        for i in range(k):
-            key = keys[first + i]
-            scores[q, i] = score_of(key) if key != NONE else np.float32(-np.inf)
-            rows[q, i] = np.int64(key & np.uint64(0xFFFFFFFF)) if key != NONE else 0
+    read(keys, k, scores.reshape(scores.size), rows.reshape(rows.size))

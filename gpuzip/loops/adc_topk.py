@@ -12,7 +12,7 @@ from gpuzip.loops import _shuffle
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import NONE, best_of, cut, key_of, room_for, score_of
+from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
 from gpuzip.loops._registers import (
     ROWS,
     STEP,
@@ -333,6 +333,4 @@ def scan(
                                     limit = score_of(cut(keys, q * room, room, k))
                                     count = k
                     worst[q], counts[q] = limit, count
-    for q in range(Q):
-        for i in range(q * room + counts[q], (q + 1) * room):
-            keys[i] = NONE
+    clear_unused(keys, counts)

@@ -30,7 +30,7 @@ class Packed:
     find_norms : callable
         Returns the (N,) float32 L2 norms of the decoded rows of `data`.
     unverified : Unverified, optional
-        What is to be verified before rows of `raw` are read; None if nothing is.
+        The blocks of `raw` that are verified when their rows are first read. None: there are none.
     """
 
     def __init__(
