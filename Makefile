@@ -13,7 +13,7 @@ test: .venv/.ready lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What is slow or exhaustive: every sample, setting and tile, compilers, builds, memory.
-test-full: .venv/.ready
+test-full: .venv/.interop
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
 
 # Walks through the script for a machine with a GPU, without one.
@@ -87,6 +87,11 @@ PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(PIP) --quiet -e ".[test,bench,lint]"
 	@touch $@ .venv/.demo
+
+# The packages of other projects that the full set tests gpuzip with.
+.venv/.interop: .venv/.ready
+	$(PIP) --quiet -e ".[test-interop]"
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-oldest
