@@ -26,6 +26,7 @@ Peers = Mapping[str, Peer]
 
 PQ, FAST, BITS, SQ = "IndexPQ", "IndexPQFastScan", "IndexBinaryFlat", "IndexScalarQuantizer"
 RABITQ, B1, I8, TURBO = "IndexRaBitQFastScan", "USearch b1, exact", "USearch i8, exact", "turbovec"
+DECODED = "float32 product and torch.topk"
 NUMKONG_B1, NUMKONG_I8 = "NumKong b1 and torch.topk", "NumKong i8 and torch.topk"
 
 #: Whose codes are others, so that recall is compared instead of neighbours.
@@ -38,6 +39,7 @@ TARGETS: dict[str, Callable[[int, int], float]] = {
     BITS: lambda n, q: 1.4,
     **dict.fromkeys((SQ, I8), lambda n, q: 1.5 if q == 1 else 3.0),
     **dict.fromkeys((RABITQ, TURBO), lambda n, q: 1.0),
+    DECODED: lambda n, q: 0.5,
 }
 
 _TRAINED = 20_000
@@ -48,6 +50,17 @@ def that_fit(peers: Peers, distances: int) -> Peers:
     """Those that don't take too much memory for so many distances."""
     is_small = distances <= _MOST_DISTANCES
     return {name: peer for name, peer in peers.items() if is_small or "NumKong" not in name}
+
+
+def decoded(codes: Codes, queries: Tensor) -> Peers:
+    """What needs no library and four times the bytes or more: all rows decoded once, and all products."""
+    rows = codes.decode()
+    return {DECODED: lambda count, k: _best(queries[:count] @ rows.T, k)}
+
+
+def _best(scores: Tensor, k: int, *, largest: bool = True) -> Found:
+    best = scores.topk(k, largest=largest)
+    return best.values.numpy(), best.indices.numpy()
 
 
 def product(codes: Codes, x: Tensor, asked: np.ndarray) -> Peers:
@@ -111,7 +124,6 @@ def _numkong(name: str, kind: str, dtype: str, rows: np.ndarray, asked: np.ndarr
 
     def found(count: int, k: int) -> Found:
         each = torch.from_numpy(np.asarray(distances(asked[:count], packed)).view(np.int32))
-        best = each.topk(k, largest=kind == "dots")
-        return best.values.numpy(), best.indices.numpy()
+        return _best(each, k, largest=kind == "dots")
 
     return {name: found}

@@ -67,6 +67,7 @@ class Bench(NamedTuple):
     codes: Codes
     asked: Tensor
     peers: rivals.Peers
+    decoded: rivals.Peers
 
 
 @cache
@@ -89,10 +90,12 @@ def _all_codes(setting: str) -> Codes:
 @lru_cache(1)
 def _bench(setting: str, n: int) -> Bench:
     kind, codes = KINDS[setting], _all_codes(setting)[:n]
-    asked = _values(sample().queries, kind.columns)
+    asked = floats = _values(sample().queries, kind.columns)
     if kind.metric == "hamming":
-        asked = codes.codec.encode(asked).data
-    return Bench(codes, asked, kind.peers(codes, _rows()[:n], asked.numpy()))
+        bits = codes.codec.encode(asked)
+        asked, floats = bits.data, bits.decode()
+    decoded = rivals.decoded(codes, floats) if n <= _MIDDLE else {}
+    return Bench(codes, asked, kind.peers(codes, _rows()[:n], asked.numpy()), decoded)
 
 
 @cache
@@ -128,6 +131,7 @@ def search(setting: str, n: int, q: int, k: int) -> Duel:
     case = {"setting": setting, "rows": n, "queries": q, "k": k}
     with threads(1):
         race = search_race("search", case, ours, peers, own, tolerance=1e-5 * (metric == "ip"))
+    race.peers |= {name: partial(peer, q, k) for name, peer in bench.decoded.items()}
     return Duel(
         **vars(race),
         at_least={name: rivals.TARGETS[name](n, q) for name in rivals.TARGETS.keys() & race.peers.keys()},
