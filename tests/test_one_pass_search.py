@@ -32,13 +32,14 @@ CODECS = {
     "scalar-4-signed": lambda: ScalarQuantizer(4, symmetric=True, signed=True),
     "scalar-8": lambda: ScalarQuantizer(8),
     "scalar-8-signed": lambda: ScalarQuantizer(8, symmetric=True, signed=True),
+    "SQfp16": lambda: from_spec("SQfp16"),
+    "SQbf16": lambda: from_spec("SQbf16"),
     "Binary": lambda: from_spec("Binary"),
     "RaBitQ": RaBitQuantizer,
     "RaBitQ4": lambda: RaBitQuantizer(4),
 }
 BY_SCANS = {
     "scalar-3": lambda: ScalarQuantizer(3),
-    "SQfp16": lambda: from_spec("SQfp16"),
     "PCA48,PQ24x4": lambda: from_spec("PCA48,PQ24x4"),
 }
 FAST = {"PQ24x4", "PQ24", "LloydMax2", "SQfp16", "scalar-4", "Binary", "RaBitQ4", "RQ4x4", "scalar-8"}

@@ -20,7 +20,7 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk, hamming_topk, scalar_topk
+from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk, scalar_topk
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
@@ -423,6 +423,43 @@ def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k):
 
 def test_many_queries_of_int8_are_left_to_the_scan():
     assert scalar_topk(codes_of(20, 8), int8_queries(5, 8), 1, 0, (None, None, None)) is None
+
+
+# 16-bit floats
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("D", [1, 7, 8, 33, 384])
+def test_products_of_16_bit_floats(dtype, D):
+    """Estimates are within the rounding of D products of sums in float64, and no better row is left out."""
+    for N in (1, 9, 700):
+        g = generator(N + D)
+        store, queries = torch.randn(N, D, generator=g).to(dtype), torch.randn(3, D, generator=g)
+        scale, bias, mask = (
+            torch.rand(N, generator=g),
+            torch.randn(N, generator=g),
+            torch.rand(N, generator=g) < 0.7,
+        )
+        store[N // 2, 0] = float("nan")
+        exact = queries.double() @ store.double().T * scale.double() + bias.double()
+        sizes = queries.double().abs() @ store.double().abs().T + bias.abs() + 1
+        allowed = mask & ~store.isnan().any(1)
+        exact = exact.masked_fill(~allowed, float("-inf"))
+        for k in some_of(N):
+            scores, rows = half_topk(store, queries, k, (scale, bias, mask))
+            found = ~scores.isneginf()
+            assert torch.equal(found.sum(1), allowed.sum().clamp(max=k).expand(3))
+            error = (D + 2) * 2.0**-23 * sizes
+            assert ((scores - exact.gather(1, rows)).abs() <= error.gather(1, rows))[found].all()
+            best = exact.topk(k).values
+            assert ((scores - best).abs() <= error.nan_to_num(0).amax(1, keepdim=True))[found].all()
+            assert torch.equal(scores, scores.sort(1, descending=True).values)
+
+
+def test_many_queries_of_floats_are_left_to_matrix_products():
+    store = torch.randn(20, 8, generator=generator())
+    assert half_topk(store.half(), torch.ones(9, 8), 1, (None, None, None)) is None
+    assert half_topk(store, torch.ones(1, 8), 1, (None, None, None)) is None
 
 
 # No byte behind the last row is read

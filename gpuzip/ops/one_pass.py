@@ -96,6 +96,21 @@ def scalar_topk(
     return found
 
 
+def half_topk(
+    store: Tensor, queries: Tensor, k: int, of_rows: tuple[Tensor | None, Tensor | None, Tensor | None]
+) -> Found:
+    """Find the k rows with the best q.x * scale + bias, in float32 with sums in any order.
+
+    store (N, D) float16 or bfloat16, queries (Q, D) float32. of_rows: scale, bias (N,) float32 and mask. Rows
+    whose score is NaN are left out. Returns what `adc_topk` does.
+    """
+    if store.dtype not in (torch.float16, torch.bfloat16) or not _may_search(store, len(store), k):
+        return None
+    loops = loops_of("half_topk")
+    found: Found = loops.half_topk(store, queries, k, *of_rows) if loops.can_search(len(queries)) else None
+    return found
+
+
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _loops_of_registers("adc_topk")

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing
+from gpuzip.ops import topk
 from gpuzip.search.packed import Packed
-from gpuzip.search.scorer import Attempted
+from gpuzip.search.scorer import Attempted, Scorer
 
+_MORE = 32  # rows beyond 2 k whose estimates are taken
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
 
 
@@ -74,3 +76,19 @@ def proven(found: tuple[Tensor, Tensor] | None) -> Attempted | None:
 def forbid(scores: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
     """Set scores in place to -inf where the (N,) mask forbids the row; ids has the shape of scores."""
     return scores if mask is None else scores.masked_fill_(~mask[ids.clamp(0, len(mask) - 1)], float("-inf"))
+
+
+def estimates_for(k: int, N: int) -> int:
+    """How many rows to take by their estimates: enough to prove nearly every query."""
+    return min(N, 2 * k + _MORE)
+
+
+def of_estimates(scorer: Scorer, found: tuple[Tensor, Tensor], k: int) -> Attempted:
+    """Score the rows with the best estimates exactly, and see whether others may be better.
+
+    found: estimates (Q, taken), the last places -inf if there are no more, and their rows (Q, taken).
+    """
+    rows = found[1].masked_fill(found[0].isneginf(), scorer.N)  # there are no more
+    rows = rows.sort(1).values  # ascending, so that position breaks ties as id does
+    scores, at = topk(scorer.gather(rows), k)
+    return scores, rows.gather(1, at), scores[:, -1] <= scorer.ceiling(found[0][:, -1:])[:, 0]

@@ -11,9 +11,18 @@ from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore
+from gpuzip.ops.one_pass import half_topk
 from gpuzip.search.packed import Packed
-from gpuzip.search.scorer import ALL, Exhaustive, Scorer, exact_in_a_graph
-from gpuzip.search.scorers.common import GATHER_COST, both, forbid, inverse, sound_rows
+from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer, exact_in_a_graph
+from gpuzip.search.scorers.common import (
+    GATHER_COST,
+    both,
+    estimates_for,
+    forbid,
+    inverse,
+    of_estimates,
+    sound_rows,
+)
 
 _ROWS = {"cpu": 2048, "cuda": 1 << 18}  # per block, at most
 _STEP = 1024  # a block is a multiple of this, which every group size divides
@@ -88,8 +97,14 @@ class FloatScorer:
     def exact(self, queries: Tensor | None = None) -> Scorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
 
-    def one_pass(self, k: int) -> None:
-        return None
+    def one_pass(self, k: int) -> Attempted | None:
+        """Rows of 16 bits are read once, and not copied as float32."""
+        if (taken := estimates_for(k, self.N)) == self.N:
+            return None
+        scale = inverse(self._norms()) if self._metric == "cosine" else None
+        bias = self._norms().square().mul_(-0.5) if self._metric == "l2" else None
+        found = half_topk(self._store, self._columns, taken, (scale, bias, self._mask))
+        return None if found is None else of_estimates(self, found, k)
 
     def _of_some(self, queries: Tensor) -> Scorer:
         return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)

@@ -12,20 +12,21 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import BLOCK_BYTES
-from gpuzip.ops import rescore, rescore_codes, scalar_scan, topk, unpack_bits
+from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.ops.one_pass import scalar_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
     GATHER_COST,
+    estimates_for,
     forbid,
     inverse,
     inverse_norms,
     minus_squares,
     normalized,
+    of_estimates,
 )
 
-_MORE = 32  # rows beyond 2 k whose estimates are taken: enough to prove nearly every query
 FEWEST_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # rows made unsigned at a time; every group size divides these
 
@@ -145,19 +146,14 @@ class ScalarScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         """Take the rows with the best estimates, score them exactly, and see whether others may be better."""
-        coding, taken = self._coding, min(self.N, 2 * k + _MORE)
+        coding, taken = self._coding, estimates_for(k, self.N)
         if coding.bits != 8 or taken == self.N:
             return None
         bias, unit, offset = self._terms()
         flip = 0 if coding.flip is None else 128
         of_queries, of_rows = (self._whole, unit, offset), (self._scale, bias, self._mask)
         found = scalar_topk(self._packed.data, of_queries, taken, flip, of_rows)
-        if found is None:
-            return None
-        rows = found[1].masked_fill(found[0].isneginf(), self.N)  # there are no more
-        rows = rows.sort(1).values  # ascending, so that position breaks ties as id does
-        scores, at = topk(self.gather(rows), k)
-        return scores, rows.gather(1, at), scores[:, -1] <= self.ceiling(found[0][:, -1:])[:, 0]
+        return None if found is None else of_estimates(self, found, k)
 
     def _terms(self) -> tuple[Tensor | None, Tensor, Tensor]:
         """Bias of rows, unit and offset of queries; for "l2" of 2 q.x - |x|^2, `ceiling` adds the rest."""
