@@ -332,8 +332,16 @@ def built(spec, x, by_residual=True):
     return index
 
 
+FAST_WRAPPED = {"IVF8,PQ8x4", "OPQ4_8,PQ4x4", "PCAR8,PQ4x4", "PQ8x4,Refine(SQ8)"}
+
+
 @pytest.mark.parametrize(
-    ("spec", "by_residual"), [*((s, True) for s in WRAPPED), *((s, False) for s in WRAPPED if "IVF" in s)]
+    ("spec", "by_residual"),
+    [
+        pytest.param(spec, own, marks=() if spec in FAST_WRAPPED else pytest.mark.full)
+        for spec in WRAPPED
+        for own in ((True, False) if "IVF" in spec else (True,))
+    ],
 )
 def test_an_index_in_a_wrapper_gives_the_rows_that_it_decodes(spec, by_residual, tmp_path):
     x = some_rows()

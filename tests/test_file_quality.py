@@ -133,6 +133,7 @@ class TestRowsOfZerosHaveNoDirection:
         assert got.row_cosine == pytest.approx(want.row_cosine, rel=1e-12)
         assert got.mse != pytest.approx(want.mse, rel=1e-3)
 
+    @pytest.mark.full
     def test_in_what_compress_promises_and_pareto_lists(self, x: Tensor, holes: Tensor):
         want, got = (gpuzip.compress(rows, min_cosine=0.98) for rows in (x, holes))
         assert got.ratio > 0.9 * want.ratio

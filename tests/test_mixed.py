@@ -321,7 +321,7 @@ MORE_BUDGETS = [pytest.param(b, marks=pytest.mark.full) for b in (70_000, 123_45
 BUDGETS = [100_000, *MORE_BUDGETS]
 
 
-@pytest.mark.parametrize("important", [False, True])
+@pytest.mark.parametrize("important", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize("max_bytes", BUDGETS)
 def test_a_budget_is_never_exceeded(frequent, tmp_path, max_bytes, important):
     x, importance = frequent

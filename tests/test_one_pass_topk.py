@@ -446,7 +446,9 @@ def test_products_of_16_bit_floats(dtype, D):
         allowed = mask & ~store.isnan().any(1)
         exact = exact.masked_fill(~allowed, float("-inf"))
         for k in some_of(N):
-            scores, rows = half_topk(store, queries, k, (scale, bias, mask))
+            both = half_topk(store, queries, k, (scale, bias, mask))
+            assert both is not None
+            scores, rows = both
             found = ~scores.isneginf()
             assert torch.equal(found.sum(1), allowed.sum().clamp(max=k).expand(3))
             error = (D + 2) * 2.0**-23 * sizes

@@ -14,7 +14,7 @@ from gpuzip.ops._dispatch import use_loops
 from tests.test_codec_laws import SETTINGS
 
 CPU = torch.device("cpu")
-FAST = {"pq-opq", "binary", "scalar-4", "rabitq-4", "residual", "lloydmax-mixed-half"}
+FAST = {"pq-opq", "binary", "scalar-4", "rabitq-4", "residual"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*x should have at least")
 
 

@@ -10,12 +10,18 @@ Source: Lloyd 1957; Max 1960; Wang and Song, "Ckmeans.1d.dp", 2011.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
+
 _PLACES, _MOST_PLACES = 256, 1024  # places for cuts: 8 per level, within these limits
 _WORK = 1 << 29  # most steps of all dynamic programs together
+_BLOCK = 64  # places
 _HALVINGS = 64
 _EXCHANGES, _FEW_ITERATIONS = 6, 10
 _ITERATIONS, _TOLERANCE = 500, 1e-8
@@ -152,16 +158,34 @@ def _best_cuts(sums: Tensor, edges: Tensor, K: int) -> Tensor:
     edges: (P,). sums: (P,), the sums of the values before them. The error is least where the total of
     (sum of a cell)^2 / (its count) is greatest.
     """
-    count = (edges[:, None] - edges[None]).double()  # [j, i] of the cell from i to j
-    gain = (sums[:, None] - sums[None]).square_().div_(count).masked_fill_(count <= 0, -torch.inf)
-    best, before = gain[:, 0].clone(), []
+    before_edge, places = sums.cpu().numpy(), edges.cpu().numpy()
+    count = (places[:, None] - places[None]).astype(np.float64)  # [j, i] of the cell from i to j
+    gain = np.square(before_edge[:, None] - before_edge[None])
+    gain = np.divide(gain, count, out=np.full_like(gain, -np.inf), where=count > 0)
+    best, before = gain[:, 0].copy(), []
     for _ in range(K - 1):
-        best, i = (gain + best).max(1)
+        best, i = _next_cell(gain, best)
         before.append(i)
-    cuts = [len(edges) - 1]
+    cuts = [len(places) - 1]
     for i in reversed(before):
         cuts.append(int(i[cuts[-1]]))
     return torch.tensor([0, *cuts[::-1]], device=edges.device)
+
+
+def _next_cell(gain: Floats, best: Floats) -> tuple[Floats, Whole]:
+    """Per edge j the greatest gain[j, i] + best[i], and the least i that has it.
+
+    The best i never falls as j grows, so that those of every _BLOCK-th edge bound those between.
+    """
+    P = len(best)
+    firsts = np.arange(0, P, _BLOCK)
+    lows = (gain[firsts] + best).argmax(1)
+    most, at = np.empty_like(best), np.empty(P, np.int64)
+    for first, low, high in zip(firsts, lows, [*lows[1:], P - 1], strict=True):
+        rows = slice(first, first + _BLOCK)
+        total = gain[rows, low : high + 1] + best[low : high + 1]
+        at[rows], most[rows] = low + total.argmax(1), total.max(1)
+    return most, at
 
 
 def _iterated(values: Tensor, sums: Tensor, cuts: Tensor, limit: int) -> tuple[Tensor, Tensor]:
