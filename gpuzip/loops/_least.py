@@ -50,7 +50,7 @@ def score_of(context, key):
     return types.float32(types.uint64), generate
 
 
-@jit("uint64(uint64[::1], intp, intp, intp)")
+@jit("uint64(uint64[::1], intp, intp, intp)", inner=True)
 def cut(keys, start, count, k):
     """Move the k least of keys[start : start + count] to the front, unordered; return the greatest."""
     low, high, last = start, start + count - 1, start + k - 1

@@ -1,0 +1,65 @@
+"""Numba's compiler for short loops: what they do not use is left out, which takes half of its time.
+
+Loops have no closures, no lists, and no memory of their own whose uses would be counted.
+"""
+
+from numba.core import codegen, compiler, typed_passes, untyped_passes
+from numba.core.compiler_machinery import PassManager
+
+_PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.GenericRewrites,
+    untyped_passes.InlineInlinables,
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.IRLegalization,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
+
+
+class LoopCompiler(compiler.CompilerBase):
+    """The passes of numba's that loops need. An inner loop becomes no machine code apart from its callers'."""
+
+    def compile_extra(self, func):
+        state = self.state
+        is_inner = state.flags.no_cpython_wrapper
+        library = (_InnerLibrary if is_inner else _Library)(state.targetctx.codegen(), func.__qualname__)
+        library.enable_object_caching()
+        state.library, state.flags.no_compile = library, is_inner
+        result = super().compile_extra(func)
+        if is_inner:
+            result = result._replace(entry_point=library)
+            state.targetctx.insert_user_function(library, result.fndesc, [library])
+        else:
+            for environment in result._find_referenced_environments():  # those of inner loops, too
+                library.codegen.set_env(environment.env_name, environment)
+        return result
+
+    def define_pipelines(self):
+        passes = PassManager("gpuzip")
+        for one in _PASSES:
+            passes.add_pass(one, one.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Library(codegen.JITCodeLibrary):
+    """Machine code that is optimized once, when all of a function is there."""
+
+    def _optimize_functions(self, ll_module):
+        ll_module.data_layout = self._codegen._data_layout
+
+
+class _InnerLibrary(_Library):
+    """Code for other functions, which is optimized and translated with them."""
+
+    def _optimize_final_module(self):
+        return
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._finalized = True
