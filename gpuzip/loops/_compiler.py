@@ -22,7 +22,7 @@ _PASSES = (
 
 
 class LoopCompiler(compiler.CompilerBase):
-    """The passes of numba's that loops need. An inner loop becomes no machine code apart from its callers'."""
+    """The passes of numba's that loops need. An inner loop becomes machine code only within its callers."""
 
     def compile_extra(self, func):
         state = self.state

@@ -31,14 +31,8 @@ def jit(*signatures, inner=False, name=None, **options):
         function.__qualname__ = name or function.__qualname__
         if config.DISABLE_JIT:
             return function
-        settings = {
-            "nopython": True,
-            "_nrt": False,
-            "boundscheck": None,
-            "nogil": True,
-            "error_model": "numpy",
-        }
-        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+        settings = {"nopython": True, "boundscheck": None, "nogil": True, "error_model": "numpy"}
+        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner, "_nrt": False}
         kind = _InnerLoop if inner else _Loop
         loop = kind(function, targetoptions=settings | wrappers | options, pipeline_class=LoopCompiler)
         loop.signatures_as_text = signatures

@@ -74,11 +74,11 @@ def cut(keys, start, count, k):
     return keys[last]
 
 
-@jit("void(uint64[::1], intp[::1])", inner=True)
-def clear_unused(keys, counts):
-    """Set the keys of each query after its count to NONE. keys: as many for each query."""
-    room = len(keys) // len(counts)
-    for q in range(len(counts)):
+@jit("void(uint64[::1], intp[::1], intp)", inner=True)
+def clear_unused(keys, counts, Q):
+    """Set the keys of each of Q queries after its count to NONE. keys: as many for each query."""
+    room = len(keys) // Q
+    for q in range(Q):
         for i in range(q * room + counts[q], (q + 1) * room):
             keys[i] = NONE
 

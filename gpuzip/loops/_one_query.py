@@ -7,8 +7,8 @@ such a sum is bounded, so a row whose rounded sum is further than that below its
 
 import numpy as np
 
-from gpuzip.loops._jit import jit
 from gpuzip.loops._arrays import flat, local
+from gpuzip.loops._jit import jit
 from gpuzip.loops._shuffle import ROWS, is_here, sums_of_bytes
 
 _TILE = 1024  # rows per block of rounded sums: a multiple of every group

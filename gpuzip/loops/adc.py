@@ -5,9 +5,9 @@ import torch
 
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
-from gpuzip.loops._arrays import local
 from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from gpuzip.loops import adc_topk as whole
-from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._arrays import flat
+from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import cut, read, room_for
 from gpuzip.loops._registers import ROWS

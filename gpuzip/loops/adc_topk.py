@@ -9,10 +9,10 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
-from gpuzip.loops._arrays import local
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
 from gpuzip.loops._registers import (
     ROWS,
@@ -333,7 +333,7 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
                                         limit = score_of(cut(keys, q * room, room, k))
                                         count = k
                         worst[q], counts[q] = limit, count
-        clear_unused(keys, counts)
+        clear_unused(keys, counts, Q)
 
     return scan
 

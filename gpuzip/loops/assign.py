@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 from gpuzip.loops._arrays import local
+from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 
 _ROWS = 128
 _LANES = 16  # rows that are computed together, of which the last few may be idle

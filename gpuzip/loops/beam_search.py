@@ -11,8 +11,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._arrays import local
+from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._vector import load, store
 
 _ROWS = 64
@@ -40,10 +40,10 @@ def beam_search(products, cross, beam):
 
 
 @jit(
-    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, uint8[:, :, ::1], float32[:, ::1], float32[::1], "
-    "float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
-    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, int32[:, :, ::1], float32[:, ::1], float32[::1], "
-    "float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, uint8[:, :, ::1], float32[:, ::1], "
+    "float32[::1], float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, int32[:, :, ::1], float32[:, ::1], "
+    "float32[::1], float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
 )
 def _search(products, cross, beam, labels, cost, least, total, paths, old, at):
     """products (n, P, M, K), cross (P, pairs, K, K) -> labels (n, P, M). The rest is memory."""

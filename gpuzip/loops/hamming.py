@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
-from gpuzip.loops._arrays import local
 from gpuzip.loops._words import popcount
 
 _WORK = 1 << 18  # rows times queries per block: about 1 ms

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
-from gpuzip.loops._arrays import local
 from gpuzip.loops._registers import ROWS, address_of, copy_rows, differing, is_here, prefetch, turn_words
 
 _WORD, _STEP = 8, 4  # bytes, and words that are turned into columns at a time
@@ -106,4 +106,4 @@ def _scan(address, stride, B, N, first, last, queries, mask, k, keys, columns, c
                             bound = -np.int64(score_of(cut(keys, q * room, room, k)))
                             count = k
             bounds[q], counts[q] = bound, count
-    clear_unused(keys, counts)
+    clear_unused(keys, counts, Q)

@@ -53,7 +53,8 @@ def rabitq_signs(x, center):
 
 
 @jit(
-    "void(float32[:, ::1], float32[::1], uint8[:, ::1], float32[:, ::1], boolean[::1], uint8[::1], uint64[::1])"
+    "void(float32[:, ::1], float32[::1], uint8[:, ::1], float32[:, ::1], boolean[::1], uint8[::1], "
+    "uint64[::1])"
 )
 def _signs(x, center, packed, sums, zeros, high, bytes_of_eight):
     """high and bytes_of_eight: the same memory, for a row, of zeros."""

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
-from gpuzip.loops._arrays import local
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops._registers import address_of, prefetch
 
@@ -88,4 +88,4 @@ def _scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask,
                         limit = score_of(cut(keys, q * room, room, k))
                         count = k
             worst[q], counts[q] = limit, count
-    clear_unused(keys, counts)
+    clear_unused(keys, counts, Q)
