@@ -3,7 +3,10 @@
 Loops have no closures, no lists, and no memory of their own whose uses would be counted.
 """
 
-from numba.core import codegen, compiler, typed_passes, untyped_passes
+import operator
+from typing import ClassVar
+
+from numba.core import codegen, compiler, typed_passes, types, untyped_passes
 from numba.core.compiler_machinery import PassManager
 
 _PASSES = (
@@ -21,6 +24,12 @@ _PASSES = (
 )
 
 
+_NUMBERS = types.Number, types.Boolean
+_OPERATORS = {min, max, abs, bool, range} | {x for x in vars(operator).values() if callable(x)} - {
+    operator.pow
+}
+
+
 class LoopCompiler(compiler.CompilerBase):
     """The passes of numba's that loops need. An inner loop becomes machine code only within its callers."""
 
@@ -29,7 +38,7 @@ class LoopCompiler(compiler.CompilerBase):
         is_inner = state.flags.no_cpython_wrapper
         library = (_InnerLibrary if is_inner else _Library)(state.targetctx.codegen(), func.__qualname__)
         library.enable_object_caching()
-        state.library, state.flags.no_compile = library, is_inner
+        state.library, state.flags.no_compile, state.typingctx = library, is_inner, _Typing(state.typingctx)
         result = super().compile_extra(func)
         if is_inner:
             result = result._replace(entry_point=library)
@@ -43,8 +52,32 @@ class LoopCompiler(compiler.CompilerBase):
         passes = PassManager("gpuzip")
         for one in _PASSES:
             passes.add_pass(one, one.__name__)
+        passes._ENFORCING = False
         passes.finalize()
         return [passes]
+
+
+class _Typing:
+    """A typing context that resolves operators on numbers once, which take as long as anything else."""
+
+    _known: ClassVar = {}
+
+    def __init__(self, context):
+        self._context = context
+
+    def __getattr__(self, name):
+        return getattr(self._context, name)
+
+    def resolve_function_type(self, function, arguments, keywords):
+        is_simple = isinstance(function, types.Function) and function.typing_key in _OPERATORS
+        if not is_simple or not all(isinstance(argument, _NUMBERS) for argument in arguments):
+            return self._context.resolve_function_type(function, arguments, keywords)
+        arguments = tuple(map(types.unliteral, arguments))
+        key = id(function), arguments
+        if key not in self._known:  # the function is kept, so that no other has its id
+            found = self._context.resolve_function_type(function, arguments, keywords)
+            self._known[key] = function, found
+        return self._known[key][1]
 
 
 class _Library(codegen.JITCodeLibrary):
@@ -52,6 +85,10 @@ class _Library(codegen.JITCodeLibrary):
 
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self):
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
 
 
 class _InnerLibrary(_Library):

@@ -168,6 +168,18 @@ def at_address(loop):
 
 
 @intrinsic
+def apart(typing):
+    """Ask LLVM, within an inner loop that seldom runs, for few instructions and for one copy of them."""
+
+    def generate(context, builder, signature, arguments):
+        for name in ("noinline", "optsize"):
+            builder.function.attributes.add(name)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def wide_vectors(typing):
     """Ask LLVM, within a loop's function, for the widest vectors; on x86 it uses half of them by default."""
 

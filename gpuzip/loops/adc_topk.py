@@ -12,7 +12,7 @@ from gpuzip.loops import _shuffle
 from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
 from gpuzip.loops._registers import (
     ROWS,
@@ -201,6 +201,7 @@ def _any(mask, start, stop):
 @jit("void(float32[::1], float32[::1], float32[::1], intp, intp)", inner=True)
 def _copy_terms(floats, scale, extra, r, n):
     """Copy the terms of n rows from r behind bounds and sizes: factors, then each column, in steps of 32."""
+    apart()
     for i in range(n):
         floats[2 * ROWS + i] = scale[r + i]
         for e in range(len(floats) // ROWS - 3):
