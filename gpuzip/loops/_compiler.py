@@ -6,6 +6,7 @@ Loops have no closures, no lists, and no memory of their own whose uses would be
 import operator
 from typing import ClassVar
 
+import numba
 from numba.core import codegen, compiler, typed_passes, types, untyped_passes
 from numba.core.compiler_machinery import PassManager
 
@@ -28,6 +29,7 @@ _NUMBERS = types.Number, types.Boolean
 _OPERATORS = {min, max, abs, bool, range} | {x for x in vars(operator).values() if callable(x)} - {
     operator.pow
 }
+_HAS_BUILDERS = numba.version_info.short >= (0, 62)  # its pass managers return two things
 
 
 class LoopCompiler(compiler.CompilerBase):
@@ -87,8 +89,11 @@ class _Library(codegen.JITCodeLibrary):
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
-        manager, builder = self._codegen._module_pass_manager()
-        manager.run(self._final_module, builder)
+        if _HAS_BUILDERS:
+            manager, builder = self._codegen._module_pass_manager()
+            manager.run(self._final_module, builder)
+        else:
+            super()._optimize_final_module()
 
 
 class _InnerLibrary(_Library):
