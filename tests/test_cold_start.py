@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,9 @@ import gpuzip
 
 pytest.importorskip("numba")
 
-from gpuzip.loops import _cache
+from numba.core.caching import NullCache
+
+from gpuzip.loops import _cache, _registers
 
 ROOT = Path(gpuzip.__file__).parents[1]
 PROGRAM = """
@@ -26,7 +29,8 @@ compiled = []
 
 class Listener(event.Listener):
     def on_start(self, event):
-        compiled.append(event.data["dispatcher"].py_func)
+        if not event.data["dispatcher"].targetoptions.get("no_cpython_wrapper"):  # no inner loop
+            compiled.append(event.data["dispatcher"].py_func)
 
     def on_end(self, event):
         pass
@@ -38,6 +42,29 @@ packed = gpuzip.ScalarQuantizer().fit(x).encode(x)
 bits = gpuzip.BinaryQuantizer().fit(x).encode(x)
 total = packed.decode().sum() + bits.decode().sum()
 print(total.item(), sum("gpuzip" in function.__module__ for function in compiled))
+"""
+SEARCH = """
+import sys, torch
+from numba.core import event
+compiled = []
+
+class Listener(event.Listener):
+    def on_start(self, event):
+        function = event.data["dispatcher"].py_func
+        compiled.append((function.__module__, function.__qualname__, str(event.data["args"])))
+
+    def on_end(self, event):
+        pass
+
+import gpuzip
+x = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
+codes = gpuzip.ProductQuantizer(m=8, nbits=4).fit(x).encode(x)
+event.register("numba:compile", Listener())
+codes.search(x[:1], 5, "ip")
+assert len(set(compiled)) == len(compiled), compiled
+print(*(name.split(".")[-1] for module, name, _ in compiled if "gpuzip" in module))
+print(*(module for module, _, _ in compiled if "gpuzip" not in module))
+print("numba.np.linalg" in sys.modules)
 """
 
 
@@ -86,6 +113,21 @@ def test_a_second_process_loads_what_the_first_compiled_and_compiles_what_is_dam
     last.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert run(tmp_path) == first
     assert run(tmp_path) == second
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not _registers.is_here(), reason="this CPU has no AVX2, or numba may not use it")
+def test_a_first_search_compiles_each_of_its_loops_once_and_no_other(tmp_path: Path):
+    """Nor what numba makes of np.empty or of slices, which takes as long. A later process loads them."""
+    *names, is_imported = run(tmp_path, SEARCH)
+    of_numba = [name for name in names if name.startswith("numba.")]
+    assert set(names) - set(of_numba) == {
+        *("_search", "fill", "round_tables", "scan_32", "read"),  # of which each is a file
+        *("_any", "_copy_terms", "_sums_of_nibbles", "turn_rows", "cut", "clear_unused"),
+    }
+    assert set(of_numba) <= {"numba.cpython.builtins"}  # min and max
+    assert is_imported == "True"
+    assert run(tmp_path, SEARCH) == ["False"]
 
 
 @pytest.mark.full
@@ -232,6 +274,63 @@ def test_long_compiling_is_said_once(monkeypatch, caplog):
             loop(torch.zeros(3).numpy())
     assert [record.name for record in caplog.records] == ["gpuzip"]
     assert "compiles loops" in caplog.text
+
+
+def test_arrays_of_loops():
+
+    from gpuzip.loops import _arrays, _jit
+
+    memory, halves = _arrays.local(6, "uint16"), _arrays.local(3, "float64")
+
+    @_jit.jit("intp(int32[:, ::1], uint16[::1])")
+    def loop(x, out):
+        mine, other, whole = memory(), halves(), _arrays.flat(x)
+        for i in range(len(other)):
+            other[i] = 0.5
+        for i in range(len(mine)):
+            mine[i] = whole[i] + np.int32(2 * other[i % 3])
+        for i in range(len(mine)):
+            out[i] = mine[i]
+        return len(mine) + 100 * len(whole) + 10000 * mine.itemsize
+
+    loop._cache = NullCache()
+    x, out = torch.arange(8, dtype=torch.int32).view(2, 4).numpy(), torch.zeros(6).short().numpy()
+    assert loop(x, out.view(np.uint16)) == 20806
+    assert out.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loop_calls_another_at_its_address():
+    from gpuzip.loops import _jit
+
+    @_jit.jit("int64(int64[::1], float64, intp)")
+    def called(x, factor, n):
+        return np.int64(x[n] * factor)
+
+    at = _jit.at_address(called)
+
+    @_jit.jit("int64(int64[::1], intp)")
+    def loop(x, address):
+        return at(address, x, 2.5, 1) + at(address, x, 1.0, 0)
+
+    called._cache = loop._cache = NullCache()
+    assert loop(torch.tensor([3, 4]).numpy(), called.address) == 13
+
+
+def test_an_inner_loop_becomes_no_machine_code_of_its_own():
+    from gpuzip.loops import _jit
+
+    @_jit.jit("int64(int64)", inner=True)
+    def inner(x):
+        return x + 1
+
+    @_jit.jit("int64(int64)")
+    def loop(x):
+        return 2 * inner(x)
+
+    loop._cache = NullCache()
+    assert loop(20) == 42
+    (compiled,), (whole,) = inner.overloads.values(), loop.overloads.values()
+    assert not compiled.library._compiled and whole.library._compiled
 
 
 def test_a_loop_compiles_its_signature_and_other_arguments_apart():

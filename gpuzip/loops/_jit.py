@@ -4,35 +4,40 @@ import gc
 import logging
 import threading
 import time
-from functools import cache
+from functools import cache, cached_property
 
 from llvmlite import binding
-from numba.core import config, sigutils, types, typing
+from numba.core import cgutils, config, sigutils, types, typing
 from numba.core.registry import CPUDispatcher
 from numba.core.typeconv import Conversion
 from numba.extending import intrinsic
 
 from gpuzip.loops._cache import LoopCache, folder
+from gpuzip.loops._compiler import LoopCompiler
 
 UNROLLED = 16  # up to this size, loops are compiled for each size
 _LONG = 2.0  # seconds of compiling that are worth a line
 
 
-def jit(*signatures, inner=False, **options):
+def jit(*signatures, inner=False, name=None, **options):
     """Return a decorator like numba.njit, which compiles at the first call and keeps the result on disk.
 
     signatures: what to compile, each when a call needs it. Other arguments, such as arrays that are not
     aligned, get code of their own. inner: other loops alone call the function, which saves what Python needs.
+    name: what a function that is made for a setting is called on disk.
     """
 
     def compiled(function):
+        function.__qualname__ = name or function.__qualname__
         if config.DISABLE_JIT:
             return function
         settings = {"nopython": True, "boundscheck": None, "nogil": True, "error_model": "numpy"}
-        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+        wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner, "_nrt": False}
         kind = _InnerLoop if inner else _Loop
-        loop = kind(py_func=function, targetoptions=settings | wrappers | options)
-        loop.signatures_as_text, loop._cache = signatures, LoopCache(function)
+        loop = kind(function, targetoptions=settings | wrappers | options, pipeline_class=LoopCompiler)
+        loop.signatures_as_text = signatures
+        if not inner:
+            loop._cache = LoopCache(function)
         return loop
 
     return compiled
@@ -58,6 +63,14 @@ class _Loop(CPUDispatcher):
                 return typing.signature(result, *arguments)
         return None
 
+    @cached_property
+    def address(self):
+        """Where the machine code of the first declared signature is, for `at_address`."""
+        arguments, result = sigutils.normalize_signature(self.signatures_as_text[0])
+        self.compile(typing.signature(result, *arguments))
+        compiled = self.overloads[arguments]
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
     def _compile_for_args(self, *args, **kws):
         """Return what to call with these arguments, for which there is no code yet: numba calls this."""
         self._compilation_chain_init_hook()
@@ -79,6 +92,9 @@ class _Loop(CPUDispatcher):
 
 
 class _InnerLoop(_Loop):
+    def add_overload(self, compiled):
+        self.overloads[tuple(compiled.signature.args)] = compiled
+
     def __call__(self, *args, **kws):
         raise TypeError(f"{self.py_func.__name__}: Python must not call an inner loop; other loops do.")
 
@@ -129,6 +145,38 @@ def has_features(*names):
 def unrolled(size, of=0):
     """Return a tuple of this length, which compiled code treats as a constant and is compiled for."""
     return (of,) * size
+
+
+def at_address(loop):
+    """Return call(address, *arguments) for loops, which calls this loop at its address.
+
+    A loop that is called by name is compiled again within its caller: long ones are called like this.
+    """
+    arguments, result = sigutils.normalize_signature(loop.signatures_as_text[0])
+
+    @intrinsic
+    def call(context, address, *given):
+        def generate(context, builder, signature, values):
+            parts = cgutils.unpack_tuple(builder, values[1], len(arguments))
+            kind = context.call_conv.get_function_type(result, arguments)
+            place = builder.inttoptr(values[0], kind.as_pointer())
+            return context.call_conv.call_function(builder, place, result, arguments, parts)[1]
+
+        return result(types.intp, types.StarArgTuple(arguments)), generate
+
+    return call
+
+
+@intrinsic
+def apart(typing):
+    """Ask LLVM, within an inner loop that seldom runs, for few instructions and for one copy of them."""
+
+    def generate(context, builder, signature, arguments):
+        for name in ("noinline", "optsize"):
+            builder.function.attributes.add(name)
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic

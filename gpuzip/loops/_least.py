@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import apart, jit
 
 #: Larger than every key of a row.
 NONE = np.uint64(2**64 - 1)
@@ -50,9 +50,10 @@ def score_of(context, key):
     return types.float32(types.uint64), generate
 
 
-@jit("uint64(uint64[::1], intp, intp, intp)")
+@jit("uint64(uint64[::1], intp, intp, intp)", inner=True)
 def cut(keys, start, count, k):
     """Move the k least of keys[start : start + count] to the front, unordered; return the greatest."""
+    apart()
     low, high, last = start, start + count - 1, start + k - 1
     while low < high:
         pivot, i, j = keys[(low + high) >> 1], low, high
@@ -74,11 +75,12 @@ def cut(keys, start, count, k):
     return keys[last]
 
 
-@jit("void(uint64[::1], intp[::1])", inner=True)
-def clear_unused(keys, counts):
-    """Set the keys of each query after its count to NONE. keys: as many for each query."""
-    room = len(keys) // len(counts)
-    for q in range(len(counts)):
+@jit("void(uint64[::1], intp[::1], intp)", inner=True)
+def clear_unused(keys, counts, Q):
+    """Set the keys of each of Q queries after its count to NONE. keys: as many for each query."""
+    apart()
+    room = len(keys) // Q
+    for q in range(Q):
         for i in range(q * room + counts[q], (q + 1) * room):
             keys[i] = NONE
 

@@ -7,12 +7,15 @@ such a sum is bounded, so a row whose rounded sum is further than that below its
 
 import numpy as np
 
+from gpuzip.loops._arrays import flat, local
 from gpuzip.loops._jit import jit
 from gpuzip.loops._shuffle import ROWS, is_here, sums_of_bytes
 
 _TILE = 1024  # rows per block of rounded sums: a multiple of every group
 _MOST_TABLES = 256  # sums of so many bytes fit in 16 bits
 _LEAST_GROUP = 16  # in smaller groups too many rows are summed twice
+_sums, _scores = local(_TILE, np.uint16), local(64, np.float32)
+_tail = local(ROWS * _MOST_TABLES + 8, np.uint8)
 
 
 def can_filter(M, K, group):
@@ -20,28 +23,37 @@ def can_filter(M, K, group):
     return K == 256 and M <= _MOST_TABLES and group >= _LEAST_GROUP and is_here()
 
 
-@jit("Tuple((uint8[::1], float64, float64, float64))(float32[:, ::1])")
 def rounded(table):
     """Round (M, 256) float32 to flat bytes, padded to chunks of eight tables; return low, step, margin too.
 
     The exact sum of entries is within step * margin of low + step * (sum of bytes), also in float32.
     """
+    bytes_, line = np.zeros(-(-len(table) // 8) * 8 * 256, np.uint8), np.empty(3)
+    _round(table, bytes_, line)
+    return bytes_, *line.tolist()
+
+
+@jit("void(float32[:, ::1], uint8[::1], float64[::1])")
+def _round(table, bytes_, line):
     M = len(table)
     low, reach, size = 0.0, 0.0, 0.0
     for m in range(M):
-        least, most = table[m].min(), table[m].max()
+        least = most = table[m, 0]
+        for k in range(256):
+            least, most = min(least, table[m, k]), max(most, table[m, k])
         low += least
         reach = max(reach, np.float64(most) - np.float64(least))
         size += max(abs(least), abs(most))
     step = reach / 255 if reach > 0 else 1.0
-    bytes_ = np.zeros((M + 7) // 8 * 8 * 256, np.uint8)
     for m in range(M):
-        least = np.float64(table[m].min())
+        lowest = table[m, 0]
+        for k in range(256):
+            lowest = min(lowest, table[m, k])
+        least = np.float64(lowest)
         for k in range(256):
             bytes_[m * 256 + k] = np.uint8(min(255.0, (table[m, k] - least) / step + 0.5))
     # Half a step per entry, and M roundings in the float32 sum of M entries.
-    margin = 0.5001 * M + 2.0**-22 * M * size / step + 1
-    return bytes_, low, step, margin
+    line[0], line[1], line[2] = low, step, 0.5001 * M + 2.0**-22 * M * size / step + 1
 
 
 @jit(
@@ -52,17 +64,17 @@ def best_of_groups(codes, table, bytes_, low, step, margin, scale, mask, extra, 
     """codes (n, M) uint8 -> best (groups,), initially -inf: the exact max of each 2**shift rows."""
     n, M = codes.shape
     chunks = (M + 7) // 8
-    sums = np.empty(_TILE, np.uint16)
-    tail = np.zeros(ROWS * M + 8, np.uint8)
-    flat = codes.reshape(n * M)
+    sums, tail = _sums(), _tail()
+    whole = flat(codes)
     group = 1 << shift
     for first in range(0, n, _TILE):
         last = min(first + _TILE, n)
         for r in range(first, last, ROWS):
             if r + ROWS < n:
-                sums_of_bytes(sums, r - first, bytes_, flat, r * M, M, chunks)
+                sums_of_bytes(sums, r - first, bytes_, whole, r * M, M, chunks)
             else:  # pad the last rows, because a chunk may reach past the end of the codes
-                tail[: (n - r) * M] = flat[r * M :]
+                for i in range(r * M, n * M):
+                    tail[i - r * M] = whole[i]
                 sums_of_bytes(sums, r - first, bytes_, tail, 0, M, chunks)
         for start in range(first, last, group):
             stop = min(start + group, last)
@@ -145,7 +157,7 @@ def _about(total, error, r, scale, extra, coef):
 )
 def scan(codes, table, scale, mask, extra, coef, shift, best):
     n, M = codes.shape
-    scores = np.empty(64, np.float32)
+    scores = _scores()
     for first in range(0, n, 64):
         last = min(first + 64, n)
         fours = (last - first) // 4

@@ -5,6 +5,7 @@ import torch
 
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
 from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
@@ -21,6 +22,7 @@ _AT_ONCE = 4  # rows summed in registers together
 _sums_of_some = sum_of_entries(_WIDE, _AT_ONCE)
 _sums_of_one = sum_of_entries(_WIDE, 1)
 _max_into = max_into(_WIDE)
+_scores = local(_AT_ONCE * _WIDE, np.float32)
 
 
 def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
@@ -53,9 +55,10 @@ def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
                     scan(codes, tables[q], *columns, coefs[q], shift, groups[q])
         else:
             flat, width = best.reshape(-1), best.shape[1]
+            own = np.empty(groups.shape[1] * _WIDE, np.float32)
             for t, entries in enumerate(tables):
                 found = min(_WIDE, Q - t * _WIDE), flat[t * _WIDE * width + (start >> shift) :], width
-                _scan_wide(codes.reshape(-1), M, K, entries, *columns, coefs[t], shift, *found)
+                _scan_wide(codes.reshape(-1), M, K, entries, *columns, coefs[t], shift, *found, own)
 
     if best.size:
         map_blocks(some_rows, N, _rows_of_a_block(Q), lone_here=True)
@@ -118,16 +121,18 @@ def _add_extra(scores, factor, extra, coef):
 
 @jit(
     "void(uint8[::1], intp, intp, float32[::1], float32[::1], boolean[::1], float32[:, ::1], float32[:, "
-    "::1], intp, intp, float32[::1], intp)",
+    "::1], intp, intp, float32[::1], intp, float32[::1])",
     "void(int32[::1], intp, intp, float32[::1], float32[::1], boolean[::1], float32[:, ::1], float32[:, "
-    "::1], intp, intp, float32[::1], intp)",
+    "::1], intp, intp, float32[::1], intp, float32[::1])",
 )
-def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, Q, best, stride):
-    """codes (n * M,), table (M * K * 16,), coef (16, E) -> best [up to 16, groups], rows `stride` apart."""
-    scores = np.empty(_AT_ONCE * _WIDE, np.float32)
+def _scan_wide(codes, M, K, table, scale, mask, extra, coef, shift, Q, best, stride, tops):
+    """codes (n * M,), table (M * K * 16,), coef (16, E) -> best [up to 16, groups], rows `stride` apart.
+
+    tops: memory for groups * 16.
+    """
+    scores = _scores()
     n = len(codes) // M
     groups = (n + (1 << shift) - 1) >> shift
-    tops = np.empty(groups * _WIDE, np.float32)
     for t in range(groups * _WIDE):
         tops[t] = -np.inf
     for first in range(0, n, _AT_ONCE):

@@ -4,14 +4,16 @@ import numpy as np
 import torch
 
 from gpuzip.loops import adc_topk as whole
+from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import cut, read, room_for
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
 _MOST_K = 256  # keys that are put in order by insertion
 _NO_FLOATS, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
+_fill, _round, _scan = at_address(fill), at_address(whole.round_tables), at_address(whole.scan_of(16))
 
 
 def can_search(N, B, Q, k):
@@ -45,13 +47,16 @@ def _memory(Q, M, K, B, k):
         scratch.take("columns", (blocks + 1) * size, np.uint8),
         scratch.take("sums", 2 * ROWS, np.uint16),
         scratch.take("floats", 3 * ROWS, np.float32),
+        np.empty(Q, np.intp),
+        np.empty(Q, np.float32),
+        *(loop.address for loop in (fill, whole.round_tables, whole.scan_of(K))),
     )
 
 
 @jit(
     "void(int64[:, ::1], intp, float32[:, ::1], float32[:, :, ::1], boolean, float32[::1], boolean[::1], "
     "intp, float32[:, ::1], int64[:, ::1], float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
-    "uint64[::1], uint8[::1], uint16[::1], float32[::1])"
+    "uint64[::1], uint8[::1], uint16[::1], float32[::1], intp[::1], float32[::1], intp, intp, intp)"
 )
 def _search(
     places,
@@ -72,18 +77,22 @@ def _search(
     tile,
     sums,
     floats,
+    counts,
+    worst,
+    fill_at,
+    round_at,
+    scan_at,
 ):
     S, M, K = columns.shape
     B, nothing = places[0, 2], scale[:0]
-    entries = 32 if K == 16 else 256
-    fill(queries.reshape(queries.size), columns.reshape(columns.size), S, M, K, is_l2, tables)
-    whole.round_tables(tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
-    whole.scan(
+    _fill(fill_at, flat(queries), flat(columns), S, M, K, is_l2, tables)
+    _round(round_at, tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
+    _scan(
+        scan_at,
         places,
         N,
         0,
         N,
-        entries,
         tables,
         luts,
         lines,
@@ -97,6 +106,8 @@ def _search(
         tile,
         sums,
         floats,
+        counts,
+        worst,
     )
     room = len(keys) // len(queries)
     for q in range(len(queries)):
@@ -108,4 +119,4 @@ def _search(
                 keys[first + at] = keys[first + at - 1]
                 at -= 1
             keys[first + at] = key
-    read(keys, k, scores.reshape(scores.size), rows.reshape(rows.size))
+    read(keys, k, flat(scores), flat(rows))

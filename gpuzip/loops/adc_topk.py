@@ -9,9 +9,10 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
 from gpuzip.loops._registers import (
     ROWS,
@@ -37,6 +38,7 @@ _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST = float(np.finfo(np.float32).max)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
+_chosen, _exact = local(ROWS + 4, np.intp), local(ROWS + 4, np.float32)
 
 
 def can_search(K, B, Q):
@@ -81,9 +83,11 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
             scratch.take("columns", (blocks + 1) * size, np.uint8),
             scratch.take("sums", 2 * ROWS, np.uint16),
             scratch.take("floats", (3 + E) * ROWS, np.float32),
+            np.empty(Q, np.intp),
+            np.empty(Q, np.float32),
         )
-        lookups = entries_of(K), tables, luts, lines
-        scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
+        lookups = tables, luts, lines
+        scan_of(K)(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
         return keys
 
     parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), lone_here=True)
@@ -186,19 +190,6 @@ def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
         out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
 
 
-@jit("void(intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
-def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
-    """Turn 32 rows from address `first` into columns, `per_byte` bytes each. `end`: what may not be read."""
-    if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
-        copy_rows(edge, first, stride, width, rows)
-        first, stride = edge, width
-    for j in range((width + STEP - 1) // STEP):
-        if per_byte == ROWS:
-            turn(columns + ROWS * STEP * j, first + STEP * j, stride)
-        else:
-            turn_nibbles(columns + 2 * ROWS * STEP * j, first + STEP * j, stride)
-
-
 @jit("boolean(boolean[::1], intp, intp)", inner=True)
 def _any(mask, start, stop):
     found = False
@@ -210,127 +201,150 @@ def _any(mask, start, stop):
 @jit("void(float32[::1], float32[::1], float32[::1], intp, intp)", inner=True)
 def _copy_terms(floats, scale, extra, r, n):
     """Copy the terms of n rows from r behind bounds and sizes: factors, then each column, in steps of 32."""
+    apart()
     for i in range(n):
         floats[2 * ROWS + i] = scale[r + i]
         for e in range(len(floats) // ROWS - 3):
             floats[(3 + e) * ROWS + i] = extra[e * len(scale) + r + i]
 
 
-@jit(
-    "void(int64[:, ::1], intp, intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
-    "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], uint16[::1], "
-    "float32[::1])"
-)
-def scan(
-    places,
-    N,
-    first,
-    last,
-    entries,
-    tables,
-    luts,
-    lines,
-    scale,
-    mask,
-    extra,
-    coef,
-    shift,
-    k,
-    keys,
-    columns,
-    sums,
-    floats,
-):
-    """Scan rows first to last.
+def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
+    """Return the scan for tables of so many entries per byte.
 
-    keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
-    for 32 rows, bounds, sizes, factors and each column.
+    per_byte: bytes of columns. together: queries whose tables stay in L1. turn_16: turns bytes to columns.
     """
-    B = 0
-    for p in range(len(places)):
-        B += places[p, 2]
-    Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
-    per_byte = 2 * ROWS if entries == 32 else ROWS
-    size, room = per_byte * (even + STEP), len(keys) // Q  # size: bytes of columns per 32 rows
-    blocks, together = len(columns) // size - 1, _QUERIES if entries == 32 else 1
-    tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
-    bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
-    sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
-    chosen, exact = np.zeros(ROWS + 4, np.intp), np.empty(ROWS + 4, np.float32)
-    counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
-    for start in range(first, last, tile):
-        stop = min(start + tile, last)
-        if len(mask) and not _any(mask, start, stop):
-            continue
-        for b in range((stop - start + ROWS - 1) // ROWS):
-            r, into = start + b * ROWS, turned + b * size
-            for p in range(len(places)):
-                stride, width = places[p, 1], places[p, 2]
-                row, end = places[p, 0] + r * stride, places[p, 0] + (N - 1) * stride + width
-                _turn_rows(row, stride, width, end, min(ROWS, N - r), into, per_byte, turned + blocks * size)
-                into += per_byte * width
-                for at in range(0, ROWS * stride, LINE):
-                    prefetch(row + AHEAD + at)
-        count_of_blocks = (stop - start + ROWS - 1) // ROWS
-        for group in range((Q + together - 1) // together):
-            for both in range((count_of_blocks + 1) // 2):
-                for q in range(group * together, min((group + 1) * together, Q)):
-                    low, step, error = (
-                        np.float32(lines[q, 0]),
-                        np.float32(lines[q, 1]),
-                        np.float32(lines[q, 2]),
-                    )
-                    plain = low + (error + shift[q] + slack * abs(shift[q]))
-                    limit, count, table = worst[q], counts[q], luts_at + q * entries * even
-                    if entries == 32:
-                        sums_of_nibbles(sums_at, turned + 2 * both * size, size, table, even)
-                    else:
-                        sums_of_bytes(sums_at, turned + 2 * both * size, size, table, even)
-                    for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
-                        r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
-                        here = sums_at + (b & 1) * 2 * ROWS
-                        if len(scale) == 0:
-                            above = plain_bounds(bounds, here, plain, step, limit)
-                        else:
-                            factors, added, apart = (
-                                address_of(scale) + 4 * r,
-                                address_of(extra) + 4 * r,
-                                4 * N,
-                            )
-                            if n < ROWS:  # after the last rows nothing may be read
-                                _copy_terms(floats, scale, extra, r, n)
-                                factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
-                            scaled_bounds(bounds, sizes, here, low, step, error, factors)
-                            for e in range(E):
-                                add_column(bounds, sizes, added + e * apart, coef[q * E + e])
-                            above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
-                        if above == 0:
-                            continue
-                        found = 0
-                        for i in range(n):
-                            if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
-                                chosen[found] = i
-                                found += 1
-                        if entries == 32:
-                            _sums_of_nibbles(
-                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
-                            )
-                        else:
-                            _sums_of_bytes(
-                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
-                            )
-                        for f in range(found):
-                            i, score = chosen[f], exact[f]
-                            if len(scale):
-                                score *= scale[r + i]
-                            for e in range(E):
-                                score += extra[e * N + r + i] * coef[q * E + e]
-                            score += shift[q]
-                            if score > limit:
-                                keys[q * room + count] = key_of(score, r + i)
-                                count += 1
-                                if count == room:
-                                    limit = score_of(cut(keys, q * room, room, k))
-                                    count = k
-                    worst[q], counts[q] = limit, count
-    clear_unused(keys, counts)
+
+    @jit("void(intp, intp, intp, intp, intp, intp, intp)", inner=True)
+    def turn_rows(first, stride, width, end, rows, columns, edge):
+        """Turn 32 rows from address `first` into columns. `end`: what may not be read."""
+        if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
+            copy_rows(edge, first, stride, width, rows)
+            first, stride = edge, width
+        for j in range((width + STEP - 1) // STEP):
+            turn_16(columns + per_byte * STEP * j, first + STEP * j, stride)
+
+    @jit(
+        "void(int64[:, ::1], intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
+        "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], "
+        "uint16[::1], float32[::1], intp[::1], float32[::1])",
+        name=f"scan_{entries}",
+    )
+    def scan(
+        places,
+        N,
+        first,
+        last,
+        tables,
+        luts,
+        lines,
+        scale,
+        mask,
+        extra,
+        coef,
+        shift,
+        k,
+        keys,
+        columns,
+        sums,
+        floats,
+        counts,
+        worst,
+    ):
+        """Scan rows first to last.
+
+        keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
+        for 32 rows, bounds, sizes, factors and each column. counts, worst: (Q,).
+        """
+        B = 0
+        for p in range(len(places)):
+            B += places[p, 2]
+        Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
+        size, room = per_byte * (even + STEP), len(keys) // Q  # size: bytes of columns per 32 rows
+        blocks = len(columns) // size - 1
+        tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
+        bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
+        sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
+        chosen, exact = _chosen(), _exact()
+        for i in range(len(chosen)):
+            chosen[i] = 0
+        for q in range(Q):
+            counts[q], worst[q] = 0, -np.inf
+        for start in range(first, last, tile):
+            stop = min(start + tile, last)
+            if len(mask) and not _any(mask, start, stop):
+                continue
+            for b in range((stop - start + ROWS - 1) // ROWS):
+                r, into = start + b * ROWS, turned + b * size
+                for p in range(len(places)):
+                    stride, width = places[p, 1], places[p, 2]
+                    row, end = places[p, 0] + r * stride, places[p, 0] + (N - 1) * stride + width
+                    turn_rows(row, stride, width, end, min(ROWS, N - r), into, turned + blocks * size)
+                    into += per_byte * width
+                    for at in range(0, ROWS * stride, LINE):
+                        prefetch(row + AHEAD + at)
+            count_of_blocks = (stop - start + ROWS - 1) // ROWS
+            for group in range((Q + together - 1) // together):
+                for both in range((count_of_blocks + 1) // 2):
+                    for q in range(group * together, min((group + 1) * together, Q)):
+                        low, step, error = (
+                            np.float32(lines[q, 0]),
+                            np.float32(lines[q, 1]),
+                            np.float32(lines[q, 2]),
+                        )
+                        plain = low + (error + shift[q] + slack * abs(shift[q]))
+                        limit, count, table = worst[q], counts[q], luts_at + q * entries * even
+                        rounded_sums(sums_at, turned + 2 * both * size, size, table, even)
+                        for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
+                            r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
+                            here = sums_at + (b & 1) * 2 * ROWS
+                            if len(scale) == 0:
+                                above = plain_bounds(bounds, here, plain, step, limit)
+                            else:
+                                factors, added, apart = (
+                                    address_of(scale) + 4 * r,
+                                    address_of(extra) + 4 * r,
+                                    4 * N,
+                                )
+                                if n < ROWS:  # after the last rows nothing may be read
+                                    _copy_terms(floats, scale, extra, r, n)
+                                    factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
+                                scaled_bounds(bounds, sizes, here, low, step, error, factors)
+                                for e in range(E):
+                                    add_column(bounds, sizes, added + e * apart, coef[q * E + e])
+                                above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                            if above == 0:
+                                continue
+                            found = 0
+                            for i in range(n):
+                                if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
+                                    chosen[found] = i
+                                    found += 1
+                            exact_sums(exact, tables, q * entries * B, columns, b * size, B, chosen, found)
+                            for f in range(found):
+                                i, score = chosen[f], exact[f]
+                                if len(scale):
+                                    score *= scale[r + i]
+                                for e in range(E):
+                                    score += extra[e * N + r + i] * coef[q * E + e]
+                                score += shift[q]
+                                if score > limit:
+                                    keys[q * room + count] = key_of(score, r + i)
+                                    count += 1
+                                    if count == room:
+                                        limit = score_of(cut(keys, q * room, room, k))
+                                        count = k
+                        worst[q], counts[q] = limit, count
+        clear_unused(keys, counts, Q)
+
+    return scan
+
+
+_scans = {
+    16: _scan_of(32, 2 * ROWS, _QUERIES, turn_nibbles, sums_of_nibbles, _sums_of_nibbles),
+    256: _scan_of(256, ROWS, 1, turn, sums_of_bytes, _sums_of_bytes),
+}
+
+
+def scan_of(K):
+    """Return the compiled scan for tables of K entries."""
+    return _scans[K]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._jit import UNROLLED, jit, unrolled, wide_vectors
 
 _ROWS = 128
@@ -82,7 +83,12 @@ class Codebook:
         if self.S <= UNROLLED:
             _nearest(rows, first, values, unrolled(self.S), labels, sums, counts)
         else:
-            _nearest_of_long(rows, first, self.S, values, labels, sums, counts)
+            tile = np.zeros((values.shape[2], _ROWS), np.float32)
+            _nearest_of_long(rows, first, self.S, values, tile, labels, sums, counts)
+
+
+_tile = local((UNROLLED + 2) * _ROWS, np.float32)
+_part, _least = local(4 * _ROWS, np.float32), local(2 * _ROWS, np.float32)
 
 
 @jit(fastmath={"contract"})
@@ -91,7 +97,7 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
     wide_vectors()
     S = len(width)
     M, K, _ = centroids.shape
-    tile = np.empty((S + 2) * _ROWS, np.float32)  # one array, whose parts LLVM knows not to overlap
+    tile = _tile()  # one array, whose parts LLVM knows not to overlap
     least, index = S * _ROWS, (S + 1) * _ROWS
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
@@ -127,16 +133,18 @@ def _nearest(x, first, centroids, width, labels, sums, counts):
 
 
 @jit(
-    "void(float32[:, ::1], intp, intp, float32[:, :, ::1], int32[:, ::1], float64[:, :, ::1], int32[:, ::1])",
+    "void(float32[:, ::1], intp, intp, float32[:, :, ::1], float32[:, ::1], int32[:, ::1], "
+    "float64[:, :, ::1], int32[:, ::1])",
     fastmath={"contract"},
 )
-def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
-    """Do what _nearest does for S too long to unroll; sums of four centroids stay in memory between parts."""
+def _nearest_of_long(x, first, S, centroids, tile, labels, sums, counts):
+    """Do what _nearest does for S too long to unroll; sums of four centroids stay in memory between parts.
+
+    tile: memory for rows, 0 behind their S columns.
+    """
     wide_vectors()
     M, K, padded = centroids.shape
-    tile = np.zeros((padded, _ROWS), np.float32)
-    part = np.empty((4, _ROWS), np.float32)
-    least = np.empty((2, _ROWS), np.float32)  # the minimum and its index
+    part, least, index = _part(), _least(), _ROWS  # the minima, then their indices
     for start in range(0, len(x), _ROWS):
         rows = min(_ROWS, len(x) - start)
         lanes = (rows + _LANES - 1) // _LANES * _LANES
@@ -146,31 +154,31 @@ def _nearest_of_long(x, first, S, centroids, labels, sums, counts):
                 for s in range(S):
                     tile[s, r] = x[start + r, column + s]
             for r in range(lanes):
-                least[0, r], least[1, r] = np.inf, 0
+                least[r], least[index + r] = np.inf, 0
             for k in range(0, K, 4):
                 for r in range(lanes):
-                    part[0, r], part[1, r], part[2, r], part[3, r] = 0, 0, 0, 0
+                    part[r], part[_ROWS + r], part[2 * _ROWS + r], part[3 * _ROWS + r] = 0, 0, 0, 0
                 for s in range(0, padded, _PART):
                     for r in range(lanes):
-                        a, b, c, d = part[0, r], part[1, r], part[2, r], part[3, r]
+                        a, b, c, d = part[r], part[_ROWS + r], part[2 * _ROWS + r], part[3 * _ROWS + r]
                         for i in range(_PART):
                             value = tile[s + i, r]
                             a += (value - centroids[m, k, s + i]) ** 2
                             b += (value - centroids[m, k + 1, s + i]) ** 2
                             c += (value - centroids[m, k + 2, s + i]) ** 2
                             d += (value - centroids[m, k + 3, s + i]) ** 2
-                        part[0, r], part[1, r], part[2, r], part[3, r] = a, b, c, d
+                        part[r], part[_ROWS + r], part[2 * _ROWS + r], part[3 * _ROWS + r] = a, b, c, d
                 for i in range(4):
                     for r in range(lanes):
-                        d, best = part[i, r], least[0, r]
-                        least[1, r] = np.float32(k + i) if d < best else least[1, r]
-                        least[0, r] = d if d < best else best
+                        d, best = part[i * _ROWS + r], least[r]
+                        least[index + r] = np.float32(k + i) if d < best else least[index + r]
+                        least[r] = d if d < best else best
             if len(labels) > 0:
                 for r in range(rows):
-                    labels[start + r, m] = np.int32(least[1, r])
+                    labels[start + r, m] = np.int32(least[index + r])
             if len(sums) > 0:
                 for r in range(rows):
-                    k = np.int32(least[1, r])
+                    k = np.int32(least[index + r])
                     counts[m, k] += 1
                     for s in range(S):
                         sums[m, k, s] += tile[s, r]

@@ -11,11 +11,13 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._vector import load, store
 
 _ROWS = 64
 _LANES = 16
+_lowest = local(_LANES, np.float32)
 
 
 def beam_search(products, cross, beam):
@@ -25,24 +27,29 @@ def beam_search(products, cross, beam):
     costs, tables = products.contiguous().numpy(), cross.contiguous().numpy()
 
     def some_rows(start, stop):
-        _search(costs[start:stop], tables, beam, labels[start:stop])
+        n = stop - start
+        own = (
+            *(np.empty(shape, np.float32) for shape in ((n, beam), beam, K)),
+            *(np.empty(shape, np.int32) for shape in ((n, beam, M), (beam, M))),
+            np.empty(beam, np.int64),
+        )
+        _search(costs[start:stop], tables, beam, labels[start:stop], *own)
 
     map_blocks(some_rows, N, _ROWS)
     return torch.from_numpy(labels).view(N, P * M)
 
 
 @jit(
-    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, uint8[:, :, ::1])",
-    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, int32[:, :, ::1])",
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, uint8[:, :, ::1], float32[:, ::1], "
+    "float32[::1], float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
+    "void(float32[:, :, :, ::1], float32[:, :, :, ::1], intp, int32[:, :, ::1], float32[:, ::1], "
+    "float32[::1], float32[::1], int32[:, :, ::1], int32[:, ::1], int64[::1])",
 )
-def _search(products, cross, beam, labels):
-    """products (n, P, M, K), cross (P, pairs, K, K) -> labels (n, P, M)."""
+def _search(products, cross, beam, labels, cost, least, total, paths, old, at):
+    """products (n, P, M, K), cross (P, pairs, K, K) -> labels (n, P, M). The rest is memory."""
     wide_vectors()
     n, P, M, K = products.shape
-    cost, paths = np.empty((n, beam), np.float32), np.empty((n, beam, M), np.int32)
-    least, at = np.empty(beam, np.float32), np.empty(beam, np.int64)
-    old, total = np.empty((beam, M), np.int32), np.empty(K, np.float32)
-    lowest = np.empty(_LANES, np.float32)
+    lowest = _lowest()
     for p in range(P):
         width = 1
         for r in range(n):  # an assignment of a column compiles numba's messages about shapes, for seconds

@@ -24,7 +24,10 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
 
     def one_block(start: int, stop: int) -> None:
         if nbits == 1 and values.dtype == torch.uint8:
-            _pack_bits(values[start:stop].contiguous().numpy(), packed[start:stop].numpy())
+            own = np.zeros(packed.shape[1], np.uint64)
+            _pack_bits(
+                values[start:stop].contiguous().numpy(), packed[start:stop].numpy(), own.view(np.uint8), own
+            )
         else:
             pack_rows(values[start:stop].int().contiguous().numpy(), nbits, packed[start:stop])
 
@@ -97,11 +100,10 @@ def _pack(values, nbits, packed):
                 packed[n, byte] = word
 
 
-@jit("void(uint8[:, ::1], uint8[:, ::1])")
-def _pack_bits(values, packed):
+@jit("void(uint8[:, ::1], uint8[:, ::1], uint8[::1], uint64[::1])")
+def _pack_bits(values, packed, row, bytes_of_eight):
+    """row and bytes_of_eight: the same memory, for a row, of zeros."""
     N, M = values.shape
-    row = np.zeros(packed.shape[1] * 8, np.uint8)
-    bytes_of_eight = row.view(np.uint64)
     for n in range(N):
         for m in range(M):
             row[m] = values[n, m] & 1

@@ -29,7 +29,8 @@ def centroid_sums(x: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
 
     def some_subspaces(start: int, stop: int) -> None:
         own = labels[:, start:stop].int().contiguous().numpy()
-        _add(rows, start, S, width, own, sums[start:stop].numpy(), counts[start:stop].numpy())
+        found = sums[start:stop].numpy(), counts[start:stop].numpy()
+        _add(rows, start, S, width, own, np.empty(found[0].size), *found)
 
     map_blocks(some_subspaces, M, subspaces_of_a_group(len(x) * S, S, _WORK))
     return sums, counts
@@ -46,11 +47,11 @@ def _check(labels: Tensor, K: int) -> None:
 
 
 @jit()
-def _add(x, first, S, width, labels, sums, counts):
+def _add(x, first, S, width, labels, total, sums, counts):
+    """total: memory for as many sums."""
     if len(width) > 0:
         S = len(width)
     M, K, _ = sums.shape
-    total = np.empty(M * K * S, np.float64)
     for i in range(M * K * S):
         total[i] = 0
     for m in range(M):

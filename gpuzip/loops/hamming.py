@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._words import popcount
@@ -22,7 +23,9 @@ def hamming_scan(queries, codes, mask, group):
 
     def some_rows(start, stop):
         allowed = part(mask, start, stop, np.bool_)
-        _scan(words, _words(codes[start:stop]), allowed, shift, flat[start >> shift :], least.shape[1])
+        # + 8: powers of two would share cache sets
+        own = np.empty((words.shape[1] + words.shape[1] % 2, _TILE + 8), np.uint64)
+        _scan(words, _words(codes[start:stop]), allowed, shift, own, flat[start >> shift :], least.shape[1])
 
     if least.size:
         rows = max(8192, _WORK // Q // 1024 * 1024)  # a multiple of every group
@@ -55,14 +58,17 @@ def _words(rows):
     return rows.view(np.uint64) if len(rows) else np.empty((0, rows.shape[1] // 8), np.uint64)
 
 
-@jit("void(uint64[:, ::1], uint64[:, ::1], boolean[::1], intp, int32[::1], intp)")
-def _scan(queries, words, mask, shift, least, stride):
-    """Take minima into least [Q, groups], rows `stride` apart."""
+_distances = local(_TILE, np.uint64)
+
+
+@jit("void(uint64[:, ::1], uint64[:, ::1], boolean[::1], intp, uint64[:, ::1], int32[::1], intp)")
+def _scan(queries, words, mask, shift, columns, least, stride):
+    """Take minima into least [Q, groups], rows `stride` apart. columns: memory for those of a tile."""
     wide_vectors()
     n, W = words.shape
-    columns = np.empty((W + W % 2, _TILE + 8), np.uint64)  # + 8: powers of two would share cache sets
-    columns[W:] = 0
-    distances = np.empty(_TILE, np.uint64)
+    distances = _distances()
+    for r in range(_TILE):
+        columns[len(columns) - 1, r] = 0
     for first in range(0, n, _TILE):
         rows = min(_TILE, n - first)
         tile = words[first : first + rows]
@@ -71,7 +77,8 @@ def _scan(queries, words, mask, shift, least, stride):
             for r in range(rows):
                 column[r] = tile[r, w]
         for q in range(len(queries)):
-            distances[:rows] = 0
+            for r in range(rows):
+                distances[r] = 0
             for w in range(0, W, 2):
                 low, high = columns[w], columns[w + 1]
                 a = queries[q, w]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
@@ -16,6 +17,8 @@ from gpuzip.loops._registers import ROWS, address_of, copy_rows, differing, is_h
 
 _WORD, _STEP = 8, 4  # bytes, and words that are turned into columns at a time
 _TILE = 1 << 12  # bytes of columns that stay in L1 while queries take turns
+
+_distances = local(ROWS, np.int64)
 
 
 def can_search(B):
@@ -36,9 +39,10 @@ def hamming_topk(queries, codes, k, mask=None):
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
+        state = np.empty((2, Q), np.int64)
         own = (
             scratch.take("words", (blocks + 1) * ROWS * -(-W // _STEP) * _STEP, np.uint64),
-            scratch.take("distances", ROWS, np.int64),
+            *state,
         )
         place = codes.data_ptr(), codes.stride(0), B, N
         _scan(*place, start, stop, asked.view(np.uint64).reshape(-1), allowed, k, keys.reshape(-1), *own)
@@ -65,14 +69,19 @@ def _turn_rows(row, stride, B, rows, end, columns, c, edge):
 
 @jit(
     "void(intp, intp, intp, intp, intp, intp, uint64[::1], boolean[::1], intp, uint64[::1], uint64[::1], "
-    "int64[::1])"
+    "int64[::1], int64[::1])"
 )
-def _scan(address, stride, B, N, first, last, queries, mask, k, keys, columns, distances):
-    """Scan rows first to last. keys: (Q * room,) in all; columns: for one tile, then room for 32 rows."""
+def _scan(address, stride, B, N, first, last, queries, mask, k, keys, columns, counts, bounds):
+    """Scan rows first to last.
+
+    keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. counts, bounds: (Q,).
+    """
     W = (B + _WORD - 1) // _WORD
     Q, size = len(queries) // W, ROWS * _STEP * ((W + _STEP - 1) // _STEP)
     room, blocks = len(keys) // Q, len(columns) // size - 1
-    counts, bounds = np.zeros(Q, np.intp), np.full(Q, 8 * B + 1)  # a row must be nearer than the bound
+    distances = _distances()
+    for q in range(Q):
+        counts[q], bounds[q] = 0, 8 * B + 1  # a row must be nearer than the bound
     turned, end = address_of(columns), address + (N - 1) * stride + B
     for start in range(first, last, blocks * ROWS):
         stop = min(start + blocks * ROWS, last)
@@ -97,4 +106,4 @@ def _scan(address, stride, B, N, first, last, queries, mask, k, keys, columns, d
                             bound = -np.int64(score_of(cut(keys, q * room, room, k)))
                             count = k
             bounds[q], counts[q] = bound, count
-    clear_unused(keys, counts)
+    clear_unused(keys, counts, Q)

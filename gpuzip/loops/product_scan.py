@@ -26,7 +26,7 @@ def product_scan(packed, table, queries, scale, bias, mask, group):
         rows = decode(packed[start:stop], bits).view(table.dtype)
         scores = _readable(matrix_product(torch.mm, rows, columns))
         factors = part(scale, start, stop, np.float32), part(bias, start, stop, np.float32)
-        found = best.reshape(-1)[start // group :], best.shape[1]
+        found = best.reshape(-1)[start // group :], best.shape[1], np.empty(Q, np.float32)
         _best_of_groups(scores, *factors, part(mask, start, stop, np.bool_), group, *found)
 
     if best.size:
@@ -40,14 +40,13 @@ def _readable(scores):
 
 
 @jit(
-    "void(float32[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp)",
-    "void(uint16[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp)",
+    "void(float32[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp, float32[::1])",
+    "void(uint16[:, ::1], float32[::1], float32[::1], boolean[::1], intp, float32[::1], intp, float32[::1])",
 )
-def _best_of_groups(scores, scale, bias, mask, group, best, stride):
-    """scores (n, Q) -> best [Q, groups], rows `stride` apart."""
+def _best_of_groups(scores, scale, bias, mask, group, best, stride, tops):
+    """scores (n, Q) -> best [Q, groups], rows `stride` apart. tops: memory for a row."""
     wide_vectors()
     n, Q = scores.shape
-    tops = np.empty(Q, np.float32)
     for g in range((n + group - 1) // group):
         for q in range(Q):
             tops[q] = -np.inf

@@ -27,6 +27,7 @@ def rabitq_encode(x, center, coarse, fine, bits):
             np.float32((1 << (bits - 1)) - 1),
             codes[start:stop].numpy(),
             sums[start:stop].numpy(),
+            *np.empty((2, D), np.float32),
         )
 
     map_blocks(one_block, N, max(1, _BLOCK // D))
@@ -43,18 +44,22 @@ def rabitq_signs(x, center):
 
     def one_block(start, stop):
         rows = x[start:stop].float().contiguous().numpy()
-        _signs(*(rows, middle), *(part[start:stop].numpy() for part in (packed, sums, zeros)))
+        found = (part[start:stop].numpy() for part in (packed, sums, zeros))
+        own = np.zeros(packed.shape[1], np.uint64)
+        _signs(rows, middle, *found, own.view(np.uint8), own)
 
     map_blocks(one_block, N, max(1, _BLOCK // D))
     return packed, sums, zeros
 
 
-@jit("void(float32[:, ::1], float32[::1], uint8[:, ::1], float32[:, ::1], boolean[::1])")
-def _signs(x, center, packed, sums, zeros):
+@jit(
+    "void(float32[:, ::1], float32[::1], uint8[:, ::1], float32[:, ::1], boolean[::1], uint8[::1], "
+    "uint64[::1])"
+)
+def _signs(x, center, packed, sums, zeros, high, bytes_of_eight):
+    """high and bytes_of_eight: the same memory, for a row, of zeros."""
     wide_vectors()
     N, D = x.shape
-    high = np.zeros(packed.shape[1] * 8, np.uint8)
-    bytes_of_eight = high.view(np.uint64)
     for n in range(N):
         row = x[n]
         for d in range(D):
@@ -86,11 +91,12 @@ def _sums_of_signs(row, center):
 
 
 @jit(
-    "void(float32[:, ::1], float32[::1], float32[::1], float32[::1], float32, uint8[:, ::1], float32[:, ::1])"
+    "void(float32[:, ::1], float32[::1], float32[::1], float32[::1], float32, uint8[:, ::1], "
+    "float32[:, ::1], float32[::1], float32[::1])"
 )
-def _encode(x, center, coarse, fine, top, codes, sums):
+def _encode(x, center, coarse, fine, top, codes, sums, offset, size):
+    """offset and size: memory for a row."""
     N, D = x.shape
-    offset, size = np.empty(D, np.float32), np.empty(D, np.float32)
     for n in range(N):
         largest = np.float32(0)
         for d in range(D):

@@ -62,7 +62,8 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
         some = wanted[first:stop]
         rows, at = rows_of(some.clamp(0, N - 1))
         places = at.numpy(), some.numpy(), N, first, R
-        _keys(queries, rows, *places, start, step, _METRICS[metric], flat[first:stop])
+        own = np.empty(D, np.float32)
+        _keys(queries, rows, *places, start, step, _METRICS[metric], own, flat[first:stop])
 
     if N and D:
         map_blocks(one_block, len(wanted), max(1, _TILE // D), lone_here=True)
@@ -71,14 +72,14 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
 
 @jit(
     "void(float32[:, ::1], float32[::1], int64[::1], int64[::1], intp, intp, intp, float32[::1], "
-    "float32[::1], intp, float32[::1])",
+    "float32[::1], intp, float32[::1], float32[::1])",
     "void(float32[:, ::1], uint8[::1], int64[::1], int64[::1], intp, intp, intp, float32[::1], "
-    "float32[::1], intp, float32[::1])",
+    "float32[::1], intp, float32[::1], float32[::1])",
 )
-def _keys(queries, rows, at, ids, N, first, R, start, step, metric, keys):
+def _keys(queries, rows, at, ids, N, first, R, start, step, metric, decoded, keys):
+    """decoded: memory for a row."""
     wide_vectors()
     D = queries.shape[1]
-    decoded = np.empty(D, np.float32)
     for i in range(len(ids)):
         if not 0 <= ids[i] < N:
             continue

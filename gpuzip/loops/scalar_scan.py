@@ -6,6 +6,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_products import byte_products, fastest_product
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import flat
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._products import WIDTH, dots
@@ -51,7 +52,8 @@ def scalar_scan(
         if Q <= _FEW:
             _scan(values.numpy(), whole.numpy(), unit, offset, *extras)
         else:
-            _score(product(values, whole).numpy(), unit, offset, *extras)
+            own = np.empty((2, Q), np.float32)
+            _score(product(values, whole).numpy(), unit, offset, *extras, *own)
 
     if best.size:
         rows = _BYTES // max(1, D) if Q <= _FEW else _SUMS // Q
@@ -79,7 +81,7 @@ _dots_2x4, _dots_1x4, _dots_4x1, _dots_1x1 = dots(2, 4), dots(1, 4), dots(4, 1),
 def _products(codes, n, D, queries, out):
     """codes: flat bytes of n rows, followed by E - D readable bytes; queries (Q, E) int16."""
     Q, E = queries.shape
-    asked, sums = queries.reshape(-1), out.reshape(-1)
+    asked, sums = flat(queries), flat(out)
     for first in range(0, n, _TILE):
         last = min(first + _TILE, n)
         for q in range(0, Q // 4 * 4, 4):
@@ -127,15 +129,14 @@ def _scan(codes, queries, unit, offset, scale, bias, mask, shift, best, stride):
 
 @jit(
     "void(int32[:, ::1], float32[::1], float32[::1], float32[::1], float32[::1], boolean[::1], intp, "
-    "float32[::1], intp)",
+    "float32[::1], intp, float32[::1], float32[::1])",
     "void(float32[:, ::1], float32[::1], float32[::1], float32[::1], float32[::1], boolean[::1], intp, "
-    "float32[::1], intp)",
+    "float32[::1], intp, float32[::1], float32[::1])",
 )
-def _score(dots, unit, offset, scale, bias, mask, shift, best, stride):
-    """Reduce dots (n, Q) with queries as vector lanes."""
+def _score(dots, unit, offset, scale, bias, mask, shift, best, stride, scores, top):
+    """Reduce dots (n, Q) with queries as vector lanes. scores and top: memory for a row."""
     wide_vectors()
     n, Q = dots.shape
-    scores, top = np.empty(Q, np.float32), np.empty(Q, np.float32)
     group = 1 << shift
     for start in range(0, n, group):
         for q in range(Q):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
@@ -15,6 +16,8 @@ _MOST_QUERIES = 4  # with more, products by tiles are faster
 _TILE = 8  # rows
 
 _dots_4x1, _dots_1x1 = dots(4, 1), dots(1, 1)
+_sums = local(_TILE, np.int32)
+_counts, _worst = local(_MOST_QUERIES, np.intp), local(_MOST_QUERIES, np.float32)
 
 
 def can_search(Q):
@@ -52,8 +55,9 @@ def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None
 def _scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys):
     """Scan rows first to last. edge: the last rows, with room for reads. keys: (Q * room,) in all."""
     Q, E, N = len(unit), len(queries) // len(unit), len(codes) // D
-    room, sums = len(keys) // Q, np.empty(_TILE, np.int32)
-    counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
+    room, sums, counts, worst = len(keys) // Q, _sums(), _counts(), _worst()
+    for q in range(Q):
+        counts[q], worst[q] = 0, -np.inf
     edge_row = N - (len(edge) - (E - D)) // D
     for start in range(first, last, _TILE):
         rows = min(_TILE, last - start)
@@ -84,4 +88,4 @@ def _scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask,
                         limit = score_of(cut(keys, q * room, room, k))
                         count = k
             worst[q], counts[q] = limit, count
-    clear_unused(keys, counts)
+    clear_unused(keys, counts, Q)
