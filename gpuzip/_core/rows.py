@@ -25,6 +25,7 @@ LARGEST_NORM = 2.0**62
 
 #: Rows whose squares add up to less are sound, even if the sum is wrong by half.
 SOUND_SQUARES = LARGEST_NORM**2 / 2
+_FEW = 1 << 13  # values
 
 
 class Rows:
@@ -174,6 +175,10 @@ def _readable(part: Matrix) -> Tensor:
 
 def are_sound(x: Tensor) -> bool:
     """Whether rows are surely sound: no NaN, no inf, no value too large."""
+    plain = type(x) is Tensor and x.is_cpu and not x.requires_grad and x.is_contiguous()
+    if plain and x.dtype == torch.float32 and x.numel() <= _FEW:
+        values = x.numpy().reshape(-1)  # whose product takes a tenth of the time of torch's norm
+        return bool(np.dot(values, values) < SOUND_SQUARES)
     return bool(_is_sound(x))
 
 
