@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu
-from gpuzip.ops.rabitq_query import coefficients_by_loops
+from gpuzip.ops import rabitq_query
 from gpuzip.search.scorers.common import inverse
 
 FIRST, DEEP = 6, 4  # bytes per row for the factors of the signs, and for those of all bits
@@ -109,7 +109,7 @@ class Coefficients(NamedTuple):
 
 def coefficients(queries: Tensor, center: Tensor, metric: str, reach: float) -> Coefficients:
     """Coefficients of queries. reach: how many standard errors to add to estimates; 0 without that column."""
-    if (found := coefficients_by_loops(queries, center, metric, reach)) is not None:
+    if (found := rabitq_query.coefficients(queries, center, metric, reach)) is not None:
         return Coefficients(*found)
     if metric == "cosine":
         queries = queries * inverse(_norm(queries))[:, None]
