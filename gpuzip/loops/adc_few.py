@@ -5,8 +5,9 @@ import torch
 
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import cut, read, room_for
+from gpuzip.loops._least import cut, read
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
@@ -41,17 +42,19 @@ def _memory(Q, M, K, B, k):
         np.zeros(Q * whole.entries_of(K) * (B + B % 2), np.uint8),
         np.empty((Q, 3)),
         np.zeros(Q, np.float32),
-        np.empty(Q * room_for(k), np.uint64),
+        np.empty(Q * room_for_bounds(k), np.uint64),
         scratch.take("columns", (blocks + 1) * size, np.uint8),
         scratch.take("sums", 2 * ROWS, np.uint16),
         scratch.take("floats", 3 * ROWS, np.float32),
+        np.empty(3 * Q, np.intp),
+        np.empty(2 * Q, np.float32),
     )
 
 
 @jit(
     "void(int64[:, ::1], intp, float32[:, ::1], float32[:, :, ::1], boolean, float32[::1], boolean[::1], "
     "intp, float32[:, ::1], int64[:, ::1], float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
-    "uint64[::1], uint8[::1], uint16[::1], float32[::1])"
+    "uint64[::1], uint8[::1], uint16[::1], float32[::1], intp[::1], float32[::1])"
 )
 def _search(
     places,
@@ -72,6 +75,8 @@ def _search(
     tile,
     sums,
     floats,
+    counts,
+    worst,
 ):
     S, M, K = columns.shape
     B, nothing = places[0, 2], scale[:0]
@@ -97,6 +102,8 @@ def _search(
         tile,
         sums,
         floats,
+        counts,
+        worst,
     )
     room = len(keys) // len(queries)
     for q in range(len(queries)):

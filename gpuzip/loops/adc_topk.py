@@ -10,9 +10,10 @@ import torch
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
+from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
+from gpuzip.loops._least import best_of, clear_unused, key_of
 from gpuzip.loops._registers import (
     ROWS,
     STEP,
@@ -76,11 +77,13 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
     size, blocks = columns_of(Q, K, B)
 
     def some_rows(start, stop):
-        keys = np.empty((Q, room_for(k)), np.uint64)
+        keys = np.empty((Q, room_for_bounds(k)), np.uint64)
         own = (
             scratch.take("columns", (blocks + 1) * size, np.uint8),
             scratch.take("sums", 2 * ROWS, np.uint16),
             scratch.take("floats", (3 + E) * ROWS, np.float32),
+            np.empty(3 * Q, np.intp),
+            np.empty(2 * Q, np.float32),
         )
         lookups = entries_of(K), tables, luts, lines
         scan(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
@@ -141,51 +144,6 @@ def round_tables(tables, M, K, top, luts, lines):
                 rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 
 
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
-def _sums_of_nibbles(out, tables, t, columns, c, B, chosen, n):
-    """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`.
-
-    out[i]: for row chosen[i] of 32, i < n. Four rows at a time, as each sum waits for its last addition.
-    """
-    for first in range(0, n, 4):
-        c0, c1, c2, c3 = (
-            c + chosen[first],
-            c + chosen[first + 1],
-            c + chosen[first + 2],
-            c + chosen[first + 3],
-        )
-        sum0 = sum1 = sum2 = sum3 = np.float32(0)
-        for j in range(B):
-            low, high = t + 32 * j, t + 32 * j + 16
-            sum0 += tables[low + columns[c0]] + tables[high + columns[c0 + ROWS]]
-            sum1 += tables[low + columns[c1]] + tables[high + columns[c1 + ROWS]]
-            sum2 += tables[low + columns[c2]] + tables[high + columns[c2 + ROWS]]
-            sum3 += tables[low + columns[c3]] + tables[high + columns[c3 + ROWS]]
-            c0, c1, c2, c3 = c0 + 2 * ROWS, c1 + 2 * ROWS, c2 + 2 * ROWS, c3 + 2 * ROWS
-        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
-
-
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
-def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
-    """Sum entries over bytes, of rows as `_sums_of_nibbles` takes them."""
-    for first in range(0, n, 4):
-        c0, c1, c2, c3 = (
-            c + chosen[first],
-            c + chosen[first + 1],
-            c + chosen[first + 2],
-            c + chosen[first + 3],
-        )
-        sum0 = sum1 = sum2 = sum3 = np.float32(0)
-        for j in range(B):
-            at = t + 256 * j
-            sum0 += tables[at + columns[c0]]
-            sum1 += tables[at + columns[c1]]
-            sum2 += tables[at + columns[c2]]
-            sum3 += tables[at + columns[c3]]
-            c0, c1, c2, c3 = c0 + ROWS, c1 + ROWS, c2 + ROWS, c3 + ROWS
-        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
-
-
 @jit("void(intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
 def _turn_rows(first, stride, width, end, rows, columns, per_byte, edge):
     """Turn 32 rows from address `first` into columns, `per_byte` bytes each. `end`: what may not be read."""
@@ -219,7 +177,7 @@ def _copy_terms(floats, scale, extra, r, n):
 @jit(
     "void(int64[:, ::1], intp, intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
     "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], uint16[::1], "
-    "float32[::1])"
+    "float32[::1], intp[::1], float32[::1])"
 )
 def scan(
     places,
@@ -240,11 +198,15 @@ def scan(
     columns,
     sums,
     floats,
+    counts,
+    worst,
 ):
     """Scan rows first to last.
 
     keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
-    for 32 rows, bounds, sizes, factors and each column.
+    for 32 rows, bounds, sizes, factors and each column. counts (3Q,) and worst (2Q,): of each query how many
+    keys there are, how many of them exact, and at how many others leave; the bound that a row must pass, and
+    how far a bound may be from the score.
     """
     B = 0
     for p in range(len(places)):
@@ -256,8 +218,11 @@ def scan(
     tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
     bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
     sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
-    chosen, exact = np.zeros(ROWS + 4, np.intp), np.empty(ROWS + 4, np.float32)
-    counts, worst = np.zeros(Q, np.intp), np.full(Q, np.float32(-np.inf))
+    terms = scale, extra, coef
+    for q in range(Q):
+        counts[q], counts[Q + q], counts[2 * Q + q] = 0, 0, k + AT_LEAST
+        worst[q] = -np.inf
+        worst[Q + q] = np.float32(lines[q, 2]) + slack * abs(shift[q]) if len(scale) == 0 else np.float32(0)
     for start in range(first, last, tile):
         stop = min(start + tile, last)
         if len(mask) and not _any(mask, start, stop):
@@ -281,7 +246,8 @@ def scan(
                         np.float32(lines[q, 2]),
                     )
                     plain = low + (error + shift[q] + slack * abs(shift[q]))
-                    limit, count, table = worst[q], counts[q], luts_at + q * entries * even
+                    limit, width, count = worst[q], worst[Q + q], counts[q]
+                    table = luts_at + q * entries * even
                     if entries == 32:
                         sums_of_nibbles(sums_at, turned + 2 * both * size, size, table, even)
                     else:
@@ -306,31 +272,19 @@ def scan(
                             above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
                         if above == 0:
                             continue
-                        found = 0
                         for i in range(n):
                             if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
-                                chosen[found] = i
-                                found += 1
-                        if entries == 32:
-                            _sums_of_nibbles(
-                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
-                            )
-                        else:
-                            _sums_of_bytes(
-                                exact, tables, q * entries * B, columns, b * size, B, chosen, found
-                            )
-                        for f in range(found):
-                            i, score = chosen[f], exact[f]
-                            if len(scale):
-                                score *= scale[r + i]
-                            for e in range(E):
-                                score += extra[e * N + r + i] * coef[q * E + e]
-                            score += shift[q]
-                            if score > limit:
-                                keys[q * room + count] = key_of(score, r + i)
+                                keys[q * room + count] = key_of(floats[i], r + i)
                                 count += 1
-                                if count == room:
-                                    limit = score_of(cut(keys, q * room, room, k))
-                                    count = k
-                    worst[q], counts[q] = limit, count
-    clear_unused(keys, counts)
+                                if len(scale):
+                                    size_of_row = floats[ROWS + i] + abs(shift[q])
+                                    apart = abs(scale[r + i]) * error + slack * size_of_row
+                                    width = max(width, apart) if apart < np.inf else np.float32(np.inf)
+                        if count >= counts[2 * Q + q]:
+                            counts[q], worst[Q + q] = count, width
+                            make_room(keys, counts, worst, k, tables, entries, places, *terms, q, shift[q])
+                            limit, count = worst[q], counts[q]
+                    worst[Q + q], counts[q] = width, count
+    for q in range(Q):
+        settle(keys, counts, worst, k, tables, entries, places, *terms, q, shift[q])
+    clear_unused(keys, counts[:Q])
