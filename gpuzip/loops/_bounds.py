@@ -32,22 +32,43 @@ def keep_above(keys, into, first, last, limit):
     return into
 
 
-@jit("float32(float32[::1], intp, intp, int64[:, ::1], intp)", inner=True)
-def _sum(tables, t, entries, places, row):
-    """Sum the entries of one row, by byte: the order of `byte_tables`."""
-    total = np.float32(0)
+@jit(
+    "UniTuple(float32, 4)(float32[::1], intp, intp, int64[:, ::1], intp, intp, intp, intp)",
+    inner=True,
+)
+def _sums(tables, t, entries, places, r0, r1, r2, r3):
+    """Sum the entries of four rows, as each sum waits for its last addition; by byte, as `byte_tables`."""
+    sum0 = sum1 = sum2 = sum3 = np.float32(0)
     for p in range(len(places)):
-        source = places[p, 0] + row * places[p, 1]
+        start, stride = places[p, 0], places[p, 1]
+        at0, at1, at2, at3 = (
+            start + r0 * stride,
+            start + r1 * stride,
+            start + r2 * stride,
+            start + r3 * stride,
+        )
         if entries == 32:
             for j in range(places[p, 2]):
-                byte = byte_at(source + j)
-                total += tables[t + (byte & 15)] + tables[t + 16 + (byte >> 4)]
+                b0, b1, b2, b3 = byte_at(at0 + j), byte_at(at1 + j), byte_at(at2 + j), byte_at(at3 + j)
+                high = t + 16
+                sum0 += tables[t + (b0 & 15)] + tables[high + (b0 >> 4)]
+                sum1 += tables[t + (b1 & 15)] + tables[high + (b1 >> 4)]
+                sum2 += tables[t + (b2 & 15)] + tables[high + (b2 >> 4)]
+                sum3 += tables[t + (b3 & 15)] + tables[high + (b3 >> 4)]
                 t += 32
         else:
             for j in range(places[p, 2]):
-                total += tables[t + byte_at(source + j)]
+                sum0 += tables[t + byte_at(at0 + j)]
+                sum1 += tables[t + byte_at(at1 + j)]
+                sum2 += tables[t + byte_at(at2 + j)]
+                sum3 += tables[t + byte_at(at3 + j)]
                 t += 256
-    return total
+    return sum0, sum1, sum2, sum3
+
+
+@jit("intp(uint64[::1], intp, intp)", inner=True)
+def _row(keys, at, last):
+    return np.intp(keys[min(at, last - 1)] & _LOW)
 
 
 @jit(
@@ -58,17 +79,24 @@ def _sum(tables, t, entries, places, row):
 def _score(keys, first, last, tables, t, entries, places, scale, extra, coef, q, shift):
     """Replace the keys of bounds from first to last by those of scores; return their end. NaN is left out."""
     E, into = len(extra) // max(1, len(scale)), first
-    for at in range(first, last):
-        row = np.intp(keys[at] & _LOW)
-        score = _sum(tables, t, entries, places, row)
-        if len(scale):
-            score *= scale[row]
-        for e in range(E):
-            score += extra[e * len(scale) + row] * coef[q * E + e]
-        score += shift
-        if score > -np.inf:
-            keys[into] = key_of(score, row)
-            into += 1
+    for begin in range(first, last, 4):
+        rows = (
+            _row(keys, begin, last),
+            _row(keys, begin + 1, last),
+            _row(keys, begin + 2, last),
+            _row(keys, begin + 3, last),
+        )
+        sums = _sums(tables, t, entries, places, rows[0], rows[1], rows[2], rows[3])
+        for i in range(min(4, last - begin)):
+            row, score = rows[i], sums[i]
+            if len(scale):
+                score *= scale[row]
+            for e in range(E):
+                score += extra[e * len(scale) + row] * coef[q * E + e]
+            score += shift
+            if score > -np.inf:
+                keys[into] = key_of(score, row)
+                into += 1
     return into
 
 
