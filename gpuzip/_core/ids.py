@@ -42,7 +42,7 @@ def row_ids(who: str, ids: Ids, n: int, device: torch.device) -> Tensor:
     rows = _tensor(who, ids)
     if rows.ndim != 1 or rows.dtype == torch.bool:
         raise TypeError(f"{who}: ids must be a list or tensor of row numbers; got {ids!r}.")
-    return _in_range(who, rows.to(device), n)
+    return _in_range(who, rows if rows.device == device else rows.to(device), n)
 
 
 def _one_row(who: str, index: Any, n: int) -> slice:
@@ -80,8 +80,11 @@ def _wrong(who: str, index: Any) -> TypeError:
 
 
 def _in_range(who: str, ids: Tensor, n: int) -> Tensor:
-    if ids.numel() and not is_capturing(ids.device):
-        ends = ids.flatten().tolist() if ids.numel() <= _FEW else [int(end) for end in ids.aminmax()]
+    if (count := ids.numel()) and not is_capturing(ids.device):
+        if count == 1:
+            ends = [ids.item()]
+        else:
+            ends = ids.flatten().tolist() if count <= _FEW else [int(end) for end in ids.aminmax()]
         least, most = min(ends), max(ends)
         if not -n <= least <= most < n:
             raise IndexError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.few import is_plain
 from gpuzip._core.inputs import Matrix as Matrix
 from gpuzip._core.inputs import as_matrix
 from gpuzip.errors import DtypeError, GpuzipError
@@ -25,6 +26,7 @@ LARGEST_NORM = 2.0**62
 
 #: Rows whose squares add up to less are sound, even if the sum is wrong by half.
 SOUND_SQUARES = LARGEST_NORM**2 / 2
+_FEW = 1 << 13  # values
 
 
 class Rows:
@@ -174,6 +176,10 @@ def _readable(part: Matrix) -> Tensor:
 
 def are_sound(x: Tensor) -> bool:
     """Whether rows are surely sound: no NaN, no inf, no value too large."""
+    if x.dtype == torch.float32 and x.numel() <= _FEW and is_plain(x):
+        values = x.numpy().reshape(-1)  # whose product takes a tenth of the time of torch's norm
+        with np.errstate(all="ignore"):
+            return bool(np.dot(values, values) < SOUND_SQUARES)
     return bool(_is_sound(x))
 
 

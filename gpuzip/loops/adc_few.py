@@ -6,8 +6,9 @@ import torch
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import at_address, jit
-from gpuzip.loops._least import cut, read, room_for
+from gpuzip.loops._least import cut, read
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
@@ -43,12 +44,12 @@ def _memory(Q, M, K, B, k):
         np.zeros(Q * whole.entries_of(K) * (B + B % 2), np.uint8),
         np.empty((Q, 3)),
         np.zeros(Q, np.float32),
-        np.empty(Q * room_for(k), np.uint64),
+        np.empty(Q * room_for_bounds(k), np.uint64),
         scratch.take("columns", (blocks + 1) * size, np.uint8),
         scratch.take("sums", 2 * ROWS, np.uint16),
         scratch.take("floats", 3 * ROWS, np.float32),
-        np.empty(Q, np.intp),
-        np.empty(Q, np.float32),
+        np.empty(3 * Q, np.intp),
+        np.empty(2 * Q, np.float32),
         *(loop.address for loop in (fill, whole.round_tables, whole.scan_of(K))),
     )
 

@@ -9,11 +9,11 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
-from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
+from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
+from gpuzip.loops._least import best_of, clear_unused, key_of
 from gpuzip.loops._registers import (
     ROWS,
     STEP,
@@ -38,7 +38,6 @@ _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST = float(np.finfo(np.float32).max)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
-_chosen, _exact = local(ROWS + 4, np.intp), local(ROWS + 4, np.float32)
 
 
 def can_search(K, B, Q):
@@ -78,13 +77,13 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
     size, blocks = columns_of(Q, K, B)
 
     def some_rows(start, stop):
-        keys = np.empty((Q, room_for(k)), np.uint64)
+        keys = np.empty((Q, room_for_bounds(k)), np.uint64)
         own = (
             scratch.take("columns", (blocks + 1) * size, np.uint8),
             scratch.take("sums", 2 * ROWS, np.uint16),
             scratch.take("floats", (3 + E) * ROWS, np.float32),
-            np.empty(Q, np.intp),
-            np.empty(Q, np.float32),
+            np.empty(3 * Q, np.intp),
+            np.empty(2 * Q, np.float32),
         )
         lookups = tables, luts, lines
         scan_of(K)(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
@@ -145,51 +144,6 @@ def round_tables(tables, M, K, top, luts, lines):
                 rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 
 
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
-def _sums_of_nibbles(out, tables, t, columns, c, B, chosen, n):
-    """Sum entries for both nibbles of each byte, then over bytes: the order of `byte_tables`.
-
-    out[i]: for row chosen[i] of 32, i < n. Four rows at a time, as each sum waits for its last addition.
-    """
-    for first in range(0, n, 4):
-        c0, c1, c2, c3 = (
-            c + chosen[first],
-            c + chosen[first + 1],
-            c + chosen[first + 2],
-            c + chosen[first + 3],
-        )
-        sum0 = sum1 = sum2 = sum3 = np.float32(0)
-        for j in range(B):
-            low, high = t + 32 * j, t + 32 * j + 16
-            sum0 += tables[low + columns[c0]] + tables[high + columns[c0 + ROWS]]
-            sum1 += tables[low + columns[c1]] + tables[high + columns[c1 + ROWS]]
-            sum2 += tables[low + columns[c2]] + tables[high + columns[c2 + ROWS]]
-            sum3 += tables[low + columns[c3]] + tables[high + columns[c3 + ROWS]]
-            c0, c1, c2, c3 = c0 + 2 * ROWS, c1 + 2 * ROWS, c2 + 2 * ROWS, c3 + 2 * ROWS
-        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
-
-
-@jit("void(float32[::1], float32[::1], intp, uint8[::1], intp, intp, intp[::1], intp)", inner=True)
-def _sums_of_bytes(out, tables, t, columns, c, B, chosen, n):
-    """Sum entries over bytes, of rows as `_sums_of_nibbles` takes them."""
-    for first in range(0, n, 4):
-        c0, c1, c2, c3 = (
-            c + chosen[first],
-            c + chosen[first + 1],
-            c + chosen[first + 2],
-            c + chosen[first + 3],
-        )
-        sum0 = sum1 = sum2 = sum3 = np.float32(0)
-        for j in range(B):
-            at = t + 256 * j
-            sum0 += tables[at + columns[c0]]
-            sum1 += tables[at + columns[c1]]
-            sum2 += tables[at + columns[c2]]
-            sum3 += tables[at + columns[c3]]
-            c0, c1, c2, c3 = c0 + ROWS, c1 + ROWS, c2 + ROWS, c3 + ROWS
-        out[first], out[first + 1], out[first + 2], out[first + 3] = sum0, sum1, sum2, sum3
-
-
 @jit("boolean(boolean[::1], intp, intp)", inner=True)
 def _any(mask, start, stop):
     found = False
@@ -208,7 +162,7 @@ def _copy_terms(floats, scale, extra, r, n):
             floats[(3 + e) * ROWS + i] = extra[e * len(scale) + r + i]
 
 
-def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
+def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
     """Return the scan for tables of so many entries per byte.
 
     per_byte: bytes of columns. together: queries whose tables stay in L1. turn_16: turns bytes to columns.
@@ -253,7 +207,9 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
         """Scan rows first to last.
 
         keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
-        for 32 rows, bounds, sizes, factors and each column. counts, worst: (Q,).
+        for 32 rows, bounds, sizes, factors and each column. counts (3Q,) and worst (2Q,): of each query how
+        many keys there are, how many of them exact, and at how many others leave; the bound that a row must
+        pass, and how far a bound may be from the score.
         """
         B = 0
         for p in range(len(places)):
@@ -264,11 +220,13 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
         tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
         bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
         sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
-        chosen, exact = _chosen(), _exact()
-        for i in range(len(chosen)):
-            chosen[i] = 0
+        terms = scale, extra, coef
         for q in range(Q):
-            counts[q], worst[q] = 0, -np.inf
+            counts[q], counts[Q + q], counts[2 * Q + q] = 0, 0, k + AT_LEAST
+            worst[q] = -np.inf
+            worst[Q + q] = (
+                np.float32(lines[q, 2]) + slack * abs(shift[q]) if len(scale) == 0 else np.float32(0)
+            )
         for start in range(first, last, tile):
             stop = min(start + tile, last)
             if len(mask) and not _any(mask, start, stop):
@@ -292,7 +250,8 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
                             np.float32(lines[q, 2]),
                         )
                         plain = low + (error + shift[q] + slack * abs(shift[q]))
-                        limit, count, table = worst[q], counts[q], luts_at + q * entries * even
+                        limit, width, count = worst[q], worst[Q + q], counts[q]
+                        table = luts_at + q * entries * even
                         rounded_sums(sums_at, turned + 2 * both * size, size, table, even)
                         for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
                             r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
@@ -314,34 +273,31 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums, exact_sums):
                                 above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
                             if above == 0:
                                 continue
-                            found = 0
                             for i in range(n):
                                 if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
-                                    chosen[found] = i
-                                    found += 1
-                            exact_sums(exact, tables, q * entries * B, columns, b * size, B, chosen, found)
-                            for f in range(found):
-                                i, score = chosen[f], exact[f]
-                                if len(scale):
-                                    score *= scale[r + i]
-                                for e in range(E):
-                                    score += extra[e * N + r + i] * coef[q * E + e]
-                                score += shift[q]
-                                if score > limit:
-                                    keys[q * room + count] = key_of(score, r + i)
+                                    keys[q * room + count] = key_of(floats[i], r + i)
                                     count += 1
-                                    if count == room:
-                                        limit = score_of(cut(keys, q * room, room, k))
-                                        count = k
-                        worst[q], counts[q] = limit, count
+                                    if len(scale):
+                                        size_of_row = floats[ROWS + i] + abs(shift[q])
+                                        apart = abs(scale[r + i]) * error + slack * size_of_row
+                                        width = max(width, apart) if apart < np.inf else np.float32(np.inf)
+                            if count >= counts[2 * Q + q]:
+                                counts[q], worst[Q + q] = count, width
+                                make_room(
+                                    keys, counts, worst, k, tables, entries, places, *terms, q, shift[q]
+                                )
+                                limit, count = worst[q], counts[q]
+                        worst[Q + q], counts[q] = width, count
+        for q in range(Q):
+            settle(keys, counts, worst, k, tables, entries, places, *terms, q, shift[q])
         clear_unused(keys, counts, Q)
 
     return scan
 
 
 _scans = {
-    16: _scan_of(32, 2 * ROWS, _QUERIES, turn_nibbles, sums_of_nibbles, _sums_of_nibbles),
-    256: _scan_of(256, ROWS, 1, turn, sums_of_bytes, _sums_of_bytes),
+    16: _scan_of(32, 2 * ROWS, _QUERIES, turn_nibbles, sums_of_nibbles),
+    256: _scan_of(256, ROWS, 1, turn, sums_of_bytes),
 }
 
 

@@ -114,4 +114,4 @@ def _scan(bits, is_brain, D, first, last, asked, scale, bias, mask, k, keys, cou
                     counts[q] += 1
                     if counts[q] == room:
                         worst[q], counts[q] = score_of(cut(keys, q * room, room, k)), k
-    clear_unused(keys, counts)
+    clear_unused(keys, counts, Q)

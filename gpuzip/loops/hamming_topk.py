@@ -33,8 +33,10 @@ def hamming_topk(queries, codes, k, mask=None):
     """
     (N, B), Q = codes.shape, len(queries)
     W = -(-B // _WORD)
-    asked = np.zeros((Q, W * _WORD), np.uint8)
-    asked[:, :B] = queries.numpy()
+    asked = queries.numpy()
+    if B % _WORD or not asked.flags.c_contiguous or queries.data_ptr() % _WORD:
+        asked = np.zeros((Q, W * _WORD), np.uint8)
+        asked[:, :B] = queries.numpy()
     allowed, blocks = part(mask, 0, N, np.bool_), max(1, _TILE // (ROWS * W * _WORD))
 
     def some_rows(start, stop):
@@ -48,7 +50,8 @@ def hamming_topk(queries, codes, k, mask=None):
         _scan(*place, start, stop, asked.view(np.uint64).reshape(-1), allowed, k, keys.reshape(-1), *own)
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), lone_here=True)
+    rows = rows_of_a_block(N, B * Q, k)
+    parts = [some_rows(0, N)] if rows >= N else map_blocks(some_rows, N, rows)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

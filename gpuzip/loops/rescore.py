@@ -12,7 +12,7 @@ from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops.decode import decode
 
 _TILE = 1 << 17  # floats of candidates gathered per block: 512 KB, which stay in L2
-_METRICS = {"ip": 0, "cosine": 1, "l2": 2}
+METRICS = {"ip": 0, "cosine": 1, "l2": 2}
 _NO_STEPS = np.empty(0, np.float32)
 
 
@@ -63,7 +63,7 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
         rows, at = rows_of(some.clamp(0, N - 1))
         places = at.numpy(), some.numpy(), N, first, R
         own = np.empty(D, np.float32)
-        _keys(queries, rows, *places, start, step, _METRICS[metric], own, flat[first:stop])
+        exactly(queries, rows, *places, start, step, METRICS[metric], own, flat[first:stop])
 
     if N and D:
         map_blocks(one_block, len(wanted), max(1, _TILE // D), lone_here=True)
@@ -76,7 +76,7 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
     "void(float32[:, ::1], uint8[::1], int64[::1], int64[::1], intp, intp, intp, float32[::1], "
     "float32[::1], intp, float32[::1], float32[::1])",
 )
-def _keys(queries, rows, at, ids, N, first, R, start, step, metric, decoded, keys):
+def exactly(queries, rows, at, ids, N, first, R, start, step, metric, decoded, keys):
     """decoded: memory for a row."""
     wide_vectors()
     D = queries.shape[1]

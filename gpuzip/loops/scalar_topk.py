@@ -11,13 +11,15 @@ from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops._registers import address_of, prefetch
+from gpuzip.loops.rescore import METRICS, exactly
+from gpuzip.loops.topk import best_of_scores
 
 _MOST_QUERIES = 4  # with more, products by tiles are faster
 _TILE = 8  # rows
+_VALUES = 1 << 17  # of candidates per block
 
 _dots_4x1, _dots_1x1 = dots(4, 1), dots(1, 1)
 _sums = local(_TILE, np.int32)
-_counts, _worst = local(_MOST_QUERIES, np.intp), local(_MOST_QUERIES, np.float32)
 
 
 def can_search(Q):
@@ -30,32 +32,74 @@ def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None
 
     flip: what is xor-ed to codes before. -> scores (Q, k), rows (Q, k).
     """
-    (N, D), Q = codes.shape, len(queries)
+    codes = codes.contiguous()
+    found = _found(codes, (queries, query_scale, query_offset), (scale, bias, mask), k, flip)
+    return tuple(map(torch.from_numpy, found))
+
+
+def scalar_best(codes, asked, queries, of_rows, k, taken):
+    """Take the best rows by `scalar_topk`, and return the k best of them by the scores of `rescore`.
+
+    codes: with flip, and first and step, for which a row is first + step * code. asked: queries and metric.
+    -> arrays: scores (Q, k), rows (Q, k), the estimates of the last rows taken (Q,).
+    """
+    (codes, flip, first, step), (floats, metric) = codes, asked
+    (N, D), codes = codes.shape, codes.contiguous()
+    estimates, rows = _found(codes, queries, of_rows, taken, flip)
+    if of_rows[2] is not None:
+        rows[estimates == -np.inf] = N  # there are no more
+    rows.sort(axis=1)  # so that position breaks ties as id does
+    stored = codes.view(-1).view(torch.int8 if flip else torch.uint8).numpy()
+    scores, wanted = np.full(rows.shape, -np.inf, np.float32), rows.reshape(-1)
+    flat, places = scores.reshape(-1), np.minimum(wanted, N - 1) * D
+    constant = first.numpy(), step.numpy(), METRICS[metric]
+
+    def some_pairs(start, stop):
+        some = places[start:stop], wanted[start:stop], N, start, taken
+        own = np.empty(D, np.float32)
+        exactly(floats.numpy(), stored, *some, *constant, own, flat[start:stop])
+
+    map_blocks(some_pairs, len(wanted), max(1, _VALUES // D), lone_here=True)
+    values, at = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    for q in range(len(rows)):
+        best_of_scores(scores[q], values[q], at[q])
+    return values, np.take_along_axis(rows, at, 1), estimates[:, -1]
+
+
+def _found(codes, queries, of_rows, k, flip):
+    (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
     rest = -D % WIDTH
     tail = min(N, -(-(D + rest) // D))  # the last rows: a read of one may pass the end of the codes
-    asked = torch.nn.functional.pad(queries.short(), (0, rest)).contiguous().numpy().reshape(-1)
-    flat = codes.contiguous().view(-1).numpy()
+    whole = np.zeros((Q, D + rest), np.int16)
+    whole[:, :D] = asked.numpy()
+    flat = codes.view(-1).numpy()
     edge = np.concatenate([flat[-tail * D :], np.zeros(rest, np.uint8)])
-    of_queries = query_scale.contiguous().numpy(), part(query_offset, 0, Q, np.float32)
-    of_rows = part(scale, 0, N, np.float32), part(bias, 0, N, np.float32), part(mask, 0, N, np.bool_)
+    of_queries = whole.reshape(-1), unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
+    kinds = zip(of_rows, (np.float32, np.float32, np.bool_), strict=True)
+    columns = [part(column, 0, N, kind) for column, kind in kinds]
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
-        _scan(flat, edge, D, start, stop, asked, *of_queries, *of_rows, flip, k, keys.reshape(-1))
+        own = np.empty(Q, np.intp), np.empty(Q, np.float32)
+        _scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True)
-    return tuple(map(torch.from_numpy, best_of(parts, k)))
+    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
 
 
 @jit(
     "void(uint8[::1], uint8[::1], intp, intp, intp, int16[::1], float32[::1], float32[::1], float32[::1], "
-    "float32[::1], boolean[::1], uint8, intp, uint64[::1])"
+    "float32[::1], boolean[::1], uint8, intp, uint64[::1], intp[::1], float32[::1])"
 )
-def _scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys):
-    """Scan rows first to last. edge: the last rows, with room for reads. keys: (Q * room,) in all."""
+def _scan(
+    codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst
+):
+    """Scan rows first to last.
+
+    edge: the last rows, with room for reads. keys: (Q * room,) in all. counts, worst: (Q,).
+    """
     Q, E, N = len(unit), len(queries) // len(unit), len(codes) // D
-    room, sums, counts, worst = len(keys) // Q, _sums(), _counts(), _worst()
+    room, sums = len(keys) // Q, _sums()
     for q in range(Q):
         counts[q], worst[q] = 0, -np.inf
     edge_row = N - (len(edge) - (E - D)) // D

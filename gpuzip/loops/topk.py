@@ -15,14 +15,14 @@ def topk(scores, k):
 
     def some_queries(start, stop):
         for q in range(start, stop):
-            _best(scores[q], values[q], ids[q])
+            best_of_scores(scores[q], values[q], ids[q])
 
     map_blocks(some_queries, Q, max(1, (1 << 19) // max(1, N)), lone_here=True)
     return torch.from_numpy(values), torch.from_numpy(ids)
 
 
 @jit("void(float32[::1], float32[::1], int64[::1])")
-def _best(scores, values, ids):
+def best_of_scores(scores, values, ids):
     """Keep a heap whose root is the worst kept score: the lowest value, at ties the highest id."""
     k = len(values)
     for n in range(k):

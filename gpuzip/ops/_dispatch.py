@@ -62,6 +62,7 @@ def loops_or(plain: Callable[..., Any], loops: str) -> Callable[..., Any]:
     return run
 
 
+@cache
 def loops_of(name: str) -> Any:
     """Return the module gpuzip.loops.<name>, for functions that are no operators, if loops are used."""
     return importlib.import_module(f"gpuzip.loops.{name}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from gpuzip._core.device import is_gpu
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
 
+Array = np.ndarray[Any, Any]
 Found = tuple[Tensor, Tensor] | None
 
 _MOST_ROWS = 1 << 32  # a key holds the number of a row in 32 bits
@@ -108,6 +110,30 @@ def half_topk(
         return None
     loops = loops_of("half_topk")
     found: Found = loops.half_topk(store, queries, k, *of_rows) if loops.can_search(len(queries)) else None
+    return found
+
+
+def scalar_best(
+    codes: tuple[Tensor, int, Tensor, Tensor],
+    asked: tuple[Tensor, str],
+    queries: tuple[Tensor, Tensor, Tensor],
+    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
+    k: int,
+    taken: int,
+    is_few: bool,
+) -> tuple[Array, Array, Array] | None:
+    """Take rows by `scalar_topk`, and find the k best of them by the scores of `rescore`.
+
+    codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries,
+    of_rows: see `scalar_topk`. is_few: leave many queries to `scalar_scan`. Returns arrays: scores (Q, k),
+    rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
+    """
+    if not _may_search(codes[0], len(codes[0]), taken):
+        return None
+    loops = loops_of("scalar_topk")
+    if is_few and not loops.can_search(len(queries[0])):
+        return None
+    found: tuple[Array, Array, Array] = loops.scalar_best(codes, asked, queries, of_rows, k, taken)
     return found
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.matmul import matrix_product
+from gpuzip.ops.walsh import columns_of_round
 
 ROUNDS = 4
 
@@ -38,47 +39,9 @@ def hadamard(x: Tensor, signs: Tensor) -> Tensor:
     """
     for i, flips in enumerate(signs):
         x = torch.where(flips, -x, x)
-        columns = _columns(x.shape[1], i)
+        columns = columns_of_round(x.shape[1], i)
         x[:, columns] = _transform(x[:, columns])
     return x
-
-
-def walsh(x: Tensor, signs: Tensor) -> Tensor:
-    """`hadamard` by sums and differences alone: the same digits for a row whatever rows are beside it."""
-    for i, flips in enumerate(signs):
-        x = torch.where(flips, -x, x)
-        _butterflies(x[:, _columns(x.shape[1], i)])
-    return x
-
-
-def walsh_back(x: Tensor, signs: Tensor) -> Tensor:
-    """The inverse of `walsh`."""
-    x = x.clone()
-    for i in reversed(range(len(signs))):
-        _butterflies(x[:, _columns(x.shape[1], i)])
-        x = torch.where(signs[i], -x, x)
-    return x
-
-
-def _columns(D: int, i: int) -> slice:
-    """The columns that round i transforms: 2**p of them, the first ones and the last ones in turn."""
-    width = 1 << (D.bit_length() - 1)
-    first = (D - width) * (i % 2)
-    return slice(first, first + width)
-
-
-def _butterflies(x: Tensor) -> None:
-    """A Walsh-Hadamard transform of (N, 2**p), in place."""
-    width = x.shape[1]
-    half = 1
-    while half < width:
-        pairs = x.unflatten(1, (-1, 2, half))
-        a, b = pairs[:, :, 0], pairs[:, :, 1]
-        both = a + b
-        torch.sub(a, b, out=b)
-        a.copy_(both)
-        half *= 2
-    x.mul_(1 / math.sqrt(width))
 
 
 def _transform(x: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_gpu
 from gpuzip._core.matmul import matrix_product
-from gpuzip.rotations.drawn import hadamard, walsh, walsh_back
+from gpuzip.ops.walsh import walsh, walsh_back
+from gpuzip.rotations.drawn import hadamard
 from gpuzip.rotations.product import product
 
 #: Columns up to which a Hadamard rotation is a matrix product, which is faster for them; 64 MB at most.
@@ -47,6 +49,10 @@ class Fitted:
             matrix += self.stored["rest"].cpu().double() / REST
         return matrix
 
+    @cached_property
+    def _signs(self) -> Tensor:
+        return self.stored["signs"].bool()
+
     @property
     def _is_transform(self) -> bool:
         return self.kind == "hadamard" and self.d > _LARGEST_MATRIX
@@ -55,8 +61,9 @@ class Fitted:
         """(N, d) float -> (N, dims) float32. at_once: rows of a product."""
         if self.kind == "truncate":
             return x[:, : self.dims].to(torch.float32, copy=True).contiguous()
-        if self._is_transform:
-            return walsh(x.float(), self.stored["signs"].bool())[:, : self.dims].contiguous()
+        few = at_once is not None and not is_gpu(x.device)  # whose transform is faster than a product
+        if self._is_transform or (few and self.kind == "hadamard"):
+            return walsh(x.float(), self._signs)[:, : self.dims].contiguous()
         return product(x, self.matrix.T) if at_once is None else product(x, self.matrix.T, at_once)
 
     def reverse(self, y: Tensor) -> Tensor:
@@ -64,7 +71,7 @@ class Fitted:
         if self.kind != "truncate" and not self._is_transform:
             return product(y, self.matrix)
         whole = torch.nn.functional.pad(y, (0, self.d - self.dims))
-        return whole if self.kind == "truncate" else walsh_back(whole, self.stored["signs"].bool())
+        return whole if self.kind == "truncate" else walsh_back(whole, self._signs)
 
 
 def _hadamard_matrix(signs: Tensor) -> Tensor:

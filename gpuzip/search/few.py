@@ -28,7 +28,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
     codec, packed = searched
     if type(queries) is not Tensor or not queries.is_cpu or is_gpu(packed.device) or type(k) is not int:
         return None
-    asked = queries.detach()
+    asked = queries.detach() if queries.requires_grad else queries
     asked = asked[None] if asked.ndim == 1 and asked.dtype != torch.uint8 else asked
     if (
         asked.ndim != 2
@@ -44,7 +44,8 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
         fits = asked.dtype == torch.float32 and asked.shape[1] == codec.d and are_sound(asked)
     if not fits:
         return None
-    found = in_one_pass(codec.scorer(packed, asked.contiguous(), metric), k)
+    asked = asked if asked.is_contiguous() else asked.contiguous()
+    found = in_one_pass(codec.scorer(packed, asked, metric), k)
     if found is None or (found[2] is not None and bool(found[2].any())):
         return None
     values, ids = values_of(found[0], metric, False), found[1]

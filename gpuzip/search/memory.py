@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 
@@ -57,6 +58,7 @@ def group_size(N: int, k: int, gather_cost: int = 1) -> int:
     return 1 if 4 * k * group >= N else min(group, _MAX_GROUP)
 
 
+@lru_cache(256)
 def query_bytes(N: int, k: int, gather_cost: int = 1) -> int:
     """Bytes of workspace that one query takes in `best`."""
     groups = candidate_groups(k)

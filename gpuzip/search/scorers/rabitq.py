@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpuzip._core.byte_tables import byte_tables
-from gpuzip._core.device import is_gpu, kind
+from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.one_pass import adc_topk
+from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import forbid, proven
@@ -42,7 +42,7 @@ class RaBitQScorer:
         self.N, self.Q = len(planes[0]), len(asked.across)
         W = planes[0].shape[1]
         self._width = sum(plane.shape[1] for plane in planes)
-        self._lut = _tables(asked.across, W, self._width // W)
+        self._lut = sign_tables(asked.across, W, self._width // W)
 
     def group_max(self, group: int) -> Tensor:
         step = self.N if len(self._planes) == 1 else _ROWS[kind(self._lut.device)]
@@ -88,16 +88,3 @@ class RaBitQScorer:
             return self
         asked = Coefficients(*(part[queries] for part in self._asked))
         return RaBitQScorer(self._planes, self._terms, asked, self._mask, self._verify)
-
-
-def _tables(queries: Tensor, W: int, bits: int) -> Tensor:
-    """(Q, D) -> (Q, bits * 2W, 16): <q, s> for the 4 signs s of each nibble, the first dimension lowest.
-
-    Each plane weighs twice as much as the next one; the last has weight 1. A GPU gets one table per byte.
-    """
-    values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), 2 * W, 4)
-    table = torch.zeros_like(values[:, :, :1])
-    for value in values.unbind(2):
-        table = torch.cat([table - value[:, :, None], table + value[:, :, None]], 2)
-    tables = torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)
-    return byte_tables(tables) if is_gpu(queries.device) else tables

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_gpu
+from gpuzip.ops import rabitq_query
 from gpuzip.search.scorers.common import inverse
 
 FIRST, DEEP = 6, 4  # bytes per row for the factors of the signs, and for those of all bits
@@ -90,7 +92,8 @@ def terms(
     if bounds:
         tangent = first.surplus.clamp(min=0) + (1 + first.surplus) * _ROUNDED
         columns.append((square * tangent / max(1, D - 1)).sqrt() * factor)
-    return Terms(scale * factor, torch.stack(columns, 1))
+    extra = torch.stack(columns).T  # column after column, as one pass on a CPU reads them
+    return Terms(scale * factor, extra.contiguous() if is_gpu(extra.device) else extra)
 
 
 class Coefficients(NamedTuple):
@@ -106,6 +109,8 @@ class Coefficients(NamedTuple):
 
 def coefficients(queries: Tensor, center: Tensor, metric: str, reach: float) -> Coefficients:
     """Coefficients of queries. reach: how many standard errors to add to estimates; 0 without that column."""
+    if (found := rabitq_query.coefficients(queries, center, metric, reach)) is not None:
+        return Coefficients(*found)
     if metric == "cosine":
         queries = queries * inverse(_norm(queries))[:, None]
     along = _dot(queries, center) * inverse(_dot(center, center))  # <q, c> / |c|^2

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.device import kind
-from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.ops.one_pass import scalar_topk
+from gpuzip.ops.one_pass import scalar_best
+from gpuzip.ops.scalar_query import weights
+from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
@@ -23,8 +25,6 @@ from gpuzip.search.scorers.common import (
     inverse,
     inverse_norms,
     minus_squares,
-    normalized,
-    of_estimates,
 )
 
 FEWEST_ROWS = 4096  # fewer rows are scored exactly, which takes little time
@@ -37,7 +37,7 @@ class Coding:
 
     flip: (1, B) uint8, which xor-ed to signed codes makes them unsigned. centroids: (D, 2**bits, 1), the
     values of codes as stored; None for codes of one byte. middle: (D,) float64, the middle of the range.
-    bounds: (), the norm of the largest possible values.
+    bounds: (), the norm of the largest possible values. first: (D,), the values of code 0 as stored.
     """
 
     bits: int
@@ -47,6 +47,7 @@ class Coding:
     flip: Tensor | None
     middle: Tensor
     bounds: Tensor
+    first: Tensor
 
 
 def coding_of(
@@ -54,7 +55,10 @@ def coding_of(
 ) -> Coding:
     middle = start.double() + ((1 << (bits - 1)) + 0.5) * step.double()
     bounds = torch.linalg.vector_norm(torch.maximum(start.abs(), (start + (1 << bits) * step).abs()))
-    return Coding(bits, start, step, centroids, flip, middle, bounds)
+    first = start + 0.5 * step
+    if flip is not None:  # two's complement
+        first = first + 128 * step
+    return Coding(bits, start, step.contiguous(), centroids, flip, middle, bounds, first)
 
 
 class ScalarScorer:
@@ -75,23 +79,9 @@ class ScalarScorer:
         self._packed, self._coding, self._queries, self._metric = packed, coding, queries, metric
         self._mask, self.N, self.Q = mask, len(packed), len(queries)
         self._middle = 1 << (coding.bits - 1)
-        self._scale = None
-        if metric == "cosine":
-            self._scale = inverse_norms(packed)
-            queries = normalized(queries)
-        wide = queries.double()
-        weights = wide * coding.step  # [Q, D]
-        unit = torch.linalg.vector_norm(weights, math.inf, dim=1, keepdim=True) / 127
-        whole = (weights * inverse(unit)).round_().clamp_(-127, 127)
-        self._whole, self._unit = whole.to(torch.int8), unit[:, 0].float()
-        step = self._unit.double()
-        rest = torch.linalg.vector_norm(torch.addcmul(weights, step[:, None], whole, value=-1), dim=1)
-        self._hidden = (rest * 1.001)[:, None].float()  # [Q, 1]
-        self._offset = torch.addcmul(
-            matrix_product(torch.matmul, wide, coding.middle), step, whole.sum(1), value=-self._middle
-        ).float()
-        self._square = queries.square().sum(1, keepdim=True)
-        self._norm = self._square.sqrt()
+        self._scale = inverse_norms(packed) if metric == "cosine" else None
+        asked = weights(queries, coding.step, coding.middle, self._middle, metric == "cosine")
+        self._whole, self._unit, self._hidden, self._offset, self._norm = asked
 
     def group_max(self, group: int) -> Tensor:
         scale, (bias, unit, offset) = self._scale, self._terms()
@@ -116,24 +106,27 @@ class ScalarScorer:
         |sum (w - s w') code| is at most |w - s w'| |code - middle|, as the middle is in the offset exactly. A
         sum of D products is off by at most D roundings of the sum of their sizes.
         """
-        D, norm = self._queries.shape[1], self._norm
-        spread, per_norm, largest, over = self._packed.remembered("spread", self._spread)
-        steps = 2.0**-22 * (norm * self._coding.bounds + 2 * self._offset.abs()[:, None])
+        facts = (*self._packed.remembered("spread", self._spread), self._coding.bounds)
+        slack: Tensor = self._slack((self._hidden, self._norm, self._offset), facts)
+        return torch.where(estimate.isneginf(), estimate, estimate + slack[:, None])
+
+    def _slack(self, of_queries: Sequence[Any], facts: Sequence[Any]) -> Any:
+        """What `ceiling` adds, (Q,): of tensors or arrays (Q,) of queries, and single values of the codes."""
+        (hidden, norm, offset), (spread, per_norm, largest, over, bounds) = of_queries, facts
+        D = self._queries.shape[1]
+        steps = 2.0**-22 * (norm * bounds + 2 * abs(offset))
         if self._metric == "cosine":
-            hidden = self._hidden * per_norm + D * 2.0**-22 + steps * over
-        else:
-            hidden = self._hidden * spread + D * 2.0**-22 * norm * largest + steps
-            if self._metric == "l2":
-                hidden = 2 * hidden + (D + 8) * 2.0**-22 * (norm + largest).square() - self._square
-        return torch.where(estimate.isneginf(), estimate, estimate + hidden)
+            return hidden * per_norm + D * 2.0**-22 + steps * over
+        slack = hidden * spread + D * 2.0**-22 * norm * largest + steps
+        if self._metric == "ip":
+            return slack
+        return 2 * slack + (D + 8) * 2.0**-22 * (norm + largest) ** 2 - norm * norm
 
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         data, coding, asked = self._packed.data, self._coding, self._queries[queries]
         if coding.centroids is None:
-            first, stored = coding.start + 0.5 * coding.step, data
-            if coding.flip is not None:  # two's complement
-                first, stored = first + 128 * coding.step, data.view(torch.int8)
-            scores = rescore(asked, stored, ids, self._metric, first, coding.step)
+            stored = data if coding.flip is None else data.view(torch.int8)  # two's complement
+            scores = rescore(asked, stored, ids, self._metric, coding.first, coding.step)
         else:
             scores = rescore_codes(asked, data, coding.centroids, ids, self._metric)
         return forbid(scores, ids, self._mask)
@@ -147,13 +140,33 @@ class ScalarScorer:
     def one_pass(self, k: int) -> Attempted | None:
         """Take the rows with the best estimates, score them exactly, and see whether others may be better."""
         coding, taken = self._coding, estimates_for(k, self.N)
+        is_few = group_size(self.N, candidate_groups(k), GATHER_COST) > 1  # else all rows would be scored
         if coding.bits != 8 or taken == self.N:
             return None
         bias, unit, offset = self._terms()
-        flip = 0 if coding.flip is None else 128
+        of_codes = 0 if coding.flip is None else 128, coding.first, coding.step
         of_queries, of_rows = (self._whole, unit, offset), (self._scale, bias, self._mask)
-        found = scalar_topk(self._packed.data, of_queries, taken, flip, of_rows)
-        return None if found is None else of_estimates(self, found, k)
+        asked = self._queries.contiguous(), self._metric
+        found = scalar_best(
+            (self._packed.data, *of_codes),
+            asked,
+            of_queries,
+            of_rows,
+            k,
+            taken,
+            is_few,
+        )
+        if found is None:
+            return None
+        scores, rows, last = found
+        facts: tuple[float, ...] = self._packed.remembered("spread as floats", self._facts)
+        slack = self._slack([part.numpy() for part in (self._hidden, self._norm, self._offset)], facts)
+        unsure = (scores[:, -1] <= last + slack) & (last > -np.inf)  # else no other row is left
+        proven = None if not unsure.any() else torch.from_numpy(unsure)
+        return torch.from_numpy(scores), torch.from_numpy(rows), proven
+
+    def _facts(self) -> tuple[float, ...]:
+        return *map(float, self._packed.remembered("spread", self._spread)), float(self._coding.bounds)
 
     def _terms(self) -> tuple[Tensor | None, Tensor, Tensor]:
         """Bias of rows, unit and offset of queries; for "l2" of 2 q.x - |x|^2, `ceiling` adds the rest."""

@@ -1,0 +1,40 @@
+"""Rounds of sign flips and Walsh-Hadamard transforms."""
+
+import math
+
+import numpy as np
+import torch
+
+from gpuzip.loops._jit import jit
+
+
+def walsh(x, signs):
+    """Transform rows (N, D) float32 by signs (R, D) bool: a copy of (N, D)."""
+    out = np.array(x.numpy(), order="C")
+    rounds(out.reshape(-1), signs.numpy().reshape(-1), out.shape[1])
+    return torch.from_numpy(out)
+
+
+@jit("void(float32[::1], boolean[::1], intp)")
+def rounds(x, signs, D):
+    """Transform rows of D values in place."""
+    width = 1
+    while 2 * width <= D:
+        width *= 2
+    scale = np.float32(1 / math.sqrt(width))
+    for row in range(len(x) // D):
+        for i in range(len(signs) // D):
+            flips, values = signs[i * D : (i + 1) * D], x[row * D : (row + 1) * D]
+            for d in range(D):
+                values[d] = -values[d] if flips[d] else values[d]
+            part, half = values[(D - width) * (i % 2) :][:width], 1
+            while half < width:
+                for first in range(0, width, 2 * half):
+                    low, high = part[first : first + half], part[first + half : first + 2 * half]
+                    for n in range(half):
+                        both = low[n] + high[n]
+                        high[n] = low[n] - high[n]
+                        low[n] = both
+                half *= 2
+            for n in range(width):
+                part[n] *= scale

@@ -1,0 +1,54 @@
+"""Walsh-Hadamard transforms by sums and differences, whose digits for a row do not depend on other rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gpuzip.ops._dispatch import loops_are_used, loops_of
+
+
+def walsh(x: Tensor, signs: Tensor) -> Tensor:
+    """Flip signs and transform, in rounds: (N, D) float32, (R, D) bool -> (N, D).
+
+    A round covers the largest power of two of columns, the first ones and the last ones by turns.
+    """
+    if type(x) is Tensor and x.is_cpu and not x.requires_grad and loops_are_used():
+        transformed: Tensor = loops_of("walsh").walsh(x, signs)
+        return transformed
+    for i, flips in enumerate(signs):
+        x = torch.where(flips, -x, x)
+        butterflies(x[:, columns_of_round(x.shape[1], i)])
+    return x
+
+
+def walsh_back(x: Tensor, signs: Tensor) -> Tensor:
+    """Return the inverse of `walsh`."""
+    x = x.clone()
+    for i in reversed(range(len(signs))):
+        butterflies(x[:, columns_of_round(x.shape[1], i)])
+        x = torch.where(signs[i], -x, x)
+    return x
+
+
+def columns_of_round(D: int, i: int) -> slice:
+    """Return the columns that round i transforms: 2**p of them."""
+    width = 1 << (D.bit_length() - 1)
+    first = (D - width) * (i % 2)
+    return slice(first, first + width)
+
+
+def butterflies(x: Tensor) -> None:
+    """Transform (N, 2**p) in place."""
+    width = x.shape[1]
+    half = 1
+    while half < width:
+        pairs = x.unflatten(1, (-1, 2, half))
+        a, b = pairs[:, :, 0], pairs[:, :, 1]
+        both = a + b
+        torch.sub(a, b, out=b)
+        a.copy_(both)
+        half *= 2
+    x.mul_(1 / math.sqrt(width))
