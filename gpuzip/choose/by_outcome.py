@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from gpuzip._core.bars import Bar
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose.grid import Candidate, families
@@ -37,17 +38,25 @@ def compress_for(
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
     with reporting(who, progress, "codecs tried", sum(map(len, grid.values()))) as trials.report:
-        return _met(who, x, rows, target, trials, choice)
+        return _met(
+            who, x, rows, target, trials, choice, progress if isinstance(progress, bool | Bar) else None
+        )
 
 
 def _met(
-    who: str, x: Matrix, rows: Rows, target: Target, trials: Trials, choice: _Choice
+    who: str,
+    x: Matrix,
+    rows: Rows,
+    target: Target,
+    trials: Trials,
+    choice: _Choice,
+    shown: Progress,
 ) -> tuple[Codes, Table]:
     shortfall = 0.0
     for _ in range(_ROUNDS):
         chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()
         assert chosen.codec is not None
-        codes = chosen.codec.encode(x)
+        codes = chosen.codec.encode(x, progress=shown)
         known = chosen if trials.sees_all or not target.search else trials.among_all(chosen, codes)
         if _reaches(known, target, 0.0):
             codes = Codes(chosen.codec.stamped(trials.held_out(known)), codes.data, codes.dtype)

@@ -59,7 +59,7 @@ def _matrix(
     x, progress = sources.matrix(source, *place), out.progress
     cost.rows = len(x)
     if spec is not None:
-        codec = gpuzip.from_spec(spec).fit_quietly(x, seed=seed)
+        codec = gpuzip.from_spec(spec).fit_quietly(x, seed=seed, progress=progress)
         codes = codec.encode(x, progress=progress)
     else:
         asked = None if queries is None else sources.matrix(queries, device=place[2])

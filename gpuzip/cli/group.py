@@ -33,7 +33,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         with warnings.catch_warnings():
-            warnings.showwarning = _note
+            warnings.showwarning = _note  # type: ignore[assignment]
             try:
                 super().invoke(ctx)
                 sys.stdout.flush()
@@ -51,7 +51,8 @@ def _told_usage(error: Exception, words: Sequence[str]) -> int:
     ctx = getattr(error, "ctx", None)
     command = "gpuzip" if ctx is None else ctx.command_path
     text = str(message()).replace("\n", " ").strip()
-    if not text:  # no command at all: its help was shown
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{message()}\n")
         return Exit.USAGE
     _write(f"{text.rstrip('.')}. See: {command} --help", Exit.USAGE, words)
     return Exit.USAGE

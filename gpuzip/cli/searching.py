@@ -30,15 +30,14 @@ def run(
         raise CommandError("search: one of FILE and QUERIES may be -; got both. Name a file.", Exit.USAGE)
     out = Output(as_json)
     codes = sources.codes(source).to(device)
-    found = codes.search(
-        sources.matrix(queries, device=device),
-        k,
-        metric,
-        rescore=None if rescore is None else _store(rescore, device),
-        rescore_multiplier=multiplier,
-        candidates=candidates,
-        progress=out.progress,
-    )
+    options: dict[str, Any] = {}
+    if rescore is not None:
+        store = _store(rescore, device)
+        options = {"rescore": store, "rescore_multiplier": multiplier, "candidates": candidates}
+    elif candidates is not None:
+        raise CommandError("search: --candidates must be given with --rescore. Name the source.", Exit.USAGE)
+    asked = sources.matrix(queries, device=device)
+    found = codes.search(asked, k, metric, progress=out.progress, **options)
     if target is not None:
         _write(target, found)
         n = len(found.ids)

@@ -40,7 +40,7 @@ def _column(path: Path, pa: Any, schema: Any, name: str | None) -> str:
     lists = [item.name for item in schema if _is_list(pa, item.type)]
     if name is None and len(lists) == 1:
         return str(lists[0])
-    if name not in lists:
+    if name is None or name not in lists:
         raise FormatError(
             f"{path}: one of its columns of lists must be named: "
             f"{', '.join(lists[:20]) or '(it has none)'}; got {name!r}."
