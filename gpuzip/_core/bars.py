@@ -21,7 +21,7 @@ class Step:
     total: int
     of_bytes: bool
     done: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def rate(self) -> float:

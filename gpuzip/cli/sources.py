@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpuzip._core.device import as_device
 from gpuzip._core.rows import Matrix
 from gpuzip.cli.failure import CommandError
 from gpuzip.interop.matrices import FORMATS, read_matrix
+from gpuzip.storage.folder import MANIFEST
 
 #: Files of word vectors in text or in word2vec's binary format, which may be compressed.
 WORDS = (".txt", ".vec", ".bin")
@@ -54,5 +56,9 @@ def codes(path: str, **options: Any) -> Any:
 
 
 def is_words_folder(path: str) -> bool:
-    """Whether the path is a folder of word vectors, which has a manifest as any other, and words."""
-    return Path(path).is_dir() and any(Path(path).glob("words.*"))
+    """Whether the manifest of a folder says that it holds word vectors."""
+    try:
+        about = json.loads((Path(path) / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("kind") == "words"

@@ -2,12 +2,10 @@
 
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 import gpuzip
-from gpuzip._core import bars
 from gpuzip._core.bars import Bar, Step
 from gpuzip._core.progress import reporting
 
@@ -15,10 +13,10 @@ X = torch.randn(600, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch: pytest.MonkeyPatch, capsys) -> list[float]:
     """The time in seconds, to be set; a terminal without rich."""
     now = [100.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("gpuzip._core.bars.time.monotonic", lambda: now[0])
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     return now
@@ -66,9 +64,10 @@ def told_by(call) -> list[tuple]:
     return told
 
 
-@pytest.mark.parametrize(
-    "spec", ["SQ8", "Binary", "SQfp16", "LloydMax2", "MixedLloydMax2", "RaBitQ1", "RQ2x4"]
-)
+SPECS = ["SQ8", "Binary", "SQfp16", "LloydMax2", "MixedLloydMax2", "RaBitQ1", "RQ2x4"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_every_fit_reports(spec: str):
     codec = gpuzip.from_spec(spec)
     told = told_by(lambda note: codec.fit_quietly(X, progress=note))
@@ -77,7 +76,7 @@ def test_every_fit_reports(spec: str):
 
 
 def test_product_codes_report_rounds_and_errors():
-    codec = gpuzip.ProductQuantizer(m=4, nbits=4)
+    codec = gpuzip.ProductQuantizer(m=4, nbits=3)
     told = told_by(lambda note: codec.fit(X, n_iter=3, progress=note))
     assert [row[:2] for row in told] == [(1, 3), (2, 3), (3, 3)]
     assert told[0][2] > told[2][2] > 0
@@ -100,8 +99,9 @@ def test_search_measures_and_saves_report(tmp_path, monkeypatch):
     assert told_by(lambda note: gpuzip.save(X, tmp_path / "x.ezip", m=4, progress=note)) == [(600, 600)] * 2
 
 
-def test_mixed_codes_report_each_part(capsys):
-    mixed = gpuzip.compress(X, bits_per_dim=2, importance=np.arange(600.0))
+def test_mixed_codes_report_each_part():
+    parts = [gpuzip.ScalarQuantizer(bits=bits).fit(X).encode(X[:300]) for bits in (8, 4)]
+    mixed = gpuzip.MixedCodes(parts)
     assert told_by(lambda note: mixed.quality(X, progress=note)) == [(600, 600)]
     assert told_by(lambda note: mixed.search(X[:5], 3, progress=note)) == [(5, 5)] * len(mixed.parts)
 

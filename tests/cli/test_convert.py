@@ -48,13 +48,7 @@ def test_usearch_indexes_both_ways(folder, gpuzip_run):
     assert gpuzip_run("convert", "x.ezip", "x.usearch").code == 0
     assert gpuzip_run("convert", "x.usearch", "y.ezip").code == 0
     assert torch.equal(gpuzip.open("y.ezip").data[:], gpuzip.open("x.ezip").data[:])
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "q.npy",
-        "x.ezip",
-        "x.npy",
-        "x.usearch",
-        "y.ezip",
-    ]
+    assert not list(folder.glob(".*"))
 
 
 def saved_by_embzip(path, x: np.ndarray, m: int) -> np.ndarray:
@@ -66,7 +60,7 @@ def saved_by_embzip(path, x: np.ndarray, m: int) -> np.ndarray:
     codes = index.index.sa_encode(x)
     with lzma.open(path, "wb") as file:
         pickle.dump({"codes": codes, "index": index, "shape": x.shape, "m": m, "nbits": 4}, file)
-    return index.index.sa_decode(codes)
+    return np.asarray(index.index.sa_decode(codes))
 
 
 def test_embzip_files_decode_to_the_rows_that_embzip_loads(folder, gpuzip_run):
@@ -78,7 +72,7 @@ def test_embzip_files_decode_to_the_rows_that_embzip_loads(folder, gpuzip_run):
     assert gpuzip.info("new.ezip").config["m"] == 8
 
 
-def test_a_pickle_of_embzip_is_never_run(folder):
+def test_a_pickle_of_embzip_is_never_run(folder, monkeypatch):
     pytest.importorskip("faiss")
 
     class Evil:
@@ -91,9 +85,9 @@ def test_a_pickle_of_embzip_is_never_run(folder):
     with pytest.raises(gpuzip.FormatError, match="must hold a FAISS index"):
         read_embzip("evil.ezip")
     assert not (folder / "ran").exists()
-    with lzma.open("bomb.ezip", "wb", preset=1) as file:
-        for _ in range(70):
-            file.write(bytes(1 << 20))
+    monkeypatch.setattr("gpuzip.interop.embzip._FLOOR", 1000)
+    with lzma.open("bomb.ezip", "wb") as file:
+        file.write(bytes(1 << 20))
     with pytest.raises(gpuzip.FormatError, match="must unpack to at most"):
         read_embzip("bomb.ezip")
     (folder / "cut.ezip").write_bytes((folder / "evil.ezip").read_bytes()[:-20])

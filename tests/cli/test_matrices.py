@@ -72,7 +72,8 @@ def test_what_numpy_and_safetensors_write_is_read_and_mapped(tmp_path: Path):
 
 def test_texmex_files_are_those_of_a_plain_loop(tmp_path: Path):
     whole = values_for("bvecs")
-    for name, rows in {"fvecs": X, "bvecs": whole.astype(np.uint8), "ivecs": whole.astype(np.int32)}.items():
+    kinds: dict[str, np.ndarray] = {"fvecs": X, "bvecs": whole.astype(np.uint8)}
+    for name, rows in (kinds | {"ivecs": whole.astype(np.int32)}).items():
         (tmp_path / f"x.{name}").write_bytes(texmex(rows))
         assert np.array_equal(read_matrix(tmp_path / f"x.{name}"), rows.astype(np.float32))
     out = io.BytesIO()
@@ -114,7 +115,7 @@ def test_codes_are_decoded_block_by_block(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("gpuzip.interop.matrices.blocks.BLOCK_BYTES", 4 * 12 * 100)
     x = torch.from_numpy(X)
     codes = gpuzip.ScalarQuantizer().fit(x).encode(x)
-    mixed = gpuzip.compress(x, bits_per_dim=2, importance=torch.arange(300.0))
+    mixed = gpuzip.MixedCodes([codes[:200], gpuzip.HalfQuantizer().fit(x).encode(x[200:])])
     told: list[int] = []
     write_matrix(tmp_path / "x.npy", codes, progress=lambda done, total: told.append(done))
     assert told == [100, 200, 300] and np.array_equal(np.load(tmp_path / "x.npy"), codes.decode().numpy())
