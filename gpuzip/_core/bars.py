@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 _EACH = 0.1  # seconds between two updates of the line
+_LATE = 0.02  # seconds that a timer waits beyond its time, so as not to be early
 _WIDTH = 24  # characters of the line's bar
 
 
@@ -61,40 +63,51 @@ class Bar:
 
     def __init__(self, after: float = 0.0) -> None:
         self._after, self._began = after, 0.0
-        self._steps: list[tuple[Step, list[_Shown]]] = []
+        self._steps: list[Step] = []
+        self._shown: _Shown | None = None  # of the last step
+        self._lock = threading.RLock()
 
     @contextmanager
     def step(self, title: str, total: int, of_bytes: bool) -> Iterator[Callable[[int], object]]:
         """Yield the function that updates a step. A step within another takes its place until it ends."""
-        self._began = self._began or time.monotonic()
-        self._hide()
         step = Step(title, total, of_bytes)
-        self._steps.append((step, []))
-        self._show()
+        self._began = self._began or step.began
+        wait = self._began + self._after - step.began + _LATE
+        timer = threading.Timer(max(0.0, wait), self._show, [step])
+        timer.daemon = True
+        with self._lock:
+            self._hide()
+            self._steps.append(step)
+        self._show(step)
+        if self._shown is None:
+            timer.start()
 
         def update(done: int) -> None:
             step.done = done
-            self._show()
-            for shown in self._steps[-1][1]:
-                shown.update()
+            self._show(step)
 
         try:
             yield update
         finally:
-            self._hide()
-            self._steps.pop()
+            timer.cancel()
+            with self._lock:
+                self._hide()
+                self._steps.pop()
 
-    def _show(self) -> None:
-        step, shown = self._steps[-1]
-        if not shown and time.monotonic() - self._began >= self._after:
-            shown.append(_shown(step))
+    def _show(self, step: Step) -> None:
+        """Show the step, if it is the last one and it is time."""
+        with self._lock:
+            if not self._steps or self._steps[-1] is not step:
+                return
+            if self._shown is not None:
+                self._shown.update()
+            elif time.monotonic() - self._began >= self._after:
+                self._shown = _shown(step)
 
     def _hide(self) -> None:
-        if self._steps:
-            shown = self._steps[-1][1]
-            for one in shown:
-                one.stop()
-            shown.clear()
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
 
 
 def _shown(step: Step) -> _Shown:

@@ -11,6 +11,11 @@ from gpuzip.errors import GpuzipError
 Progress = bool | Callable[[int, int], object] | Bar | None
 
 
+def shown_as_one(progress: Progress) -> Progress:
+    """The same, with one bar for all steps of a call where True asks for a bar."""
+    return Bar() if progress is True else progress
+
+
 @contextmanager
 def reporting(
     who: str, progress: Progress, title: str, total: int, *, of_bytes: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from gpuzip._core.bars import Bar
-from gpuzip._core.progress import Progress, reporting
+from gpuzip._core.progress import Progress, reporting, shown_as_one
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose.grid import Candidate, families
 from gpuzip.choose.table import Table, Tried, table_of
@@ -34,13 +34,12 @@ def compress_for(
 
     progress: of the codecs tried, at most all of the grid.
     """
-    trials = Trials(who, rows, target, seed, queries)
+    trials, progress = Trials(who, rows, target, seed, queries), shown_as_one(progress)
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
     with reporting(who, progress, "codecs tried", sum(map(len, grid.values()))) as trials.report:
-        return _met(
-            who, x, rows, target, trials, choice, progress if isinstance(progress, bool | Bar) else None
-        )
+        shown = progress if isinstance(progress, Bar) else None
+        return _met(who, x, rows, target, trials, choice, shown)
 
 
 def _met(

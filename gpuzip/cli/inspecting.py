@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def info(source: str, name: str | None, as_json: bool) -> None:
     elif source != "-" and Path(source).is_dir():
         _folder(source, out)
     else:
-        found = gpuzip.info(source)
+        found = gpuzip.info(sys.stdin.buffer.read() if source == "-" else source)
         out.show(json_of(found), facts(str(found.path), facts_of(found)))
 
 

@@ -1,6 +1,7 @@
 """Progress: bars after some seconds, with rate and time left, and numbers for functions."""
 
 import sys
+import threading
 
 import pytest
 import torch
@@ -13,12 +14,11 @@ X = torch.randn(600, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, capsys) -> list[float]:
-    """The time in seconds, to be set; a terminal without rich."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, to be set; without rich."""
     now = [100.0]
     monkeypatch.setattr("gpuzip._core.bars.time.monotonic", lambda: now[0])
     monkeypatch.setitem(sys.modules, "rich.progress", None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     return now
 
 
@@ -33,7 +33,8 @@ def test_facts_have_the_rate_and_the_time_left(clock):
     assert step.facts() == "100 MB of 3 GB, 10 MB/s, 4:50 left"
 
 
-def test_nothing_is_shown_before_its_time(clock, capsys):
+def test_nothing_is_shown_before_its_time(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Bar(after=2.0).step("encode", 100, False) as update:
         clock[0] += 1.5
         update(10)
@@ -44,7 +45,8 @@ def test_nothing_is_shown_before_its_time(clock, capsys):
     assert capsys.readouterr().err.endswith("\n")
 
 
-def test_a_step_within_a_step_takes_its_place(clock, capsys):
+def test_a_step_within_a_step_takes_its_place(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     bar = Bar()
     with reporting("t", bar, "outer", 2) as outer:
         outer(1)
@@ -110,3 +112,19 @@ def test_true_shows_every_step_of_a_call(capsys):
     gpuzip.ProductQuantizer(m=4, nbits=4).fit_quietly(X, progress=True).encode(X, progress=True)
     shown = capsys.readouterr().err
     assert "train" in shown and "25/25" in shown and "encode" in shown and "600/600" in shown
+
+
+def test_a_step_without_reports_is_shown_in_its_time(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    shown = threading.Event()
+    monkeypatch.setattr("gpuzip._core.bars._Line.update", lambda self: shown.set())
+    with Bar(after=0.01).step("fit", 1, False):
+        assert shown.wait(10)
+    assert "fit [" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_a_call_of_several_steps_shows_them_in_one_bar(capsys):
+    gpuzip.compress(X, max_bytes=6000, for_="storage", progress=True)
+    shown = capsys.readouterr().err
+    assert "codecs tried" in shown and "600/600" in shown

@@ -87,7 +87,7 @@ def test_usage_is_one_line_and_code_2(folder, gpuzip_run):
     refused(gpuzip_run("search", "x.ezip", "q.npy", "-k", "many"), 2, "Invalid value for '-k'")
     both = ("--codec", "SQ8", "--max-bytes", "1MB")
     refused(gpuzip_run("compress", "x.npy", "y.ezip", *both), 2, "must be given alone; got --max-bytes too")
-    refused(gpuzip_run("compress", "x.npy", "y.ezip", "--codec", "SQ5"), 1, "SQ5")
+    refused(gpuzip_run("compress", "x.npy", "y.ezip", "--codec", "nothing"), 1, "got 'nothing'")
     refused(gpuzip_run("compress", "x.npy", "y.ezip", "--max-bytes", "much"), 1, "such as '20MB'; got 'much'")
     refused(gpuzip_run("search", "-", "-"), 2, "one of FILE and QUERIES may be -")
     assert gpuzip_run().code == 2
