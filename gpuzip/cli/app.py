@@ -8,6 +8,7 @@ import typer
 
 from gpuzip import __version__
 from gpuzip.cli.group import Commands
+from gpuzip.cli.signals import uninterrupted
 
 app = typer.Typer(
     name="gpuzip",
@@ -83,7 +84,8 @@ def compress(
 
     A size and qualities may be combined. Without any, product codes of 16 columns per byte are made.
     """
-    from gpuzip.cli import compressing
+    with uninterrupted():
+        from gpuzip.cli import compressing
 
     wanted = {
         "max_bytes": max_bytes,
@@ -110,7 +112,8 @@ def decompress(
     debug: Debug = False,
 ) -> None:
     """Decode all rows to a file of another format."""
-    from gpuzip.cli import decompressing
+    with uninterrupted():
+        from gpuzip.cli import decompressing
 
     decompressing.run(source, target, device, json)
 
@@ -126,7 +129,8 @@ def info(
 
     Of a matrix, what it takes as lists, floats, bytes and bits.
     """
-    from gpuzip.cli import inspecting
+    with uninterrupted():
+        from gpuzip.cli import inspecting
 
     inspecting.info(source, name, json)
 
@@ -142,7 +146,8 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Verify every checksum, and the quality."""
-    from gpuzip.cli import inspecting
+    with uninterrupted():
+        from gpuzip.cli import inspecting
 
     inspecting.verify(sources, min_cosine, source, json)
 
@@ -171,7 +176,8 @@ def search(
 
     Prints a line per row found: query, rank, id and score, with tabs between.
     """
-    from gpuzip.cli import searching
+    with uninterrupted():
+        from gpuzip.cli import searching
 
     searching.run(source, queries, k, metric, rescore, multiplier, candidates, out, device, json)
 
@@ -190,7 +196,8 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Measure codecs on your rows."""
-    from gpuzip.cli import reporting
+    with uninterrupted():
+        from gpuzip.cli import reporting
 
     reporting.run(source, html, codec, queries, k, seed, (name, format), json)
 
@@ -212,7 +219,8 @@ def choose(
     debug: Debug = False,
 ) -> None:
     """Show the Pareto table, and what to pick."""
-    from gpuzip.cli import choosing
+    with uninterrupted():
+        from gpuzip.cli import choosing
 
     target = {"max_bytes": max_bytes, "min_cosine": min_cosine, "min_recall": min_recall}
     choosing.run(source, target, k, metric, queries, sample, seed, (name, format), json)
@@ -235,7 +243,8 @@ def convert(
     Rows: npy, npz, safetensors, parquet, fvecs, bvecs. Codes: ezip, faiss, usearch; smallfry and embzip are
     read. Codes become rows by decoding.
     """
-    from gpuzip.cli import converting
+    with uninterrupted():
+        from gpuzip.cli import converting
 
     converting.run(source, target, format, to, name, json)
 
@@ -246,6 +255,7 @@ def env(json: Json = False, debug: Debug = False) -> None:
 
     Which path each operator takes here and why, and what an extra would add.
     """
-    from gpuzip.cli import environment
+    with uninterrupted():
+        from gpuzip.cli import environment
 
     environment.run(json)

@@ -48,7 +48,7 @@ def run(
             f"choose: no codec of the table reaches {_text(given)}. Ask for less.", Exit.NOT_MET
         )
     lines = [_advice(one, row, source, k, len(x), len(some)) for one, row in picks]
-    where = f"Measured on {len(some):,} of {len(x):,} rows; recall@{k} by {metric}."
+    where = f"Measured on {len(some):,} of {len(x):,} rows, whose bytes these are; recall@{k} by {metric}."
     out.show(_json(table, picks, len(x), len(some)), "\n".join([str(table), "", where, "", *lines]))
 
 
