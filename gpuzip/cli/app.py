@@ -98,7 +98,8 @@ def compress(
         "rescore": rescore or None,
         "for_": for_,
     }
-    compressing.run(source, target, codec, wanted, queries, seed, (name, format, device), json)
+    job = compressing.Job(source, target, codec, wanted, queries, seed, name, format, device)
+    compressing.run(job, json)
 
 
 @app.command(no_args_is_help=True)
