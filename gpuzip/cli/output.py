@@ -49,12 +49,12 @@ class Output:
 
 def facts(title: str, some: Facts) -> str:
     """A title and a line per fact; those that are None are left out, long ones wrapped."""
-    lines = [title]
+    lines, indent = [title], max([_INDENT, *(len(name) + 2 for name in some)])
     for name, value in some.items():
         if value is not None:
-            parts = wrap(value, _WIDTH - _INDENT - 2) or [""]
-            lines.append(f"  {name:<{_INDENT}}{parts[0]}")
-            lines += [f"  {'':<{_INDENT}}{part}" for part in parts[1:]]
+            parts = wrap(value, _WIDTH - indent - 2) or [""]
+            lines.append(f"  {name:<{indent}}{parts[0]}")
+            lines += [f"  {'':<{indent}}{part}" for part in parts[1:]]
     return "\n".join(lines)
 
 

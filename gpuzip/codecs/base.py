@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import torch
@@ -283,7 +284,9 @@ class Codec(ABC, Generic[Fitted]):
         Codec
             A fitted copy.
         """
-        return self.fit(x, seed=seed) if progress is None else self.fit(x, seed=seed, progress=progress)
+        if progress is None or "progress" not in signature(self.fit).parameters:  # one of another package
+            return self.fit(x, seed=seed)
+        return self.fit(x, seed=seed, progress=progress)
 
     def fit_like(self, other: Codec) -> Self | None:
         """Return what `fit` would give on the rows and with the seed of another codec, without those rows.

@@ -94,6 +94,20 @@ def test_verify_checks_sums_and_measures(folder, gpuzip_run):
     assert done.err == "gpuzip: verify: 1 of 2 files failed. Restore them, or make them again.\n"
 
 
+def test_folders_of_mixed_codes(folder, gpuzip_run):
+    x = torch.from_numpy(np.load("x.npy"))
+    parts = [gpuzip.from_spec(spec).fit(x).encode(x[:200]) for spec in ("SQ8", "LloydMax2")]
+    mixed = gpuzip.MixedCodes(parts)
+    mixed.save("mixed")
+    said = json.loads(gpuzip_run("info", "mixed", "--json").out)
+    assert said["parts"] == [{"spec": "SQ8", "n": 200}, {"spec": "LloydMax2", "n": 200}]
+    assert gpuzip_run("verify", "mixed").out == "mixed: ok, 400 rows\n"
+    assert gpuzip_run("decompress", "mixed", "y.npy").code == 0
+    assert np.array_equal(np.load("y.npy"), mixed.decode().numpy())
+    found = json.loads(gpuzip_run("search", "mixed", "q.npy", "-k", 2, "--json").out)
+    assert found["ids"] == mixed.search(np.load("q.npy"), 2).ids.tolist()
+
+
 @pytest.mark.full
 def test_targets_are_those_of_compress(folder, gpuzip_run):
     done = gpuzip_run("compress", "x.npy", "x.ezip", "--max-bytes", "4kB", "--for", "storage", "--json")
