@@ -132,7 +132,7 @@ def read_matrix(
     if not source.is_file():
         with open(source, "rb") as file:
             return _read_stream(file, name, known)
-    return _two_dimensional(source, _checked(known).read(source, name))
+    return _two_dimensional(source, FORMATS[known].read(source, name))
 
 
 def _read_stream(file: BinaryIO, name: str | None, format: str | None) -> Matrix:
@@ -140,7 +140,7 @@ def _read_stream(file: BinaryIO, name: str | None, format: str | None) -> Matrix
         with open(path, "rb") as opened:
             first = opened.read(8)
         known = _known("read_matrix", format) if format else _by_magic(first)
-        return _two_dimensional(path, _checked(known).read(path, name))
+        return _two_dimensional(path, FORMATS[known].read(path, name))
 
 
 def _by_magic(first: bytes) -> str:
@@ -156,10 +156,6 @@ def _known(who: str, format: str) -> str:
     if format not in FORMATS:
         raise GpuzipError(f"{who}: format must be one of {', '.join(FORMATS)}; got {format!r}.")
     return format
-
-
-def _checked(name: str) -> Format:
-    return FORMATS[name]
 
 
 def _two_dimensional(path: Path, x: Matrix) -> Matrix:
@@ -208,8 +204,10 @@ def write_matrix(
     192
     """
     who = "write_matrix"
-    named = isinstance(path, str | os.PathLike)
-    known = _known(who, format) if format else format_of(path, who=who) if named else "npy"  # type: ignore[arg-type]
+    if format is not None:
+        known = _known(who, format)
+    else:
+        known = format_of(path, who=who) if isinstance(path, str | os.PathLike) else "npy"
     write = FORMATS[known].write
     if write is None:
         raise GpuzipError(f"{who}: {known} files are only read. Write fvecs, or npy.")
