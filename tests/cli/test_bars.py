@@ -66,10 +66,13 @@ def told_by(call) -> list[tuple]:
     return told
 
 
-SPECS = ["SQ8", "Binary", "SQfp16", "LloydMax2", "MixedLloydMax2", "RaBitQ1", "RQ2x4"]
+SLOW = ("MixedLloydMax2", "RQ2x4")
+SPECS = ["SQ8", "Binary", "SQfp16", "LloydMax2", "RaBitQ1", *SLOW]
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, marks=[pytest.mark.full] * (spec in SLOW)) for spec in SPECS]
+)
 def test_every_fit_reports(spec: str):
     codec = gpuzip.from_spec(spec)
     told = told_by(lambda note: codec.fit_quietly(X, progress=note))
