@@ -4,11 +4,11 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from gpuzip._core.collecting import collection_paused as _collection_paused
+from gpuzip._version import __version__
 
-with _collection_paused():
+if _TYPE_CHECKING:
+    from gpuzip import nn, plots
     from gpuzip._core.quality import HeldOut, Quality, recall
-    from gpuzip._version import __version__
     from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
     from gpuzip.codecs import (
         BinaryQuantizer,
@@ -36,13 +36,6 @@ with _collection_paused():
         QualityError,
         UnknownCodecError,
     )
-    from gpuzip.rotations import Rotation
-    from gpuzip.search.result import SearchResult
-    from gpuzip.similar import most_similar
-    from gpuzip.storage import FileInfo
-
-if _TYPE_CHECKING:
-    from gpuzip import nn, plots
     from gpuzip.interop.faiss import from_faiss, to_faiss
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
@@ -51,6 +44,10 @@ if _TYPE_CHECKING:
         to_sentence_transformers,
     )
     from gpuzip.interop.usearch import from_usearch, to_usearch
+    from gpuzip.rotations import Rotation
+    from gpuzip.search.result import SearchResult
+    from gpuzip.similar import most_similar
+    from gpuzip.storage import FileInfo
     from gpuzip.words import WordVectors
 
 __all__ = [
@@ -108,27 +105,82 @@ __all__ = [
 ]
 
 
-#: Modules and functions that are imported when they are first asked for: most programs need none of them.
-_LAZY = {
-    "nn": "gpuzip.nn",
-    "plots": "gpuzip.plots",
-    "words": "gpuzip.words",
-    "WordVectors": "gpuzip.words",
-    **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),
-    **dict.fromkeys(("from_usearch", "to_usearch"), "gpuzip.interop.usearch"),
-    **dict.fromkeys(
-        ("from_sentence_transformers", "quantize_embeddings", "semantic_search", "to_sentence_transformers"),
-        "gpuzip.interop.sentence_transformers",
+#: Where each name comes from. It is imported when it is first asked for, so that `import gpuzip` and
+#: `gpuzip --help` take milliseconds: torch alone takes a second.
+_HOMES = {
+    "gpuzip._core.quality": ("HeldOut", "Quality", "recall"),
+    "gpuzip.api": (
+        "compress",
+        "info",
+        "load",
+        "load_codec",
+        "open",
+        "open_mixed",
+        "pareto",
+        "quantize",
+        "save",
     ),
+    "gpuzip.codecs": (
+        "BinaryQuantizer",
+        "Codec",
+        "HalfQuantizer",
+        "LloydMaxQuantizer",
+        "MixedLloydMaxQuantizer",
+        "ProductQuantizer",
+        "Quantizer",
+        "RaBitQuantizer",
+        "ResidualQuantizer",
+        "ScalarQuantizer",
+        "from_spec",
+        "register_codec",
+    ),
+    "gpuzip.codecs.codes": ("Codes",),
+    "gpuzip.codecs.drift": ("Drift",),
+    "gpuzip.codecs.mixed": ("MixedCodes", "cat"),
+    "gpuzip.errors": (
+        "DtypeError",
+        "FormatError",
+        "GpuzipError",
+        "MissingDependencyError",
+        "NotFittedError",
+        "QualityError",
+        "UnknownCodecError",
+    ),
+    "gpuzip.interop.faiss": ("from_faiss", "to_faiss"),
+    "gpuzip.interop.sentence_transformers": (
+        "from_sentence_transformers",
+        "quantize_embeddings",
+        "semantic_search",
+        "to_sentence_transformers",
+    ),
+    "gpuzip.interop.usearch": ("from_usearch", "to_usearch"),
+    "gpuzip.rotations": ("Rotation",),
+    "gpuzip.search.result": ("SearchResult",),
+    "gpuzip.similar": ("most_similar",),
+    "gpuzip.storage": ("FileInfo",),
+    "gpuzip.words": ("WordVectors",),
+}
+
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+#: Modules that are attributes without an import of their own.
+_MODULES = {
+    *("api", "choose", "codecs", "errors", "interop", "nn", "ops", "plots", "rotations", "search", "similar"),
+    *("storage", "training", "words"),
 }
 
 
 def __getattr__(name: str) -> _Any:
-    if name not in _LAZY:
+    if name not in _HOME and name not in _MODULES:
         raise AttributeError(f"module 'gpuzip' has no attribute {name!r}")
-    module = _import_module(_LAZY[name])
-    return module if module.__name__ == f"gpuzip.{name}" else getattr(module, name)
+    from gpuzip._core.collecting import collection_paused
+
+    with collection_paused():
+        if name in _MODULES:
+            return _import_module(f"gpuzip.{name}")
+        value = globals()[name] = getattr(_import_module(_HOME[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_LAZY})
+    return sorted({*__all__, "words"})

@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from gpuzip._core.bars import Bar
 from gpuzip._core.checks import Metric, is_whole, whole
 from gpuzip._core.planes import sizes_of
 from gpuzip._core.progress import Progress
@@ -151,8 +152,8 @@ def compress(
     return_table : bool, default False
         Return (codes, table), where the table lists every codec that was tried.
     progress : bool or callable, optional
-        True shows a bar, which needs rich. A function is called after every codec that was tried with how
-        many were, and how many there are at most.
+        True shows a bar. A function is called after every codec that was tried with how many were, and how
+        many there are at most; without a target after every block with the rows encoded and all rows.
     importance : (N,) array of numbers, 0 or more, optional
         Weight per row, such as a word's frequency; needs max_bytes or bits_per_dim.
         Rows of higher importance get more bits, for the least weighted error within the budget for all rows.
@@ -219,7 +220,7 @@ def compress(
             "gpuzip.save(x, path)."
         )
     if not given - {"m", "nbits", "pad"}:
-        codes = _by_product(x, m, 4 if nbits is None else nbits, pad, seed)
+        codes = _by_product(x, m, 4 if nbits is None else nbits, pad, seed, progress)
         codes.why = _advice(who, codes.codec, x)
         return codes
     seed = whole(who, "seed", seed, 0)
@@ -291,8 +292,12 @@ def pareto(
     return table_for(who, rows, table_target(who, k, metric), whole(who, "seed", seed, 0), queries, progress)
 
 
-def _by_product(x: Matrix, m: int | None, nbits: int, pad: bool, seed: int) -> Codes:
-    return ProductQuantizer(m=m, nbits=nbits, pad=pad).fit_quietly(x, seed=seed).encode(x)
+def _by_product(
+    x: Matrix, m: int | None, nbits: int, pad: bool, seed: int, progress: Progress = None
+) -> Codes:
+    codec = ProductQuantizer(m=m, nbits=nbits, pad=pad)
+    shown = progress if isinstance(progress, bool | Bar) else None  # a function is told the rows alone
+    return codec.fit_quietly(x, seed=seed, progress=shown).encode(x, progress=progress)
 
 
 def _advice(who: str, codec: Codec, x: Matrix) -> str | None:
@@ -345,6 +350,7 @@ def save(
     *,
     pad: bool = False,
     seed: int = 0,
+    progress: Progress = None,
 ) -> FileInfo:
     """Compress x into one file, which stores the measured quality too.
 
@@ -356,6 +362,9 @@ def save(
         File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
     m, nbits, pad, seed : optional
         As in `compress`.
+    progress : bool or callable, optional
+        True shows a bar. A function is called after every block with the rows done and all rows: first those
+        encoded, then those measured.
 
     Returns
     -------
@@ -376,7 +385,7 @@ def save(
     (256, 32)
     """
     check_target(path)  # before the training, which may take long
-    return _by_product(x, m, nbits, pad, seed).save(path, x)
+    return _by_product(x, m, nbits, pad, seed, progress).save(path, x, progress=progress)
 
 
 def load(

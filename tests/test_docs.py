@@ -22,6 +22,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT /
 OTHERS = ("CONTRIBUTING.md", "bench/README.md", "tools/README.md", "kernels/README.md")
 ALL = PAGES | {name: (ROOT / name).read_text() for name in OTHERS}
 README = PAGES["README.md"]
+APP = (ROOT / "gpuzip" / "cli" / "app.py").read_text()
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SNIPPETS = {name: text for name, text in PAGES.items() if "```python\n" in text}
@@ -112,10 +113,18 @@ def test_commands_exist(name):
             elif program == "pip":
                 for listed in re.findall(r"\[([\w,-]+)\]", line):
                     assert set(listed.split(",")) <= set(extras), line
+            elif program == "gpuzip":
+                assert rest[0] in commands_of_gpuzip(), line
             elif "/" in program and not program.startswith(".venv/"):
                 assert (ROOT / program).exists(), line
             else:
                 assert program.removeprefix(".venv/bin/") in ("", "git", "cd", "pytest", "pre-commit"), line
+
+
+def commands_of_gpuzip() -> set[str]:
+    """The commands of the command line, and its own options."""
+    names = {name.replace("_", "-") for name in re.findall(r"^def (\w+)\(", APP, re.MULTILINE)}
+    return names | {"--help", "--install-completion"}
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -10,7 +10,10 @@ import pytest
 
 import gpuzip
 
-MODULES = ("gpuzip.nn", "gpuzip.plots", "gpuzip.words", "gpuzip.sizes", "gpuzip.interop.smallfry")
+MODULES = (
+    *("gpuzip.nn", "gpuzip.plots", "gpuzip.words", "gpuzip.sizes"),
+    *("gpuzip.interop.smallfry", "gpuzip.interop.matrices", "gpuzip.interop.embzip"),
+)
 
 
 def _public() -> dict[str, Any]:

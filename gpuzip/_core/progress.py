@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip._core.bars import Bar
+from gpuzip.errors import GpuzipError
 
-Progress = bool | Callable[[int, int], object] | None
+Progress = bool | Callable[[int, int], object] | Bar | None
+
+
+def shown_as_one(progress: Progress) -> Progress:
+    """The same, with one bar for all steps of a call where True asks for a bar."""
+    return Bar() if progress is True else progress
 
 
 @contextmanager
@@ -16,22 +22,15 @@ def reporting(
 ) -> Iterator[Callable[[int], object]]:
     """Yield a function to call with how much is done of the total.
 
-    progress: True shows a bar (needs rich). A function is called with what is done and the total.
+    progress: True shows a bar, a Bar is shown as it says. A function is called with what is done and the
+    total.
     """
     if progress is None or progress is False:
         yield lambda done: None
-    elif progress is True:
-        try:
-            import rich.progress as rich
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{who}: progress=True needs rich: pip install rich, or pass a function of two numbers."
-            ) from error
-        count = rich.DownloadColumn() if of_bytes else rich.MofNCompleteColumn()
-        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), count, rich.TimeRemainingColumn())
-        with rich.Progress(*columns) as bars:
-            task = bars.add_task(title, total=total)
-            yield lambda done: bars.update(task, completed=done)
+    elif progress is True or isinstance(progress, Bar):
+        bar = Bar() if progress is True else progress
+        with bar.step(title, total, of_bytes) as update:
+            yield update
     elif callable(progress):
         yield lambda done: progress(done, total)
     else:

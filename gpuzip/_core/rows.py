@@ -64,12 +64,19 @@ class Rows:
         self.n, self.d = int(x.shape[0]), int(x.shape[1])
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
         self._rotate: Callable[[Tensor], Tensor] | None = None
+        self._report: Callable[[int], object] = lambda done: None
         self._is_checked = False
 
     def rotated(self, rotate: Callable[[Tensor], Tensor], d: int) -> Rows:
         """The same rows, rotated by `rotate`, (n, D) -> (n, d) float32, as they are read."""
         rows = copy.copy(self)
         rows._rotate, rows.d = rotate, d
+        return rows
+
+    def reported(self, report: Callable[[int], object]) -> Rows:
+        """The same rows; report is called with how many are read after each block."""
+        rows = copy.copy(self)
+        rows._report = report
         return rows
 
     def _rotated(self, block: Tensor) -> Tensor:
@@ -86,6 +93,7 @@ class Rows:
             if not is_gpu(self.device):
                 self._check(*waiting.pop())
             yield start, self._rotated(block)
+            self._report(ids.stop)
         for check in waiting:
             self._check(*check)
 

@@ -16,7 +16,7 @@ from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
 from gpuzip.codecs import LloydMaxQuantizer, MixedLloydMaxQuantizer, Quantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import MixedCodes
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import GpuzipError, QualityError
 from gpuzip.ops import code_bytes
 from gpuzip.storage import HEADER_BYTES, MANIFEST_BYTES, table_bytes
 
@@ -234,11 +234,11 @@ def _coded(codec: Quantizer, rows: Rows, ids: Tensor, seed: int) -> Codes:
     return Codes(codec, torch.cat([codec.encode_block(rows.rows(part)) for part in blocks]), rows.dtype)
 
 
-def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> GpuzipError:
+def _too_small(who: str, budget: Budget, rows: Rows, least: int) -> QualityError:
     asked = f"max_bytes={budget.max_bytes}"
     needed = (
         f"{least + table_bytes(2 * least)} bytes are needed for the smallest codes, their levels and headers"
     )
     if budget.max_bytes is None:
         asked, needed = f"bits_per_dim={budget.bits_per_dim}", "at least 1 byte per row is needed"
-    return GpuzipError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")
+    return QualityError(f"{who}: {asked} is too small for {rows.n} x {rows.d}: {needed}.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from gpuzip._core.progress import Progress, reporting
+from gpuzip._core.bars import Bar
+from gpuzip._core.progress import Progress, reporting, shown_as_one
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.choose.grid import Candidate, families
 from gpuzip.choose.table import Table, Tried, table_of
 from gpuzip.choose.target import Target
 from gpuzip.choose.trial import Trials
 from gpuzip.codecs.codes import Codes
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import QualityError
 from gpuzip.storage import LONG_HEADER_BYTES, table_bytes
 
 _ROUNDS = 4  # choices, as recall among all rows may be lower than among a sample
@@ -33,21 +34,28 @@ def compress_for(
 
     progress: of the codecs tried, at most all of the grid.
     """
-    trials = Trials(who, rows, target, seed, queries)
+    trials, progress = Trials(who, rows, target, seed, queries), shown_as_one(progress)
     grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
     choice = _Choice(who, trials, grid, rows, target)
     with reporting(who, progress, "codecs tried", sum(map(len, grid.values()))) as trials.report:
-        return _met(who, x, rows, target, trials, choice)
+        shown = progress if isinstance(progress, Bar) else None
+        return _met(who, x, rows, target, trials, choice, shown)
 
 
 def _met(
-    who: str, x: Matrix, rows: Rows, target: Target, trials: Trials, choice: _Choice
+    who: str,
+    x: Matrix,
+    rows: Rows,
+    target: Target,
+    trials: Trials,
+    choice: _Choice,
+    shown: Progress,
 ) -> tuple[Codes, Table]:
     shortfall = 0.0
     for _ in range(_ROUNDS):
         chosen = choice.cheapest(shortfall) if target.has_floor else choice.best()
         assert chosen.codec is not None
-        codes = chosen.codec.encode(x)
+        codes = chosen.codec.encode(x, progress=shown)
         known = chosen if trials.sees_all or not target.search else trials.among_all(chosen, codes)
         if _reaches(known, target, 0.0):
             codes = Codes(chosen.codec.stamped(trials.held_out(known)), codes.data, codes.dtype)
@@ -56,7 +64,7 @@ def _met(
         assert chosen.sure_recall is not None
         assert known.sure_recall is not None
         shortfall = chosen.sure_recall - known.sure_recall
-    raise GpuzipError(
+    raise QualityError(
         f"{who}: {target.asked} cannot be reached among all {rows.n} rows. The nearest is "
         f"{_facts(known, target.rescore, True)}. Ask for less."
     )
@@ -177,28 +185,28 @@ class _Choice:
             text += f" The next smaller is {_facts(max(smaller, key=lambda row: row.nbytes), rescore, True)}."
         return text
 
-    def _too_small(self, needed: str) -> GpuzipError:
+    def _too_small(self, needed: str) -> QualityError:
         n, d = self._rows.n, self._rows.d
-        return GpuzipError(f"{self._who}: {self._target.asked} is too small for {n} x {d}: {needed}.")
+        return QualityError(f"{self._who}: {self._target.asked} is too small for {n} x {d}: {needed}.")
 
-    def _unreachable(self) -> GpuzipError:
+    def _unreachable(self) -> QualityError:
         target = self._target
         nearest = max(self._trials.tried, key=lambda row: _margin(row, target))
-        return GpuzipError(
+        return QualityError(
             f"{self._who}: {target.asked} cannot be reached. The nearest is "
             f"{_facts(nearest, target.rescore, True)}. Ask for its likely values, or less."
         )
 
-    def _too_large(self, cheapest: Tried) -> GpuzipError:
+    def _too_large(self, cheapest: Tried) -> QualityError:
         text = (
             f"{self._who}: {self._target.asked} cannot be reached together. The smallest that is good enough "
         )
         text += f"is {_facts(cheapest, self._target.rescore, True)}"
         try:
             inside = f"; the best within the size is {_facts(self.best(), self._target.rescore, True)}"
-        except GpuzipError:
+        except QualityError:
             inside = "; no codec is within the size"
-        return GpuzipError(f"{text}{inside}. Ask for one of these.")
+        return QualityError(f"{text}{inside}. Ask for one of these.")
 
 
 def _of_file(nbytes: int) -> int:

@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import METRICS, SearchMetric
+from gpuzip._core.checks import METRICS, SearchMetric, whole
 from gpuzip._core.device import as_device
-from gpuzip._core.progress import Progress
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows, are_sound
 from gpuzip.codecs.drift import Drift, drift_of
@@ -232,7 +233,7 @@ class Codec(ABC, Generic[Fitted]):
         return self.rotation
 
     @abstractmethod
-    def fit(self, x: Matrix, *, seed: int = 0) -> Self:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> Self:
         """Fit the codec to rows.
 
         Parameters
@@ -241,6 +242,9 @@ class Codec(ABC, Generic[Fitted]):
             Rows to fit on.
         seed : int, default 0
             Seed of all random draws.
+        progress : bool or callable, optional
+            True shows a bar. A function is called with what is done and what there is: rows read, or rounds
+            of training.
 
         Returns
         -------
@@ -248,7 +252,20 @@ class Codec(ABC, Generic[Fitted]):
             A fitted copy.
         """
 
-    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> Self:
+    def _fit_rows(self, x: Matrix, seed: int, progress: Progress) -> Self:
+        """Check the arguments of `fit`, and learn from the rows while they are reported."""
+        who = f"{type(self).__name__}.fit"
+        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        with reporting(who, progress, "fit", rows.n) as report:
+            fitted = self._learn(rows.reported(report), seed)
+            report(rows.n)
+        return fitted
+
+    def _learn(self, rows: Rows, seed: int) -> Self:
+        """The fitted copy, for codecs whose `fit` calls `_fit_rows`."""
+        raise NotImplementedError
+
+    def fit_quietly(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> Self:
         """Fit without a warning that x has few rows.
 
         For callers that encode the same rows, or that measure the result.
@@ -259,13 +276,17 @@ class Codec(ABC, Generic[Fitted]):
             Rows to fit on.
         seed : int, default 0
             Seed of all random draws.
+        progress : bool or callable, optional
+            As in `fit`.
 
         Returns
         -------
         Codec
             A fitted copy.
         """
-        return self.fit(x, seed=seed)
+        if progress is None or "progress" not in signature(self.fit).parameters:  # one of another package
+            return self.fit(x, seed=seed)
+        return self.fit(x, seed=seed, progress=progress)
 
     def fit_like(self, other: Codec) -> Self | None:
         """Return what `fit` would give on the rows and with the seed of another codec, without those rows.

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
+from gpuzip._core.checks import METRICS, SearchMetric, is_whole
 from gpuzip._core.device import is_gpu
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.quantizer import Quantizer
@@ -100,7 +101,7 @@ class BinaryQuantizer(Quantizer[Halves]):
     def code_size(self) -> int:
         return -(-self.width // 8)
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> BinaryQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> BinaryQuantizer:
         """Find thresholds and levels. Means are over all rows, medians over at most 65,536.
 
         Parameters
@@ -109,14 +110,18 @@ class BinaryQuantizer(Quantizer[Halves]):
             Rows to fit on.
         seed : int, default 0
             Seed of the sample of rows and of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
         BinaryQuantizer
             A fitted copy.
         """
-        who = "BinaryQuantizer.fit"
-        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> BinaryQuantizer:
+        who = rows.who
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rows, rotation = self.rotated(rows, seed)

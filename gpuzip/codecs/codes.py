@@ -14,6 +14,7 @@ from gpuzip._core.device import as_device, is_gpu
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.planes import Planes, joined, split
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
 from gpuzip._core.tables import html_table
@@ -217,6 +218,8 @@ class Codes:
         rescore: Matrix | Codes | bool | None = None,
         rescore_multiplier: float = 4,
         candidates: str | None = None,
+        *,
+        progress: Progress = None,
     ) -> SearchResult:
         """Find the k nearest rows of every query, exactly, without unpacking them.
 
@@ -241,6 +244,9 @@ class Codes:
             Metric that finds the candidates. Default: `metric`. RaBitQ codes also have "plane", which scans
             the signs alone, by their own estimates; and "bound", which scans upper bounds of the signs (2 %
             of scores exceed theirs) and takes more candidates until no other row can be among the k best.
+        progress : bool or callable, optional
+            True shows a bar. A function is called after every group of queries with the number of queries
+            done and the number of all.
 
         Returns
         -------
@@ -279,7 +285,15 @@ class Codes:
             )
         store = None if rescore is None or rescore is False else self._store(rescore)
         found = search(
-            Searched(self.codec, self.packed), queries, k, metric, mask, store, rescore_multiplier, candidates
+            Searched(self.codec, self.packed),
+            queries,
+            k,
+            metric,
+            mask,
+            store,
+            rescore_multiplier,
+            candidates,
+            progress,
         )
         return SearchResult(*found)
 
@@ -302,13 +316,15 @@ class Codes:
             each_once=not is_gpu(self.device) or store.device != self.device,
         )
 
-    def quality(self, x: Matrix) -> Quality | None:
+    def quality(self, x: Matrix, *, progress: Progress = None) -> Quality | None:
         """Measure the error of the decoded rows against the source rows.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             The source rows.
+        progress : bool or callable, optional
+            True shows a bar. A function is called after every block with the rows done and all rows.
 
         Returns
         -------
@@ -319,12 +335,14 @@ class Codes:
         if rows.n != len(self):
             raise GpuzipError(f"Codes.quality: x must have {len(self)} rows, one per code; got {rows.n}.")
         meter = QualityMeter()
-        for start, block in rows.blocks():
-            decoded = self._decoded(slice(start, start + len(block)))
-            meter.add(block.to(self.device, torch.float32), narrowed(decoded, self.dtype).float())
+        with reporting("Codes.quality", progress, "measure", rows.n) as report:
+            for start, block in rows.blocks():
+                decoded = self._decoded(slice(start, start + len(block)))
+                meter.add(block.to(self.device, torch.float32), narrowed(decoded, self.dtype).float())
+                report(start + len(block))
         return meter.result()
 
-    def save(self, path: Target, x: Matrix | None = None) -> FileInfo:
+    def save(self, path: Target, x: Matrix | None = None, *, progress: Progress = None) -> FileInfo:
         """Write one .ezip file atomically.
 
         Parameters
@@ -333,6 +351,8 @@ class Codes:
             File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
         x : (N, D) float tensor, array or memory map, optional
             The source rows. If given, the file stores the quality measured against them.
+        progress : bool or callable, optional
+            As in `quality`, which takes most of the time. Without x nothing is reported.
 
         Returns
         -------
@@ -352,7 +372,7 @@ class Codes:
             state=self.codec.state(),
             d=self.codec.d,
             dtype=self.dtype,
-            quality=None if x is None else self.quality(x),
+            quality=None if x is None else self.quality(x, progress=progress),
         )
 
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.checks import is_whole
 from gpuzip._core.device import is_gpu
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
@@ -75,7 +76,7 @@ class HalfQuantizer(Quantizer[Limit]):
     def code_size(self) -> int:
         return 2 * self.width
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> HalfQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> HalfQuantizer:
         """Learn the number of columns of x, and the rotation if there is one.
 
         Parameters
@@ -84,14 +85,18 @@ class HalfQuantizer(Quantizer[Limit]):
             Rows to fit on.
         seed : int, default 0
             Seed of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
         HalfQuantizer
             A fitted copy.
         """
-        who = "HalfQuantizer.fit"
-        rows, rotation = self.rotated(Rows(who, x), whole(who, "seed", seed, 0))
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> HalfQuantizer:
+        rows, rotation = self.rotated(rows, seed)
         largest = torch.tensor(
             [torch.finfo(_DTYPES[self.dtype]).max], dtype=torch.float32, device=rows.device
         )

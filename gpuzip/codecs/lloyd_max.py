@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Learned, LookupTable, check_names
 from gpuzip.codecs.pq import nearest_divisors
@@ -144,7 +145,7 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         """Number of neighbouring codes per codebook."""
         return self.width // self.block_len // len(self.codebook)
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> LloydMaxQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> LloydMaxQuantizer:
         """Find the levels.
 
         Parameters
@@ -153,6 +154,8 @@ class LloydMaxQuantizer(Quantizer[Levels]):
             Rows to fit on; at least 1.
         seed : int, default 0
             Seed of the sample of rows, of k-means and of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
@@ -164,8 +167,10 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         GpuzipError
             If x has no rows, or block_len or per does not fit d.
         """
-        who = "LloydMaxQuantizer.fit"
-        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> LloydMaxQuantizer:
+        who = rows.who
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         K, width = 1 << self.bits, self._width_of(rows)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.checks import is_whole
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Codec, Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
@@ -112,7 +113,7 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     def code_size(self) -> int:
         return self.learned("code_size").code_size
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> MixedLloydMaxQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> MixedLloydMaxQuantizer:
         """Find the levels and allot bits to dimensions.
 
         Parameters
@@ -121,6 +122,8 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
             Rows to fit on; at least 1.
         seed : int, default 0
             Seed of the sample of rows and of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
@@ -132,8 +135,10 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         GpuzipError
             If x has no rows.
         """
-        who = "MixedLloydMaxQuantizer.fit"
-        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> MixedLloydMaxQuantizer:
+        who = rows.who
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rows, rotation = self.rotated(rows, seed)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gpuzip._core.checks import SearchMetric, check_mask
 from gpuzip._core.ids import Index, as_index, row_ids
 from gpuzip._core.planes import owned
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.codes import Codes, as_array, cat_alike
@@ -226,6 +227,8 @@ class MixedCodes:
         k: int = 10,
         metric: SearchMetric = "cosine",
         mask: Tensor | np.ndarray[Any, Any] | None = None,
+        *,
+        progress: Progress = None,
     ) -> SearchResult:
         """Find the k nearest rows of every query in all parts, as `Codes.search` does.
 
@@ -239,6 +242,8 @@ class MixedCodes:
             Metric of the search.
         mask : (N,) bool, optional
             True for the rows that may be found.
+        progress : bool or callable, optional
+            As in `Codes.search`, for each part in turn.
 
         Returns
         -------
@@ -250,7 +255,8 @@ class MixedCodes:
         allowed = None if mask is None else check_mask("MixedCodes.search", mask, len(self), self.device)
         found = []
         for part, members in zip(self.parts, self._members, strict=True):
-            values, ids = part.search(queries, k, metric, None if allowed is None else allowed[members])
+            within = None if allowed is None else allowed[members]
+            values, ids = part.search(queries, k, metric, within, progress=progress)
             found.append((values, members[ids]))
         values, ids = (torch.cat(both, -1) for both in zip(*found, strict=True))
         by_id = ids.argsort(-1)
@@ -260,13 +266,15 @@ class MixedCodes:
         best = values.argsort(dim=-1, descending=metric != "l2", stable=True)[..., :k]
         return SearchResult(values.gather(-1, best), ids.gather(-1, best))
 
-    def quality(self, x: Matrix) -> Quality | None:
+    def quality(self, x: Matrix, *, progress: Progress = None) -> Quality | None:
         """Measure the error of the decoded rows against the source rows, as `Codes.quality` does.
 
         Parameters
         ----------
         x : (N, D) float tensor, array or memory map
             The source rows.
+        progress : bool or callable, optional
+            As in `Codes.quality`.
 
         Returns
         -------
@@ -279,9 +287,11 @@ class MixedCodes:
                 f"MixedCodes.quality: x must have {len(self)} rows, one per code; got {rows.n}."
             )
         meter = QualityMeter()
-        for start, block in rows.blocks():
-            ids = torch.arange(start, start + len(block), device=self.device)
-            meter.add(block.to(self.device, torch.float32), self.rows(ids).float())
+        with reporting("MixedCodes.quality", progress, "measure", rows.n) as report:
+            for start, block in rows.blocks():
+                ids = torch.arange(start, start + len(block), device=self.device)
+                meter.add(block.to(self.device, torch.float32), self.rows(ids).float())
+                report(start + len(block))
         return meter.result()
 
     def save(self, path: str | os.PathLike[str]) -> Folder:

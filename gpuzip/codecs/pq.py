@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from gpuzip._core.bars import Bar
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._former import formerly
 from gpuzip.codecs.base import Learned, LookupTable, check_names
@@ -20,7 +24,8 @@ from gpuzip.ops import code_bytes, decode, encode
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
-from gpuzip.training.kmeans import Progress, kmeans
+from gpuzip.training.kmeans import Progress as Rounds
+from gpuzip.training.kmeans import kmeans
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,7 @@ class ProductQuantizer(Quantizer[Codebook]):
         min_points_per_centroid: int = 39,
         max_points_per_centroid: int = 256,
         init: str | Tensor = "random",
-        progress: Progress | None = None,
+        progress: Progress | Rounds = None,
         device: torch.device | str | None = None,
     ) -> ProductQuantizer:
         """Train the codebook by k-means.
@@ -130,8 +135,9 @@ class ProductQuantizer(Quantizer[Codebook]):
             Train on at most this times 2**nbits rows.
         init : {"random", "kmeans++"} or (m, 2**nbits, S) tensor, default "random"
             First centroids: random rows, k-means++, or given.
-        progress : callable, optional
-            Called after every iteration with the iteration, n_iter and the squared error.
+        progress : bool or callable, optional
+            True shows a bar. A function is called after every iteration with the iteration, n_iter and the
+            squared error.
         device : torch.device or str, optional
             Device of the training and of the fitted codec. Default: that of x.
 
@@ -168,23 +174,24 @@ class ProductQuantizer(Quantizer[Codebook]):
                 f"centroids; got {len(sample)}. The codec may not suit other rows.",
                 stacklevel=2,
             )
-        found = kmeans(
-            _padded(sample, m),
-            m,
-            K,
-            seed=seed,
-            n_iter=n_iter,
-            n_init=n_init,
-            tol=tol,
-            init=init,
-            progress=progress,
-        )
+        with _told(who, progress, n_iter * n_init) as told:
+            found = kmeans(
+                _padded(sample, m),
+                m,
+                K,
+                seed=seed,
+                n_iter=n_iter,
+                n_init=n_init,
+                tol=tol,
+                init=init,
+                progress=told,
+            )
         error = float(found.objective.sum()) / len(sample)
         codebook = Codebook(rounded(found.centroids, error), rows.d, seed)
         return replace(self, m=m, pad=pad, fitted=codebook, rotation=rotation)
 
-    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> ProductQuantizer:
-        return self.fit(x, seed=seed, min_points_per_centroid=1)
+    def fit_quietly(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> ProductQuantizer:
+        return self.fit(x, seed=seed, min_points_per_centroid=1, progress=progress)
 
     def _encode(self, x: Tensor) -> Tensor:
         return encode(_padded(x, len(self.centroids)), self.centroids)
@@ -239,6 +246,23 @@ class ProductQuantizer(Quantizer[Codebook]):
                 f"{tuple(centroids.shape)} {centroids.dtype}."
             )
         return cls(m, nbits, pad, fitted=Codebook(centroids.float().contiguous(), d, seed))
+
+
+@contextmanager
+def _told(who: str, progress: Progress | Rounds, rounds: int) -> Iterator[Rounds | None]:
+    """Yield what `kmeans` calls after every round: the caller's function, or one that moves a bar."""
+    if not isinstance(progress, bool | Bar | None):
+        yield progress  # type: ignore[misc]
+        return
+    done = 0
+
+    def told(iteration: int, n_iter: int, error: float) -> None:
+        nonlocal done
+        done += 1
+        report(done)
+
+    with reporting(who, progress, "train", rounds) as report:
+        yield told if progress else None
 
 
 def default_shape(d: int, pad: bool) -> tuple[int, bool]:

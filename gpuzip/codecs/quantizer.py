@@ -35,7 +35,7 @@ class Quantizer(Codec[Fitted]):
         x : (N, D) float tensor, array or memory map
             Rows to compress. A tensor must be on the codec's device. An array is copied there block by block.
         progress : bool or callable, optional
-            True shows a bar, which needs rich. A function is called after every block with the number of rows
+            True shows a bar. A function is called after every block with the number of rows
             done and the number of all rows.
 
         Returns

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
 from gpuzip._core.planes import Planes, split
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._former import formerly
 from gpuzip.codecs.base import Learned, check_names
@@ -125,7 +126,7 @@ class RaBitQuantizer(Quantizer[Mean]):
         W = -(-self.width // 8)
         return (W, FIRST) if self.bits == 1 else (W, FIRST, (self.bits - 1) * W, DEEP)
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> RaBitQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> RaBitQuantizer:
         """Find the mean of at most 65,536 rows.
 
         Parameters
@@ -134,6 +135,8 @@ class RaBitQuantizer(Quantizer[Mean]):
             Rows to fit on; at least 1.
         seed : int, default 0
             Seed of the sample of rows and of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
@@ -145,8 +148,10 @@ class RaBitQuantizer(Quantizer[Mean]):
         GpuzipError
             If x has no rows.
         """
-        who = "RaBitQuantizer.fit"
-        rows, seed = Rows(who, x), whole(who, "seed", seed, 0)
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> RaBitQuantizer:
+        who = rows.who
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rotated, rotation = self.rotated(rows, seed)

@@ -158,7 +158,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         device : torch.device or str, optional
             Device of the training and of the fitted codec. Default: that of x.
         progress : bool or callable, optional
-            True shows a bar, which needs rich. A function is called after every stage and every round of
+            True shows a bar. A function is called after every stage and every round of
             refinement with how many are done and how many there are.
 
         Returns
@@ -203,8 +203,8 @@ class ResidualQuantizer(Quantizer[Codebooks]):
             self, fitted=Codebooks(rounded(found.flatten(0, 1)).view_as(found), seed), rotation=rotation
         )
 
-    def fit_quietly(self, x: Matrix, *, seed: int = 0) -> ResidualQuantizer:
-        return self.fit(x, seed=seed, min_points_per_centroid=1)
+    def fit_quietly(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> ResidualQuantizer:
+        return self.fit(x, seed=seed, min_points_per_centroid=1, progress=progress)
 
     def _encode(self, x: Tensor) -> Tensor:
         fitted = self.learned("encode")

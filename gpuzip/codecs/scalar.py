@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.progress import Progress
 from gpuzip._core.rows import LARGEST_NORM, SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
 from gpuzip.codecs.base import Learned, LookupTable, check_names
@@ -132,7 +133,7 @@ class ScalarQuantizer(Quantizer[Steps]):
         codebook = self._codebook()
         return LookupTable(codebook, self.width // len(codebook)), data
 
-    def fit(self, x: Matrix, *, seed: int = 0) -> ScalarQuantizer:
+    def fit(self, x: Matrix, *, seed: int = 0, progress: Progress = None) -> ScalarQuantizer:
         """Find the range: in all rows for "minmax", in a sample of 16,384 for "quantile" and "mse".
 
         Parameters
@@ -141,6 +142,8 @@ class ScalarQuantizer(Quantizer[Steps]):
             Rows to fit on; at least 2, unless a range is given.
         seed : int, default 0
             Seed of the sample of rows and of the rotation.
+        progress : bool or callable, optional
+            As in `Codec.fit`.
 
         Returns
         -------
@@ -152,10 +155,11 @@ class ScalarQuantizer(Quantizer[Steps]):
         GpuzipError
             If x has fewer than 2 rows and no range is given.
         """
-        who = "ScalarQuantizer.fit"
-        seed = whole(who, "seed", seed, 0)
-        rows, rotation = self.rotated(Rows(who, x), seed)
-        low, high = find_range(who, rows, self.range, self.per, self.bits, self.tail, seed)
+        return self._fit_rows(x, seed, progress)
+
+    def _learn(self, rows: Rows, seed: int) -> ScalarQuantizer:
+        rows, rotation = self.rotated(rows, seed)
+        low, high = find_range(rows.who, rows, self.range, self.per, self.bits, self.tail, seed)
         if self.symmetric:
             high = torch.maximum(low.abs(), high.abs())
             low = -high

@@ -71,7 +71,7 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
     FAISS decodes the same codes to the same values, up to rounding. It may encode new rows differently: at
     the edge of a step, at ties of halves, and for values too large for float16, which become inf.
     """
-    faiss = _faiss()
+    faiss = require_faiss()
     codec, codes = (source.codec, source) if isinstance(source, Codes) else (source, None)
     write = _WRITERS.get(type(codec))
     if write is None:
@@ -140,7 +140,7 @@ def from_faiss(source: Any, *, return_ids: bool = False) -> Any:
       by_residual, FAISS's default, each list becomes a part of MixedCodes, up to 255 lists.
     - IndexRefine: its base. IndexHNSW and IndexNSG: their storage.
     """
-    faiss = _faiss()
+    faiss = require_faiss()
     found, ids = _read(faiss, source)
     if return_ids and ids is None:
         raise GpuzipError(
@@ -409,7 +409,7 @@ _REASONS = {
 }
 
 
-def _faiss() -> Any:
+def require_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError as error:

@@ -48,7 +48,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
     itself.
     """
     who = "to_usearch"
-    usearch = _usearch()
+    usearch = require_usearch()
     codec, data = check_codes(who, codes).codec, codes.packed.data[:].cpu().numpy()
     codec.check_unrotated(who)
     if isinstance(codec, BinaryQuantizer):
@@ -100,7 +100,7 @@ def from_usearch(index: Any, *, return_keys: bool = False) -> Codes | tuple[Code
         For another dtype, and for an index with several vectors per key.
     """
     who = "from_usearch"
-    usearch = _usearch()
+    usearch = require_usearch()
     if not isinstance(index, usearch.Index):
         raise GpuzipError(f"{who}: index must be a usearch.index.Index; got {type(index).__name__}.")
     kind = index.dtype.name.lower()
@@ -160,7 +160,7 @@ def _check_int8(who: str, codec: ScalarQuantizer) -> None:
     )
 
 
-def _usearch() -> Any:
+def require_usearch() -> Any:
     try:
         import usearch.index
     except ModuleNotFoundError as error:

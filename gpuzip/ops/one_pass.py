@@ -152,3 +152,8 @@ def _may_search(like: Tensor, N: int, k: int) -> bool:
 def _loops_of_registers(name: str) -> Any:
     """Return a module of loops, or None without AVX2, where LLVM ends the process instead of compiling it."""
     return loops_of(name) if loops_of("_registers").is_here() else None
+
+
+def has_registers() -> bool:
+    """Whether the loops that search in one pass by instructions of AVX2 run here."""
+    return loops_are_used() and _loops_of_registers("adc_topk") is not None

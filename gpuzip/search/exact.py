@@ -61,16 +61,26 @@ def attempt(scorer: Scorer, k: int, stage: int) -> tuple[Tensor, Tensor, Tensor 
 Attempt = Callable[[slice | Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
 
 
-def until_sure(attempt: Attempt, queries: int | Tensor, steps: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def until_sure(
+    attempt: Attempt,
+    queries: int | Tensor,
+    steps: tuple[int, int],
+    report: Callable[[int], object] = lambda done: None,
+) -> tuple[Tensor, Tensor]:
     """Scores and ids of all queries, chunk by chunk; queries that are not proven go on to the next stage.
 
     attempt: takes some queries and a stage, and returns what `attempt` above returns. queries: their number,
     or a tensor of their numbers. steps: queries per chunk in the first stage and in later ones. All chunks of
-    a stage are launched before the result is read, so a GPU is waited for once per stage.
+    a stage are launched before the result is read, so a GPU is waited for once per stage. report: called
+    with the queries that the first stage has answered.
     """
     parts: Sequence[slice | Tensor]
     parts = chunks(queries, steps[0]) if isinstance(queries, int) else queries.split(steps[0])
-    found = [attempt(some, FIRST) for some in parts]
+    found, done = [], 0
+    for some in parts:
+        found.append(attempt(some, FIRST))
+        done += len(found[-1][1])
+        report(done)
     scores, ids = _joined([part[0] for part in found]), _joined([part[1] for part in found])
     at = _unsure(found)  # numbers of the queries that are not proven
     for stage in (WIDER, EXACT):

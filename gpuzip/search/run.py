@@ -14,6 +14,7 @@ from torch import Tensor
 from gpuzip._core.checks import METRICS, check_k, check_mask, check_metric
 from gpuzip._core.device import is_capturing, is_gpu
 from gpuzip._core.inputs import as_matrix
+from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
 from gpuzip.search.exact import FIRST, attempt, until_sure
@@ -24,6 +25,8 @@ from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
 from gpuzip.search.values import values_of
 
 WHO = "Codes.search"
+
+Report = Callable[[int], object]
 
 _MORE = 4  # times as many candidates, if an upper bound leaves room for a better row
 
@@ -59,10 +62,11 @@ def search(
     store: Store | None,
     rescore_multiplier: float,
     candidates: str | None,
+    progress: Progress = None,
 ) -> tuple[Tensor, Tensor]:
     """Implements `Codes.search`; store: the store that rescores, or None."""
     searched.codec.check_fitted(WHO)
-    if mask is None and store is None and candidates is None:
+    if mask is None and store is None and candidates is None and not progress:
         found = few(searched, queries, k, metric)
         if found is not None:
             return found
@@ -73,7 +77,9 @@ def search(
     plan = _plan(searched, k, metric, mask, store, rescore_multiplier, candidates)
     queries = as_matrix(WHO, "queries", queries)
     one = queries.ndim == 1
-    values, ids = _answers(plan, _asked(searched, queries[None] if one else queries, metric))
+    asked = _asked(searched, queries[None] if one else queries, metric)
+    with reporting(WHO, progress, "search", asked.n) as report:
+        values, ids = _answers(plan, asked, report)
     return (values[0], ids[0]) if one else (values, ids)
 
 
@@ -119,7 +125,7 @@ def _asked(searched: Searched, queries: Matrix, metric: str) -> Rows | PackedRow
     return Rows(WHO, queries, codec.d, packed.device, "queries")
 
 
-def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
+def _answers(plan: Plan, asked: Rows | PackedRows, report: Report) -> tuple[Tensor, Tensor]:
     """Values and ids; queries whose last candidate leaves room for a better row take more candidates."""
     device = plan.device
     if asked.n == 0 or plan.k == 0:
@@ -129,7 +135,7 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
         asked.check()
     found, bounds = plan.n_candidates, plan.most > plan.n_candidates
     left = torch.zeros(asked.n, dtype=torch.bool, device=device) if bounds else None
-    scores, ids = _from_candidates(plan, asked, asked.n, found, left)
+    scores, ids = _from_candidates(plan, asked, asked.n, found, left, report)
     while left is not None and found < plan.most and len(some := left.nonzero().view(-1)):
         found = min(_MORE * found, plan.most)
         scores[some], ids[some] = _from_candidates(plan, asked, some, found, left)
@@ -138,7 +144,12 @@ def _answers(plan: Plan, asked: Rows | PackedRows) -> tuple[Tensor, Tensor]:
 
 
 def _from_candidates(
-    plan: Plan, asked: Rows | PackedRows, queries: int | Tensor, found: int, left: Tensor | None
+    plan: Plan,
+    asked: Rows | PackedRows,
+    queries: int | Tensor,
+    found: int,
+    left: Tensor | None,
+    report: Report = lambda done: None,
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) and ids (Q, k) of all queries, or of some by number, from `found` candidates each.
 
@@ -154,9 +165,8 @@ def _from_candidates(
             left[some] = more()
         return scores, ids, unsure
 
-    return until_sure(
-        one_chunk, queries, _steps(plan, queries if isinstance(queries, int) else len(queries), found)
-    )
+    count = queries if isinstance(queries, int) else len(queries)
+    return until_sure(one_chunk, queries, _steps(plan, count, found), report)
 
 
 def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:

@@ -124,7 +124,7 @@ class WordVectors:
         duplicates : {"error", "first", "last"}, default "error"
             Which vector of a repeated word to keep. Its row is that of the first.
         progress : bool or callable, optional
-            True shows a progress bar (needs rich). A function is called with bytes read and bytes in all.
+            True shows a bar. A function is called with bytes read and bytes in all.
         tmp_dir : str or path-like, optional
             Folder for a temporary file of 4 * N * D bytes. None uses the system's.
         unknown : "error", "none" or (D,) vector, default "error"

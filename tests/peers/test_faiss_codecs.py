@@ -37,8 +37,7 @@ def fitted(split):
     def fit(spec: str) -> Codec:
         if spec not in found:
             codec = from_spec(spec)
-            few = {"min_points_per_centroid": 1} if "PQ" in spec else {}
-            found[spec] = codec.fit(split.train, **few)
+            found[spec] = codec.fit_quietly(split.train)
         return found[spec]
 
     return fit

@@ -1,0 +1,45 @@
+"""Temporary files for what cannot be mapped from where it is: pipes, and values that must be converted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@contextmanager
+def spooled_stream(file: BinaryIO) -> Iterator[Path]:
+    """Yield the path of a copy of the rest of a file. What is mapped from it stays valid after it is gone."""
+    descriptor, name = tempfile.mkstemp(suffix=".gpuzip")
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def spooled_rows(blocks: Iterable[Array], d: int) -> Array:
+    """(N, D) float32 in a temporary file, mapped. The file is gone with the array.
+
+    Written, not mapped, while it grows: a full disk is then an error of the write.
+    """
+    n = 0
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
+            part = np.ascontiguousarray(block, np.float32)
+            file.write(part.data)
+            n += len(part)
+        file.flush()
+        if n == 0 or d == 0:
+            return np.empty((n, d), np.float32)
+        return np.memmap(file, np.float32, "r", shape=(n, d))
