@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuzip.plots.style import TEXT
 from gpuzip.plots.values import Array, CodecRecall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-TEXT = 8  # points
 
 
 def label_points(ax: Axes, points: list[CodecRecall]) -> None:
