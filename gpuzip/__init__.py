@@ -51,6 +51,7 @@ if _TYPE_CHECKING:
         to_sentence_transformers,
     )
     from gpuzip.interop.usearch import from_usearch, to_usearch
+    from gpuzip.reports import report
     from gpuzip.words import WordVectors
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "quantize_embeddings",
     "recall",
     "register_codec",
+    "report",
     "save",
     "semantic_search",
     "to_faiss",
@@ -112,6 +114,7 @@ __all__ = [
 _LAZY = {
     "nn": "gpuzip.nn",
     "plots": "gpuzip.plots",
+    "report": "gpuzip.reports",
     "words": "gpuzip.words",
     "WordVectors": "gpuzip.words",
     **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from lower layers, and from its own package. Arrows only point down.
 LAYERS = [
     ["gpuzip"],
+    ["gpuzip.reports"],
     ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
@@ -166,6 +167,7 @@ OPTIONAL = {
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},
+    "gpuzip.reports": {"matplotlib", "pandas"},
     "gpuzip.words": {"pyarrow", "marisa_trie"},
     "gpuzip._core": {"rich"},
 }
