@@ -84,7 +84,7 @@ def pareto(
     variances = None if bound is None else unit_variances(who, "bound", bound)
     ax = axes_of(who, ax, 2.9)
     bytes_axis(ax, [p.code_size for p in points])
-    ax.set_xlim(left=ax.get_xlim()[0] / 1.5)  # room for names
+    ax.set_xlim(left=ax.get_xlim()[0] / 2)  # room for names
     front, behind = _by_front(points)
     if variances is not None:
         _bound_line(ax, variances)

@@ -38,11 +38,10 @@ class Evidence:
     def of(cls, trials: Trials, table: Sequence[Tried]) -> Evidence:
         some, fitted = trials.held_out_rows[:_ROWS], trials.trained_rows
         codecs: dict[str, Any] = {row.spec: row.codec for row in table}
-        shown = _spread([row.spec for row in table if row.on_front], _LINES)
+        shown = _spread([row.spec for row in table if row.on_front and row.mse > 0], _LINES)
         queries, truth = trials.asked
-        found = {
-            spec: codecs[spec].encode(fitted).search(queries, truth.shape[1]).ids for spec in _ranked(table)
-        }
+        k = truth.shape[1]
+        found = {spec: codecs[spec].encode(fitted).search(queries, k).ids for spec in _ranked(table)}
         with_words = [s for s, c in codecs.items() if isinstance(c, ProductQuantizer | ResidualQuantizer)]
         middle = with_words[len(with_words) // 2] if with_words else None
         return cls(
@@ -62,7 +61,7 @@ def _round_trip(codec: Any, rows: Tensor) -> Tensor:
 
 
 def _ranked(table: Sequence[Tried]) -> list[str]:
-    """The codecs whose changes of rank are drawn: of the front, the smallest and one of a recall near 0.95."""
+    """The codecs whose changes of rank are drawn: the smallest of the front, and one near a recall of 0.95."""
     front = [row for row in table if row.on_front]
     good = min(front, key=lambda row: abs((row.recall or 0.0) - 0.95))
     return list(dict.fromkeys([front[0].spec, good.spec]))

@@ -9,12 +9,17 @@ from html import escape
 
 from gpuzip.errors import MissingDependencyError
 from gpuzip.reports.evidence import Evidence
-from gpuzip.reports.pictures import Picture, details, fronts
+from gpuzip.reports.pictures import Picture
 from gpuzip.reports.rows import BoundRow, Choice, ReportRow, Setting
 from gpuzip.reports.sheet import PAGE, SHEET
+from gpuzip.reports.shown import details, fronts
 from gpuzip.reports.text import NONE, cells, how, lines, size
 
 _GROUPS = (("Size", 3), ("Quality", 4), ("Speed here, per second", 3))
+_READ = (
+    "No codec of as few bytes has as much recall as one marked best. The bound is what codes of so many bytes can "
+    "reach at most."
+)
 _EMPTY = '<span aria-hidden="true">&ndash;</span><span class="gz-hidden">none</span>'
 _NO_PICTURES = '<p class="gz-note">Pictures need matplotlib: <code>pip install "gpuzip[plot]"</code>.</p>'
 
@@ -71,13 +76,9 @@ def _content(
         _section("A closer look", closer, prefix, level + 1) if closer else "",
         _section("How this was measured", _how(setting), prefix, level + 1),
     ]
-    return (
-        f'<div class="gz">\n{_header(rows, setting, level)}\n<main>\n'.replace(
-            "<main>", "<main>" if level == 1 else "<div>"
-        )
-        + "\n".join(filter(None, sections))
-        + f"\n</{'main' if level == 1 else 'div'}>\n</div>"
-    )
+    main = "main" if level == 1 else "div"
+    inside = "\n".join(filter(None, sections))
+    return f'<div class="gz">\n{_header(rows, setting, level)}\n<{main}>\n{inside}\n</{main}>\n</div>'
 
 
 def _header(rows: Sequence[ReportRow], s: Setting, level: int) -> str:
@@ -132,33 +133,29 @@ def _figure(picture: Picture, level: int) -> str:
 
 def _table(rows: Sequence[ReportRow], bound: Sequence[BoundRow], s: Setting, prefix: str) -> str:
     id = f"{prefix}-caption"
-    caption = (
-        "By rising bytes per row. No smaller codec has as much recall as one marked best. A line of the "
-        "bound is what codes of so many bytes can reach at most."
-    )
-    body = "".join(_line(row, s.k) for row in lines(rows, bound))
+    body = "".join(_line(row) for row in lines(rows, bound))
     return (
         f'<div class="gz-scroll" role="region" aria-labelledby="{id}" tabindex="0">\n<table>\n'
-        f'<caption id="{id}">{caption}</caption>\n<thead>\n{_heads(s.k)}</thead>\n<tbody>\n{body}</tbody>\n'
-        "</table>\n</div>"
+        f'<caption id="{id}">Codecs by rising bytes per row</caption>\n<thead>\n{_heads(s.k)}</thead>\n'
+        f'<tbody>\n{body}</tbody>\n</table>\n</div>\n<p class="gz-note">{_READ}</p>'
     )
 
 
 def _heads(k: int) -> str:
     groups = "".join(f'<th scope="colgroup" colspan="{n}">{name}</th>' for name, n in _GROUPS)
-    names = ["bytes per row", "all bytes", "smaller", "cosine", "squared error", f"recall@{k}", "rescored"]
+    names = ["bytes per row", "all bytes", "smaller", "cosine", "mse", f"recall@{k}", "rescored"]
     columns = "".join(f'<th scope="col">{name}</th>' for name in [*names, "encode", "decode", "search"])
     units = '<th scope="col" rowspan="2">codec</th>'
     return f"<tr>{units}{groups}</tr>\n<tr>{columns}</tr>\n"
 
 
-def _line(row: ReportRow | BoundRow, k: int) -> str:
+def _line(row: ReportRow | BoundRow) -> str:
     name, *others = cells(row)
     values = "".join(f"<td>{_cell(value)}</td>" for value in others)
     if isinstance(row, BoundRow):
         return f'<tr class="gz-bound"><th scope="row">{name[0].upper()}{name[1:]}</th>{values}</tr>\n'
     best = ' <span class="gz-best">best</span>' if row.on_front else ""
-    head = f'<code>{_breakable(row.spec)}</code>{best}<br><span class="gz-kind">{escape(row.about)}</span>'
+    head = f'<code>{_breakable(row.spec)}</code>{best} <span class="gz-kind">{escape(row.about)}</span>'
     return f'<tr><th scope="row">{head}</th>{values}</tr>\n'
 
 

@@ -29,6 +29,8 @@ _KINDS = {
     "rabitq": "RaBitQ, {bits} bits",
 }
 
+_ROTATIONS = {"pca": "PCA", "opq": "OPQ", "hadamard": "Hadamard"}
+
 
 def selected(who: str, codecs: Codecs | None, n: int, d: int, trained: int) -> dict[str, Quantizer[Any]]:
     """Unfitted codecs by name. Raises GpuzipError for what is no codec, none, or one twice."""
@@ -57,7 +59,8 @@ def kind_of(codec: Any) -> str:
     kind = _KINDS.get(codec.id, type(codec).__name__)
     words = kind.format(bits=getattr(codec, "bits", ""))
     rotation = codec.rotation
-    return words if rotation is None else f"{words}, {rotation.kind} rotation"
+    words = words.replace(" 1 bits", " 1 bit")
+    return words if rotation is None else f"{words}, {_ROTATIONS.get(rotation.kind, rotation.kind)} rotation"
 
 
 def _name(codec: Quantizer[Any]) -> str:

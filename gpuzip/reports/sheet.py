@@ -66,22 +66,25 @@ SHEET = (
 .gz .gz-scroll:focus-visible { outline: 3px solid var(--gz-accent); outline-offset: 2px; }
 .gz table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 0.86rem; margin: 0;
   color: var(--gz-ink); background: var(--gz-paper); border: 0; }
-.gz caption { caption-side: bottom; text-align: left; color: var(--gz-soft); font-size: 0.88rem;
-  padding: 0.7rem 0.8rem; border-top: 1px solid var(--gz-line); }
+.gz caption { caption-side: top; text-align: left; color: var(--gz-soft); font-size: 0.88rem;
+  padding: 0.55rem 0.8rem; }
+.gz .gz-note { color: var(--gz-soft); font-size: 0.9rem; margin-top: 0.6rem; }
 .gz th, .gz td { padding: 0.45rem 0.5rem; text-align: right; white-space: nowrap; font-weight: 400;
   vertical-align: baseline; border: 0; background: var(--gz-paper); color: var(--gz-ink); max-width: none; }
-.gz thead th { color: var(--gz-soft); font-size: 0.82rem; background: var(--gz-card);
+.gz thead tr:first-child th { border-top: 1px solid var(--gz-line); }
+.gz thead th { white-space: normal; color: var(--gz-soft); font-size: 0.82rem; background: var(--gz-card);
   vertical-align: bottom; }
 .gz thead th[scope="colgroup"] { text-align: center; color: var(--gz-ink); font-weight: 650;
   border-left: 1px solid var(--gz-line); border-bottom: 1px solid var(--gz-line); }
 .gz thead tr:nth-child(2) th:is(:nth-child(1), :nth-child(4), :nth-child(8)),
 .gz td:is(:nth-child(2), :nth-child(5), :nth-child(9)) { border-left: 1px solid var(--gz-line); }
 .gz tbody th, .gz tbody td { border-top: 1px solid var(--gz-line); }
-.gz tbody th { text-align: left; position: sticky; left: 0; z-index: 1; }
+.gz tbody th { text-align: left; white-space: normal; min-width: 10rem; position: sticky; left: 0;
+  z-index: 1; }
 .gz :is(thead, tbody) th:first-child { padding-left: 0.8rem; }
 .gz thead tr:first-child th:first-child { text-align: left; position: sticky; left: 0; z-index: 2; }
 .gz tbody th code { font-weight: 650; }
-.gz .gz-kind { color: var(--gz-soft); font-size: 0.82rem; }
+.gz .gz-kind { display: block; color: var(--gz-soft); font-size: 0.92em; line-height: 1.3; }
 .gz .gz-best { color: var(--gz-accent); background: var(--gz-tint); border-radius: 0.3rem; padding: 0 0.4em;
   font-size: 0.78rem; font-weight: 650; }
 .gz .gz-bound th, .gz .gz-bound td { color: var(--gz-soft); background: var(--gz-card); font-style: italic;
@@ -91,7 +94,7 @@ SHEET = (
 .gz .gz-how li { margin: 0.2rem 0; }
 @media (max-width: 40rem) {
   .gz th, .gz td { padding: 0.45rem 0.55rem; }
-  .gz tbody th { max-width: 11rem; white-space: normal; overflow-wrap: anywhere; }
+  .gz tbody th { min-width: 8.5rem; max-width: 9.5rem; overflow-wrap: anywhere; }
 }
 @media print {
   .gz { max-width: none; padding: 0; font-size: 9.5pt; }
@@ -104,8 +107,10 @@ SHEET = (
   .gz table { font-size: 7pt; }
   .gz th, .gz td { padding: 0.25rem 0.3rem; }
   .gz tbody th, .gz thead tr:first-child th:first-child { position: static; }
-  .gz tbody th { white-space: normal; }
-  .gz thead th, .gz .gz-kind, .gz .gz-best, .gz caption { font-size: 6.5pt; }
+  .gz tbody th { min-width: 0; }
+  .gz thead th, .gz .gz-kind, .gz .gz-best, .gz caption { caption-side: top; text-align: left; color: var(--gz-soft); font-size: 0.88rem;
+  padding: 0.55rem 0.8rem; }
+.gz .gz-note { color: var(--gz-soft); font-size: 0.9rem; margin-top: 0.6rem; }
 }
 """
 )
