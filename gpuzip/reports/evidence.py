@@ -61,7 +61,7 @@ def _round_trip(codec: Any, rows: Tensor) -> Tensor:
 
 
 def _ranked(table: Sequence[Tried]) -> list[str]:
-    """The codecs whose changes of rank are drawn: the smallest of the front, and one near a recall of 0.95."""
+    """The codecs whose changes of rank are drawn: the smallest on the front, and one of recall near 0.95."""
     front = [row for row in table if row.on_front]
     good = min(front, key=lambda row: abs((row.recall or 0.0) - 0.95))
     return list(dict.fromkeys([front[0].spec, good.spec]))

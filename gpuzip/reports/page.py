@@ -17,8 +17,8 @@ from gpuzip.reports.text import NONE, cells, how, lines, size
 
 _GROUPS = (("Size", 3), ("Quality", 4), ("Speed here, per second", 3))
 _READ = (
-    "No codec of as few bytes has as much recall as one marked best. The bound is what codes of so many bytes can "
-    "reach at most."
+    "No codec of as few bytes has as much recall as one marked best. The bound is what codes of so many "
+    "bytes can reach at most."
 )
 _EMPTY = '<span aria-hidden="true">&ndash;</span><span class="gz-hidden">none</span>'
 _NO_PICTURES = '<p class="gz-note">Pictures need matplotlib: <code>pip install "gpuzip[plot]"</code>.</p>'

@@ -54,7 +54,7 @@ def _svg(draw: Callable[[Any], Any], salt: str, height: float) -> str:
 def _accessible(svg: str, id: str, title: str, alt: str) -> str:
     """An inline picture with a name and a description, in colours that a style sheet sets."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # styles would be the page's
     for color, variable in _COLORS.items():
         svg = re.sub(re.escape(color), variable, svg, flags=re.IGNORECASE)
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)

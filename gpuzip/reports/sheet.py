@@ -59,7 +59,8 @@ SHEET = (
 .gz figure { margin: 0; min-width: 0; max-width: 34rem; }
 .gz figure > h3, .gz figure > h5 { font-size: 1rem; margin-bottom: 0.6rem; overflow-wrap: anywhere; }
 .gz figcaption { color: var(--gz-soft); font-size: 0.9rem; margin-top: 0.4rem; }
-.gz .gz-svg { display: block; width: 100%; height: auto; color: var(--gz-ink); overflow: visible; }
+.gz .gz-svg { display: block; width: 100%; height: auto; color: var(--gz-ink); fill: currentColor;
+  stroke-linejoin: round; stroke-linecap: butt; }
 .gz .gz-svg text { font-family: inherit; fill: currentColor; }
 .gz .gz-scroll { position: relative; overflow-x: auto; border: 1px solid var(--gz-line);
   border-radius: 0.6rem; }
@@ -106,14 +107,14 @@ SHEET = (
   .gz .gz-scroll { overflow: visible; border-radius: 0; }
   .gz table { font-size: 7pt; }
   .gz th, .gz td { padding: 0.25rem 0.3rem; }
-  .gz tbody th, .gz thead tr:first-child th:first-child { position: static; }
-  .gz tbody th { min-width: 0; }
-  .gz thead th, .gz .gz-kind, .gz .gz-best, .gz caption { caption-side: top; text-align: left; color: var(--gz-soft); font-size: 0.88rem;
-  padding: 0.55rem 0.8rem; }
-.gz .gz-note { color: var(--gz-soft); font-size: 0.9rem; margin-top: 0.6rem; }
+  .gz tbody th, .gz thead tr:first-child th:first-child { position: static; min-width: 0; }
+  .gz thead th, .gz .gz-kind, .gz .gz-best, .gz caption { font-size: 6.5pt; }
 }
 """
 )
 
 #: Rules for a page of its own.
-PAGE = "body.gz-page { margin: 0; background: var(--gz-paper); }\n@page { size: A4; margin: 13mm; }\n"
+PAGE = """body.gz-page { margin: 0; background: var(--gz-paper); }
+@page { size: A4; margin: 13mm; }
+@media print { html { font-size: 12px; } }
+"""

@@ -87,7 +87,7 @@ def _codewords(spec: str, codes: Codes, prefix: str) -> Picture:
         f"{prefix}-codewords",
         f"Use of codewords: {spec}",
         "A flat line at 1 would use all bits. Codewords at 0 are wasted.",
-        f"How many rows have each codeword of {spec}, relative to equal use, from the most used to the least.",
+        f"How many rows have each codeword of {spec}, relative to equal use, from the most used on.",
         lambda ax: plots.use_of_codewords(codes, ax),
     )
 
