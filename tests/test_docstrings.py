@@ -10,7 +10,14 @@ import pytest
 
 import gpuzip
 
-MODULES = ("gpuzip.nn", "gpuzip.plots", "gpuzip.words", "gpuzip.sizes", "gpuzip.interop.smallfry")
+MODULES = (
+    "gpuzip.nn",
+    "gpuzip.plots",
+    "gpuzip.reports",
+    "gpuzip.words",
+    "gpuzip.sizes",
+    "gpuzip.interop.smallfry",
+)
 
 
 def _public() -> dict[str, Any]:

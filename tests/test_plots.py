@@ -363,7 +363,7 @@ def test_example_makes_every_picture(tmp_path, capsys, monkeypatch):
     small = first_rows()
     monkeypatch.setattr(pictures, "load_sample", lambda: small)
     pictures.main(tmp_path / "new")
-    assert {path.stem for path in (tmp_path / "new").iterdir()} == set(DRAW)
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == {*DRAW, "cosine"}
     assert pyplot.get_fignums() == []
     assert "Bytes of 700 x 384 values" in capsys.readouterr().out
 

@@ -71,9 +71,9 @@ def spectrum(x: Values, bits: Bits = 1.0, ax: Axes | None = None) -> Axes:
         small_numbers(ax)
     right = ax.twinx()
     ideal = ideal_bits(falling, total).numpy()
-    right.plot(directions, ideal, color=VERMILION, linewidth=1, linestyle="--", label="bits, by the bound")
+    right.plot(directions, ideal, color=VERMILION, linewidth=1, linestyle="--", label="bits, bound")
     if own is not None:
-        right.step(directions, own, where="mid", color=VERMILION, linewidth=1.4, label="bits, of the codec")
+        right.step(directions, own, where="mid", color=VERMILION, linewidth=1.4, label="bits, codec")
     right.set_ylim(0, 1.1 * max(1.0, float(ideal.max()), 0 if own is None else float(own.max())))
     labelled(right, "", "Bits")
     right.spines["right"].set_visible(True)
@@ -89,7 +89,8 @@ def _bits(who: str, bits: Bits, d: int) -> tuple[float, Array | None]:
         fitted = codec.learned("plots.spectrum")
         if codec.d != d:
             raise GpuzipError(f"{who}: bits must be of a codec of {d} columns like x; got {codec.d}.")
-        order = fitted.scale.argsort(descending=True, stable=True)
+        is_constant = (fitted.scale == 1) & (fitted.bits == 0)  # such columns have a scale of 1
+        order = fitted.scale.masked_fill(is_constant, 0.0).argsort(descending=True, stable=True)
         own = np.zeros(d)
         own[: len(order)] = fitted.bits[order].cpu().numpy()
         return float(own.sum()), own
