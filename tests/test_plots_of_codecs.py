@@ -95,7 +95,7 @@ def test_an_error_of_zero_is_a_gap(ax):
 def test_use_of_codewords_counts_rows(x, spec, ax):
     codes = gpuzip.from_spec(spec).fit_quietly(x).encode(x)
     plots.use_of_codewords(codes, ax)
-    nbits, count = codes.codec.nbits, {"PQ4x4": 4, "PQ4x3": 4, "RQ3x4": 3, "PRQ2x2x4": 4}[spec]
+    count, nbits = {"PQ4x4": (4, 4), "PQ4x3": (4, 3), "RQ3x4": (3, 4), "PRQ2x2x4": (4, 4)}[spec]
     uses, entropies = [], []
     bits = np.unpackbits(codes.data.numpy(), axis=1, bitorder="little")
     for i in range(count):

@@ -263,6 +263,20 @@ def test_html_escapes_what_callers_name(report, monkeypatch):
     assert "&lt;script&gt;alert(&#x27;&amp;&quot;&#x27;)" in page
 
 
+@pytest.mark.full
+def test_the_docs_have_what_is_measured_of_the_sample():
+    """Cell for cell, except for speeds."""
+    from examples.sample import load_sample
+
+    sample, specs = load_sample(), ["SQ8", "HR,LloydMax4", "Binary"]
+    page = (Path(__file__).parents[1] / "docs" / "guides" / "report.md").read_text(encoding="utf-8")
+    told = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    measured = gpuzip.report(sample.embeddings, sample.queries, specs).to_markdown().splitlines()
+    for spec in specs:
+        (line,) = [line.split(" | ") for line in measured if line.startswith(f"| `{spec}` ")]
+        assert [cells[:8] for cells in told if cells[0] == line[0]] == [line[:8]]
+
+
 def test_an_interrupted_save_keeps_the_older_page(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = tmp_path / "new" / "report.html"

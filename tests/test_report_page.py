@@ -47,7 +47,8 @@ def report() -> Report:
 
 @pytest.fixture(scope="module")
 def page(report) -> str:
-    return report.to_html()
+    text: str = report.to_html()
+    return text
 
 
 def run(folder: Path, text: str, *flags: str) -> subprocess.CompletedProcess[str]:

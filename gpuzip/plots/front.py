@@ -113,10 +113,10 @@ def _points(who: str, rows: Iterable[Any], quality: str) -> list[_Point]:
 def _point(who: str, row: Any, quality: str) -> _Point:
     fields = dict(row) if isinstance(row, Mapping) else None
     spec, size, value = (
-        getattr(row, name, None) if fields is None else fields.get(name)
+        getattr(row, name, np.nan) if fields is None else fields.get(name, np.nan)
         for name in ("spec", "code_size", quality)
     )
-    if not (_is_number(size) and size > 0 and _is_number(value) and -1 <= value <= 1):
+    if not (_is_number(size) and 0 < float(size) < np.inf and _is_number(value) and -1 <= float(value) <= 1):
         raise GpuzipError(
             f"{who}: a row must have a code_size above 0 and a {quality} of at most 1; got {size!r} and "
             f"{value!r} of {spec!r}. Pass gpuzip.pareto(x)."

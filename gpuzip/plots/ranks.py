@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuzip._core.inputs import Matrix
 from gpuzip.errors import GpuzipError
 from gpuzip.plots.style import BLACK, BLUE, axes_of, labelled
-from gpuzip.plots.values import Array, numeric
+from gpuzip.plots.values import Array, Values, numeric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ _LARGEST = 110.0  # points squared, of the circle of all queries, on axes of 10 
 _BLOCK = 256  # queries at a time
 
 
-def change_of_rank(before: Matrix, after: Matrix, ax: Axes | None = None, k: int | None = None) -> Axes:
+def change_of_rank(before: Values, after: Values, ax: Axes | None = None, k: int | None = None) -> Axes:
     """Draw how often the row of each rank before compression has each rank after it.
 
     Parameters
@@ -78,7 +77,7 @@ def change_of_rank(before: Matrix, after: Matrix, ax: Axes | None = None, k: int
     return labelled(ax, "Rank before", "Rank after")
 
 
-def _ids(who: str, name: str, ids: Matrix) -> Array:
+def _ids(who: str, name: str, ids: Values) -> Array:
     values = np.atleast_2d(numeric(who, name, ids))
     if values.dtype.kind not in "iu":
         raise GpuzipError(f"{who}: {name} must be ids of rows, whole numbers; got {values.dtype}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gpuzip.choose.bound import ideal_bits
-from gpuzip.codecs import MixedLloydMaxQuantizer
+from gpuzip.codecs import MixedLloydMaxQuantizer, Quantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.plots.style import BLUE, VERMILION, axes_of, labelled, legend_above, small_numbers
@@ -18,7 +18,7 @@ from gpuzip.rotations.spectrum import variances
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Bits = float | Codes | MixedLloydMaxQuantizer
+Bits = float | Codes | Quantizer[Any]
 
 _LEAST = 1e-5  # least variance that is drawn, relative to the largest
 

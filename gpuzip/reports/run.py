@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
-import gpuzip._version
-from gpuzip._core.checks import whole
+from gpuzip._core.checks import Metric, whole
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
+from gpuzip._version import __version__
 from gpuzip.choose import Trials, Tried, table_target
 from gpuzip.choose.bound import cosine_of, distortion
 from gpuzip.errors import GpuzipError
@@ -23,7 +23,7 @@ from gpuzip.reports.speeds import Speeds, device_name, some_queries, some_rows, 
 from gpuzip.rotations.spectrum import variances
 
 _FITTED = 16_384  # most rows to fit on and to search among
-_METRIC = "cosine"
+_METRIC: Metric = "cosine"
 _APART = 1.25  # ratio of sizes at which the bound is told
 _CERTAIN = 0.9995  # cosines of the bound that tell nothing
 
@@ -174,6 +174,6 @@ def _setting(rows: Rows, trials: Trials, has_queries: bool, seed: int) -> Settin
         speed_rows=len(some_rows(trials.trained_rows)),
         speed_queries=len(some_queries(queries)),
         device=device_name(rows.device),
-        versions=f"gpuzip {gpuzip._version.__version__}, torch {torch.__version__}",
+        versions=f"gpuzip {__version__}, torch {torch.__version__}",
         date=datetime.date.today().isoformat(),
     )

@@ -52,7 +52,8 @@ def balanced(x: Tensor, dims: int, m: int) -> Tensor:
 def variances(x: Tensor) -> Tensor:
     """(N, D) -> (D,) float64: the variance along each principal direction, descending."""
     moments, mean = _moments(x)
-    return torch.linalg.eigvalsh(moments - mean[:, None] * mean).flip(0).clamp(min=0)
+    rising: Tensor = torch.linalg.eigvalsh(moments - mean[:, None] * mean)
+    return rising.flip(0).clamp(min=0)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
