@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "images" / "report.png"
 
 _TABLE = re.compile(r"(<!-- report -->\n).*?(<!-- /report -->)", re.DOTALL)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_WIDTH, _HEIGHT = 1200, 2330  # pixels: cards, fronts and the table
+_WIDTH, _HEIGHT = 1200, 2400  # pixels: cards, fronts and the table
 
 
 def main(folder: Path = OUTPUT) -> None:

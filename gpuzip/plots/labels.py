@@ -93,8 +93,8 @@ def _common(boxes: Array, others: Array) -> Array:
 def _crossed(leaders: Array, others: Array) -> Array:
     """Count the boxes (T, 4) that each line of places (C, L, 2) leads through."""
     spots = leaders[:, :, None]
-    within = np.logical_and(spots > others[:, :2], spots < others[:, 2:])
-    crossed: Array = within.all(-1).any(1).sum(-1)
+    within: Array = np.logical_and(spots > others[:, :2], spots < others[:, 2:])
+    crossed: Array = np.any(np.all(within, axis=-1), axis=1).sum(-1)
     return crossed
 
 

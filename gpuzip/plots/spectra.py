@@ -89,8 +89,7 @@ def _bits(who: str, bits: Bits, d: int) -> tuple[float, Array | None]:
         fitted = codec.learned("plots.spectrum")
         if codec.d != d:
             raise GpuzipError(f"{who}: bits must be of a codec of {d} columns like x; got {codec.d}.")
-        is_constant = (fitted.scale == 1) & (fitted.bits == 0)  # such columns have a scale of 1
-        order = fitted.scale.masked_fill(is_constant, 0.0).argsort(descending=True, stable=True)
+        order = _variance(fitted).argsort(descending=True, stable=True)
         own = np.zeros(d)
         own[: len(order)] = fitted.bits[order].cpu().numpy()
         return float(own.sum()), own
@@ -100,3 +99,12 @@ def _bits(who: str, bits: Bits, d: int) -> tuple[float, Array | None]:
             f"codes; got {codec!r}."
         )
     return float(codec) * d, None
+
+
+def _variance(fitted: Any) -> torch.Tensor:
+    """(d,) variance of the dimensions that a codec of mixed bits was fitted on."""
+    if fitted.errors is not None:
+        variance: torch.Tensor = fitted.errors[0]
+        return variance
+    is_constant = (fitted.scale == 1) & (fitted.bits == 0)  # such columns have a scale of 1
+    return torch.where(is_constant, 0.0, fitted.scale.square())
