@@ -38,7 +38,7 @@ class Trials:
     Otherwise held-out rows are the queries of searches among the rows fitted on. If only the rows themselves
     count (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
 
-    all_queries: measure with all of the caller's queries, as nothing is chosen. most: rows to fit on, if fewer.
+    all_queries: measure with all of the caller's queries, as nothing is chosen. most: rows to fit on.
     """
 
     def __init__(
@@ -62,9 +62,8 @@ class Trials:
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()
         first = 0 if target.is_of_these_rows else held
-        self._trained = rows.rows(
-            order[first : first + (_TRAINED if most is None else most)].sort().values
-        ).float()
+        last = first + (_TRAINED if most is None else most)
+        self._trained = rows.rows(order[first:last].sort().values).float()
         self._rows, self._target, self._seed = rows, target, seed
         self._k = min(target.k, len(self._trained))
         self._queries, self._judges = _useful(self._held_out, target.metric), None
