@@ -34,6 +34,7 @@ def main(folder: Path = OUTPUT) -> None:
     float_against_int8(folder / "float_against_int8.png", x)
     picture(folder / "bit_against_byte.png", bit_against_byte(x))
     picture(folder / "recall_against_bytes.png", plots.recall_against_bytes(measured(x, queries, codes), k=K))
+    of_codecs(folder, x, queries, codes)
     print(sizes(x, codes))
 
 
@@ -65,6 +66,33 @@ def measured(x: Tensor, queries: Tensor, codes: dict[str, Codes]) -> list[CodecR
     name = f"binary, rescored x4\n({ram} B in RAM)"
     rows.append(CodecRecall(name, "rescored", ram, gpuzip.recall(ids, truth)))
     return rows
+
+
+def of_codecs(folder: Path, x: Tensor, queries: Tensor, codes: dict[str, Codes]) -> None:
+    """What codecs do to sizes, dimensions, ranks, codewords and bits."""
+    tried = pareto(x, queries, codes)
+    picture(folder / "pareto.png", plots.pareto(tried))
+    picture(folder / "cosine.png", plots.pareto(tried, quality="row_cosine", bound=x))
+    some = {name: codes[name] for name in ("binary", "PQ m=96", "scalar, 8 bits")}
+    picture(folder / "error_by_dimension.png", plots.error_by_dimension(x, some))
+    picture(folder / "use_of_codewords.png", plots.use_of_codewords(codes["PQ m=96"]))
+    before, after = (codes[name].search(queries, K).ids for name in ("float16", "binary"))
+    picture(folder / "change_of_rank.png", plots.change_of_rank(before, after))
+    picture(folder / "spectrum.png", plots.spectrum(x, gpuzip.from_spec("PCA,MixedLloydMax1").fit(x)))
+
+
+def pareto(x: Tensor, queries: Tensor, codes: dict[str, Codes]) -> list[dict[str, Any]]:
+    """Size, recall and cosine of the codes of all rows."""
+    truth = codes["float16"].search(queries, K).ids
+    return [
+        {
+            "spec": name,
+            "code_size": some.codec.code_size,
+            "recall": gpuzip.recall(some.search(queries, K).ids, truth),
+            "row_cosine": getattr(some.quality(x), "row_cosine", 1.0),
+        }
+        for name, some in codes.items()
+    ]
 
 
 def float_against_int8(path: Path, x: Tensor) -> None:

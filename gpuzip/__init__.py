@@ -36,14 +36,24 @@ if _TYPE_CHECKING:
         QualityError,
         UnknownCodecError,
     )
+    from gpuzip.interop.arrow import from_arrow, to_arrow
+    from gpuzip.interop.datasets import from_datasets, to_datasets
+    from gpuzip.interop.duckdb import from_duckdb, to_duckdb
     from gpuzip.interop.faiss import from_faiss, to_faiss
+    from gpuzip.interop.hub import from_hub, push_to_hub
+    from gpuzip.interop.lance import from_lance, to_lance
+    from gpuzip.interop.milvus import from_milvus, to_milvus
+    from gpuzip.interop.pgvector import from_pgvector, to_pgvector
+    from gpuzip.interop.qdrant import from_qdrant, to_qdrant
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
         quantize_embeddings,
         semantic_search,
         to_sentence_transformers,
     )
+    from gpuzip.interop.sqlite_vec import from_sqlite_vec, to_sqlite_vec
     from gpuzip.interop.usearch import from_usearch, to_usearch
+    from gpuzip.reports import report
     from gpuzip.rotations import Rotation
     from gpuzip.search.result import SearchResult
     from gpuzip.similar import most_similar
@@ -80,9 +90,18 @@ __all__ = [
     "__version__",
     "cat",
     "compress",
+    "from_arrow",
+    "from_datasets",
+    "from_duckdb",
     "from_faiss",
+    "from_hub",
+    "from_lance",
+    "from_milvus",
+    "from_pgvector",
+    "from_qdrant",
     "from_sentence_transformers",
     "from_spec",
+    "from_sqlite_vec",
     "from_usearch",
     "info",
     "load",
@@ -93,14 +112,24 @@ __all__ = [
     "open_mixed",
     "pareto",
     "plots",
+    "push_to_hub",
     "quantize",
     "quantize_embeddings",
     "recall",
     "register_codec",
+    "report",
     "save",
     "semantic_search",
+    "to_arrow",
+    "to_datasets",
+    "to_duckdb",
     "to_faiss",
+    "to_lance",
+    "to_milvus",
+    "to_pgvector",
+    "to_qdrant",
     "to_sentence_transformers",
+    "to_sqlite_vec",
     "to_usearch",
 ]
 
@@ -146,6 +175,16 @@ _HOMES = {
         "QualityError",
         "UnknownCodecError",
     ),
+    "gpuzip.interop.arrow": ("from_arrow", "to_arrow"),
+    "gpuzip.interop.datasets": ("from_datasets", "to_datasets"),
+    "gpuzip.interop.duckdb": ("from_duckdb", "to_duckdb"),
+    "gpuzip.interop.hub": ("from_hub", "push_to_hub"),
+    "gpuzip.interop.lance": ("from_lance", "to_lance"),
+    "gpuzip.interop.milvus": ("from_milvus", "to_milvus"),
+    "gpuzip.interop.pgvector": ("from_pgvector", "to_pgvector"),
+    "gpuzip.interop.qdrant": ("from_qdrant", "to_qdrant"),
+    "gpuzip.interop.sqlite_vec": ("from_sqlite_vec", "to_sqlite_vec"),
+    "gpuzip.reports": ("report",),
     "gpuzip.interop.faiss": ("from_faiss", "to_faiss"),
     "gpuzip.interop.sentence_transformers": (
         "from_sentence_transformers",

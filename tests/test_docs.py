@@ -36,6 +36,7 @@ SLOW = {
         "docs/guides/importance.md",
         "docs/codecs/rotation.md",
         "docs/codecs/residual.md",
+        "docs/guides/report.md",
     ),
     *("docs/migration/notebook.md", "docs/migration/smallfry.md", "docs/guides/interop.md"),
 }

@@ -14,6 +14,7 @@ LAYERS = [
     ["gpuzip.__main__"],
     ["gpuzip.cli"],
     ["gpuzip"],
+    ["gpuzip.reports"],
     ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
@@ -169,6 +170,7 @@ OPTIONAL = {
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},
+    "gpuzip.reports": {"matplotlib", "pandas"},
     "gpuzip.words": {"pyarrow", "marisa_trie"},
     "gpuzip._core": {"rich"},
 }

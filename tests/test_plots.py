@@ -33,6 +33,11 @@ POINTS = [
 V = torch.tensor([0.5, -1.0, 0.0, 2.0])
 CODES = torch.tensor([100, 3, 80, 255], dtype=torch.uint8)
 BITS = torch.tensor([1, 0, 0, 1])
+WORDS = (
+    ProductQuantizer(m=2, nbits=1)
+    .fit_quietly(torch.arange(8.0).view(4, 2))
+    .encode(torch.arange(8.0).view(4, 2))
+)
 
 DRAW = {
     "vector": lambda ax: plots.vector(V, ax),
@@ -41,6 +46,17 @@ DRAW = {
     "bit_against_byte": lambda ax: plots.bit_against_byte(BITS, CODES, ax),
     "recall_against_bytes": lambda ax: plots.recall_against_bytes(POINTS, ax),
 }
+ROWS = [{"spec": "a", "code_size": 48, "recall": 0.5}, {"spec": "b", "code_size": 16, "recall": 0.75}]
+GRID = torch.tensor([[0.0, 1.0], [2.0, 0.5], [1.0, 3.0]])
+IDS = torch.tensor([[4, 2], [1, 0]])
+NEW = {
+    "pareto": lambda ax: plots.pareto(ROWS, ax),
+    "error_by_dimension": lambda ax: plots.error_by_dimension(GRID, {"half": GRID / 2}, ax),
+    "use_of_codewords": lambda ax: plots.use_of_codewords(WORDS, ax),
+    "change_of_rank": lambda ax: plots.change_of_rank(IDS, IDS, ax),
+    "spectrum": lambda ax: plots.spectrum(GRID, 1.0, ax),
+}
+DRAW |= NEW
 each = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 
 
@@ -347,7 +363,7 @@ def test_example_makes_every_picture(tmp_path, capsys, monkeypatch):
     small = first_rows()
     monkeypatch.setattr(pictures, "load_sample", lambda: small)
     pictures.main(tmp_path / "new")
-    assert {path.stem for path in (tmp_path / "new").iterdir()} == set(DRAW)
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == {*DRAW, "cosine"}
     assert pyplot.get_fignums() == []
     assert "Bytes of 700 x 384 values" in capsys.readouterr().out
 

@@ -37,10 +37,20 @@ class Trials:
     Recall is that of the caller's queries if given: half of them choose, the others judge what was chosen.
     Otherwise held-out rows are the queries of searches among the rows fitted on. If only the rows themselves
     count (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
+
+    all_queries: measure with all of the caller's queries, as nothing is chosen. most: rows to fit on.
     """
 
     def __init__(
-        self, who: str, rows: Rows, target: Target, seed: int, queries: Matrix | None = None
+        self,
+        who: str,
+        rows: Rows,
+        target: Target,
+        seed: int,
+        queries: Matrix | None = None,
+        *,
+        all_queries: bool = False,
+        most: int | None = None,
     ) -> None:
         if rows.n < FEWEST:
             raise GpuzipError(
@@ -52,11 +62,14 @@ class Trials:
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()
         first = 0 if target.is_of_these_rows else held
-        self._trained = rows.rows(order[first : first + _TRAINED].sort().values).float()
+        last = first + (_TRAINED if most is None else most)
+        self._trained = rows.rows(order[first:last].sort().values).float()
         self._rows, self._target, self._seed = rows, target, seed
         self._k = min(target.k, len(self._trained))
         self._queries, self._judges = _useful(self._held_out, target.metric), None
-        if queries is not None:
+        if queries is not None and all_queries:
+            self._queries = _all(who, queries, rows, target.metric)
+        elif queries is not None:
             self._queries, self._judges = _halves(who, queries, rows, target.metric, seed)
         trained = Rows(who, self._trained).blocks()
         self._truth = self._nearest(trained, self._queries, self._k, None) if target.search else None
@@ -66,6 +79,22 @@ class Trials:
     @property
     def n_trained(self) -> int:
         return len(self._trained)
+
+    @property
+    def trained_rows(self) -> Tensor:
+        """(n_trained, D) float32: the rows that codecs are fitted on, and searched among."""
+        return self._trained
+
+    @property
+    def held_out_rows(self) -> Tensor:
+        """(n, D) float32: the rows that cosine and error are measured on."""
+        return self._held_out
+
+    @property
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """(Q, D) queries that recall is measured with, and (Q, k) ids of their nearest rows."""
+        assert self._truth is not None
+        return self._queries, self._truth
 
     @property
     def has_queries(self) -> bool:
@@ -83,19 +112,23 @@ class Trials:
 
     def of(self, candidate: Candidate, family: str) -> Tried:
         """The candidate fitted and measured; once per candidate."""
-        if candidate.spec not in self._tried:
-            self._tried[candidate.spec] = self._measured(candidate, family)
-            self.report(len(self._tried))
-        return self._tried[candidate.spec]
+        return self.of_codec(from_spec(candidate.spec), candidate.spec, family)
 
-    def _measured(self, candidate: Candidate, family: str) -> Tried:
+    def of_codec(self, codec: Codec, spec: str, family: str) -> Tried:
+        """A codec fitted and measured; once per spec."""
+        if spec not in self._tried:
+            self._tried[spec] = self._measured(codec, spec, family)
+            self.report(len(self._tried))
+        return self._tried[spec]
+
+    def _measured(self, unfitted: Codec, spec: str, family: str) -> Tried:
         start = time.perf_counter()
-        codec = self._fitted(from_spec(candidate.spec))
+        codec = self._fitted(unfitted)
         mse, cosine = of_rows(self._held_out, codec.decode_block(codec.encode_block(self._held_out)))
         nbytes = self._rows.n * codec.code_size + codec.nbytes
         tried = Tried(
             family=family,
-            spec=candidate.spec,
+            spec=spec,
             code_size=codec.code_size,
             nbytes=nbytes,
             ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
@@ -168,10 +201,15 @@ def _useful(queries: Tensor, metric: str) -> Tensor:
     return queries if metric == "l2" else queries[(queries != 0).any(1)]
 
 
+def _all(who: str, queries: Matrix, rows: Rows, metric: str) -> Tensor:
+    """The queries that are useful, as float32."""
+    asked = Rows(who, queries, rows.d, rows.device, "queries")
+    return _useful(asked.block(0, asked.n).float(), metric)
+
+
 def _halves(who: str, queries: Matrix, rows: Rows, metric: str, seed: int) -> tuple[Tensor, Tensor]:
     """Queries that choose a codec, and queries that judge it."""
-    asked = Rows(who, queries, rows.d, rows.device, "queries")
-    every = _useful(asked.block(0, asked.n).float(), metric)
+    every = _all(who, queries, rows, metric)
     if len(every) < _FEWEST_QUERIES:
         raise GpuzipError(
             f"{who}: queries must be at least {_FEWEST_QUERIES} rows that are not zero, as half of them "

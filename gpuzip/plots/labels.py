@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuzip.plots.style import TEXT
 from gpuzip.plots.values import Array, CodecRecall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-TEXT = 8  # points
 
 
 def label_points(ax: Axes, points: list[CodecRecall]) -> None:
@@ -27,7 +26,9 @@ def label_points(ax: Axes, points: list[CodecRecall]) -> None:
     boxes = np.concatenate([places - sizes[:, None] / 2, places + sizes[:, None] / 2], axis=2)
     taken = np.concatenate([_around(middles, 4 * pixels), _around(_along_lines(ax), pixels)])
     order = np.arange(boxes.shape[1]) + 100 * _nearer_to_another(boxes, middles)
-    chosen = _least_hidden(boxes, taken, np.array(ax.bbox.extents), pixels**2 * order)
+    leaders = middles[:, None, None] + np.linspace(0, 1, 20)[:, None] * offsets[:, :, None]
+    leaders[:, : len(_SIDES)] = np.nan  # a name at its point has none
+    chosen = _least_hidden(boxes, taken, leaders, np.array(ax.bbox.extents), pixels**2 * order)
     for point, offset, choice in zip(points, offsets, chosen, strict=True):
         ax.annotate(
             point.name,
@@ -60,20 +61,22 @@ def _nearer_to_another(boxes: Array, middles: Array) -> Array:
     return nearer
 
 
-def _least_hidden(boxes: Array, taken: Array, inside: Array, costs: Array) -> list[int]:
+def _least_hidden(boxes: Array, taken: Array, leaders: Array, inside: Array, costs: Array) -> list[int]:
     """Choose one of C places for each of P names, one name after the other, until none would move.
 
-    boxes (P, C, 4), taken (T, 4) and inside (4,) are (x0, y0, x1, y1) in pixels. costs (P, C): cost of a
-    place without overlap.
+    boxes (P, C, 4), taken (T, 4) and inside (4,) are (x0, y0, x1, y1) in pixels. leaders (P, C, L, 2): places
+    along the lines from points to names. costs (P, C): cost of a place without overlap.
     """
     outside = (boxes[..., 2:] - boxes[..., :2]).prod(-1) - _common(boxes, inside[None])
     costs = costs + _common(boxes, taken) + 2 * outside
     chosen = costs.argmin(1).tolist()
+    others_area = float((boxes[:, 0, 2:] - boxes[:, 0, :2]).prod(-1).mean()) / 2
     for _ in range(8):
         before = list(chosen)
         for i, own in enumerate(boxes):
             others = np.array([boxes[j, c] for j, c in enumerate(chosen) if j != i]).reshape(-1, 4)
-            chosen[i] = int((costs[i] + _common(own, others)).argmin())
+            hidden = _common(own, others) + _crossed(leaders[i], others) * others_area
+            chosen[i] = int((costs[i] + hidden).argmin())
         if chosen == before:
             break
     return list(chosen)
@@ -85,6 +88,14 @@ def _common(boxes: Array, others: Array) -> Array:
     low = np.maximum(boxes[..., None, :2], others[:, :2])
     area: Array = (high - low).clip(0).prod(-1).sum(-1)
     return area
+
+
+def _crossed(leaders: Array, others: Array) -> Array:
+    """Count the boxes (T, 4) that each line of places (C, L, 2) leads through."""
+    spots = leaders[:, :, None]
+    within: Array = np.logical_and(spots > others[:, :2], spots < others[:, 2:])
+    crossed: Array = np.any(np.all(within, axis=-1), axis=1).sum(-1)
+    return crossed
 
 
 def _around(middles: Array, reach: float) -> Array:

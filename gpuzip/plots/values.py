@@ -14,6 +14,7 @@ from gpuzip._core.rows import Matrix
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.rotations.spectrum import variances
 
 Values = Matrix | Codes | Sequence[Any]
 Array = np.ndarray[Any, Any]
@@ -68,6 +69,20 @@ def numeric(who: str, name: str, v: Values) -> Array:
             f"{who}: {name} holds NaN or inf ({bad} of {values.size} values). Drop or replace them."
         )
     return values
+
+
+def matrix(who: str, name: str, v: Values) -> Array:
+    """Return (N, D) finite numbers as float64. Raises GpuzipError for a vector."""
+    values = numeric(who, name, v)
+    if values.ndim != 2:
+        raise GpuzipError(f"{who}: {name} must be (N, D); got shape {values.shape}. Pass rows, x[None].")
+    return values.astype(np.float64)
+
+
+def unit_variances(who: str, name: str, v: Values) -> Tensor:
+    """Return (D,) float64: the variances of the rows, scaled to length 1, along principal directions."""
+    rows = torch.from_numpy(matrix(who, name, v))
+    return variances(torch.nn.functional.normalize(rows, dim=1))
 
 
 def one_row(who: str, values: Array) -> Array:

@@ -49,6 +49,13 @@ def balanced(x: Tensor, dims: int, m: int) -> Tensor:
     return directions[torch.tensor([i for part in dealt for i in part], device=x.device)]
 
 
+def variances(x: Tensor) -> Tensor:
+    """(N, D) -> (D,) float64: the variance along each principal direction, descending."""
+    moments, mean = _moments(x)
+    rising: Tensor = torch.linalg.eigvalsh(moments - mean[:, None] * mean)
+    return rising.flip(0).clamp(min=0)
+
+
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Second moments (D, D) and means (D,), float64."""
     D = x.shape[1]
