@@ -43,6 +43,7 @@ with _collection_paused():
 
 if _TYPE_CHECKING:
     from gpuzip import nn, plots
+    from gpuzip.interop.arrow import from_arrow, to_arrow
     from gpuzip.interop.faiss import from_faiss, to_faiss
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
@@ -83,6 +84,7 @@ __all__ = [
     "__version__",
     "cat",
     "compress",
+    "from_arrow",
     "from_faiss",
     "from_sentence_transformers",
     "from_spec",
@@ -102,6 +104,7 @@ __all__ = [
     "register_codec",
     "save",
     "semantic_search",
+    "to_arrow",
     "to_faiss",
     "to_sentence_transformers",
     "to_usearch",
@@ -116,6 +119,7 @@ _LAZY = {
     "WordVectors": "gpuzip.words",
     **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),
     **dict.fromkeys(("from_usearch", "to_usearch"), "gpuzip.interop.usearch"),
+    **dict.fromkeys(("from_arrow", "to_arrow"), "gpuzip.interop.arrow"),
     **dict.fromkeys(
         ("from_sentence_transformers", "quantize_embeddings", "semantic_search", "to_sentence_transformers"),
         "gpuzip.interop.sentence_transformers",
