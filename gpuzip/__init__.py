@@ -45,6 +45,7 @@ if _TYPE_CHECKING:
     from gpuzip import nn, plots
     from gpuzip.interop.arrow import from_arrow, to_arrow
     from gpuzip.interop.faiss import from_faiss, to_faiss
+    from gpuzip.interop.pgvector import from_pgvector, to_pgvector
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
         quantize_embeddings,
@@ -86,6 +87,7 @@ __all__ = [
     "compress",
     "from_arrow",
     "from_faiss",
+    "from_pgvector",
     "from_sentence_transformers",
     "from_spec",
     "from_usearch",
@@ -106,6 +108,7 @@ __all__ = [
     "semantic_search",
     "to_arrow",
     "to_faiss",
+    "to_pgvector",
     "to_sentence_transformers",
     "to_usearch",
 ]
@@ -120,6 +123,13 @@ _LAZY = {
     **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),
     **dict.fromkeys(("from_usearch", "to_usearch"), "gpuzip.interop.usearch"),
     **dict.fromkeys(("from_arrow", "to_arrow"), "gpuzip.interop.arrow"),
+    **dict.fromkeys(("from_milvus", "to_milvus"), "gpuzip.interop.milvus"),
+    **dict.fromkeys(("from_qdrant", "to_qdrant"), "gpuzip.interop.qdrant"),
+    **dict.fromkeys(("from_datasets", "to_datasets"), "gpuzip.interop.datasets"),
+    **dict.fromkeys(("from_lance", "to_lance"), "gpuzip.interop.lance"),
+    **dict.fromkeys(("from_duckdb", "to_duckdb"), "gpuzip.interop.duckdb"),
+    **dict.fromkeys(("from_sqlite_vec", "to_sqlite_vec"), "gpuzip.interop.sqlite_vec"),
+    **dict.fromkeys(("from_pgvector", "to_pgvector"), "gpuzip.interop.pgvector"),
     **dict.fromkeys(
         ("from_sentence_transformers", "quantize_embeddings", "semantic_search", "to_sentence_transformers"),
         "gpuzip.interop.sentence_transformers",
