@@ -45,6 +45,7 @@ if _TYPE_CHECKING:
     from gpuzip import nn, plots
     from gpuzip.interop.arrow import from_arrow, to_arrow
     from gpuzip.interop.faiss import from_faiss, to_faiss
+    from gpuzip.interop.hub import from_hub, push_to_hub
     from gpuzip.interop.pgvector import from_pgvector, to_pgvector
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
@@ -87,6 +88,7 @@ __all__ = [
     "compress",
     "from_arrow",
     "from_faiss",
+    "from_hub",
     "from_pgvector",
     "from_sentence_transformers",
     "from_spec",
@@ -100,6 +102,7 @@ __all__ = [
     "open_mixed",
     "pareto",
     "plots",
+    "push_to_hub",
     "quantize",
     "quantize_embeddings",
     "recall",
@@ -123,6 +126,7 @@ _LAZY = {
     **dict.fromkeys(("from_faiss", "to_faiss"), "gpuzip.interop.faiss"),
     **dict.fromkeys(("from_usearch", "to_usearch"), "gpuzip.interop.usearch"),
     **dict.fromkeys(("from_arrow", "to_arrow"), "gpuzip.interop.arrow"),
+    **dict.fromkeys(("from_hub", "push_to_hub"), "gpuzip.interop.hub"),
     **dict.fromkeys(("from_milvus", "to_milvus"), "gpuzip.interop.milvus"),
     **dict.fromkeys(("from_qdrant", "to_qdrant"), "gpuzip.interop.qdrant"),
     **dict.fromkeys(("from_datasets", "to_datasets"), "gpuzip.interop.datasets"),
