@@ -53,6 +53,7 @@ if _TYPE_CHECKING:
         semantic_search,
         to_sentence_transformers,
     )
+    from gpuzip.interop.sqlite_vec import from_sqlite_vec, to_sqlite_vec
     from gpuzip.interop.usearch import from_usearch, to_usearch
     from gpuzip.words import WordVectors
 
@@ -92,6 +93,7 @@ __all__ = [
     "from_pgvector",
     "from_sentence_transformers",
     "from_spec",
+    "from_sqlite_vec",
     "from_usearch",
     "info",
     "load",
@@ -113,6 +115,7 @@ __all__ = [
     "to_faiss",
     "to_pgvector",
     "to_sentence_transformers",
+    "to_sqlite_vec",
     "to_usearch",
 ]
 

@@ -12,7 +12,7 @@ from gpuzip.codecs.binary import Halves
 from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.codecs.half import Limit
 from gpuzip.codecs.scalar import Steps
-from gpuzip.errors import GpuzipError
+from gpuzip.errors import FormatError, GpuzipError
 
 BITS, INT8, UINT8, HALF, BFLOAT = "bit", "int8", "uint8", "float16", "bfloat16"
 MIDDLE = 128.5  # steps from the start of the range to 0: int8 v then means v * step
@@ -88,6 +88,23 @@ def codes_of(who: str, kind: str, data: Tensor, d: int, codec: Codec | None) -> 
             "the codec that encoded these rows."
         )
     return Codes(made, data)
+
+
+def rows_of(who: str, name: str, rows: Sequence[bytes]) -> Tensor:
+    """The (N, B) uint8 tensor of rows of bytes.
+
+    Raises GpuzipError for no rows and for others than bytes, FormatError for rows of several lengths.
+    """
+    if not len(rows) or not all(isinstance(row, bytes | bytearray | memoryview) for row in rows):
+        kinds = sorted({type(row).__name__ for row in rows})
+        raise GpuzipError(
+            f"{who}: {name} must be bytes, one per row and at least one; got {kinds or 'none'}. Leave out "
+            "rows without a vector."
+        )
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1 or 0 in lengths:
+        raise FormatError(f"{who}: {name} must have one length; got {sorted(lengths)[:9]}.")
+    return torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(len(rows), -1)
 
 
 def default_codec(who: str, kind: str, d: int) -> Codec:
