@@ -44,8 +44,11 @@ with _collection_paused():
 if _TYPE_CHECKING:
     from gpuzip import nn, plots
     from gpuzip.interop.arrow import from_arrow, to_arrow
+    from gpuzip.interop.datasets import from_datasets, to_datasets
+    from gpuzip.interop.duckdb import from_duckdb, to_duckdb
     from gpuzip.interop.faiss import from_faiss, to_faiss
     from gpuzip.interop.hub import from_hub, push_to_hub
+    from gpuzip.interop.lance import from_lance, to_lance
     from gpuzip.interop.pgvector import from_pgvector, to_pgvector
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
@@ -88,8 +91,11 @@ __all__ = [
     "cat",
     "compress",
     "from_arrow",
+    "from_datasets",
+    "from_duckdb",
     "from_faiss",
     "from_hub",
+    "from_lance",
     "from_pgvector",
     "from_sentence_transformers",
     "from_spec",
@@ -112,7 +118,10 @@ __all__ = [
     "save",
     "semantic_search",
     "to_arrow",
+    "to_datasets",
+    "to_duckdb",
     "to_faiss",
+    "to_lance",
     "to_pgvector",
     "to_sentence_transformers",
     "to_sqlite_vec",

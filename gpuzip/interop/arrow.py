@@ -122,10 +122,11 @@ def from_arrow(source: Any, *, column: str | None = None, codec: Codec | None = 
     """
     who, pa = "from_arrow", pyarrow()
     if isinstance(source, pa.Array | pa.ChunkedArray):
-        return _codes(pa, who, source, None, column or "column", codec)
+        return codes_of_column(pa, who, source, None, column or "column", codec)
     table = _table(pa, who, source)
-    name = _column(who, table.schema, column)
-    return _codes(pa, who, table[name], table.schema.field(name).metadata, name, codec)
+    name = column_of(who, table.schema, column)
+    packed = (table.schema.field(name).metadata or {}).get(KEY)
+    return codes_of_column(pa, who, table[name], packed, name, codec)
 
 
 def packed_codec(codes: Codes) -> bytes:
@@ -182,7 +183,7 @@ def _table(pa: Any, who: str, source: Any) -> Any:
     )
 
 
-def _column(who: str, schema: Any, column: str | None) -> str:
+def column_of(who: str, schema: Any, column: str | None) -> str:
     named = [field.name for field in schema if KEY in (field.metadata or {})]
     if column is None and len(named) == 1:
         return str(named[0])
@@ -196,23 +197,26 @@ def _column(who: str, schema: Any, column: str | None) -> str:
     raise GpuzipError(f"{who}: column must be the name of one column of {schema.names}; got {column!r}.")
 
 
-def _codes(
-    pa: Any, who: str, array: Any, metadata: dict[bytes, bytes] | None, name: str, codec: Codec | None
+def codes_of_column(
+    pa: Any, who: str, array: Any, packed: bytes | str | None, name: str, codec: Codec | None
 ) -> Codes:
-    like = None
+    """Codes of a column, and of the codec that is given or else packed.
+
+    Raises GpuzipError without a codec and for columns of other types, FormatError for bytes of no codes.
+    """
+    dtype = torch.float32
     if codec is None:
-        packed = (metadata or {}).get(KEY)
         if packed is None:
             raise GpuzipError(
                 f"{who}: codec must be given for {name!r}, whose metadata holds none; got None. Pass codec=, "
                 "which gpuzip.load_codec reads from a file that codec.save wrote."
             )
         like = unpacked_codec(who, name, packed)
-        codec = like.codec
+        codec, dtype = like.codec, like.dtype
     codec.check_fitted(who)
     data = bytes_of(pa, who, name, array, codec.code_size)
     parts = data if len(codec.plane_sizes) == 1 else split(data, codec.plane_sizes)
-    return Codes(codec, parts, torch.float32 if like is None else like.dtype)
+    return Codes(codec, parts, dtype)
 
 
 def bytes_of(pa: Any, who: str, name: str, array: Any, B: int) -> Tensor:
