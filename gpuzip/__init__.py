@@ -49,7 +49,9 @@ if _TYPE_CHECKING:
     from gpuzip.interop.faiss import from_faiss, to_faiss
     from gpuzip.interop.hub import from_hub, push_to_hub
     from gpuzip.interop.lance import from_lance, to_lance
+    from gpuzip.interop.milvus import from_milvus, to_milvus
     from gpuzip.interop.pgvector import from_pgvector, to_pgvector
+    from gpuzip.interop.qdrant import from_qdrant, to_qdrant
     from gpuzip.interop.sentence_transformers import (
         from_sentence_transformers,
         quantize_embeddings,
@@ -96,7 +98,9 @@ __all__ = [
     "from_faiss",
     "from_hub",
     "from_lance",
+    "from_milvus",
     "from_pgvector",
+    "from_qdrant",
     "from_sentence_transformers",
     "from_spec",
     "from_sqlite_vec",
@@ -122,7 +126,9 @@ __all__ = [
     "to_duckdb",
     "to_faiss",
     "to_lance",
+    "to_milvus",
     "to_pgvector",
+    "to_qdrant",
     "to_sentence_transformers",
     "to_sqlite_vec",
     "to_usearch",
