@@ -162,7 +162,10 @@ DEPENDENCIES = {"numpy", "safetensors", "torch"}  # those of pyproject.toml; tri
 
 
 OPTIONAL = {
-    "gpuzip.interop": {"faiss", "usearch", "sentence_transformers"},
+    "gpuzip.interop": {
+        *("faiss", "usearch", "sentence_transformers", "pyarrow"),
+        *("huggingface_hub", "duckdb", "lance", "datasets", "qdrant_client"),
+    },
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},

@@ -46,7 +46,7 @@ def values_of(who: str, codes: Codes, kinds: Sequence[str]) -> tuple[str, Tensor
     codec = check_codes(who, codes).codec
     codec.check_fitted(who)
     kind = kind_of(codec)
-    if kind not in kinds:
+    if kind is None or kind not in kinds:
         made_by = ", ".join(_MADE_BY[known] for known in kinds)
         raise GpuzipError(
             f"{who}: codes must be of one of {made_by}, without a rotation; got {codec!r}. Encode the rows "

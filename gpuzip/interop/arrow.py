@@ -164,7 +164,7 @@ def _array(pa: Any, codes: Codes, layout: str) -> Any:
     if layout == "binary":
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(B), N, [None, pa.py_buffer(data.numpy())])
     kind = kind_of(codes.codec)
-    value = {INT8: pa.int8(), HALF: pa.float16()}.get(kind, pa.uint8())
+    value: Any = {INT8: pa.int8(), HALF: pa.float16()}.get(str(kind), pa.uint8())
     width = 8 * B // value.bit_width
     values = pa.Array.from_buffers(value, N * width, [None, pa.py_buffer(data.numpy())])
     return pa.FixedSizeListArray.from_arrays(values, width)
@@ -271,7 +271,7 @@ def _bytes_of_lists(pa: Any, who: str, name: str, chunk: Any, B: int) -> Tensor:
 
 def _check_lengths(pa: Any, who: str, name: str, ends: Any, size: int, B: int) -> None:
     """Raise FormatError unless all rows between these offsets have B bytes."""
-    ends = torch.from_dlpack(ends.cast(pa.int64()))
+    ends = torch.utils.dlpack.from_dlpack(ends.cast(pa.int64()))
     if bool((ends.diff() * size != B).any()):
         row = int((ends.diff() * size != B).nonzero()[0])
         raise FormatError(
@@ -290,4 +290,4 @@ def _check_size(who: str, name: str, nbytes: int, N: int, B: int) -> None:
 
 def _viewed(pa: Any, buffer: Any, start: int, count: int) -> Tensor:
     view = pa.Array.from_buffers(pa.uint8(), count, [None, buffer], offset=start)
-    return torch.from_dlpack(view)
+    return torch.utils.dlpack.from_dlpack(view)

@@ -22,7 +22,7 @@ def to_datasets(codes: Codes, dataset: Any = None, *, column: str = "codes") -> 
     dataset : datasets.Dataset, optional
         Columns to put the codes beside: a dataset of N rows. Default: none.
     column : str, default "codes"
-        Name of the new column: bytes, as fixed-size binary.
+        Name of the new column, of bytes.
 
     Returns
     -------
@@ -49,12 +49,13 @@ def to_datasets(codes: Codes, dataset: Any = None, *, column: str = "codes") -> 
     """
     who, datasets = "to_datasets", _datasets()
     check_codes(who, codes)
-    alone = to_arrow(codes, column=column).replace_schema_metadata(None)
-    size = codes.codec.code_size
-    feature = datasets.Value(f"fixed_size_binary[{size}]", id=_MARK + packed_codec(codes).decode())
-    field = alone.schema.field(column).with_metadata(None).with_nullable(True)
-    alone = alone.cast(pyarrow().schema([field]))
-    made = datasets.Dataset(alone, info=datasets.DatasetInfo(features=datasets.Features({column: feature})))
+    kind = "binary" if codes.data.nbytes < 1 << 31 else "large_binary"  # offsets of 32 bits
+    feature = datasets.Value(kind, id=_MARK + packed_codec(codes).decode())
+    array = to_arrow(codes)["codes"].cast(kind)
+    made = datasets.Dataset(
+        pyarrow().table({column: array}),
+        info=datasets.DatasetInfo(features=datasets.Features({column: feature})),
+    )
     if dataset is None:
         return made
     if len(dataset) != len(codes):
@@ -105,7 +106,7 @@ def from_datasets(dataset: Any, *, column: str | None = None, codec: Codec | Non
     ids = {name: getattr(feature, "id", None) or "" for name, feature in dataset.features.items()}
     named = [name for name, id in ids.items() if id.startswith(_MARK)]
     found = named[0] if column is None and len(named) == 1 else column
-    if found not in ids:
+    if found is None or found not in ids:
         raise GpuzipError(
             f"{who}: column must be one of {list(ids)}, of which {len(named)} have a codec in their feature; "
             f"got {column!r}. Pass column=, and codec= if it is not in the feature."

@@ -91,7 +91,7 @@ def to_duckdb(
         raise
     finally:
         connection.unregister(view)
-    return connection.table(_quoted(name))
+    return connection.sql(f"SELECT * FROM {_quoted(name)}")
 
 
 def from_duckdb(
@@ -135,7 +135,7 @@ def from_duckdb(
     comments = dict(connection.execute(_COLUMNS, [name]).fetchall())
     named = [c for c, comment in comments.items() if (comment or "").startswith(_MARK)]
     found = named[0] if column is None and len(named) == 1 else column
-    if found not in comments:
+    if found is None or found not in comments:
         raise GpuzipError(
             f"{who}: column must be one of the table {name!r}, {list(comments)}, of which {len(named)} have "
             f"a codec in their comment; got {column!r}. Pass column=, and codec= if it is not in the comment."

@@ -22,7 +22,7 @@ _LAYOUTS = ("vector", "payload")
 
 def to_qdrant(
     codes: Codes,
-    ids: Sequence[Any] | None = None,
+    ids: Any = None,
     payloads: Sequence[dict[str, Any]] | None = None,
     *,
     layout: str = "vector",
@@ -36,7 +36,7 @@ def to_qdrant(
     codes : Codes
         For "vector": codes of a `ScalarQuantizer` of 8 unsigned bits with per="tensor", for a collection of
         datatype UINT8, or of a `HalfQuantizer` of float16, for one of FLOAT16. For "payload": any.
-    ids : sequence of N ints or UUIDs, optional
+    ids : N ints or UUIDs, optional
         Ids of the points. Default: the row numbers.
     payloads : sequence of N dicts, optional
         Payloads of the points. Default: none.
@@ -133,7 +133,9 @@ def from_qdrant(
         raise GpuzipError(f"{who}: points must have at least one; got none.")
     if all(key in (point.payload or {}) for point in points):
         return _of_texts(who, key, [point.payload[key] for point in points], codec)
-    vectors = [point.vector if using is None else (point.vector or {}).get(using) for point in points]
+    vectors: list[Any] = [
+        point.vector if using is None else (point.vector or {}).get(using) for point in points
+    ]
     if any(not isinstance(vector, list) or not vector for vector in vectors):
         raise GpuzipError(
             f"{who}: points must have a vector, or codes under {key!r} in the payload. Ask Qdrant for them "

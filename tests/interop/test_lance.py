@@ -1,5 +1,8 @@
 """Lance: datasets of codes with their codec, and its own search over them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import lance
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 
 import gpuzip
 from gpuzip import GpuzipError
+from gpuzip._core.checks import SearchMetric
 
 pytestmark = pytest.mark.full
 
@@ -43,11 +47,12 @@ def test_its_search_finds_our_distances(x, tmp_path):
     of_bits = gpuzip.to_lance(bits, tmp_path / "bits.lance", {"id": range(1000)})
     of_halves = gpuzip.to_lance(halves, tmp_path / "halves.lance", {"id": range(1000)})
     for row in (0, 5, 999):
-        for dataset, codes, metric, query, asked, ours in (
+        cases: list[tuple[Any, gpuzip.Codes, SearchMetric, Any, torch.Tensor, Callable]] = [
             (of_bits, bits, "hamming", bits.data[row].numpy(), bits.data[row], lambda v: v),
             (of_halves, halves, "l2", x[row].numpy(), x[row].float(), lambda v: v),
             (of_halves, halves, "cosine", x[row].numpy(), x[row].float(), lambda v: 1 - v),
-        ):
+        ]
+        for dataset, codes, metric, query, asked, ours in cases:
             nearest = {"column": "codes", "q": query, "k": 1000, "metric": metric}
             found = dataset.to_table(nearest=nearest)
             theirs = dict(zip(found["id"].to_pylist(), found["_distance"].to_pylist(), strict=True))

@@ -68,7 +68,7 @@ def test_arguments_that_do_not_fit_are_refused(x, bits, int8):
     with pytest.raises(
         GpuzipError, match=r"blobs must be bytes, one per row and at least one; got \['NoneType', 'bytes'\]"
     ):
-        gpuzip.from_sqlite_vec([b"1", None], "bit")
+        gpuzip.from_sqlite_vec([b"1", None], "bit")  # type: ignore[list-item]
     with pytest.raises(GpuzipError, match="blobs must be bytes, one per row and at least one; got none"):
         gpuzip.from_sqlite_vec([], "bit")
     with pytest.raises(FormatError, match=r"blobs must have one length; got \[1, 2\]"):
