@@ -17,7 +17,7 @@ CODECS = [
     gpuzip.HalfQuantizer("bfloat16"),
     pytest.param(gpuzip.BinaryQuantizer(rotation="random"), marks=pytest.mark.full),
     pytest.param(gpuzip.RaBitQuantizer(4), marks=pytest.mark.full),
-    gpuzip.ProductQuantizer(5, nbits=2),
+    pytest.param(gpuzip.ProductQuantizer(5, nbits=2), marks=pytest.mark.full),
 ]
 
 

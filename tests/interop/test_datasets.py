@@ -1,6 +1,5 @@
 """Hugging Face's datasets: a column of codes that keeps its codec through their operations and files."""
 
-import datasets
 import pytest
 import torch
 
@@ -8,6 +7,14 @@ import gpuzip
 from gpuzip import DtypeError, GpuzipError
 
 pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    """The package, which the full set alone installs."""
+    import datasets
+
+    return datasets
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +28,7 @@ def codes(x):
 
 
 @pytest.fixture
-def dataset(codes, monkeypatch, tmp_path):
+def dataset(datasets, codes, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     texts = datasets.Dataset.from_dict({"id": range(300), "text": [f"text {i}" for i in range(300)]})
@@ -40,13 +47,13 @@ def same(dataset, codes):
 @pytest.mark.parametrize(
     "codec", [gpuzip.BinaryQuantizer(), gpuzip.HalfQuantizer(), gpuzip.RaBitQuantizer(4)], ids=lambda c: c.id
 )
-def test_codes_come_back_from_disk(x, codec, tmp_path):
+def test_codes_come_back_from_disk(datasets, x, codec, tmp_path):
     codes = codec.fit(x).encode(x)
     gpuzip.to_datasets(codes, column="e").save_to_disk(tmp_path / "x")
     assert same(datasets.load_from_disk(tmp_path / "x"), codes)
 
 
-def test_operations_keep_codes_and_codec(dataset, codes):
+def test_operations_keep_codes_and_codec(datasets, dataset, codes):
     assert dataset.column_names == ["id", "text", "codes"]
     assert dataset[7]["codes"] == codes.data[7].numpy().tobytes()
     assert len(repr(dataset.features["codes"])) < 100
@@ -58,13 +65,13 @@ def test_operations_keep_codes_and_codec(dataset, codes):
     assert same(datasets.concatenate_datasets([dataset, dataset]), gpuzip.cat([codes, codes]))
 
 
-def test_parquet_files_keep_codes_and_codec(dataset, codes, tmp_path):
+def test_parquet_files_keep_codes_and_codec(datasets, dataset, codes, tmp_path):
     dataset.to_parquet(tmp_path / "x.parquet")
     read = datasets.Dataset.from_parquet(str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "cache"))
     assert same(read, codes)
 
 
-def test_what_does_not_fit_is_refused(dataset, codes, x):
+def test_what_does_not_fit_is_refused(datasets, dataset, codes, x):
     with pytest.raises(GpuzipError, match="dataset must have 9 rows, one per code; got 300"):
         gpuzip.to_datasets(codes[:9], dataset)
     with pytest.raises(GpuzipError, match="column must be a new name; the dataset already has 'codes'"):

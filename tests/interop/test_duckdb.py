@@ -1,6 +1,5 @@
 """DuckDB: tables of codes with their codec, in memory and on disk, and its distances."""
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,19 +20,27 @@ CODECS = [
 
 
 @pytest.fixture(scope="module")
+def duckdb():
+    """The package, which the full set alone installs."""
+    import duckdb
+
+    return duckdb
+
+
+@pytest.fixture(scope="module")
 def x(real):
     return real[:3000, :24].half()
 
 
 @pytest.fixture
-def connection():
+def connection(duckdb):
     with duckdb.connect() as connection:
         yield connection
 
 
 @pytest.mark.parametrize("layout", ["binary", "list"])
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
-def test_codes_come_back_with_their_codec_from_a_file(x, codec, layout, tmp_path):
+def test_codes_come_back_with_their_codec_from_a_file(duckdb, x, codec, layout, tmp_path):
     codes = codec.fit(x).encode(x)
     with duckdb.connect(tmp_path / "x.duckdb") as connection:
         made = gpuzip.to_duckdb(
@@ -74,7 +81,7 @@ def test_queries_of_some_rows_are_read_as_arrow(connection, x):
     assert torch.equal(back.data, codes.data[3::7])
 
 
-def test_a_transaction_of_the_caller_stays_open_and_a_failure_leaves_nothing(connection, x):
+def test_a_transaction_of_the_caller_stays_open_and_a_failure_leaves_nothing(duckdb, connection, x):
     codes = gpuzip.BinaryQuantizer().fit(x).encode(x)
     connection.begin()
     gpuzip.to_duckdb(codes, connection, "t")
