@@ -235,6 +235,10 @@ def bytes_of(pa: Any, who: str, name: str, array: Any, B: int) -> Tensor:
 
 def _bytes_of_chunk(pa: Any, who: str, name: str, chunk: Any, B: int) -> Tensor:
     kind, N = chunk.type, len(chunk)
+    try:
+        chunk.validate()  # sizes of buffers and ends of offsets, which pyarrow trusts where it reads
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"{who}: {name!r} must be a sound column: {error}. Write it again.") from error
     if isinstance(chunk, pa.ExtensionArray):
         return _bytes_of_chunk(pa, who, name, chunk.storage, B)
     if pa.types.is_fixed_size_binary(kind):

@@ -2,6 +2,7 @@
 
 import base64
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
@@ -146,6 +147,21 @@ def test_columns_that_hold_no_codes_are_refused(int8):
     ):
         with pytest.raises(GpuzipError, match=why):
             gpuzip.from_arrow(column, codec=codec)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.list_(pa.uint8())], ids=str)
+def test_offsets_of_a_file_that_lead_out_of_its_bytes_are_refused(int8, kind):
+    rows = [b"x" * 20] * 2 if pa.types.is_binary(kind) else [[7] * 20] * 2
+    table = pa.table({"codes": pa.array(rows, kind)})
+    file = pa.BufferOutputStream()
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    sound, lies = (np.array([at, at + 20, at + 40], np.int32).tobytes() for at in (0, 1 << 20))
+    data = file.getvalue().to_pybytes()
+    assert data.count(sound) == 1
+    read = pa.ipc.open_stream(data.replace(sound, lies)).read_all()  # pyarrow trusts the offsets
+    with pytest.raises(FormatError, match="'codes' must be a sound column: "):
+        gpuzip.from_arrow(read, column="codes", codec=int8.codec)
 
 
 def test_metadata_that_lies_is_refused(int8):
