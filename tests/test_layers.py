@@ -166,7 +166,10 @@ DEPENDENCIES = {"numpy", "safetensors", "torch"}  # those of pyproject.toml; tri
 
 OPTIONAL = {
     "gpuzip.cli": {"typer"},
-    "gpuzip.interop": {"faiss", "usearch", "sentence_transformers", "pyarrow"},
+    "gpuzip.interop": {
+        *("faiss", "usearch", "sentence_transformers", "pyarrow"),
+        *("huggingface_hub", "duckdb", "lance", "datasets", "qdrant_client"),
+    },
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
-from gpuzip.codecs.binary import Halves
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip.interop._values import check_int8, int8, signs
 
 _METRICS = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}  # for int8
-_MIDDLE = 128.5  # steps from the start of the range to 0: int8 v then means v * step
 
 
 def to_usearch(codes: Codes, metric: str | None = None) -> Any:
@@ -55,7 +53,7 @@ def to_usearch(codes: Codes, metric: str | None = None) -> Any:
         _check_metric(who, metric, ("hamming",), "bits")
         index = usearch.Index(ndim=codec.d, metric="hamming", dtype="b1")
     elif isinstance(codec, ScalarQuantizer):
-        _check_int8(who, codec)
+        check_int8(who, codec)
         known = _METRICS[_check_metric(who, metric, tuple(_METRICS), "int8")]
         index, data = usearch.Index(ndim=codec.d, metric=known, dtype="i8"), data.view(np.int8)
     else:
@@ -110,7 +108,7 @@ def from_usearch(index: Any, *, return_keys: bool = False) -> Codes | tuple[Code
         )
     if index.multi:
         raise GpuzipError(f"{who}: the index must hold one vector per key; got one with multi=True.")
-    codec = _signs(index.ndim) if kind == "b1" else _int8(index.ndim)
+    codec = signs(index.ndim) if kind == "b1" else int8(index.ndim)
     keys = np.sort(np.array(index.keys[: len(index)], np.uint64))
     codes = Codes(codec, _vectors(index, keys, codec.code_size))
     return (codes, torch.from_numpy(keys.view(np.int64))) if return_keys else codes
@@ -123,41 +121,12 @@ def _vectors(index: Any, keys: np.ndarray[Any, Any], B: int) -> Tensor:
     return torch.from_numpy(np.vstack(index.get(keys)).view(np.uint8))
 
 
-def _signs(d: int) -> BinaryQuantizer:
-    levels = torch.tensor([[-1.0], [1.0]], dtype=torch.float32, device="cpu").expand(2, d).contiguous()
-    return BinaryQuantizer(
-        levels="sign", fitted=Halves(torch.zeros(1, dtype=torch.float32, device="cpu"), levels)
-    )
-
-
-def _int8(d: int) -> ScalarQuantizer:
-    steps = Steps(
-        torch.tensor([-_MIDDLE / 127], dtype=torch.float32, device="cpu"),
-        torch.tensor([1 / 127], dtype=torch.float32, device="cpu"),
-        d,
-    )
-    return ScalarQuantizer(range="given", per="tensor", signed=True, fitted=steps)
-
-
 def _check_metric(who: str, metric: str | None, known: tuple[str, ...], of: str) -> str:
     if metric is not None and metric not in known:
         raise GpuzipError(
             f"{who}: metric must be one of {', '.join(known)} for an index of {of}; got {metric!r}."
         )
     return metric or known[0]
-
-
-def _check_int8(who: str, codec: ScalarQuantizer) -> None:
-    """Raise unless all columns share a step and int8 0 means 0: products then scale with those of rows."""
-    assert codec.fitted is not None
-    start, step = codec.fitted.start, codec.fitted.step
-    one_unit = bool((step == step[0]).all())
-    if codec.bits == 8 and codec.signed and one_unit and bool((start / step + _MIDDLE).abs().max() < 1e-3):
-        return
-    raise GpuzipError(
-        f"{who}: codes must be int8 multiples of one step; got {codec!r}. Fit ScalarQuantizer(signed=True, "
-        "range=(-128.5 / 127, 127.5 / 127)), or range=(-128.5 * step, 127.5 * step) with another step."
-    )
 
 
 def require_usearch() -> Any:
