@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from lower layers, and from its own package. Arrows only point down.
 LAYERS = [
     ["gpuzip"],
-    ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
+    ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes", "gpuzip.sklearn"],
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
     ["gpuzip.choose"],
@@ -163,12 +163,34 @@ DEPENDENCIES = {"numpy", "safetensors", "torch"}  # those of pyproject.toml; tri
 
 OPTIONAL = {
     "gpuzip.interop": {"faiss", "usearch", "sentence_transformers"},
+    "gpuzip.nn": {"transformers", "sentence_transformers"},
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},
     "gpuzip.words": {"pyarrow", "marisa_trie"},
     "gpuzip._core": {"rich"},
 }
+
+
+# Modules that derive classes from those of one library, and that nobody imports without it.
+OF_A_LIBRARY = {
+    "gpuzip.interop.langchain": {"langchain_core"},
+    "gpuzip.interop.llama_index": {"llama_index"},
+    "gpuzip.nn.sentence_transformers": {"sentence_transformers", "tokenizers"},
+    "gpuzip.nn.transformers": {"transformers"},
+    "gpuzip.sklearn": {"sklearn"},
+}
+
+
+def test_modules_of_a_library_are_imported_inside_functions():
+    def wrong(path: Path) -> list[str]:
+        if module(path) in OF_A_LIBRARY:
+            return []
+        named = [name for one in read(path).body for name in imports_outside_functions(one)]
+        return [name for name in named if name in OF_A_LIBRARY]
+
+    assert failing(LIBRARY, wrong) == {}
+    assert set(OF_A_LIBRARY) <= {module(path) for path in LIBRARY}
 
 
 def test_optional_dependencies_are_imported_by_few_packages_and_inside_functions():
@@ -180,6 +202,7 @@ def test_optional_dependencies_are_imported_by_few_packages_and_inside_functions
         at_import = {
             name.split(".")[0] for statement in tree.body for name in imports_outside_functions(statement)
         }
+        outside -= OF_A_LIBRARY.get(module(path), set())
         early = set() if own == "gpuzip.loops" else outside & at_import
         return outside - OPTIONAL.get(own, set()) | early
 

@@ -13,8 +13,8 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.nn._compress import compressed, row_of
 from gpuzip.nn._lookup import lookup
-from gpuzip.nn._shapes import sharing
-from gpuzip.nn._stored import StoredTable, Trainable
+from gpuzip.nn._shapes import Trainable, sharing
+from gpuzip.nn._stored import StoredTable
 from gpuzip.ops import code_bytes, rows_by_id
 
 
@@ -100,7 +100,8 @@ class QuantizedTable(StoredTable):
         if quick is not None:
             return quick.view(-1, self.embedding_dim)
         self.check_ids(ids)
-        checked = ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        checked = ids.device.type == "cpu" and not traced
         if checked:
             self._check_range(ids)
         self._check_device(ids)
