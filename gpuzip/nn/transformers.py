@@ -75,6 +75,22 @@ class GpuzipQuantizer(HfQuantizer):  # type: ignore[misc]
         """True, so that transformers' Trainer takes the model."""
         return True
 
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of the model, which that of the rows will be.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            What was asked for.
+
+        Returns
+        -------
+        torch.dtype
+            The same.
+        """
+        self._dtype = dtype
+        return dtype
+
     def get_state_dict_and_metadata(
         self, model: nn.Module, *_: Any
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -83,13 +99,8 @@ class GpuzipQuantizer(HfQuantizer):  # type: ignore[misc]
             return model.state_dict(), {}
 
     def _process_model_before_weight_loading(
-        self,
-        model: PreTrainedModel,
-        checkpoint_files: list[str] | None = None,
-        dtype: torch.dtype | None = None,
-        **_: Any,
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
     ) -> None:
-        self._dtype = dtype
         if not checkpoint_files or not all(file.endswith(".safetensors") for file in checkpoint_files):
             raise FormatError(
                 f"{type(model).__name__}.from_pretrained: a compressed model must be in safetensors files; "
