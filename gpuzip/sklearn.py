@@ -47,6 +47,11 @@ class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ((400, 2), 'uint8', (400, 16))
     """
 
+    codec: str | Quantizer
+    output: str
+    random_state: int
+    codec_: Quantizer
+
     def __init__(
         self, codec: str | Quantizer = "SQ8", *, output: str = "decoded", random_state: int = 0
     ) -> None:

@@ -29,6 +29,9 @@ class StoredTable(nn.Module):
     codebook: Tensor
     padding_row: Tensor | None
     scale: nn.Parameter | None
+    num_embeddings: int
+    embedding_dim: int
+    trainable: Trainable | None
 
     def __init__(self, num_embeddings: int, embedding_dim: int, trainable: Trainable | None) -> None:
         super().__init__()

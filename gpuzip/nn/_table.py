@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state
 
 from gpuzip._core.checks import whole
 from gpuzip._core.inputs import as_matrix
@@ -20,6 +21,10 @@ from gpuzip.ops import code_bytes, rows_by_id
 
 class QuantizedTable(StoredTable):
     """Base of QuantizedEmbedding and QuantizedEmbeddingBag."""
+
+    padding_idx: int | None
+    max_norm: float | None
+    norm_type: float
 
     def __init__(
         self,
@@ -100,7 +105,7 @@ class QuantizedTable(StoredTable):
         if quick is not None:
             return quick.view(-1, self.embedding_dim)
         self.check_ids(ids)
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        traced = torch.compiler.is_compiling() or _get_tracing_state() is not None
         checked = ids.device.type == "cpu" and not traced
         if checked:
             self._check_range(ids)

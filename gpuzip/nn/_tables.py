@@ -77,6 +77,7 @@ class Follower(nn.Module):
     def __init__(self, module: QuantizedTable) -> None:
         super().__init__()
         self.kept = [module]  # a list: not a part of this module
+        self.padding_row: Tensor | None
         self.register_buffer("padding_row", module.padding_row)
 
 

@@ -76,6 +76,9 @@ class QuantizedEmbeddingBag(QuantizedTable):
     (2, 32)
     """
 
+    mode: str
+    include_last_offset: bool
+
     def __init__(
         self,
         num_embeddings: int,

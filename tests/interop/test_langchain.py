@@ -26,7 +26,7 @@ def embeddings() -> Any:
 
 
 def vectors() -> np.ndarray:
-    x = np.array(embeddings().embed_documents(TEXTS))
+    x: np.ndarray = np.array(embeddings().embed_documents(TEXTS))
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 

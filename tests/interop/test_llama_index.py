@@ -81,7 +81,7 @@ def test_finds_what_the_simple_store_finds(fit_after, name):
 
 def test_node_ids_and_varied_results_are_those_of_the_simple_store():
     store, other = made(), simple()
-    some = {"node_ids": [f"id{i}" for i in range(8)]}
+    some: dict[str, Any] = {"node_ids": [f"id{i}" for i in range(8)]}
     assert ask(store, **some).ids == ask(other, **some).ids
     assert set(ask(store, k=N, doc_ids=["doc2", "doc3"]).ids) == {
         f"id{i}" for i in range(N) if i % 5 in (2, 3)

@@ -1,7 +1,7 @@
 """Look-ups exported by torch.export and to ONNX give the rows that the module gives."""
 
 import io
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def run(program: bytes, ids: Tensor) -> Any:
 def exported(module: nn.Module, **settings: Any) -> bytes:
     pytest.importorskip("onnxscript")
     file = io.BytesIO()
-    torch.onnx.export(module, (IDS,), file, verbose=False, **settings)
+    torch.onnx.export(module, (IDS,), cast(Any, file), verbose=False, **settings)
     return file.getvalue()
 
 

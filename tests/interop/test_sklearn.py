@@ -25,7 +25,7 @@ X = np.random.default_rng(0).standard_normal((700, 16)).astype(np.float32)
 @parametrize_with_checks(
     [VectorQuantizer(), VectorQuantizer("SQ8", output="codes"), VectorQuantizer("SQfp16")]
 )
-def test_passes_scikit_learn_s_checks(estimator: Any, check: Any) -> None:
+def test_passes_scikit_learn_s_checks(estimator, check):
     check(estimator)
 
 
