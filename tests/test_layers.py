@@ -162,7 +162,7 @@ DEPENDENCIES = {"numpy", "safetensors", "torch"}  # those of pyproject.toml; tri
 
 
 OPTIONAL = {
-    "gpuzip.interop": {"faiss", "usearch", "sentence_transformers"},
+    "gpuzip.interop": {"faiss", "usearch", "sentence_transformers", "model2vec", "tokenizers"},
     "gpuzip.nn": {"transformers", "sentence_transformers"},
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},

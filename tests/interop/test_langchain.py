@@ -27,7 +27,8 @@ def embeddings() -> Any:
 
 def vectors() -> np.ndarray:
     x: np.ndarray = np.array(embeddings().embed_documents(TEXTS))
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    unit: np.ndarray = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit
 
 
 def made(**settings: Any) -> Any:

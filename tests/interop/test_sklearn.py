@@ -1,7 +1,6 @@
 """VectorQuantizer in scikit-learn's own checks, pipelines and searches of parameters."""
 
 import pickle
-from typing import Any
 
 import numpy as np
 import pytest
