@@ -15,7 +15,7 @@ LAYERS = [
     ["gpuzip.cli"],
     ["gpuzip"],
     ["gpuzip.reports"],
-    ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes"],
+    ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes", "gpuzip.sklearn"],
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
     ["gpuzip.choose"],
@@ -167,9 +167,10 @@ DEPENDENCIES = {"numpy", "safetensors", "torch"}  # those of pyproject.toml; tri
 OPTIONAL = {
     "gpuzip.cli": {"typer"},
     "gpuzip.interop": {
-        *("faiss", "usearch", "sentence_transformers", "pyarrow"),
+        *("faiss", "usearch", "sentence_transformers", "model2vec", "tokenizers", "pyarrow"),
         *("huggingface_hub", "duckdb", "lance", "datasets", "qdrant_client"),
     },
+    "gpuzip.nn": {"transformers", "sentence_transformers"},
     "gpuzip.loops": {"numba", "llvmlite"},
     "gpuzip.choose": {"pyarrow"},
     "gpuzip.plots": {"matplotlib"},
@@ -177,6 +178,27 @@ OPTIONAL = {
     "gpuzip.words": {"pyarrow", "marisa_trie"},
     "gpuzip._core": {"rich"},
 }
+
+
+# Modules that derive classes from those of one library, and that nobody imports without it.
+OF_A_LIBRARY = {
+    "gpuzip.interop.langchain": {"langchain_core"},
+    "gpuzip.interop.llama_index": {"llama_index"},
+    "gpuzip.nn.sentence_transformers": {"sentence_transformers", "tokenizers"},
+    "gpuzip.nn.transformers": {"transformers"},
+    "gpuzip.sklearn": {"sklearn"},
+}
+
+
+def test_modules_of_a_library_are_imported_inside_functions():
+    def wrong(path: Path) -> list[str]:
+        if module(path) in OF_A_LIBRARY:
+            return []
+        named = [name for one in read(path).body for name in imports_outside_functions(one)]
+        return [name for name in named if name in OF_A_LIBRARY]
+
+    assert failing(LIBRARY, wrong) == {}
+    assert set(OF_A_LIBRARY) <= {module(path) for path in LIBRARY}
 
 
 def test_optional_dependencies_are_imported_by_few_packages_and_inside_functions():
@@ -188,6 +210,7 @@ def test_optional_dependencies_are_imported_by_few_packages_and_inside_functions
         at_import = {
             name.split(".")[0] for statement in tree.body for name in imports_outside_functions(statement)
         }
+        outside -= OF_A_LIBRARY.get(module(path), set())
         early = set() if own in ("gpuzip.loops", "gpuzip.cli") else outside & at_import
         return outside - OPTIONAL.get(own, set()) | early
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import textwrap
 import zipfile
@@ -166,6 +167,36 @@ def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path):
     assert where[0] == str(tmp_path / "gpuzip" / "__init__.py")
     assert len(where) > 1
     assert set(where[1:]) <= kernels
+
+
+@pytest.mark.full
+def test_pyright_knows_the_type_of_every_public_name(wheel: Path, tmp_path: Path):
+    """`pyright --verifytypes`, which looks for the package where the first python of PATH does."""
+    pytest.importorskip("pyright", reason="needs the extra test-interop")
+    run(f"import venv; venv.create({str(tmp_path / 'env')!r}, symlinks=True)", tmp_path)
+    (packages,) = (tmp_path / "env").glob("[Ll]ib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    command = [sys.executable, "-m", "pyright", "--verifytypes", "gpuzip", "--ignoreexternal", "--outputjson"]
+    path = os.pathsep.join([str(tmp_path / "env" / "bin"), os.environ["PATH"]])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    symbols = json.loads(done.stdout)["typeCompleteness"]["symbols"]
+    public = [one for one in symbols if not one["name"].startswith(("gpuzip.kernels.", "gpuzip.loops."))]
+    assert len(public) > 1000
+    unknown = {one["name"] for one in public if not one["isTypeKnown"] or one["isTypeAmbiguous"]}
+    assert unknown <= {"gpuzip.sklearn.VectorQuantizer"}  # whose base classes have no types
+
+
+@pytest.mark.full
+def test_twine_finds_no_fault_in_wheel_and_sdist(wheel: Path, sdist: Path, tmp_path: Path):
+    pytest.importorskip("twine", reason="needs the extra test-interop")
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
 
 
 BARE = """

@@ -371,34 +371,15 @@ def test_refuses_bert_with_a_tied_head_until_it_is_filtered_out():
     assert report.rows[0].reason == "filter_fn excludes it"
 
 
-def test_save_pretrained_of_a_compressed_bert_warns_and_its_state_can_be_loaded(tmp_path):
+def test_what_save_pretrained_wrote_of_a_compressed_bert_can_be_loaded_as_a_state(tmp_path):
     model, input = bert(), torch.arange(200).view(4, 50)
-    model.save_pretrained(tmp_path / "dense")
     quantize_embeddings_(model)
-    with pytest.warns(
-        UserWarning, match=r"BertModel\.save_pretrained: .*quantize_embeddings_ and load_state"
-    ):
-        model.save_pretrained(tmp_path / "codes")
+    model.save_pretrained(tmp_path)
     again = bert()
     quantize_embeddings_(again, bits=1)
-    state = importlib.import_module("safetensors.torch").load_file(tmp_path / "codes" / "model.safetensors")
+    state = importlib.import_module("safetensors.torch").load_file(tmp_path / "model.safetensors")
     again.load_state_dict(state)
     assert torch.equal(again(input).last_hidden_state, model(input).last_hidden_state)
-
-
-def test_a_library_s_save_of_compressed_embeddings_warns_once(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
-    st = pytest.importorskip("sentence_transformers")
-    static = pytest.importorskip("sentence_transformers.sentence_transformer.modules").StaticEmbedding
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-    model = st.SentenceTransformer(modules=[static(tokenizer, embedding_dim=16)], device="cpu")
-    quantize_embeddings_(model, bits=1)
-    for part, name in ((model, "save"), (model, "save_pretrained"), (model[0], "save")):
-        folder = tmp_path / f"{type(part).__name__}-{name}"
-        folder.mkdir()
-        with pytest.warns(UserWarning, match="the library's loader cannot read") as caught:
-            getattr(part, name)(str(folder))
-        assert sum("library's loader" in str(one.message) for one in caught) == 1
 
 
 def test_models_that_warn_when_saved_can_be_copied_and_pickled(tmp_path):

@@ -17,8 +17,9 @@ class Planes:
     with the parts side by side.
     """
 
-    dtype = torch.uint8
+    dtype: torch.dtype = torch.uint8
     ndim = 2
+    parts: tuple[Tensor, ...]
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
         self.parts = tuple(parts)

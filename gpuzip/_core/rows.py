@@ -38,6 +38,12 @@ class Rows:
     raise after the last block, so that the CPU waits once, and never while a CUDA graph is captured.
     """
 
+    who: str
+    dtype: torch.dtype
+    n: int
+    d: int
+    device: torch.device
+
     def __init__(
         self, who: str, x: Matrix, d: int | None = None, device: torch.device | None = None, name: str = "x"
     ) -> None:

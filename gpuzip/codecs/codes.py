@@ -55,6 +55,10 @@ class Codes:
     [0, 1, 2]
     """
 
+    codec: Codec
+    dtype: torch.dtype
+    packed: Packed
+
     def __init__(self, codec: Codec, data: Tensor | Planes, dtype: torch.dtype = torch.float32) -> None:
         if data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != codec.code_size:
             raise GpuzipError(

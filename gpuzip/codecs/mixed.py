@@ -48,6 +48,8 @@ class MixedCodes:
     (128, 8)
     """
 
+    parts: tuple[Codes, ...]
+
     def __init__(self, parts: Sequence[Codes], group: Tensor | None = None) -> None:
         who = "MixedCodes"
         self.parts = tuple(parts)

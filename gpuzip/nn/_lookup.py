@@ -22,11 +22,25 @@ def lookup(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> T
 
     codes (N, B) uint8, codebook (C, K, S), ids (R,) int64 or None for all rows -> (R, C*share*S).
     """
+    if torch.onnx.is_in_onnx_export():
+        return _in_torch(codes if ids is None else codes[ids], codebook, share)
     if is_differentiated(codebook):
         function = _Lookup if torch.compiler.is_compiling() else _ForwardLookup
         rows: Tensor = function.apply(codebook, codes, ids, share)  # type: ignore[no-untyped-call]
         return rows
     return _decode(codes, codebook, ids, share)
+
+
+def _in_torch(codes: Tensor, codebook: Tensor, share: int) -> Tensor:
+    """Decode (R, B) codes by operators that ONNX has: each code is taken from the bytes that it is in."""
+    C, K, S = map(int, codebook.shape)  # torch.jit.trace has tensors here
+    M, nbits = C * int(share), K.bit_length() - 1
+    first = torch.arange(M, device=codes.device, dtype=torch.int64) * nbits  # bits
+    whole = torch.nn.functional.pad(codes.long(), (0, 2))  # a code of 16 bits may be in 3 bytes
+    word = sum(whole[:, first // 8 + i] * 256**i for i in range(3 if nbits > 1 else 1))
+    index = (word // 2 ** (first % 8)) % K
+    start = torch.arange(M, device=codes.device, dtype=torch.int64) // share * K
+    return codebook.reshape(C * K, S)[index + start].reshape(-1, M * S)
 
 
 def _decode(codes: Tensor, codebook: Tensor, ids: Tensor | None, share: int) -> Tensor:

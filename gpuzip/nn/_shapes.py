@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from gpuzip.ops import code_bytes
+
+Trainable = Literal["codebook", "scale"]
 
 
 def sharing(codebook: Tensor, embedding_dim: int) -> int:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gpuzip._core.planes import owned
 from gpuzip.errors import GpuzipError
-from gpuzip.nn._shapes import misfit, sharing
+from gpuzip.nn._marks import Mark, holder_of, is_mark
+from gpuzip.nn._shapes import Trainable, misfit, sharing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Trainable = Literal["codebook", "scale"]
 
 
 class StoredTable(nn.Module):
@@ -30,6 +29,9 @@ class StoredTable(nn.Module):
     codebook: Tensor
     padding_row: Tensor | None
     scale: nn.Parameter | None
+    num_embeddings: int
+    embedding_dim: int
+    trainable: Trainable | None
 
     def __init__(self, num_embeddings: int, embedding_dim: int, trainable: Trainable | None) -> None:
         super().__init__()
@@ -88,6 +90,18 @@ class StoredTable(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Save the tensors. Checkpoints of whole models have a mark, too, and codes of tied tables once."""
+        name = prefix.removesuffix(".")
+        holder = holder_of(self.codes, name)
+        if holder in (None, name):
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        elif self.padding_row is not None:
+            destination[f"{prefix}padding_row"] = self.padding_row
+        if holder is not None:
+            mark = Mark(self.trainable, None if holder == name else holder, self.embedding_dim)
+            destination[f"{prefix}weight"] = mark.to_tensor()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -105,6 +119,8 @@ class StoredTable(nn.Module):
                 "dense model, then call quantize_embeddings_."
             )
             return
+        if f"{prefix}weight" in state_dict and is_mark(state_dict[f"{prefix}weight"]):
+            state_dict = {key: tensor for key, tensor in state_dict.items() if key != f"{prefix}weight"}
         names = ("codes", "codebook")
         given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
         if all(isinstance(tensor, Tensor) for tensor in given.values()):

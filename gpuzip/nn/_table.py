@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state
 
 from gpuzip._core.checks import whole
 from gpuzip._core.inputs import as_matrix
@@ -13,13 +14,17 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.nn._compress import compressed, row_of
 from gpuzip.nn._lookup import lookup
-from gpuzip.nn._shapes import sharing
-from gpuzip.nn._stored import StoredTable, Trainable
+from gpuzip.nn._shapes import Trainable, sharing
+from gpuzip.nn._stored import StoredTable
 from gpuzip.ops import code_bytes, rows_by_id
 
 
 class QuantizedTable(StoredTable):
     """Base of QuantizedEmbedding and QuantizedEmbeddingBag."""
+
+    padding_idx: int | None
+    max_norm: float | None
+    norm_type: float
 
     def __init__(
         self,
@@ -100,7 +105,8 @@ class QuantizedTable(StoredTable):
         if quick is not None:
             return quick.view(-1, self.embedding_dim)
         self.check_ids(ids)
-        checked = ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        traced = torch.compiler.is_compiling() or _get_tracing_state() is not None
+        checked = ids.device.type == "cpu" and not traced
         if checked:
             self._check_range(ids)
         self._check_device(ids)

@@ -12,7 +12,7 @@ from gpuzip._core.rows import Matrix
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
 from gpuzip.errors import GpuzipError
-from gpuzip.nn._stored import Trainable
+from gpuzip.nn._shapes import Trainable
 from gpuzip.nn._table import QuantizedTable, learning, shape_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class QuantizedEmbeddingBag(QuantizedTable):
     >>> tuple(bag(torch.tensor([[1, 2, 3], [4, 5, 6]])).shape)
     (2, 32)
     """
+
+    mode: str
+    include_last_offset: bool
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.nn._stored import Trainable
+from gpuzip.nn._shapes import Trainable
 from gpuzip.nn._table import QuantizedTable, learning, shape_of
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.codecs import Codec
 from gpuzip.errors import GpuzipError
 from gpuzip.nn._found import Dense, FilterFn, Found, check_sharing, find, grouped, why_not
-from gpuzip.nn._saving import warn_on_save
-from gpuzip.nn._stored import Trainable
+from gpuzip.nn._saving import prepare_saving
+from gpuzip.nn._shapes import Trainable
 from gpuzip.nn._table import QuantizedTable
-from gpuzip.nn.bag import QuantizedEmbeddingBag
-from gpuzip.nn.embedding import QuantizedEmbedding
+from gpuzip.nn._tables import like
 from gpuzip.nn.report import Report, ReportRow
 
 
@@ -93,7 +92,7 @@ def quantize_embeddings_(
         rows[id(group[0])] = row
     for one, module in swaps:
         one.swap(module)
-    warn_on_save(model)
+    prepare_saving(model)
     return Report(tuple(rows[id(one)] for one in found if id(one) in rows))
 
 
@@ -120,19 +119,14 @@ def _as_quantized(
     twin: QuantizedTable | None = None,
 ) -> QuantizedTable:
     """Compress a dense module, or share the table of a twin with the same weight."""
-    names = ["num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type"]
-    kind: type[QuantizedEmbedding | QuantizedEmbeddingBag] = QuantizedEmbedding
-    if isinstance(dense, nn.EmbeddingBag):
-        kind, names = QuantizedEmbeddingBag, [*names, "mode", "include_last_offset"]
-    settings = {name: getattr(dense, name) for name in names} | {"trainable": trainable}
+    module = like(dense, trainable)
     if twin is None:
-        module = kind(**settings, _weight=dense.weight, bits=bits, codec=codec)
+        module.fill(dense.weight, bits, codec, None, None)
     else:
-        module = kind(**settings, device="meta")
         module.share(twin)
         if module.padding_idx is not None:
             module.padding_row = dense.weight[module.padding_idx].detach().clone()
-    return module.train(dense.training)
+    return module
 
 
 def _left_alone(group: list[Found], reason: str | None) -> ReportRow:

@@ -33,6 +33,8 @@ class Packed:
         The blocks of `raw` that are verified when their rows are first read. None: there are none.
     """
 
+    raw: Tensor
+
     def __init__(
         self,
         raw: Tensor | Planes,

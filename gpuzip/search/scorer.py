@@ -56,6 +56,7 @@ class Exhaustive:
     """Scores every row by `gather`, block by block, for scorers without a faster exact scan."""
 
     is_exact = True
+    gather_cost: int
 
     def __init__(self, scorer: Scorer, device: torch.device) -> None:
         self._scorer, self._device, self.N, self.Q = scorer, device, scorer.N, scorer.Q

@@ -43,7 +43,12 @@ MANIFEST_BYTES = 4096
 MANIFEST_LIMIT = 1 << 20
 
 _END = 4096  # bytes; the header of an .ezip file, with all checksums, is shorter
-_OPENED_BY = {"mixed": "gpuzip.open", "words": "gpuzip.WordVectors.load"}
+_OPENED_BY = {
+    "mixed": "gpuzip.open",
+    "words": "gpuzip.WordVectors.load",
+    "store": "load or from_persist_path of a GpuzipVectorStore",
+    "static": "gpuzip.interop.model2vec.load",
+}
 _FIELDS = {"format", "library", "kind", "about", "files", "digest"}
 _NAME = re.compile(r"[a-z]+(-[0-9]+)?-[0-9a-f]{16}\.[a-z]+")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.(new|tmp)")

@@ -67,6 +67,8 @@ class Codewords:
     the time.
     """
 
+    shape: tuple[int, int, int]
+
     def __init__(self, codebooks: Tensor, exact: bool = True) -> None:
         P, M, K, S = codebooks.shape
         dtype = torch.float64 if exact else torch.float32

@@ -45,6 +45,8 @@ class Collector:
     source: name of the file in messages. tmp_dir: folder of the temporary file, by default the system's.
     """
 
+    source: str
+
     def __init__(self, source: str, policy: Policy, tmp_dir: str | os.PathLike[str] | None = None) -> None:
         self.source, self._policy = source, policy
         self._index: dict[str, int] = {}

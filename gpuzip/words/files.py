@@ -31,6 +31,9 @@ class Source:
     size: bytes of what is read, None if only its end tells. total: bytes of the file, for progress.
     """
 
+    total: int
+    size: int | None
+
     def __init__(self, name: str, raw: BinaryIO, plain: IO[bytes]) -> None:
         status = os.fstat(raw.fileno())
         regular = stat.S_ISREG(status.st_mode)

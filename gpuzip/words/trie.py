@@ -41,6 +41,7 @@ class TrieWords(Vocabulary):
     """
 
     kind = "trie"
+    nbytes_of_trie: int
 
     def __init__(self, path: Path, rows: Path, n: int) -> None:
         pairs = read_pairs(path, "words")

@@ -77,6 +77,8 @@ class WordVectors:
     (True, 1, (2,))
     """
 
+    codes: Codes | MixedCodes
+
     def __init__(
         self, words: Vocabulary | Iterable[str], codes: Codes | MixedCodes, *, unknown: Unknown = "error"
     ) -> None:

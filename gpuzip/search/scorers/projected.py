@@ -12,6 +12,9 @@ from gpuzip.search.scorers.common import inverse
 class ProjectedScorer:
     """Scores times a factor of at least 0 plus a summand, both (Q, 1), one per query."""
 
+    is_exact: bool
+    gather_cost: int
+
     def __init__(self, scorer: Scorer, factor: Tensor, summand: Tensor) -> None:
         self._scorer, self._factor, self._summand = scorer, factor, summand
         self.N, self.Q, self.is_exact = scorer.N, scorer.Q, scorer.is_exact

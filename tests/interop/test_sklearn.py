@@ -1,0 +1,83 @@
+"""VectorQuantizer in scikit-learn's own checks, pipelines and searches of parameters."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import gpuzip
+
+pytest.importorskip("sklearn")
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from gpuzip.sklearn import VectorQuantizer
+
+X = np.random.default_rng(0).standard_normal((700, 16)).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [VectorQuantizer(), VectorQuantizer("SQ8", output="codes"), VectorQuantizer("SQfp16")]
+)
+def test_passes_scikit_learn_s_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "codec", ["SQ8", "PQ4x4", "LloydMax2", "Binary", gpuzip.ProductQuantizer(4, 4)], ids=str
+)
+def test_decodes_to_the_rows_of_the_codec(codec):
+    settings = gpuzip.from_spec(codec) if isinstance(codec, str) else codec
+    fitted = settings.fit(X, seed=3)
+    decoded = VectorQuantizer(codec, random_state=3).fit(X)
+    assert np.array_equal(decoded.transform(X[:50]), fitted.encode(X[:50]).decode().numpy())
+    codes = VectorQuantizer(codec, output="codes", random_state=3).fit(X)
+    assert np.array_equal(codes.transform(X[:50]), fitted.encode(X[:50]).data[:].numpy())
+    assert np.array_equal(codes.inverse_transform(codes.transform(X[:50])), decoded.transform(X[:50]))
+    assert np.array_equal(decoded.inverse_transform(decoded.transform(X)), decoded.transform(X))
+
+
+def test_parameters_are_set_cloned_and_pickled():
+    quantizer = VectorQuantizer("PQ4x4", output="codes").fit(X)
+    assert quantizer.get_params() == {"codec": "PQ4x4", "output": "codes", "random_state": 0}
+    assert list(quantizer.get_feature_names_out()) == ["vectorquantizer0", "vectorquantizer1"]
+    assert not hasattr(clone(quantizer), "codec_")
+    again = pickle.loads(pickle.dumps(quantizer))
+    assert np.array_equal(again.transform(X), quantizer.transform(X))
+    quantizer.set_params(codec="SQ8", output="decoded").fit(X)
+    assert isinstance(quantizer.codec_, gpuzip.ScalarQuantizer)
+    assert quantizer.transform(X).shape == X.shape
+
+
+def test_a_grid_of_codecs_is_searched_in_a_pipeline():
+    labels = (X[:, 0] + X[:, 1] > 0).astype(int)
+    pipeline = make_pipeline(StandardScaler(), VectorQuantizer(), LogisticRegression())
+    search = GridSearchCV(pipeline, {"vectorquantizer__codec": ["SQ8", "Binary"]}, cv=3).fit(X, labels)
+    scores = dict(zip(["SQ8", "Binary"], search.cv_results_["mean_test_score"], strict=True))
+    assert scores["SQ8"] > scores["Binary"] > 0.7
+    assert search.best_params_ == {"vectorquantizer__codec": "SQ8"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"codec": "PQ5x4"}, "m must divide d=16"),
+        ({"codec": "nothing"}, "nothing"),
+        ({"codec": 3}, "codec must be a codec or a text; got 3"),
+        ({"output": "both"}, "output must be 'decoded' or 'codes'; got 'both'"),
+    ],
+)
+def test_settings_that_do_not_suit_are_refused(settings, reason):
+    with pytest.raises(gpuzip.GpuzipError, match=reason):
+        VectorQuantizer(**settings).fit(X)
+
+
+def test_only_codes_are_decoded():
+    quantizer = VectorQuantizer("PQ4x4", output="codes").fit(X)
+    with pytest.raises(gpuzip.GpuzipError, match="must be the uint8 codes of transform; got float32"):
+        quantizer.inverse_transform(X)
