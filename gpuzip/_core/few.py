@@ -15,4 +15,6 @@ def is_plain(x: Tensor) -> bool:
 
 def finite_inverse(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """1 / x of float32 that are not negative, and 0 where that is not finite."""
-    return np.divide(1, x, out=np.zeros_like(x), where=x > 2.0**-128)
+    inverse = np.zeros_like(x)
+    np.divide(1, x, out=inverse, where=x > 2.0**-128)
+    return inverse

@@ -38,12 +38,14 @@ def coefficients(
 def _dots(x: Array, y: Array) -> Array:
     """(Q,) float32: of rows (Q, D) with rows or with (D,), summed in float64."""
     how = "qd,d->q" if y.ndim == 1 else "qd,qd->q"
-    return np.einsum(how, x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
+    sums: Array = np.einsum(how, x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
+    return sums
 
 
 def _norms(x: Array) -> Array:
     wide = x.astype(np.float64)
-    return np.sqrt(np.einsum("qd,qd->q", wide, wide)).astype(np.float32)
+    norms: Array = np.sqrt(np.einsum("qd,qd->q", wide, wide)).astype(np.float32)
+    return norms
 
 
 def sign_tables(queries: Tensor, W: int, bits: int) -> Tensor:
