@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 
@@ -15,7 +16,7 @@ def walsh(x: Tensor, signs: Tensor) -> Tensor:
 
     A round covers the largest power of two of columns, the first ones and the last ones by turns.
     """
-    if type(x) is Tensor and x.is_cpu and not x.requires_grad and loops_are_used():
+    if is_plain(x) and loops_are_used():
         transformed: Tensor = loops_of("walsh").walsh(x, signs)
         return transformed
     for i, flips in enumerate(signs):

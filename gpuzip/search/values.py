@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.few import is_plain
 from gpuzip.ops.hamming import ABSENT
 
 
@@ -15,7 +16,7 @@ def values_of(scores: Tensor, metric: str, absent: bool) -> Tensor:
     """The values that the caller gets: distances for "l2" and "hamming", else scores, which may change."""
     if metric not in ("l2", "hamming"):
         return scores
-    if type(scores) is Tensor and scores.is_cpu and not absent:
+    if is_plain(scores) and not absent:
         return torch.from_numpy(_distances(scores.numpy(), metric))
     if metric == "l2":
         return scores.neg_().clamp_(min=0).add_(0.0)  # no -0.0

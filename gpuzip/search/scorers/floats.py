@@ -10,8 +10,9 @@ from torch import Tensor
 from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
-from gpuzip.ops import max_of_groups, rescore
+from gpuzip.ops import max_of_groups, rescore, topk
 from gpuzip.ops.one_pass import half_topk
+from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import (
@@ -98,12 +99,15 @@ class FloatScorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
 
     def one_pass(self, k: int) -> Attempted | None:
-        """Rows of 16 bits are read once, and not copied as float32."""
+        """Read rows of 16 bits once, without a float32 copy. Where rows are few, estimate every score."""
         if (taken := estimates_for(k, self.N)) == self.N:
             return None
         scale = inverse(self._norms()) if self._metric == "cosine" else None
         bias = self._norms().square().mul_(-0.5) if self._metric == "l2" else None
         found = half_topk(self._store, self._columns, taken, (scale, bias, self._mask))
+        is_small = group_size(self.N, candidate_groups(k), GATHER_COST) == 1  # all would be scored exactly
+        if found is None and is_small and not is_gpu(self._store.device):
+            found = topk(self.group_max(1), taken)
         return None if found is None else of_estimates(self, found, k)
 
     def _of_some(self, queries: Tensor) -> Scorer:
