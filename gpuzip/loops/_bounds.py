@@ -9,7 +9,7 @@ that are not below the k-th best score.
 import numpy as np
 
 from gpuzip.loops._copy import byte_at
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import cut, key_of, score_of
 from gpuzip.loops._registers import ROWS
 
@@ -107,6 +107,7 @@ def _score(keys, first, last, tables, t, entries, places, scale, extra, coef, q,
 )
 def settle(keys, counts, worst, k, tables, entries, places, scale, extra, coef, q, shift):
     """Keep the k best keys of a query, all of scores."""
+    apart()
     Q = len(counts) // 3
     first, t = len(keys) // Q * q, len(tables) // Q * q
     begin, last = first + counts[Q + q], first + counts[q]

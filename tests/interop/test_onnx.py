@@ -17,7 +17,7 @@ IDS = torch.tensor([[1, 2, 3], [99, 0, 1]])
 AXES = ({0: torch.export.Dim("bags"), 1: torch.export.Dim("ids")},)
 
 SETTINGS: list[dict[str, Any]] = [
-    *({"bits": bits} for bits in range(1, 9)),
+    *({"bits": bits} for bits in (1, 2, 3, 4, 6)),
     {"codec": gpuzip.ProductQuantizer(5, 5, pad=True)},
     {"codec": gpuzip.LloydMaxQuantizer(2, per="dim")},
     {"codec": gpuzip.BinaryQuantizer()},
@@ -63,7 +63,7 @@ def exported(module: nn.Module, **settings: Any) -> bytes:
 
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("settings", SETTINGS[2:4] + SETTINGS[8:9] + SETTINGS[-2:], ids=str)
+@pytest.mark.parametrize("settings", SETTINGS[2:4] + SETTINGS[5:6] + SETTINGS[-2:], ids=str)
 def test_an_onnx_program_looks_up_the_same_rows(settings):
     table = made(**settings)
     program = exported(table, dynamo=True, dynamic_shapes=AXES)

@@ -54,6 +54,7 @@ def test_parameters_are_set_cloned_and_pickled():
     assert quantizer.transform(X).shape == X.shape
 
 
+@pytest.mark.full
 def test_a_grid_of_codecs_is_searched_in_a_pipeline():
     labels = (X[:, 0] + X[:, 1] > 0).astype(int)
     pipeline = make_pipeline(StandardScaler(), VectorQuantizer(), LogisticRegression())
