@@ -156,6 +156,7 @@ def test_sums_have_the_digits_of_float32_in_any_range():
     torch.testing.assert_close(sums.double(), want, rtol=1e-6, atol=0)
 
 
+@pytest.mark.full
 @needs_kernels
 def test_one_launch_reaches_the_objective_of_steps(real):
     x = real[:1000, :8].contiguous()

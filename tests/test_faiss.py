@@ -332,7 +332,7 @@ def built(spec, x, by_residual=True):
     return index
 
 
-FAST_WRAPPED = {"IVF8,PQ8x4", "OPQ4_8,PQ4x4", "PCAR8,PQ4x4", "PQ8x4,Refine(SQ8)"}
+FAST_WRAPPED = {"IVF8,PQ8x4", "PCAR8,PQ4x4"}
 
 
 @pytest.mark.parametrize(

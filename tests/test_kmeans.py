@@ -61,6 +61,7 @@ def test_stops_when_nothing_moves():
     assert kmeans(x, 1, 2, n_iter=25, init=torch.tensor([[[0.0], [9.0]]])).n_iter == 3
 
 
+@pytest.mark.full
 def test_tol_stops_sooner(real):
     steps = [kmeans(real[:2000], 8, 16, tol=tol).n_iter for tol in (0.0, 1e-2, 0.5)]
     assert steps[0] > steps[1] > steps[2] >= 2
@@ -78,6 +79,7 @@ def test_restarts_keep_the_best_of_each_subspace(real):
     assert torch.equal(best.objective, torch.stack(runs).amin(0))
 
 
+@pytest.mark.full
 def test_plus_plus_starts_better_than_random(real):
     x = real[:3000]
     errors = {

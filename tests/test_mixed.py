@@ -426,7 +426,7 @@ def test_memory_maps_are_read_in_blocks(frequent, tmp_path):
         assert torch.equal(gpuzip.compress(mapped, bits_per_dim=2, **options).decode(), one.decode())
 
 
-@pytest.mark.parametrize("d", [100, 50, 384])
+@pytest.mark.parametrize("d", [50, *(pytest.param(d, marks=pytest.mark.full) for d in (100, 384))])
 @pytest.mark.parametrize("bits", [1, 2])
 def test_bits_that_fill_up_a_byte_are_not_counted(d, bits):
     """With equal importance every row has all the bits that were asked for."""

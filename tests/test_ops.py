@@ -175,8 +175,14 @@ def test_compiles_without_a_graph_break(op):
     check_agreement(op, args, tuple(compiled(*args)), op.call(*args))
 
 
+LONG = {"encode", "hamming_scan", "kmeans_step", "rabitq_encode"}  # in the interpreter
+
+
 @needs_the_interpreter
-@each_op
+@pytest.mark.parametrize(
+    "op",
+    [pytest.param(op, id=name, marks=pytest.mark.full if name in LONG else ()) for name, op in OPS.items()],
+)
 def test_kernel_in_the_interpreter_on_samples_that_reach_all_of_it(op, poison):
     interpreted(op, covering(op, samples(op)))
 

@@ -360,6 +360,7 @@ def test_at_the_bytes_of_faiss_it_finds_as_much_and_decodes_better(real, real_qu
         assert row_cosine(codes, real) > cosine + (0.15 if bits == 4 else 0)
 
 
+@pytest.mark.full
 def test_principal_directions_are_mixed(real, real_queries):
     """Along them values are so uneven that no grid fits; few of them, mixed, are worth their bytes."""
     truth = exact(real_queries, real, "cosine").topk(10)[1]

@@ -121,6 +121,7 @@ def test_variances_are_dealt_out_as_a_plain_loop_does(dims, m, uneven):
     torch.testing.assert_close(balanced(uneven, dims, m), want)
 
 
+@pytest.mark.full
 def test_each_rotation_is_better_than_the_one_before(real):
     """On rows never seen, too, but for what 384 x 384 numbers learn of 6,000 rows by heart."""
     train, test = real[:6000], real[6000:]

@@ -355,7 +355,7 @@ def test_nbytes_includes_the_words(wv: WordVectors):
     assert str(wv.nbytes) in repr(wv) and "200 words" in repr(wv)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=30), st.text())
 def test_finds_any_words_in_every_form(tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str):
     listed = sorted(words)

@@ -175,6 +175,7 @@ def test_writers_of_one_folder_at_once_leave_one_whole_state(path: Path):
     assert any(same(opened, one) for one in both) and len(os.listdir(path)) == 5
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name != "posix", reason="needs flock")
 def test_a_writer_waits_for_another_process_and_no_longer_than_it_lives(path: Path):
     vectors(0).save(path)
@@ -312,6 +313,7 @@ def test_finds_an_altered_trie_without_verify(path: Path):
         load(path)
 
 
+@pytest.mark.full
 def test_a_trie_that_is_forged_ends_no_process_and_holds_none(path: Path, monkeypatch: pytest.MonkeyPatch):
     """With digests that are right: marisa itself crashes on some of these, and loops on others."""
     pytest.importorskip("marisa_trie")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from gpuzip._core.extras import needs
 from gpuzip._core.tables import html_table, text_table
 from gpuzip.codecs import Codec
-from gpuzip.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,8 @@ class Table(list[Tried]):
 
     def to_arrow(self) -> Any:
         """Return a pyarrow.Table with these columns. Raises MissingDependencyError without pyarrow."""
-        try:
+        with needs("pyarrow", "arrow"):
             import pyarrow
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("pyarrow is not installed: pip install 'gpuzip[words]'.") from error
         return pyarrow.Table.from_pylist([row.numbers() for row in self])
 
 

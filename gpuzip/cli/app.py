@@ -128,7 +128,7 @@ def info(
 ) -> None:
     """Show sizes, codec and measured quality.
 
-    Of a matrix, what it takes as lists, floats, bytes and bits.
+    For a matrix, show what it takes as lists, floats, bytes and bits.
     """
     with uninterrupted():
         from gpuzip.cli import inspecting

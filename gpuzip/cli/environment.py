@@ -26,7 +26,13 @@ EXTRAS = {
     "faiss": (("faiss",), "to_faiss and from_faiss; convert to and from faiss and embzip"),
     "usearch": (("usearch",), "to_usearch and from_usearch; convert to and from usearch"),
     "plot": (("matplotlib",), "gpuzip.plots"),
-    "words": (("pyarrow", "marisa_trie", "rich"), "word vectors, parquet, Table.to_arrow"),
+    "arrow": (("pyarrow",), "to_arrow and from_arrow; parquet"),
+    "hub": (("huggingface_hub",), "from_hub and push_to_hub"),
+    "duckdb": (("duckdb", "pyarrow"), "to_duckdb and from_duckdb"),
+    "lance": (("lance", "pyarrow"), "to_lance and from_lance"),
+    "datasets": (("datasets", "pyarrow"), "to_datasets and from_datasets"),
+    "qdrant": (("qdrant_client",), "to_qdrant and from_qdrant"),
+    "words": (("pyarrow", "marisa_trie", "rich"), "word vectors"),
     "cli": (("typer", "rich"), "this command line, and bars of progress"),
 }
 

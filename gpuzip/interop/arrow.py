@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.extras import needs
 from gpuzip._core.planes import split
 from gpuzip.api import open as open_codes
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
+from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.interop._values import HALF, INT8, kind_of
 
 #: Key of a field's metadata. Its value is an .ezip file of the codec without rows, in base64.
@@ -151,10 +152,8 @@ def unpacked_codec(who: str, name: str, packed: bytes | str) -> Codes:
 
 def pyarrow() -> Any:
     """The module pyarrow. Raises MissingDependencyError."""
-    try:
+    with needs("pyarrow", "arrow"):
         import pyarrow
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pyarrow is not installed: pip install 'gpuzip[arrow]'.") from error
     return pyarrow
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.errors import DtypeError, GpuzipError, MissingDependencyError
+from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.interop.arrow import codes_of_column, packed_codec, pyarrow, to_arrow
 
 _MARK = "gpuzip.codec:"  # begins the id of a feature; the codec follows as `to_arrow` packs it
@@ -117,8 +118,6 @@ def from_datasets(dataset: Any, *, column: str | None = None, codec: Codec | Non
 
 
 def _datasets() -> Any:
-    try:
+    with needs("datasets", "datasets"):
         import datasets
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("datasets is not installed: pip install 'gpuzip[datasets]'.") from error
     return datasets

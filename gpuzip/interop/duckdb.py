@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip.errors import GpuzipError
 from gpuzip.interop._values import HALF, kind_of
 from gpuzip.interop.arrow import codes_of_column, packed_codec, pyarrow, to_arrow
 
@@ -157,8 +158,6 @@ def _quoted(name: str) -> str:
 
 
 def _duckdb() -> Any:
-    try:
+    with needs("duckdb", "duckdb"):
         import duckdb
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("duckdb is not installed: pip install 'gpuzip[duckdb]'.") from error
     return duckdb

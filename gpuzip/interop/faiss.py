@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import (
     BinaryQuantizer,
     Codec,
@@ -24,7 +25,7 @@ from gpuzip.codecs.half import Limit
 from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
-from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip.errors import GpuzipError
 from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
 from gpuzip.interop._faiss_wrapped import lists_of, with_transforms
 from gpuzip.rotations import Rotation
@@ -410,8 +411,6 @@ _REASONS = {
 
 
 def require_faiss() -> Any:
-    try:
+    with needs("faiss", "faiss"):
         import faiss
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("faiss is not installed: pip install 'gpuzip[faiss]'.") from error
     return faiss

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gpuzip._core.extras import needs
 from gpuzip.api import open as open_codes
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.quantizer import Quantizer
-from gpuzip.errors import DtypeError, GpuzipError, MissingDependencyError
+from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.storage import FileInfo
 
 FILENAME = "codes.ezip"
@@ -238,10 +239,6 @@ def _check_type(who: str, repo_type: str) -> None:
 
 
 def _hub() -> Any:
-    try:
+    with needs("huggingface-hub", "hub"):
         import huggingface_hub
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "huggingface-hub is not installed: pip install 'gpuzip[hub]'."
-        ) from error
     return huggingface_hub

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes
-from gpuzip.errors import MissingDependencyError
 from gpuzip.interop.arrow import KEY, codes_of_column, column_of, pyarrow, to_arrow
 
 
@@ -106,8 +106,6 @@ def from_lance(source: Any, *, column: str | None = None, codec: Codec | None = 
 
 
 def _lance() -> Any:
-    try:
+    with needs("pylance", "lance"):
         import lance
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pylance is not installed: pip install 'gpuzip[lance]'.") from error
     return lance

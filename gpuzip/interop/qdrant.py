@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import Codec
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.errors import FormatError, GpuzipError, MissingDependencyError
+from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.interop._values import HALF, UINT8, codes_of, kind_of, rows_of, values_of
 
 _KINDS = (UINT8, HALF)
@@ -188,10 +189,6 @@ def _of_texts(who: str, key: str, texts: list[Any], codec: Codec | None) -> Code
 
 
 def _models() -> Any:
-    try:
+    with needs("qdrant-client", "qdrant"):
         from qdrant_client import models
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "qdrant-client is not installed: pip install 'gpuzip[qdrant]'."
-        ) from error
     return models

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.extras import needs
 from gpuzip.codecs import BinaryQuantizer, ScalarQuantizer
 from gpuzip.codecs.codes import Codes, check_codes
-from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip.errors import GpuzipError
 from gpuzip.interop._values import check_int8, int8, signs
 
 _METRICS = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}  # for int8
@@ -130,8 +131,6 @@ def _check_metric(who: str, metric: str | None, known: tuple[str, ...], of: str)
 
 
 def require_usearch() -> Any:
-    try:
+    with needs("usearch", "usearch"):
         import usearch.index
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("usearch is not installed: pip install 'gpuzip[usearch]'.") from error
     return usearch.index

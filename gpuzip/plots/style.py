@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpuzip.errors import GpuzipError, MissingDependencyError
+from gpuzip._core.extras import needs
+from gpuzip.errors import GpuzipError
 from gpuzip.plots.values import Array
 
 if TYPE_CHECKING:
@@ -27,13 +28,9 @@ MANY_POINTS = 10_000  # more are rasterized, also in a PDF
 
 
 def axes_of(who: str, ax: Axes | None, height: float = HEIGHT) -> Axes:
-    try:
+    with needs(f"{who}: matplotlib", "plot"):
         import matplotlib
         import matplotlib.axes
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{who}: matplotlib is not installed: pip install 'gpuzip[plot]'."
-        ) from error
     if ax is None:
         from matplotlib import pyplot
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ class Fitted:
     d: int
     device: torch.device
     stored: dict[str, Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is found from it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def matrix(self) -> Tensor:

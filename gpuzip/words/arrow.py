@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuzip.errors import FormatError, MissingDependencyError
+from gpuzip._core.extras import needs
+from gpuzip.errors import FormatError
 from gpuzip.words.lookup import Lookup
 from gpuzip.words.vocabulary import Vocabulary
 
@@ -121,9 +122,7 @@ def _is_within(buffer: Any, whole: Any) -> bool:
 
 
 def _pyarrow() -> Any:
-    try:
+    with needs("pyarrow", "words"):
         import pyarrow
         import pyarrow.ipc
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pyarrow is not installed: pip install 'gpuzip[words]'.") from error
     return pyarrow

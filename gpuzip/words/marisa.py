@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gpuzip.errors import FormatError, MissingDependencyError
+from gpuzip._core.extras import needs
+from gpuzip.errors import FormatError
 
 #: Seconds that a child may take, and bytes of a file for each second more. It reads some MB per second.
 PATIENCE, BYTES_A_SECOND = 30.0, 100_000
@@ -81,10 +82,8 @@ def read_pairs(path: Path, kind: str) -> list[tuple[str, int]]:
 
 
 def marisa_trie() -> Any:
-    try:
+    with needs("marisa-trie", "words"):
         import marisa_trie
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("marisa-trie is not installed: pip install 'gpuzip[words]'.") from error
     return marisa_trie
 
 

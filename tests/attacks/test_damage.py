@@ -130,6 +130,7 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.full
 def test_finds_every_flipped_bit(original: bytes, path: Path):
     variants = [flipped(original, bit) for bit in range(8 * len(original))]
     assert outcomes(path, variants) == {"FormatError"}

@@ -178,7 +178,6 @@ def test_env_knows_every_extra():
 
 
 @pytest.mark.full
-@pytest.mark.skipif("report" not in gpuzip.__all__, reason="gpuzip.report is not there yet")
 def test_report_prints_and_writes_a_page(folder, gpuzip_run):
     words = ("report", "x.npy", "--codec", "SQ8", "--codec", "Binary", "-k", 3)
     done = gpuzip_run(*words, "--html", "report.html")

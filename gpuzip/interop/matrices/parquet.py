@@ -8,9 +8,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gpuzip._core.extras import needs
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix
-from gpuzip.errors import FormatError, MissingDependencyError
+from gpuzip.errors import FormatError
 from gpuzip.interop.matrices.blocks import Blocks
 from gpuzip.interop.matrices.spool import spooled_rows
 
@@ -81,9 +82,7 @@ def write(out: BinaryIO, blocks: Blocks) -> None:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
+    with needs("pyarrow", "arrow"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pyarrow is not installed: pip install 'gpuzip[words]'.") from error
     return pyarrow, pyarrow.parquet
