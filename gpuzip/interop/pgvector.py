@@ -55,7 +55,7 @@ def to_pgvector(codes: Codes, *, format: str = "text", ids: Any = None) -> Any:
 
     Notes
     -----
-    `a <~> b` of bits is the distance that `search` finds by "hamming". Of halfvecs, up to rounding, `<->` is
+    `a <~> b` of bits is the distance that `search` finds by "hamming". For halfvecs, up to rounding, `<->` is
     the root of that by "l2", `<#>` is minus that by "ip", and `<=>` is 1 minus that by "cosine".
 
     Examples
