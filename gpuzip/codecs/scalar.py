@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
-from gpuzip._core.device import is_capturing, is_gpu
+from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import LARGEST_NORM, SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
@@ -211,7 +211,8 @@ class ScalarQuantizer(Quantizer[Steps]):
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         by_nibble = self.bits == 4 and reads_nibbles(queries.device)
-        may_estimate = self.bits in (4, 8) and not by_nibble and len(packed) >= FEWEST_ROWS
+        are_many = len(packed) >= FEWEST_ROWS[kind(queries.device)]
+        may_estimate = self.bits in (4, 8) and not by_nibble and are_many
         if not may_estimate or is_capturing(queries.device):
             return pq_scorer(
                 packed, packed.remembered("centroids", lambda: self.centroids), queries, metric, mask

@@ -64,8 +64,9 @@ def to_qdrant(
     Notes
     -----
     Qdrant's EUCLID of uint8, times the step, is the root of the distance that `search` finds by "l2". Its DOT
-    and COSINE of uint8 are not those of the rows, since code 0 does not stand for 0. For float16 all are those
-    of the decoded rows. A collection of COSINE keeps normalized vectors: codes do not come back from them.
+    and COSINE of uint8 are not those of the rows, since code 0 does not stand for 0. With float16 all are
+    those of the decoded rows. A collection of COSINE keeps normalized vectors: codes do not come back from
+    them.
 
     Examples
     --------

@@ -27,7 +27,8 @@ from gpuzip.search.scorers.common import (
     minus_squares,
 )
 
-FEWEST_ROWS = 4096  # fewer rows are scored exactly, which takes little time
+#: Fewer rows are scored by tables: on a GPU exactly, which takes little time.
+FEWEST_ROWS = {"cpu": 64, "cuda": 4096}
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # rows made unsigned at a time; every group size divides these
 
 
