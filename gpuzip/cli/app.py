@@ -10,7 +10,7 @@ from gpuzip import __version__
 from gpuzip.cli.group import Commands
 from gpuzip.cli.signals import uninterrupted
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="gpuzip",
     cls=Commands,
     no_args_is_help=True,

@@ -21,7 +21,7 @@ _PACKAGES = (
     *("usearch", "sentence-transformers", "matplotlib", "typer", "rich"),
 )
 #: Modules of an extra of pyproject.toml, and what it adds.
-EXTRAS = {
+EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "cpu": (("numba",), "compiled loops: most operators on a CPU are 2 to 30 times faster"),
     "faiss": (("faiss",), "to_faiss and from_faiss; convert to and from faiss and embzip"),
     "usearch": (("usearch",), "to_usearch and from_usearch; convert to and from usearch"),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
+from numba.core import config
 from numba.extending import intrinsic
 
 from gpuzip._core.parallel import map_blocks
@@ -23,6 +24,8 @@ _TILE = 8  # rows, which stay in L1 while queries take turns
 @cache
 def _converts():
     """Return whether this CPU has an instruction for it: LLVM calls a function that numba lacks otherwise."""
+    if config.CPU_FEATURES is not None:
+        return "+f16c" in config.CPU_FEATURES.split(",")
     return platform.machine().lower() in ("aarch64", "arm64") or has_features("f16c", "avx2")
 
 

@@ -1,5 +1,6 @@
 """What only a process of its own shows: start-up, pipes, Ctrl-C, a full disk."""
 
+import contextlib
 import json
 import os
 import signal
@@ -68,6 +69,18 @@ def test_a_pipe_that_closes_is_141(folder):
         assert said.decode() == "gpuzip: the reader of the output closed the pipe.\n"
 
 
+def interrupted(process: subprocess.Popen[bytes]) -> bytes:
+    """What a process says that Ctrl-C ends, again if the first one met a callback, where Python drops it."""
+    try:
+        for _ in range(12):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=10)[1]
+        raise AssertionError("the process goes on after Ctrl-C")
+    finally:
+        process.kill()
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what a process has mapped")
 @pytest.mark.parametrize("mapped", ["libtorch_cpu", "large.npy"])
 def test_ctrl_c_is_130_and_the_older_file_is_whole(folder, mapped: str):
@@ -80,8 +93,7 @@ def test_ctrl_c_is_130_and_the_older_file_is_whole(folder, mapped: str):
     while process.poll() is None and mapped not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    said = interrupted(process)
     assert process.returncode == 130
     assert said.decode() == "gpuzip: interrupted. What was there before is unchanged.\n"
     assert (folder / "x.ezip").read_bytes() == before
