@@ -175,7 +175,14 @@ def test_compiles_without_a_graph_break(op):
     check_agreement(op, args, tuple(compiled(*args)), op.call(*args))
 
 
-LONG = {"encode", "hamming_scan", "kmeans_step", "rabitq_encode"}  # in the interpreter
+LONG = {
+    "encode",
+    "hamming_scan",
+    "kmeans_step",
+    "lloyd",
+    "rabitq_encode",
+    "scalar_scan",
+}  # in the interpreter
 
 
 @needs_the_interpreter
