@@ -158,11 +158,11 @@ def test_bits(N, M, nbits, strided):
     same(LOOPS["unpack_bits"](spread(packed) if strided else packed, M, nbits), values)
 
 
+@pytest.mark.full
 @FEW
 @given(
     st.integers(1, 300), st.integers(1, 9), st.integers(1, 10), LENGTHS, DTYPES, st.booleans(), st.booleans()
 )
-@pytest.mark.full
 def test_decode(N, M, nbits, S, dtype, strided, chosen):
     codes, centroids = random_codes(N, M, 1 << nbits), codebook(M, 1 << nbits, S).to(dtype)
     packed = OPS["pack_bits"].reference(codes, nbits)
