@@ -11,7 +11,8 @@ from contextlib import contextmanager
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put off Ctrl-C until the block is done. torch aborts the process if it is interrupted in its import."""
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a background job
         yield
         return
     came: list[int] = []

@@ -1,6 +1,5 @@
 """What only a process of its own shows: start-up, pipes, Ctrl-C, a full disk."""
 
-import contextlib
 import json
 import os
 import signal
@@ -69,16 +68,13 @@ def test_a_pipe_that_closes_is_141(folder):
         assert said.decode() == "gpuzip: the reader of the output closed the pipe.\n"
 
 
-def interrupted(process: subprocess.Popen[bytes]) -> bytes:
-    """What a process says that Ctrl-C ends, again if the first one met a callback, where Python drops it."""
-    try:
-        for _ in range(12):
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.communicate(timeout=10)[1]
-        raise AssertionError("the process goes on after Ctrl-C")
-    finally:
-        process.kill()
+def hearing_ctrl_c() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what a process has mapped")
@@ -89,15 +85,28 @@ def test_ctrl_c_is_130_and_the_older_file_is_whole(folder, mapped: str):
     gpuzip.save(np.load("x.npy"), "x.ezip", m=4)
     before = (folder / "x.ezip").read_bytes()
     words = [*COMMAND, "compress", "large.npy", "x.ezip", "--codec", "PRQ2x12x8"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=ENVIRONMENT, preexec_fn=hearing_ctrl_c)
     while process.poll() is None and mapped not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     time.sleep(0.1)
-    said = interrupted(process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said.decode() == "gpuzip: interrupted. What was there before is unchanged.\n"
     assert (folder / "x.ezip").read_bytes() == before
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what a process has mapped")
+def test_ctrl_c_is_ignored_by_a_command_that_was_told_to(folder):
+    """As `nohup` and a background job are."""
+    words = [*COMMAND, "info", "x.npy"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT, preexec_fn=deaf)
+    while process.poll() is None and "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and shown.decode().startswith("x.npy")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit is POSIX's")
