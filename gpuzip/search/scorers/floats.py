@@ -100,15 +100,20 @@ class FloatScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         """Read rows of 16 bits once, without a float32 copy. Where rows are few, estimate every score."""
-        if (taken := estimates_for(k, self.N)) == self.N:
+        if is_gpu(self._store.device) or (taken := estimates_for(k, self.N)) == self.N:
+            return None
+        found = self._of_halves(taken)
+        if found is None and group_size(self.N, candidate_groups(k), GATHER_COST) == 1:
+            found = topk(self.group_max(1), taken)  # otherwise every row would be scored exactly
+        return None if found is None else of_estimates(self, found, k)
+
+    def _of_halves(self, taken: int) -> tuple[Tensor, Tensor] | None:
+        """The best estimates of rows of 16 bits and their rows; None for other rows or many queries."""
+        if self._store.dtype not in (torch.float16, torch.bfloat16):
             return None
         scale = inverse(self._norms()) if self._metric == "cosine" else None
         bias = self._norms().square().mul_(-0.5) if self._metric == "l2" else None
-        found = half_topk(self._store, self._columns, taken, (scale, bias, self._mask))
-        is_small = group_size(self.N, candidate_groups(k), GATHER_COST) == 1  # all would be scored exactly
-        if found is None and is_small and not is_gpu(self._store.device):
-            found = topk(self.group_max(1), taken)
-        return None if found is None else of_estimates(self, found, k)
+        return half_topk(self._store, self._columns, taken, (scale, bias, self._mask))
 
     def _of_some(self, queries: Tensor) -> Scorer:
         return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)
