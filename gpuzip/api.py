@@ -24,9 +24,10 @@ from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.search.packed import Packed
 from gpuzip.storage import FileInfo, Source, Target, check_target, read_codes, read_info
-from gpuzip.storage.folder import MANIFEST, Folder, read_folder
+from gpuzip.storage.file import folder_of
+from gpuzip.storage.folder import Folder, read_folder
 from gpuzip.storage.info import advice_for
-from gpuzip.storage.paths import local_path
+from gpuzip.storage.remote import Remote, remote
 from gpuzip.storage.tensors import read_tensors
 
 _JUDGED = 1000  # rows by which advice is given
@@ -435,7 +436,8 @@ def load(
     torch.Size([256, 32])
     """
     most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
-    codes = open(path, verify=True, min_cosine=min_cosine)
+    far = isinstance(remote("load", path), Remote)  # whose codes are verified when they are fetched
+    codes = open(path, verify=not far, min_cosine=min_cosine)
     _check_size(codes, most)
     return codes.to(device).decode()
 
@@ -489,8 +491,9 @@ def open(
     >>> shape
     (256, 32)
     """
-    if isinstance(path, str | os.PathLike) and (local_path("open", path) / MANIFEST).is_file():
-        return read_folder(path, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
+    folder = folder_of(path)
+    if folder is not None:
+        return read_folder(folder, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
     return _open(path, verify=verify, min_cosine=min_cosine)
 
 

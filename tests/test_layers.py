@@ -176,6 +176,7 @@ OPTIONAL = {
     "gpuzip.plots": {"matplotlib"},
     "gpuzip.reports": {"matplotlib", "pandas"},
     "gpuzip.words": {"pyarrow", "marisa_trie"},
+    "gpuzip.storage": {"fsspec"},
     "gpuzip._core": {"rich"},
 }
 

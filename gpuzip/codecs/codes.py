@@ -108,9 +108,9 @@ class Codes:
         """(N, B) uint8: a tensor, or Planes that can be indexed like one.
 
         The bytes of an opened file are mapped, and not verified when they are read here. `open(verify=True)`
-        verifies them all; the methods verify what they read.
+        verifies them all; the methods verify what they read. Those of a remote file are all fetched here.
         """
-        return self.packed.raw
+        return self.packed.fetch()
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +120,7 @@ class Codes:
     @property
     def nbytes(self) -> int:
         """Bytes of the codes and of the codec's state."""
-        return self.data.nbytes + self.codec.nbytes
+        return self.packed.raw.nbytes + self.codec.nbytes
 
     @property
     def ratio(self) -> float:
@@ -175,6 +175,7 @@ class Codes:
             The decoded rows, on the codes' device.
         """
         dtype = dtype or self.dtype
+        self.packed.fetch()  # which is a no-op unless the file is remote
         step = max(1, BLOCK_BYTES // (4 * self.codec.d))
         codec = self.codec
         at_once = codec.decodes_at_once and codec.rotation is None and dtype == torch.float32

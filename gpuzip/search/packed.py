@@ -16,6 +16,8 @@ from gpuzip.search.scorer import Scorer
 class Unverified(Protocol):
     """Blocks of codes to verify before they are read; see `storage.blocks.Unverified`."""
 
+    @property
+    def is_remote(self) -> bool: ...
     def verify(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> bool: ...
     def part(self, start: int, stop: int) -> Unverified: ...
 
@@ -26,7 +28,8 @@ class Packed:
     Parameters
     ----------
     raw : (N, B) uint8 tensor or Planes
-        The codes. Those that are mapped from a file may be damaged until they are verified.
+        The codes. Those that are mapped from a file may be damaged until they are verified; those of a
+        remote file are not there before.
     find_norms : callable
         Returns the (N,) float32 L2 norms of the decoded rows of `data`.
     unverified : Unverified, optional
@@ -65,6 +68,11 @@ class Packed:
     def data(self) -> Tensor:
         """(N, B) uint8 tensor or Planes, verified."""
         return self.raw if self._unverified is None else self.verified(slice(None))
+
+    def fetch(self) -> Tensor:
+        """`raw`, fetched in large ranges if the file is remote; not verified if it is mapped."""
+        unverified = self._unverified
+        return self.data if unverified is not None and unverified.is_remote else self.raw
 
     def verified(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> Tensor:
         """`raw`, of which these rows are verified: a slice, int64 ids or a mask.

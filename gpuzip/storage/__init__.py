@@ -1,7 +1,7 @@
 """Files and folders of codes, written atomically and checked before use."""
 
 from gpuzip.storage.blocks import table_bytes
-from gpuzip.storage.file import Contents, check_target, read_codes, read_info, write_codes
+from gpuzip.storage.file import Contents, check_target, local_target, read_codes, read_info, write_codes
 from gpuzip.storage.folder import MANIFEST_BYTES
 from gpuzip.storage.header import FORMAT, HEADER_BYTES, LONG_HEADER_BYTES
 from gpuzip.storage.info import FileInfo
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "Target",
     "check_target",
+    "local_target",
     "read_codes",
     "read_info",
     "table_bytes",

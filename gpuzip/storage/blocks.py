@@ -6,7 +6,7 @@ A table holds the CRC-32 of each block of rows in each plane of codes, as little
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,14 @@ from gpuzip.errors import FormatError
 BLOCK_BYTES = 1 << 18
 
 _TASK = 16  # blocks per task of a thread
+_AT_ONCE = 8 << 20, 8  # bytes of blocks that lie together in one range of a remote file; ranges at a time
 _CRC = np.dtype("<u4")
 
 Array = np.ndarray[Any, Any]
+Run = tuple[int, int, int]  # a plane, and two blocks between which all belong to it
+
+#: Reads ranges of remote planes: (plane, start, stop) each, in bytes of the plane.
+Fetch = Callable[[Sequence[Run]], list[bytes]]
 
 
 def plane_names(count: int) -> list[str]:
@@ -63,22 +68,38 @@ class Unverified:
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         The file, for messages.
     planes : sequence of (N, B) uint8 tensors
-        The codes, mapped or in memory.
+        The codes, mapped or in memory; for a remote file memory that `fetch` fills.
     table : uint8 tensor
         Their table, of `table_shape`.
     block_rows : int
         Rows per block.
+    fetch : callable, optional
+        Reads bytes of a remote file. A block is then fetched where it would be compared, and is written to
+        its plane only if it has its checksum.
     """
 
-    def __init__(self, path: Path, planes: Sequence[Tensor], table: Tensor, block_rows: int) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        planes: Sequence[Tensor],
+        table: Tensor,
+        block_rows: int,
+        fetch: Fetch | None = None,
+    ) -> None:
         self._path, self._block_rows, self._n = path, block_rows, len(planes[0])
+        self._fetch = fetch
         self._planes = [plane.numpy() for plane in planes]
         self._right: Array = table.numpy().view(_CRC)[:, :, 0]
         self._left: Array = np.ones(self._right.shape, bool)
         self._first = 0
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether blocks that were not verified are not even there."""
+        return self._fetch is not None
 
     def part(self, start: int, stop: int) -> Unverified:
         """The same of rows start to stop. What either verifies, the other does not read again."""
@@ -116,16 +137,59 @@ class Unverified:
 
     def _compare(self, todo: Array) -> None:
         """Verify the (block, plane) pairs of an (n, 2) array."""
+        if self._fetch is not None:
+            self._fetch_all(self._fetch, _runs(todo, [self._bytes_of(plane) for plane in self._planes]))
+            return
         good = _checksums(self._planes, todo, self._block_rows) == self._right[todo[:, 0], todo[:, 1]]
         self._left[todo[good, 0], todo[good, 1]] = False
-        if good.all():
-            return
-        block, plane = todo[~good][0].tolist()
+        if not good.all():
+            block, plane = todo[~good][0].tolist()
+            raise self._damaged(block, plane, "restore it or save it again")
+
+    def _fetch_all(self, fetch: Fetch, runs: Sequence[Run]) -> None:
+        at_once = _AT_ONCE[1]
+        for some in (runs[at : at + at_once] for at in range(0, len(runs), at_once)):
+            size = {plane: self._bytes_of(self._planes[plane]) for plane, _, _ in some}
+            spans = [(p, a * size[p], min(b * size[p], self._planes[p].nbytes)) for p, a, b in some]
+            for run, data in zip(some, fetch(spans), strict=True):
+                self._fill(run, np.frombuffer(data, np.uint8))
+
+    def _fill(self, run: Run, data: Array) -> None:
+        """Write fetched blocks to their plane, each if it has its checksum."""
+        plane, first, stop = run
+        rows = data.reshape(-1, self._planes[plane].shape[1])
+        todo = np.stack([np.arange(stop - first), np.zeros(stop - first, np.int64)], 1)
+        good = _checksums([rows], todo, self._block_rows) == self._right[first:stop, plane]
+        for block in good.nonzero()[0].tolist():
+            part = slice(block * self._block_rows, (block + 1) * self._block_rows)
+            start = first * self._block_rows
+            self._planes[plane][start + part.start : start + part.stop] = rows[part]
+        self._left[first:stop, plane][good] = False
+        if not good.all():
+            block = first + int((~good).argmax())
+            raise self._damaged(block, plane, "open it again if it was replaced, or restore it")
+
+    def _bytes_of(self, plane: Array) -> int:
+        return self._block_rows * int(plane.shape[1])
+
+    def _damaged(self, block: int, plane: int, advice: str) -> FormatError:
         start, stop = block * self._block_rows, min((block + 1) * self._block_rows, len(self._planes[0]))
-        raise FormatError(
+        return FormatError(
             f"{self._path}: rows {start} to {stop - 1} of {plane_names(plane + 1)[-1]} do not match their "
-            "checksum. The file is damaged: restore it or save it again."
+            f"checksum. The file is damaged: {advice}."
         )
+
+
+def _runs(todo: Array, block_bytes: Sequence[int]) -> list[Run]:
+    """The (block, plane) pairs as runs of blocks that lie together, none of many bytes."""
+    runs: list[Run] = []
+    for plane in np.unique(todo[:, 1]).tolist():
+        blocks = todo[todo[:, 1] == plane, 0]
+        most = max(1, _AT_ONCE[0] // block_bytes[plane])
+        for together in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
+            first, stop = int(together[0]), int(together[-1]) + 1
+            runs += [(plane, at, min(at + most, stop)) for at in range(first, stop, most)]
+    return runs
 
 
 def _checksums(planes: Sequence[Array], todo: Array, block_rows: int) -> Array:

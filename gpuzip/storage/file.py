@@ -7,6 +7,7 @@ tensor of the codec. Codes that are split by columns continue in `codes.1`, `cod
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,9 +21,12 @@ from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.blocks import Unverified, plane_names, rows_per_block, table_of, table_shape
+from gpuzip.storage.folder import MANIFEST
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
 from gpuzip.storage.paths import local_path
+from gpuzip.storage.remote import Remote, remote, replacing_remote
+from gpuzip.storage.remote_tensors import RemoteTensors
 from gpuzip.storage.streams import Source, Target, contents, name_of, opened
 from gpuzip.storage.tensors import read_tensors, tensors_of, write_tensors
 
@@ -33,7 +37,8 @@ _TABLE = "crc32"  # behind `codes` in the file, which keeps the alignment of the
 class Contents:
     """The header and tensors of a file. Tensors are mapped, so bytes are read on access.
 
-    unverified: the blocks of codes to verify before they are read; None if all are, or have no checksums.
+    unverified: the blocks of codes to verify before they are read, and of a remote file to fetch; None if
+    all are, or have no checksums.
     """
 
     info: FileInfo
@@ -42,11 +47,17 @@ class Contents:
     unverified: Unverified | None
 
 
-def check_target(path: Target) -> Path | BinaryIO:
-    """The path or file to write to.
+def check_target(path: Target) -> Path | BinaryIO | Remote:
+    """The path or file to write to, or the remote file of a URL.
 
     Raises IsADirectoryError for a folder, GpuzipError for a device or a pipe, TypeError for a file of text.
     """
+    there = remote("save", path)
+    return there if isinstance(there, Remote) else local_target(path if there is None else there)
+
+
+def local_target(path: Target) -> Path | BinaryIO:
+    """`check_target` of this computer alone. Raises GpuzipError for a URL, too."""
     if (file := opened(path)) is not None:
         return file
     target = local_path("save", path)
@@ -62,6 +73,14 @@ def check_target(path: Target) -> Path | BinaryIO:
     return target
 
 
+def folder_of(path: Source) -> Path | None:
+    """The folder of gpuzip's that a path or a file:// URL names; else None."""
+    there = remote("open", path)
+    if there is None and isinstance(path, str | os.PathLike):
+        there = local_path("open", path)
+    return there if isinstance(there, Path) and (there / MANIFEST).is_file() else None
+
+
 def write_codes(
     path: Target,
     *,
@@ -73,7 +92,7 @@ def write_codes(
     dtype: torch.dtype,
     quality: Quality | None,
 ) -> FileInfo:
-    """Write one file atomically, parent folders made; or to a file that is open.
+    """Write one file atomically, parent folders made; to a file that is open; or to a URL.
 
     Raises as `check_target` does.
     """
@@ -98,9 +117,13 @@ def write_codes(
     if isinstance(target, Path):
         with replacing(target) as fresh, open(fresh, "wb") as out:
             nbytes = write_tensors(out, tensors, metadata)
-    else:
-        nbytes, target = write_tensors(target, tensors, metadata), name_of(target)
-    return _info(target, unsealed(target, metadata), nbytes)
+        return _info(target, unsealed(target, metadata), nbytes)
+    if isinstance(target, Remote):
+        with replacing_remote(target) as out:
+            nbytes = write_tensors(out, tensors, metadata)
+        return _info(target.name, unsealed(target.name, metadata), nbytes)
+    nbytes, name = write_tensors(target, tensors, metadata), name_of(target)
+    return _info(name, unsealed(name, metadata), nbytes)
 
 
 def read_info(path: Source) -> FileInfo:
@@ -115,18 +138,21 @@ def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -
     Raises FileNotFoundError, IsADirectoryError or FormatError. Sizes are checked against the file before
     memory is allocated.
     """
-    info, header, tensors = _read(path)
+    info, header, tensors, there = _read(path)
     if min_cosine is not None:
         check_cosine(info, min_cosine)
-    checksums, unverified = header["checksums"], None
-    planes = [tensors[name] for name in plane_names(len(tensors)) if name in tensors]
+    checksums, unverified, fetch = header["checksums"], None, None
+    names = [name for name in plane_names(len(tensors)) if name in tensors]
+    if there is not None:
+        verify = verify or info.format == 1  # whose codes have one checksum, and are fetched at once
+        tensors, fetch = there.read(() if info.format == 1 else names), there.fetch_of(names)
+    planes = [tensors[name] for name in names]
     if info.format == 1:
-        names = plane_names(len(planes) if verify else 0)
-        found = {name: _checksum(tensors[name]) for name in names}
+        found = {name: _checksum(tensors[name]) for name in names if verify}
     else:
         table = tensors[_TABLE]
         found = _checksums_of_planes(planes, table)
-        unverified = Unverified(info.path, planes, table, header["block_rows"])
+        unverified = Unverified(info.path, planes, table, header["block_rows"], fetch)
     state = {name: tensor for name, tensor in tensors.items() if _of_state(name)}
     _check(info.path, found | {name: _checksum(t) for name, t in state.items()}, checksums)
     if unverified is not None and verify:
@@ -141,7 +167,7 @@ def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -
     )
 
 
-def _check(path: Path, found: dict[str, str], checksums: dict[str, str]) -> None:
+def _check(path: Path | str, found: dict[str, str], checksums: dict[str, str]) -> None:
     for name, checksum in found.items():
         if checksum != checksums[name]:
             raise FormatError(
@@ -150,7 +176,7 @@ def _check(path: Path, found: dict[str, str], checksums: dict[str, str]) -> None
             )
 
 
-def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
+def _check_finite(path: Path | str, state: dict[str, Tensor]) -> None:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise FormatError(f"{path}: {name} holds NaN or inf; gpuzip did not write it.")
@@ -178,20 +204,26 @@ def _regular_file(path: Any) -> Path:
     return source
 
 
-def _read(path: Source) -> tuple[FileInfo, dict[str, Any], dict[str, Tensor]]:
-    if given := contents(path):
+def _read(path: Source) -> tuple[FileInfo, dict[str, Any], dict[str, Tensor], RemoteTensors | None]:
+    """What the header says, and the tensors; of a remote file, which comes last, only their kinds."""
+    source: Path | str
+    there, far = remote("open", path), None
+    if isinstance(there, Remote):
+        far = RemoteTensors.of(there)
+        source, nbytes, tensors, metadata = there.name, far.nbytes, far.kinds, far.metadata
+    elif given := contents(path):
         source, nbytes = given[0], len(given[1])
         tensors, metadata = tensors_of(given[1], source)
     else:
-        source = _regular_file(path)
+        source = _regular_file(path if there is None else there)
         tensors, metadata = read_tensors(source)
         nbytes = source.stat().st_size
     header = unsealed(source, metadata)
     _check_tensors(source, header, tensors)
-    return _info(source, header, nbytes), header, tensors
+    return _info(source, header, nbytes), header, tensors, far
 
 
-def _check_tensors(source: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _check_tensors(source: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise FormatError unless these are codes, their table and a state, as the header describes them."""
     names, tables = set(tensors), {_TABLE} if header["format"] > 1 else set()
     if names - tables != set(header["checksums"]) or not {"codes"} | tables <= names:
@@ -213,7 +245,7 @@ def _check_tensors(source: Path, header: dict[str, Any], tensors: dict[str, Tens
         _check_table(source, tensors[_TABLE], table_shape(header["n"], len(parts), header["block_rows"]))
 
 
-def _check_table(source: Path, table: Tensor, shape: tuple[int, ...]) -> None:
+def _check_table(source: Path | str, table: Tensor, shape: tuple[int, ...]) -> None:
     if table.dtype != torch.uint8 or tuple(table.shape) != shape:
         raise FormatError(
             f"{source}: {_TABLE} must be {shape} uint8 for its blocks of rows; got {tuple(table.shape)} "
@@ -221,7 +253,7 @@ def _check_table(source: Path, table: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _info(path: Path, header: dict[str, Any], nbytes: int) -> FileInfo:
+def _info(path: Path | str, header: dict[str, Any], nbytes: int) -> FileInfo:
     quality = header["quality"]
     return FileInfo(
         path=path,

@@ -44,7 +44,7 @@ def sealed(header: dict[str, Any]) -> dict[str, str]:
     return {_KEY: _canonical(header | {"digest": _digest(header)})}
 
 
-def unsealed(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def unsealed(path: Path | str, metadata: dict[str, str]) -> dict[str, Any]:
     """Return the header in a file's metadata. Raises FormatError unless `sealed` made it."""
     if _KEY not in metadata:
         raise FormatError(

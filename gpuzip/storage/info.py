@@ -24,8 +24,8 @@ class FileInfo:
 
     Attributes
     ----------
-    path : Path
-        The file.
+    path : Path or str
+        The file: a str for a URL, without user, password and query.
     nbytes : int
         Bytes on disk, with header and codebooks.
     n, d : int
@@ -44,7 +44,7 @@ class FileInfo:
         Version of the file format.
     """
 
-    path: Path
+    path: Path | Any  # Any stands for str: with both, each caller would have to tell them apart
     nbytes: int
     n: int
     d: int
@@ -87,7 +87,7 @@ class FileInfo:
     def __str__(self) -> str:
         knobs = {name: value for name, value in self.config.items() if name in ("m", "nbits")}
         titles = [
-            f"File: {printable(self.path.name)}",
+            f"File: {printable(Path(self.path).name)}",
             f"n: {self.n}",
             *([] if self.codec == "pq" else [f"codec: {printable(self.codec)}"]),
             *(f"{name}: {value!r}" for name, value in knobs.items()),

@@ -24,8 +24,8 @@ def local_path(who: str, path: Any, name: str = "path") -> Path:
     text = os.fsdecode(path)
     if _URL.match(text):
         raise GpuzipError(
-            f"{who}: {name} must be on this computer; got the URL {text!r}. Copy the file from or to there, "
-            "or pass a file that fsspec.open has opened for bytes. gpuzip.from_hub opens hf:// URLs."
+            f"{who}: {name} must be on this computer; got the URL {text!r}. Copy the file from or to there. "
+            "gpuzip.open, load, info, load_codec and save take URLs of .ezip files."
         )
     if "\0" in text:
         raise GpuzipError(f"{who}: {name} must hold no zero character; got {text!r}. Correct it.")

@@ -29,10 +29,9 @@ from gpuzip.storage.streams import write_all
 #: Largest accepted header in bytes; gpuzip writes about 600.
 HEADER_LIMIT = 1 << 20
 
-_DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on Linux, for Python 3.10
+DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -48,25 +47,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, like in kinds.items():
             part = _part(mapped, start, like.nbytes)
             if part.data_ptr() % like.itemsize:
-                raise _unreadable(path, f"{name} is not aligned")
+                raise unreadable(path, f"{name} is not aligned")
             tensors[name], start = part.view(like.dtype).view(like.shape), start + like.nbytes
         return tensors, metadata
 
 
 def tensors_of(data: bytes, name: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """`read_tensors` of bytes, which are copied. name: for messages."""
-    length = _checked_length(name, data[:8], len(data))
+    length = checked_length(name, data[:8], len(data))
     try:
         found = {key: _copied(**entry) for key, entry in deserialize(data)}  # type: ignore[no-untyped-call]
         return found, json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except _UNREADABLE as error:
-        raise _unreadable(name, str(error)) from error
+    except UNREADABLE as error:
+        raise unreadable(name, str(error)) from error
 
 
 def _copied(dtype: str, shape: list[int], data: bytes) -> Tensor:
     if not data:
-        return torch.empty(shape, dtype=_DTYPES[dtype], device="cpu")
-    return torch.frombuffer(bytearray(data), dtype=_DTYPES[dtype]).view(shape)
+        return torch.empty(shape, dtype=DTYPES[dtype], device="cpu")
+    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(shape)
 
 
 def write_tensors(
@@ -77,7 +76,7 @@ def write_tensors(
     Returns the number of bytes.
     """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
-    order = list(_DTYPES.values())
+    order = list(DTYPES.values())
     names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
     start = 0
     for name in names:
@@ -101,13 +100,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _header_length(path: Path, file: BinaryIO) -> int:
-    return _checked_length(path, file.read(8), os.fstat(file.fileno()).st_size)
+    return checked_length(path, file.read(8), os.fstat(file.fileno()).st_size)
 
 
-def _checked_length(path: Path, first: bytes, size: int) -> int:
+def checked_length(path: Path | str, first: bytes, size: int) -> int:
     length = int.from_bytes(first, "little")
     if size < 8 or length > min(size - 8, HEADER_LIMIT):
-        raise _unreadable(path, "its first 8 bytes are not the length of a header")
+        raise unreadable(path, "its first 8 bytes are not the length of a header")
     return length
 
 
@@ -117,7 +116,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "np") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             kinds = {
-                name: torch.empty(s.get_shape(), dtype=_DTYPES[s.get_dtype()], device="meta")
+                name: torch.empty(s.get_shape(), dtype=DTYPES[s.get_dtype()], device="meta")
                 for name, s in slices.items()
             }
             return kinds, file.metadata() or {}
@@ -125,8 +124,8 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.exists():
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from error
         raise
-    except _UNREADABLE as error:
-        raise _unreadable(path, str(error)) from error
+    except UNREADABLE as error:
+        raise unreadable(path, str(error)) from error
 
 
 def _part(mapped: Any, start: int, size: int) -> Tensor:
@@ -143,11 +142,16 @@ def _map(file: BinaryIO) -> Any:
     """
     if sys.platform == "win32":
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    flags = mmap.MAP_PRIVATE | (_NO_RESERVE if sys.platform == "linux" else 0)
+    flags = mmap.MAP_PRIVATE | no_reserve()
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     if sys.version_info >= (3, 13):
         return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection, trackfd=False)
     return _map_by_address(file.fileno(), flags, protection)
+
+
+def no_reserve() -> int:
+    """The flag of a map that promises no memory, where the system has one."""
+    return getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" else 0  # for Python 3.10
 
 
 def _map_by_address(descriptor: int, flags: int, protection: int) -> Any:
@@ -165,7 +169,7 @@ def _map_by_address(descriptor: int, flags: int, protection: int) -> Any:
     return mapped
 
 
-def _unreadable(path: Path, why: str) -> FormatError:
+def unreadable(path: Path | str, why: str) -> FormatError:
     return FormatError(
         f"{path}: cannot be read as safetensors ({printable(why)}). Restore the file, or make it again."
     )

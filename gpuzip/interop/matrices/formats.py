@@ -15,7 +15,7 @@ from gpuzip.interop.matrices import npy, npz, parquet, safetensors, vecs
 from gpuzip.interop.matrices.blocks import Blocks, blocks_of
 from gpuzip.interop.matrices.spool import spooled_stream
 from gpuzip.storage.atomic import replacing
-from gpuzip.storage.file import check_target
+from gpuzip.storage.file import local_target
 from gpuzip.storage.paths import local_path
 
 Reader = Callable[[Path, str | None], Matrix]
@@ -214,7 +214,7 @@ def write_matrix(
     blocks = blocks_of(who, x)
     with reporting(who, progress, "write", blocks.n) as report:
         told = blocks.told(report)
-        target = check_target(path)
+        target = local_target(path)
         if isinstance(target, Path):
             with replacing(target) as fresh, open(fresh, "wb") as out:
                 write(out, told)
