@@ -360,7 +360,9 @@ def save(
     x : (N, D) float tensor, array or memory map
         Rows to compress.
     path : str, path-like or binary file
-        File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
+        File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO(). Or
+        a URL of fsspec (extra `remote`): the file is uploaded when it is complete, under another name which
+        is then moved, or in object stores to its own; an interrupted upload leaves the older one.
     m, nbits, pad, seed : optional
         As in `compress`.
     progress : bool or callable, optional
@@ -401,8 +403,8 @@ def load(
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes; or folder that
-        `MixedCodes.save` wrote.
+        File that `save` or `Codes.save` wrote, its URL, a file that is open for reading, or its bytes; or
+        folder that `MixedCodes.save` wrote.
     device : torch.device or str, default "cpu"
         Device to decode on.
     min_cosine : float, optional
@@ -447,13 +449,14 @@ def open(
 ) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
     """Open the codes of a file or folder by memory map: only rows that are used are read.
 
-    The checksum of a block of rows is verified the first time that one of them is read.
+    The checksum of a block of rows is verified the first time that one of them is read. Of a URL of fsspec
+    (extra `remote`) header and codec are fetched, and each block when one of its rows is read.
 
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes; or folder that
-        `MixedCodes.save` wrote.
+        File that `save` or `Codes.save` wrote, its URL, a file that is open for reading, or its bytes; or
+        folder that `MixedCodes.save` wrote.
     verify : bool, default False
         Verify all codes now, which reads them. Header and codec are always verified.
     min_cosine : float, optional
@@ -476,6 +479,8 @@ def open(
     -----
     `Codes.data` is the mapped bytes, which are not verified when they are read there. Codes of files of
     format 1, whose checksum is one for all codes, are verified with verify=True alone.
+
+    A search of a remote file fetches all codes, once; RaBitQ's candidates="plane" the planes that it scans.
 
     See Also
     --------
@@ -503,7 +508,8 @@ def load_codec(path: Source) -> Codec:
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `codec.save`, `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
+        File that `codec.save`, `save` or `Codes.save` wrote, its URL, a file that is open for reading, or its
+        bytes.
 
     Returns
     -------
@@ -586,7 +592,7 @@ def info(path: Source) -> FileInfo:
     Parameters
     ----------
     path : str, path-like, binary file or bytes
-        File that `save` or `Codes.save` wrote, a file that is open for reading, or its bytes.
+        File that `save` or `Codes.save` wrote, its URL, a file that is open for reading, or its bytes.
 
     Returns
     -------

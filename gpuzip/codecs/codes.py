@@ -353,7 +353,8 @@ class Codes:
         Parameters
         ----------
         path : str, path-like or binary file
-            File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO().
+            File to write. Parent folders are made. Or a file that is open for writing, such as io.BytesIO(),
+            or a URL, as in `gpuzip.save`.
         x : (N, D) float tensor, array or memory map, optional
             The source rows. If given, the file stores the quality measured against them.
         progress : bool or callable, optional

@@ -22,8 +22,10 @@ from tests.attacks.forge import (
     N,
     check_all_refuse,
     check_refused,
+    fsspec,
     joined,
     load_opened,
+    load_remote,
     outcomes,
     peak_growth,
 )
@@ -135,6 +137,7 @@ def test_finds_every_flipped_bit(original: bytes, path: Path):
     variants = [flipped(original, bit) for bit in range(8 * len(original))]
     assert outcomes(path, variants) == {"FormatError"}
     assert outcomes(path, variants[::7], load_opened) == {"FormatError"}
+    assert not fsspec or outcomes(path, variants[::7], load_remote) == {"FormatError"}
 
 
 def test_open_finds_every_flipped_bit_outside_the_codes(original: bytes, path: Path):
