@@ -23,7 +23,7 @@ _PACKAGES = (
 #: Modules of an extra of pyproject.toml, and what it adds.
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "cpu": (("numba",), "compiled loops: most operators on a CPU are 2 to 30 times faster"),
-    "faiss": (("faiss",), "to_faiss and from_faiss; convert to and from faiss and embzip"),
+    "faiss": (("faiss",), "to_faiss and from_faiss; convert to and from faiss"),
     "usearch": (("usearch",), "to_usearch and from_usearch; convert to and from usearch"),
     "plot": (("matplotlib",), "gpuzip.plots"),
     "arrow": (("pyarrow",), "to_arrow and from_arrow; parquet"),

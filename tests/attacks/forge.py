@@ -16,7 +16,7 @@ from torch import Tensor
 import gpuzip
 
 try:
-    import fsspec
+    import fsspec as fsspec
 except ModuleNotFoundError:  # it comes with the extra `remote`
     fsspec = None
 

@@ -73,8 +73,6 @@ def test_embzip_files_decode_to_the_rows_that_embzip_loads(folder, gpuzip_run):
 
 
 def test_a_pickle_of_embzip_is_never_run(folder, monkeypatch):
-    pytest.importorskip("faiss")
-
     class Evil:
         def __reduce__(self):
             return (open, (str(folder / "ran"), "w"))
@@ -83,7 +81,7 @@ def test_a_pickle_of_embzip_is_never_run(folder, monkeypatch):
         pickle.dump({"index": Evil()}, file)
     with lzma.open("evil.ezip") as packed:
         assert any(opcode.name == "REDUCE" for opcode, _, _ in pickletools.genops(packed.read()))
-    with pytest.raises(gpuzip.FormatError, match="must hold a FAISS index"):
+    with pytest.raises(gpuzip.FormatError, match=r"its pickle names (_?io\.open)"):
         read_embzip("evil.ezip")
     assert not (folder / "ran").exists()
     monkeypatch.setattr("gpuzip.interop.embzip._FLOOR", 1000)
