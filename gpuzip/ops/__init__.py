@@ -17,6 +17,7 @@ from gpuzip.ops.kmeans_step import kmeans_step
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.rabitq_encode import rabitq_encode, rabitq_signs, zero_rows
+from gpuzip.ops.rans import rans_decode, rans_encode
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_encode import scalar_bytes, scalar_decode, scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
@@ -48,6 +49,8 @@ __all__ = [
     "product_scan",
     "rabitq_encode",
     "rabitq_signs",
+    "rans_decode",
+    "rans_encode",
     "rescore",
     "rescore_codes",
     "rows_by_id",
