@@ -14,6 +14,7 @@ from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.kmeans_step import kmeans_step
+from gpuzip.ops.levels import rows_of_levels
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.rabitq_encode import rabitq_encode, rabitq_signs, zero_rows
@@ -22,6 +23,7 @@ from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_encode import scalar_bytes, scalar_decode, scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
+from gpuzip.ops.trellis import trellis_quantize
 
 __all__ = [
     "OPS",
@@ -54,11 +56,13 @@ __all__ = [
     "rescore",
     "rescore_codes",
     "rows_by_id",
+    "rows_of_levels",
     "scalar_bytes",
     "scalar_decode",
     "scalar_encode",
     "scalar_scan",
     "topk",
+    "trellis_quantize",
     "unpack_bits",
     "use_loops",
     "zero_rows",
