@@ -141,6 +141,7 @@ def rans_decode(
             TRELLIS=len(next_state) > 1,
             LANES=_LANES,
             num_warps=1,
+            enable_fp_fusion=False,
         )
     return levels, right.bool()
 
@@ -188,9 +189,8 @@ def _find_symbols(
             path = tl.load(after_ptr + 2 * path + _parity(level), mask=there, other=0).to(tl.int32)
         at = table * 256
         for step in tl.static_range(8):
-            half: tl.constexpr = 128 >> step
-            below = tl.load(ordered_ptr + at + (half - 1), mask=there, other=0) < level
-            at += tl.where(below, half, 0)
+            below = tl.load(ordered_ptr + at + ((128 >> step) - 1), mask=there, other=0) < level
+            at += tl.where(below, 128 >> step, 0)
         same = tl.load(ordered_ptr + at, mask=there, other=0) == level
         known = same & (at - table * 256 < tl.load(count_ptr + table, mask=there, other=0))
         symbol = tl.load(symbols_ptr + at, mask=there & known, other=0).to(tl.int32)
@@ -325,6 +325,7 @@ def rans_encode(
         BR=_ROWS,
         LANES=_LANES,
         num_warps=4,
+        enable_fp_fusion=False,
     )
     words = torch.empty((blocks, size), dtype=torch.int16, device=device)
     escapes = torch.empty((blocks, size), dtype=torch.int32, device=device)
@@ -335,12 +336,14 @@ def rans_encode(
         *(N, block_rows, C, groups, size, most),
         LANES=_LANES,
         num_warps=1,
+        enable_fp_fusion=False,
     )
     _place[(blocks, triton.cdiv(6 * size, _BYTES))](
         *(words, escapes, counts, buffer, N, block_rows, size, most),
         BB=_BYTES,
         LANES=_LANES,
         num_warps=4,
+        enable_fp_fusion=False,
     )
     return buffer, lengths
 
