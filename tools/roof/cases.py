@@ -197,7 +197,7 @@ def _even_tables(device: str) -> Arguments:
 
 
 def _levels(N: int, device: str) -> Tensor:
-    return _i(16, N, _D)(device).int() - 8
+    return integers(device, 16, N, _D).int() - 8
 
 
 def _stream(N: int, device: str) -> Arguments:
