@@ -10,7 +10,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from gpuzip.archive._numbers import first
+from gpuzip.archive._varints import first
 from gpuzip.archive.classes import CLASSES, TRADE, spread_of
 from gpuzip.errors import FormatError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.matmul import matrix_product
-from gpuzip.archive._numbers import first, packed, unpacked
+from gpuzip.archive._varints import first, packed, unpacked
 from gpuzip.archive.basis import Loadings, Moments, completed, loadings
 from gpuzip.archive.classes import CLASSES, DEAD, classes_of
 from gpuzip.archive.quantized import fitted_tables, offsets, offsets_of, quantized
