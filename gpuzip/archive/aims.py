@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from gpuzip.archive.basis import Moments, best_rank
-from gpuzip.archive.tables import Tables
 from gpuzip.archive.transform import Learned, learned
 from gpuzip.errors import GpuzipError
 
 _TRIALS = 12  # steps for a number of directions
 _CHOICES = 3  # numbers of directions
-_CLOSE = 1e-3  # logarithms of steps that are as good as equal
+_CLOSE = 2e-4  # logarithms of steps that are as good as equal
 _FINEST, _COARSEST = 2.0**-22, 2.0**4  # steps over the spread of values
 _LOSS = 0.26  # squared error of a value that is coded, in squared steps
 _SURE = 2.0  # standard errors between a mean of a sample and what is promised for all rows
@@ -78,17 +77,11 @@ def _found(
     wanted = -_NEAR / 2 if finer_is_better else _NEAR / 2
     tried: list[tuple[float, float]] = []  # logarithms of steps and what was missed
     best, at = None, min(max(math.log(start), bounds[0]), bounds[1])
-    tables: Tables | None = None
     for _ in range(_TRIALS):
-        found = learned(sample.moments, sample.rows, _short(math.exp(at)), rank, states, sample.unit, tables)
-        tables, off = found.transform.tables, miss(found)
-        holds = off <= 0 if finer_is_better else off >= 0
-        if holds:
-            best = (
-                found
-                if best is None or finer_is_better == (found.transform.step > best.transform.step)
-                else best
-            )
+        found = learned(sample.moments, sample.rows, _short(math.exp(at)), rank, states, sample.unit)
+        off = miss(found)
+        if off <= 0 if finer_is_better else off >= 0:
+            best = _better(best, found, finer_is_better)
             if abs(off) < _NEAR:
                 break
         tried.append((at, off - wanted))
@@ -105,17 +98,18 @@ def _better(best: Learned | None, found: Learned, coarser: bool) -> Learned:
 
 
 def _next(tried: list[tuple[float, float]]) -> float:
-    """Where a line through the two most useful trials crosses 0: those nearest to it on either side."""
-    below = max((trial for trial in tried if trial[1] <= 0), default=None)
-    above = min((trial for trial in tried if trial[1] > 0), default=None)
-    if below is not None and above is not None and above[0] > below[0]:
-        part = min(max(-below[1] / (above[1] - below[1]), 0.02), 0.98)
-        return below[0] + part * (above[0] - below[0])
+    """Where the line through the last trials, or through those on either side of 0, crosses it."""
     last, off = tried[-1]
     slope = 1.0
-    if len(tried) > 1 and last != tried[-2][0]:
-        slope = min(max((off - tried[-2][1]) / (last - tried[-2][0]), 0.2), 4.0)
-    return last - min(max(off / slope, -1.5), 1.5) * 1.02
+    if len(tried) > 1:
+        before, was = tried[-2]
+        slope = min(max((off - was) / (last - before), 0.3), 4.0)
+    at = last - min(max(off / slope, -1.5), 1.5)
+    below = max((trial for trial in tried if trial[1] <= 0), default=None)
+    above = min((trial for trial in tried if trial[1] > 0), default=None)
+    if below is not None and above is not None and not below[0] < at < above[0]:
+        return (below[0] + above[0]) / 2
+    return at
 
 
 def _short(step: float) -> float:

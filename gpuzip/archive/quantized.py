@@ -11,7 +11,7 @@ from gpuzip.archive.classes import CLASSES
 from gpuzip.archive.tables import Tables, counted, normal_tables, tables_of
 from gpuzip.ops.trellis import trellis_quantize
 
-_ROUNDS = 2
+_ROUNDS = 3  # more move rows along the curve of bits and errors, and not below it
 _PARTS = 64  # an offset is stored in parts of a step
 _LARGEST_OFFSET = 100
 
@@ -39,19 +39,15 @@ def quantized(values: Tensor, classes: Tensor, tables: Tables, states: int) -> L
     return Levels(*trellis_quantize(values, costs, zero_costs, places, states))
 
 
-def fitted_tables(
-    values: Tensor, classes: Tensor, states: int, beside: Tensor, start: Tables | None = None
-) -> tuple[Tables, Levels]:
+def fitted_tables(values: Tensor, classes: Tensor, states: int, beside: Tensor) -> tuple[Tables, Levels]:
     """Find tables for columns (N, C) float32 of classes (C,), and the levels that they lead to.
 
     Levels depend on tables and the other way round, so both are found in turn.
 
-    beside: counts of other levels that have the same tables. start: tables to begin with.
+    beside: counts of other levels that have the same tables.
     """
     others = beside.sum((1, 2)).nonzero()[:, 0]
     tables = normal_tables(torch.cat([classes, others]))
-    if start is not None:
-        tables = Tables(tables.logs | {key: logs for key, logs in start.logs.items() if key in tables.logs})
     for _ in range(_ROUNDS):
         found = quantized(values, classes, tables, states)
         tables = tables_of(counted(found.levels, found.sides, classes) + beside)

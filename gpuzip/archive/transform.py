@@ -153,9 +153,8 @@ def learned(
     rank: int,
     states: int,
     unit: bool,
-    start: Tables | None = None,
 ) -> Learned:
-    """Learn the transform of rows for a step and a number of directions; start: tables to begin with."""
+    """Learn the transform of rows for a step and a number of directions."""
     load = loadings(moments, rank, step)
     coded = quantized(load.values, load.classes, normal_tables(load.classes), states)
     mean, directions = decoded_loadings(coded.levels, load.mean_step)
@@ -167,7 +166,7 @@ def learned(
     mean, basis = (part.float().to(sample.device) for part in (mean, directions[:, kept]))
     values = projected(sample, mean, basis, step)
     beside = counted(coded.levels, coded.sides, load.classes)
-    tables, found = fitted_tables(values, classes, states, beside, start)
+    tables, found = fitted_tables(values, classes, states, beside)
     offset = offsets(values, classes, found)
     model = written(coded.levels, load, every_class, tables, offset, states)
     transform = Transform(step, states, unit, mean, basis, classes, tables, offset, model)
