@@ -11,6 +11,8 @@ from gpuzip._core.matmul import matrix_product
 
 _TABLE_BITS = 3.0  # per symbol of a table
 _ROUNDS = 4
+_SPLITS = 12
+_LESS = 0.9998  # of the bits: what more classes have to bring
 _RARE = 2.0**-13
 _GAIN = 0.99  # of raw bits: what coding has to save to be worth its time
 _MOST = 1 << 10  # classes
@@ -24,8 +26,11 @@ class Classes(NamedTuple):
     bits: float
 
 
-def classes(counts: Tensor, raw_bits: float | None = None) -> Classes:
-    """Group columns by their counts of symbols (D, K). raw_bits: per value of a column that is not coded."""
+def classes(counts: Tensor, raw_bits: float | None = None, fixed: float = 0.0) -> Classes:
+    """Group columns by their counts of symbols (D, K).
+
+    raw_bits: per value of a column that is not coded. fixed: bits that it takes to code any column.
+    """
     counts = counts.double()
     total = counts.sum(1)
     raw = None if raw_bits is None else total * raw_bits * _GAIN
@@ -33,15 +38,19 @@ def classes(counts: Tensor, raw_bits: float | None = None) -> Classes:
     own = _bits_of_own(counts)
     tables = counts.sum(0, keepdim=True)
     best, failures = _grouped(counts, tables, raw, per_table), 0
-    found = best
-    while failures < 2 and len(tables) < min(len(counts), _MOST):
+    for _ in range(_SPLITS):
+        if failures == 2 or len(tables) >= min(len(counts), _MOST):
+            break
         tables = torch.cat([tables, _split(counts, tables, own)])
         for _ in range(_ROUNDS):
             of_column = _bits(counts, tables).argmin(1)
             tables = torch.zeros_like(tables).index_add_(0, of_column, counts)
             tables = tables[tables.sum(1) > 0]
         found = _grouped(counts, tables, raw, per_table)
-        best, failures = (found, 0) if found.bits < best.bits else (best, failures + 1)
+        failures = 0 if found.bits < _LESS * best.bits else failures + 1
+        best = found if found.bits < best.bits else best
+    if raw is not None and best.bits + fixed > float(raw.sum()):
+        return Classes(torch.full_like(best.of_column, -1), 0, float(raw.sum()))
     return best
 
 

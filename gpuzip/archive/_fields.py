@@ -10,14 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpuzip.archive._classes import classes
-from gpuzip.archive._frequencies import pack_tables, unpack_tables
+from gpuzip.archive._classes import Classes, classes
+from gpuzip.archive._frequencies import Packed, pack_tables, unpack_tables
 from gpuzip.archive._numbers import Numbers, chunks
 
 _SYMBOLS = 255  # per table, beside the escape
 _LOW = 7  # bits of a field below the highest, so that each of its values has a symbol
 _MOST = 16  # bits of the highest field
 _ESCAPE_BITS = 44.0
+_BLOCK_BITS = 8.0 * (4 + 4 + 4 * 32)  # of a coded field: its size and its states
 _SAMPLE = 4096  # rows by which the width of the highest field is chosen
 _SIGN_AND_EXPONENT = {torch.float16: 6, torch.float64: 12}
 _HEAD = struct.Struct("<BBHHIII")
@@ -65,16 +66,16 @@ def bits_of(numbers: Tensor, low: int, width: int) -> Tensor:
     return numbers >> low & ((1 << width) - 1)
 
 
-def fields_of(x: Tensor, numbers: Numbers) -> list[Field]:
-    """Split the bits of numbers, the highest field first; a table is counted over all rows."""
-    sample = numbers.of(x[:: -(-len(x) // _SAMPLE)])
-    width = min(_widths(numbers), key=lambda width: _estimate(sample, numbers.bits, width))
-    low = numbers.bits - width
-    fields = [_highest(x, numbers, low, width)]
+def fields_of(numbers: Tensor, kind: Numbers, blocks: int) -> list[Field]:
+    """Split the bits of numbers (N, D), the highest field first; tables are counted over all rows."""
+    sample = numbers[:: -(-len(numbers) // _SAMPLE)]
+    width = min(_widths(kind), key=lambda width: _estimate(sample, kind.bits, width))
+    low = kind.bits - width
+    fields = [_highest(numbers, low, width)]
     count = -(-low // _LOW)
     for i in range(count):
         below = low - low * (i + 1) // count
-        fields.append(_lower(x, numbers, sample, below, low - low * i // count - below))
+        fields.append(_lower(numbers, sample, below, low - low * i // count - below, blocks))
     return fields
 
 
@@ -110,34 +111,45 @@ def _counts(numbers: Tensor, low: int, width: int, symbols: Tensor) -> Tensor:
     return torch.bincount(found.flatten(), minlength=256 * D).view(D, 256)
 
 
-def _highest(x: Tensor, numbers: Numbers, low: int, width: int) -> Field:
-    seen = torch.zeros(1 << width, dtype=torch.int64, device=x.device)
-    for part in chunks(x):
-        seen += torch.bincount(bits_of(numbers.of(part), low, width).flatten(), minlength=1 << width)
+def _highest(numbers: Tensor, low: int, width: int) -> Field:
+    seen = torch.zeros(1 << width, dtype=torch.int64, device=numbers.device)
+    for part in chunks(numbers):
+        seen += torch.bincount(bits_of(part, low, width).flatten(), minlength=1 << width)
     symbols, values = _symbols(seen)
-    counts = sum(_counts(numbers.of(part), low, width, symbols) for part in chunks(x))
-    return _field(low, width, values, torch.as_tensor(counts, device=x.device), None)
+    counts = _all_counts(numbers, low, width, symbols)[:, : 1 + len(values)]
+    return _field(low, width, values, counts, classes(counts))
 
 
-def _lower(x: Tensor, numbers: Numbers, sample: Tensor, low: int, width: int) -> Field:
+def _lower(numbers: Tensor, sample: Tensor, low: int, width: int, blocks: int) -> Field:
     """A field whose bits are left as they are in columns where a sample looks random."""
-    values = torch.arange(1 << width, device=x.device)
-    found = classes(_counts(sample, low, width, values + 1), width)
+    values = torch.arange(1 << width, device=numbers.device)
+    scale = len(numbers) / len(sample)
+
+    def grouped(counts: Tensor) -> Classes:
+        return classes(counts[:, : 1 + len(values)], width, _BLOCK_BITS * blocks)
+
+    found = grouped(scale * _counts(sample, low, width, values + 1))
     if found.tables == 0:
-        raw = torch.full((x.shape[1],), -1, dtype=torch.int64, device=x.device)
-        return _written(
-            low, width, raw, values, torch.zeros((0, 256), dtype=torch.int32, device=x.device), b""
-        )
-    counts = sum(_counts(numbers.of(part), low, width, values + 1) for part in chunks(x))
-    return _field(low, width, values, torch.as_tensor(counts, device=x.device), width)
+        none = torch.zeros((0, 256), dtype=torch.int32, device=numbers.device)
+        return _written(low, width, found.of_column, values, none, b"")
+    counts = _all_counts(numbers, low, width, values + 1)
+    return _field(low, width, values, counts, grouped(counts))
 
 
-def _field(low: int, width: int, values: Tensor, counts: Tensor, raw_bits: int | None) -> Field:
-    found = classes(counts[:, : 1 + len(values)], raw_bits)
+def _all_counts(numbers: Tensor, low: int, width: int, symbols: Tensor) -> Tensor:
+    counts = torch.zeros((numbers.shape[1], 256), dtype=torch.int64, device=numbers.device)
+    for part in chunks(numbers):
+        counts += _counts(part, low, width, symbols)
+    return counts
+
+
+def _field(low: int, width: int, values: Tensor, counts: Tensor, found: Classes) -> Field:
     coded = found.of_column >= 0
     tables = torch.zeros((found.tables, 1 + len(values)), dtype=torch.int64, device=counts.device)
     tables.index_add_(0, found.of_column[coded], counts[coded, : 1 + len(values)])
-    packed = pack_tables(tables)
+    packed = (
+        pack_tables(tables) if found.tables else Packed(b"", tables.new_zeros((0, 256), dtype=torch.int32))
+    )
     return _written(low, width, found.of_column, values, packed.freqs, packed.data)
 
 

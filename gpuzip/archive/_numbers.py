@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_INTS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1 << 22  # values at a time
+INTS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 1 << 20  # values at a time
 _DECIMALS = 7
 _BEFORE_DECIMALS = 3  # bits that decimals have to save
 _HEAD = struct.Struct("<BbBBq")
 
 
 class Numbers(NamedTuple):
-    """How floats become whole numbers of `bits` bits, 0 or more.
+    """How floats become whole numbers of `bits` bits, 0 or more, or the same bits as int32 or int64.
 
     dtype: what they are stored in. decimals: of multiples of 10**-decimals, or -1 for the bits of the dtype.
     shift: low bits that are left out. offset: the least multiple.
@@ -34,28 +34,40 @@ class Numbers(NamedTuple):
     bits: int
     offset: int
 
+    @property
+    def kind(self) -> torch.dtype:
+        return torch.int32 if self.bits <= 32 else torch.int64
+
     def packed(self) -> bytes:
         return _HEAD.pack(DTYPES.index(self.dtype), self.decimals, self.shift, self.bits, self.offset)
 
     @classmethod
     def unpacked(cls, data: bytes) -> Numbers:
         dtype, decimals, shift, bits, offset = _HEAD.unpack(data)
-        if dtype >= len(DTYPES) or not (-1 <= decimals < _DECIMALS and shift + bits <= 64):
+        if dtype >= len(DTYPES) or not -1 <= decimals < _DECIMALS:
             raise ValueError("numbers of an unknown kind")
+        if shift + bits > (64 if decimals >= 0 else 8 * DTYPES[dtype].itemsize):
+            raise ValueError("numbers of too many bits")
         return cls(DTYPES[dtype], decimals, shift, bits, offset)
 
     def of(self, x: Tensor) -> Tensor:
-        """Return the whole numbers of floats: int64, or the low 64 bits of them."""
+        """Return the whole numbers of floats."""
+        return torch.cat([self._of(part) for part in chunks(x)])
+
+    def _of(self, x: Tensor) -> Tensor:
         if self.decimals >= 0:
-            return _multiples(x, self.decimals) - self.offset
-        return _as_bits(x.to(self.dtype)) >> self.shift & _mask(self.bits)
+            return (_multiples(x, self.decimals) - self.offset).to(self.kind)
+        bits = _as_ints(x.to(self.dtype))
+        if self.shift == 0 and bits.dtype == self.kind:
+            return bits
+        return (bits.long() >> self.shift & ((1 << self.bits) - 1)).to(self.kind)
 
     def back(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """Undo `of`."""
         if self.decimals >= 0:
-            return _of_multiples(numbers + self.offset, self.decimals, dtype)
-        size = self.dtype.itemsize
-        return (numbers << self.shift).to(_INTS[size]).view(self.dtype).to(dtype)
+            return _of_multiples(numbers.long() + self.offset, self.decimals, dtype)
+        shifted = numbers << self.shift if self.shift else numbers
+        return shifted.to(INTS[self.dtype.itemsize]).view(self.dtype).to(dtype)
 
 
 NUMBERS_BYTES = _HEAD.size
@@ -63,7 +75,7 @@ NUMBERS_BYTES = _HEAD.size
 
 def numbers_of(x: Tensor) -> Numbers:
     """Find the whole numbers of the fewest bits for floats (N, D)."""
-    bits = _bits_of(x, _smallest(x))
+    bits = min((_bits_of(x, dtype) for dtype in _holding(x)), key=lambda numbers: numbers.bits)
     multiples = _decimals_of(x)
     if multiples is not None and multiples.bits + _BEFORE_DECIMALS <= bits.bits:
         return multiples
@@ -74,24 +86,25 @@ def chunks(x: Tensor) -> Iterator[Tensor]:
     yield from x.split(max(1, _CHUNK // max(1, x.shape[1])))
 
 
-def _smallest(x: Tensor) -> torch.dtype:
-    """Return the smallest dtype that holds every value; with a NaN its own, as casts may change payloads."""
+def _holding(x: Tensor) -> Iterator[torch.dtype]:
+    """Yield the dtypes that hold every value; with a NaN its own alone, as casts may change payloads."""
+    yield x.dtype
     if any(bool(part.isnan().any()) for part in chunks(x)):
-        return x.dtype
+        return
     for dtype in DTYPES:
         if dtype.itemsize < x.dtype.itemsize and all(
-            torch.equal(_as_bits(part.to(dtype).to(x.dtype)), _as_bits(part)) for part in chunks(x)
+            torch.equal(_as_ints(part.to(dtype).to(x.dtype)), _as_ints(part)) for part in chunks(x)
         ):
-            return dtype
-    return x.dtype
+            yield dtype
 
 
 def _bits_of(x: Tensor, dtype: torch.dtype) -> Numbers:
-    seen = 0
+    seen, width = 0, 8 * dtype.itemsize
     for part in chunks(x):
-        seen |= _any_of(_as_bits(part.to(dtype)))
-    width = 8 * dtype.itemsize
-    shift = min((seen & -seen).bit_length() - 1, width - 1) if seen else width - 1
+        seen |= _any_of(_as_ints(part.to(dtype)))
+        if seen & 1:
+            return Numbers(dtype, -1, 0, width, 0)
+    shift = (seen & -seen).bit_length() - 1 if seen else width - 1
     return Numbers(dtype, -1, shift, width - shift, 0)
 
 
@@ -101,7 +114,7 @@ def _any_of(bits: Tensor) -> int:
     while len(bits) > 1:
         half = len(bits) // 2
         bits = torch.cat([bits[:half] | bits[half : 2 * half], bits[2 * half :]])
-    return int(bits[0]) & _mask_of(64) if len(bits) else 0
+    return int(bits[0]) & ((1 << 64) - 1) if len(bits) else 0
 
 
 def _decimals_of(x: Tensor) -> Numbers | None:
@@ -112,9 +125,9 @@ def _decimals_of(x: Tensor) -> Numbers | None:
             continue
         if not all(_are_multiples(part, decimals) for part in chunks(x)):
             continue
-        found = [_multiples(part, decimals) for part in chunks(x) if part.numel()]
-        least = min((int(part.min()) for part in found), default=0)
-        most = max((int(part.max()) for part in found), default=0)
+        found = [_multiples(part, decimals) for part in chunks(x)]
+        least = min(int(part.min()) for part in found)
+        most = max(int(part.max()) for part in found)
         return Numbers(x.dtype, decimals, 0, max(1, (most - least).bit_length()), least)
     return None
 
@@ -122,7 +135,7 @@ def _decimals_of(x: Tensor) -> Numbers | None:
 def _are_multiples(x: Tensor, decimals: int) -> bool:
     if not bool((x.abs() < 2**30).all()):
         return False
-    return torch.equal(_as_bits(_of_multiples(_multiples(x, decimals), decimals, x.dtype)), _as_bits(x))
+    return torch.equal(_as_ints(_of_multiples(_multiples(x, decimals), decimals, x.dtype)), _as_ints(x))
 
 
 def _multiples(x: Tensor, decimals: int) -> Tensor:
@@ -133,16 +146,5 @@ def _of_multiples(multiples: Tensor, decimals: int, dtype: torch.dtype) -> Tenso
     return (multiples.double() / 10.0**decimals).to(dtype)
 
 
-def _as_bits(x: Tensor) -> Tensor:
-    """Return the bits of floats as int64, 0 or more where the dtype has fewer bits than that."""
-    bits = x.contiguous().view(_INTS[x.dtype.itemsize]).long()
-    return bits & _mask(8 * x.dtype.itemsize)
-
-
-def _mask(bits: int) -> int:
-    """Return a mask of the low bits that int64 can be masked with."""
-    return -1 if bits >= 64 else _mask_of(bits)
-
-
-def _mask_of(bits: int) -> int:
-    return (1 << bits) - 1
+def _as_ints(x: Tensor) -> Tensor:
+    return x.contiguous().view(INTS[x.dtype.itemsize])

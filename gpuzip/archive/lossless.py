@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gpuzip.archive._fields import Field, fields_of, read_fields
-from gpuzip.archive._numbers import NUMBERS_BYTES, Numbers, numbers_of
+from gpuzip.archive._fields import bits_of, fields_of
+from gpuzip.archive._model import Constant, Model, model_bytes, read_model
+from gpuzip.archive._numbers import numbers_of
 from gpuzip.archive._repeats import first_equal
 from gpuzip.errors import FormatError
 from gpuzip.ops import pack_bits, rans_decode, rans_encode, unpack_bits
 
-_VERSION = 1
 _SIZE = struct.Struct("<I")
-_WIDEST = 16  # bits that are packed together
 _TASK = 1 << 22  # values that are coded at a time
 
 
@@ -28,32 +26,6 @@ class Lossless(NamedTuple):
     model: Tensor
     stream: Tensor
     lengths: Tensor
-
-
-class _Model(NamedTuple):
-    """repeats: whether blocks leave out rows that repeat an earlier one."""
-
-    numbers: Numbers
-    fields: list[Field]
-    repeats: bool
-
-    @property
-    def coded(self) -> list[Field]:
-        return [field for field in self.fields if len(field.coded)]
-
-    def packed(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield low, width and columns of bits that are packed as they are."""
-        low, width, columns = 0, 0, None
-        for field in reversed(self.fields):
-            raw = field.raw
-            if columns is not None and width + field.width <= _WIDEST and torch.equal(raw, columns):
-                width += field.width
-                continue
-            if columns is not None and len(columns):
-                yield low, width, columns
-            low, width, columns = field.low, field.width, raw
-        if columns is not None and len(columns):
-            yield low, width, columns
 
 
 def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
@@ -79,15 +51,18 @@ def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
     >>> int(coded.lengths.sum())
     2180
     """
-    numbers = numbers_of(x)
+    kind = numbers_of(x)
+    numbers = kind.of(x)
+    constant = Constant.of(numbers)
+    numbers = constant.others(numbers)
     task = max(1, _TASK // (block_rows * x.shape[1])) * block_rows
-    repeated = sum(_repeated(numbers.of(part), block_rows) for part in x.split(task))
-    repeats = repeated * x.shape[1] * numbers.bits > 4 * 16 * len(x)
-    model = _Model(numbers, fields_of(x, numbers), repeats)
-    blocks = [block for part in x.split(task) for block in _blocks(part, block_rows, model)]
-    sizes = [len(block) for block in blocks]
-    lengths = torch.tensor(sizes, dtype=torch.int64, device=x.device)
-    return Lossless(_model_bytes(model, x.device), torch.cat(blocks), lengths)
+    repeated = sum(_repeated(part, block_rows) for part in numbers.split(task))
+    repeats = repeated * numbers.shape[1] * kind.bits > 4 * 16 * len(x)
+    fields = fields_of(numbers, kind, -(-len(x) // block_rows)) if numbers.shape[1] else []
+    model = Model(kind, constant, fields, repeats)
+    blocks = [block for part in numbers.split(task) for block in _blocks(part, block_rows, model)]
+    lengths = torch.tensor([len(block) for block in blocks], dtype=torch.int64, device=x.device)
+    return Lossless(model_bytes(model, x.device), torch.cat(blocks), lengths)
 
 
 def _repeated(numbers: Tensor, block_rows: int) -> int:
@@ -95,43 +70,25 @@ def _repeated(numbers: Tensor, block_rows: int) -> int:
     return int((first_equal(numbers, block_rows) != own).sum())
 
 
-def _model_bytes(model: _Model, device: torch.device) -> Tensor:
-    data = bytes([_VERSION, model.repeats]) + model.numbers.packed()
-    data += b"".join(field.data for field in model.fields)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
-
-
-def _read_model(data: Tensor, columns: int) -> _Model:
-    raw = data.cpu().numpy().tobytes()
-    try:
-        if raw[0] != _VERSION:
-            raise ValueError(f"version {raw[0]}")
-        at = 2 + NUMBERS_BYTES
-        fields = list(read_fields(raw[at:], columns, data.device))
-        model = _Model(Numbers.unpacked(raw[2:at]), fields, bool(raw[1]))
-        if sum(field.width for field in fields) != model.numbers.bits:
-            raise ValueError("bits that no field has")
-    except (ValueError, IndexError, struct.error, zlib.error) as error:
-        raise FormatError(
-            f"decode_lossless: the model must be bytes of encode_lossless; got something else ({error}). "
-            "Read the file again from where it came from."
-        ) from error
-    return model
-
-
-def _blocks(x: Tensor, block_rows: int, model: _Model) -> list[Tensor]:
+def _blocks(numbers: Tensor, block_rows: int, model: Model) -> list[Tensor]:
     """Return the bytes of some blocks, the last of which may have fewer rows."""
-    numbers, N = model.numbers.of(x), len(x)
-    rows = torch.arange(N, device=x.device)
+    N = len(numbers)
+    rows = torch.arange(N, device=numbers.device)
     first = first_equal(numbers, block_rows) if model.repeats else rows % block_rows
     kept = first == rows % block_rows
-    count = torch.zeros(-(-N // block_rows), dtype=torch.int64, device=x.device)
+    count = torch.zeros(-(-N // block_rows), dtype=torch.int64, device=numbers.device)
     count.index_add_(0, rows // block_rows, kept.long())
     blocks: dict[int, Tensor] = {}
     for own in count.unique().tolist():  # blocks of as many rows are coded together
         ids = (count == own).nonzero()[:, 0]
-        mine = numbers[kept & (count[rows // block_rows] == own)]
-        parts = [_references(first, kept, ids, block_rows)] if model.repeats else []
+        mine = numbers[ids[0] * block_rows :][: len(ids) * own]  # they follow each other
+        if model.repeats:
+            mine = numbers[kept & (count[rows // block_rows] == own)]
+        parts = [
+            _references(first, kept, ids, block_rows)
+            if model.repeats
+            else [numbers.new_empty(0, dtype=torch.uint8)] * len(ids)
+        ]
         for i, data in zip(ids.tolist(), zip(*parts, *_parts(mine, own, model), strict=True), strict=True):
             blocks[i] = torch.cat(data)
     return [blocks[i] for i in range(len(count))]
@@ -152,11 +109,11 @@ def _u16(values: Tensor) -> Tensor:
     return torch.stack([values & 255, values >> 8], 1).to(torch.uint8).flatten()
 
 
-def _parts(numbers: Tensor, rows: int, model: _Model) -> Iterator[list[Tensor]]:
+def _parts(numbers: Tensor, rows: int, model: Model) -> Iterator[list[Tensor]]:
     """Yield parts of blocks of `rows` rows: sizes of coded parts but the last, coded parts, packed bits."""
     streams, sizes = [], []
     for field in model.coded:
-        levels = field.of(numbers)[:, field.coded].int()
+        levels = field.of(_columns(numbers, field.coded)).int()
         stream, lengths = rans_encode(levels, rows, *field.model())
         sizes.append(lengths.tolist())
         streams.append(list(stream.split(sizes[-1])))
@@ -165,8 +122,12 @@ def _parts(numbers: Tensor, rows: int, model: _Model) -> Iterator[list[Tensor]]:
         yield [torch.frombuffer(bytearray(head), dtype=torch.uint8).to(numbers.device) for head in heads]
     yield from streams
     for low, width, columns in model.packed():
-        bits = (numbers[:, columns] >> low & ((1 << width) - 1)).int().view(-1, rows * len(columns))
+        bits = bits_of(_columns(numbers, columns), low, width).int().reshape(-1, rows * len(columns))
         yield list(pack_bits(bits, width))
+
+
+def _columns(numbers: Tensor, columns: Tensor) -> Tensor:
+    return numbers if len(columns) == numbers.shape[1] else numbers[:, columns]
 
 
 def decode_lossless(
@@ -206,7 +167,7 @@ def decode_lossless(
     FormatError
         If the bytes are not those of such blocks. It names the first that is wrong.
     """
-    known = _read_model(model, d)
+    known = read_model(model, d)
     rows = [min(block_rows, n - b * block_rows) for b in blocks]
     places = [_Place(b, *ends) for b, ends in zip(blocks, starts.tolist(), strict=True)]
     for place in places:
@@ -264,9 +225,10 @@ def _unfolded(kept: Tensor, stream: Tensor, place: _Place, rows: int) -> Tensor:
     return kept[ids]
 
 
-def _decoded(stream: Tensor, bodies: list[_Place], rows: int, d: int, model: _Model) -> Tensor:
-    """Return the numbers of blocks of `rows` rows: (len(bodies) * rows, d) int64."""
-    numbers = torch.zeros((len(bodies) * rows, d), dtype=torch.int64, device=stream.device)
+def _decoded(stream: Tensor, bodies: list[_Place], rows: int, d: int, model: Model) -> Tensor:
+    """Return the numbers of blocks of `rows` rows: (len(bodies) * rows, d)."""
+    shape, kind = (len(bodies) * rows, d - len(model.constant.numbers)), model.numbers.kind
+    numbers = torch.zeros(shape, dtype=kind, device=stream.device)
     packed = list(model.packed())
     raw_bytes = [-(-rows * len(columns) * width // 8) for _, width, columns in packed]
     parts = [_coded_parts(stream, body, len(model.coded), sum(raw_bytes)) for body in bodies]
@@ -275,14 +237,28 @@ def _decoded(stream: Tensor, bodies: list[_Place], rows: int, d: int, model: _Mo
         levels, ok = rans_decode(stream, starts, len(numbers), rows, *field.model())
         if not bool(ok.all()):
             raise _wrong(bodies[ok.tolist().index(False)].block)
-        numbers[:, field.coded] |= (levels.long() & ((1 << field.width) - 1)) << field.low
+        _join(numbers, levels & ((1 << field.width) - 1), field.low, field.coded)
     first = torch.tensor([part[-1] for part in parts], dtype=torch.int64, device=stream.device)
     for (low, width, columns), size in zip(packed, raw_bytes, strict=True):
         bits = stream[first[:, None] + torch.arange(size, device=stream.device)]
         values = unpack_bits(bits, rows * len(columns), width)
-        numbers[:, columns] |= values.long().view(-1, len(columns)) << low
+        _join(numbers, values.view(-1, len(columns)), low, columns)
         first = first + size
-    return numbers
+    if not len(model.constant.numbers):
+        return numbers
+    every = numbers.new_empty((len(numbers), d))
+    every[:, model.constant.here] = model.constant.numbers.to(kind)
+    every[:, ~model.constant.here] = numbers
+    return every
+
+
+def _join(numbers: Tensor, values: Tensor, low: int, columns: Tensor) -> None:
+    """Set the bits from `low` on in these columns, which are 0, to values."""
+    shifted = values.to(numbers.dtype) << low
+    if len(columns) == numbers.shape[1]:
+        numbers |= shifted
+    else:
+        numbers[:, columns] |= shifted
 
 
 def _coded_parts(stream: Tensor, body: _Place, count: int, raw_bytes: int) -> list[int]:
@@ -295,6 +271,6 @@ def _coded_parts(stream: Tensor, body: _Place, count: int, raw_bytes: int) -> li
     parts = [at]
     for size in sizes:
         parts.append(parts[-1] + size)
-    if parts[-1] > end:
+    if parts[-1] > end or (count == 0 and at < end):
         raise _wrong(body.block)
     return [*parts, end] if count else parts

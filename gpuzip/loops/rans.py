@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip._core.rans_tables import cumulative, levels_in_order, most_bytes, symbol_of_slot
+from gpuzip._core.rans_tables import cumulative, levels_in_order, most_bytes
 from gpuzip.loops._arrays import local
 from gpuzip.loops._jit import jit
 
@@ -51,7 +51,8 @@ def rans_decode(stream, starts, n, block_rows, column_tables, freqs, values, nex
     C, blocks = len(column_tables), len(starts)
     levels = torch.empty((n, C), dtype=torch.int32, device="cpu")
     ok = torch.empty((blocks,), dtype=torch.bool, device="cpu")
-    slots = _slots(freqs.contiguous())
+    slots = np.empty(len(freqs) * 4096, np.uint32)
+    _fill_slots(freqs.contiguous().numpy(), slots)
     data, places = stream.contiguous().numpy(), starts.contiguous().numpy()
     model = (
         column_tables.contiguous().numpy(),
@@ -73,12 +74,15 @@ def _blocks_per_task(block_rows, C):
     return max(1, _TASK // max(1, block_rows * C))
 
 
-def _slots(freqs):
-    """Return symbol, offset << 8 and (frequency - 1) << 20 of every slot of every table, in one word."""
-    symbol = symbol_of_slot(freqs).long()
-    offset = torch.arange(4096, device="cpu") - cumulative(freqs).long().gather(1, symbol)
-    word = symbol | offset << 8 | (freqs.long().gather(1, symbol) - 1) << 20
-    return word.numpy().astype(np.uint32).reshape(-1)
+@jit("void(int32[:, ::1], uint32[::1])")
+def _fill_slots(freqs, slots):
+    """Write symbol, offset << 8 and (frequency - 1) << 20 of every slot of every table, in one word."""
+    for table in range(len(freqs)):
+        at, end = table * 4096, (table + 1) * 4096
+        for symbol in range(freqs.shape[1]):
+            for offset in range(min(np.int64(freqs[table, symbol]), end - at)):
+                slots[at] = symbol | offset << 8 | (freqs[table, symbol] - 1) << 20
+                at += 1
 
 
 @jit(
