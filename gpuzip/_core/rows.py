@@ -122,6 +122,10 @@ class Rows:
                 pass
             self._is_checked = True
 
+    def as_given(self) -> Tensor:
+        """All rows in their own dtype, not checked: they may hold NaN and inf."""
+        return _tensor(self._x).contiguous()
+
     def block(self, start: int, stop: int) -> Tensor:
         """Rows from start to stop: float32, or 16-bit floats as given."""
         return self._checked(self._x[start:stop], range(start, min(stop, self.n)))

@@ -82,6 +82,12 @@ def numbers_of(x: Tensor) -> Numbers:
     return bits
 
 
+def whole_numbers_of(x: Tensor) -> Numbers:
+    """The whole numbers of floats (N, D) that are whole."""
+    least, most = int(x.min()), int(x.max())
+    return Numbers(x.dtype, 0, 0, max(1, (most - least).bit_length()), least)
+
+
 def chunks(x: Tensor) -> Iterator[Tensor]:
     yield from x.split(max(1, _CHUNK // max(1, x.shape[1])))
 

@@ -13,7 +13,7 @@ from gpuzip._core.device import as_device
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.archive import aims
+from gpuzip.archive import aims, exact
 from gpuzip.archive.archive import Archive
 from gpuzip.archive.basis import Moments
 from gpuzip.archive.scheme import Scheme
@@ -185,7 +185,13 @@ class TransformCoder:
         rows = Rows("TransformCoder.fit", x)
         if rows.n == 0:
             raise GpuzipError("TransformCoder.fit: x must have at least one row; got none.")
+        if self._is_exact:  # which is learned from the rows that are encoded, as it must hold for each
+            return replace(self, fitted=exact.Exact(b"", rows.d, rows.dtype, None, rows.device))
         return replace(self, fitted=self._learned(rows).transform)
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.lossless or self.max_error is not None
 
     def _learned(self, rows: Rows) -> Learned:
         sample = _sample(rows, self.seed)
@@ -228,6 +234,8 @@ class TransformCoder:
         who = "TransformCoder.encode"
         scheme = self.scheme
         rows = Rows(who, x, self.d, self.device)
+        if self._is_exact:
+            return self._encoded_exactly(rows)
         step = max(1, (1 << 22) // (rows.d * self.block_rows)) * self.block_rows
         parts: list[Blocks] = []
         kept: list[tuple[Tensor, Tensor]] = []
@@ -241,6 +249,20 @@ class TransformCoder:
                     kept.append((missed.cpu() + start, block[missed].cpu()))
                 report(min(start + step, rows.n))
         return Archive(self, _joined(parts, self.block_rows, self.device), rows.n, rows.dtype, _kept(kept))
+
+    def _encoded_exactly(self, rows: Rows) -> Archive:
+        x = rows.as_given()
+        step, missed = None, torch.zeros(rows.n, dtype=torch.bool, device=self.device)
+        if self.max_error is not None:
+            rows.check()
+            step, missed = exact.grid_for(x, self.max_error) if rows.n else (None, missed)
+        first = x if rows.n else x.new_zeros((1, rows.d))
+        scheme, blocks = exact.coded(first, self.block_rows, step, missed if rows.n else missed.new_zeros(1))
+        ids = missed.nonzero()[:, 0]
+        kept = Kept(ids.cpu(), x[ids].float().cpu()) if len(ids) else None
+        if not rows.n:
+            blocks = _joined([], self.block_rows, self.device)
+        return Archive(replace(self, fitted=scheme), blocks, rows.n, rows.dtype, kept)
 
     def _missed(self, rows: Tensor, levels: Tensor) -> Tensor:
         """(N,) bool: rows that are not within the bound, and must be kept as they are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpuzip._core.quality import Quality
-from gpuzip.archive import transform
+from gpuzip.archive import exact, transform
 from gpuzip.archive.archive import Archive
 from gpuzip.archive.coder import TransformCoder
 from gpuzip.archive.scheme import Scheme
@@ -42,4 +42,7 @@ def opened(contents: ArchiveContents) -> Archive:
 
 
 def _scheme(contents: ArchiveContents) -> Scheme:
-    return transform.restored(contents.info.config, contents.model, contents.info.d)
+    info = contents.info
+    if "step" in info.config:
+        return transform.restored(info.config, contents.model, info.d)
+    return exact.restored(info.config, contents.model, info.d, info.dtype)

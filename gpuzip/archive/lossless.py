@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpuzip.archive._fields import bits_of, fields_of
 from gpuzip.archive._model import Constant, Model, model_bytes, read_model
-from gpuzip.archive._numbers import numbers_of
+from gpuzip.archive._numbers import numbers_of, whole_numbers_of
 from gpuzip.archive._repeats import first_equal
 from gpuzip.errors import FormatError
 from gpuzip.ops import pack_bits, rans_decode, rans_encode, unpack_bits
@@ -28,7 +28,7 @@ class Lossless(NamedTuple):
     lengths: Tensor
 
 
-def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
+def encode_lossless(x: Tensor, block_rows: int, *, whole: bool = False) -> Lossless:
     """Code floats so that every bit comes back: NaN payloads, infinities, denormals and -0, too.
 
     Parameters
@@ -37,6 +37,8 @@ def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
         (N, D) float32, float16, bfloat16 or float64, N and D 1 or more.
     block_rows : int
         Rows per block, up to 65,536; the last block may have fewer. A block is decoded alone.
+    whole : bool, default False
+        The floats are whole numbers, and are coded as such.
 
     Returns
     -------
@@ -51,18 +53,33 @@ def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
     >>> int(coded.lengths.sum())
     2180
     """
-    kind = numbers_of(x)
+    kind = whole_numbers_of(x) if whole else numbers_of(x)
     numbers = kind.of(x)
     constant = Constant.of(numbers)
     numbers = constant.others(numbers)
-    task = max(1, _TASK // (block_rows * x.shape[1])) * block_rows
-    repeated = sum(_repeated(part, block_rows) for part in numbers.split(task))
+    repeated = sum(_repeated(part, block_rows) for part in numbers.split(_task(x, block_rows)))
     repeats = repeated * numbers.shape[1] * kind.bits > 4 * 16 * len(x)
     fields = fields_of(numbers, kind, -(-len(x) // block_rows)) if numbers.shape[1] else []
     model = Model(kind, constant, fields, repeats)
-    blocks = [block for part in numbers.split(task) for block in _blocks(part, block_rows, model)]
+    return Lossless(model_bytes(model, x.device), *_packed(numbers, block_rows, model, x))
+
+
+def pack_lossless(x: Tensor, block_rows: int, model: Tensor) -> tuple[Tensor, Tensor]:
+    """Code rows (N, D) that a model was learned from: their stream and the bytes of each block."""
+    known = read_model(model, x.shape[1])
+    return _packed(known.constant.others(known.numbers.of(x)), block_rows, known, x)
+
+
+def _packed(numbers: Tensor, block_rows: int, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    parts = numbers.split(_task(x, block_rows))
+    blocks = [block for part in parts for block in _blocks(part, block_rows, model)]
     lengths = torch.tensor([len(block) for block in blocks], dtype=torch.int64, device=x.device)
-    return Lossless(model_bytes(model, x.device), torch.cat(blocks), lengths)
+    return torch.cat(blocks) if blocks else x.new_zeros(0, dtype=torch.uint8), lengths
+
+
+def _task(x: Tensor, block_rows: int) -> int:
+    """Rows that are coded at a time."""
+    return max(1, _TASK // (block_rows * x.shape[1])) * block_rows
 
 
 def _repeated(numbers: Tensor, block_rows: int) -> int:
