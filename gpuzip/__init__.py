@@ -12,6 +12,7 @@ if _TYPE_CHECKING:
     from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
     from gpuzip.archive.archive import Archive
     from gpuzip.archive.coder import TransformCoder
+    from gpuzip.archive.dictionary import Dictionary, train_dictionary
     from gpuzip.codecs import (
         BinaryQuantizer,
         Codec,
@@ -67,6 +68,7 @@ __all__ = [
     "BinaryQuantizer",
     "Codec",
     "Codes",
+    "Dictionary",
     "Drift",
     "DtypeError",
     "FileInfo",
@@ -135,6 +137,7 @@ __all__ = [
     "to_sentence_transformers",
     "to_sqlite_vec",
     "to_usearch",
+    "train_dictionary",
 ]
 
 
@@ -155,6 +158,7 @@ _HOMES = {
     ),
     "gpuzip.archive.archive": ("Archive",),
     "gpuzip.archive.coder": ("TransformCoder",),
+    "gpuzip.archive.dictionary": ("Dictionary", "train_dictionary"),
     "gpuzip.codecs": (
         "BinaryQuantizer",
         "Codec",

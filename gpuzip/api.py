@@ -16,6 +16,7 @@ from gpuzip._core.progress import Progress
 from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.archive.archive import Archive
+from gpuzip.archive.dictionary import Dictionary
 from gpuzip.archive.file import opened
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
@@ -408,6 +409,7 @@ def load(
     *,
     min_cosine: float | None = None,
     max_bytes: int | str | None = None,
+    dictionary: Dictionary | str | os.PathLike[str] | None = None,
 ) -> Tensor:
     """Decode all rows of a compressed file. Every checksum is verified.
 
@@ -423,6 +425,8 @@ def load(
     max_bytes : int or str, optional
         Most bytes that the decoded rows may take: bytes, or text such as "2GB". Default: the memory of this
         computer.
+    dictionary : Dictionary, str or path-like, optional
+        As in `open`.
 
     Returns
     -------
@@ -450,13 +454,17 @@ def load(
     """
     most = None if max_bytes is None else parse_bytes("load", "max_bytes", max_bytes)
     far = isinstance(remote("load", path), Remote)  # whose codes are verified when they are fetched
-    codes = open(path, verify=not far, min_cosine=min_cosine)
+    codes = open(path, verify=not far, min_cosine=min_cosine, dictionary=dictionary)
     _check_size(codes, most)
     return codes.to(device).decode()
 
 
 def open(
-    path: Source, *, verify: bool = False, min_cosine: float | None = None
+    path: Source,
+    *,
+    verify: bool = False,
+    min_cosine: float | None = None,
+    dictionary: Dictionary | str | os.PathLike[str] | None = None,
 ) -> Codes | Any:  # Any stands for MixedCodes and Archive: each caller would have to tell them apart
     """Open the codes of a file or folder by memory map: only rows that are used are read.
 
@@ -472,6 +480,8 @@ def open(
         Verify all codes now, which reads them. Header and codec are always verified.
     min_cosine : float, optional
         Least mean cosine between decoded and source rows, as stored in the file, or in each file of a folder.
+    dictionary : Dictionary, str or path-like, optional
+        The dictionary of an archive, its file or a folder of them, unless it came with gpuzip.
 
     Returns
     -------
@@ -510,7 +520,7 @@ def open(
     folder = folder_of(path)
     if folder is not None:
         return read_folder(folder, KIND, partial(_mixed, min_cosine=min_cosine), verify=verify)
-    return _open(path, verify=verify, min_cosine=min_cosine)
+    return _open(path, verify=verify, min_cosine=min_cosine, dictionary=dictionary)
 
 
 def load_codec(path: Source) -> Codec:
@@ -639,9 +649,15 @@ def _check_size(codes: Codes | MixedCodes | Archive, most: int | None) -> None:
         )
 
 
-def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Codes | Archive:
+def _open(
+    path: Source,
+    *,
+    verify: bool,
+    min_cosine: float | None = None,
+    dictionary: Dictionary | str | os.PathLike[str] | None = None,
+) -> Codes | Archive:
     contents = read_file(path, verify=verify, min_cosine=min_cosine)
-    return opened(contents) if isinstance(contents, ArchiveContents) else _codes(contents)
+    return opened(contents, dictionary) if isinstance(contents, ArchiveContents) else _codes(contents)
 
 
 def _codes(contents: Contents) -> Codes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gpuzip.archive.basis import Moments, best_rank
+from gpuzip.archive.sample import Sample
 from gpuzip.archive.transform import Learned, learned
 from gpuzip.errors import GpuzipError
 
@@ -27,25 +28,8 @@ _NEAR = 2e-3
 Miss = Callable[[Learned], float]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Rows to learn from.
-
-    Attributes
-    ----------
-    rows : (n, D) float32 tensor
-    moments : Moments
-        Of these rows, or of more.
-    is_all : bool
-        Whether these are all rows that will be coded.
-    unit : bool
-        Whether rows have length 1.
-    """
-
-    rows: Tensor
-    moments: Moments
-    is_all: bool
-    unit: bool
+#: The transform for a step.
+Learn = Callable[[float], Learned]
 
 
 def closest(sample: Sample, states: int, miss: Miss, *, finer_is_better: bool, start: float) -> Learned:
@@ -53,32 +37,32 @@ def closest(sample: Sample, states: int, miss: Miss, *, finer_is_better: bool, s
 
     miss: as `Miss`; finer_is_better: at most 0 is needed, else at least 0.
     """
-    rank = -1
+    rank, at = -1, start
     found: Learned | None = None
     for _ in range(_CHOICES):
-        before, rank = rank, best_rank(sample.moments, start)
+        before, rank = rank, best_rank(sample.moments, at)
         if rank == before:
             break
-        found = _found(sample, states, miss, finer_is_better, start, rank)
-        if found is None:
-            break
-        start = found.transform.step
-    if found is None:
-        raise GpuzipError("TransformCoder.fit: no step reaches this aim. Ask for less, or use lossless=True.")
+        learn = partial(_of_rank, sample, states, rank)
+        found = solved(learn, sample, miss, finer_is_better=finer_is_better, start=at)
+        at = found.transform.step
+    assert found is not None  # of the first choice
     return found
 
 
-def _found(
-    sample: Sample, states: int, miss: Miss, finer_is_better: bool, start: float, rank: int
-) -> Learned | None:
-    """`closest` for a number of directions."""
+def _of_rank(sample: Sample, states: int, rank: int, step: float) -> Learned:
+    return learned(sample.moments, sample.rows, step, rank, states, sample.unit)
+
+
+def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, start: float) -> Learned:
+    """`closest` of what `learn` returns. Raises GpuzipError if no step will do."""
     spread = math.sqrt(float(sample.moments.covariance.diagonal().mean())) or 1.0
     bounds = math.log(_FINEST * spread), math.log(_COARSEST * spread)
     wanted = -_NEAR / 2 if finer_is_better else _NEAR / 2
     tried: list[tuple[float, float]] = []  # logarithms of steps and what was missed
     best, at = None, min(max(math.log(start), bounds[0]), bounds[1])
     for _ in range(_TRIALS):
-        found = learned(sample.moments, sample.rows, _short(math.exp(at)), rank, states, sample.unit)
+        found = learn(_short(math.exp(at)))
         off = miss(found)
         if off <= 0 if finer_is_better else off >= 0:
             best = _better(best, found, finer_is_better)
@@ -88,6 +72,8 @@ def _found(
         at = min(max(_next(tried), bounds[0]), bounds[1])
         if any(abs(at - before) < _CLOSE for before, _ in tried):
             break
+    if best is None:
+        raise GpuzipError("TransformCoder.fit: no step reaches this aim. Ask for less, or use lossless=True.")
     return best
 
 

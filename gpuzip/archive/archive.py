@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +17,13 @@ from gpuzip._core.memory import uninitialized
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows, narrowed
-from gpuzip.archive.scheme import Scheme
+from gpuzip.archive.scheme import Coder, Scheme
 from gpuzip.errors import GpuzipError
 from gpuzip.search.blocks import nearest
 from gpuzip.search.rescore import ReadStore, best_of_candidates
 from gpuzip.search.result import SearchResult
-from gpuzip.storage import FileInfo, Target
+from gpuzip.storage import FileInfo, Target, write_archive
 from gpuzip.storage.archive import Blocks, Kept, UnverifiedBlocks, damaged
-
-if TYPE_CHECKING:
-    from gpuzip.archive.coder import TransformCoder
 
 _AT_ONCE = 1 << 22  # values that are decoded at a time
 _MORE = 16  # candidates of a search beyond k, which are scored again
@@ -61,7 +58,7 @@ class Archive:
     """
 
     def __init__(
-        self, coder: TransformCoder, blocks: Blocks, n: int, dtype: torch.dtype, kept: Kept | None = None
+        self, coder: Coder, blocks: Blocks, n: int, dtype: torch.dtype, kept: Kept | None = None
     ) -> None:
         self.codec, self.dtype, self.blocks, self.kept = coder, dtype, blocks, kept
         self.why: str | None = None
@@ -301,10 +298,19 @@ class Archive:
         FileInfo
             The header of the file.
         """
-        from gpuzip.archive.file import write  # which reads archives too, and so knows this class
-
         self._verify(range(len(self.blocks)))
-        return write(path, self, None if x is None else self.quality(x, progress=progress))
+        return write_archive(
+            path,
+            blocks=self.blocks,
+            model=self._scheme.model,
+            kept=self.kept,
+            codec_id=self.codec.id,
+            config=self._scheme.config(),
+            n=len(self),
+            d=self.codec.d,
+            dtype=self.dtype,
+            quality=None if x is None else self.quality(x, progress=progress),
+        )
 
     def _verify(self, blocks: range | list[int]) -> None:
         if self.unverified is not None:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gpuzip._core.checks import whole
 from gpuzip._core.device import as_device
-from gpuzip._core.matmul import matrix_product
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.archive import aims, exact
 from gpuzip.archive.archive import Archive
-from gpuzip.archive.basis import Moments
+from gpuzip.archive.dictionary import Dictionary, given_dictionary
+from gpuzip.archive.sample import Sample, sample_of
 from gpuzip.archive.scheme import Scheme
+from gpuzip.archive.shared import learned_by
 from gpuzip.archive.transform import Learned
 from gpuzip.errors import GpuzipError, NotFittedError
 from gpuzip.ops.trellis import LARGEST, next_states
 from gpuzip.storage.archive import Blocks, Kept
 
 _DIALS = ("min_cosine", "bits_per_dim", "max_bytes", "max_error", "max_row_error", "lossless")
-_SAMPLED = 3 << 19  # values that steps and tables are learned from
-_FEWEST = 1024  # rows, however many columns they have
-_MOMENTS = 1 << 25  # values that directions are learned from
-_UNIT = 1e-3  # how far a row's length may be from 1
 _BESIDE = 1000  # bytes of a file's header
 _LANES = 32
 
@@ -58,7 +57,7 @@ class TransformCoder:
         Largest error of any row, as the length of the difference, guaranteed.
     lossless : bool, default False
         Decode the same bits.
-    dictionary : Dictionary, path or folder, optional
+    dictionary : Dictionary, str or path-like, optional
         What `train_dictionary` learned from other rows of the same model. Files refer to it.
     states : int, default 8
         States of the trellis: 4, 8, 16, 32, 64, 128 or 256. More take fewer bytes (64 about 1 %) and more
@@ -67,6 +66,8 @@ class TransformCoder:
         Rows per block. A single row is read by decoding its block.
     seed : int, default 0
         Seed of the sample to learn from.
+    fitted : optional
+        What `fit` learned; not for callers.
 
     Notes
     -----
@@ -88,13 +89,13 @@ class TransformCoder:
     max_error: float | None = None
     max_row_error: float | None = None
     lossless: bool = False
-    dictionary: Any = None
+    dictionary: Dictionary | str | os.PathLike[str] | None = None
     states: int = 8
     block_rows: int = BLOCK_ROWS
     seed: int = 0
     fitted: Scheme | None = field(default=None, kw_only=True)
 
-    id = "transform"
+    id: ClassVar[str] = "transform"
 
     def __post_init__(self) -> None:
         given = list(self._given())
@@ -194,7 +195,7 @@ class TransformCoder:
         return self.lossless or self.max_error is not None
 
     def _learned(self, rows: Rows) -> Learned:
-        sample = _sample(rows, self.seed)
+        sample = sample_of(rows, self.seed)
         moments = sample.moments
         if self.min_cosine is not None:
             miss, finer = aims.misses_cosine(sample, self.min_cosine), True
@@ -208,7 +209,15 @@ class TransformCoder:
                 most *= 1 - 2e-3
             miss, finer = aims.misses_bytes(most, lambda found: self._bytes(found, rows.n)), False
             start = aims.step_of_bits(moments, 8 * most / rows.n)
-        return aims.closest(sample, self.states, miss, finer_is_better=finer, start=start)
+        if self.dictionary is None:
+            return aims.closest(sample, self.states, miss, finer_is_better=finer, start=start)
+        dictionary = given_dictionary(self.dictionary)
+        if dictionary.d != rows.d:
+            raise GpuzipError(
+                f"TransformCoder.fit: x must have {dictionary.d} columns, as the dictionary; got {rows.d}."
+            )
+        learn = partial(_by_dictionary, dictionary, sample, self.states)
+        return aims.solved(learn, sample, miss, finer_is_better=finer, start=start)
 
     def _bytes(self, found: Learned, n: int) -> float:
         """About the bytes of a file of n rows."""
@@ -273,22 +282,8 @@ class TransformCoder:
         return missed
 
 
-def _sample(rows: Rows, seed: int) -> aims.Sample:
-    most = max(_FEWEST, _SAMPLED // rows.d)
-    part = rows.sample(most, seed).float()
-    wide = part if rows.n <= most else rows.sample(max(most, _MOMENTS // rows.d), seed).float()
-    lengths = torch.linalg.vector_norm(part, dim=1)
-    unit = bool(((lengths - 1).abs() < _UNIT).all())
-    return aims.Sample(part, _moments(wide, rows.n), rows.n <= most, unit)
-
-
-def _moments(x: Tensor, n: int) -> Moments:
-    mean = x.double().mean(0)
-    second = torch.zeros((x.shape[1], x.shape[1]), dtype=torch.float64, device=x.device)
-    for part in x.split(1 << 14):
-        centered = part.double() - mean
-        second += matrix_product(torch.mm, centered.T, centered)
-    return Moments(n, mean.cpu(), (second / len(x)).cpu())
+def _by_dictionary(dictionary: Dictionary, sample: Sample, states: int, step: float) -> Learned:
+    return learned_by(dictionary, sample.moments, sample.rows, step, states, sample.unit)
 
 
 def _joined(parts: list[Blocks], block_rows: int, device: torch.device) -> Blocks:

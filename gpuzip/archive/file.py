@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from gpuzip._core.quality import Quality
-from gpuzip.archive import exact, transform
+import os
+
+from gpuzip.archive import exact, shared, transform
 from gpuzip.archive.archive import Archive
 from gpuzip.archive.coder import TransformCoder
+from gpuzip.archive.dictionary import Dictionary, find_dictionary
 from gpuzip.archive.scheme import Scheme
 from gpuzip.errors import FormatError
-from gpuzip.storage import FileInfo, Target
-from gpuzip.storage.file import ArchiveContents, write_archive
+from gpuzip.storage.file import ArchiveContents
 
 
-def write(path: Target, archive: Archive, quality: Quality | None) -> FileInfo:
-    """Write an archive to one file."""
-    coder = archive.codec
-    return write_archive(
-        path,
-        blocks=archive.blocks,
-        model=coder.scheme.model,
-        kept=archive.kept,
-        codec_id=coder.id,
-        config=coder.scheme.config(),
-        n=len(archive),
-        d=coder.d,
-        dtype=archive.dtype,
-        quality=quality,
-    )
-
-
-def opened(contents: ArchiveContents) -> Archive:
-    """The archive in a file. Raises FormatError if its parts do not fit together."""
+def opened(
+    contents: ArchiveContents, dictionary: Dictionary | str | os.PathLike[str] | None = None
+) -> Archive:
+    """The archive in a file. Raises FormatError if its parts do not fit, or its dictionary is not here."""
     info = contents.info
     try:
-        coder = TransformCoder(fitted=_scheme(contents), block_rows=contents.blocks.rows)
+        coder = TransformCoder(fitted=_scheme(contents, dictionary), block_rows=contents.blocks.rows)
     except FormatError as error:
         raise FormatError(f"{info.path}: {error}") from error
     archive = Archive(coder, contents.blocks, info.n, info.dtype, contents.kept)
@@ -41,8 +27,15 @@ def opened(contents: ArchiveContents) -> Archive:
     return archive
 
 
-def _scheme(contents: ArchiveContents) -> Scheme:
+def _scheme(contents: ArchiveContents, dictionary: Dictionary | str | os.PathLike[str] | None) -> Scheme:
     info = contents.info
     if "step" in info.config:
-        return transform.restored(info.config, contents.model, info.d)
+        config = info.config
+        transform.check_settings(config)
+        if "dictionary" not in config:
+            return transform.read(contents.model, info.d, config["step"], config["states"], config["unit"])
+        found = find_dictionary(config["dictionary"], dictionary)
+        if found.d != info.d:
+            raise FormatError(f"the dictionary must be of {info.d} columns; it is of {found.d}.")
+        return shared.restored(config, contents.model, found)
     return exact.restored(info.config, contents.model, info.d, info.dtype)

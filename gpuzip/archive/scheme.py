@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from gpuzip.storage.archive import Blocks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Scheme(Protocol):
@@ -42,3 +45,28 @@ class Scheme(Protocol):
 
     def unpack(self, stream: Tensor, spans: Tensor, n: int, block_rows: int) -> tuple[Tensor, Tensor]:
         """Blocks at spans (blocks, 2), of n rows -> levels (n, C), and which blocks are sound, (blocks,)."""
+
+
+class Coder(Protocol):
+    """What an archive asks of the coder that made it."""
+
+    id: ClassVar[str]
+
+    @property
+    def scheme(self) -> Scheme:
+        """What was learned."""
+
+    @property
+    def d(self) -> int:
+        """Columns of the rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are coded."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what was learned."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""

@@ -52,6 +52,8 @@ class Transform:
     offset : (CLASSES, 3) int8 tensor
     model : bytes
         All of this but step, states and unit.
+    dictionary : str
+        Hash of the dictionary that has what the model lacks, or "".
     """
 
     step: float
@@ -63,6 +65,7 @@ class Transform:
     tables: Tables
     offset: Tensor
     model: bytes
+    dictionary: str = ""
 
     @property
     def d(self) -> int:
@@ -80,7 +83,8 @@ class Transform:
 
     def config(self) -> dict[str, Any]:
         """The settings that the model does not hold."""
-        return {"step": self.step, "states": self.states, "unit": self.unit}
+        own = {"step": self.step, "states": self.states, "unit": self.unit}
+        return own | ({"dictionary": self.dictionary} if self.dictionary else {})
 
     def levels_of(self, x: Tensor) -> Tensor:
         """Rows (N, D) -> levels (N, C) int32."""
@@ -230,9 +234,10 @@ def _classes(numbers: Iterator[int], count: int, tables: Tables) -> Tensor:
     return found
 
 
-def restored(config: dict[str, Any], model: bytes, d: int) -> Transform:
-    """The transform of a file. Raises FormatError for settings or bytes that gpuzip does not write."""
-    kinds = {name: type(value) for name, value in config.items()}
+def check_settings(config: dict[str, Any]) -> None:
+    """Raise FormatError for settings that gpuzip does not write."""
+    kinds = {name: type(value) for name, value in config.items() if name != "dictionary"}
     if kinds != {"step": float, "states": int, "unit": bool} or not 0 < config["step"] < float("inf"):
         raise FormatError(f"settings must be step, states and unit; got {config!r:.200}.")
-    return read(model, d, config["step"], config["states"], config["unit"])
+    if not isinstance(config.get("dictionary", ""), str):
+        raise FormatError(f"dictionary must be a hash; got {config['dictionary']!r:.200}.")
