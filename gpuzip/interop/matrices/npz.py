@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from pathlib import Path
@@ -44,7 +45,17 @@ def read(path: Path, name: str | None = None) -> Matrix:
                 values = np.frombuffer(file.read(), dtype)
     except FormatError:
         raise
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, MemoryError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        MemoryError,
+        zlib.error,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a seek before the start is
+            raise
         raise FormatError(
             f"{path}: cannot be read as npz ({printable(str(error)):.200}). Restore it, or make it again."
         ) from error
