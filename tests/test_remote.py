@@ -4,11 +4,12 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -251,6 +252,58 @@ def test_object_stores_are_written_by_one_upload(x: Tensor, memory: Any, monkeyp
     codes = encoded("pq", x)
     codes.save(URL)
     assert memory.cat_file("/folder/x.ezip", None, None) == saved(codes)
+
+
+class Buffered(fsspec.AbstractFileSystem):
+    """A store whose files are read by ranges, and written when they are closed, as that of the Hub is."""
+
+    protocol = ("hf", "buffered")
+    store: ClassVar[dict[str, bytes]] = {}
+    read: ClassVar[list[tuple[int, int]]] = []
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if path not in self.store:
+            raise FileNotFoundError(path)
+        return {"name": path, "size": len(self.store[path]), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        class File(fsspec.spec.AbstractBufferedFile):
+            def _fetch_range(self, start: int, end: int) -> bytes:
+                Buffered.read.append((start, end))
+                return Buffered.store[path][start:end]
+
+            def _upload_chunk(self, final: bool = False) -> bool:
+                if final:
+                    self.buffer.seek(0)
+                    Buffered.store[path] = self.buffer.read()
+                return False
+
+        return File(self, path, mode, **kwargs)
+
+
+def test_a_store_of_open_files_is_read_by_ranges_and_keeps_its_object(
+    x: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    fsspec.register_implementation("buffered", Buffered, clobber=True)
+    codes, url = encoded("scalar", x), "buffered://folder/x.ezip"
+    data = in_blocks(codes, monkeypatch)
+    codes.save(url)
+    assert Buffered.store == {"folder/x.ezip": data}
+    remote, (start, _) = gpuzip.open(url), places(data)["codes"]
+    Buffered.read.clear()
+    assert torch.equal(remote.rows([0, 47]), codes.rows([0, 47]))
+    size = ROWS * D
+    assert Buffered.read == [(start, start + size), (start + 2 * size, start + 3 * size)]
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", half_of_it)
+        with pytest.raises(Cut):
+            encoded("pq", x).save(url)
+    assert Buffered.store == {"folder/x.ezip": data}
+
+
+def half_of_it(source: Any, target: Any, length: int) -> None:
+    target.write(source.read(500))
+    raise Cut
 
 
 def test_a_file_url_is_that_file(x: Tensor, tmp_path: Path):

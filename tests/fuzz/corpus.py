@@ -1,4 +1,4 @@
-"""What fuzzing begins with: a small file of each kind, behind the number of its reader in `target.READERS`."""
+"""What fuzzing begins with: a small file of each kind, behind the number of its reader in target.READERS."""
 
 import io
 import pickle

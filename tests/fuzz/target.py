@@ -1,8 +1,8 @@
 """A target of coverage-guided fuzzing by atheris: every reader of bytes that others may have written.
 
-`python -m tests.fuzz.target CORPUS -max_total_time=30` runs it, with libFuzzer's options. The first byte of an
-input chooses the reader. An odd choice of .ezip files and manifests is sealed again first, so that checksums
-do not hide what is behind them.
+`python -m tests.fuzz.target CORPUS -max_total_time=30` runs it, with libFuzzer's options. The first byte of
+an input chooses the reader. Two readers seal what they get again first, so that checksums do not hide what is
+behind them.
 """
 
 import contextlib
