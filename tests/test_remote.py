@@ -21,6 +21,7 @@ from gpuzip.storage import blocks
 from tests.test_file_blocks import CODECS, READERS, D, N, encoded, flipped, planes_of, saved
 
 fsspec = pytest.importorskip("fsspec")
+buffered = pytest.importorskip("fsspec.spec")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
 
@@ -254,7 +255,7 @@ def test_object_stores_are_written_by_one_upload(x: Tensor, memory: Any, monkeyp
     assert memory.cat_file("/folder/x.ezip", None, None) == saved(codes)
 
 
-class Buffered(fsspec.AbstractFileSystem):
+class Buffered(fsspec.AbstractFileSystem):  # type: ignore[misc, name-defined]
     """A store whose files are read by ranges, and written when they are closed, as that of the Hub is."""
 
     protocol = ("hf", "buffered")
@@ -267,7 +268,7 @@ class Buffered(fsspec.AbstractFileSystem):
         return {"name": path, "size": len(self.store[path]), "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        class File(fsspec.spec.AbstractBufferedFile):
+        class File(buffered.AbstractBufferedFile):  # type: ignore[misc, name-defined]
             def _fetch_range(self, start: int, end: int) -> bytes:
                 Buffered.read.append((start, end))
                 return Buffered.store[path][start:end]
@@ -352,6 +353,13 @@ def test_no_file_and_a_folder_are_named(memory: Any, call: str):
     memory.pipe_file("/folder/x.ezip", b"x")
     with pytest.raises(IsADirectoryError, match=r"memory://folder must be a file; it is a folder"):
         CALLS[call]("memory://folder")
+
+
+def test_a_folder_is_not_replaced(x: Tensor, memory: Any):
+    memory.pipe_file("/folder/x.ezip", b"x")
+    with pytest.raises(IsADirectoryError, match=r"save: memory://folder must be a file; it is a folder"):
+        encoded("pq", x).save("memory://folder")
+    assert memory.find("") == ["/folder/x.ezip"]
 
 
 def test_what_is_secret_in_a_url_is_in_no_message():

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpuzip._core.checks import printable
@@ -45,6 +45,11 @@ class Remote:
     fs: Any
     path: str
     name: str
+
+    def check_writable(self) -> None:
+        """Raise GpuzipError for http, which is only read."""
+        if _is_http(self.fs):
+            raise GpuzipError(f"save: {self.name} must be a URL to write to; http is only read.")
 
     def size(self) -> int:
         """Its bytes, after a check that ranges of them can be read. Raises OSError."""
@@ -166,13 +171,13 @@ def replacing_remote(target: Remote) -> Iterator[BinaryIO]:
 
 
 def _upload(target: Remote, local: Path) -> None:
-    if _is_http(target.fs):
-        raise GpuzipError(f"save: {target.name} must be a URL to write to; http is only read.")
     if _protocols(target.fs) & _OF_OBJECTS:
         _put_object(target.fs, local, target.path)
         return
-    parent, last = target.fs._parent(target.path), PurePosixPath(target.path).name
-    fresh = f"{parent.rstrip('/')}/.{last}.{secrets.token_hex(8)}.tmp"
+    if target.fs.isdir(target.path):
+        raise IsADirectoryError(f"save: {target.name} must be a file; it is a folder. Add a file name.")
+    parent = target.fs._parent(target.path)
+    fresh = f"{parent.rstrip('/')}/.{secrets.token_hex(8)}.tmp"
     target.fs.makedirs(parent, exist_ok=True)
     try:
         target.fs.put_file(str(local), fresh)
