@@ -321,8 +321,9 @@ def test_a_file_url_is_that_file(x: Tensor, tmp_path: Path):
 def test_a_path_that_was_a_url_and_a_chain_are_urls(x: Tensor, memory: Any, tmp_path: Path):
     codes = encoded("pq", x)
     codes.save(Path(URL))
-    assert torch.equal(gpuzip.load(Path(URL)), codes.decode())
-    codes.save(tmp_path / "x.ezip")
+    assert torch.equal(gpuzip.load("memory:/folder/x.ezip"), codes.decode())
+    codes.save(Path(f"file://{tmp_path}/x.ezip"))
+    assert torch.equal(gpuzip.load(tmp_path / "x.ezip"), codes.decode())
     chain = f"simplecache::{URL}"
     assert torch.equal(gpuzip.open(chain).rows([3]), codes.rows([3]))
 

@@ -136,8 +136,8 @@ def remote(who: str, path: Any) -> Remote | Path | None:
     if not is_url(path):
         return None
     text = os.fsdecode(path)
-    if not isinstance(path, str):
-        text = re.sub(r":/(?!/)", "://", text, count=1)
+    slashes = ":///" if text.startswith("file:") else "://"
+    text = re.sub(r":/(?!/)", slashes, text, count=1)
     name = printable(_SECRET.sub("", text))
     try:
         with needs("fsspec", "remote"):
