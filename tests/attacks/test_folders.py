@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import random
 import shutil
 import struct
 import sys
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 import gpuzip
+from gpuzip.interop import smallfry
 from gpuzip.storage import folder as folders
 from tests.attacks.forge import check_refused
-from tests.attacks.mutations import with_digest
+from tests.attacks.mutations import mutated, with_digest
+from tests.test_smallfry import write_folder
 
 N, D = 60, 8
 
@@ -205,3 +208,20 @@ def test_a_part_of_other_rows_is_refused(mixed: Path, tmp_path: Path):
     check(mixed, "must belong together")
     replace(mixed, "part-0.ezip", b"")
     check_refused(mixed / manifest_of(mixed)["files"]["part-0.ezip"]["name"], lambda _: gpuzip.open(mixed))
+
+
+def test_smallfry_files_that_are_mutated_are_read_or_refused(tmp_path: Path):
+    """They have no checksums, so that other rows may be read."""
+    path, generator, seen = tmp_path / "old.sfry", random.Random(0), set()
+    write_folder(path, [4, 1], [0, 20], "list")
+    originals = {file.name: file.read_bytes() for file in path.iterdir()}
+    for _ in range(100):
+        name, other = generator.choice(list(originals)), generator.choice(list(originals.values()))
+        (path / name).write_bytes(mutated(generator, originals[name], other))
+        try:
+            smallfry.load(path).codes.decode()
+            seen.add("read")
+        except gpuzip.FormatError as error:
+            seen.add("refused" if str(path) in str(error) else f"nameless {error!r}")
+        (path / name).write_bytes(originals[name])
+    assert seen == {"read", "refused"}
