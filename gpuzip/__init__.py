@@ -10,6 +10,8 @@ if _TYPE_CHECKING:
     from gpuzip import nn, plots
     from gpuzip._core.quality import HeldOut, Quality, recall
     from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
+    from gpuzip.archive.archive import Archive
+    from gpuzip.archive.coder import TransformCoder
     from gpuzip.codecs import (
         BinaryQuantizer,
         Codec,
@@ -61,6 +63,7 @@ if _TYPE_CHECKING:
     from gpuzip.words import WordVectors
 
 __all__ = [
+    "Archive",
     "BinaryQuantizer",
     "Codec",
     "Codes",
@@ -85,6 +88,7 @@ __all__ = [
     "Rotation",
     "ScalarQuantizer",
     "SearchResult",
+    "TransformCoder",
     "UnknownCodecError",
     "WordVectors",
     "__version__",
@@ -149,6 +153,8 @@ _HOMES = {
         "quantize",
         "save",
     ),
+    "gpuzip.archive.archive": ("Archive",),
+    "gpuzip.archive.coder": ("TransformCoder",),
     "gpuzip.codecs": (
         "BinaryQuantizer",
         "Codec",

@@ -15,6 +15,8 @@ from gpuzip._core.planes import sizes_of
 from gpuzip._core.progress import Progress
 from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
+from gpuzip.archive.archive import Archive
+from gpuzip.archive.file import opened
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
@@ -23,7 +25,16 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.search.packed import Packed
-from gpuzip.storage import FileInfo, Source, Target, check_target, read_codes, read_info
+from gpuzip.storage import (
+    ArchiveContents,
+    Contents,
+    FileInfo,
+    Source,
+    Target,
+    check_target,
+    read_file,
+    read_info,
+)
 from gpuzip.storage.file import folder_of
 from gpuzip.storage.folder import Folder, read_folder
 from gpuzip.storage.info import advice_for
@@ -446,7 +457,7 @@ def load(
 
 def open(
     path: Source, *, verify: bool = False, min_cosine: float | None = None
-) -> Codes | Any:  # Any stands for MixedCodes: with both, each caller would have to tell them apart
+) -> Codes | Any:  # Any stands for MixedCodes and Archive: each caller would have to tell them apart
     """Open the codes of a file or folder by memory map: only rows that are used are read.
 
     The checksum of a block of rows is verified the first time that one of them is read. Of a URL of fsspec
@@ -464,7 +475,7 @@ def open(
 
     Returns
     -------
-    Codes or MixedCodes
+    Codes, MixedCodes or Archive
         The codes, mapped from the file, or from the files of a folder.
 
     Raises
@@ -530,7 +541,12 @@ def load_codec(path: Source) -> Codec:
     >>> gpuzip.load_codec(file.getvalue()).encode(x).shape
     (64, 8)
     """
-    return _open(path, verify=False).codec
+    codes = _open(path, verify=False)
+    if isinstance(codes, Archive):
+        raise GpuzipError(
+            "load_codec: path must be a file of codes; it holds an archive. Use gpuzip.open(path).codec."
+        )
+    return codes.codec
 
 
 def open_mixed(path: str | os.PathLike[str], *, verify: bool = False) -> MixedCodes:
@@ -576,7 +592,7 @@ def _mixed(folder: Folder, min_cosine: float | None = None) -> MixedCodes:
             "The folder is damaged, or gpuzip.MixedCodes did not write it."
         )
     files = [folder.file(f"part-{i}.ezip") for i in range(count)]
-    parts = [_open(file, verify=False, min_cosine=min_cosine) for file in files]
+    parts: list[Any] = [_open(file, verify=False, min_cosine=min_cosine) for file in files]
     group = None
     if "group.safetensors" in folder.members:
         tensors, _ = read_tensors(folder.verified("group.safetensors"))
@@ -617,7 +633,7 @@ def info(path: Source) -> FileInfo:
     return read_info(path)
 
 
-def _check_size(codes: Codes | MixedCodes, most: int | None) -> None:
+def _check_size(codes: Codes | MixedCodes | Archive, most: int | None) -> None:
     needed = codes.shape[0] * codes.shape[1] * codes.dtype.itemsize
     if most is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -628,8 +644,12 @@ def _check_size(codes: Codes | MixedCodes, most: int | None) -> None:
         )
 
 
-def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Codes:
-    contents = read_codes(path, verify=verify, min_cosine=min_cosine)
+def _open(path: Source, *, verify: bool, min_cosine: float | None = None) -> Codes | Archive:
+    contents = read_file(path, verify=verify, min_cosine=min_cosine)
+    return opened(contents) if isinstance(contents, ArchiveContents) else _codes(contents)
+
+
+def _codes(contents: Contents) -> Codes:
     try:
         codec = codec_class(contents.info.codec).restore(contents.info.config, contents.state)
     except FormatError as error:

@@ -19,6 +19,7 @@ LAYERS = [
     ["gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
     ["gpuzip.choose"],
+    ["gpuzip.archive"],
     ["gpuzip.codecs"],
     ["gpuzip.rotations"],
     ["gpuzip.search", "gpuzip.storage", "gpuzip.training"],

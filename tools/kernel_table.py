@@ -51,6 +51,8 @@ SHOWN: dict[str, tuple[str, str, tuple[str, ...]]] = {
         _VECTOR,
         ("N=1e+06 D=384 nbits=4",),
     ),
+    "rans_encode": (_BYTES, _VECTOR, ("N=1e+05 D=384 4 bit",)),
+    "rans_decode": (_BYTES, _VECTOR, ("N=1e+05 D=384 4 bit",)),
     "product_scan": (
         "the larger of gathers from L1 for each 128 queries and 2·N·D·Q fp16 operations",
         _ROW,

@@ -14,13 +14,16 @@ from gpuzip.ops.encode import encode
 from gpuzip.ops.groups import max_of_groups
 from gpuzip.ops.hamming import hamming_gather, hamming_scan
 from gpuzip.ops.kmeans_step import kmeans_step
+from gpuzip.ops.levels import rows_of_levels
 from gpuzip.ops.lloyd import lloyd
 from gpuzip.ops.product_scan import product_scan
 from gpuzip.ops.rabitq_encode import rabitq_encode, rabitq_signs, zero_rows
+from gpuzip.ops.rans import rans_decode, rans_encode
 from gpuzip.ops.rescore import rescore, rescore_codes
 from gpuzip.ops.scalar_encode import scalar_bytes, scalar_decode, scalar_encode
 from gpuzip.ops.scalar_scan import scalar_scan
 from gpuzip.ops.topk import topk
+from gpuzip.ops.trellis import trellis_quantize
 
 __all__ = [
     "OPS",
@@ -48,14 +51,18 @@ __all__ = [
     "product_scan",
     "rabitq_encode",
     "rabitq_signs",
+    "rans_decode",
+    "rans_encode",
     "rescore",
     "rescore_codes",
     "rows_by_id",
+    "rows_of_levels",
     "scalar_bytes",
     "scalar_decode",
     "scalar_encode",
     "scalar_scan",
     "topk",
+    "trellis_quantize",
     "unpack_bits",
     "use_loops",
     "zero_rows",

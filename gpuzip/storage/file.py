@@ -1,7 +1,8 @@
 """The .ezip file: safetensors with a header that describes the codes and their measured quality.
 
 Tensors: `codes` (N, B) uint8, `crc32` with the checksums of their blocks, and one `state.<name>` for each
-tensor of the codec. Codes that are split by columns continue in `codes.1`, `codes.2` and so on.
+tensor of the codec. Codes that are split by columns continue in `codes.1`, `codes.2` and so on. `archive.py`
+says what an archive has instead.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from gpuzip._core.planes import Planes
 from gpuzip._core.quality import Quality
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.storage.archive import (
+    BLOCKS,
+    MODEL,
+    STREAM,
+    Blocks,
+    Kept,
+    UnverifiedBlocks,
+    blocks_of,
+    check_archive,
+    is_archive,
+    kept_of,
+    tensors_of_archive,
+)
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.blocks import Unverified, plane_names, rows_per_block, table_of, table_shape
 from gpuzip.storage.folder import MANIFEST
@@ -45,6 +59,20 @@ class Contents:
     codes: Tensor | Planes
     state: dict[str, Tensor]
     unverified: Unverified | None
+
+
+@dataclass(frozen=True)
+class ArchiveContents:
+    """The header and parts of a file that holds an archive. The stream is mapped.
+
+    unverified: the blocks to verify before they are read.
+    """
+
+    info: FileInfo
+    blocks: Blocks
+    model: bytes
+    kept: Kept | None
+    unverified: UnverifiedBlocks
 
 
 def check_target(path: Target) -> Path | BinaryIO | Remote:
@@ -99,24 +127,46 @@ def write_codes(
 
     Raises as `check_target` does.
     """
-    target = check_target(path)
     planes = [_on_cpu(part) for part in data.parts]
     state = {f"state.{name}": _on_cpu(t) for name, t in state.items()}
     block_rows = rows_per_block(data.shape[1])
     table = table_of(planes, block_rows)
-    header = {
-        "library": __version__,
-        "codec": codec_id,
-        "config": config,
-        "n": len(data),
-        "d": d,
-        "dtype": str(dtype).removeprefix("torch."),
-        "quality": None if quality is None else quality.to_json(),
-        "block_rows": block_rows,
-        "checksums": _checksums_of_planes(planes, table) | {name: _checksum(t) for name, t in state.items()},
-    }
+    about = {"codec": codec_id, "config": config, "n": len(data), "d": d, "block_rows": block_rows}
+    checksums = _checksums_of_planes(planes, table) | {name: _checksum(t) for name, t in state.items()}
     tensors = dict(zip(plane_names(len(planes)), planes, strict=True)) | {_TABLE: table} | state
-    metadata = sealed(header)
+    return _write(path, tensors, about | {"checksums": checksums}, dtype, quality)
+
+
+def write_archive(
+    path: Target,
+    *,
+    blocks: Blocks,
+    model: bytes,
+    kept: Kept | None,
+    codec_id: str,
+    config: dict[str, Any],
+    n: int,
+    d: int,
+    dtype: torch.dtype,
+    quality: Quality | None,
+) -> FileInfo:
+    """Write an archive as `write_codes` writes codes."""
+    tensors = {name: _on_cpu(part) for name, part in tensors_of_archive(blocks, model, kept).items()}
+    about = {"codec": codec_id, "config": config, "n": n, "d": d, "block_rows": blocks.rows}
+    return _write(path, tensors, about | {"checksums": _checksums_of_archive(tensors)}, dtype, quality)
+
+
+def _write(
+    path: Target,
+    tensors: dict[str, Tensor],
+    about: dict[str, Any],
+    dtype: torch.dtype,
+    quality: Quality | None,
+) -> FileInfo:
+    target = check_target(path)
+    kind = str(dtype).removeprefix("torch.")
+    measured = None if quality is None else quality.to_json()
+    metadata = sealed(about | {"library": __version__, "dtype": kind, "quality": measured})
     if isinstance(target, Path):
         with replacing(target) as fresh, open(fresh, "wb") as out:
             nbytes = write_tensors(out, tensors, metadata)
@@ -134,8 +184,8 @@ def read_info(path: Source) -> FileInfo:
     return _read(path)[0]
 
 
-def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -> Contents:
-    """Header and mapped tensors. verify=True reads and verifies every byte.
+def read_file(path: Source, *, verify: bool, min_cosine: float | None = None) -> Contents | ArchiveContents:
+    """Header and mapped tensors, of codes or of an archive. verify=True reads and verifies every byte.
 
     min_cosine: lower bound for the stored mean cosine of rows; a worse file raises QualityError.
     Raises FileNotFoundError, IsADirectoryError or FormatError. Sizes are checked against the file before
@@ -144,6 +194,8 @@ def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -
     info, header, tensors, there = _read(path)
     if min_cosine is not None:
         check_cosine(info, min_cosine)
+    if is_archive(set(tensors)):
+        return _archive(info, header, tensors, there, verify)
     checksums, unverified, fetch = header["checksums"], None, None
     names = [name for name in plane_names(len(tensors)) if name in tensors]
     if there is not None:
@@ -168,6 +220,25 @@ def read_codes(path: Source, *, verify: bool, min_cosine: float | None = None) -
         {name.removeprefix("state."): t for name, t in state.items()},
         unverified,
     )
+
+
+def _archive(
+    info: FileInfo,
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    there: RemoteTensors | None,
+    verify: bool,
+) -> ArchiveContents:
+    fetch = None
+    if there is not None:
+        tensors, fetch = there.read([STREAM]), there.fetch_of([STREAM])
+    _check(info.path, _checksums_of_archive(tensors), header["checksums"])
+    blocks = blocks_of(info.path, tensors, header["block_rows"])
+    unverified = UnverifiedBlocks(info.path, blocks, tensors[BLOCKS], fetch)
+    if verify:
+        unverified.verify(range(len(blocks)))
+    kept = kept_of(info.path, tensors, info.n)
+    return ArchiveContents(info, blocks, tensors[MODEL].numpy().tobytes(), kept, unverified)
 
 
 def _check(path: Path | str, found: dict[str, str], checksums: dict[str, str]) -> None:
@@ -228,6 +299,9 @@ def _read(path: Source) -> tuple[FileInfo, dict[str, Any], dict[str, Tensor], Re
 
 def _check_tensors(source: Path | str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise FormatError unless these are codes, their table and a state, as the header describes them."""
+    if is_archive(set(tensors)):
+        check_archive(source, header, tensors)
+        return
     names, tables = set(tensors), {_TABLE} if header["format"] > 1 else set()
     if names - tables != set(header["checksums"]) or not {"codes"} | tables <= names:
         raise FormatError(
@@ -276,6 +350,12 @@ def _checksums_of_planes(planes: list[Tensor], table: Tensor) -> dict[str, str]:
     """Checksums of codes by name, from those of their blocks."""
     names = plane_names(len(planes))
     return {name: _digest(planes[i], table[:, i].contiguous()) for i, name in enumerate(names)}
+
+
+def _checksums_of_archive(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Checksums by name; in place of the stream's bytes, those of the table of its blocks."""
+    own = {name: _checksum(tensor) for name, tensor in tensors.items() if name not in (STREAM, BLOCKS)}
+    return own | {STREAM: _digest(tensors[STREAM], tensors[BLOCKS])}
 
 
 def _checksum(tensor: Tensor) -> str:

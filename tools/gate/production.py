@@ -88,6 +88,10 @@ def _coding() -> Arguments:
     sizes = ((384, 1, FLOAT), (384, 4, FLOAT), (768, 8, HALF), (1024, 4, FLOAT), (4096, 2, BRAIN))
     for D, bits, dtype in sizes:
         yield "rabitq_encode", t(N, D, dtype=dtype), t(D), t(16), t(8), bits
+    for S in (1, 8):
+        model = t(384, dtype=I32), t(24, 256, dtype=I32), t(24, 256, dtype=I32), t(S, 2, dtype=U8)
+        yield "rans_encode", t(HUGE, 384, dtype=I32), 64, *model
+        yield "rans_decode", t(HUGE, dtype=U8), t(N // 64, 2, dtype=I64), N, 64, *model
     yield "bucketize", t(HUGE, 384), t(1, 255)
     yield "bucketize", t(N, 384, dtype=HALF), t(384, 15)
     yield "bucketize", t(N, 384), t(384, 255)

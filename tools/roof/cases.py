@@ -16,7 +16,7 @@ from gpuzip import Codes, ProductQuantizer
 from gpuzip._core.checks import SearchMetric
 from gpuzip.codecs.pq import Codebook
 from gpuzip.nn._lookup import table_of_bytes
-from gpuzip.ops import OPS, Op, assign
+from gpuzip.ops import OPS, Op, assign, rans_encode
 from gpuzip.ops.rabitq_encode import _COARSE, _FINE
 from gpuzip.search.memory import group_size
 from gpuzip.search.scorers.common import GATHER_COST
@@ -35,6 +35,7 @@ _GROUP = group_size(10**8, _BEST)  # rows whose best score a scan keeps, where s
 _TAKEN = 4 * _BEST + 16  # groups that a search looks into, where they are estimates
 _PRODUCT_GROUP = group_size(10**8, _TAKEN)
 _SCALAR_GROUP = group_size(10**8 // 4, _TAKEN, GATHER_COST)
+_CODED_ROWS = 64  # per block of entropy-coded rows
 _CANDIDATES = 3200  # of a query: as many as the groups that an exact search for 10 of a million looks into
 
 
@@ -177,6 +178,37 @@ def _coders(N: int) -> Iterator[Case]:
     floor = partial(floors.beam_search, N=n, M=M, K=K, beam=beam)
     given = {"products": _f(n, 1, M, K), "cross": _f(1, M * (M - 1) // 2, K, K), "beam": beam}
     yield Case("beam_search", f"N={n:.0e} M={M} K={K} beam={beam}", given, floor, n)
+    both, name = partial(moved, count=n * _D * (4 + 0.5)), f"N={n:.0e} D={_D} 4 bit"
+    given = {"block_rows": _CODED_ROWS, "*": _even_tables}
+    yield Case("rans_encode", name, given | {"levels": partial(_levels, n)}, both, n)
+    yield Case("rans_decode", name, given | {"n": n, "*stream": partial(_stream, n)}, both, n)
+
+
+def _even_tables(device: str) -> Arguments:
+    """Tables of 16 equal symbols, -8 to 7: 4 bits a value."""
+    of_16 = torch.arange(256, dtype=torch.int32, device=device)
+    freqs = ((of_16 > 0) & (of_16 <= 16)).int() * 256
+    return {
+        "column_tables": torch.zeros(_D, dtype=torch.int32, device=device),
+        "freqs": freqs.expand(1, 256).contiguous(),
+        "values": (of_16 - 9).expand(1, 256).contiguous(),
+        "next_state": torch.zeros((1, 2), dtype=torch.uint8, device=device),
+    }
+
+
+def _levels(N: int, device: str) -> Tensor:
+    return integers(device, 16, N, _D).int() - 8
+
+
+def _stream(N: int, device: str) -> Arguments:
+    """The coded rows of N, and where their blocks are."""
+    blocks = -(-N // _CODED_ROWS)
+    if device == "meta":
+        stream = torch.empty(N * _D // 2 + 132 * blocks, dtype=torch.uint8, device=device)
+        return {"stream": stream, "starts": torch.empty((blocks, 2), dtype=torch.int64, device=device)}
+    stream, lengths = rans_encode(_levels(N, device), _CODED_ROWS, **_even_tables(device))
+    ends = lengths.cumsum(0)
+    return {"stream": stream, "starts": torch.stack([ends - lengths, ends], 1)}
 
 
 def _tensor(values: Any, device: str) -> Tensor:

@@ -1,0 +1,47 @@
+"""What coders and decoders of rANS look up: the tables of symbols in other orders."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Frequencies have 12 bits: each table's sum to this.
+TOTAL = 4096
+
+#: Rows that are coded side by side, each by a state of its own.
+LANES = 32
+
+#: The least state between symbols, with which coding starts and decoding ends.
+LEAST = 1 << 16
+
+ESCAPE_BYTES, STATE_BYTES, WORD_BYTES, HEAD_BYTES = 4, 4, 2, 4
+
+
+def cumulative(freqs: Tensor) -> Tensor:
+    """Return the sum of the frequencies of the symbols before each: (T, 256) int32."""
+    return (freqs.long().cumsum(1) - freqs).int()
+
+
+def symbol_of_slot(freqs: Tensor) -> Tensor:
+    """Return the symbol that each slot of a table belongs to: (T, 256) -> (T, 4096) uint8."""
+    ends = freqs.long().cumsum(1).contiguous()
+    slots = torch.arange(TOTAL, device=freqs.device).expand(len(freqs), TOTAL).contiguous()
+    return torch.searchsorted(ends, slots, right=True).clamp_max(255).to(torch.uint8)
+
+
+def levels_in_order(freqs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the levels that a table has symbols for, ascending: (T, 256) int32, their symbols, their number.
+
+    The symbols are (T, 256) uint8, the numbers (T,) int32. The last entry of every row is never a level. Of
+    symbols with one level the first comes first. Symbol 0, the escape, has no level.
+    """
+    there = freqs > 0
+    there[:, 0] = False
+    never = torch.iinfo(torch.int32).max + 1
+    ordered, symbols = torch.sort(torch.where(there, values.long(), never), dim=1, stable=True)
+    return ordered.clamp_max(never - 1).int(), symbols.to(torch.uint8), there.sum(1).int()
+
+
+def most_bytes(rows: int, columns: int) -> int:
+    """Return the bytes that a block takes at most: a word and an escape for every value."""
+    return HEAD_BYTES + STATE_BYTES * min(rows, LANES) + (WORD_BYTES + ESCAPE_BYTES) * rows * columns

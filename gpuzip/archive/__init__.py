@@ -1,0 +1,1 @@
+"""Rows in as few bytes as possible: entropy-coded, down to bit-exact."""

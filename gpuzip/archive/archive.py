@@ -1,0 +1,372 @@
+"""Rows of varying length in blocks, and what turns them into rows again, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip._core.checks import METRICS, SearchMetric, check_k, check_mask, check_metric
+from gpuzip._core.device import as_device
+from gpuzip._core.ids import Ids, Index, as_index, row_ids
+from gpuzip._core.inputs import as_matrix
+from gpuzip._core.memory import uninitialized
+from gpuzip._core.progress import Progress, reporting
+from gpuzip._core.quality import Quality, QualityMeter
+from gpuzip._core.rows import Matrix, Rows, narrowed
+from gpuzip.archive.scheme import Scheme
+from gpuzip.errors import GpuzipError
+from gpuzip.search.blocks import nearest
+from gpuzip.search.rescore import ReadStore, best_of_candidates
+from gpuzip.search.result import SearchResult
+from gpuzip.storage import FileInfo, Target
+from gpuzip.storage.archive import Blocks, Kept, UnverifiedBlocks, damaged
+
+if TYPE_CHECKING:
+    from gpuzip.archive.coder import TransformCoder
+
+_AT_ONCE = 1 << 22  # values that are decoded at a time
+_MORE = 16  # candidates of a search beyond k, which are scored again
+
+
+class Archive:
+    """Hold N compressed rows whose codes have different lengths. Methods return new archives.
+
+    `TransformCoder.encode` makes archives, and `gpuzip.open` reads them. Rows are in blocks, which are
+    decoded as a whole: a single row costs as much as its block.
+
+    Parameters
+    ----------
+    coder : TransformCoder
+        The fitted coder that made the rows.
+    blocks : Blocks
+        The stream.
+    n : int
+        Number of rows.
+    dtype : torch.dtype
+        Dtype of the source rows, which `decode` returns.
+    kept : Kept, optional
+        Rows that are stored as they were, since the coder could not hold its bound for them.
+
+    Examples
+    --------
+    >>> import gpuzip, torch
+    >>> x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    >>> archive = gpuzip.TransformCoder(bits_per_dim=2).fit(x).encode(x)
+    >>> archive.shape, archive.decode().shape
+    ((256, 32), torch.Size([256, 32]))
+    """
+
+    def __init__(
+        self, coder: TransformCoder, blocks: Blocks, n: int, dtype: torch.dtype, kept: Kept | None = None
+    ) -> None:
+        self.codec, self.dtype, self.blocks, self.kept = coder, dtype, blocks, kept
+        self.why: str | None = None
+        self._n = n
+        self.unverified: UnverifiedBlocks | None = None
+
+    @property
+    def _scheme(self) -> Scheme:
+        return self.codec.scheme
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __repr__(self) -> str:
+        ratio = f", {self.ratio:.1f}x smaller" if len(self) else ""
+        facts = f"{len(self)} x {self.shape[1]}, {self.codec!r}, {self.nbytes} bytes{ratio}"
+        return f"Archive({facts}, {self.device})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D) of the source rows."""
+        return self._n, self.codec.d
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are decoded."""
+        return self.codec.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows and of what the coder learned, as files store them."""
+        beside = 0 if self.kept is None else self.kept.rows.nbytes + self.kept.ids.nbytes
+        return self.blocks.stream.nbytes + 8 * len(self.blocks) + beside + self.codec.nbytes
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the source rows over `nbytes`."""
+        return len(self) * self.codec.d * self.dtype.itemsize / self.nbytes
+
+    def __getitem__(self, index: Index) -> Archive:
+        """Some rows, coded as they are. An int keeps the row dimension: `len(archive[7]) == 1`."""
+        rows = as_index("Archive", index, len(self), self.device)
+        ids = torch.arange(len(self), dtype=torch.int64, device=self.device)[rows]
+        levels = self._read(ids, self._levels)
+        kept = None
+        if self.kept is not None:
+            at = torch.searchsorted(self.kept.ids, ids.cpu()).clamp(max=len(self.kept.ids) - 1)
+            found = self.kept.ids[at] == ids.cpu()
+            kept = Kept(found.nonzero()[:, 0], self.kept.rows[at[found]]) if bool(found.any()) else None
+        blocks = self._scheme.pack(levels, self.blocks.rows)
+        return Archive(self.codec, blocks, len(ids), self.dtype, kept)
+
+    def __iter__(self) -> Iterator[Archive]:
+        """Each row, in order."""
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """The decoded rows, for numpy: float32 where numpy lacks the dtype of the source."""
+        found = self.decode(torch.float32 if self.dtype == torch.bfloat16 else None).cpu().numpy()
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def to(self, device: torch.device | str) -> Archive:
+        """Copy the archive to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to decode rows.
+
+        Returns
+        -------
+        Archive
+            The archive on that device.
+        """
+        where = as_device("Archive.to", device)
+        self._verify(range(len(self.blocks)))
+        stream = self.blocks.stream.to(where)
+        moved = Archive(
+            self.codec.to(where),
+            Blocks(stream, self.blocks.ends, self.blocks.rows),
+            len(self),
+            self.dtype,
+            self.kept,
+        )
+        moved.why = self.why
+        return moved
+
+    def decode(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:
+        """Decode all rows.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            Dtype of the result. Default: the source's.
+        out : (N, D) float tensor, optional
+            Where to write them, on the archive's device.
+
+        Returns
+        -------
+        (N, D) tensor
+            The decoded rows; out, if it is given.
+
+        Raises
+        ------
+        GpuzipError
+            If out has another shape or device.
+        FormatError
+            If a block of the file is damaged.
+        """
+        if out is None:
+            wanted = dtype or self.dtype
+            on_cpu = self.device.type == "cpu"
+            out = (
+                uninitialized(*self.shape, wanted)
+                if on_cpu
+                else torch.empty(self.shape, dtype=wanted, device=self.device)
+            )
+        elif tuple(out.shape) != self.shape or out.device != self.device:
+            raise GpuzipError(
+                f"Archive.decode: out must be {self.shape} on {self.device}; got {tuple(out.shape)} on "
+                f"{out.device}."
+            )
+        for start, rows in self._decoded():
+            out[start : start + len(rows)] = narrowed(rows, out.dtype)
+        return out
+
+    def rows(self, ids: Ids) -> Tensor:
+        """Decode some rows. Only the blocks that hold them are read.
+
+        Parameters
+        ----------
+        ids : (R,) ints
+            Row numbers. Negative ids count from the end.
+
+        Returns
+        -------
+        (R, D) tensor
+            The decoded rows, in the source's dtype.
+
+        Raises
+        ------
+        IndexError
+            If an id is not a row.
+        """
+        index = row_ids("Archive.rows", ids, len(self), self.device)
+        return narrowed(self._read(index, self._rows_of_blocks), self.dtype)
+
+    def search(
+        self,
+        queries: Matrix,
+        k: int = 10,
+        metric: SearchMetric = "cosine",
+        mask: Tensor | np.ndarray[Any, Any] | None = None,
+    ) -> SearchResult:
+        """Find the k nearest rows of every query, exactly. Every row is decoded, block by block.
+
+        A search of `ProductQuantizer` codes reads packed bytes instead and is many times as fast.
+
+        Parameters
+        ----------
+        queries : (Q, D) or (D,) float tensor, array or memory map
+            Query vectors.
+        k : int, default 10
+            Rows per query, at most N or the number of rows that mask allows.
+        metric : {"cosine", "ip", "l2"}, default "cosine"
+            As in `Codes.search`.
+        mask : (N,) bool, optional
+            True for the rows that may be found.
+
+        Returns
+        -------
+        values : (Q, k) float32 tensor
+            Scores; (k,) for one query.
+        ids : (Q, k) int64 tensor
+            Row numbers; (k,) for one query.
+        """
+        who = "Archive.search"
+        check_metric(who, metric, METRICS)
+        k = check_k(who, k, len(self))
+        allowed, most = None, len(self)
+        if mask is not None:
+            allowed = check_mask(who, mask, len(self), self.device)
+            most = int(allowed.sum())
+        matrix = as_matrix(who, "queries", queries)
+        one = matrix.ndim == 1
+        asked = Rows(who, matrix[None] if one else matrix, self.codec.d, self.device, "queries")
+        q = asked.block(0, asked.n).float()
+        k = min(k, most)
+        ids = nearest(self._decoded(), q, min(k + _MORE, most), metric, allowed)
+        store = ReadStore(
+            lambda some: self._read(some, self._rows_of_blocks).float(), len(self), each_once=True
+        )
+        values, ids, _ = best_of_candidates(store, q, ids, metric, k)
+        values = -values if metric == "l2" else values
+        return SearchResult(*((values[0], ids[0]) if one else (values, ids)))
+
+    def quality(self, x: Matrix, *, progress: Progress = None) -> Quality | None:
+        """Measure the error of the decoded rows against the source rows, as `Codes.quality` does.
+
+        Parameters
+        ----------
+        x : (N, D) float tensor, array or memory map
+            The source rows.
+        progress : bool or callable, optional
+            As in `Codes.quality`.
+
+        Returns
+        -------
+        Quality or None
+            None if there are no rows.
+        """
+        source = Rows("Archive.quality", x, self.codec.d, self.device)
+        if source.n != len(self):
+            raise GpuzipError(f"Archive.quality: x must have {len(self)} rows; got {source.n}.")
+        meter = QualityMeter()
+        with reporting("Archive.quality", progress, "measure", source.n) as report:
+            for start, rows in self._decoded():
+                stop = start + len(rows)
+                meter.add(source.block(start, stop).float(), narrowed(rows, self.dtype).float())
+                report(stop)
+        return meter.result()
+
+    def save(self, path: Target, x: Matrix | None = None, *, progress: Progress = None) -> FileInfo:
+        """Write one .ezip file atomically.
+
+        Parameters
+        ----------
+        path : str, path-like or binary file
+            As in `Codes.save`.
+        x : (N, D) float tensor, array or memory map, optional
+            The source rows. If given, the file stores the quality measured against them.
+        progress : bool or callable, optional
+            As in `quality`.
+
+        Returns
+        -------
+        FileInfo
+            The header of the file.
+        """
+        from gpuzip.archive.file import write  # which reads archives too, and so knows this class
+
+        self._verify(range(len(self.blocks)))
+        return write(path, self, None if x is None else self.quality(x, progress=progress))
+
+    def _verify(self, blocks: range | list[int]) -> None:
+        if self.unverified is not None:
+            self.unverified.verify(list(blocks))
+
+    def _decoded(self) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows of some blocks at a time, in order."""
+        step = max(1, _AT_ONCE // (self.blocks.rows * self.codec.d))
+        for first in range(0, len(self.blocks), step):
+            blocks = list(range(first, min(first + step, len(self.blocks))))
+            yield first * self.blocks.rows, self._rows_of_blocks(blocks)
+
+    def _empty(self, dtype: torch.dtype) -> Tensor:
+        if self.device.type == "cpu":
+            return uninitialized(*self.shape, dtype)
+        return torch.empty(self.shape, dtype=dtype, device=self.device)
+
+    def _float_rows(self, ids: Tensor) -> Tensor:
+        return self._read(ids, self._rows_of_blocks).float()
+
+    def _read(self, ids: Tensor, read: Callable[[list[int]], Tensor]) -> Tensor:
+        """Rows or levels of these ids, from the blocks that hold them; read: those of some blocks."""
+        of = ids // self.blocks.rows
+        known, place = of.unique(return_inverse=True)
+        step = max(1, _AT_ONCE // (self.blocks.rows * self.codec.d))
+        parts: list[tuple[Tensor, Tensor]] = []
+        for first in range(0, len(known), step):
+            blocks = known[first : first + step].tolist()
+            here = ((place >= first) & (place < first + step)).nonzero()[:, 0]
+            at = (place[here] - first) * self.blocks.rows + ids[here] % self.blocks.rows
+            parts.append((here, read(blocks)[at]))
+        if not parts:
+            return read([])
+        order = torch.cat([here for here, _ in parts]).argsort()
+        return torch.cat([rows for _, rows in parts])[order]
+
+    def _count(self, blocks: list[int]) -> int:
+        """Rows of these blocks, of which only the last one of all may be short."""
+        if not blocks:
+            return 0
+        return (
+            min((blocks[-1] + 1) * self.blocks.rows, len(self))
+            - blocks[-1] * self.blocks.rows
+            + (len(blocks) - 1) * self.blocks.rows
+        )
+
+    def _levels(self, blocks: list[int]) -> Tensor:
+        self._verify(blocks)
+        spans = self.blocks.spans[blocks].to(self.blocks.stream.device)
+        levels, sound = self._scheme.unpack(self.blocks.stream, spans, self._count(blocks), self.blocks.rows)
+        if not bool(sound.all()):
+            path = None if self.unverified is None else self.unverified.path
+            raise damaged(path, blocks[int((~sound).nonzero()[0, 0])], self.blocks.rows)
+        return levels
+
+    def _rows_of_blocks(self, blocks: list[int]) -> Tensor:
+        rows = self._scheme.rows_of(self._levels(blocks))
+        if self.kept is not None:
+            of = torch.full((len(self.blocks) + 1,), -1, dtype=torch.int64, device="cpu")
+            of[blocks] = torch.arange(len(blocks), dtype=torch.int64, device="cpu")
+            place = of[self.kept.ids // self.blocks.rows]
+            here = place >= 0
+            at = place[here] * self.blocks.rows + self.kept.ids[here] % self.blocks.rows
+            rows[at.to(rows.device)] = self.kept.rows[here].to(rows.device, rows.dtype)
+        return rows

@@ -1,0 +1,300 @@
+"""Floats in few bytes, bit for bit: what their high bits tell is entropy-coded, random bits are packed."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpuzip.archive._fields import Field, fields_of, read_fields
+from gpuzip.archive._numbers import NUMBERS_BYTES, Numbers, numbers_of
+from gpuzip.archive._repeats import first_equal
+from gpuzip.errors import FormatError
+from gpuzip.ops import pack_bits, rans_decode, rans_encode, unpack_bits
+
+_VERSION = 1
+_SIZE = struct.Struct("<I")
+_WIDEST = 16  # bits that are packed together
+_TASK = 1 << 22  # values that are coded at a time
+
+
+class Lossless(NamedTuple):
+    """model (bytes,) uint8: what all blocks share. stream (bytes,) uint8, lengths (blocks,) int64."""
+
+    model: Tensor
+    stream: Tensor
+    lengths: Tensor
+
+
+class _Model(NamedTuple):
+    """repeats: whether blocks leave out rows that repeat an earlier one."""
+
+    numbers: Numbers
+    fields: list[Field]
+    repeats: bool
+
+    @property
+    def coded(self) -> list[Field]:
+        return [field for field in self.fields if len(field.coded)]
+
+    def packed(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield low, width and columns of bits that are packed as they are."""
+        low, width, columns = 0, 0, None
+        for field in reversed(self.fields):
+            raw = field.raw
+            if columns is not None and width + field.width <= _WIDEST and torch.equal(raw, columns):
+                width += field.width
+                continue
+            if columns is not None and len(columns):
+                yield low, width, columns
+            low, width, columns = field.low, field.width, raw
+        if columns is not None and len(columns):
+            yield low, width, columns
+
+
+def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
+    """Code floats so that every bit comes back: NaN payloads, infinities, denormals and -0, too.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, D) float32, float16, bfloat16 or float64, N and D 1 or more.
+    block_rows : int
+        Rows per block, up to 65,536; the last block may have fewer. A block is decoded alone.
+
+    Returns
+    -------
+    Lossless
+        The model, which decoding needs, the blocks one after the other, and the bytes of each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gpuzip.archive.lossless import encode_lossless
+    >>> coded = encode_lossless(torch.arange(4096.0).view(64, 64) % 16, 64)
+    >>> int(coded.lengths.sum())
+    2180
+    """
+    numbers = numbers_of(x)
+    task = max(1, _TASK // (block_rows * x.shape[1])) * block_rows
+    repeated = sum(_repeated(numbers.of(part), block_rows) for part in x.split(task))
+    repeats = repeated * x.shape[1] * numbers.bits > 4 * 16 * len(x)
+    model = _Model(numbers, fields_of(x, numbers), repeats)
+    blocks = [block for part in x.split(task) for block in _blocks(part, block_rows, model)]
+    sizes = [len(block) for block in blocks]
+    lengths = torch.tensor(sizes, dtype=torch.int64, device=x.device)
+    return Lossless(_model_bytes(model, x.device), torch.cat(blocks), lengths)
+
+
+def _repeated(numbers: Tensor, block_rows: int) -> int:
+    own = torch.arange(len(numbers), device=numbers.device) % block_rows
+    return int((first_equal(numbers, block_rows) != own).sum())
+
+
+def _model_bytes(model: _Model, device: torch.device) -> Tensor:
+    data = bytes([_VERSION, model.repeats]) + model.numbers.packed()
+    data += b"".join(field.data for field in model.fields)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+
+
+def _read_model(data: Tensor, columns: int) -> _Model:
+    raw = data.cpu().numpy().tobytes()
+    try:
+        if raw[0] != _VERSION:
+            raise ValueError(f"version {raw[0]}")
+        at = 2 + NUMBERS_BYTES
+        fields = list(read_fields(raw[at:], columns, data.device))
+        model = _Model(Numbers.unpacked(raw[2:at]), fields, bool(raw[1]))
+        if sum(field.width for field in fields) != model.numbers.bits:
+            raise ValueError("bits that no field has")
+    except (ValueError, IndexError, struct.error, zlib.error) as error:
+        raise FormatError(
+            f"decode_lossless: the model must be bytes of encode_lossless; got something else ({error}). "
+            "Read the file again from where it came from."
+        ) from error
+    return model
+
+
+def _blocks(x: Tensor, block_rows: int, model: _Model) -> list[Tensor]:
+    """Return the bytes of some blocks, the last of which may have fewer rows."""
+    numbers, N = model.numbers.of(x), len(x)
+    rows = torch.arange(N, device=x.device)
+    first = first_equal(numbers, block_rows) if model.repeats else rows % block_rows
+    kept = first == rows % block_rows
+    count = torch.zeros(-(-N // block_rows), dtype=torch.int64, device=x.device)
+    count.index_add_(0, rows // block_rows, kept.long())
+    blocks: dict[int, Tensor] = {}
+    for own in count.unique().tolist():  # blocks of as many rows are coded together
+        ids = (count == own).nonzero()[:, 0]
+        mine = numbers[kept & (count[rows // block_rows] == own)]
+        parts = [_references(first, kept, ids, block_rows)] if model.repeats else []
+        for i, data in zip(ids.tolist(), zip(*parts, *_parts(mine, own, model), strict=True), strict=True):
+            blocks[i] = torch.cat(data)
+    return [blocks[i] for i in range(len(count))]
+
+
+def _references(first: Tensor, kept: Tensor, ids: Tensor, block_rows: int) -> list[Tensor]:
+    """Return of each block the number of its rows that are kept, and, if others are, the place of each."""
+    found = []
+    for i in ids.tolist():
+        mine, here = (part[i * block_rows : (i + 1) * block_rows] for part in (first, kept))
+        places = (here.cumsum(0) - 1)[mine]
+        head = here.sum()[None] - 1
+        found.append(_u16(head if bool(here.all()) else torch.cat([head, places])))
+    return found
+
+
+def _u16(values: Tensor) -> Tensor:
+    return torch.stack([values & 255, values >> 8], 1).to(torch.uint8).flatten()
+
+
+def _parts(numbers: Tensor, rows: int, model: _Model) -> Iterator[list[Tensor]]:
+    """Yield parts of blocks of `rows` rows: sizes of coded parts but the last, coded parts, packed bits."""
+    streams, sizes = [], []
+    for field in model.coded:
+        levels = field.of(numbers)[:, field.coded].int()
+        stream, lengths = rans_encode(levels, rows, *field.model())
+        sizes.append(lengths.tolist())
+        streams.append(list(stream.split(sizes[-1])))
+    if len(sizes) > 1:
+        heads = (b"".join(map(_SIZE.pack, own)) for own in zip(*sizes[:-1], strict=True))
+        yield [torch.frombuffer(bytearray(head), dtype=torch.uint8).to(numbers.device) for head in heads]
+    yield from streams
+    for low, width, columns in model.packed():
+        bits = (numbers[:, columns] >> low & ((1 << width) - 1)).int().view(-1, rows * len(columns))
+        yield list(pack_bits(bits, width))
+
+
+def decode_lossless(
+    model: Tensor,
+    stream: Tensor,
+    starts: Tensor,
+    n: int,
+    d: int,
+    dtype: torch.dtype,
+    block_rows: int,
+    blocks: Sequence[int],
+) -> Tensor:
+    """Decode some blocks of `encode_lossless`.
+
+    Parameters
+    ----------
+    model, stream : Tensor
+        (bytes,) uint8, as they were made.
+    starts : Tensor
+        (len(blocks), 2) int64: the first byte in `stream` of each of these blocks, and that after its last.
+    n, d : int
+        Rows and columns of the matrix.
+    dtype : torch.dtype
+        That of the matrix.
+    block_rows : int
+        As it was coded.
+    blocks : sequence of int
+        Numbers of the blocks to decode, in any order.
+
+    Returns
+    -------
+    Tensor
+        Rows of the blocks in their order, (rows, d).
+
+    Raises
+    ------
+    FormatError
+        If the bytes are not those of such blocks. It names the first that is wrong.
+    """
+    known = _read_model(model, d)
+    rows = [min(block_rows, n - b * block_rows) for b in blocks]
+    places = [_Place(b, *ends) for b, ends in zip(blocks, starts.tolist(), strict=True)]
+    for place in places:
+        if not 0 <= place.first <= place.last <= len(stream):
+            raise _wrong(place.block)
+    kept = [
+        _kept(stream, place, own) if known.repeats else own for place, own in zip(places, rows, strict=True)
+    ]
+    found: dict[int, Tensor] = {}
+    for own in sorted(set(kept)):
+        mine = [i for i, count in enumerate(kept) if count == own]
+        bodies = [_body(places[i], own, rows[i], known.repeats) for i in mine]
+        decoded = known.numbers.back(_decoded(stream, bodies, own, d, known), dtype).view(-1, own, d)
+        found |= dict(zip(mine, decoded, strict=True))
+    return torch.cat([_unfolded(found[i], stream, places[i], rows[i]) for i in range(len(places))])
+
+
+class _Place(NamedTuple):
+    block: int
+    first: int
+    last: int
+
+
+def _wrong(block: int) -> FormatError:
+    return FormatError(
+        f"decode_lossless: block {block} must be bytes of encode_lossless; it is damaged. Read the file "
+        "again from where it came from."
+    )
+
+
+def _kept(stream: Tensor, place: _Place, rows: int) -> int:
+    """Return how many rows of a block are stored."""
+    if place.last - place.first < 2:
+        raise _wrong(place.block)
+    low, high = stream[place.first : place.first + 2].tolist()
+    count: int = 1 + low + 256 * high
+    if count > rows:
+        raise _wrong(place.block)
+    return count
+
+
+def _body(place: _Place, kept: int, rows: int, repeats: bool) -> _Place:
+    """Return where the parts of a block are, after its references."""
+    return place._replace(first=place.first + (2 + 2 * rows * (kept < rows)) * repeats)
+
+
+def _unfolded(kept: Tensor, stream: Tensor, place: _Place, rows: int) -> Tensor:
+    """Return the rows of a block, those that repeat others, too."""
+    if len(kept) == rows:
+        return kept
+    pairs = stream[place.first + 2 : place.first + 2 + 2 * rows].long().view(rows, 2)
+    ids = pairs[:, 0] + 256 * pairs[:, 1]
+    if int(ids.max()) >= len(kept):
+        raise _wrong(place.block)
+    return kept[ids]
+
+
+def _decoded(stream: Tensor, bodies: list[_Place], rows: int, d: int, model: _Model) -> Tensor:
+    """Return the numbers of blocks of `rows` rows: (len(bodies) * rows, d) int64."""
+    numbers = torch.zeros((len(bodies) * rows, d), dtype=torch.int64, device=stream.device)
+    packed = list(model.packed())
+    raw_bytes = [-(-rows * len(columns) * width // 8) for _, width, columns in packed]
+    parts = [_coded_parts(stream, body, len(model.coded), sum(raw_bytes)) for body in bodies]
+    for i, field in enumerate(model.coded):
+        starts = torch.tensor([part[i : i + 2] for part in parts], dtype=torch.int64, device=stream.device)
+        levels, ok = rans_decode(stream, starts, len(numbers), rows, *field.model())
+        if not bool(ok.all()):
+            raise _wrong(bodies[ok.tolist().index(False)].block)
+        numbers[:, field.coded] |= (levels.long() & ((1 << field.width) - 1)) << field.low
+    first = torch.tensor([part[-1] for part in parts], dtype=torch.int64, device=stream.device)
+    for (low, width, columns), size in zip(packed, raw_bytes, strict=True):
+        bits = stream[first[:, None] + torch.arange(size, device=stream.device)]
+        values = unpack_bits(bits, rows * len(columns), width)
+        numbers[:, columns] |= values.long().view(-1, len(columns)) << low
+        first = first + size
+    return numbers
+
+
+def _coded_parts(stream: Tensor, body: _Place, count: int, raw_bytes: int) -> list[int]:
+    """Return where the coded parts of a block begin, and where the last one ends."""
+    at = body.first + _SIZE.size * max(0, count - 1)
+    end = body.last - raw_bytes
+    if at > end:
+        raise _wrong(body.block)
+    sizes = stream[body.first : at].cpu().numpy().view("<u4").tolist()
+    parts = [at]
+    for size in sizes:
+        parts.append(parts[-1] + size)
+    if parts[-1] > end:
+        raise _wrong(body.block)
+    return [*parts, end] if count else parts

@@ -1,0 +1,44 @@
+"""What every way of coding an archive's rows has in common."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gpuzip.storage.archive import Blocks
+
+
+class Scheme(Protocol):
+    """Turns rows into levels, levels into a stream of blocks, and back."""
+
+    @property
+    def model(self) -> bytes:
+        """What was learned, as files store it."""
+
+    @property
+    def d(self) -> int:
+        """Columns of the rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are coded."""
+
+    def to(self, device: torch.device) -> Scheme:
+        """The same on another device."""
+
+    def config(self) -> dict[str, Any]:
+        """The settings that the model does not hold, as JSON."""
+
+    def levels_of(self, x: Tensor) -> Tensor:
+        """Rows (N, D) -> their levels (N, C)."""
+
+    def rows_of(self, levels: Tensor) -> Tensor:
+        """Levels (N, C) -> rows (N, D)."""
+
+    def pack(self, levels: Tensor, block_rows: int) -> Blocks:
+        """Levels (N, C) -> their stream."""
+
+    def unpack(self, stream: Tensor, spans: Tensor, n: int, block_rows: int) -> tuple[Tensor, Tensor]:
+        """Blocks at spans (blocks, 2), of n rows -> levels (n, C), and which blocks are sound, (blocks,)."""
