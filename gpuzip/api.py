@@ -605,7 +605,12 @@ def _mixed(folder: Folder, min_cosine: float | None = None) -> MixedCodes:
     parts: list[Any] = [_open(file, verify=False, min_cosine=min_cosine) for file in files]
     group = None
     if "group.safetensors" in folder.members:
-        group = read_tensors(folder.verified("group.safetensors"))[0].get("group")
+        tensors, _ = read_tensors(folder.verified("group.safetensors"))
+        if "group" not in tensors:
+            raise FormatError(
+                f"{folder.file('group.safetensors')}: must hold group. gpuzip did not write it."
+            )
+        group = tensors["group"]
     try:
         return MixedCodes(parts, group)
     except GpuzipError as error:

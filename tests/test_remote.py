@@ -4,11 +4,12 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from gpuzip.storage import blocks
 from tests.test_file_blocks import CODECS, READERS, D, N, encoded, flipped, planes_of, saved
 
 fsspec = pytest.importorskip("fsspec")
+buffered = pytest.importorskip("fsspec.spec")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should have at least:UserWarning")
 
@@ -253,6 +255,58 @@ def test_object_stores_are_written_by_one_upload(x: Tensor, memory: Any, monkeyp
     assert memory.cat_file("/folder/x.ezip", None, None) == saved(codes)
 
 
+class Buffered(fsspec.AbstractFileSystem):  # type: ignore[misc, name-defined]
+    """A store whose files are read by ranges, and written when they are closed, as that of the Hub is."""
+
+    protocol = ("hf", "buffered")
+    store: ClassVar[dict[str, bytes]] = {}
+    read: ClassVar[list[tuple[int, int]]] = []
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if path not in self.store:
+            raise FileNotFoundError(path)
+        return {"name": path, "size": len(self.store[path]), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        class File(buffered.AbstractBufferedFile):  # type: ignore[misc, name-defined]
+            def _fetch_range(self, start: int, end: int) -> bytes:
+                Buffered.read.append((start, end))
+                return Buffered.store[path][start:end]
+
+            def _upload_chunk(self, final: bool = False) -> bool:
+                if final:
+                    self.buffer.seek(0)
+                    Buffered.store[path] = self.buffer.read()
+                return False
+
+        return File(self, path, mode, **kwargs)
+
+
+def test_a_store_of_open_files_is_read_by_ranges_and_keeps_its_object(
+    x: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    fsspec.register_implementation("buffered", Buffered, clobber=True)
+    codes, url = encoded("scalar", x), "buffered://folder/x.ezip"
+    data = in_blocks(codes, monkeypatch)
+    codes.save(url)
+    assert Buffered.store == {"folder/x.ezip": data}
+    remote, (start, _) = gpuzip.open(url), places(data)["codes"]
+    Buffered.read.clear()
+    assert torch.equal(remote.rows([0, 47]), codes.rows([0, 47]))
+    size = ROWS * D
+    assert Buffered.read == [(start, start + size), (start + 2 * size, start + 3 * size)]
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", half_of_it)
+        with pytest.raises(Cut):
+            encoded("pq", x).save(url)
+    assert Buffered.store == {"folder/x.ezip": data}
+
+
+def half_of_it(source: Any, target: Any, length: int) -> None:
+    target.write(source.read(500))
+    raise Cut
+
+
 def test_a_file_url_is_that_file(x: Tensor, tmp_path: Path):
     url, codes = f"file://{tmp_path}/new/x.ezip", encoded("pq", x)
     info = codes.save(url)
@@ -267,8 +321,9 @@ def test_a_file_url_is_that_file(x: Tensor, tmp_path: Path):
 def test_a_path_that_was_a_url_and_a_chain_are_urls(x: Tensor, memory: Any, tmp_path: Path):
     codes = encoded("pq", x)
     codes.save(Path(URL))
-    assert torch.equal(gpuzip.load(Path(URL)), codes.decode())
-    codes.save(tmp_path / "x.ezip")
+    assert torch.equal(gpuzip.load("memory:/folder/x.ezip"), codes.decode())
+    codes.save(Path(f"file://{tmp_path}/x.ezip"))
+    assert torch.equal(gpuzip.load(tmp_path / "x.ezip"), codes.decode())
     chain = f"simplecache::{URL}"
     assert torch.equal(gpuzip.open(chain).rows([3]), codes.rows([3]))
 
@@ -299,6 +354,13 @@ def test_no_file_and_a_folder_are_named(memory: Any, call: str):
     memory.pipe_file("/folder/x.ezip", b"x")
     with pytest.raises(IsADirectoryError, match=r"memory://folder must be a file; it is a folder"):
         CALLS[call]("memory://folder")
+
+
+def test_a_folder_is_not_replaced(x: Tensor, memory: Any):
+    memory.pipe_file("/folder/x.ezip", b"x")
+    with pytest.raises(IsADirectoryError, match=r"save: memory://folder must be a file; it is a folder"):
+        encoded("pq", x).save("memory://folder")
+    assert memory.find("") == ["/folder/x.ezip"]
 
 
 def test_what_is_secret_in_a_url_is_in_no_message():

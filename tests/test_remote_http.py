@@ -106,6 +106,8 @@ def test_a_file_that_is_not_there_and_one_that_cannot_be_written(server: Server,
         gpuzip.open(server.url.replace("x.ezip", "y.ezip"))
     with pytest.raises(gpuzip.GpuzipError, match="must be a URL to write to; http is only read"):
         codes.save(server.url)
+    with pytest.raises(gpuzip.GpuzipError, match="http is only read"):
+        gpuzip.save("no rows: refused before they are looked at", server.url)  # type: ignore[arg-type]
 
 
 def without_ranges(data: bytes) -> Callable[..., tuple[int, dict[str, str], bytes]]:

@@ -28,6 +28,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "plot": (("matplotlib",), "gpuzip.plots"),
     "arrow": (("pyarrow",), "to_arrow and from_arrow; parquet"),
     "hub": (("huggingface_hub",), "from_hub and push_to_hub"),
+    "remote": (("fsspec", "aiohttp"), "URLs: open, load, info, load_codec and save"),
     "duckdb": (("duckdb", "pyarrow"), "to_duckdb and from_duckdb"),
     "lance": (("lance", "pyarrow"), "to_lance and from_lance"),
     "datasets": (("datasets", "pyarrow"), "to_datasets and from_datasets"),

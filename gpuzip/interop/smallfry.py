@@ -122,11 +122,16 @@ def load(path: str | os.PathLike[str], word2idx: Word2Idx = None) -> WordVectors
     if (source / MANIFEST).exists():
         return WordVectors.load(source)
     words = None if word2idx is None else _in_order("word2idx", word2idx)
-    if source.is_dir():
-        words = _stored_words(source) if words is None else words
-        return WordVectors(words, read_parts(source, len(words)))
-    codes = read_pair(source, None if words is None else len(words))
-    return WordVectors(map(str, range(len(codes))) if words is None else words, codes)
+    try:
+        if source.is_dir():
+            stored = _stored_words(source) if words is None else words
+            return WordVectors(stored, read_parts(source, len(stored)))
+        codes = read_pair(source, None if words is None else len(words))
+        return WordVectors(map(str, range(len(codes))) if words is None else words, codes)
+    except FormatError:
+        raise
+    except GpuzipError as error:  # such as words that come twice
+        raise FormatError(f"{source}: cannot be read as smallfry's: {error}") from error
 
 
 def read_prior(path: str | os.PathLike[str]) -> dict[str, float]:

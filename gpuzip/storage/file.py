@@ -81,7 +81,10 @@ def check_target(path: Target) -> Path | BinaryIO | Remote:
     Raises IsADirectoryError for a folder, GpuzipError for a device or a pipe, TypeError for a file of text.
     """
     there = remote("save", path)
-    return there if isinstance(there, Remote) else local_target(path if there is None else there)
+    if isinstance(there, Remote):
+        there.check_writable()
+        return there
+    return local_target(path if there is None else there)
 
 
 def local_target(path: Target) -> Path | BinaryIO:

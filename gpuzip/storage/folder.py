@@ -205,13 +205,14 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
         )
     if set(manifest) != _FIELDS or not _is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
+    is_plain = isinstance(manifest["kind"], str) and isinstance(manifest["about"], dict)
+    if not is_plain or not _are_members(manifest["files"]):
+        raise FormatError(f"{path}: holds values of wrong types. gpuzip did not write it.")
     if kind not in (None, manifest["kind"]):
         raise FormatError(
             f"{path}: must hold {kind!r}; it holds {manifest['kind']!r:.40}. Open such a folder with "
             f"{_OPENED_BY.get(manifest['kind'], 'what wrote it')}."
         )
-    if not isinstance(manifest["about"], dict) or not _are_members(manifest["files"]):
-        raise FormatError(f"{path}: holds values of wrong types. gpuzip did not write it.")
     members = {label: Member(**entry) for label, entry in manifest["files"].items()}
     return Folder(source, manifest["about"], members)
 

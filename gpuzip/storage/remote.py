@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpuzip._core.checks import printable
@@ -45,6 +46,11 @@ class Remote:
     path: str
     name: str
 
+    def check_writable(self) -> None:
+        """Raise GpuzipError for http, which is only read."""
+        if _is_http(self.fs):
+            raise GpuzipError(f"save: {self.name} must be a URL to write to; http is only read.")
+
     def size(self) -> int:
         """Its bytes, after a check that ranges of them can be read. Raises OSError."""
         with _reached(self.name):
@@ -70,8 +76,7 @@ class Remote:
         spans = [*spans]
         wanted = [span for span in spans if span[0] < span[1]]
         with _reached(self.name):
-            starts, stops = [start for start, _ in wanted], [stop for _, stop in wanted]
-            found = self.fs.cat_ranges([self.path] * len(wanted), starts, stops, on_error="raise")
+            found = self._one_by_one(wanted) if _has_files_alone(self.fs) else self._at_once(wanted)
         for (start, stop), data in zip(wanted, found, strict=True):
             if not isinstance(data, bytes) or len(data) != stop - start:
                 got = len(data) if isinstance(data, bytes) else repr(data)[:200]
@@ -82,8 +87,27 @@ class Remote:
         data_of = dict(zip(wanted, found, strict=True))
         return [data_of.get(span, b"") for span in spans]
 
+    def _at_once(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
+        found: list[bytes] = self.fs.cat_ranges([self.path] * len(spans), starts, stops, on_error="raise")
+        return found
+
+    def _one_by_one(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """From an open file without a cache, which would read megabytes for each range."""
+        try:
+            file = self.fs.open(self.path, "rb", cache_type="none")
+        except TypeError:  # its files have no such setting
+            file = self.fs.open(self.path, "rb")
+        found = []
+        with file:
+            for start, stop in spans:
+                file.seek(start)
+                found.append(file.read(stop - start))
+        return found
+
     def _info(self) -> dict[str, Any]:
         try:
+            self.fs.invalidate_cache(self.fs._parent(self.path))  # a listing may be older than the file
             found: dict[str, Any] = self.fs.info(self.path)
         except FileNotFoundError as error:
             cause = error.__cause__  # fsspec's http says so whatever went wrong
@@ -112,8 +136,8 @@ def remote(who: str, path: Any) -> Remote | Path | None:
     if not is_url(path):
         return None
     text = os.fsdecode(path)
-    if not isinstance(path, str):
-        text = re.sub(r":/(?!/)", "://", text, count=1)
+    slashes = ":///" if text.startswith("file:") else "://"
+    text = re.sub(r":/(?!/)", slashes, text, count=1)
     name = printable(_SECRET.sub("", text))
     try:
         with needs("fsspec", "remote"):
@@ -147,13 +171,13 @@ def replacing_remote(target: Remote) -> Iterator[BinaryIO]:
 
 
 def _upload(target: Remote, local: Path) -> None:
-    if _is_http(target.fs):
-        raise GpuzipError(f"save: {target.name} must be a URL to write to; http is only read.")
     if _protocols(target.fs) & _OF_OBJECTS:
-        target.fs.put_file(str(local), target.path)
+        _put_object(target.fs, local, target.path)
         return
-    parent, last = target.fs._parent(target.path), PurePosixPath(target.path).name
-    fresh = f"{parent.rstrip('/')}/.{last}.{secrets.token_hex(8)}.tmp"
+    if target.fs.isdir(target.path):
+        raise IsADirectoryError(f"save: {target.name} must be a file; it is a folder. Add a file name.")
+    parent = target.fs._parent(target.path)
+    fresh = f"{parent.rstrip('/')}/.{secrets.token_hex(8)}.tmp"
     target.fs.makedirs(parent, exist_ok=True)
     try:
         target.fs.put_file(str(local), fresh)
@@ -162,6 +186,32 @@ def _upload(target: Remote, local: Path) -> None:
         with suppress(Exception):
             target.fs.rm_file(fresh)
         raise
+
+
+def _put_object(fs: Any, local: Path, path: str) -> None:
+    """Upload a file as one object. An open file of fsspec uploads what it has when an error closes it."""
+    if not _is_base(fs, "put_file"):
+        fs.put_file(str(local), path)
+        return
+    file = fs.open(path, "wb")
+    try:
+        with open(local, "rb") as source:
+            shutil.copyfileobj(source, file, 1 << 20)
+    except BaseException:
+        file.closed = True
+        raise
+    file.close()
+
+
+def _has_files_alone(fs: Any) -> bool:
+    """Whether a filesystem reads ranges by opening files."""
+    return _is_base(fs, "cat_file") and _is_base(fs, "cat_ranges")
+
+
+def _is_base(fs: Any, method: str) -> bool:
+    from fsspec import AbstractFileSystem
+
+    return getattr(getattr(fs, method), "__func__", None) is getattr(AbstractFileSystem, method)
 
 
 @contextmanager

@@ -123,6 +123,23 @@ def test_fsspec_reads_hf_urls_as_open_files(hub, codes, x):
     assert torch.equal(back.data, codes.data)
 
 
+def test_hf_urls_are_read_by_blocks_and_written(hub, codes, x):
+    import fsspec
+
+    push(codes, hub, "someone/vectors", x=x)
+    fsspec.config.conf["hf"] = {"endpoint": hub.url, "token": False, "skip_instance_cache": True}
+    try:
+        back = gpuzip.open("hf://datasets/someone/vectors/codes.ezip")
+        assert torch.equal(back.rows([3, 7]), codes.rows([3, 7]))
+        assert gpuzip.info("hf://datasets/someone/vectors/codes.ezip").quality is not None
+        codes[:5].save("hf://datasets/someone/vectors/few.ezip")
+        assert len(gpuzip.open("hf://datasets/someone/vectors/few.ezip")) == 5
+        with pytest.raises(FileNotFoundError, match="there is no file hf://datasets/someone/vectors/x"):
+            gpuzip.open("hf://datasets/someone/vectors/x")
+    finally:
+        del fsspec.config.conf["hf"]
+
+
 def test_fsspec_writes_codes_to_other_urls(codes):
     import fsspec
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from gpuzip._core.checks import printable
 from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError
 from gpuzip.interop.matrices.blocks import Blocks
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MOST = 1 << 16  # bytes of a header; numpy writes 128, and reads all that a header says before it looks
+_UNREADABLE = (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError)
 
 
 def read(path: Path, name: str | None = None) -> Matrix:
@@ -35,11 +40,20 @@ def header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     """Shape, order and dtype. Raises FormatError for what is no npy and for arrays of objects."""
     try:
         version = np.lib.format.read_magic(file)
-        shape, fortran, dtype = _HEADERS[min(version, (2, 0))](file)
-    except (ValueError, KeyError, SyntaxError, TypeError) as error:
-        reason = str(error).split("\n")[0]
+        counted = file.read(2 if version == (1, 0) else 4)
+        size = int.from_bytes(counted, "little")
+        if version > (3, 0):
+            raise ValueError(f"version {version} is newer than numpy's")
+        if size > _MOST:
+            raise ValueError(f"its header says that it has {size} bytes")
+        shape, fortran, dtype = _HEADERS[min(version, (2, 0))](BytesIO(counted + file.read(size)))
+        whole = all(type(length) is int and 0 <= length < 1 << 63 for length in shape)
+        if not whole or len(shape) > 32 or not dtype.itemsize:
+            raise ValueError(f"shape {shape} of {dtype} is none")
+    except _UNREADABLE as error:
+        reason = printable(str(error).split("\n")[0]) or type(error).__name__
         raise FormatError(
-            f"{path}: cannot be read as npy ({reason}). Restore it, or make it again."
+            f"{path}: cannot be read as npy ({reason:.200}). Restore it, or make it again."
         ) from error
     if dtype.hasobject:
         raise FormatError(

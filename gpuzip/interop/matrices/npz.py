@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from gpuzip._core.checks import printable
 from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError
 from gpuzip.interop.matrices import npy
@@ -30,6 +33,8 @@ def read(path: Path, name: str | None = None) -> Matrix:
                     dtype.itemsize * int(np.prod(shape, dtype=object)),
                     member.file_size - file.tell(),
                 )
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise NotImplementedError(f"compression {member.compress_type}, which numpy never uses")
                 if needed != there or member.file_size > _SMALLEST * (member.compress_size + 1):
                     raise FormatError(
                         f"{path}: {member.filename} must have {needed:,} bytes of values for shape "
@@ -38,9 +43,21 @@ def read(path: Path, name: str | None = None) -> Matrix:
                 if member.compress_type == zipfile.ZIP_STORED:
                     return _mapped(path, member, file.tell(), shape, fortran, dtype)
                 values = np.frombuffer(file.read(), dtype)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except FormatError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        MemoryError,
+        zlib.error,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a seek before the start is
+            raise
         raise FormatError(
-            f"{path}: cannot be read as npz ({error}). Restore it, or make it again."
+            f"{path}: cannot be read as npz ({printable(str(error)):.200}). Restore it, or make it again."
         ) from error
     return values.reshape(shape, order="F" if fortran else "C")
 
