@@ -124,7 +124,7 @@ def test_rows_that_repeat_take_little():
 
 
 def test_blocks_have_rows():
-    with pytest.raises(GpuzipError, match="encode_lossless: block_rows must be in 1 .. 65536; got 0"):
+    with pytest.raises(GpuzipError, match=r"encode_lossless: block_rows must be in 1 \.\. 65536; got 0"):
         encode_lossless(rows(4, 4), 0)
 
 

@@ -61,8 +61,8 @@ def encode_lossless(x: Tensor, block_rows: int) -> Lossless:
             f"encode_lossless: block_rows must be in 1 .. {_MOST_ROWS}; got {block_rows}. 64 to 1024 suit."
         )
     if len(x) == 0:
-        model = encode_lossless(x.new_zeros((1, x.shape[1])), block_rows).model
-        return Lossless(model, model[:0], torch.zeros(0, dtype=torch.int64, device=x.device))
+        shared = encode_lossless(x.new_zeros((1, x.shape[1])), block_rows).model
+        return Lossless(shared, shared[:0], torch.zeros(0, dtype=torch.int64, device=x.device))
     kind = numbers_of(x)
     numbers = kind.of(x)
     constant = Constant.of(numbers)
