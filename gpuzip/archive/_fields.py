@@ -19,6 +19,7 @@ _LOW = 7  # bits of a field below the highest, so that each of its values has a 
 _MOST = 16  # bits of the highest field
 _ESCAPE_BITS = 44.0
 _BLOCK_BITS = 8.0 * (4 + 4 + 4 * 32)  # of a coded field: its size and its states
+_WORTH = 0.001  # of all bits: what coding a field below the highest has to save
 _SAMPLE = 4096  # rows by which the width of the highest field is chosen
 _SIGN_AND_EXPONENT = {torch.float16: 6, torch.float64: 12}
 _HEAD = struct.Struct("<BBHHIII")
@@ -73,9 +74,10 @@ def fields_of(numbers: Tensor, kind: Numbers, blocks: int) -> list[Field]:
     low = kind.bits - width
     fields = [_highest(numbers, low, width)]
     count = -(-low // _LOW)
+    fixed = max(_BLOCK_BITS * blocks, _WORTH * kind.bits * numbers.numel())
     for i in range(count):
         below = low - low * (i + 1) // count
-        fields.append(_lower(numbers, sample, below, low - low * i // count - below, blocks))
+        fields.append(_lower(numbers, sample, below, low - low * i // count - below, fixed))
     return fields
 
 
@@ -120,13 +122,13 @@ def _highest(numbers: Tensor, low: int, width: int) -> Field:
     return _field(low, width, values, counts, classes(counts))
 
 
-def _lower(numbers: Tensor, sample: Tensor, low: int, width: int, blocks: int) -> Field:
+def _lower(numbers: Tensor, sample: Tensor, low: int, width: int, fixed: float) -> Field:
     """A field whose bits are left as they are in columns where a sample looks random."""
     values = torch.arange(1 << width, device=numbers.device)
     scale = len(numbers) / len(sample)
 
     def grouped(counts: Tensor) -> Classes:
-        return classes(counts[:, : 1 + len(values)], width, _BLOCK_BITS * blocks)
+        return classes(counts[:, : 1 + len(values)], width, fixed)
 
     found = grouped(scale * _counts(sample, low, width, values + 1))
     if found.tables == 0:

@@ -18,14 +18,14 @@ INTS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK = 1 << 20  # values at a time
 _DECIMALS = 7
 _BEFORE_DECIMALS = 3  # bits that decimals have to save
-_HEAD = struct.Struct("<BbBBq")
+_HEAD = struct.Struct("<BbBBq?")
 
 
 class Numbers(NamedTuple):
     """How floats become whole numbers of `bits` bits, 0 or more, or the same bits as int32 or int64.
 
     dtype: what they are stored in. decimals: of multiples of 10**-decimals, or -1 for the bits of the dtype.
-    shift: low bits that are left out. offset: the least multiple.
+    shift: low bits that are left out. offset: the multiple of number 0. signed_zero: number 0 is -0 instead.
     """
 
     dtype: torch.dtype
@@ -33,22 +33,24 @@ class Numbers(NamedTuple):
     shift: int
     bits: int
     offset: int
+    signed_zero: bool = False
 
     @property
     def kind(self) -> torch.dtype:
         return torch.int32 if self.bits <= 32 else torch.int64
 
     def packed(self) -> bytes:
-        return _HEAD.pack(DTYPES.index(self.dtype), self.decimals, self.shift, self.bits, self.offset)
+        dtype = DTYPES.index(self.dtype)
+        return _HEAD.pack(dtype, self.decimals, self.shift, self.bits, self.offset, self.signed_zero)
 
     @classmethod
     def unpacked(cls, data: bytes) -> Numbers:
-        dtype, decimals, shift, bits, offset = _HEAD.unpack(data)
+        dtype, decimals, shift, bits, offset, signed_zero = _HEAD.unpack(data)
         if dtype >= len(DTYPES) or not -1 <= decimals < _DECIMALS:
             raise ValueError("numbers of an unknown kind")
         if shift + bits > (64 if decimals >= 0 else 8 * DTYPES[dtype].itemsize):
             raise ValueError("numbers of too many bits")
-        return cls(DTYPES[dtype], decimals, shift, bits, offset)
+        return cls(DTYPES[dtype], decimals, shift, bits, offset, bool(signed_zero))
 
     def of(self, x: Tensor) -> Tensor:
         """Return the whole numbers of floats."""
@@ -56,7 +58,8 @@ class Numbers(NamedTuple):
 
     def _of(self, x: Tensor) -> Tensor:
         if self.decimals >= 0:
-            return (_multiples(x, self.decimals) - self.offset).to(self.kind)
+            numbers = (_multiples(x, self.decimals) - self.offset).to(self.kind)
+            return numbers.masked_fill_(_is_signed_zero(x), 0) if self.signed_zero else numbers
         bits = _as_ints(x.to(self.dtype))
         if self.shift == 0 and bits.dtype == self.kind:
             return bits
@@ -65,7 +68,8 @@ class Numbers(NamedTuple):
     def back(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """Undo `of`."""
         if self.decimals >= 0:
-            return _of_multiples(numbers.long() + self.offset, self.decimals, dtype)
+            x = _of_multiples(numbers.long() + self.offset, self.decimals, dtype)
+            return x.masked_fill_(numbers == 0, -0.0) if self.signed_zero else x
         shifted = numbers << self.shift if self.shift else numbers
         return shifted.to(INTS[self.dtype.itemsize]).view(self.dtype).to(dtype)
 
@@ -134,14 +138,20 @@ def _decimals_of(x: Tensor) -> Numbers | None:
         found = [_multiples(part, decimals) for part in chunks(x)]
         least = min(int(part.min()) for part in found)
         most = max(int(part.max()) for part in found)
-        return Numbers(x.dtype, decimals, 0, max(1, (most - least).bit_length()), least)
+        signed_zero = any(bool(_is_signed_zero(part).any()) for part in chunks(x))
+        least -= signed_zero
+        return Numbers(x.dtype, decimals, 0, max(1, (most - least).bit_length()), least, signed_zero)
     return None
 
 
 def _are_multiples(x: Tensor, decimals: int) -> bool:
     if not bool((x.abs() < 2**30).all()):
         return False
-    return torch.equal(_as_ints(_of_multiples(_multiples(x, decimals), decimals, x.dtype)), _as_ints(x))
+    return torch.equal(_of_multiples(_multiples(x, decimals), decimals, x.dtype), x)  # 0 is -0
+
+
+def _is_signed_zero(x: Tensor) -> Tensor:
+    return (x == 0) & torch.signbit(x)
 
 
 def _multiples(x: Tensor, decimals: int) -> Tensor:

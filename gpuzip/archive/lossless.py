@@ -13,10 +13,11 @@ from gpuzip.archive._fields import bits_of, fields_of
 from gpuzip.archive._model import Constant, Model, model_bytes, read_model
 from gpuzip.archive._numbers import numbers_of, whole_numbers_of
 from gpuzip.archive._repeats import first_equal
-from gpuzip.errors import FormatError
+from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import pack_bits, rans_decode, rans_encode, unpack_bits
 
 _SIZE = struct.Struct("<I")
+_MOST_ROWS = 1 << 16  # of a block
 _TASK = 1 << 22  # values that are coded at a time
 
 
@@ -34,7 +35,7 @@ def encode_lossless(x: Tensor, block_rows: int, *, whole: bool = False) -> Lossl
     Parameters
     ----------
     x : Tensor
-        (N, D) float32, float16, bfloat16 or float64, N and D 1 or more.
+        (N, D) float32, float16, bfloat16 or float64, D 1 or more.
     block_rows : int
         Rows per block, up to 65,536; the last block may have fewer. A block is decoded alone.
     whole : bool, default False
@@ -48,11 +49,22 @@ def encode_lossless(x: Tensor, block_rows: int, *, whole: bool = False) -> Lossl
     Examples
     --------
     >>> import torch
-    >>> from gpuzip.archive.lossless import encode_lossless
-    >>> coded = encode_lossless(torch.arange(4096.0).view(64, 64) % 16, 64)
-    >>> int(coded.lengths.sum())
-    2180
+    >>> from gpuzip.archive.lossless import decode_lossless, encode_lossless
+    >>> x = torch.arange(4096.0).view(64, 64) % 17
+    >>> coded = encode_lossless(x, 32)
+    >>> ends = coded.lengths.cumsum(0)
+    >>> starts = torch.stack([ends - coded.lengths, ends], 1)
+    >>> second = decode_lossless(coded.model, coded.stream, starts[1:], 64, 64, x.dtype, 32, [1])
+    >>> bool((second == x[32:]).all())
+    True
     """
+    if not 1 <= block_rows <= _MOST_ROWS:
+        raise GpuzipError(
+            f"encode_lossless: block_rows must be in 1 .. {_MOST_ROWS}; got {block_rows}. 64 to 1024 suit."
+        )
+    if len(x) == 0:
+        shared = encode_lossless(x.new_zeros((1, x.shape[1])), block_rows).model
+        return Lossless(shared, shared[:0], torch.zeros(0, dtype=torch.int64, device=x.device))
     kind = whole_numbers_of(x) if whole else numbers_of(x)
     numbers = kind.of(x)
     constant = Constant.of(numbers)
@@ -144,7 +156,7 @@ def _parts(numbers: Tensor, rows: int, model: Model) -> Iterator[list[Tensor]]:
 
 
 def _columns(numbers: Tensor, columns: Tensor) -> Tensor:
-    return numbers if len(columns) == numbers.shape[1] else numbers[:, columns]
+    return numbers if len(columns) == numbers.shape[1] else numbers.index_select(1, columns)
 
 
 def decode_lossless(
@@ -185,6 +197,8 @@ def decode_lossless(
         If the bytes are not those of such blocks. It names the first that is wrong.
     """
     known = read_model(model, d)
+    if len(blocks) == 0:
+        return torch.zeros((0, d), dtype=dtype, device=stream.device)
     rows = [min(block_rows, n - b * block_rows) for b in blocks]
     places = [_Place(b, *ends) for b, ends in zip(blocks, starts.tolist(), strict=True)]
     for place in places:
@@ -275,7 +289,7 @@ def _join(numbers: Tensor, values: Tensor, low: int, columns: Tensor) -> None:
     if len(columns) == numbers.shape[1]:
         numbers |= shifted
     else:
-        numbers[:, columns] |= shifted
+        numbers.index_add_(1, columns, shifted)  # several times as fast as indexing
 
 
 def _coded_parts(stream: Tensor, body: _Place, count: int, raw_bytes: int) -> list[int]:
