@@ -16,7 +16,7 @@ from gpuzip.archive.basis import Moments
 from gpuzip.archive.classes import CLASSES, DEAD, classes_of, expected_cost
 from gpuzip.archive.dictionary import PER_OCTAVE, Dictionary, along
 from gpuzip.archive.quantized import fitted_tables, offsets, quantized
-from gpuzip.archive.tables import Tables, bits_of, counted
+from gpuzip.archive.tables import MOST, SIDES, Tables, bits_of, counted
 from gpuzip.archive.transform import Learned, Transform, projected
 from gpuzip.errors import FormatError
 
@@ -42,7 +42,9 @@ def learned_by(
     basis = dictionary.directions[:, kept].float().to(sample.device)
     mean = mean.float().to(sample.device)
     values = projected(sample, mean, basis, step)
-    of_own, own = fitted_tables(values, classes, states, torch.zeros((CLASSES, 2, 129), dtype=torch.int64))
+    of_own, own = fitted_tables(
+        values, classes, states, torch.zeros((CLASSES, SIDES, MOST + 2), dtype=torch.int64, device="cpu")
+    )
     theirs = quantized(values, classes, dictionary.tables, states)
     counts = counted(theirs.levels, theirs.sides, classes)
     log_step = round(PER_OCTAVE * math.log2(step))
