@@ -21,6 +21,7 @@ from gpuzip.archive.file import opened
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
+from gpuzip.choose.by_storage import store_for
 from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
@@ -48,6 +49,36 @@ _JUDGED = 1000  # rows by which advice is given
 @overload
 def compress(
     x: Matrix,
+    *,
+    seed: int = ...,
+    max_bytes: int | str | None = ...,
+    bits_per_dim: float | None = ...,
+    ratio: float | None = ...,
+    min_cosine: float | None = ...,
+    for_: Literal["storage"],
+    progress: Progress = ...,
+    return_table: Literal[False] = ...,
+) -> Codes | Archive: ...
+
+
+@overload
+def compress(
+    x: Matrix,
+    *,
+    seed: int = ...,
+    max_bytes: int | str | None = ...,
+    bits_per_dim: float | None = ...,
+    ratio: float | None = ...,
+    min_cosine: float | None = ...,
+    for_: Literal["storage"],
+    progress: Progress = ...,
+    return_table: Literal[True],
+) -> tuple[Codes | Archive, Table]: ...
+
+
+@overload
+def compress(
+    x: Matrix,
     m: int | None = ...,
     nbits: int | None = ...,
     *,
@@ -62,7 +93,7 @@ def compress(
     metric: Metric | None = ...,
     queries: Matrix | None = ...,
     rescore: bool = ...,
-    for_: str | None = ...,
+    for_: Literal["search"] | None = ...,
     progress: Progress = ...,
     return_table: Literal[False] = ...,
     importance: None = ...,
@@ -83,7 +114,7 @@ def compress(
     metric: Metric | None = ...,
     queries: Matrix | None = ...,
     rescore: bool = ...,
-    for_: str | None = ...,
+    for_: Literal["search"] | None = ...,
     progress: Progress = ...,
     return_table: Literal[True],
 ) -> tuple[Codes, Table]: ...
@@ -122,7 +153,7 @@ def compress(
     progress: Progress = None,
     importance: Importance | None = None,
     max_bits: int | None = None,
-) -> Codes | MixedCodes | tuple[Codes, Table]:
+) -> Codes | Archive | MixedCodes | tuple[Codes | Archive, Table]:
     """Compress rows by product quantization, or by the codec that meets a size or a quality.
 
     Parameters
@@ -160,8 +191,9 @@ def compress(
     rescore : bool, default False
         Measure recall of a search with `rescore=x`, which reads x beside the codes.
     for_ : {"search", "storage"}, optional
-        Choose, within a size, the codes of highest recall ("search") or of least error ("storage").
-        Default: "storage" where no recall is asked for.
+        "search": choose, within a size, the codes of highest recall. "storage": the smallest file that
+        keeps min_cosine, or the least error within a size, for rows that are seldom searched: most often an
+        Archive. Default: codes, by their error where no recall is asked for.
     return_table : bool, default False
         Return (codes, table), where the table lists every codec that was tried.
     progress : bool or callable, optional
@@ -175,9 +207,9 @@ def compress(
 
     Returns
     -------
-    Codes, MixedCodes or (Codes, Table)
-        MixedCodes with importance: groups of rows of equal bits, in Lloyd-Max codes.
-        (Codes, Table) with return_table.
+    Codes, Archive, MixedCodes or (Codes, Table)
+        Archive with for_="storage", unless codes are smaller. MixedCodes with importance: groups of rows of
+        equal bits, in Lloyd-Max codes. (Codes, Table) with return_table.
 
     Raises
     ------
@@ -243,15 +275,17 @@ def compress(
         )
     k, metric = 10 if k is None else k, "cosine" if metric is None else metric
     asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
-    codes, table = _for_outcome(who, x, asked, queries, return_table, seed, progress)
-    return (codes, table) if return_table else codes
+    found, table = _for_outcome(who, x, asked, queries, return_table, seed, progress)
+    return (found, table) if return_table else found
 
 
 def _for_outcome(
     who: str, x: Matrix, asked: Asked, queries: Matrix | None, in_table: bool, seed: int, progress: Progress
-) -> tuple[Codes, Table]:
+) -> tuple[Codes | Archive, Table]:
     rows = Rows(who, x)
     target = target_of(who, rows, asked)
+    if asked.for_ == "storage":
+        return store_for(who, x, rows, target, seed, progress)
     if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
         return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
     return compress_for(who, x, rows, target, seed, queries, progress)
@@ -266,7 +300,7 @@ def pareto(
     seed: int = 0,
     progress: Progress = None,
 ) -> Table:
-    """Measure the size and quality of six codecs per family of `compress`'s grid.
+    """Measure the size and quality of six codecs per family of `compress`'s grid, and of six archives.
 
     Parameters
     ----------

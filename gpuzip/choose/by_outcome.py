@@ -17,6 +17,7 @@ from gpuzip.storage import LONG_HEADER_BYTES, table_bytes
 
 _ROUNDS = 4  # choices, as recall among all rows may be lower than among a sample
 _IN_TABLE = 6  # codecs per family
+_ARCHIVES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)  # cosines of archives in a table
 
 Grid = dict[str, list[Candidate]]
 
@@ -35,11 +36,16 @@ def compress_for(
     progress: of the codecs tried, at most all of the grid.
     """
     trials, progress = Trials(who, rows, target, seed, queries), shown_as_one(progress)
-    grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
-    choice = _Choice(who, trials, grid, rows, target)
-    with reporting(who, progress, "codecs tried", sum(map(len, grid.values()))) as trials.report:
+    choice = choice_of(who, trials, rows, target)
+    with reporting(who, progress, "codecs tried", choice.count) as trials.report:
         shown = progress if isinstance(progress, Bar) else None
         return _met(who, x, rows, target, trials, choice, shown)
+
+
+def choice_of(who: str, trials: Trials, rows: Rows, target: Target) -> Choice:
+    """The search of the grid for these rows. Raises QualityError if nothing in it is small enough."""
+    grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
+    return Choice(who, trials, grid, rows, target)
 
 
 def _met(
@@ -48,7 +54,7 @@ def _met(
     rows: Rows,
     target: Target,
     trials: Trials,
-    choice: _Choice,
+    choice: Choice,
     shown: Progress,
 ) -> tuple[Codes, Table]:
     shortfall = 0.0
@@ -87,7 +93,7 @@ def table_for(
     with reporting(who, progress, "codecs tried", len(some)) as trials.report:
         for candidate, name in some:
             trials.of(candidate, name)
-    return table_of(trials.tried)
+    return table_of([*trials.tried, *(trials.of_archive(cosine) for cosine in _ARCHIVES)])
 
 
 def _reaches(tried: Tried, target: Target, more: float) -> bool:
@@ -97,11 +103,12 @@ def _reaches(tried: Tried, target: Target, more: float) -> bool:
     return target.min_recall is None or (tried.sure_recall or 0.0) >= target.min_recall + more
 
 
-class _Choice:
+class Choice:
     """A search of the grid. In each family, larger codecs lose less."""
 
     def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
         self._who, self._trials, self._rows, self._target = who, trials, rows, target
+        self.count = sum(map(len, grid.values()))
         allowed = {name: list(filter(self._is_allowed, family)) for name, family in grid.items()}
         self._grid = {name: family for name, family in allowed.items() if family}
         if not self._grid:
@@ -113,9 +120,11 @@ class _Choice:
         small = 16 * self._rows.d + 2048
         return most is None or (candidate.code_size <= most and candidate.state <= max(n * most / 10, small))
 
-    def cheapest(self, more: float) -> Tried:
-        """The smallest codec that reaches the floors. A family is searched below the smallest so far."""
-        best: Tried | None = None
+    def cheapest(self, more: float, best: Tried | None = None) -> Tried:
+        """The smallest codec that reaches the floors. A family is searched below the smallest so far.
+
+        best: one that reaches them and is not of the grid.
+        """
         for name, family in self._grid.items():
             below = [c for c in family if best is None or c.nbytes(self._rows.n) < best.nbytes]
             first = self._first(below, name, more, near=best is not None)

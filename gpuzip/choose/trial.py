@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gpuzip._core.quality import HeldOut, mean_or, of_rows
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
+from gpuzip.archive.coder import TransformCoder
 from gpuzip.choose.grid import Candidate
 from gpuzip.choose.table import Tried
 from gpuzip.choose.target import Target
@@ -18,6 +20,9 @@ from gpuzip.codecs import Codec, from_spec
 from gpuzip.codecs.codes import Codes
 from gpuzip.errors import GpuzipError
 from gpuzip.search.blocks import nearest
+
+#: The family of archives in a table.
+ARCHIVES = "transform"
 
 #: Fewest rows that can be divided into rows to fit on and held-out rows.
 FEWEST = 100
@@ -133,12 +138,36 @@ class Trials:
             nbytes=nbytes,
             ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
             row_cosine=mean_or(cosine, 1.0),
-            sure_cosine=_bound(cosine) if len(cosine) > 1 else 1.0,
+            sure_cosine=likely(cosine) if len(cosine) > 1 else 1.0,
             mse=float(mse.mean()),
             codec=codec,
         )
         if self._truth is not None:
             tried = self._with_recall(tried, codec.encode(self._trained), self._queries, self._truth, None)
+        return replace(tried, seconds=time.perf_counter() - start)
+
+    def of_archive(self, cosine: float) -> Tried:
+        """Archives that keep this cosine: a coder fitted and measured as codecs are."""
+        start = time.perf_counter()
+        coder = TransformCoder(min_cosine=cosine, seed=self._seed).fit(self._trained)
+        archive = coder.encode(self._trained)
+        mse, found = of_rows(self._held_out, coder.encode(self._held_out).decode())
+        rows_alone = (archive.nbytes - coder.nbytes) / self.n_trained
+        nbytes = int(self._rows.n * rows_alone) + coder.nbytes
+        tried = Tried(
+            family=ARCHIVES,
+            spec=repr(coder),
+            code_size=math.ceil(rows_alone),
+            nbytes=nbytes,
+            ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
+            row_cosine=mean_or(found, 1.0),
+            sure_cosine=likely(found) if len(found) > 1 else 1.0,
+            mse=float(mse.mean()),
+        )
+        if self._truth is not None:
+            k = min(_MULTIPLIER * self._k, self.n_trained)
+            ids = self._nearest([(0, archive.decode())], self._queries, k, None)
+            tried = self._with_hits(tried, ids, self._truth)
         return replace(tried, seconds=time.perf_counter() - start)
 
     def _fitted(self, codec: Codec) -> Codec:
@@ -171,8 +200,10 @@ class Trials:
     def _with_recall(
         self, tried: Tried, codes: Codes, queries: Tensor, truth: Tensor, mask: Tensor | None
     ) -> Tried:
-        k, found = self._k, self._found(codes, queries, _MULTIPLIER * self._k, mask)
-        hits = _hits(found, truth)  # [Q, 4k]
+        return self._with_hits(tried, self._found(codes, queries, _MULTIPLIER * self._k, mask), truth)
+
+    def _with_hits(self, tried: Tried, found: Tensor, truth: Tensor) -> Tried:
+        k, hits = self._k, _hits(found, truth)  # [Q, 4k]
         recall, rescored = hits[:, :k].sum(1) / k, hits.sum(1) / k
         return replace(
             tried,
@@ -228,9 +259,9 @@ def _hits(found: Tensor, truth: Tensor) -> Tensor:
 
 def _sure(shares: Tensor) -> float:
     """Lower confidence bound of the mean, with one more query that found nothing."""
-    return _bound(torch.nn.functional.pad(shares, (0, 1)))
+    return likely(torch.nn.functional.pad(shares, (0, 1)))
 
 
-def _bound(values: Tensor) -> float:
+def likely(values: Tensor) -> float:
     """Lower confidence bound of the mean."""
     return float(values.mean() - _DOUBT * values.std() / len(values) ** 0.5)
