@@ -143,7 +143,7 @@ def _columns(numbers: Tensor, columns: Tensor) -> Tensor:
 
 
 def decode_lossless(
-    model: Tensor,
+    model: Tensor | Model,
     stream: Tensor,
     starts: Tensor,
     n: int,
@@ -157,7 +157,7 @@ def decode_lossless(
     Parameters
     ----------
     model, stream : Tensor
-        (bytes,) uint8, as they were made.
+        (bytes,) uint8, as they were made. For many calls the model can be what `read_model` makes of it.
     starts : Tensor
         (len(blocks), 2) int64: the first byte in `stream` of each of these blocks, and that after its last.
     n, d : int
@@ -179,7 +179,7 @@ def decode_lossless(
     FormatError
         If the bytes are not those of such blocks. It names the first that is wrong.
     """
-    known = read_model(model, d)
+    known = model if isinstance(model, Model) else read_model(model, d)
     if len(blocks) == 0:
         return torch.zeros((0, d), dtype=dtype, device=stream.device)
     rows = [min(block_rows, n - b * block_rows) for b in blocks]
