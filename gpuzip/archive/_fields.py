@@ -169,7 +169,9 @@ def read_fields(data: bytes, columns: int, device: torch.device) -> Iterator[Fie
     while data:
         low, width, tables, symbols, *sizes = _HEAD.unpack_from(data)
         size = _HEAD.size + sum(sizes)
-        if size > len(data) or symbols > 255 or width > _MOST or low + width > 64:
+        if size > len(data) or symbols > _SYMBOLS or tables > columns:
+            raise ValueError("a field of another size")
+        if not 1 <= width <= _MOST or low + width > 64:
             raise ValueError("a field that does not fit")
         parts, at = [], _HEAD.size
         for part in sizes:
