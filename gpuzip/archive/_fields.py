@@ -192,7 +192,7 @@ def _numbers(data: bytes, count: int, device: torch.device) -> Tensor:
     raw = zlib.decompressobj().decompress(data, 2 * count + 1)
     if len(raw) != 2 * count:
         raise ValueError("another number of entries")
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint16).to(device).long() if count else _none(device)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint16).long().to(device) if count else _none(device)
 
 
 def _none(device: torch.device) -> Tensor:
