@@ -1,9 +1,9 @@
 """Floats in few bytes, bit for bit: what their high bits tell is entropy-coded, random bits are packed.
 
 Block, little-endian: where the model says that rows repeat, u16 rows that are stored - 1, and if those are
-fewer than the block has, for each row the u16 number of its stored row; a u32 size of each coded field but the
-last; the coded fields, highest first, as `rans_encode` writes the columns that have tables; the packed bits,
-lowest first, of the columns without tables: a string of all values by rows, padded to a byte.
+fewer than the block has, for each row the u16 number of its stored row; a u32 size of each coded field but
+the last; the coded fields, highest first, as `rans_encode` writes the columns that have tables; the packed
+bits, lowest first, of the columns without tables: a string of all values by rows, padded to a byte.
 Model: u8 version, u8 whether rows repeat, what floats are as whole numbers, the constant columns, the fields.
 """
 
