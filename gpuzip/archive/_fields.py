@@ -169,7 +169,9 @@ def read_fields(data: bytes, columns: int, device: torch.device) -> Iterator[Fie
     while data:
         low, width, tables, symbols, *sizes = _HEAD.unpack_from(data)
         size = _HEAD.size + sum(sizes)
-        if size > len(data) or symbols > 255 or width > _MOST or low + width > 64:
+        if size > len(data) or symbols > _SYMBOLS or tables > columns:
+            raise ValueError("a field of another size")
+        if not 1 <= width <= _MOST or low + width > 64:
             raise ValueError("a field that does not fit")
         parts, at = [], _HEAD.size
         for part in sizes:
@@ -190,7 +192,7 @@ def _numbers(data: bytes, count: int, device: torch.device) -> Tensor:
     raw = zlib.decompressobj().decompress(data, 2 * count + 1)
     if len(raw) != 2 * count:
         raise ValueError("another number of entries")
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint16).to(device).long() if count else _none(device)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint16).long().to(device) if count else _none(device)
 
 
 def _none(device: torch.device) -> Tensor:

@@ -82,6 +82,7 @@ def model_bytes(model: Model, device: torch.device) -> Tensor:
 
 
 def read_model(data: Tensor, columns: int) -> Model:
+    """Read the model of a matrix of so many columns; a FormatError if the bytes are none."""
     raw = data.cpu().numpy().tobytes()
     try:
         if raw[0] != _VERSION:

@@ -135,9 +135,8 @@ def _decimals_of(x: Tensor) -> Numbers | None:
             continue
         if not all(_are_multiples(part, decimals) for part in chunks(x)):
             continue
-        found = [_multiples(part, decimals) for part in chunks(x)]
-        least = min(int(part.min()) for part in found)
-        most = max(int(part.max()) for part in found)
+        ends = [_multiples(part, decimals).aminmax() for part in chunks(x)]
+        least, most = min(int(low) for low, _ in ends), max(int(high) for _, high in ends)
         signed_zero = any(bool(_is_signed_zero(part).any()) for part in chunks(x))
         least -= signed_zero
         return Numbers(x.dtype, decimals, 0, max(1, (most - least).bit_length()), least, signed_zero)

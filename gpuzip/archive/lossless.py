@@ -1,4 +1,11 @@
-"""Floats in few bytes, bit for bit: what their high bits tell is entropy-coded, random bits are packed."""
+"""Floats in few bytes, bit for bit: what their high bits tell is entropy-coded, random bits are packed.
+
+Block, little-endian: where the model says that rows repeat, u16 rows that are stored - 1, and if those are
+fewer than the block has, for each row the u16 number of its stored row; a u32 size of each coded field but
+the last; the coded fields, highest first, as `rans_encode` writes the columns that have tables; the packed
+bits, lowest first, of the columns without tables: a string of all values by rows, padded to a byte.
+Model: u8 version, u8 whether rows repeat, what floats are as whole numbers, the constant columns, the fields.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +167,7 @@ def _columns(numbers: Tensor, columns: Tensor) -> Tensor:
 
 
 def decode_lossless(
-    model: Tensor,
+    model: Tensor | Model,
     stream: Tensor,
     starts: Tensor,
     n: int,
@@ -174,7 +181,7 @@ def decode_lossless(
     Parameters
     ----------
     model, stream : Tensor
-        (bytes,) uint8, as they were made.
+        (bytes,) uint8, as they were made. For many calls the model can be what `read_model` makes of it.
     starts : Tensor
         (len(blocks), 2) int64: the first byte in `stream` of each of these blocks, and that after its last.
     n, d : int
@@ -196,7 +203,7 @@ def decode_lossless(
     FormatError
         If the bytes are not those of such blocks. It names the first that is wrong.
     """
-    known = read_model(model, d)
+    known = model if isinstance(model, Model) else read_model(model, d)
     if len(blocks) == 0:
         return torch.zeros((0, d), dtype=dtype, device=stream.device)
     rows = [min(block_rows, n - b * block_rows) for b in blocks]
