@@ -19,7 +19,7 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize_packed, code_bytes, decode, unpack_bits
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import Layout, norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
 _WIDTHS = (1, 2, 4, 8)  # bits per value that divide a byte
@@ -249,8 +249,9 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         centroids = packed.remembered("bytes", lambda: self.centroids)
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
-        wide[:, packed.remembered("slots", self._slots)] = queries
-        return pq_scorer(packed, centroids, wide, metric, mask)
+        slots = packed.remembered("slots", self._slots)
+        wide[:, slots] = queries
+        return pq_scorer(packed, centroids, wide, metric, mask, Layout(centroids, columns=slots))
 
     @property
     def scorer_bytes(self) -> int:

@@ -33,6 +33,7 @@ from gpuzip.search.scorers.rabitq_factors import (
     coefficients,
     deep_bytes,
     first_bytes,
+    largest_of,
     read_deep,
     read_first,
     terms,
@@ -189,7 +190,8 @@ class RaBitQuantizer(Quantizer[Mean]):
         sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
         planes = self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))
-        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify)
+        largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
+        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify, largest)
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
         """The planes. whole: those that will be read as a whole, which are verified."""

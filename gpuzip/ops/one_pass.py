@@ -6,14 +6,14 @@ is faster than those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.byte_tables import by_byte, byte_tables
 from gpuzip._core.device import is_gpu
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
@@ -110,6 +110,118 @@ def half_topk(
         return None
     loops = loops_of("half_topk")
     found: Found = loops.half_topk(store, queries, k, *of_rows) if loops.can_search(len(queries)) else None
+    return found
+
+
+def product_topk(
+    write: Callable[[int, int, Tensor], None],
+    N: int,
+    queries: Tensor,
+    k: int,
+    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> Found:
+    """Find the k best rows by q.x * scale + bias, in float32 with sums in any order, of rows made by tile.
+
+    write(start, stop, out) writes rows (n, D) float32 to out. queries (Q, D) float32. of_rows: scale, bias
+    (N,) float32 and mask. Rows whose score is NaN are left out. Returns what `adc_topk` does.
+    """
+    if not _may_search(queries, N, k):
+        return None
+    found: Found = loops_of("product_topk").product_topk(write, N, queries.contiguous(), k, *of_rows)
+    return found
+
+
+def row_writer(codes: Tensor, centroids: Tensor, share: int = 1) -> Callable[[int, int, Tensor], None]:
+    """Return write(start, stop, out), which decodes rows as `decode` does, for loops that run."""
+    write, words = loops_of("decode").writer(*by_byte(centroids, share))
+    all_rows, whole = np.empty(0, np.int64), codes.numpy() if codes.is_contiguous() else None
+
+    def some_rows(start: int, stop: int, out: Tensor) -> None:
+        into = out.view(words).numpy()
+        if whole is None:
+            write(codes[start:stop].contiguous().numpy(), all_rows, 0, into)
+        else:
+            write(whole[:stop], all_rows, start, into)
+
+    return some_rows
+
+
+def sign_rows(
+    planes: Sequence[Tensor], D: int, scale: Tensor, extra: Tensor
+) -> Callable[[int, int, Tensor], None] | None:
+    """Return write(start, stop, out) for `product_topk`, of RaBitQ's rows (n, D + E), or None without loops.
+
+    planes: the first has W bytes per row; the second, if there is one, the bytes of all others. A row is its
+    point of the grid times scale (N,), then extra (N, E).
+    """
+    if not _may_search(scale, len(scale), 1) or any(plane.stride(1) != 1 for plane in planes):
+        return None
+    write: Callable[[int, int, Tensor], None] = loops_of("sign_rows").row_writer(planes, D, scale, extra)
+    return write
+
+
+def sign_sums(
+    planes: Sequence[Tensor], tables: Tensor, terms: RowTerms, shift: Tensor, ids: Tensor
+) -> Tensor:
+    """Score rows ids (Q, R) of `sign_rows` as `adc_topk` does by the tables of `sign_tables`, for loops.
+
+    tables: (Q, 2W, 16), those of one plane.
+    """
+    scale, mask, extra, coef = terms
+    scores: Tensor = loops_of("sign_rows").sign_sums(planes, tables, scale, extra, coef, shift, mask, ids)
+    return scores
+
+
+Tables = tuple[Tensor, Tensor, Tensor, bool, Tensor | None, Tensor | None]
+
+
+def table_sums(tables: Tables, ids: Tensor) -> Tensor | None:
+    """Score rows ids (Q, R) as `adc_gather` by the tables of `lookup_tables`, without making these.
+
+    tables: codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), whether entries are minus squared
+    distances, scale (N,) and mask (N,) or None. None: no loop is here for it.
+    """
+    if not _sums_of_tables(tables):
+        return None
+    scores: Tensor = loops_of("table_sums").table_sums(*tables, ids)
+    return scores
+
+
+def closest_by_tables(
+    tables: Tables, found: tuple[Tensor, Tensor], ceilings: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Return what `closest` does, by the scores of `table_sums`. found: estimates and rows (Q, taken)."""
+    if not _sums_of_tables(tables):
+        return None
+    best: tuple[Tensor, Tensor, Tensor | None] = loops_of("table_sums").closest_by_tables(
+        *tables, *found, ceilings, k
+    )
+    return best
+
+
+def _sums_of_tables(tables: Tables) -> bool:
+    codes, columns, queries, *_ = tables
+    pairs_of_pairs = columns.shape[2] in (2, 4)
+    return not pairs_of_pairs and _may_search(queries, len(codes), 1) and codes.stride(1) == 1
+
+
+def closest(
+    estimates: Tensor,
+    rows: Tensor,
+    ceilings: Tensor,
+    k: int,
+    N: int,
+    gather: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Score candidates exactly, as few as prove the k best: scores (Q, k), rows (Q, k), unproven (Q,) or None.
+
+    See `gpuzip.loops.closest`. Returns None without loops.
+    """
+    if not _may_search(estimates, N, k):
+        return None
+    found: tuple[Tensor, Tensor, Tensor | None] = loops_of("closest").closest(
+        estimates, rows, ceilings, k, N, gather
+    )
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,17 +14,20 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
+from gpuzip.ops._dispatch import loops_are_used
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk
+from gpuzip.ops.one_pass import Tables, adc_few, adc_topk, closest_by_tables, product_topk, row_writer, table_sums
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
+    closest_for,
     inverse,
     inverse_norms,
     largest_norm,
     minus_squares,
     normalized,
+    of_estimates,
     proven,
 )
 
@@ -32,12 +37,39 @@ from gpuzip.search.scorers.common import (
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
+_FEW_ROWS = 128  # per query: their sums take less time than tables
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
 
 def entries(device: torch.device) -> int:
     """Entries of tables for codes of fewer bits: one look-up reads a nibble, on a GPU a byte."""
     return 256 if is_gpu(device) else 16
+
+
+class Layout(NamedTuple):
+    """How codes are decoded to rows of a product on a CPU.
+
+    codebook (C, K, S) and share: as in `decode`; they decode to the centroids of a scorer. columns: of a
+    decoded row, which a product reads, and which hold all that is not zero in queries. None: all.
+    """
+
+    codebook: Tensor
+    share: int = 1
+    columns: Tensor | None = None
+
+    def writer(self, codes: Tensor) -> Callable[[int, int, Tensor], None]:
+        """Return write(start, stop, out), which decodes rows."""
+        write, columns = row_writer(codes, self.codebook, self.share), self.columns
+        if columns is None:
+            return write
+        width = len(self.codebook) * self.share * self.codebook.shape[2]
+
+        def of_columns(start: int, stop: int, out: Tensor) -> None:
+            rows = torch.empty((stop - start, width), dtype=torch.float32, device="cpu")
+            write(start, stop, rows)
+            torch.index_select(rows, 1, columns, out=out)
+
+        return of_columns
 
 
 class LutScorer:
@@ -50,9 +82,16 @@ class LutScorer:
     gather_cost = 1
 
     def __init__(
-        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self,
+        packed: Packed,
+        centroids: Tensor,
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
+        self._layout = layout or Layout(centroids)
         self.N, self.Q, self._mask = len(packed), len(queries), mask
         columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
         self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
@@ -73,15 +112,30 @@ class LutScorer:
 
     def exact(self, queries: Tensor | None = None) -> LutScorer:
         some = self._queries if queries is None else self._queries[queries]
-        return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
+        return LutScorer(self._packed, self._centroids, some, self._metric, self._mask, self._layout)
 
     def one_pass(self, k: int) -> Attempted | None:
         codes, found = self._packed.data, None
+        if self._product_pays():
+            by_product = ProductScorer(
+                self._packed, self._centroids, self._queries, self._metric, self._mask, self._layout
+            )
+            return by_product.one_pass(k)
         if self._mask is None:
             found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
         if found is None:
             found = adc_topk([codes], self._lut, k, RowTerms(self._scale, self._mask, None, None))
         return proven(found)
+
+    def _product_pays(self) -> bool:
+        import os
+
+        if is_gpu(self._queries.device) or not loops_are_used():
+            return False
+        K = self._centroids.shape[1]
+        if (x := os.environ.get("GPUZIP_X")):
+            return x == "1"
+        return K not in (2, 4, 16, 256) or self.Q > 4
 
 
 class ProductScorer(LutScorer):
@@ -95,9 +149,15 @@ class ProductScorer(LutScorer):
     is_exact = False
 
     def __init__(
-        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self,
+        packed: Packed,
+        centroids: Tensor,
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> None:
-        super().__init__(packed, centroids, queries, metric, mask)
+        super().__init__(packed, centroids, queries, metric, mask, layout)
         self._dtype = _product_dtype(queries.device)
         unit = _unit(self._dtype, queries.device)
         self._product: Product = packed.remembered(
@@ -113,13 +173,38 @@ class ProductScorer(LutScorer):
         self._asked = queries.to(self._dtype)  # [Q, D]
 
     def group_max(self, group: int) -> Tensor:
-        table, bias = self._product.table, None
-        if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
-            bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
-        return product_scan(self._packed.data, table, self._asked, self._scale, bias, self._mask, group)
+        of_rows = self._scale, self._bias(), self._mask
+        return product_scan(self._packed.data, self._product.table, self._asked, *of_rows, group)
 
-    def one_pass(self, k: int) -> None:
-        return None
+    def _bias(self) -> Tensor | None:
+        """For "l2" of q.x - |x|^2 / 2, scaled as the product is."""
+        if self._metric != "l2":
+            return None
+        return minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
+
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        few = ids.shape[1] <= _FEW_ROWS and not is_gpu(ids.device)
+        scores = table_sums(self._tables(queries), ids) if few else None
+        return super().gather(ids, queries) if scores is None else scores
+
+    def _tables(self, queries: slice = ALL) -> Tables:
+        of_queries = self._queries[queries], self._metric == "l2"
+        return self._packed.data, self._columns, *of_queries, self._scale, self._mask
+
+    def one_pass(self, k: int) -> Attempted | None:
+        """Estimate every score by float32 products of decoded rows, which takes few candidates."""
+        if is_gpu(self._queries.device) or self._dtype != torch.float32:
+            return None
+        layout, taken = self._layout, closest_for(k, self.N)
+        asked = self._asked if layout.columns is None else self._asked[:, layout.columns]
+        codes = self._packed.data  # verified at every search
+        name = f"rows by {len(layout.codebook)} tables"
+        write = self._packed.remembered(name, lambda: layout.writer(codes))
+        found = product_topk(write, self.N, asked, taken, (self._scale, self._bias(), self._mask))
+        if found is None:
+            return None
+        best = closest_by_tables(self._tables(), found, self.ceiling(found[0]), k)
+        return of_estimates(self, found, k) if best is None else best
 
     def ceiling(self, estimate: Tensor) -> Tensor:
         """The estimate, scaled back, plus the largest possible rounding error (see `_error`).
@@ -203,7 +288,12 @@ def _error(D: int, product: Product, reach: float, inverse: float) -> float:
 
 
 def pq_scorer(
-    packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+    packed: Packed,
+    centroids: Tensor,
+    queries: Tensor,
+    metric: str,
+    mask: Tensor | None = None,
+    layout: Layout | None = None,
 ) -> LutScorer:
     """The scorer that is faster for this many queries. queries: (Q, M*S) float32; mask: (N,) bool or None.
 
@@ -213,7 +303,7 @@ def pq_scorer(
         queries = normalized(queries)
     many = len(queries) >= _many_queries(queries.device) and len(packed) >= _MANY_ROWS
     by_product = many and not is_capturing(queries.device)
-    return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask)
+    return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
 
 
 def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
