@@ -172,6 +172,20 @@ def sign_sums(
     return scores
 
 
+def step_rows(
+    codes: Tensor, start: Tensor, step: Tensor, flip: int
+) -> Callable[[int, int, Tensor], None]:
+    """Return write(first, stop, out) for `product_topk`: rows as `scalar_decode` has them, of 8 bits."""
+
+    steps = start.contiguous().numpy(), step.contiguous().numpy()
+
+    def write(first: int, stop: int, out: Tensor) -> None:
+        some = codes[first:stop].contiguous().numpy()
+        loops_of("scalar_encode").decode_bytes(some, *steps, flip, out.numpy())
+
+    return write
+
+
 Tables = tuple[Tensor, Tensor, Tensor, bool, Tensor | None, Tensor | None]
 
 
