@@ -17,9 +17,11 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize_packed, code_bytes, decode, unpack_bits
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import Layout, norms_by_table, pq_scorer
+from gpuzip.search.scorers.layouts import MixedLayout
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
 _WIDTHS = (1, 2, 4, 8)  # bits per value that divide a byte
@@ -251,11 +253,22 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
         slots = packed.remembered("slots", self._slots)
         wide[:, slots] = queries
-        return pq_scorer(packed, centroids, wide, metric, mask, Layout(centroids, columns=slots))
+        return pq_scorer(packed, centroids, wide, metric, mask, packed.remembered("layout", self._layout))
+
+    def _layout(self) -> MixedLayout:
+        fitted = self.learned("layout")
+        columns = {width: fitted.columns(width) for width in (*_WIDTHS, 0)}
+        counts = {width: len(columns[width]) for width in _WIDTHS}
+        order = torch.cat(list(columns.values()))
+        return MixedLayout(order, counts, self._slots(), fitted.levels, fitted.scale, fitted.offset)
 
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.code_size
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         return {"bits": self.bits, "d": self.width}

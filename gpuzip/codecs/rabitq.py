@@ -21,6 +21,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.rotations import Rotation
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import both, sound_rows
@@ -234,6 +235,10 @@ class RaBitQuantizer(Quantizer[Mean]):
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.bits * self.plane_sizes[0]
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         return {"bits": self.bits, "d": self.width}

@@ -19,6 +19,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scalar_encode, unpack_bits
 from gpuzip.ops.one_pass import reads_nibbles
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
@@ -228,6 +229,10 @@ class ScalarQuantizer(Quantizer[Steps]):
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.width
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         given = {} if isinstance(self.range, str) else {"range": _GIVEN}

@@ -129,7 +129,7 @@ def _one_word(nbits, table, is_own, packed, ids, first, out):
         if is_own:
             _own_tables(at, eights, bits, table, target, into)
         else:
-            _one_table(at, eights, bits, table, target, into)
+            one_table(at, eights, bits, table, target, into)
         for m in range(8 * eights, M):
             code = np.uint64(bits_of(packed, row, m, nbits))
             out[n, m] = table[code + np.uint64(m) * size if is_own else code]
@@ -139,7 +139,7 @@ _WORD = "void(intp, intp, uint64, int32[::1], int32[::1], uint64)"
 
 
 @jit(_WORD, inner=True)
-def _one_table(at, count, bits, table, out, into):
+def one_table(at, count, bits, table, out, into):
     mask = (np.uint64(1) << bits) - np.uint64(1)
     for j in range(count):
         word, first = np.uint64(word_at(at + j * np.intp(bits))), into + np.uint64(8) * np.uint64(j)

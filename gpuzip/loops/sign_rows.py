@@ -11,7 +11,9 @@ from gpuzip.loops._jit import jit, wide_vectors
 
 _PAIRS = 1 << 9  # of queries and rows per block
 #: Entry b has bit i of b in byte i.
-_SPREAD = np.array([[b >> i & 1 for i in range(8)] for b in range(256)], np.uint8).view(np.uint64)[:, 0].copy()
+_SPREAD = (
+    np.array([[b >> i & 1 for i in range(8)] for b in range(256)], np.uint8).view(np.uint64)[:, 0].copy()
+)
 
 
 def places_of(planes):
@@ -117,7 +119,10 @@ def _sums(places, table, W, row, other):
         base, stride = places[p, 0], places[p, 1]
         for i in range(places[p, 2] // W):
             for j in range(W):
-                byte, second = byte_at(base + row * stride + i * W + j), byte_at(base + other * stride + i * W + j)
+                byte, second = (
+                    byte_at(base + row * stride + i * W + j),
+                    byte_at(base + other * stride + i * W + j),
+                )
                 total += (table[2 * j, byte & 15] + table[2 * j + 1, byte >> 4]) * weight
                 rest += (table[2 * j, second & 15] + table[2 * j + 1, second >> 4]) * weight
             weight *= np.float32(0.5)

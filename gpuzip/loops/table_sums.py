@@ -19,15 +19,15 @@ from gpuzip.loops.lookup_tables import fma
 _PAIRS = 1 << 9  # of queries and rows per block
 
 
-def table_sums(codes, columns, queries, is_l2, scale, mask, ids):
+def table_sums(codes, centroids, queries, is_l2, scale, mask, ids):
     """Score rows ids (Q, R) as `adc_gather` with the tables of `lookup_tables`; -inf for invalid ids.
 
-    codes (N, B) uint8, columns (S, M, K), queries (Q, M*S) float32, scale (N,) or None, mask (N,) or None.
+    codes (N, B) uint8, centroids (M, K, S), queries (Q, M*S) float32, scale (N,) or None, mask (N,) or None.
     """
     Q, R = ids.shape
     scores = torch.empty((Q, R), dtype=torch.float32, device="cpu")
     wanted, found = ids.contiguous().numpy(), scores.numpy()
-    of_codes, asked = _arrays(codes, columns, queries, is_l2, scale, mask)
+    of_codes, asked = _arrays(codes, centroids, queries, is_l2, scale, mask)
 
     def some_queries(start, stop):
         _score(*of_codes, asked[start:stop], wanted[start:stop], found[start:stop])
@@ -36,10 +36,10 @@ def table_sums(codes, columns, queries, is_l2, scale, mask, ids):
     return scores
 
 
-def closest_by_tables(codes, columns, queries, is_l2, scale, mask, estimates, rows, ceilings, k):
+def closest_by_tables(codes, centroids, queries, is_l2, scale, mask, estimates, rows, ceilings, k):
     """Find the k best rows among candidates by the scores of `table_sums`; see `loops.closest.closest`."""
     (Q, taken), N = rows.shape, len(codes)
-    of_codes, asked = _arrays(codes, columns, queries, is_l2, scale, mask)
+    of_codes, asked = _arrays(codes, centroids, queries, is_l2, scale, mask)
     known, wanted, bounds = (part.contiguous().numpy() for part in (estimates, rows, ceilings))
     keys, least = np.empty((Q, taken), np.uint64), np.empty(Q, np.float32)
 
@@ -54,10 +54,17 @@ def closest_by_tables(codes, columns, queries, is_l2, scale, mask, estimates, ro
     return *found, None if unsure is None or not unsure.any() else torch.from_numpy(unsure)
 
 
-def _arrays(codes, columns, queries, is_l2, scale, mask):
-    S, M, K = columns.shape
+def _arrays(codes, centroids, queries, is_l2, scale, mask):
+    M, K, S = centroids.shape
     terms = part(scale, 0, len(codes), np.float32), part(mask, 0, len(codes), np.bool_)
-    of_codes = codes.contiguous().numpy(), columns.numpy().reshape(-1), S, M, K.bit_length() - 1, is_l2
+    of_codes = (
+        codes.contiguous().numpy(),
+        centroids.contiguous().numpy().reshape(-1),
+        S,
+        M,
+        K.bit_length() - 1,
+        is_l2,
+    )
     return (*of_codes, *terms), queries.contiguous().numpy()
 
 
@@ -65,12 +72,12 @@ _CODES = "uint8[:, ::1], float32[::1], intp, intp, intp, boolean, float32[::1], 
 
 
 @jit(f"void({_CODES}, float32[:, ::1], int64[:, ::1], float32[:, ::1])")
-def _score(codes, columns, S, M, nbits, is_l2, scale, mask, queries, ids, scores):
+def _score(codes, centroids, S, M, nbits, is_l2, scale, mask, queries, ids, scores):
     for q in range(len(ids)):
         for i in range(0, ids.shape[1], 2):
             last = min(i + 1, ids.shape[1] - 1)
             rows = ids[q, i], ids[q, last]
-            found = _scores(codes, columns, S, M, nbits, is_l2, scale, mask, queries[q], rows[0], rows[1])
+            found = _scores(codes, centroids, S, M, nbits, is_l2, scale, mask, queries[q], rows[0], rows[1])
             scores[q, i], scores[q, last] = found
 
 
@@ -79,7 +86,7 @@ def _score(codes, columns, S, M, nbits, is_l2, scale, mask, queries, ids, scores
     "float32[::1])"
 )
 def _closest(
-    codes, columns, S, M, nbits, is_l2, scale, mask, queries, estimates, rows, bounds, k, keys, least
+    codes, centroids, S, M, nbits, is_l2, scale, mask, queries, estimates, rows, bounds, k, keys, least
 ):
     """Score the first k rows, and others that may be better; set their keys, and `least` to the k-th best."""
     Q, taken = rows.shape
@@ -88,7 +95,7 @@ def _closest(
         while count < taken and estimates[q, count] > -np.inf and (count < k or bounds[q, count] >= worst):
             row = rows[q, count]
             other = rows[q, count + 1] if count + 1 < taken else row
-            found = _scores(codes, columns, S, M, nbits, is_l2, scale, mask, queries[q], row, other)
+            found = _scores(codes, centroids, S, M, nbits, is_l2, scale, mask, queries[q], row, other)
             keys[start + count] = key_of(found[0], row)
             count += 1
             if count < k and estimates[q, count] > -np.inf:
@@ -105,7 +112,7 @@ def _closest(
     f"UniTuple(float32, 2)({_CODES}, float32[::1], intp, intp)",
     inner=True,
 )
-def _scores(codes, columns, S, M, nbits, is_l2, scale, mask, query, row, other):
+def _scores(codes, centroids, S, M, nbits, is_l2, scale, mask, query, row, other):
     """Score two rows; -inf if one is no row or forbidden."""
     N, none = len(codes), -np.float32(np.inf)
     known = 0 <= row < N and (len(mask) == 0 or mask[row])
@@ -114,25 +121,25 @@ def _scores(codes, columns, S, M, nbits, is_l2, scale, mask, query, row, other):
     if not known and not known_other:
         return none, none
     if nbits == 4:
-        total = _sum_of_pairs(codes[first], columns, S, M, is_l2, query)
-        rest = _sum_of_pairs(codes[second], columns, S, M, is_l2, query)
+        total = _sum_of_pairs(codes[first], centroids, S, M, is_l2, query)
+        rest = _sum_of_pairs(codes[second], centroids, S, M, is_l2, query)
     elif S == 1 and nbits <= 8:
-        total, rest = _sums_of_values(codes, first, second, columns, M, nbits, is_l2, query)
+        total, rest = _sums_of_values(codes, first, second, centroids, M, nbits, is_l2, query)
     else:
-        total = _sum(codes, first, columns, S, M, nbits, is_l2, query)
-        rest = _sum(codes, second, columns, S, M, nbits, is_l2, query)
+        total = _sum(codes, first, centroids, S, M, nbits, is_l2, query)
+        rest = _sum(codes, second, centroids, S, M, nbits, is_l2, query)
     if len(scale):
         total *= scale[first]
         rest *= scale[second]
     return total if known else none, rest if known_other else none
 
 
-@jit("float32(float32[::1], uint64, uint64, intp, boolean, float32[::1], intp)", inner=True)
-def _entry(columns, at, step, S, is_l2, query, first):
-    """Return the entry of a table whose centroid is columns[at], columns[at + step] and so on."""
+@jit("float32(float32[::1], uint64, intp, boolean, float32[::1], intp)", inner=True)
+def _entry(centroids, at, S, is_l2, query, first):
+    """Return the entry of a table for the centroid that starts at `at`."""
     value = np.float32(0)
     for s in range(S):
-        asked, own = query[first + s], columns[at + np.uint64(s) * step]
+        asked, own = query[first + s], centroids[at + np.uint64(s)]
         if is_l2:
             value -= (asked - own) * (asked - own)
         elif s == 0:
@@ -143,16 +150,16 @@ def _entry(columns, at, step, S, is_l2, query, first):
 
 
 @jit("float32(uint8[::1], float32[::1], intp, intp, boolean, float32[::1])", inner=True)
-def _sum_of_pairs(row, columns, S, M, is_l2, query):
+def _sum_of_pairs(row, centroids, S, M, is_l2, query):
     """Two codes of four bits share a byte, and their entries are added before all others."""
-    total, step = np.float32(0), np.uint64(16 * M)
+    total, size = np.float32(0), np.uint64(16 * S)
     for j in range((M + 1) // 2):
         byte, m = np.uint64(row[j]), 2 * j
-        low = np.uint64(16 * m) + (byte & np.uint64(15))
-        pair = _entry(columns, low, step, S, is_l2, query, m * S)
+        low = np.uint64(m) * size + (byte & np.uint64(15)) * np.uint64(S)
+        pair = _entry(centroids, low, S, is_l2, query, m * S)
         if m + 1 < M:
-            high = np.uint64(16 * (m + 1)) + (byte >> np.uint64(4))
-            pair += _entry(columns, high, step, S, is_l2, query, (m + 1) * S)
+            high = np.uint64(m + 1) * size + (byte >> np.uint64(4)) * np.uint64(S)
+            pair += _entry(centroids, high, S, is_l2, query, (m + 1) * S)
         total += pair
     return total
 
@@ -166,7 +173,7 @@ def _value(asked, own, is_l2):
     "UniTuple(float32, 2)(uint8[:, ::1], intp, intp, float32[::1], intp, intp, boolean, float32[::1])",
     inner=True,
 )
-def _sums_of_values(codes, row, other, columns, M, nbits, is_l2, query):
+def _sums_of_values(codes, row, other, centroids, M, nbits, is_l2, query):
     """Sum the entries of two rows together, because each sum waits for its last addition."""
     (N, B), total, rest, bits = codes.shape, np.float32(0), np.float32(0), np.uint64(nbits)
     size, base, start = np.uint64(1) << bits, address_of(codes), np.uint64(0)
@@ -176,22 +183,23 @@ def _sums_of_values(codes, row, other, columns, M, nbits, is_l2, query):
         second, first = np.uint64(word_at(base + other * B + j * nbits)), np.uint64(8) * np.uint64(j)
         for i in range(8):
             asked = query[first + np.uint64(i)]
-            total += _value(asked, columns[start + (word & mask)], is_l2)
-            rest += _value(asked, columns[start + (second & mask)], is_l2)
+            total += _value(asked, centroids[start + (word & mask)], is_l2)
+            rest += _value(asked, centroids[start + (second & mask)], is_l2)
             word >>= bits
             second >>= bits
             start += size
     for m in range(8 * eights, M):
         first = np.uint64(m << nbits)
-        total += _value(query[m], columns[first + np.uint64(bits_of(codes, row, m, nbits))], is_l2)
-        rest += _value(query[m], columns[first + np.uint64(bits_of(codes, other, m, nbits))], is_l2)
+        total += _value(query[m], centroids[first + np.uint64(bits_of(codes, row, m, nbits))], is_l2)
+        rest += _value(query[m], centroids[first + np.uint64(bits_of(codes, other, m, nbits))], is_l2)
     return total, rest
 
 
 @jit("float32(uint8[:, ::1], intp, float32[::1], intp, intp, intp, boolean, float32[::1])", inner=True)
-def _sum(codes, row, columns, S, M, nbits, is_l2, query):
-    total, step = np.float32(0), np.uint64(M << nbits)
+def _sum(codes, row, centroids, S, M, nbits, is_l2, query):
+    total = np.float32(0)
     for m in range(M):
-        at = np.uint64(m << nbits) + np.uint64(bits_of(codes, row, m, nbits))
-        total += _entry(columns, at, step, S, is_l2, query, m * S)
+        code = np.uint64(codes[row, m]) if nbits == 8 else np.uint64(bits_of(codes, row, m, nbits))
+        at = (np.uint64(m << nbits) + code) * np.uint64(S)
+        total += _entry(centroids, at, S, is_l2, query, m * S)
     return total

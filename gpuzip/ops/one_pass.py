@@ -6,7 +6,7 @@ is faster than those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def product_topk(
     return found
 
 
-def row_writer(codes: Tensor, centroids: Tensor, share: int = 1) -> Callable[[int, int, Tensor], None]:
+def table_rows(codes: Tensor, centroids: Tensor, share: int = 1) -> Callable[[int, int, Tensor], None]:
     """Return write(start, stop, out), which decodes rows as `decode` does, for loops that run."""
     write, words = loops_of("decode").writer(*by_byte(centroids, share))
     all_rows, whole = np.empty(0, np.int64), codes.numpy() if codes.is_contiguous() else None
@@ -172,9 +172,28 @@ def sign_sums(
     return scores
 
 
-def step_rows(
-    codes: Tensor, start: Tensor, step: Tensor, flip: int
+def mixed_rows(
+    codes: Tensor, counts: Mapping[int, int], levels: Tensor, scale: Tensor, offset: Tensor
 ) -> Callable[[int, int, Tensor], None]:
+    """Return write(start, stop, out) for rows of codes of several widths, for loops that run.
+
+    counts: by width in bits, how many columns have it; the others have no code. levels: 2**width of each
+    width, one after the other. A value is level * scale + offset, scale and offset (D,).
+    """
+    parts, byte, level = [], 0, 0
+    for width, count in counts.items():
+        parts.append((byte, -(-count * width // 8), width, count, level))
+        byte, level = byte + parts[-1][1], level + (1 << width)
+    loop, whole = loops_of("mixed_rows").write, codes.contiguous().numpy()
+    factors = levels.view(torch.int32).numpy(), scale.numpy(), offset.numpy()
+
+    def write(start: int, stop: int, out: Tensor) -> None:
+        loop(np.array(parts, np.int64), *factors, whole, start, out.view(torch.int32).numpy(), out.numpy())
+
+    return write
+
+
+def step_rows(codes: Tensor, start: Tensor, step: Tensor, flip: int) -> Callable[[int, int, Tensor], None]:
     """Return write(first, stop, out) for `product_topk`: rows as `scalar_decode` has them, of 8 bits."""
 
     steps = start.contiguous().numpy(), step.contiguous().numpy()
@@ -192,7 +211,7 @@ Tables = tuple[Tensor, Tensor, Tensor, bool, Tensor | None, Tensor | None]
 def table_sums(tables: Tables, ids: Tensor) -> Tensor | None:
     """Score rows ids (Q, R) as `adc_gather` by the tables of `lookup_tables`, without making these.
 
-    tables: codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), whether entries are minus squared
+    tables: codes (N, B) uint8, centroids (M, K, S), queries (Q, M*S), whether entries are minus squared
     distances, scale (N,) and mask (N,) or None. None: no loop is here for it.
     """
     if not _sums_of_tables(tables):
@@ -214,8 +233,8 @@ def closest_by_tables(
 
 
 def _sums_of_tables(tables: Tables) -> bool:
-    codes, columns, queries, *_ = tables
-    pairs_of_pairs = columns.shape[2] in (2, 4)
+    codes, centroids, queries, *_ = tables
+    pairs_of_pairs = centroids.shape[1] in (2, 4)
     return not pairs_of_pairs and _may_search(queries, len(codes), 1) and codes.stride(1) == 1
 
 

@@ -117,7 +117,7 @@ class FloatScorer:
         return product_topk(self._write, self.N, self._columns, taken, of_rows) if found is None else found
 
     def _write(self, start: int, stop: int, out: Tensor) -> None:
-        out.copy_(self._rows(start, stop))
+        out.copy_(self._store[start:stop])
 
     def _of_some(self, queries: Tensor) -> Scorer:
         return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)

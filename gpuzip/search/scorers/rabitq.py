@@ -15,7 +15,7 @@ from gpuzip.ops.one_pass import adc_topk, closest, product_topk, sign_rows, sign
 from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.common import closest_for, forbid, proven
+from gpuzip.search.scorers.common import closest_for, forbid, product_pays, proven
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
@@ -81,20 +81,14 @@ class RaBitQScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         self._verify(slice(None))
-        if self._product_pays() and (found := self._by_product(k)) is not None:
+        pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
+        if pays and (found := self._by_product(k)) is not None:
             return found
         return proven(adc_topk(self._planes, self._lut, k, self._row_terms, self._asked.shift))
 
     @property
     def _row_terms(self) -> RowTerms:
         return RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
-
-    def _product_pays(self) -> bool:
-        import os
-
-        if (x := os.environ.get("GPUZIP_X")):
-            return x == "1"
-        return self.Q > 4
 
     def _by_product(self, k: int) -> Attempted | None:
         """Estimate scores by float32 products of rows on the grid."""

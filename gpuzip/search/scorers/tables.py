@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +12,12 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
-from gpuzip.ops._dispatch import loops_are_used
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import Tables, adc_few, adc_topk, closest_by_tables, product_topk, row_writer, table_sums
+from gpuzip.ops.one_pass import Tables, adc_few, adc_topk, closest_by_tables, product_topk, table_sums
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
+from gpuzip.search.scorers.layouts import Layout, TableLayout
 from gpuzip.search.scorers.common import (
     closest_for,
     inverse,
@@ -28,6 +26,7 @@ from gpuzip.search.scorers.common import (
     minus_squares,
     normalized,
     of_estimates,
+    product_pays,
     proven,
 )
 
@@ -44,32 +43,6 @@ _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 def entries(device: torch.device) -> int:
     """Entries of tables for codes of fewer bits: one look-up reads a nibble, on a GPU a byte."""
     return 256 if is_gpu(device) else 16
-
-
-class Layout(NamedTuple):
-    """How codes are decoded to rows of a product on a CPU.
-
-    codebook (C, K, S) and share: as in `decode`; they decode to the centroids of a scorer. columns: of a
-    decoded row, which a product reads, and which hold all that is not zero in queries. None: all.
-    """
-
-    codebook: Tensor
-    share: int = 1
-    columns: Tensor | None = None
-
-    def writer(self, codes: Tensor) -> Callable[[int, int, Tensor], None]:
-        """Return write(start, stop, out), which decodes rows."""
-        write, columns = row_writer(codes, self.codebook, self.share), self.columns
-        if columns is None:
-            return write
-        width = len(self.codebook) * self.share * self.codebook.shape[2]
-
-        def of_columns(start: int, stop: int, out: Tensor) -> None:
-            rows = torch.empty((stop - start, width), dtype=torch.float32, device="cpu")
-            write(start, stop, rows)
-            torch.index_select(rows, 1, columns, out=out)
-
-        return of_columns
 
 
 class LutScorer:
@@ -91,7 +64,7 @@ class LutScorer:
         layout: Layout | None = None,
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
-        self._layout = layout or Layout(centroids)
+        self._layout = layout or TableLayout(centroids)
         self.N, self.Q, self._mask = len(packed), len(queries), mask
         columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
         self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
@@ -128,14 +101,11 @@ class LutScorer:
         return proven(found)
 
     def _product_pays(self) -> bool:
-        import os
-
-        if is_gpu(self._queries.device) or not loops_are_used():
-            return False
-        K = self._centroids.shape[1]
-        if (x := os.environ.get("GPUZIP_X")):
-            return x == "1"
-        return K not in (2, 4, 16, 256) or self.Q > 4
+        M, K, S = self._centroids.shape
+        columns = self._layout.columns
+        D = M * S if columns is None else len(columns)
+        sizes = self.Q, self.N, self._packed.raw.shape[1], D
+        return not is_gpu(self._queries.device) and product_pays(*sizes, K)
 
 
 class ProductScorer(LutScorer):
@@ -189,7 +159,7 @@ class ProductScorer(LutScorer):
 
     def _tables(self, queries: slice = ALL) -> Tables:
         of_queries = self._queries[queries], self._metric == "l2"
-        return self._packed.data, self._columns, *of_queries, self._scale, self._mask
+        return self._packed.data, self._centroids, *of_queries, self._scale, self._mask
 
     def one_pass(self, k: int) -> Attempted | None:
         """Estimate every score by float32 products of decoded rows, which takes few candidates."""
@@ -198,8 +168,7 @@ class ProductScorer(LutScorer):
         layout, taken = self._layout, closest_for(k, self.N)
         asked = self._asked if layout.columns is None else self._asked[:, layout.columns]
         codes = self._packed.data  # verified at every search
-        name = f"rows by {len(layout.codebook)} tables"
-        write = self._packed.remembered(name, lambda: layout.writer(codes))
+        write = self._packed.remembered(layout.name, lambda: layout.writer(codes))
         found = product_topk(write, self.N, asked, taken, (self._scale, self._bias(), self._mask))
         if found is None:
             return None
