@@ -258,9 +258,9 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     def _layout(self) -> MixedLayout:
         fitted = self.learned("layout")
         columns = {width: fitted.columns(width) for width in (*_WIDTHS, 0)}
-        counts = {width: len(columns[width]) for width in _WIDTHS}
-        order = torch.cat(list(columns.values()))
-        return MixedLayout(order, counts, self._slots(), fitted.levels, fitted.scale, fitted.offset)
+        counts, order = {width: len(columns[width]) for width in _WIDTHS}, torch.cat(list(columns.values()))
+        of_columns = fitted.scale[order], fitted.offset[order], self._slots()[order]
+        return MixedLayout(counts, fitted.levels, *of_columns)
 
     @property
     def scorer_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Which candidates to score exactly, from estimates and upper bounds of scores, and which of them are best."""
+"""The best of candidates whose scores are bounded from above, of which few are scored exactly."""
 
 import numpy as np
 import torch

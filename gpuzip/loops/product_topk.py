@@ -1,4 +1,4 @@
-"""The rows with the best estimates by float32 products, in one pass: a tile of rows is made and multiplied."""
+"""The rows with the best products with queries, in one pass: tiles of rows are made, and multiplied."""
 
 import numpy as np
 import torch
@@ -30,9 +30,10 @@ def product_topk(write, N, queries, k, scale=None, bias=None, mask=None):
     Q, D = queries.shape
     kinds = zip((scale, bias, mask), (np.float32, np.float32, np.bool_), strict=True)
     columns = [part(column, 0, N, kind) for column, kind in kinds]
-    values = _VALUES[N * D <= _VALUES[1]]
+    values = _VALUES[1] if _VALUES[1] >= N * D else _VALUES[0]
     tile = min(_ROWS[1], max(_ROWS[0], values // max(1, D)), N)
-    some = queries.split(max(1, _SCORES // tile))
+    most = max(1, _SCORES // tile)
+    some = queries.split(most) if most < Q else (queries,)
     room = k + max(_LANES, k // 2)
 
     def some_rows(first, last):

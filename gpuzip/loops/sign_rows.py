@@ -17,8 +17,9 @@ _SPREAD = (
 
 
 def places_of(planes):
-    """Return (P, 3) int64 for planes (N, B_p) uint8, whose bytes are next to each other: address, row, bytes."""
-    return np.array([(plane.data_ptr(), plane.stride(0), plane.shape[1]) for plane in planes], np.int64)
+    """Return (P, 3) int64 for planes (N, B_p) uint8: address, bytes between rows, bits per dimension."""
+    W = planes[0].shape[1]
+    return np.array([(plane.data_ptr(), plane.stride(0), plane.shape[1] // W) for plane in planes], np.int64)
 
 
 def row_writer(planes, D, scale, extra):
@@ -46,7 +47,7 @@ def _write(places, W, D, scale, extra, first, spread, grid, words, out):
     wide_vectors()
     bits = 0
     for p in range(len(places)):
-        bits += places[p, 2] // W
+        bits += places[p, 2]
     top = np.float32((1 << bits) - 1)
     for n in range(len(out)):
         row = first + n
@@ -54,7 +55,7 @@ def _write(places, W, D, scale, extra, first, spread, grid, words, out):
             word = np.uint64(0)
             for p in range(len(places)):
                 at = places[p, 0] + row * places[p, 1] + j
-                for _ in range(places[p, 2] // W):
+                for _ in range(places[p, 2]):
                     word = (word << np.uint64(1)) + spread[byte_at(at)]
                     at += W
             words[j] = word
@@ -113,11 +114,11 @@ def _sums(places, table, W, row, other):
     """
     weight, total, rest = np.float32(0.5), np.float32(0), np.float32(0)
     for p in range(len(places)):
-        for _ in range(places[p, 2] // W):
+        for _ in range(places[p, 2]):
             weight *= np.float32(2)
     for p in range(len(places)):
         base, stride = places[p, 0], places[p, 1]
-        for i in range(places[p, 2] // W):
+        for i in range(places[p, 2]):
             for j in range(W):
                 byte, second = (
                     byte_at(base + row * stride + i * W + j),

@@ -9,9 +9,9 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._columns import part
+from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, score_of
-from gpuzip.loops._copy import word_at
 from gpuzip.loops._registers import address_of
 from gpuzip.loops.decode import bits_of, words_of
 from gpuzip.loops.lookup_tables import fma

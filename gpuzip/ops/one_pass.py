@@ -45,6 +45,14 @@ def adc_topk(
     return found
 
 
+def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
+    """Return whether `adc_topk` has a loop for codes (N, B) and Q tables of K entries."""
+    if K not in (2, 4, 16, 256) or not _may_search(codes, len(codes), 1):
+        return False
+    loops = _loops_of_registers("adc_topk")
+    return loops is not None and bool(loops.can_search(max(16, K), codes.shape[1], Q))
+
+
 def adc_few(
     codes: Tensor, columns: Tensor, queries: Tensor, is_l2: bool, k: int, scale: Tensor | None
 ) -> Found:
@@ -246,9 +254,10 @@ def closest(
     N: int,
     gather: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Score candidates exactly, as few as prove the k best: scores (Q, k), rows (Q, k), unproven (Q,) or None.
+    """Find the k best of candidates, of which as few are scored exactly as prove it.
 
-    See `gpuzip.loops.closest`. Returns None without loops.
+    Returns scores (Q, k), rows (Q, k) and which queries are not proven, (Q,) or None; see
+    `gpuzip.loops.closest`. None without loops.
     """
     if not _may_search(estimates, N, k):
         return None

@@ -99,7 +99,7 @@ class FloatScorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
 
     def one_pass(self, k: int) -> Attempted | None:
-        """Estimate scores tile by tile, without a float32 copy of all rows; of few rows without loops, all."""
+        """Estimate scores tile by tile, without a float32 copy of all rows. Without loops, of few rows."""
         if is_gpu(self._store.device):
             return None
         taken = closest_for(k, self.N)

@@ -46,27 +46,21 @@ class TableLayout(NamedTuple):
 
 
 class MixedLayout(NamedTuple):
-    """Codes of several widths.
+    """Codes of several widths, whose values are level * scale + offset.
 
-    order: (D,) int64, the dimension of each column of a row: those of the first width, and so on, and last
-    those without bits. counts: by width, how many dimensions have it. slots: (d,) int64, the place of a
-    dimension among a scorer's queries. levels: of each width, one after the other. scale, offset: (d,).
+    counts: by width in bits, how many dimensions have it; the others have no code. levels: 2**width of each
+    width, one after the other. scale, offset: (D,), of those dimensions in this order. columns: see `Layout`.
     """
 
-    order: Tensor
     counts: dict[int, int]
-    slots: Tensor
     levels: Tensor
     scale: Tensor
     offset: Tensor
+    columns: Tensor | None = None
 
     @property
     def name(self) -> str:
         return "rows of several widths"
 
-    @property
-    def columns(self) -> Tensor:
-        return self.slots[self.order]
-
     def writer(self, codes: Tensor) -> Write:
-        return mixed_rows(codes, self.counts, self.levels, self.scale[self.order], self.offset[self.order])
+        return mixed_rows(codes, self.counts, self.levels, self.scale, self.offset)

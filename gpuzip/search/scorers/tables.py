@@ -17,7 +17,6 @@ from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import Tables, adc_few, adc_topk, closest_by_tables, product_topk, table_sums
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.layouts import Layout, TableLayout
 from gpuzip.search.scorers.common import (
     closest_for,
     inverse,
@@ -29,6 +28,7 @@ from gpuzip.search.scorers.common import (
     product_pays,
     proven,
 )
+from gpuzip.search.scorers.layouts import Layout, TableLayout
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
@@ -90,10 +90,8 @@ class LutScorer:
     def one_pass(self, k: int) -> Attempted | None:
         codes, found = self._packed.data, None
         if self._product_pays():
-            by_product = ProductScorer(
-                self._packed, self._centroids, self._queries, self._metric, self._mask, self._layout
-            )
-            return by_product.one_pass(k)
+            of_codes = self._packed, self._centroids, self._queries, self._metric, self._mask
+            return ProductScorer(*of_codes, self._layout).one_pass(k)
         if self._mask is None:
             found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
         if found is None:
