@@ -154,6 +154,11 @@ def table_rows(codes: Tensor, centroids: Tensor, share: int = 1) -> Callable[[in
     return some_rows
 
 
+def can_multiply(queries: Tensor, N: int) -> bool:
+    """Return whether `product_topk` runs here, for which rows are then written by loops."""
+    return _may_search(queries, N, 1)
+
+
 def sign_rows(
     planes: Sequence[Tensor], D: int, scale: Tensor, extra: Tensor
 ) -> Callable[[int, int, Tensor], None] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.ops.one_pass import closest, product_topk, scalar_best, step_rows
+from gpuzip.ops.one_pass import can_multiply, closest, product_topk, scalar_best, step_rows
 from gpuzip.ops.scalar_query import weights
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
@@ -176,7 +176,7 @@ class ScalarScorer:
     def _by_product(self, k: int) -> Attempted | None:
         """Estimate scores by float32 products of decoded rows."""
         coding, queries, bias = self._coding, self._queries, self._terms()[0]
-        if coding.bits != 8:
+        if coding.bits != 8 or not can_multiply(queries, self.N):
             return None
         queries = normalized(queries) if self._metric == "cosine" else queries
         queries = 2 * queries if self._metric == "l2" else queries

@@ -14,7 +14,15 @@ from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import Tables, adc_few, adc_topk, closest_by_tables, product_topk, table_sums
+from gpuzip.ops.one_pass import (
+    Tables,
+    adc_few,
+    adc_topk,
+    can_multiply,
+    closest_by_tables,
+    product_topk,
+    table_sums,
+)
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
@@ -91,7 +99,7 @@ class LutScorer:
         codes, found = self._packed.data, None
         if self._product_pays():
             of_codes = self._packed, self._centroids, self._queries, self._metric, self._mask
-            return ProductScorer(*of_codes, self._layout).one_pass(k)
+            return ProductScorer(*of_codes, self._layout, torch.float32).one_pass(k)
         if self._mask is None:
             found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
         if found is None:
@@ -99,11 +107,11 @@ class LutScorer:
         return proven(found)
 
     def _product_pays(self) -> bool:
-        M, K, S = self._centroids.shape
-        columns = self._layout.columns
+        if not can_multiply(self._queries, self.N):
+            return False
+        (M, K, S), columns = self._centroids.shape, self._layout.columns
         D = M * S if columns is None else len(columns)
-        sizes = self.Q, self.N, self._packed.raw.shape[1], D
-        return not is_gpu(self._queries.device) and product_pays(*sizes, K)
+        return product_pays(self.Q, self.N, self._packed.raw.shape[1], D, K)
 
 
 class ProductScorer(LutScorer):
@@ -124,9 +132,10 @@ class ProductScorer(LutScorer):
         metric: str,
         mask: Tensor | None = None,
         layout: Layout | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(packed, centroids, queries, metric, mask, layout)
-        self._dtype = _product_dtype(queries.device)
+        self._dtype = dtype or _product_dtype(queries.device)
         unit = _unit(self._dtype, queries.device)
         self._product: Product = packed.remembered(
             f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
@@ -148,7 +157,8 @@ class ProductScorer(LutScorer):
         """For "l2" of q.x - |x|^2 / 2, scaled as the product is."""
         if self._metric != "l2":
             return None
-        return minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
+        bias: Tensor = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
+        return bias
 
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         few = ids.shape[1] <= _FEW_ROWS and not is_gpu(ids.device)
@@ -161,7 +171,7 @@ class ProductScorer(LutScorer):
 
     def one_pass(self, k: int) -> Attempted | None:
         """Estimate every score by float32 products of decoded rows, which takes few candidates."""
-        if is_gpu(self._queries.device) or self._dtype != torch.float32:
+        if self._dtype != torch.float32 or not can_multiply(self._asked, self.N):
             return None
         layout, taken = self._layout, closest_for(k, self.N)
         asked = self._asked if layout.columns is None else self._asked[:, layout.columns]
