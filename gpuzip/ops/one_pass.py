@@ -85,27 +85,6 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
     return found
 
 
-def scalar_topk(
-    codes: Tensor,
-    queries: tuple[Tensor, Tensor, Tensor],
-    k: int,
-    flip: int,
-    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> Found:
-    """Find the k rows with the best scores of `scalar_scan`, codes of 8 bits xor-ed with flip before.
-
-    queries: (Q, D) int8, their scale (Q,) and offset (Q,). of_rows: scale, bias and mask. Returns what
-    `adc_topk` does.
-    """
-    if not _may_search(codes, len(codes), k):
-        return None
-    loops = loops_of("scalar_topk")
-    found: Found = (
-        loops.scalar_topk(codes, *queries, k, flip, *of_rows) if loops.can_search(len(queries[0])) else None
-    )
-    return found
-
-
 def half_topk(
     store: Tensor, queries: Tensor, k: int, of_rows: tuple[Tensor | None, Tensor | None, Tensor | None]
 ) -> Found:
@@ -281,10 +260,11 @@ def scalar_best(
     taken: int,
     is_few: bool,
 ) -> tuple[Array, Array, Array] | None:
-    """Take rows by `scalar_topk`, and find the k best of them by the scores of `rescore`.
+    """Take rows by the scores of `scalar_scan`, and find the k best of them by those of `rescore`.
 
-    codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries,
-    of_rows: see `scalar_topk`. is_few: leave many queries to `scalar_scan`. Returns arrays: scores (Q, k),
+    codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries:
+    (Q, D) int8, scale and offset (Q,). of_rows: scale, bias (N,) and mask. is_few: leave many queries to
+    `scalar_scan`. Returns arrays: scores (Q, k),
     rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
     """
     if not _may_search(codes[0], len(codes[0]), taken):
