@@ -199,13 +199,15 @@ def closest(estimates, ceilings, scores, k):
 
 
 def test_no_more_candidates_are_scored_than_may_be_better():
-    estimates = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
-    scores = torch.tensor([4.5, 3.9, 4.0, 1.0, 9.0])  # the last is above its ceiling, so nobody looks
+    estimates = torch.tensor([5.0, 4.5, 4.0, 3.5, 3.4, 2.0, 1.0])
+    scores = torch.tensor(
+        [4.5, 3.9, 4.0, 3.1, 4.1, 1.0, 9.0]
+    )  # the last is above its ceiling, so nobody looks
     (values, rows, unsure), asked = closest(estimates, estimates + 1, scores, 2)
-    assert rows.tolist() == [[0, 2]]
-    assert values.tolist() == [[4.5, 4.0]]
+    assert rows.tolist() == [[0, 4]]
+    assert values.tolist() == [[4.5, scores[4]]]
     assert unsure is None
-    assert [part.shape[1] for part in asked] == [2, 1]
+    assert [part.shape[1] for part in asked] == [4, 1]
 
 
 def test_a_query_is_not_proven_if_rows_that_were_not_taken_may_be_better():
