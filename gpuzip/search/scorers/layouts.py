@@ -35,7 +35,7 @@ class TableLayout(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"rows by {len(self.codebook)} tables"
+        return f"rows by {len(self.codebook)} tables of {self.codebook.shape[1]}"
 
     @property
     def columns(self) -> None:
