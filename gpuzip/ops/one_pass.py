@@ -60,7 +60,7 @@ def adc_few(
 
     codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), scale (N,) float32 or None.
     """
-    (N, B), (_, M, K), Q = codes.shape, columns.shape, len(queries)
+    (N, B), (_, M, K), Q = codes.shape, columns.shape, queries.shape[0]
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
@@ -285,7 +285,7 @@ def reads_nibbles(device: torch.device) -> bool:
 def _may_search(like: Tensor, N: int, k: int) -> bool:
     """Whether loops may run: never for the fake tensors of a trace, nor for what they cannot count."""
     here = type(like) is Tensor and not is_gpu(like.device) and loops_are_used()
-    return here and 0 < k <= N < _MOST_ROWS and len(like) > 0
+    return here and 0 < k <= N < _MOST_ROWS and like.shape[0] > 0
 
 
 def _loops_of_registers(name: str) -> Any:

@@ -26,6 +26,7 @@ from gpuzip.ops.one_pass import (
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
+    FEW_QUERIES,
     closest_for,
     inverse,
     inverse_norms,
@@ -73,7 +74,7 @@ class LutScorer:
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
         self._layout = layout or TableLayout(centroids)
-        self.N, self.Q, self._mask = len(packed), len(queries), mask
+        self.N, self.Q, self._mask = len(packed), queries.shape[0], mask
         columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
         self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
         self._scale = inverse_norms(packed) if metric == "cosine" else None
@@ -107,7 +108,8 @@ class LutScorer:
         return proven(found)
 
     def _product_pays(self) -> bool:
-        if not can_multiply(self._queries, self.N):
+        K = self._centroids.shape[1]
+        if (self.Q <= FEW_QUERIES and K in (16, 256)) or not can_multiply(self._queries, self.N):
             return False
         (M, K, S), columns = self._centroids.shape, self._layout.columns
         D = M * S if columns is None else len(columns)
@@ -278,7 +280,7 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(queries) >= _many_queries(queries.device) and len(packed) >= _MANY_ROWS
+    many = len(packed) >= _MANY_ROWS and queries.shape[0] >= _many_queries(queries.device)
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
 
