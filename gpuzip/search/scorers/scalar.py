@@ -19,7 +19,6 @@ from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
-    FEW_QUERIES,
     GATHER_COST,
     closest_for,
     estimates_for,
@@ -32,7 +31,8 @@ from gpuzip.search.scorers.common import (
 
 #: Fewer rows are scored by tables: on a GPU exactly, which takes little time.
 FEWEST_ROWS = {"cpu": 64, "cuda": 4096}
-_FEW_ROWS = 4096  # scored by products of floats, which need fewer exact scores than those of bytes
+# More queries, of fewer rows, are scored by products of floats, which need fewer exact scores.
+_FEW_QUERIES, _FEW_ROWS = 16, 4096
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # rows made unsigned at a time; every group size divides these
 
 
@@ -145,7 +145,7 @@ class ScalarScorer:
     def one_pass(self, k: int) -> Attempted | None:
         """Take the rows with the best estimates, score them exactly, and see whether others may be better."""
         coding, taken = self._coding, estimates_for(k, self.N)
-        by_product = self.Q > FEW_QUERIES and self.N < _FEW_ROWS
+        by_product = self.Q > _FEW_QUERIES and self.N < _FEW_ROWS
         if by_product and (close := self._by_product(k)) is not None:
             return close
         is_few = group_size(self.N, candidate_groups(k), GATHER_COST) > 1  # else all rows would be scored
