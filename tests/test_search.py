@@ -11,7 +11,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.ops import OPS, one_pass
 from gpuzip.search import exact as search
 from gpuzip.search.memory import group_size
-from gpuzip.search.scorers import tables
+from gpuzip.search.scorers import rounding, tables
 
 METRICS = ["l2", "ip", "cosine"]
 
@@ -107,7 +107,7 @@ def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeyp
 def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch):
     """The estimates alone, scaled back, are no ceilings."""
     monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.bfloat16)
-    monkeypatch.setattr(tables, "_error", lambda *arguments: 0.0)
+    monkeypatch.setattr(tables, "error_of", lambda *arguments: 0.0)
     fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     assert bool((fast.exact().group_max(1) > fast.ceiling(fast.group_max(1))).any())
 
@@ -345,8 +345,8 @@ def capturing(monkeypatch):
 
 def primed(codes, monkeypatch):
     """With what a first search learns of codes and codec, which it waits for."""
-    product = tables.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
-    monkeypatch.setattr(tables, "_product_of", lambda *arguments: product)
+    product = rounding.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
+    monkeypatch.setattr(tables, "product_of", lambda *arguments: product)
     codes.packed._remembered.update({"longest": 1.0, "largest inverse norm": 1.0})
 
 

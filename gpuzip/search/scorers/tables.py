@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu, kind
-from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
+from gpuzip._core.matmul import bfloat16_is_faster
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
@@ -38,6 +37,7 @@ from gpuzip.search.scorers.common import (
     proven,
 )
 from gpuzip.search.scorers.layouts import Layout, TableLayout
+from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_of
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
@@ -138,9 +138,9 @@ class ProductScorer(LutScorer):
     ) -> None:
         super().__init__(packed, centroids, queries, metric, mask, layout)
         self._dtype = dtype or _product_dtype(queries.device)
-        unit = _unit(self._dtype, queries.device)
+        unit = unit_of(self._dtype, queries.device)
         self._product: Product = packed.remembered(
-            f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
+            f"product of {self._dtype} within {unit}", lambda: product_of(centroids, self._dtype, unit)
         )
         self._length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)  # [Q, 1]
         if metric == "ip":
@@ -186,7 +186,7 @@ class ProductScorer(LutScorer):
         return of_estimates(self, found, k) if best is None else best
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """The estimate, scaled back, plus the largest possible rounding error (see `_error`).
+        """The estimate, scaled back, plus the largest possible rounding error (see `error_of`).
 
         If rows are so short that their norms lose digits, no estimate by cosine holds and the bound is inf.
         The bound of a group without allowed rows is -inf.
@@ -197,11 +197,11 @@ class ProductScorer(LutScorer):
             largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
             if largest * _LOST >= 2.0**-8 / D:
                 return torch.where(estimate.isneginf(), estimate, float("inf"))
-            return torch.add(length * _error(D, product, 1.0, largest), estimate, alpha=unscale)
+            return torch.add(length * error_of(D, product, 1.0, largest), estimate, alpha=unscale)
         lost = math.sqrt(D) * _LOST
         longest: float = self._packed.remembered("longest", lambda: float(largest_norm(self._packed)))
         reach = longest + lost
-        hidden = _error(D, product, reach, 1.0)
+        hidden = error_of(D, product, reach, 1.0)
         if self._metric == "ip":
             return torch.addcmul(length * hidden + lost * reach, length, estimate, value=unscale)
         small = math.sqrt(D) * 2.0**-24 * (reach + product.row_error)  # of queries shorter than the longest
@@ -213,57 +213,6 @@ class ProductScorer(LutScorer):
     def _largest_inverse(self) -> float:
         assert self._scale is not None
         return float(self._scale.max())
-
-
-@dataclass(frozen=True)
-class Product:
-    """Centroids prepared for the matrix product. They depend on the codec alone and are kept with its codes.
-
-    table: (M, K, S), centroids times `scale`, a power of two. row_error: see `_error_of_rows`. unit: the
-    largest relative rounding error of a value; rounded: the same for a product. shortest: the least norm that
-    the longest query is taken to have, so that scaled squared norms of rows fit in float32.
-    """
-
-    table: Tensor
-    scale: float
-    row_error: float
-    unit: float
-    rounded: float
-    shortest: float
-
-
-def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """The largest relative rounding error of a factor of a product."""
-    if dtype == torch.float32 and not products_are_float32(device):
-        dtype = torch.bfloat16  # or tf32, which is nearer
-    return torch.finfo(dtype).eps / 2
-
-
-def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
-    """The Product of these centroids; waits for a GPU."""
-    scale = 1.0
-    if dtype == torch.float16:
-        largest = float(centroids.abs().amax())
-        scale = math.ldexp(1.0, max(-60, min(60, 15 - math.frexp(largest)[1]))) if largest > 0 else 1.0
-    table = (centroids * scale).to(dtype)
-    row_error = float(_error_of_rows(centroids, table.float() / scale, dtype))
-    rounded = unit if dtype == torch.bfloat16 else 2.0**-22
-    return Product(table, scale, row_error, unit, rounded, 2.0**-60 * max(1.0, 1 / scale))
-
-
-def _error(D: int, product: Product, reach: float, inverse: float) -> float:
-    """The largest rounding error for a query of norm 1: of its values, the row's, sums and the product.
-
-    reach: the largest norm of rows, times `inverse`, by which products are multiplied.
-    With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first difference is
-    at most u plus what float16 loses below its normal range, 2**-25 per dimension of a query of norm 1. The
-    second is at most u |x| + `row_error`. Sums are of D products in float32, and then scaled back.
-    """
-    u = 1.01 * product.unit
-    query = u + 2.0**-22 + math.sqrt(D) * 2.0**-25
-    row_error, rounded = product.row_error * inverse, 1.05 * product.rounded
-    error = reach * (query + 1.02 * (u + (D + 8) * 2.0**-22) + rounded) + (1.02 + rounded) * row_error
-    return 1.02 * error
 
 
 def pq_scorer(
@@ -289,19 +238,6 @@ def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
     """(N,) float32 norms of the rows of codes: sums of the squared norms of their centroids, (M, K, S)."""
     squares = [some.square().sum(2) for some in centroids.split(_SPACES)]
     return adc_scan(data, torch.cat(squares)[None])[0].sqrt_()
-
-
-def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Tensor:
-    """t such that |x - x'| <= u |x| + t for any row x of centroids and its row x' of rounded centroids.
-
-    Rounding moves a value by at most u times itself, except below the normal range. t adds up, over the
-    sub-spaces, the largest excess of a centroid.
-    """
-    error = torch.linalg.vector_norm(centroids - rounded, dim=2)
-    normal = torch.finfo(dtype).eps / 2 * torch.linalg.vector_norm(centroids, dim=2)
-    excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 covers the rounding of this sum
-    bound: Tensor = 1.01 * torch.linalg.vector_norm(excess.amax(1))
-    return bound
 
 
 def _many_queries(device: torch.device) -> float:
