@@ -1,7 +1,9 @@
 """Compiled loops beside plain torch, on shapes that nobody would think of."""
 
+import ast
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +238,22 @@ def test_beam_search_keeps_the_least_of_any_beam(P, M, K, beam, scale):
 def test_code_bytes_is_what_encode_writes():
     x, centroids = anisotropic(2, 9), codebook(3, 8, 3)
     assert LOOPS["encode"](x, centroids).shape == (2, code_bytes(3, 3))
+
+
+def test_loops_make_no_arrays():
+    """A function that numba compiles takes memory of its caller: numba's own takes long to compile."""
+    makers = {"empty", "zeros", "ones", "full", "arange", "array", "empty_like", "zeros_like", "concatenate"}
+    found = []
+    for path in sorted((Path(__file__).parents[1] / "gpuzip" / "loops").glob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef) or not any(map(is_jit, function.decorator_list)):
+                continue
+            calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+            made = [call.attr for call in calls if isinstance(call, ast.Attribute) and call.attr in makers]
+            found += [(path.name, function.name, name) for name in made]
+    assert found == []
+
+
+def is_jit(decorator):
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Name) and called.id == "jit"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpuzip import RaBitQuantizer, ScalarQuantizer
+from gpuzip import LloydMaxQuantizer, RaBitQuantizer, ScalarQuantizer
 from gpuzip.codecs import from_spec
 from gpuzip.ops import one_pass
 from gpuzip.ops._dispatch import loops_of, use_loops
@@ -26,6 +26,13 @@ CODECS = {
     "LloydMax1": lambda: from_spec("LloydMax1"),
     "LloydMax2": lambda: from_spec("LloydMax2"),
     "LloydMax4": lambda: from_spec("LloydMax4"),
+    "LloydMax3": lambda: from_spec("LloydMax3"),
+    "LloydMax5 per dim": lambda: LloydMaxQuantizer(5, per="dim"),
+    "LloydMax6 of blocks": lambda: LloydMaxQuantizer(6, block_len=2, per=48),
+    "LloydMax8": lambda: from_spec("LloydMax8"),
+    "MixedLloydMax2": lambda: from_spec("MixedLloydMax2"),
+    "scalar-3": lambda: ScalarQuantizer(3),
+    "scalar-5-signed": lambda: ScalarQuantizer(5, symmetric=True, signed=True),
     "scalar-1": lambda: ScalarQuantizer(1),
     "scalar-2": lambda: ScalarQuantizer(2),
     "scalar-4": lambda: ScalarQuantizer(4),
@@ -37,12 +44,13 @@ CODECS = {
     "Binary": lambda: from_spec("Binary"),
     "RaBitQ": RaBitQuantizer,
     "RaBitQ4": lambda: RaBitQuantizer(4),
+    "RaBitQ8": lambda: RaBitQuantizer(8),
 }
 BY_SCANS = {
-    "scalar-3": lambda: ScalarQuantizer(3),
     "PCA48,PQ24x4": lambda: from_spec("PCA48,PQ24x4"),
 }
-FAST = {"PQ24x4", "PQ24", "LloydMax2", "SQfp16", "scalar-4", "Binary", "RaBitQ4", "RQ4x4", "scalar-8"}
+FAST = {"LloydMax3", "MixedLloydMax2", "RaBitQ8", "PQ24x4", "PQ24", "LloydMax2", "SQfp16", "scalar-4"}
+FAST |= {"Binary", "RaBitQ4", "RQ4x4", "scalar-8"}
 EACH = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in sorted(CODECS | BY_SCANS)
 ]

@@ -20,7 +20,7 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk, scalar_topk
+from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
@@ -384,13 +384,12 @@ def test_hamming_of_all_bits():
 
 
 def check_scalar(codes, queries, k, flip=0, of_rows=(None, None, None)):
-    found = scalar_topk(codes, queries, k, flip, of_rows)
+    found = loops_of("scalar_topk").best_estimates(codes.contiguous(), queries, of_rows, k, flip)
     whole, unit, offset = queries
     scale, bias, mask = of_rows
     want, rows = topk(scalar_scan(codes ^ flip, whole, unit, offset, scale, bias, mask, 8, 1), k)
-    assert found is not None
-    assert torch.equal(found[0], want)
-    assert torch.equal(found[1], rows.masked_fill(want.isneginf(), 0))
+    assert np.array_equal(found[0], want)
+    assert np.array_equal(found[1], rows.masked_fill(want.isneginf(), 0))
 
 
 def int8_queries(Q, D):
@@ -422,7 +421,8 @@ def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k):
 
 
 def test_many_queries_of_int8_are_left_to_the_scan():
-    assert scalar_topk(codes_of(20, 8), int8_queries(5, 8), 1, 0, (None, None, None)) is None
+    assert loops_of("scalar_topk").can_search(4)
+    assert not loops_of("scalar_topk").can_search(5)
 
 
 # 16-bit floats
@@ -475,7 +475,8 @@ from gpuzip.loops import adc_topk as loop
 from gpuzip.ops._samples import generator
 from gpuzip.ops._dispatch import loops_of
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import adc_topk, hamming_topk, scalar_topk
+from gpuzip.ops import OPS
+from gpuzip.ops.one_pass import adc_topk, hamming_topk, table_sums
 
 loop.bytes_pay = lambda Q: True
 torch.set_num_threads(1)
@@ -525,8 +526,15 @@ for N in (1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 100)
             assert same(hamming_topk(query, last, 1, guarded.mask), hamming_topk(query, codes, 1, mask))
         whole = torch.randint(-127, 128, (1, B), generator=g).to(torch.int8)
         asked, last = (whole, scale[:1], mask[:1].float()), codes_end.last(codes, B)
-        of_rows = guarded.scale, None, guarded.mask
-        assert same(scalar_topk(last, asked, 1, 0, of_rows), scalar_topk(codes.clone(), asked, 1, 0, of_rows))
+        of_rows, best = (guarded.scale, None, guarded.mask), loops_of("scalar_topk").best_estimates
+        found = [map(torch.from_numpy, best(some, asked, of_rows, 1, 0)) for some in (last, codes.clone())]
+        assert same(*map(list, found))
+        for nbits in (3, 5, 8):
+            M = 8 * B // nbits
+            table, ids = torch.randn(M, 1 << nbits, 1, generator=g), torch.arange(N)[None]
+            assert torch.equal(*(OPS["decode"].call(some, table, None, 1) for some in (last, codes)))
+            of_codes = table, torch.randn(1, M, generator=g), False, None, None
+            assert torch.equal(*(table_sums((some, *of_codes), ids) for some in (last, codes)))
 print("done", flush=True)
 torch.frombuffer(codes_end.memory, dtype=torch.uint8)[4 * PAGE].item()
 print("what is guarded can be read")

@@ -12,7 +12,7 @@ import torch
 
 import gpuzip
 from gpuzip.ops import OPS, adc_gather, adc_scan, pack_bits, product_scan
-from gpuzip.search.scorers import tables
+from gpuzip.search.scorers import rounding, tables
 from gpuzip.search.scorers.common import normalized
 
 METRICS = ["l2", "ip", "cosine"]
@@ -246,7 +246,7 @@ def test_the_error_of_rows_is_a_bound(real):
     for scale in (1.0, 2.0**-16, 2.0**-22):
         x = centroids * scale
         rounded = x.half().float()
-        t = tables._error_of_rows(x, rounded, torch.float16)
+        t = rounding.error_of_rows(x, rounded, torch.float16)
         rows = torch.randint(0, x.shape[1], (200, len(x)), generator=torch.Generator().manual_seed(1))
         every = torch.arange(len(x))
         error = (x - rounded)[every, rows].flatten(1).norm(dim=1)
@@ -254,7 +254,7 @@ def test_the_error_of_rows_is_a_bound(real):
 
 
 def test_centroids_of_nothing_but_zeros_are_not_scaled():
-    product = tables._product_of(torch.zeros(2, 4, 2), torch.float16, 2.0**-11)
+    product = rounding.product_of(torch.zeros(2, 4, 2), torch.float16, 2.0**-11)
     assert product.scale == 1.0 and product.row_error == 0.0
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 import gpuzip
 from gpuzip._core.device import is_capturing
 from gpuzip.codecs.pq import Codebook
-from gpuzip.ops import OPS
+from gpuzip.ops import OPS, one_pass
 from gpuzip.search import exact as search
 from gpuzip.search.memory import group_size
-from gpuzip.search.scorers import tables
+from gpuzip.search.scorers import rounding, tables
 
 METRICS = ["l2", "ip", "cosine"]
 
@@ -107,7 +107,7 @@ def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeyp
 def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch):
     """The estimates alone, scaled back, are no ceilings."""
     monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.bfloat16)
-    monkeypatch.setattr(tables, "_error", lambda *arguments: 0.0)
+    monkeypatch.setattr(tables, "error_of", lambda *arguments: 0.0)
     fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     assert bool((fast.exact().group_max(1) > fast.ceiling(fast.group_max(1))).any())
 
@@ -152,6 +152,7 @@ def test_no_call_makes_a_score_for_every_row_and_query(codes, real_queries, monk
 
         return call
 
+    monkeypatch.setattr(one_pass, "_may_search", lambda *arguments: False)
     for name in ("adc_scan", "adc_gather"):
         monkeypatch.setattr(tables, name, measured(getattr(tables, name)))
     codes.search(real_queries[:50], 10, "ip")
@@ -344,8 +345,8 @@ def capturing(monkeypatch):
 
 def primed(codes, monkeypatch):
     """With what a first search learns of codes and codec, which it waits for."""
-    product = tables.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
-    monkeypatch.setattr(tables, "_product_of", lambda *arguments: product)
+    product = rounding.Product(codes.codec.centroids, 1.0, 0.0, 2.0**-24, 2.0**-24, 1.0)
+    monkeypatch.setattr(tables, "product_of", lambda *arguments: product)
     codes.packed._remembered.update({"longest": 1.0, "largest inverse norm": 1.0})
 
 

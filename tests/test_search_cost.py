@@ -15,7 +15,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.search import exact as exact_search
 from gpuzip.search import memory, run
 from gpuzip.search.packed import Searched
-from gpuzip.search.scorers import tables
+from gpuzip.search.scorers import rounding, tables
 from tests.pretence import a_gpu, watched
 
 METRICS = ("l2", "ip", "cosine")
@@ -134,7 +134,7 @@ def test_rows_that_are_not_finite_are_refused_on_a_gpu(codes, rows):
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_that_are_unsure_are_searched_again_at_once(codes, rows, metric, monkeypatch):
     """A wait for a path, however many chunks; the answer is exact."""
-    monkeypatch.setattr(tables, "_error", lambda *arguments: 1e9)
+    monkeypatch.setattr(tables, "error_of", lambda *arguments: 1e9)
     assert 2 <= len(cost(codes, rows[:64] + 0.1, metric, 4, monkeypatch).waits) <= 3
 
 
@@ -240,7 +240,7 @@ def test_a_loose_setting_widens_the_bound(codes, rows, monkeypatch):
     monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.float32)
     hidden = []
     for exact in (True, False):
-        monkeypatch.setattr(tables, "products_are_float32", lambda device, exact=exact: exact)
+        monkeypatch.setattr(rounding, "products_are_float32", lambda device, exact=exact: exact)
         scorer = tables.ProductScorer(codes.packed, codes.codec.centroids, rows[:3], "ip")
         hidden.append(float(scorer.ceiling(torch.zeros(3, 1)).max()))
     assert math.log2(hidden[1] / hidden[0]) > 8

@@ -364,6 +364,11 @@ class Codec(ABC, Generic[Fitted]):
         """Bytes that a scorer keeps per query."""
         return 8 * self.width
 
+    @property
+    def first_scorer_bytes(self) -> int:
+        """The same in the first stage of a search on a CPU."""
+        return self.scorer_bytes
+
     @abstractmethod
     def _config(self) -> dict[str, Any]:
         """Settings as JSON. With `_state` they restore the codec without its rotation."""

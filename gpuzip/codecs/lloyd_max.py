@@ -18,8 +18,10 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorers.layouts import TableLayout
 from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
 from gpuzip.training.kmeans import kmeans
 from gpuzip.training.scalar_levels import optimal_levels
@@ -230,11 +232,17 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         return wide.repeat_interleave(share, 0)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return pq_scorer(packed, packed.remembered("tables", self._tables), queries, metric, mask)
+        tables, layout = packed.remembered("tables", self._tables), TableLayout(self.codebook, self._share)
+        return pq_scorer(packed, tables, queries, metric, mask, layout)
 
     @property
     def scorer_bytes(self) -> int:
-        return 3 * 4 * 256 * (self.width // self.block_len)
+        by_byte = 256 * self.code_size if self.bits in (1, 2, 4, 8) else 0
+        return 3 * 4 * max(by_byte, (self.width // self.block_len) << self.bits)
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         return {"bits": self.bits, "block_len": self.block_len, "per": self.per, "d": self.width}

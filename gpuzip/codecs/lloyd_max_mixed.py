@@ -17,8 +17,10 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize_packed, code_bytes, decode, unpack_bits
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorers.layouts import MixedLayout
 from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
 from gpuzip.training.scalar_levels import optimal_levels
 
@@ -249,12 +251,24 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         centroids = packed.remembered("bytes", lambda: self.centroids)
         wide = queries.new_zeros((len(queries), centroids.shape[0] * centroids.shape[2]))
-        wide[:, packed.remembered("slots", self._slots)] = queries
-        return pq_scorer(packed, centroids, wide, metric, mask)
+        slots = packed.remembered("slots", self._slots)
+        wide[:, slots] = queries
+        return pq_scorer(packed, centroids, wide, metric, mask, packed.remembered("layout", self._layout))
+
+    def _layout(self) -> MixedLayout:
+        fitted = self.learned("layout")
+        columns = {width: fitted.columns(width) for width in (*_WIDTHS, 0)}
+        counts, order = {width: len(columns[width]) for width in _WIDTHS}, torch.cat(list(columns.values()))
+        of_columns = fitted.scale[order], fitted.offset[order], self._slots()[order]
+        return MixedLayout(counts, fitted.levels, *of_columns)
 
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.code_size
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         return {"bits": self.bits, "d": self.width}

@@ -21,6 +21,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, decode, encode
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
@@ -216,6 +217,10 @@ class ProductQuantizer(Quantizer[Codebook]):
     def scorer_bytes(self) -> int:
         M, K, _ = self.centroids.shape
         return 3 * 4 * M * max(256, K)
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         fitted = self.learned("config")

@@ -21,6 +21,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.rotations import Rotation
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import both, sound_rows
@@ -33,6 +34,7 @@ from gpuzip.search.scorers.rabitq_factors import (
     coefficients,
     deep_bytes,
     first_bytes,
+    largest_of,
     read_deep,
     read_first,
     terms,
@@ -189,7 +191,8 @@ class RaBitQuantizer(Quantizer[Mean]):
         sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
         planes = self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))
-        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify)
+        largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
+        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify, largest)
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
         """The planes. whole: those that will be read as a whole, which are verified."""
@@ -232,6 +235,10 @@ class RaBitQuantizer(Quantizer[Mean]):
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.bits * self.plane_sizes[0]
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         return {"bits": self.bits, "d": self.width}

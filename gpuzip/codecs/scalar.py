@@ -19,8 +19,10 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scalar_encode, unpack_bits
 from gpuzip.ops.one_pass import reads_nibbles
+from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
+from gpuzip.search.scorers.layouts import MixedLayout
 from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
 from gpuzip.search.scorers.tables import pq_scorer
 
@@ -214,10 +216,18 @@ class ScalarQuantizer(Quantizer[Steps]):
         are_many = len(packed) >= FEWEST_ROWS[kind(queries.device)]
         may_estimate = self.bits in (4, 8) and not by_nibble and are_many
         if not may_estimate or is_capturing(queries.device):
+            centroids = packed.remembered("centroids", lambda: self.centroids)
             return pq_scorer(
-                packed, packed.remembered("centroids", lambda: self.centroids), queries, metric, mask
+                packed, centroids, queries, metric, mask, packed.remembered("layout", self._layout)
             )
         return ScalarScorer(packed, packed.remembered("coding", self._coding), queries, metric, mask)
+
+    def _layout(self) -> MixedLayout:
+        fitted = self.learned("layout")
+        codes = torch.arange(1 << self.bits, device=self.device)
+        codes = codes ^ (1 << (self.bits - 1)) if self.signed else codes
+        step, start = (values.expand(fitted.d).contiguous() for values in (fitted.step, fitted.start))
+        return MixedLayout({self.bits: fitted.d}, codes.float().add_(0.5), step, start)
 
     def _coding(self) -> Coding:
         fitted = self.learned("scorer")
@@ -228,6 +238,10 @@ class ScalarQuantizer(Quantizer[Steps]):
     @property
     def scorer_bytes(self) -> int:
         return 3 * 4 * 256 * self.width
+
+    @property
+    def first_scorer_bytes(self) -> int:
+        return scorer_bytes_without_tables(self.width, self.code_size, self.scorer_bytes)
 
     def _config(self) -> dict[str, Any]:
         given = {} if isinstance(self.range, str) else {"range": _GIVEN}

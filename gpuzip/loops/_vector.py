@@ -91,6 +91,27 @@ def max_into(width):
     return max_into
 
 
+def above(width):
+    """Return above(values, i, limit): a bit for each of values[i : i + width] that is above the limit."""
+
+    @intrinsic
+    def above(context, values, i, limit):
+        signature = types.uint64(values, types.uintp, types.float32)
+
+        def generate(context, builder, signature, arguments):
+            data = context.make_array(values)(context, builder, arguments[0]).data
+            vector = ir.VectorType(_FLOAT, width)
+            limits = ir.Constant(vector, ir.Undefined)
+            for w in range(width):
+                limits = builder.insert_element(limits, arguments[2], ir.IntType(32)(w))
+            found = builder.fcmp_ordered(">", load(builder, data, arguments[1], vector), limits)
+            return builder.zext(builder.bitcast(found, ir.IntType(width)), ir.IntType(64))
+
+        return signature, generate
+
+    return above
+
+
 def load(builder, array, at, kind, align=4):
     """Generate the load of a vector of this kind from array[at]."""
     value = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()))

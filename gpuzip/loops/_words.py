@@ -18,6 +18,18 @@ def popcount(context, word):
 
 
 @intrinsic
+def trailing_zeros(context, word):
+    """Count the zeros below the lowest set bit: uint64, not 0 -> uint64."""
+    if word != types.uint64:
+        return None
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
 def as_float(context, value):
     """Convert a float32, or a uint16 with the bits of a bfloat16, to float32."""
     if value == types.float32:

@@ -28,7 +28,7 @@ def adc_few(codes, columns, queries, is_l2, k, scale=None):
     codes (N, B) uint8, columns (S, M, K) float32 of 16 entries per nibble or 256 per byte, queries (Q, M*S)
     float32, scale (N,) float32 or None.
     """
-    (N, B), (_, M, K), Q = codes.shape, columns.shape, len(queries)
+    (N, B), (_, M, K), Q = codes.shape, columns.shape, queries.shape[0]
     places = np.array(((codes.data_ptr(), codes.stride(0), B),), np.int64)
     scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
     factors = _NO_FLOATS if scale is None else scale.numpy()

@@ -25,7 +25,7 @@ def lookup_tables(queries, columns, is_l2):
 
 
 @intrinsic
-def _fma(context, x, y, z):
+def fma(context, x, y, z):
     """x * y + z, rounded once, as torch's addcmul has it."""
 
     def generate(context, builder, signature, arguments):
@@ -52,4 +52,4 @@ def fill(queries, columns, S, M, K, is_l2, tables):
                     table[k] = value * column[k]
             else:
                 for k in range(K):
-                    table[k] = _fma(value, column[k], table[k])
+                    table[k] = fma(value, column[k], table[k])

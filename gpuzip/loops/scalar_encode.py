@@ -32,7 +32,7 @@ def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: 
     N, D = len(packed), len(start)
     out = uninitialized(N, D, torch.float32)
     starts, steps = (t.contiguous().numpy() for t in (start, step))
-    loop = _decode_bytes if bits == 8 else _decode_halves
+    loop = decode_bytes if bits == 8 else _decode_halves
 
     def one_block(first: int, stop: int) -> None:
         loop(packed[first:stop].contiguous().numpy(), starts, steps, np.uint8(flip), out[first:stop].numpy())
@@ -67,7 +67,7 @@ def _squares(row):
 
 
 @jit("void(uint8[:, ::1], float32[::1], float32[::1], uint8, float32[:, ::1])")
-def _decode_bytes(codes, start, step, flip, out):
+def decode_bytes(codes, start, step, flip, out):
     wide_vectors()
     N, D = out.shape
     for n in range(N):

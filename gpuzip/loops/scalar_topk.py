@@ -27,25 +27,15 @@ def can_search(Q):
     return Q <= _MOST_QUERIES
 
 
-def scalar_topk(codes, queries, query_scale, query_offset, k, flip=0, scale=None, bias=None, mask=None):
-    """Find the k best rows per query by the scores of `scalar_scan` with codes of 8 bits.
-
-    flip: what is xor-ed to codes before. -> scores (Q, k), rows (Q, k).
-    """
-    codes = codes.contiguous()
-    found = _found(codes, (queries, query_scale, query_offset), (scale, bias, mask), k, flip)
-    return tuple(map(torch.from_numpy, found))
-
-
 def scalar_best(codes, asked, queries, of_rows, k, taken):
-    """Take the best rows by `scalar_topk`, and return the k best of them by the scores of `rescore`.
+    """Take rows by `best_estimates`, and return the k best of them by the scores of `rescore`.
 
     codes: with flip, and first and step, for which a row is first + step * code. asked: queries and metric.
     -> arrays: scores (Q, k), rows (Q, k), the estimates of the last rows taken (Q,).
     """
     (codes, flip, first, step), (floats, metric) = codes, asked
     (N, D), codes = codes.shape, codes.contiguous()
-    estimates, rows = _found(codes, queries, of_rows, taken, flip)
+    estimates, rows = best_estimates(codes, queries, of_rows, taken, flip)
     if of_rows[2] is not None:
         rows[estimates == -np.inf] = N  # there are no more
     rows.sort(axis=1)  # so that position breaks ties as id does
@@ -66,7 +56,12 @@ def scalar_best(codes, asked, queries, of_rows, k, taken):
     return values, np.take_along_axis(rows, at, 1), estimates[:, -1]
 
 
-def _found(codes, queries, of_rows, k, flip):
+def best_estimates(codes, queries, of_rows, k, flip):
+    """Find the k best rows per query by the scores of `scalar_scan`, codes xor-ed with flip before.
+
+    codes (N, D) uint8, queries: (Q, D) int8, scale and offset (Q,). of_rows: scale, bias and mask. -> arrays:
+    scores (Q, k), rows (Q, k).
+    """
     (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
     rest = -D % WIDTH
     tail = min(N, -(-(D + rest) // D))  # the last rows: a read of one may pass the end of the codes

@@ -6,14 +6,14 @@ is faster than those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.byte_tables import by_byte, byte_tables
 from gpuzip._core.device import is_gpu
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
@@ -45,6 +45,14 @@ def adc_topk(
     return found
 
 
+def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
+    """Return whether `adc_topk` has a loop for codes (N, B) and Q tables of K entries."""
+    if K not in (2, 4, 16, 256) or not _may_search(codes, len(codes), 1):
+        return False
+    loops = _loops_of_registers("adc_topk")
+    return loops is not None and bool(loops.can_search(max(16, K), codes.shape[1], Q))
+
+
 def adc_few(
     codes: Tensor, columns: Tensor, queries: Tensor, is_l2: bool, k: int, scale: Tensor | None
 ) -> Found:
@@ -52,7 +60,7 @@ def adc_few(
 
     codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), scale (N,) float32 or None.
     """
-    (N, B), (_, M, K), Q = codes.shape, columns.shape, len(queries)
+    (N, B), (_, M, K), Q = codes.shape, columns.shape, queries.shape[0]
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
@@ -77,27 +85,6 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
     return found
 
 
-def scalar_topk(
-    codes: Tensor,
-    queries: tuple[Tensor, Tensor, Tensor],
-    k: int,
-    flip: int,
-    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> Found:
-    """Find the k rows with the best scores of `scalar_scan`, codes of 8 bits xor-ed with flip before.
-
-    queries: (Q, D) int8, their scale (Q,) and offset (Q,). of_rows: scale, bias and mask. Returns what
-    `adc_topk` does.
-    """
-    if not _may_search(codes, len(codes), k):
-        return None
-    loops = loops_of("scalar_topk")
-    found: Found = (
-        loops.scalar_topk(codes, *queries, k, flip, *of_rows) if loops.can_search(len(queries[0])) else None
-    )
-    return found
-
-
 def half_topk(
     store: Tensor, queries: Tensor, k: int, of_rows: tuple[Tensor | None, Tensor | None, Tensor | None]
 ) -> Found:
@@ -113,6 +100,157 @@ def half_topk(
     return found
 
 
+def product_topk(
+    write: Callable[[int, int, Tensor], None],
+    N: int,
+    queries: Tensor,
+    k: int,
+    of_rows: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> Found:
+    """Find the k best rows by q.x * scale + bias, in float32 with sums in any order, of rows made by tile.
+
+    write(start, stop, out) writes rows (n, D) float32 to out. queries (Q, D) float32. of_rows: scale, bias
+    (N,) float32 and mask. Rows whose score is NaN are left out. Returns what `adc_topk` does.
+    """
+    if not _may_search(queries, N, k):
+        return None
+    found: Found = loops_of("product_topk").product_topk(write, N, queries.contiguous(), k, *of_rows)
+    return found
+
+
+def table_rows(codes: Tensor, centroids: Tensor, share: int = 1) -> Callable[[int, int, Tensor], None]:
+    """Return write(start, stop, out), which decodes rows as `decode` does, for loops that run."""
+    write, words = loops_of("decode").writer(*by_byte(centroids, share))
+    all_rows, whole = np.empty(0, np.int64), codes.numpy() if codes.is_contiguous() else None
+
+    def some_rows(start: int, stop: int, out: Tensor) -> None:
+        into = out.view(words).numpy()
+        if whole is None:
+            write(codes[start:stop].contiguous().numpy(), all_rows, 0, into)
+        else:
+            write(whole[:stop], all_rows, start, into)
+
+    return some_rows
+
+
+def can_multiply(queries: Tensor, N: int) -> bool:
+    """Return whether `product_topk` runs here, for which rows are then written by loops."""
+    return _may_search(queries, N, 1)
+
+
+def sign_rows(
+    planes: Sequence[Tensor], D: int, scale: Tensor, extra: Tensor
+) -> Callable[[int, int, Tensor], None] | None:
+    """Return write(start, stop, out) for `product_topk`, of RaBitQ's rows (n, D + E), or None without loops.
+
+    planes: the first has W bytes per row; the second, if there is one, the bytes of all others. A row is its
+    point of the grid times scale (N,), then extra (N, E).
+    """
+    if not _may_search(scale, len(scale), 1) or any(plane.stride(1) != 1 for plane in planes):
+        return None
+    write: Callable[[int, int, Tensor], None] = loops_of("sign_rows").row_writer(planes, D, scale, extra)
+    return write
+
+
+def sign_sums(
+    planes: Sequence[Tensor], tables: Tensor, terms: RowTerms, shift: Tensor, ids: Tensor
+) -> Tensor:
+    """Score rows ids (Q, R) of `sign_rows` as `adc_topk` does by the tables of `sign_tables`, for loops.
+
+    tables: (Q, 2W, 16), those of one plane.
+    """
+    scale, mask, extra, coef = terms
+    scores: Tensor = loops_of("sign_rows").sign_sums(planes, tables, scale, extra, coef, shift, mask, ids)
+    return scores
+
+
+def mixed_rows(
+    codes: Tensor, counts: Mapping[int, int], levels: Tensor, scale: Tensor, offset: Tensor
+) -> Callable[[int, int, Tensor], None]:
+    """Return write(start, stop, out) for rows of codes of several widths, for loops that run.
+
+    counts: by width in bits, how many columns have it; the others have no code. levels: 2**width of each
+    width, one after the other. A value is level * scale + offset, scale and offset (D,).
+    """
+    parts, byte, level = [], 0, 0
+    for width, count in counts.items():
+        parts.append((byte, -(-count * width // 8), width, count, level))
+        byte, level = byte + parts[-1][1], level + (1 << width)
+    loop, whole = loops_of("mixed_rows").write, codes.contiguous().numpy()
+    factors = levels.view(torch.int32).numpy(), scale.numpy(), offset.numpy()
+
+    def write(start: int, stop: int, out: Tensor) -> None:
+        loop(np.array(parts, np.int64), *factors, whole, start, out.view(torch.int32).numpy(), out.numpy())
+
+    return write
+
+
+def step_rows(codes: Tensor, start: Tensor, step: Tensor, flip: int) -> Callable[[int, int, Tensor], None]:
+    """Return write(first, stop, out) for `product_topk`: rows as `scalar_decode` has them, of 8 bits."""
+
+    steps = start.contiguous().numpy(), step.contiguous().numpy()
+
+    def write(first: int, stop: int, out: Tensor) -> None:
+        some = codes[first:stop].contiguous().numpy()
+        loops_of("scalar_encode").decode_bytes(some, *steps, flip, out.numpy())
+
+    return write
+
+
+Tables = tuple[Tensor, Tensor, Tensor, bool, Tensor | None, Tensor | None]
+
+
+def table_sums(tables: Tables, ids: Tensor) -> Tensor | None:
+    """Score rows ids (Q, R) as `adc_gather` by the tables of `lookup_tables`, without making these.
+
+    tables: codes (N, B) uint8, centroids (M, K, S), queries (Q, M*S), whether entries are minus squared
+    distances, scale (N,) and mask (N,) or None. None: no loop is here for it.
+    """
+    if not _sums_of_tables(tables):
+        return None
+    scores: Tensor = loops_of("table_sums").table_sums(*tables, ids)
+    return scores
+
+
+def closest_by_tables(
+    tables: Tables, found: tuple[Tensor, Tensor], ceilings: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Return what `closest` does, by the scores of `table_sums`. found: estimates and rows (Q, taken)."""
+    if not _sums_of_tables(tables):
+        return None
+    best: tuple[Tensor, Tensor, Tensor | None] = loops_of("table_sums").closest_by_tables(
+        *tables, *found, ceilings, k
+    )
+    return best
+
+
+def _sums_of_tables(tables: Tables) -> bool:
+    codes, centroids, queries, *_ = tables
+    pairs_of_pairs = centroids.shape[1] in (2, 4)
+    return not pairs_of_pairs and _may_search(queries, len(codes), 1) and codes.stride(1) == 1
+
+
+def closest(
+    estimates: Tensor,
+    rows: Tensor,
+    ceilings: Tensor,
+    k: int,
+    N: int,
+    gather: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Find the k best of candidates, of which as few are scored exactly as prove it.
+
+    Returns scores (Q, k), rows (Q, k) and which queries are not proven, (Q,) or None; see
+    `gpuzip.loops.closest`. None without loops.
+    """
+    if not _may_search(estimates, N, k):
+        return None
+    found: tuple[Tensor, Tensor, Tensor | None] = loops_of("closest").closest(
+        estimates, rows, ceilings, k, N, gather
+    )
+    return found
+
+
 def scalar_best(
     codes: tuple[Tensor, int, Tensor, Tensor],
     asked: tuple[Tensor, str],
@@ -122,10 +260,11 @@ def scalar_best(
     taken: int,
     is_few: bool,
 ) -> tuple[Array, Array, Array] | None:
-    """Take rows by `scalar_topk`, and find the k best of them by the scores of `rescore`.
+    """Take rows by the scores of `scalar_scan`, and find the k best of them by those of `rescore`.
 
-    codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries,
-    of_rows: see `scalar_topk`. is_few: leave many queries to `scalar_scan`. Returns arrays: scores (Q, k),
+    codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries:
+    (Q, D) int8, scale and offset (Q,). of_rows: scale, bias (N,) and mask. is_few: leave many queries to
+    `scalar_scan`. Returns arrays: scores (Q, k),
     rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
     """
     if not _may_search(codes[0], len(codes[0]), taken):
@@ -146,7 +285,7 @@ def reads_nibbles(device: torch.device) -> bool:
 def _may_search(like: Tensor, N: int, k: int) -> bool:
     """Whether loops may run: never for the fake tensors of a trace, nor for what they cannot count."""
     here = type(like) is Tensor and not is_gpu(like.device) and loops_are_used()
-    return here and 0 < k <= N < _MOST_ROWS and len(like) > 0
+    return here and 0 < k <= N < _MOST_ROWS and like.shape[0] > 0
 
 
 def _loops_of_registers(name: str) -> Any:

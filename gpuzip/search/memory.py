@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from gpuzip._core.device import is_gpu
+from gpuzip.ops._dispatch import loops_are_used
 
 #: Bytes on a CPU for tables, group maxima and candidates of the queries searched at a time. Queries are cut
 #: into chunks that fit. A single query takes what it needs, about 8 bytes per group of rows. Besides, each
@@ -78,6 +79,14 @@ def scan_bytes(N: int, k: int, gather_cost: int = 1, score_bytes: int = 4, wider
         return CANDIDATE_BYTES * N
     scores, taken = -(-N // group), MORE_CANDIDATES * groups if wider else groups
     return max(score_bytes * scores, 4 * scores + 8 * min(scores, scores // 32 + 40 * taken))
+
+
+def scorer_bytes_without_tables(width: int, code_size: int, by_tables: int) -> int:
+    """Bytes of a scorer per query in a first stage by products of decoded rows, or by tables of nibbles.
+
+    by_tables: where loops do not run, tables of whole bytes.
+    """
+    return 8 * width + 256 * code_size if loops_are_used() else by_tables
 
 
 def candidate_groups(k: int) -> int:

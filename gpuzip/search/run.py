@@ -178,9 +178,10 @@ def _steps(plan: Plan, queries: int, found: int) -> tuple[int, int]:
     size, room, own = (len(packed), found, codec.gather_cost), workspace(plan.device), codec.scorer_bytes
     if is_gpu(plan.device):
         first, later = (scan_bytes(*size, codec.score_bytes, wider) for wider in (False, True))
+        first += own
     else:
-        first, later = query_bytes(*size), wider_bytes(*size)
-    return at_once(queries, room // (first + own)), max(1, room // (later + own))
+        first, later = query_bytes(*size) + codec.first_scorer_bytes, wider_bytes(*size)
+    return at_once(queries, room // first), max(1, room // (later + own))
 
 
 def _of_block(

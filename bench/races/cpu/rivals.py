@@ -27,6 +27,7 @@ Peers = Mapping[str, Peer]
 PQ, FAST, BITS, SQ = "IndexPQ", "IndexPQFastScan", "IndexBinaryFlat", "IndexScalarQuantizer"
 RABITQ, B1, I8, TURBO = "IndexRaBitQFastScan", "USearch b1, exact", "USearch i8, exact", "turbovec"
 DECODED = "float32 product and torch.topk"
+DECODES = "decoding, float32 product and torch.topk"
 NUMKONG_B1, NUMKONG_I8 = "NumKong b1 and torch.topk", "NumKong i8 and torch.topk"
 
 #: Whose codes are others, so that recall is compared instead of neighbours.
@@ -40,6 +41,7 @@ TARGETS: dict[str, Callable[[int, int], float]] = {
     **dict.fromkeys((SQ, I8), lambda n, q: 1.5 if q == 1 else 3.0),
     **dict.fromkeys((RABITQ, TURBO), lambda n, q: 1.0),
     DECODED: lambda n, q: 0.5,
+    DECODES: lambda n, q: 1.0,
 }
 
 _TRAINED = 20_000
@@ -53,9 +55,17 @@ def that_fit(peers: Peers, distances: int) -> Peers:
 
 
 def decoded(codes: Codes, queries: Tensor) -> Peers:
-    """What needs no library and four times the bytes or more: all rows decoded once, and all products."""
+    """What needs no library: all products of decoded rows, which take four times the bytes or more."""
     rows = codes.decode()
-    return {DECODED: lambda count, k: _best(queries[:count] @ rows.T, k)}
+    return {
+        DECODED: lambda count, k: _best(queries[:count] @ rows.T, k),
+        DECODES: lambda count, k: _best(queries[:count] @ codes.decode().T, k),
+    }
+
+
+def none(codes: Codes, x: Tensor, asked: np.ndarray) -> Peers:
+    """Return no peer of another library."""
+    return {}
 
 
 def _best(scores: Tensor, k: int, *, largest: bool = True) -> Found:

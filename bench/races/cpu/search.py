@@ -24,6 +24,7 @@ from bench.speeds import search_race
 from gpuzip import (
     BinaryQuantizer,
     Codes,
+    HalfQuantizer,
     LloydMaxQuantizer,
     ProductQuantizer,
     Quantizer,
@@ -34,7 +35,7 @@ from gpuzip.ops import use_loops
 
 SIZES = (10_000, 100_000) if is_quick() else (10_000, 100_000, 1_000_000)
 _ASKED = (1, 16) if is_quick() else (1, 16, 256)
-_MIDDLE = 100_000
+_MIDDLE, _LEAST = 100_000, 1000
 _TRAINED = 20_000
 _JUDGED = 64 if is_quick() else 256  # queries by which recall is measured
 _FEW = 16  # queries by which our answers are checked
@@ -58,6 +59,9 @@ KINDS = {
     "RaBitQ, 1 bit": Kind(RaBitQuantizer(1), rivals.rabitq),
     "RaBitQ, 4 bits": Kind(RaBitQuantizer(4), rivals.rabitq),
     "Lloyd-Max, 4 bits": Kind(LloydMaxQuantizer(4, rotation="hadamard"), rivals.turbovec),
+    "Lloyd-Max, 5 bits": Kind(LloydMaxQuantizer(5), rivals.none),
+    "Lloyd-Max, 8 bits": Kind(LloydMaxQuantizer(8), rivals.none),
+    "float16": Kind(HalfQuantizer(), rivals.none),
 }
 
 
@@ -180,6 +184,7 @@ def _cases(setting: str) -> list[Any]:
     """By number of rows, so that the peers of each are made once."""
     asked = {(n, q, 10) for n, q in product(SIZES, _ASKED)}
     if not is_quick():
+        asked |= {(_LEAST, q, 10) for q in _ASKED}
         asked |= {(_MIDDLE, q, k) for q, k in product((1, 16), (100, 1000))}
     return [partial(search, setting, *case) for case in sorted(asked)]
 

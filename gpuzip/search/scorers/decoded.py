@@ -33,6 +33,9 @@ class DecodedScorer(FloatScorer):
     def _rows(self, start: int, stop: int) -> Tensor:
         return self._decode(self._packed.data[start:stop])
 
+    def _write(self, start: int, stop: int, out: Tensor) -> None:
+        out.copy_(self._rows(start, stop))
+
     def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
         inside = ids.clamp(0, max(0, self.N - 1))
         if is_capturing(ids.device):  # finding distinct rows would wait for the GPU

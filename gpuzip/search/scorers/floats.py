@@ -11,14 +11,14 @@ from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops import max_of_groups, rescore, topk
-from gpuzip.ops.one_pass import half_topk
+from gpuzip.ops.one_pass import half_topk, product_topk
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import (
     GATHER_COST,
     both,
-    estimates_for,
+    closest_for,
     forbid,
     inverse,
     of_estimates,
@@ -99,21 +99,25 @@ class FloatScorer:
         return Exhaustive(self if queries is None else self._of_some(queries), self._store.device)
 
     def one_pass(self, k: int) -> Attempted | None:
-        """Read rows of 16 bits once, without a float32 copy. Where rows are few, estimate every score."""
-        if is_gpu(self._store.device) or (taken := estimates_for(k, self.N)) == self.N:
+        """Estimate scores tile by tile, without a float32 copy of all rows. Without loops, of few rows."""
+        if is_gpu(self._store.device):
             return None
-        found = self._of_halves(taken)
-        if found is None and group_size(self.N, candidate_groups(k), GATHER_COST) == 1:
+        taken = closest_for(k, self.N)
+        found = self._best_estimates(taken)
+        if found is None and group_size(self.N, candidate_groups(k), GATHER_COST) == 1 and taken < self.N:
             found = topk(self.group_max(1), taken)  # otherwise every row would be scored exactly
         return None if found is None else of_estimates(self, found, k)
 
-    def _of_halves(self, taken: int) -> tuple[Tensor, Tensor] | None:
-        """The best estimates of rows of 16 bits and their rows; None for other rows or many queries."""
-        if self._store.dtype not in (torch.float16, torch.bfloat16):
-            return None
+    def _best_estimates(self, taken: int) -> tuple[Tensor, Tensor] | None:
+        """The best estimates and their rows; None without loops."""
         scale = inverse(self._norms()) if self._metric == "cosine" else None
         bias = self._norms().square().mul_(-0.5) if self._metric == "l2" else None
-        return half_topk(self._store, self._columns, taken, (scale, bias, self._mask))
+        of_rows = scale, bias, self._mask
+        found = half_topk(self._store, self._columns, taken, of_rows)
+        return product_topk(self._write, self.N, self._columns, taken, of_rows) if found is None else found
+
+    def _write(self, start: int, stop: int, out: Tensor) -> None:
+        out.copy_(self._store[start:stop])
 
     def _of_some(self, queries: Tensor) -> Scorer:
         return FloatScorer(self._store, self._norms, self._queries[queries], self._metric, self._mask)

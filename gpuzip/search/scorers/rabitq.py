@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,11 +11,11 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import adc_topk
+from gpuzip.ops.one_pass import adc_topk, closest, product_topk, sign_rows, sign_sums
 from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.common import forbid, proven
+from gpuzip.search.scorers.common import closest_for, forbid, product_pays, proven
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
@@ -24,6 +25,7 @@ class RaBitQScorer:
     """Exact scorer of the codec's estimates.
 
     planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
+    largest: finds the largest size of scales and, (E,), of extra columns.
     """
 
     is_exact = True
@@ -36,13 +38,17 @@ class RaBitQScorer:
         asked: Coefficients,
         mask: Tensor | None,
         verify: Callable[[slice | Tensor], object],
+        largest: Callable[[], tuple[float, Tensor]],
     ) -> None:
-        self._verify = verify
+        self._verify, self._largest = verify, largest
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
         self.N, self.Q = len(planes[0]), len(asked.across)
-        W = planes[0].shape[1]
         self._width = sum(plane.shape[1] for plane in planes)
-        self._lut = sign_tables(asked.across, W, self._width // W)
+        self._bits = self._width // planes[0].shape[1]
+
+    @cached_property
+    def _lut(self) -> Tensor:
+        return sign_tables(self._asked.across, self._planes[0].shape[1], self._bits)
 
     def group_max(self, group: int) -> Tensor:
         step = self.N if len(self._planes) == 1 else _ROWS[kind(self._lut.device)]
@@ -75,8 +81,46 @@ class RaBitQScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         self._verify(slice(None))
-        terms = RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
-        return proven(adc_topk(self._planes, self._lut, k, terms, self._asked.shift))
+        pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
+        if pays and (found := self._by_product(k)) is not None:
+            return found
+        return proven(adc_topk(self._planes, self._lut, k, self._row_terms, self._asked.shift))
+
+    @property
+    def _row_terms(self) -> RowTerms:
+        return RowTerms(self._terms.scale, self._mask, self._terms.extra, self._asked.coef)
+
+    def _by_product(self, k: int) -> Attempted | None:
+        """Estimate scores by float32 products of rows on the grid."""
+        across, coef, shift = self._asked
+        write = sign_rows(self._planes, across.shape[1], self._terms.scale, self._terms.extra)
+        if write is None:
+            return None
+        taken, tables = closest_for(k, self.N), sign_tables(across, self._planes[0].shape[1], 1)
+        found = product_topk(write, self.N, torch.cat([across, coef], 1), taken, (None, None, self._mask))
+        if found is None:
+            return None
+        ceilings = found[0] + (shift + self._rounding())
+        return closest(
+            *found,
+            ceilings,
+            k,
+            self.N,
+            lambda ids: sign_sums(self._planes, tables, self._row_terms, shift, ids),
+        )
+
+    def _rounding(self) -> Tensor:
+        """The most by which a product and a score differ: (Q, 1).
+
+        Each is a sum of products with some roundings of 2**-24, at most as many as counted here, of the sum
+        of the sizes of all products. Twice that is allowed.
+        """
+        across, coef, shift = self._asked
+        largest, columns = self._largest()
+        roundings = across.shape[1] + self._width + 2 * coef.shape[1] + 16
+        size = across.abs().sum(1, keepdim=True) * (largest * ((1 << self._bits) - 1))
+        size += (coef.abs() * columns).sum(1, keepdim=True)
+        return size.mul_(roundings * 2.0**-23).add_(shift.abs(), alpha=2.0**-21)
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         self._verify(rows)
@@ -87,4 +131,4 @@ class RaBitQScorer:
         if queries is None:
             return self
         asked = Coefficients(*(part[queries] for part in self._asked))
-        return RaBitQScorer(self._planes, self._terms, asked, self._mask, self._verify)
+        return RaBitQScorer(self._planes, self._terms, asked, self._mask, self._verify, self._largest)

@@ -43,6 +43,14 @@ class Terms(NamedTuple):
     extra: Tensor
 
 
+def largest_of(terms: Terms) -> tuple[float, Tensor]:
+    """The largest finite size of scales, and of each extra column (E,); 0 without rows."""
+    sizes = torch.cat([terms.scale[:, None], terms.extra], 1).abs()
+    sizes = torch.where(sizes.isfinite(), sizes, 0)
+    most = sizes.amax(0) if len(sizes) else sizes.sum(0)
+    return float(most[0]), most[1:]
+
+
 def first_bytes(sums: Tensor, zeros: Tensor, D: int, length: Tensor) -> Tensor:
     """Sums of `rabitq_encode`, (N,) bool of which rows are zeros, length |center| -> (N, 6) uint8."""
     square, total, _, _, onto = sums.unbind(1)

@@ -13,22 +13,26 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip._core.rows import BLOCK_BYTES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.ops.one_pass import scalar_best
+from gpuzip.ops.one_pass import can_multiply, closest, product_topk, scalar_best, step_rows
 from gpuzip.ops.scalar_query import weights
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
     GATHER_COST,
+    closest_for,
     estimates_for,
     forbid,
     inverse,
     inverse_norms,
     minus_squares,
+    normalized,
 )
 
 #: Fewer rows are scored by tables: on a GPU exactly, which takes little time.
 FEWEST_ROWS = {"cpu": 64, "cuda": 4096}
+# More queries, of fewer rows, are scored by products of floats, which need fewer exact scores.
+_FEW_QUERIES, _FEW_ROWS = 16, 4096
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 22}  # rows made unsigned at a time; every group size divides these
 
 
@@ -141,6 +145,9 @@ class ScalarScorer:
     def one_pass(self, k: int) -> Attempted | None:
         """Take the rows with the best estimates, score them exactly, and see whether others may be better."""
         coding, taken = self._coding, estimates_for(k, self.N)
+        by_product = self.Q > _FEW_QUERIES and self.N < _FEW_ROWS
+        if by_product and (close := self._by_product(k)) is not None:
+            return close
         is_few = group_size(self.N, candidate_groups(k), GATHER_COST) > 1  # else all rows would be scored
         if coding.bits != 8 or taken == self.N:
             return None
@@ -165,6 +172,22 @@ class ScalarScorer:
         unsure = (scores[:, -1] <= last + slack) & (last > -np.inf)  # else no other row is left
         proven = None if not unsure.any() else torch.from_numpy(unsure)
         return torch.from_numpy(scores), torch.from_numpy(rows), proven
+
+    def _by_product(self, k: int) -> Attempted | None:
+        """Estimate scores by float32 products of decoded rows."""
+        coding, queries, bias = self._coding, self._queries, self._terms()[0]
+        if coding.bits != 8 or not can_multiply(queries, self.N):
+            return None
+        queries = normalized(queries) if self._metric == "cosine" else queries
+        queries = 2 * queries if self._metric == "l2" else queries
+        write = step_rows(self._packed.data, coding.start, coding.step, 0 if coding.flip is None else 128)
+        of_rows = self._scale, bias, self._mask
+        found = product_topk(write, self.N, queries, closest_for(k, self.N), of_rows)
+        if found is None:
+            return None
+        zeros, facts = torch.zeros_like(self._norm), self._packed.remembered("spread", self._spread)
+        slack = self._slack((zeros, self._norm, zeros), (*facts, coding.bounds))
+        return closest(*found, found[0] + slack[:, None], k, self.N, self.gather)
 
     def _facts(self) -> tuple[float, ...]:
         return *map(float, self._packed.remembered("spread", self._spread)), float(self._coding.bounds)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from gpuzip._core.matmul import matrix_product
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import adc_topk
+from gpuzip.ops.one_pass import adc_topk, tables_pay
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized, proven
@@ -33,13 +35,16 @@ class SumsScorer:
         self.N, self.Q = len(packed), len(queries)
         self._packed, self._codebooks, self._queries = packed, codebooks, queries
         self._metric, self._mask = metric, mask
-        self._lut = _tables(queries, codebooks, 2.0 if metric == "l2" else 1.0)
         self._scale = inverse_norms(packed) if metric == "cosine" else None
         self._extra = self._coef = None
         if metric == "l2":
             self._extra = minus_squares(packed)[:, None]
             self._coef = queries.new_ones((self.Q, 1))
             self._square = queries.square().sum(1, keepdim=True)
+
+    @cached_property
+    def _lut(self) -> Tensor:
+        return _tables(self._queries, self._codebooks, 2.0 if self._metric == "l2" else 1.0)
 
     def group_max(self, group: int) -> Tensor:
         return self._score(
@@ -62,6 +67,8 @@ class SumsScorer:
         return SumsScorer(self._packed, self._codebooks, self._queries[queries], self._metric, self._mask)
 
     def one_pass(self, k: int) -> Attempted | None:
+        if not tables_pay(self._packed.data, self._codebooks.shape[2], self.Q):
+            return None
         shift = -self._square if self._metric == "l2" else None
         terms = RowTerms(self._scale, self._mask, self._extra, self._coef)
         return proven(adc_topk([self._packed.data], self._lut, k, terms, shift))

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu, kind
-from gpuzip._core.matmul import bfloat16_is_faster, products_are_float32
+from gpuzip._core.matmul import bfloat16_is_faster
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk
+from gpuzip.ops.one_pass import (
+    Tables,
+    adc_few,
+    adc_topk,
+    can_multiply,
+    closest_by_tables,
+    product_topk,
+    table_sums,
+)
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
+    FEW_QUERIES,
+    closest_for,
     inverse,
     inverse_norms,
     largest_norm,
     minus_squares,
     normalized,
+    of_estimates,
+    product_pays,
     proven,
 )
+from gpuzip.search.scorers.layouts import Layout, TableLayout
+from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_of
 
 # From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
 # look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
@@ -32,6 +45,7 @@ from gpuzip.search.scorers.common import (
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
+_FEW_ROWS = 128  # per query: their sums take less time than tables
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
 
@@ -50,10 +64,17 @@ class LutScorer:
     gather_cost = 1
 
     def __init__(
-        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self,
+        packed: Packed,
+        centroids: Tensor,
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
-        self.N, self.Q, self._mask = len(packed), len(queries), mask
+        self._layout = layout or TableLayout(centroids)
+        self.N, self.Q, self._mask = len(packed), queries.shape[0], mask
         columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
         self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
         self._scale = inverse_norms(packed) if metric == "cosine" else None
@@ -73,15 +94,26 @@ class LutScorer:
 
     def exact(self, queries: Tensor | None = None) -> LutScorer:
         some = self._queries if queries is None else self._queries[queries]
-        return LutScorer(self._packed, self._centroids, some, self._metric, self._mask)
+        return LutScorer(self._packed, self._centroids, some, self._metric, self._mask, self._layout)
 
     def one_pass(self, k: int) -> Attempted | None:
         codes, found = self._packed.data, None
+        if self._product_pays():
+            of_codes = self._packed, self._centroids, self._queries, self._metric, self._mask
+            return ProductScorer(*of_codes, self._layout, torch.float32).one_pass(k)
         if self._mask is None:
             found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
         if found is None:
             found = adc_topk([codes], self._lut, k, RowTerms(self._scale, self._mask, None, None))
         return proven(found)
+
+    def _product_pays(self) -> bool:
+        K = self._centroids.shape[1]
+        if (self.Q <= FEW_QUERIES and K in (16, 256)) or not can_multiply(self._queries, self.N):
+            return False
+        (M, K, S), columns = self._centroids.shape, self._layout.columns
+        D = M * S if columns is None else len(columns)
+        return product_pays(self.Q, self.N, self._packed.raw.shape[1], D, K)
 
 
 class ProductScorer(LutScorer):
@@ -95,13 +127,20 @@ class ProductScorer(LutScorer):
     is_exact = False
 
     def __init__(
-        self, packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self,
+        packed: Packed,
+        centroids: Tensor,
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None = None,
+        layout: Layout | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(packed, centroids, queries, metric, mask)
-        self._dtype = _product_dtype(queries.device)
-        unit = _unit(self._dtype, queries.device)
+        super().__init__(packed, centroids, queries, metric, mask, layout)
+        self._dtype = dtype or _product_dtype(queries.device)
+        unit = unit_of(self._dtype, queries.device)
         self._product: Product = packed.remembered(
-            f"product of {self._dtype} within {unit}", lambda: _product_of(centroids, self._dtype, unit)
+            f"product of {self._dtype} within {unit}", lambda: product_of(centroids, self._dtype, unit)
         )
         self._length = torch.linalg.vector_norm(queries, dim=1, keepdim=True)  # [Q, 1]
         if metric == "ip":
@@ -113,16 +152,41 @@ class ProductScorer(LutScorer):
         self._asked = queries.to(self._dtype)  # [Q, D]
 
     def group_max(self, group: int) -> Tensor:
-        table, bias = self._product.table, None
-        if self._metric == "l2":  # q.x - |x|^2 / 2, scaled as the product is
-            bias = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
-        return product_scan(self._packed.data, table, self._asked, self._scale, bias, self._mask, group)
+        of_rows = self._scale, self._bias(), self._mask
+        return product_scan(self._packed.data, self._product.table, self._asked, *of_rows, group)
 
-    def one_pass(self, k: int) -> None:
-        return None
+    def _bias(self) -> Tensor | None:
+        """For "l2" of q.x - |x|^2 / 2, scaled as the product is."""
+        if self._metric != "l2":
+            return None
+        bias: Tensor = minus_squares(self._packed) * (0.5 * self._product.scale * self._shrink)
+        return bias
+
+    def gather(self, ids: Tensor, queries: slice = ALL) -> Tensor:
+        few = ids.shape[1] <= _FEW_ROWS and not is_gpu(ids.device)
+        scores = table_sums(self._tables(queries), ids) if few else None
+        return super().gather(ids, queries) if scores is None else scores
+
+    def _tables(self, queries: slice = ALL) -> Tables:
+        of_queries = self._queries[queries], self._metric == "l2"
+        return self._packed.data, self._centroids, *of_queries, self._scale, self._mask
+
+    def one_pass(self, k: int) -> Attempted | None:
+        """Estimate every score by float32 products of decoded rows, which takes few candidates."""
+        if self._dtype != torch.float32 or not can_multiply(self._asked, self.N):
+            return None
+        layout, taken = self._layout, closest_for(k, self.N)
+        asked = self._asked if layout.columns is None else self._asked[:, layout.columns]
+        codes = self._packed.data  # verified at every search
+        write = self._packed.remembered(layout.name, lambda: layout.writer(codes))
+        found = product_topk(write, self.N, asked, taken, (self._scale, self._bias(), self._mask))
+        if found is None:
+            return None
+        best = closest_by_tables(self._tables(), found, self.ceiling(found[0]), k)
+        return of_estimates(self, found, k) if best is None else best
 
     def ceiling(self, estimate: Tensor) -> Tensor:
-        """The estimate, scaled back, plus the largest possible rounding error (see `_error`).
+        """The estimate, scaled back, plus the largest possible rounding error (see `error_of`).
 
         If rows are so short that their norms lose digits, no estimate by cosine holds and the bound is inf.
         The bound of a group without allowed rows is -inf.
@@ -133,11 +197,11 @@ class ProductScorer(LutScorer):
             largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
             if largest * _LOST >= 2.0**-8 / D:
                 return torch.where(estimate.isneginf(), estimate, float("inf"))
-            return torch.add(length * _error(D, product, 1.0, largest), estimate, alpha=unscale)
+            return torch.add(length * error_of(D, product, 1.0, largest), estimate, alpha=unscale)
         lost = math.sqrt(D) * _LOST
         longest: float = self._packed.remembered("longest", lambda: float(largest_norm(self._packed)))
         reach = longest + lost
-        hidden = _error(D, product, reach, 1.0)
+        hidden = error_of(D, product, reach, 1.0)
         if self._metric == "ip":
             return torch.addcmul(length * hidden + lost * reach, length, estimate, value=unscale)
         small = math.sqrt(D) * 2.0**-24 * (reach + product.row_error)  # of queries shorter than the longest
@@ -151,59 +215,13 @@ class ProductScorer(LutScorer):
         return float(self._scale.max())
 
 
-@dataclass(frozen=True)
-class Product:
-    """Centroids prepared for the matrix product. They depend on the codec alone and are kept with its codes.
-
-    table: (M, K, S), centroids times `scale`, a power of two. row_error: see `_error_of_rows`. unit: the
-    largest relative rounding error of a value; rounded: the same for a product. shortest: the least norm that
-    the longest query is taken to have, so that scaled squared norms of rows fit in float32.
-    """
-
-    table: Tensor
-    scale: float
-    row_error: float
-    unit: float
-    rounded: float
-    shortest: float
-
-
-def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """The largest relative rounding error of a factor of a product."""
-    if dtype == torch.float32 and not products_are_float32(device):
-        dtype = torch.bfloat16  # or tf32, which is nearer
-    return torch.finfo(dtype).eps / 2
-
-
-def _product_of(centroids: Tensor, dtype: torch.dtype, unit: float) -> Product:
-    """The Product of these centroids; waits for a GPU."""
-    scale = 1.0
-    if dtype == torch.float16:
-        largest = float(centroids.abs().amax())
-        scale = math.ldexp(1.0, max(-60, min(60, 15 - math.frexp(largest)[1]))) if largest > 0 else 1.0
-    table = (centroids * scale).to(dtype)
-    row_error = float(_error_of_rows(centroids, table.float() / scale, dtype))
-    rounded = unit if dtype == torch.bfloat16 else 2.0**-22
-    return Product(table, scale, row_error, unit, rounded, 2.0**-60 * max(1.0, 1 / scale))
-
-
-def _error(D: int, product: Product, reach: float, inverse: float) -> float:
-    """The largest rounding error for a query of norm 1: of its values, the row's, sums and the product.
-
-    reach: the largest norm of rows, times `inverse`, by which products are multiplied.
-    With q' and x' the rounded factors, |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|. The first difference is
-    at most u plus what float16 loses below its normal range, 2**-25 per dimension of a query of norm 1. The
-    second is at most u |x| + `row_error`. Sums are of D products in float32, and then scaled back.
-    """
-    u = 1.01 * product.unit
-    query = u + 2.0**-22 + math.sqrt(D) * 2.0**-25
-    row_error, rounded = product.row_error * inverse, 1.05 * product.rounded
-    error = reach * (query + 1.02 * (u + (D + 8) * 2.0**-22) + rounded) + (1.02 + rounded) * row_error
-    return 1.02 * error
-
-
 def pq_scorer(
-    packed: Packed, centroids: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+    packed: Packed,
+    centroids: Tensor,
+    queries: Tensor,
+    metric: str,
+    mask: Tensor | None = None,
+    layout: Layout | None = None,
 ) -> LutScorer:
     """The scorer that is faster for this many queries. queries: (Q, M*S) float32; mask: (N,) bool or None.
 
@@ -211,28 +229,15 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(queries) >= _many_queries(queries.device) and len(packed) >= _MANY_ROWS
+    many = len(packed) >= _MANY_ROWS and queries.shape[0] >= _many_queries(queries.device)
     by_product = many and not is_capturing(queries.device)
-    return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask)
+    return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
 
 
 def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
     """(N,) float32 norms of the rows of codes: sums of the squared norms of their centroids, (M, K, S)."""
     squares = [some.square().sum(2) for some in centroids.split(_SPACES)]
     return adc_scan(data, torch.cat(squares)[None])[0].sqrt_()
-
-
-def _error_of_rows(centroids: Tensor, rounded: Tensor, dtype: torch.dtype) -> Tensor:
-    """t such that |x - x'| <= u |x| + t for any row x of centroids and its row x' of rounded centroids.
-
-    Rounding moves a value by at most u times itself, except below the normal range. t adds up, over the
-    sub-spaces, the largest excess of a centroid.
-    """
-    error = torch.linalg.vector_norm(centroids - rounded, dim=2)
-    normal = torch.finfo(dtype).eps / 2 * torch.linalg.vector_norm(centroids, dim=2)
-    excess = (1.001 * error - normal).clamp(min=0)  # [M, K]; 1.001 covers the rounding of this sum
-    bound: Tensor = 1.01 * torch.linalg.vector_norm(excess.amax(1))
-    return bound
 
 
 def _many_queries(device: torch.device) -> float:
