@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
     from gpuzip.codecs.codes import Codes
     from gpuzip.codecs.drift import Drift
     from gpuzip.codecs.mixed import MixedCodes, cat
+    from gpuzip.dataset import Dataset
     from gpuzip.errors import (
         DtypeError,
         FormatError,
@@ -64,6 +65,7 @@ __all__ = [
     "BinaryQuantizer",
     "Codec",
     "Codes",
+    "Dataset",
     "Drift",
     "DtypeError",
     "FileInfo",
@@ -166,6 +168,7 @@ _HOMES = {
     "gpuzip.codecs.codes": ("Codes",),
     "gpuzip.codecs.drift": ("Drift",),
     "gpuzip.codecs.mixed": ("MixedCodes", "cat"),
+    "gpuzip.dataset": ("Dataset",),
     "gpuzip.errors": (
         "DtypeError",
         "FormatError",

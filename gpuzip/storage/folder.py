@@ -83,7 +83,7 @@ class Folder:
 
     def verified(self, label: str) -> Path:
         """Return the path of a labelled file after checking all its bytes. Raises FormatError."""
-        _check(self.file(label), self.members[label], verify=True)
+        check_member(self.file(label), self.members[label], verify=True)
         return self.file(label)
 
 
@@ -122,7 +122,7 @@ def read_folder(
         try:
             folder = _unsealed(source, text, kind)
             for member in folder.members.values():
-                _check(source / member.name, member, verify)
+                check_member(source / member.name, member, verify)
             return read(folder)
         except (FormatError, FileNotFoundError):
             if _manifest(source) == text:
@@ -152,7 +152,7 @@ def _add(target: Path, label: str, write: Writer) -> Member:
         os.fsync(file.fileno())
     if (manifest := target / MANIFEST).exists():  # who may read the old files may read the new ones
         take_after(fresh, manifest.stat())
-    digest, ends = _digest(fresh), _ends(fresh)
+    digest, ends = digest_of(fresh), ends_of(fresh)
     stem, suffix = os.path.splitext(label)
     member = Member(f"{stem}-{digest[:16]}{suffix}", fresh.stat().st_size, digest, ends)
     os.replace(fresh, target / member.name)
@@ -203,7 +203,7 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
             f"{path}: format {manifest['format']} is newer than this version reads ({FORMAT}). "
             "Upgrade gpuzip."
         )
-    if set(manifest) != _FIELDS or not _is_intact(manifest, text):
+    if set(manifest) != _FIELDS or not is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     if kind not in (None, manifest["kind"]):
         raise FormatError(
@@ -227,7 +227,7 @@ def _are_members(files: Any) -> bool:
     )
 
 
-def _check(path: Path, member: Member, verify: bool) -> None:
+def check_member(path: Path, member: Member, verify: bool) -> None:
     if not path.is_file():
         raise FormatError(f"{path}: is missing. Restore it, or save the folder again.")
     size = path.stat().st_size
@@ -235,11 +235,11 @@ def _check(path: Path, member: Member, verify: bool) -> None:
         raise FormatError(
             f"{path}: must have {member.bytes} bytes, as in the manifest; it has {size}. Restore it."
         )
-    if _ends(path) != member.ends or (verify and _digest(path) != member.digest):
+    if ends_of(path) != member.ends or (verify and digest_of(path) != member.digest):
         raise FormatError(f"{path}: does not match its checksum in the manifest. It was altered: restore it.")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -247,7 +247,7 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _ends(path: Path) -> str:
+def ends_of(path: Path) -> str:
     with open(path, "rb") as file:
         first = file.read(_END)
         file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
@@ -257,20 +257,20 @@ def _ends(path: Path) -> str:
 def _sealed(kind: str, about: dict[str, Any], members: dict[str, Member]) -> str:
     files = {label: asdict(member) for label, member in members.items()}
     manifest = {"format": FORMAT, "library": __version__, "kind": kind, "about": about, "files": files}
-    return _text(manifest | {"digest": _seal(manifest)})
+    return text_of(manifest | {"digest": seal_of(manifest)})
 
 
-def _is_intact(manifest: dict[str, Any], text: str) -> bool:
+def is_intact(manifest: dict[str, Any], text: str) -> bool:
     bare = {name: value for name, value in manifest.items() if name != "digest"}
     try:
-        return bool(manifest["digest"] == _seal(bare)) and text == _text(manifest)
+        return bool(manifest["digest"] == seal_of(bare)) and text == text_of(manifest)
     except (ValueError, RecursionError):  # NaN, or nested too deeply
         return False
 
 
-def _seal(bare: dict[str, Any]) -> str:
-    return hashlib.blake2b(_text(bare).encode(), digest_size=16).hexdigest()
+def seal_of(bare: dict[str, Any]) -> str:
+    return hashlib.blake2b(text_of(bare).encode(), digest_size=16).hexdigest()
 
 
-def _text(manifest: dict[str, Any]) -> str:
+def text_of(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n"
