@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,29 +16,25 @@ from gpuzip.errors import DtypeError, FormatError, GpuzipError
 Kinds = dict[str, str]
 
 
-def as_table(who: str, columns: Any, n: int, known: Kinds | None) -> Any:
-    """The pyarrow.Table of n rows, or None if there are no columns. known: those of earlier rows.
+def as_table(who: str, columns: Any, n: int, like: Path | None) -> Any:
+    """The pyarrow.Table of n rows, or None if there are no columns.
 
+    like: a file of columns, whose names and types all rows must have; None if there are none yet.
     Raises DtypeError for what is no table, and GpuzipError for other columns than before.
     """
-    if columns is None and not known:
+    if columns is None and like is None:
         return None
     with needs("pyarrow", "arrow"):
         import pyarrow as pa
+    schema = None if like is None else schema_of(like)
     if columns is None:
-        raise GpuzipError(f"{who}: columns must be {_listed(known)}, as of earlier rows; got none.")
+        raise GpuzipError(f"{who}: columns must be {_listed(schema)}, as of earlier rows; got none.")
     table = _table(who, columns, pa)
     if table.num_rows != n:
         raise GpuzipError(f"{who}: columns must have {n} rows, one per row of x; got {table.num_rows}.")
-    if known is not None and set(table.column_names) == set(known):
-        table = _cast(who, table.select(list(known)), known)
     if len(set(table.column_names)) < table.num_columns:
         raise GpuzipError(f"{who}: columns must have distinct names; got {table.column_names}.")
-    if known is not None and kinds_of(table) != known:
-        raise GpuzipError(
-            f"{who}: columns must be {_listed(known)}, as of earlier rows; got {_listed(kinds_of(table))}."
-        )
-    return table if table.num_columns else None
+    return _cast(who, table, schema, pa) if schema is not None else table if table.num_columns else None
 
 
 def _table(who: str, columns: Any, pa: Any) -> Any:
@@ -59,40 +55,38 @@ def _table(who: str, columns: Any, pa: Any) -> Any:
     )
 
 
-def _cast(who: str, table: Any, known: Kinds) -> Any:
-    """The table with columns of nulls, which have no type of their own, in the types of earlier rows."""
-    import pyarrow as pa
-
-    for number, name in enumerate(table.column_names):
-        column = table.column(number)
-        if pa.types.is_null(column.type) and known[name] != "null":
-            try:
-                kind = pa.type_for_alias(known[name])
-            except ValueError as error:
-                raise GpuzipError(
-                    f"{who}: column {name!r} must be of type {known[name]}; got null. Name its type."
-                ) from error
-            table = table.set_column(number, name, column.cast(kind))
-    return table
+def _cast(who: str, table: Any, schema: Any, pa: Any) -> Any:
+    """The table in the types of earlier rows, where that changes no value."""
+    if set(table.column_names) == set(schema.names):
+        with suppress(pa.ArrowException):
+            return table.select(schema.names).cast(schema)
+    raise GpuzipError(
+        f"{who}: columns must be {_listed(schema)}, as of earlier rows; got {_listed(table.schema)}."
+    )
 
 
-def kinds_of(table: Any) -> Kinds:
-    """Arrow type by name of column, in the order of names, as the manifest has them."""
-    return {} if table is None else {field.name: str(field.type) for field in sorted(table.schema, key=_name)}
+def schema_of(path: Path) -> Any:
+    """The pyarrow.Schema of a file of columns. Raises FormatError."""
+    with needs("pyarrow", "arrow"):
+        import pyarrow.parquet as pq
+    with _named(path):
+        return pq.read_schema(path).remove_metadata()
 
 
-def _name(field: Any) -> str:
-    return str(field.name)
+def kinds_of(schema: Any) -> Kinds:
+    """Arrow type by name of column, as the manifest has them."""
+    return {field.name: str(field.type) for field in schema}
 
 
-def _listed(kinds: Kinds | None) -> str:
-    return ", ".join(f"{name} ({kind})" for name, kind in (kinds or {}).items()) or "none"
+def _listed(schema: Any) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in kinds_of(schema).items())
 
 
 def write_table(table: Any, out: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(table.select(sorted(table.column_names)), out)
+    in_order = table.select(sorted(table.column_names)).replace_schema_metadata()
+    pq.write_table(in_order, out, use_compliant_nested_type=False)
 
 
 def read_table(path: Path, n: int, names: Sequence[str] | None = None) -> Any:

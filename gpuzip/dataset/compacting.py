@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpuzip.codecs.mixed import cat
-from gpuzip.dataset.columns import read_table
 from gpuzip.dataset.draft import Draft
 from gpuzip.dataset.shards import Shard
+from gpuzip.dataset.tables import columns_of
 
 #: Most bytes of codes that are merged into one shard, which stand in memory meanwhile.
 MERGED_BYTES = 256 << 20
@@ -48,15 +48,4 @@ def _runs(shards: Sequence[Shard], code_size: int, removed: float, small: int) -
 def _merged(draft: Draft, run: Sequence[Shard]) -> Any:
     codes = cat([shard.live_codes() for shard in run])
     ids = np.concatenate([shard.live_ids() for shard in run])
-    return draft.shard(codes, ids, joined_columns([(shard, shard.live) for shard in run]))
-
-
-def joined_columns(parts: Sequence[tuple[Shard, Any]]) -> Any:
-    """The columns of some rows of shards, one after another, as a pyarrow.Table; None if there are none."""
-    if not parts or parts[0][0].entry.columns is None:
-        return None
-    import pyarrow as pa
-
-    return pa.concat_tables(
-        [read_table(shard.files.columns, shard.entry.n).take(pa.array(rows)) for shard, rows in parts]
-    )
+    return draft.shard(codes, ids, columns_of([(shard, shard.live) for shard in run]))

@@ -12,14 +12,14 @@ import torch
 from gpuzip._core.checks import whole
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs.quantizer import Quantizer
-from gpuzip.dataset.columns import as_table
-from gpuzip.dataset.compacting import compact, joined_columns
+from gpuzip.dataset.compacting import compact
 from gpuzip.dataset.creating import TIMEOUT, create, seconds
 from gpuzip.dataset.draft import Draft
 from gpuzip.dataset.files import sweep
 from gpuzip.dataset.ids import Array, Given, as_ids, check_distinct
 from gpuzip.dataset.lock import writing
 from gpuzip.dataset.snapshot import Snapshot
+from gpuzip.dataset.tables import columns_at
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
 from gpuzip.storage.atomic import behind_links
@@ -173,7 +173,7 @@ class Dataset(Snapshot):
             check_distinct(who, given)
 
         def change(draft: Draft) -> Array:
-            table = as_table(who, columns, len(codes), draft.columns)
+            table = draft.table(who, columns, len(codes))
             new = np.arange(draft.next, draft.next + len(codes)) if given is None else given
             if given is not None:
                 _check_new(who, draft.view, given)
@@ -233,14 +233,12 @@ class Dataset(Snapshot):
             found = list(draft.view.locate(who, changed))
             if not found:
                 return
-            if columns is None:  # in the order of shards; rows and ids follow it
-                table = joined_columns([(draft.view.shards[number], rows) for number, _, rows in found])
-                order = np.concatenate([here for _, here, _ in found])
+            if columns is None:
+                table = columns_at(draft.view.shards, found)
             else:
-                table = as_table(who, columns, len(codes), draft.columns)
-                order = np.arange(len(codes))
+                table = draft.table(who, columns, len(codes))
             draft.remove([(number, rows) for number, _, rows in found])
-            draft.append(codes[torch.from_numpy(order)], changed[order], table)
+            draft.append(codes, changed, table)
 
         self._write(who, change)
 

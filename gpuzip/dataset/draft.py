@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from gpuzip.codecs.codes import Codes
-from gpuzip.dataset.columns import kinds_of, write_table
+from gpuzip.dataset.columns import as_table, kinds_of, schema_of, write_table
 from gpuzip.dataset.files import add_file, commit
 from gpuzip.dataset.ids import Array, write_ids
 from gpuzip.dataset.manifest import ShardEntry
 from gpuzip.dataset.shards import Shard, write_gone
 from gpuzip.dataset.view import View
+from gpuzip.errors import GpuzipError
 
 
 class Draft:
@@ -46,10 +47,18 @@ class Draft:
             columns=None if table is None else add_file(self.folder, "columns", partial(write_table, table)),
         )
 
+    def table(self, who: str, columns: Any, n: int) -> Any:
+        """A caller's columns of n rows as a pyarrow.Table, or None; see `columns.as_table`."""
+        if self.columns == {} and columns is not None:
+            raise GpuzipError(f"{who}: columns must be none, as of earlier rows. Leave them out.")
+        files = [shard.files for shard in self.view.shards if shard.entry.columns is not None]
+        return as_table(who, columns, n, files[0].columns if files else None)
+
     def append(self, codes: Codes, ids: Array, table: Any) -> None:
         self.shards.append(self.shard(codes, ids, table))
         if self.columns is None:
-            self.columns = kinds_of(table)
+            columns = self.shards[-1].columns
+            self.columns = {} if columns is None else kinds_of(schema_of(self.folder / columns.name))
 
     def remove(self, found: Sequence[tuple[int, Array]]) -> None:
         """Mark rows as removed: numbers of shards of `view`, and rows in them. Empty shards go."""
@@ -71,6 +80,7 @@ class Draft:
     def save(self) -> None:
         """Commit, unless nothing has changed."""
         before = self.view.manifest
-        after = before.after(shards=tuple(self.shards), next=self.next, columns=self.columns)
+        columns = self.columns if self.shards else None
+        after = before.after(shards=tuple(self.shards), next=self.next, columns=columns)
         if after != before.after():
             commit(self.folder, after)

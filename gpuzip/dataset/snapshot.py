@@ -13,13 +13,13 @@ from gpuzip._core.checks import SearchMetric
 from gpuzip._core.rows import Matrix
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.quantizer import Quantizer
-from gpuzip.dataset.compacting import joined_columns
 from gpuzip.dataset.filters import allowed_rows
 from gpuzip.dataset.ids import Given, as_ids
 from gpuzip.dataset.info import DatasetInfo, info_of, nbytes_of
 from gpuzip.dataset.ranges import check_radius, within
 from gpuzip.dataset.results import Found, FoundWithin, as_given
 from gpuzip.dataset.searching import WHO, nearest, rescored, store_of
+from gpuzip.dataset.tables import columns_at, columns_of
 from gpuzip.dataset.verifying import verify
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
@@ -159,13 +159,10 @@ class Snapshot:
         if not view.manifest.columns:
             return None
         if ids is None:
-            return joined_columns([(shard, shard.live) for shard in view.shards])
+            return columns_of([(shard, shard.live) for shard in view.shards])
         wanted = as_ids(who, view.kind, ids)
-        parts = [(view.shards[number], here, rows) for number, here, rows in view.locate(who, wanted)]
-        parts = parts or [(shard, np.arange(0), np.arange(0)) for shard in view.shards[:1]]
-        order = np.argsort(np.concatenate([np.arange(0), *(here for _, here, _ in parts)]))
-        table = joined_columns([(shard, rows) for shard, _, rows in parts])
-        return None if table is None else table.take(order)
+        found = list(view.locate(who, wanted)) or [(0, np.arange(0), np.arange(0))]
+        return columns_at(view.shards, found) if view.shards else None
 
     def verify(self) -> None:
         """Check every byte of every file against its checksum, and that no id comes twice.

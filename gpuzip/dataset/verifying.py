@@ -18,7 +18,7 @@ def verify(view: View) -> None:
         shard.codes.packed.verified(slice(None))
         if shard.entry.columns is not None:
             table = read_table(shard.files.columns, shard.entry.n)
-            if kinds_of(table) != view.manifest.columns:
+            if kinds_of(table.schema) != view.manifest.columns:
                 raise FormatError(
                     f"{shard.files.columns}: must hold the columns of the manifest. Restore it."
                 )
