@@ -7,7 +7,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpuzip.errors import GpuzipError
@@ -41,6 +41,8 @@ def writing(who: str, folder: Path, timeout: float) -> Iterator[None]:
             time.sleep(_PAUSE)
         yield
     finally:
+        with suppress(OSError):  # a process that was forked meanwhile has the descriptor, too
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

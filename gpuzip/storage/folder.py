@@ -203,6 +203,8 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
             f"{path}: format {manifest['format']} is newer than this version reads ({FORMAT}). "
             "Upgrade gpuzip."
         )
+    if manifest.get("kind") == "dataset":  # its manifest has other keys
+        raise FormatError(f"{path}: must be of a folder of codes; it is of a dataset: gpuzip.Dataset.open.")
     if set(manifest) != _FIELDS or not is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     if kind not in (None, manifest["kind"]):

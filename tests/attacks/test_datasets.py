@@ -73,6 +73,21 @@ def name(text: str) -> Callable[[Manifest], object]:
     return lambda manifest: manifest["shards"][0]["codes"].update(name=text)
 
 
+def put(key: str, value: object) -> Callable[[Manifest], object]:
+    return lambda manifest: manifest.update({key: value})
+
+
+OTHER: dict[str, list[object]] = {
+    "shards": [None, {}, [None], [[]], "shards"],
+    "ids": ["int32", "int64", None, 1, ["int64"]],
+    "next": [1, -1, None],
+    "dtype": ["int8", "load", None, 3],
+    "columns": [{"a": 1}, {"a": "int64"}, [], "a"],
+    "generation": [-1, 1.5, None],
+    "kind": ["mixed", None, "\x1b[31m"],
+    "format": [0, "1", True, None],
+}
+
 LIES: list[Callable[[Manifest], object]] = [
     *(name(text) for text in ("../codes.ezip", "/etc/passwd", "codes-0/../x.ezip", "", ".", "codes.ezip\0")),
     name("codes-" + "0" * 16 + ".ezip"),
@@ -92,14 +107,7 @@ LIES: list[Callable[[Manifest], object]] = [
     lambda m: m["shards"][0].update(ids=m["shards"][1]["ids"]),
     lambda m: m["shards"][1].update(gone=m["shards"][0]["gone"], removed=2),
     lambda m: m.update(codec=m["shards"][0]["ids"]),
-    *(lambda m, v=v: m.update(shards=v) for v in (None, {}, [None], [[]], "shards")),
-    *(lambda m, v=v: m.update(ids=v) for v in ("int32", "int64", None, 1, ["int64"])),
-    *(lambda m, v=v: m.update(next=v) for v in (1, -1, None)),
-    *(lambda m, v=v: m.update(dtype=v) for v in ("int8", "load", None, 3)),
-    *(lambda m, v=v: m.update(columns=v) for v in ({"a": 1}, {"a": "int64"}, [], "a")),
-    *(lambda m, v=v: m.update(generation=v) for v in (-1, 1.5, None)),
-    *(lambda m, v=v: m.update(kind=v) for v in ("mixed", None, "\x1b[31m")),
-    *(lambda m, v=v: m.update(format=v) for v in (0, "1", True, None)),
+    *(put(key, value) for key, values in OTHER.items() for value in values),
     lambda m: m.update(more=[]),
     lambda m: m.pop("library"),
 ]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import gpuzip
-from tests.dataset.plain import rows_of
-from tests.dataset.test_columns import half, pc, table
+from tests.dataset.plain import half, rows_of
+from tests.dataset.test_columns import table
+
+pc = pytest.importorskip("pyarrow.compute")
 
 
 def made(path: Path) -> gpuzip.Dataset:

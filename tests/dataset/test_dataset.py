@@ -209,6 +209,11 @@ def test_open_says_what_is_there(tmp_path: Path):
     gpuzip.MixedCodes([half().encode(x)]).save(tmp_path / "mixed")
     with pytest.raises(gpuzip.FormatError, match="mixed"):
         gpuzip.Dataset.open(tmp_path / "mixed")
+    filled(tmp_path / "data", None)
+    with pytest.raises(gpuzip.FormatError, match=r"gpuzip\.Dataset\.open"):
+        gpuzip.open(tmp_path / "data")
+    with pytest.raises(gpuzip.FormatError, match="dataset"):
+        gpuzip.MixedCodes([half().encode(x)]).save(tmp_path / "data")
 
 
 def test_rows_are_decoded_in_the_dtype_of_the_dataset(tmp_path: Path):

@@ -197,3 +197,20 @@ def test_the_lock_of_a_writer_that_dies_is_free(tmp_path: Path):
         os._exit(0)
     os.waitpid(pid, 0)
     gpuzip.Dataset.open(tmp_path, timeout=0).remove([1])
+
+
+def test_a_process_that_is_forked_while_another_thread_writes_does_not_hold_the_lock(tmp_path: Path):
+    filled(tmp_path, "int64")
+    from gpuzip.dataset.lock import writing
+
+    reading, held = os.pipe()
+    with writing("test", tmp_path, 0):
+        pid = os.fork()
+        if pid == 0:
+            os.close(held)
+            os.read(reading, 1)  # lives until the parent closes its end
+            os._exit(0)
+    gpuzip.Dataset.open(tmp_path, timeout=0).remove([1])
+    os.close(held)
+    os.waitpid(pid, 0)
+    os.close(reading)
