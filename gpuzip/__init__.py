@@ -208,7 +208,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Modules that are attributes without an import of their own.
 _MODULES = {
     *("api", "choose", "codecs", "errors", "interop", "nn", "ops", "plots", "rotations", "search", "similar"),
-    *("storage", "training", "words"),
+    *("dataset", "storage", "training", "words"),
 }
 
 

@@ -367,8 +367,8 @@ def resealed(path: Path, change: Callable[[dict], object]) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
     del manifest["digest"]
-    manifest["digest"] = hashlib.blake2b(folder.text_of(manifest).encode(), digest_size=16).hexdigest()
-    (path / "manifest.json").write_text(folder.text_of(manifest))
+    manifest["digest"] = hashlib.blake2b(folder._text(manifest).encode(), digest_size=16).hexdigest()
+    (path / "manifest.json").write_text(folder._text(manifest))
 
 
 def put(*keys: str, value: Any) -> Callable[[dict], object]:

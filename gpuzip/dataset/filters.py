@@ -49,7 +49,7 @@ def _of_mask(view: View, mask: Any) -> list[Array]:
     found = []
     for shard, start in zip(view.shards, view.starts.tolist(), strict=False):
         some = np.zeros(shard.entry.n, bool)
-        some[shard.live] = allowed[start : start + len(shard)]
+        some[slice(None) if shard.gone is None else ~shard.gone] = allowed[start : start + len(shard)]
         found.append(some)
     return found
 

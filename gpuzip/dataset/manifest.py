@@ -1,6 +1,6 @@
 """The manifest of a dataset: which files it has, what they hold, and how they are checked.
 
-manifest.json is a JSON object with sorted keys:
+manifest.json is a JSON object with sorted keys and no spaces:
 
 format      1; readers refuse a greater one
 library     version of gpuzip that wrote it
@@ -25,18 +25,20 @@ import os
 import re
 import stat
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gpuzip._core.checks import printable
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.storage.folder import MANIFEST, Member, is_intact, seal_of, text_of
+from gpuzip.storage.folder import MANIFEST, Member
+from gpuzip.storage.header import canonical, is_intact, seal_of
 
 FORMAT = 1
 KIND = "dataset"
 
-#: Largest accepted manifest in bytes: room for more than 16,000 shards.
+#: Largest accepted manifest in bytes: room for some 20,000 shards.
 LIMIT = 16 << 20
 
 ID_KINDS = ("int64", "string", None)
@@ -104,7 +106,7 @@ class Manifest:
     def text(self) -> str:
         """What manifest.json holds. Raises GpuzipError for more than LIMIT bytes."""
         bare = {"format": FORMAT, "library": __version__, "kind": KIND} | asdict(self)
-        text = text_of(bare | {"digest": seal_of(bare)})
+        text = canonical(bare | {"digest": seal_of(bare)})
         if len(text) > LIMIT:
             raise GpuzipError(
                 f"Dataset: the manifest must have at most {LIMIT} bytes; {len(self.shards)} shards take "
@@ -114,7 +116,7 @@ class Manifest:
 
 
 def generation_name(text: str) -> str:
-    """The name of the copy of a manifest that its readers lock."""
+    """The name of the copy of a manifest that its readers lock. text: one that `parse` accepts."""
     return f"generation-{json.loads(text)['digest'][:16]}.json"
 
 
@@ -140,6 +142,7 @@ def read_text(folder: Path) -> str:
     return data.decode("utf-8", "replace")
 
 
+@lru_cache(2)
 def parse(path: Path, text: str) -> Manifest:
     """The manifest of a text. path: for messages. Raises FormatError unless gpuzip wrote it."""
     try:

@@ -13,7 +13,7 @@ from gpuzip._core.checks import SearchMetric
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix
 from gpuzip.dataset.ids import Array
-from gpuzip.dataset.searching import DISTANCES, WHO, places_of, without_rows
+from gpuzip.dataset.searching import DISTANCES, WHO, without_rows
 from gpuzip.dataset.shards import Shard
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
@@ -39,10 +39,10 @@ def within(
     asked = asked[None] if asked.ndim == 1 else asked
     values, places = without_rows(view, asked, 1, metric)  # checks the arguments
     parts = [(torch.empty(0, dtype=torch.int64, device="cpu"), values.view(-1), places.view(-1))]
-    for number, (shard, mask) in enumerate(zip(view.shards, allowed, strict=True)):
+    for shard, mask, start in zip(view.shards, allowed, view.starts.tolist(), strict=False):
         if mask is None or mask.any():
             for query, found, rows in _within_shard(shard, asked, radius, metric, mask):
-                parts.append((query, found, places_of(shard, rows) + int(view.starts[number])))
+                parts.append((query, found, torch.from_numpy(shard.places_of(rows.numpy())) + start))
     query, values, places = (torch.cat(of) for of in zip(*parts, strict=True))
     key = values.numpy() if metric in DISTANCES else -values.numpy()
     order = torch.from_numpy(np.lexsort((places.numpy(), key, query.numpy())))

@@ -6,17 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.checks import SearchMetric, check_k
+from gpuzip._core.checks import SearchMetric, check_k, check_metric
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.planes import empty
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.codes import Codes
 from gpuzip.dataset.ids import Array
-from gpuzip.dataset.shards import Shard
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
 from gpuzip.search.rescore import (
@@ -53,7 +51,7 @@ def nearest(
             continue
         some = None if mask is None else torch.from_numpy(mask)
         values, rows = shard.codes.search(queries, k, metric, some)
-        part = values, places_of(shard, rows) + int(view.starts[number])
+        part = values, torch.from_numpy(shard.places_of(rows.numpy())) + int(view.starts[number])
         found = part if found is None else _best(*found, *part, k, metric)
     if found is None:
         return without_rows(view, queries, k, metric)
@@ -67,13 +65,6 @@ def _best(
     values, places = torch.cat([values, more], -1), torch.cat([places, at], -1)
     best = values.argsort(dim=-1, descending=metric not in DISTANCES, stable=True)[..., :k]
     return values.gather(-1, best), places.gather(-1, best)
-
-
-def places_of(shard: Shard, rows: Tensor) -> Tensor:
-    """Rows of a shard as places among its live rows."""
-    if shard.gone is None:
-        return rows
-    return torch.from_numpy(np.searchsorted(shard.live, rows.numpy()))
 
 
 def without_rows(view: View, queries: Matrix, k: int, metric: SearchMetric) -> tuple[Tensor, Tensor]:
@@ -93,6 +84,7 @@ def rescored(
     multiplier: float,
 ) -> tuple[Tensor, Tensor]:
     """`nearest` of k * multiplier candidates, which are scored anew by a store of all live rows."""
+    check_metric(WHO, metric)
     k = check_k(WHO, k, max(1, len(view)))
     found = min(math.ceil(k * check_multiplier(WHO, multiplier)), max(1, len(view)))
     values, places = nearest(view, queries, found, metric, allowed)

@@ -107,10 +107,23 @@ class Shard:
             )
         return found[: self.entry.n].astype(bool)
 
-    @cached_property
+    @property
     def live(self) -> Array:
         """Rows of the shard that are not removed, ascending."""
-        return np.arange(self.entry.n) if self.gone is None else np.flatnonzero(~self.gone)
+        return np.arange(self.entry.n) if self.gone is None else self._left
+
+    @cached_property
+    def _left(self) -> Array:
+        assert self.gone is not None
+        return np.flatnonzero(~self.gone)
+
+    def rows_at(self, places: Array) -> Array:
+        """Rows of the shard at some places among those that are not removed."""
+        return places if self.gone is None else self._left[places]
+
+    def places_of(self, rows: Array) -> Array:
+        """Places of some rows among those that are not removed."""
+        return rows if self.gone is None else np.searchsorted(self._left, rows)
 
     def live_codes(self) -> Codes:
         """Codes of the rows that are not removed: a copy of their bytes where some are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -131,8 +132,9 @@ class Snapshot:
         (N, D) tensor
             The decoded rows.
         """
-        out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        for shard, start in zip(self._view.shards, self._view.starts.tolist(), strict=False):
+        view = self._view
+        out = torch.empty((len(view), view.codec.d), dtype=self.dtype, device="cpu")
+        for shard, start in zip(view.shards, view.starts.tolist(), strict=False):
             rows = shard.codes.decode() if shard.gone is None else shard.codes.rows(shard.live)
             out[start : start + len(shard)] = rows
         return out
@@ -270,12 +272,12 @@ class Snapshot:
         if rescore is None:
             values, places = nearest(view, queries, k, metric, allowed)
         else:
-            read = self._read_from(rescore) if isinstance(rescore, Snapshot) else None
+            read = _read_from(view, rescore) if isinstance(rescore, Snapshot) else None
             store = store_of(view, rescore, read)
             values, places = rescored(view, queries, k, metric, allowed, store, rescore_multiplier)
         return Found(values, as_given(view.ids_at(places.numpy())))
 
-    def _read_from(self, other: Snapshot) -> Any:
-        """A function that reads rows from another dataset, by their places in this one."""
-        view = self._view
-        return lambda places: other.rows(view.ids_at(places.numpy())).float()
+
+def _read_from(view: View, other: Snapshot) -> Callable[[Tensor], Tensor]:
+    """A function that reads rows from another dataset, by their places in this one."""
+    return lambda places: other.rows(view.ids_at(places.numpy())).float()

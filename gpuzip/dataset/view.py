@@ -107,7 +107,7 @@ class View:
         for number in np.unique(of_shard).tolist():
             here = np.flatnonzero(of_shard == number)
             shard = self.shards[number]
-            yield shard, here, shard.live[places[here] - self.starts[number]]
+            yield shard, here, shard.rows_at(places[here] - self.starts[number])
 
     def ids_at(self, places: Array) -> Array:
         """Ids of the rows at some places among all live rows, in the shape of `places`."""

@@ -205,7 +205,7 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
         )
     if manifest.get("kind") == "dataset":  # its manifest has other keys
         raise FormatError(f"{path}: must be of a folder of codes; it is of a dataset: gpuzip.Dataset.open.")
-    if set(manifest) != _FIELDS or not is_intact(manifest, text):
+    if set(manifest) != _FIELDS or not _is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     if kind not in (None, manifest["kind"]):
         raise FormatError(
@@ -259,20 +259,20 @@ def ends_of(path: Path) -> str:
 def _sealed(kind: str, about: dict[str, Any], members: dict[str, Member]) -> str:
     files = {label: asdict(member) for label, member in members.items()}
     manifest = {"format": FORMAT, "library": __version__, "kind": kind, "about": about, "files": files}
-    return text_of(manifest | {"digest": seal_of(manifest)})
+    return _text(manifest | {"digest": _seal(manifest)})
 
 
-def is_intact(manifest: dict[str, Any], text: str) -> bool:
+def _is_intact(manifest: dict[str, Any], text: str) -> bool:
     bare = {name: value for name, value in manifest.items() if name != "digest"}
     try:
-        return bool(manifest["digest"] == seal_of(bare)) and text == text_of(manifest)
+        return bool(manifest["digest"] == _seal(bare)) and text == _text(manifest)
     except (ValueError, RecursionError):  # NaN, or nested too deeply
         return False
 
 
-def seal_of(bare: dict[str, Any]) -> str:
-    return hashlib.blake2b(text_of(bare).encode(), digest_size=16).hexdigest()
+def _seal(bare: dict[str, Any]) -> str:
+    return hashlib.blake2b(_text(bare).encode(), digest_size=16).hexdigest()
 
 
-def text_of(manifest: dict[str, Any]) -> str:
+def _text(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n"

@@ -13,7 +13,8 @@ import torch
 
 import gpuzip
 from gpuzip.dataset.ids import write_ids
-from gpuzip.storage.folder import digest_of, ends_of, seal_of, text_of
+from gpuzip.storage.folder import digest_of, ends_of
+from gpuzip.storage.header import canonical, seal_of
 from gpuzip.storage.tensors import write_tensors
 from tests.attacks.forge import peak_growth
 
@@ -38,7 +39,7 @@ def forge(folder: Path, change: Callable[[Manifest], object]) -> None:
     manifest.pop("digest", None)
     sealed = manifest | {"digest": seal_of(manifest)}
     for name in ("manifest.json", f"generation-{sealed['digest'][:16]}.json"):
-        (folder / name).write_text(text_of(sealed))
+        (folder / name).write_text(canonical(sealed))
 
 
 def replace_file(folder: Path, entry: Manifest, role: str, path: Path) -> None:

@@ -144,6 +144,7 @@ WRONG = [
     (lambda d: d.search(rows_of(1, 0), 3, radius=1.0), "without k"),
     (lambda d: d.search(rows_of(1, 0), radius=float("nan")), "radius must"),
     (lambda d: d.search(rows_of(1, 0), rescore=rows_of(3, 0)), "60 rows"),
+    (lambda d: d.search(rows_of(1, 0), metric="hamming", rescore=rows_of(60, 0)), "metric must"),
 ]
 
 

@@ -15,6 +15,9 @@ import gpuzip
 from tests.dataset.plain import check_same, half, rows_of
 from tests.dataset.test_dataset import filled
 
+#: From Python 3.12 on a fork beside threads, which torch has, warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 ROOT = Path(__file__).parents[2]
 
 
