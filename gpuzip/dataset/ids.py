@@ -62,7 +62,7 @@ def _array(who: str, ids: Any) -> Array:
 
 
 def _strings(who: str, ids: Any) -> Array:
-    listed = ids.tolist() if hasattr(ids, "tolist") else ids
+    listed = next((getattr(ids, name)() for name in ("to_pylist", "tolist") if hasattr(ids, name)), ids)
     is_one = isinstance(listed, str) or not hasattr(listed, "__iter__")
     texts = [] if is_one else list(listed)
     if is_one or not all(isinstance(text, str) for text in texts):

@@ -24,7 +24,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,8 @@ class Manifest:
 
     def text(self) -> str:
         """What manifest.json holds. Raises GpuzipError for more than LIMIT bytes."""
-        bare = {"format": FORMAT, "library": __version__, "kind": KIND} | asdict(self)
+        bare = {"format": FORMAT, "library": __version__, "kind": KIND} | vars(self)
+        bare |= {"codec": vars(self.codec), "shards": list(map(_json, self.shards))}
         text = canonical(bare | {"digest": seal_of(bare)})
         if len(text) > LIMIT:
             raise GpuzipError(
@@ -113,6 +114,10 @@ class Manifest:
                 f"{len(text)}. Call compact(), and append more rows at a time."
             )
         return text
+
+
+def _json(shard: ShardEntry) -> dict[str, Any]:
+    return {name: vars(value) if isinstance(value, Member) else value for name, value in vars(shard).items()}
 
 
 def generation_name(text: str) -> str:

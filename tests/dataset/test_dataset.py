@@ -179,6 +179,9 @@ def test_any_text_is_an_id(tmp_path: Path):
     data.append(rows_of(6, 0), texts)
     assert list(gpuzip.Dataset.open(tmp_path).ids) == texts
     assert torch.equal(data.rows(np.array(["ä"])), rows_of(6, 0)[3:4])
+    pa = pytest.importorskip("pyarrow")
+    data.append(rows_of(2, 1), pa.chunked_array([["b"], ["c"]]))
+    assert list(data.ids) == [*texts, "b", "c"]
 
 
 def test_create_wants_an_empty_folder_and_a_fitted_codec(tmp_path: Path):

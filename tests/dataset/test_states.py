@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpuzip
-from tests.dataset.plain import check_same, half, rows_of
+from tests.dataset.plain import Plain, check_same, half, rows_of
 from tests.dataset.test_dataset import filled
 
 #: From Python 3.12 on a fork beside threads, which torch has, warns.
@@ -217,3 +217,18 @@ def test_a_process_that_is_forked_while_another_thread_writes_does_not_hold_the_
     os.close(held)
     os.waitpid(pid, 0)
     os.close(reading)
+
+
+def test_without_locks_nothing_that_may_be_read_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpuzip.dataset.lock.HAS_LOCKS", False)
+    monkeypatch.setattr("gpuzip.storage.atomic.HAS_LOCKS", False)
+    data, plain = filled(tmp_path, "int64")
+    kept, old = data.snapshot(), Plain()
+    old.rows = dict(plain.rows)
+    for change in (data, plain):
+        change.remove([1, 30])
+    data.compact(removed=0, small=100)
+    check_same(kept, old)  # type: ignore[arg-type]
+    kept.verify()
+    check_same(data, plain)
+    check_same(gpuzip.Dataset.open(tmp_path), plain)
