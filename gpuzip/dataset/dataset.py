@@ -164,10 +164,10 @@ class Dataset(Snapshot):
             If the disk is full or the folder must not be written; the dataset is as it was.
         """
         who = "Dataset.append"
-        codes = self.codec.encode(x)
         if (ids is None) != (self._view.kind is None):
             needed = "be left out, since rows number themselves" if ids is not None else "be given"
             raise GpuzipError(f"{who}: ids must {needed}. create(ids=...) says which kind a dataset has.")
+        codes = self.codec.encode(x)
         given = None if ids is None else self._given(who, ids, len(codes))
         if given is not None:
             check_distinct(who, given)
@@ -289,9 +289,9 @@ class Dataset(Snapshot):
 
 def _check_new(who: str, view: View, ids: Array) -> None:
     """Raise GpuzipError, which names it, for an id that a row has."""
-    known = np.flatnonzero(view.find(ids)[0] >= 0)
-    if len(known):
+    known = ids[view.find(ids)[0] >= 0].tolist()
+    if known:
         raise GpuzipError(
-            f"{who}: ids must be new; got {ids[known[0]]!r:.200}, which a row has. Nothing was written. "
+            f"{who}: ids must be new; got {known[0]!r:.200}, which a row has. Nothing was written. "
             "Use update, or remove it first."
         )

@@ -48,6 +48,8 @@ class View:
                 break
             if read_text(folder) == text:
                 raise FormatError(f"{generation}: is missing. Copy {folder / MANIFEST} to that name.")
+        if before is not None and before.manifest.codec != manifest.codec:
+            before = None  # another dataset has been made in the folder
         checked_before = set() if before is None else {member.name for member in before.manifest.members}
         check_sizes(folder, [one for one in manifest.members if one.name not in checked_before])
         codec = before.codec if before is not None else _codec(folder, manifest)
@@ -93,9 +95,9 @@ class View:
         Raises GpuzipError, which names it, for an id that no row has.
         """
         of_shard, rows = self.find(ids)
-        if len(unknown := np.flatnonzero(of_shard < 0)):
+        if unknown := ids[of_shard < 0].tolist():
             raise GpuzipError(
-                f"{who}: ids must be of rows of the dataset; got {ids[unknown[0]]!r:.200}, which none has."
+                f"{who}: ids must be of rows of the dataset; got {unknown[0]!r:.200}, which none has."
             )
         for number in np.unique(of_shard).tolist():
             here = np.flatnonzero(of_shard == number)

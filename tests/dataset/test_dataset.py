@@ -1,6 +1,7 @@
 """Rows are appended, removed, replaced and searched by id, as in a plain dict."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,20 @@ def test_numbers_as_ids(tmp_path: Path):
         with pytest.raises(gpuzip.GpuzipError, match="ids must"):
             data.append(rows_of(1, 0), wrong)
         assert 0.5 not in data
+    for call in (data.remove, data.rows, lambda ids: data.update(ids, rows_of(1, 0))):
+        with pytest.raises(gpuzip.GpuzipError, match="got 77, which none has"):
+            call([77])
+    with pytest.raises(gpuzip.GpuzipError, match="got 9, which a row has"):
+        data.append(rows_of(1, 0), [9])
+
+
+def test_another_dataset_made_in_the_folder_is_read_with_its_own_codec(tmp_path: Path):
+    data, _ = filled(tmp_path / "d", None)
+    shutil.rmtree(tmp_path / "d")
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    codec = gpuzip.ScalarQuantizer(bits=8).fit(x)
+    gpuzip.Dataset.create(tmp_path / "d", codec).append(x)
+    assert torch.equal(data.refresh().decode(), codec.encode(x).decode())
 
 
 def test_any_text_is_an_id(tmp_path: Path):
