@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuzip._core.extras import needs
 from gpuzip.dataset.columns import read_table
 from gpuzip.dataset.ids import Array
 from gpuzip.dataset.shards import Shard
@@ -16,8 +17,8 @@ def columns_of(parts: Sequence[tuple[Shard, Array]]) -> Any:
     """The columns of some rows of shards, one after another, as a pyarrow.Table; None if there are none."""
     if not parts or parts[0][0].entry.columns is None:
         return None
-    import pyarrow as pa
-
+    with needs("pyarrow", "arrow"):
+        import pyarrow as pa
     return pa.concat_tables(
         [read_table(shard.files.columns, shard.entry.n).take(pa.array(rows)) for shard, rows in parts]
     )

@@ -1,5 +1,6 @@
 """Columns beside the rows: they come back as they were, and filters on them say which rows may be found."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,22 @@ def test_types_that_parquet_changes_and_a_dataset_that_is_empty_again(tmp_path: 
     assert data.columns() is None
     data.append(rows_of(1, 0), columns={"other": ["columns"]})
     assert data.columns().to_pylist() == [{"other": "columns"}]
+
+
+def test_a_dataset_with_columns_is_searched_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = filled(tmp_path)
+    found = data.search(rows_of(1, 0), 3).ids
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    again = gpuzip.Dataset.open(tmp_path)
+    assert torch.equal(again.search(rows_of(1, 0), 3).ids, found)
+    for call in (
+        lambda: again.append(rows_of(1, 0)),
+        lambda: again.update([1], rows_of(1, 0)),
+        lambda: again.columns([1]),
+        lambda: again.search(rows_of(1, 0), filter=pc.field("year") > 1),
+    ):
+        with pytest.raises(gpuzip.MissingDependencyError, match=r"gpuzip\[arrow\]"):
+            call()
+    again.remove([1])
+    assert len(again) == 29

@@ -14,8 +14,9 @@ CODECS: list[Any] = [
     gpuzip.ScalarQuantizer(bits=8),
     gpuzip.ProductQuantizer(m=4),
     gpuzip.HalfQuantizer(),
-    gpuzip.BinaryQuantizer(),
-    gpuzip.RaBitQuantizer(bits=2),
+    pytest.param(gpuzip.BinaryQuantizer(), marks=pytest.mark.full),
+    pytest.param(gpuzip.RaBitQuantizer(bits=2), marks=pytest.mark.full),
+    pytest.param(gpuzip.ResidualQuantizer(m=4), marks=pytest.mark.full),
 ]
 
 
