@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from gpuzip.codecs.codes import Codes
     from gpuzip.codecs.drift import Drift
     from gpuzip.codecs.mixed import MixedCodes, cat
+    from gpuzip.dataset import Dataset
     from gpuzip.errors import (
         DtypeError,
         FormatError,
@@ -68,6 +69,7 @@ __all__ = [
     "BinaryQuantizer",
     "Codec",
     "Codes",
+    "Dataset",
     "Dictionary",
     "Drift",
     "DtypeError",
@@ -176,6 +178,7 @@ _HOMES = {
     "gpuzip.codecs.codes": ("Codes",),
     "gpuzip.codecs.drift": ("Drift",),
     "gpuzip.codecs.mixed": ("MixedCodes", "cat"),
+    "gpuzip.dataset": ("Dataset",),
     "gpuzip.errors": (
         "DtypeError",
         "FormatError",
@@ -215,7 +218,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Modules that are attributes without an import of their own.
 _MODULES = {
     *("api", "choose", "codecs", "errors", "interop", "nn", "ops", "plots", "rotations", "search", "similar"),
-    *("storage", "training", "words"),
+    *("dataset", "storage", "training", "words"),
 }
 
 

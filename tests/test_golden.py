@@ -110,7 +110,8 @@ def test_the_stamped_quality_of_half_a_row_is_known(format: int):
 
 
 def test_every_golden_file_is_tested():
-    assert set(GOLDEN.rglob("*.ezip")) == {golden(*one) for one in OLD + NEW}
+    of_files = {path for path in GOLDEN.rglob("*.ezip") if "datasets" not in path.parts}
+    assert of_files == {golden(*one) for one in OLD + NEW}
     assert list(make.CASES_1) == NAMES
     assert list(make.CASES) == [name for _, name in NEW]
 

@@ -92,8 +92,8 @@ def test_save_replaces_a_folder_even_with_vectors_mapped_from_it(saved: Path):
 
 
 STEPS = [
-    (folder, "_digest"),
-    (folder, "_ends"),
+    (folder, "digest_of"),
+    (folder, "ends_of"),
     (os, "replace"),
     (folder, "sync_folder"),
     (folder, "_sealed"),
@@ -358,7 +358,7 @@ def replace_member(path: Path, label: str, data: bytes) -> None:
     """Another file in the place of one, with a manifest that fits."""
     file = member(path, label)
     file.write_bytes(data)
-    entry = {"bytes": len(data), "digest": folder._digest(file), "ends": folder._ends(file)}
+    entry = {"bytes": len(data), "digest": folder.digest_of(file), "ends": folder.ends_of(file)}
     resealed(path, lambda manifest: manifest["files"][label].update(entry))
 
 

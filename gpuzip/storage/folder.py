@@ -83,7 +83,7 @@ class Folder:
 
     def verified(self, label: str) -> Path:
         """Return the path of a labelled file after checking all its bytes. Raises FormatError."""
-        _check(self.file(label), self.members[label], verify=True)
+        check_member(self.file(label), self.members[label], verify=True)
         return self.file(label)
 
 
@@ -122,7 +122,7 @@ def read_folder(
         try:
             folder = _unsealed(source, text, kind)
             for member in folder.members.values():
-                _check(source / member.name, member, verify)
+                check_member(source / member.name, member, verify)
             return read(folder)
         except (FormatError, FileNotFoundError):
             if _manifest(source) == text:
@@ -152,7 +152,7 @@ def _add(target: Path, label: str, write: Writer) -> Member:
         os.fsync(file.fileno())
     if (manifest := target / MANIFEST).exists():  # who may read the old files may read the new ones
         take_after(fresh, manifest.stat())
-    digest, ends = _digest(fresh), _ends(fresh)
+    digest, ends = digest_of(fresh), ends_of(fresh)
     stem, suffix = os.path.splitext(label)
     member = Member(f"{stem}-{digest[:16]}{suffix}", fresh.stat().st_size, digest, ends)
     os.replace(fresh, target / member.name)
@@ -203,6 +203,8 @@ def _unsealed(source: Path, text: str, kind: str | None) -> Folder:
             f"{path}: format {manifest['format']} is newer than this version reads ({FORMAT}). "
             "Upgrade gpuzip."
         )
+    if manifest.get("kind") == "dataset":  # its manifest has other keys
+        raise FormatError(f"{path}: must be of a folder of codes; it is of a dataset: gpuzip.Dataset.open.")
     if set(manifest) != _FIELDS or not _is_intact(manifest, text):
         raise FormatError(f"{path}: does not match its checksum. It is damaged.")
     is_plain = isinstance(manifest["kind"], str) and isinstance(manifest["about"], dict)
@@ -228,7 +230,7 @@ def _are_members(files: Any) -> bool:
     )
 
 
-def _check(path: Path, member: Member, verify: bool) -> None:
+def check_member(path: Path, member: Member, verify: bool) -> None:
     if not path.is_file():
         raise FormatError(f"{path}: is missing. Restore it, or save the folder again.")
     size = path.stat().st_size
@@ -236,11 +238,11 @@ def _check(path: Path, member: Member, verify: bool) -> None:
         raise FormatError(
             f"{path}: must have {member.bytes} bytes, as in the manifest; it has {size}. Restore it."
         )
-    if _ends(path) != member.ends or (verify and _digest(path) != member.digest):
+    if ends_of(path) != member.ends or (verify and digest_of(path) != member.digest):
         raise FormatError(f"{path}: does not match its checksum in the manifest. It was altered: restore it.")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -248,7 +250,7 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _ends(path: Path) -> str:
+def ends_of(path: Path) -> str:
     with open(path, "rb") as file:
         first = file.read(_END)
         file.seek(max(0, os.fstat(file.fileno()).st_size - _END))

@@ -41,7 +41,7 @@ _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 def sealed(header: dict[str, Any]) -> dict[str, str]:
     """Return the metadata for a header, which is given without `format` and `digest`."""
     header = header | {"format": FORMAT}
-    return {_KEY: _canonical(header | {"digest": _digest(header)})}
+    return {_KEY: canonical(header | {"digest": seal_of(header)})}
 
 
 def unsealed(path: Path | str, metadata: dict[str, str]) -> dict[str, Any]:
@@ -61,16 +61,16 @@ def unsealed(path: Path | str, metadata: dict[str, str]) -> dict[str, Any]:
         raise FormatError(
             f"{path}: format {header['format']} is newer than this version reads ({FORMAT}). Upgrade gpuzip."
         )
-    if set(header) != _FIELDS[header["format"]] or not _is_intact(header, metadata[_KEY]):
+    if set(header) != _FIELDS[header["format"]] or not is_intact(header, metadata[_KEY]):
         raise FormatError(f"{path}: its header does not match its checksum. The file is damaged.")
     if not _plausible(header):
         raise FormatError(f"{path}: its header holds values of wrong types. gpuzip did not write it.")
     return header
 
 
-def _is_intact(header: dict[str, Any], text: str) -> bool:
+def is_intact(header: dict[str, Any], text: str) -> bool:
     try:
-        return bool(header["digest"] == _digest(header)) and text == _canonical(header)
+        return bool(header["digest"] == seal_of(header)) and text == canonical(header)
     except (ValueError, RecursionError):  # NaN, or nested too deeply
         return False
 
@@ -102,10 +102,10 @@ def _is_held_out(measured: Any) -> bool:
         return False
 
 
-def _canonical(header: dict[str, Any]) -> str:
+def canonical(header: dict[str, Any]) -> str:
     return json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _digest(header: dict[str, Any]) -> str:
+def seal_of(header: dict[str, Any]) -> str:
     bare = {name: value for name, value in header.items() if name != "digest"}
-    return hashlib.blake2b(_canonical(bare).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(canonical(bare).encode(), digest_size=16).hexdigest()
