@@ -222,6 +222,14 @@ def read_file(path: Source, *, verify: bool, min_cosine: float | None = None) ->
     )
 
 
+def read_codes(path: Source, *, verify: bool) -> Contents:
+    """`read_file` of a file of codes. Raises FormatError for one of an archive."""
+    found = read_file(path, verify=verify)
+    if isinstance(found, ArchiveContents):
+        raise FormatError(f"{found.info.path}: must hold codes; it holds an archive.")
+    return found
+
+
 def _archive(
     info: FileInfo,
     header: dict[str, Any],
