@@ -53,6 +53,8 @@ SHOWN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "rans_encode": (_BYTES, _VECTOR, ("N=1e+05 D=384 4 bit",)),
     "rans_decode": (_BYTES, _VECTOR, ("N=1e+05 D=384 4 bit",)),
+    "trellis_quantize": (_BYTES, _VECTOR, ("N=1e+05 D=384 8 states",)),
+    "rows_of_levels": (f"{_LARGER}N·C·D float32 operations", _VECTOR, ("N=1e+05 D=384",)),
     "product_scan": (
         "the larger of gathers from L1 for each 128 queries and 2·N·D·Q fp16 operations",
         _ROW,

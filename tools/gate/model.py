@@ -56,7 +56,8 @@ LEFT = {
     "assign": "encode without packing",
     "pack_bits, unpack_bits": "measured at their floors",
     "rabitq_encode, beam_search, rans_encode": "work.py does not count what they do for a row",
-    "rans_decode": "each step waits for the one before: latency, not a pipe",
+    "rans_decode, trellis_quantize": "each step waits for the one before: latency, not a pipe",
+    "rows_of_levels": "float32 products, of which work.py knows no pipe",
 }
 
 

@@ -92,6 +92,11 @@ def _coding() -> Arguments:
         model = t(384, dtype=I32), t(24, 256, dtype=I32), t(24, 256, dtype=I32), t(S, 2, dtype=U8)
         yield "rans_encode", t(HUGE, 384, dtype=I32), 64, *model
         yield "rans_decode", t(HUGE, dtype=U8), t(N // 64, 2, dtype=I64), N, 64, *model
+    for S in (8, 64):
+        tables = t(24, 256), t(24), t(384, dtype=I32), t(S, 2, dtype=I32), t(S, 2, dtype=I32)
+        yield "trellis_quantize", t(HUGE, 384), *tables, 1 << 20
+    for rows in (64, HUGE):
+        yield "rows_of_levels", t(rows, 384, dtype=I32), t(384, 4), t(384, 384), t(384)
     yield "bucketize", t(HUGE, 384), t(1, 255)
     yield "bucketize", t(N, 384, dtype=HALF), t(384, 15)
     yield "bucketize", t(N, 384), t(384, 255)

@@ -18,6 +18,7 @@ from gpuzip.codecs.pq import Codebook
 from gpuzip.nn._lookup import table_of_bytes
 from gpuzip.ops import OPS, Op, assign, rans_encode
 from gpuzip.ops.rabitq_encode import _COARSE, _FINE
+from gpuzip.ops.trellis import LARGEST, ways_into
 from gpuzip.search.memory import group_size
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.training.kmeans import kmeans
@@ -182,6 +183,26 @@ def _coders(N: int) -> Iterator[Case]:
     given = {"block_rows": _CODED_ROWS, "*": _even_tables}
     yield Case("rans_encode", name, given | {"levels": partial(_levels, n)}, both, n)
     yield Case("rans_decode", name, given | {"n": n, "*stream": partial(_stream, n)}, both, n)
+    yield from _trellis(n)
+
+
+def _trellis(N: int) -> Iterator[Case]:
+    """Quantizing by a trellis of 8 states, and rows of its levels."""
+    before, branch = ways_into(8)
+    given = {
+        "y": _f(N, _D),
+        "costs": _f(1, 256),
+        "zero_costs": _f(1),
+        "column_tables": _i(1, _D, dtype=torch.int32),
+        "before": before.to,
+        "branch": branch.to,
+        "largest": LARGEST,
+    }
+    name = f"N={N:.0e} D={_D}"
+    yield Case("trellis_quantize", f"{name} 8 states", given, partial(moved, count=N * _D * (9 + 24 + 32)), N)
+    given = {"levels": partial(_levels, N), "offsets": _f(_D, 4), "directions": _f(_D, _D), "mean": _f(_D)}
+    floor = partial(floors.float_products, N=N, C=_D, D=_D)
+    yield Case("rows_of_levels", name, given, floor, N)
 
 
 def _even_tables(device: str) -> Arguments:

@@ -131,6 +131,11 @@ def rotated(roofs: Roofs, N: int, D: int, B: int, itemsize: int) -> Floor:
     return slowest(memory=moved(roofs, N * (B + D * itemsize)), products=6 * N * D * D / roofs.half)
 
 
+def float_products(roofs: Roofs, N: int, C: int, D: int) -> Floor:
+    """Rows of C values times a matrix, in float32: an instruction for each term."""
+    return slowest(memory=moved(roofs, 4 * N * (C + D)), issue=N * C * D / roofs.issued)
+
+
 def rabitq_encode(roofs: Roofs, N: int, D: int, itemsize: int, stretches: int) -> Floor:
     return slowest(
         memory=moved(roofs, N * (D * (itemsize + 1) + 20)), issue=SWEEP * stretches * N * D / roofs.issued
