@@ -16,7 +16,7 @@ from torch import Tensor
 
 def _tile(N: int) -> tuple[int, int, int]:
     """Return (BN, BD, BC): BN rows by BD columns, BC directions per step."""
-    return (64, 64, 32) if N > 64 else (16, 32, 32)
+    return (64, 32, 32) if N > 64 else (16, 32, 32)
 
 
 @triton.jit(do_not_specialize=["N"])

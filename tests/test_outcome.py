@@ -243,7 +243,7 @@ def test_other_types_and_arrays(x, dtype, tmp_path):
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("limit", [30_000, "60kB"])
-@pytest.mark.parametrize("for_", ["storage", "search"])
+@pytest.mark.parametrize("for_", [None, "search"])
 def test_limits_hold_for_the_file(x, tmp_path, limit, for_):
     codes, table = gpuzip.compress(x, max_bytes=limit, for_=for_, return_table=True)
     size = codes.save(tmp_path / "x.ezip", x).nbytes
@@ -259,6 +259,44 @@ def test_limits_hold_for_the_file(x, tmp_path, limit, for_):
     else:
         assert chosen.mse == min(row.mse for row in fits)
         assert chosen.recall is None
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("size", [{"max_bytes": 30_000}, {"ratio": 12}, {"bits_per_dim": 1}])
+def test_storage_takes_the_archive_within_a_size(x, tmp_path, size):
+    archive, table = gpuzip.compress(x, **size, for_="storage", return_table=True)
+    assert isinstance(archive, gpuzip.Archive)
+    saved = archive.save(tmp_path / "x.ezip", x)
+    most = {"max_bytes": 30_000, "ratio": x.nbytes // 12, "bits_per_dim": x.numel() // 8 + 1536}
+    assert 0.9 * most[next(iter(size))] < saved.nbytes <= most[next(iter(size))]
+    mine = next(row for row in table if row.family == "transform")
+    assert mine.mse == min(row.mse for row in table)
+    assert saved.quality is not None
+    assert abs(saved.quality.row_cosine - mine.row_cosine) < 0.01
+    assert archive.why is not None
+    assert archive.why.startswith("TransformCoder(")
+
+
+@pytest.mark.usefixtures("few")
+def test_storage_takes_the_smallest_file_that_keeps_a_cosine(x):
+    archive, table = gpuzip.compress(x, min_cosine=0.95, for_="storage", return_table=True)
+    found = archive.quality(x)
+    assert found is not None
+    assert found.row_cosine >= 0.95
+    codes = gpuzip.compress(x, min_cosine=0.95)
+    assert archive.nbytes < codes.nbytes
+    assert archive.nbytes == min(row.nbytes for row in table if row.sure_cosine >= 0.95)
+
+
+def test_storage_of_too_much_in_too_little_is_refused(x):
+    with pytest.raises(gpuzip.QualityError, match="cannot be reached together. An archive"):
+        gpuzip.compress(x, min_cosine=0.99, max_bytes=9000, for_="storage")
+
+
+def test_storage_of_few_rows(real):
+    archive = gpuzip.compress(real[:20], min_cosine=0.9, for_="storage")
+    assert isinstance(archive, gpuzip.Archive)
+    assert archive.shape == (20, real.shape[1])
 
 
 @pytest.mark.usefixtures("few")
@@ -360,7 +398,8 @@ def test_planned_bytes_are_those_it_takes(x):
 
 def test_pareto(x, monkeypatch, few):
     table = gpuzip.pareto(x, k=5)
-    assert {row.family for row in table} == set(few_families(GIVEN, D))
+    assert {row.family for row in table} == {*few_families(GIVEN, D), "transform"}
+    assert sum(row.family == "transform" for row in table) == 6
     assert max(number(row.recall) for row in table) > 0.99
     assert all(number(row.rescored_recall) >= number(row.recall) for row in table)
     assert min(row.nbytes for row in table) == table[0].nbytes

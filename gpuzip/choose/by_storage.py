@@ -80,7 +80,7 @@ def measured(archive: Archive, rows: Rows, seed: int) -> Tried:
         nbytes=archive.nbytes,
         ratio=archive.ratio,
         row_cosine=mean_or(cosine, 1.0),
-        sure_cosine=likely(cosine) if len(cosine) > 1 else 1.0,
+        sure_cosine=mean_or(cosine, 1.0) if len(ids) == rows.n else likely(cosine),
         mse=float(mse.mean()),
     )
 
