@@ -14,8 +14,9 @@ from gpuzip.archive.sample import Sample
 from gpuzip.archive.transform import Learned, learned
 from gpuzip.errors import GpuzipError
 
-_TRIALS = 12  # steps for a number of directions
+_TRIALS, _MORE_TRIALS = 12, 40  # steps for a number of directions, and if none of them will do
 _CHOICES = 3  # numbers of directions
+_FURTHER = 0.05  # what is added to the logarithm of the last step, if none is good enough
 _CLOSE = 2e-4  # logarithms of steps that are as good as equal
 _FINEST, _COARSEST = 2.0**-22, 2.0**4  # steps over the spread of values
 _LOSS = 0.26  # squared error of a value that is coded, in squared steps
@@ -61,7 +62,9 @@ def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, s
     wanted = -_NEAR / 2 if finer_is_better else _NEAR / 2
     tried: list[tuple[float, float]] = []  # logarithms of steps and what was missed
     best, at = None, min(max(math.log(start), bounds[0]), bounds[1])
-    for _ in range(_TRIALS):
+    for trial in range(_MORE_TRIALS):
+        if trial >= _TRIALS and best is not None:
+            break
         found = learn(_short(math.exp(at)))
         off = miss(found)
         if off <= 0 if finer_is_better else off >= 0:
@@ -71,7 +74,9 @@ def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, s
         tried.append((at, off - wanted))
         at = min(max(_next(tried), bounds[0]), bounds[1])
         if any(abs(at - before) < _CLOSE for before, _ in tried):
-            break
+            if best is not None or at in bounds:
+                break
+            at = min(max(_beyond(tried, -1 if finer_is_better else 1), bounds[0]), bounds[1])
     if best is None:
         raise GpuzipError("TransformCoder.fit: no step reaches this aim. Ask for less, or use lossless=True.")
     return best
@@ -90,12 +95,17 @@ def _next(tried: list[tuple[float, float]]) -> float:
     if len(tried) > 1:
         before, was = tried[-2]
         slope = min(max((off - was) / (last - before), 0.3), 4.0)
-    at = last - min(max(off / slope, -1.5), 1.5)
+    at = last - min(max(off / slope, -3.0), 3.0)
     below = max((trial for trial in tried if trial[1] <= 0), default=None)
     above = min((trial for trial in tried if trial[1] > 0), default=None)
     if below is not None and above is not None and not below[0] < at < above[0]:
         return (below[0] + above[0]) / 2
     return at
+
+
+def _beyond(tried: list[tuple[float, float]], side: int) -> float:
+    """Where nothing was tried yet, on the side where less is missed."""
+    return side * max(side * at for at, _ in tried) + side * _FURTHER
 
 
 def _short(step: float) -> float:

@@ -23,7 +23,7 @@ from gpuzip.errors import FormatError
 _CLASS = PER_OCTAVE // 4  # logarithms per class
 _FIRST = -6
 _LARGEST = 1 << 20
-_MOST_NUMBERS = 1 << 22
+_MOST_NUMBERS = 1 << 18
 _OFF_BITS = 6.0  # of a value of the mean
 _HEAD = struct.Struct("<f")
 
