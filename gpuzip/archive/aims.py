@@ -14,9 +14,10 @@ from gpuzip.archive.sample import Sample
 from gpuzip.archive.transform import Learned, learned
 from gpuzip.errors import GpuzipError
 
-_TRIALS, _MORE_TRIALS = 12, 40  # steps for a number of directions, and if none of them will do
+_TRIALS, _MORE_TRIALS = 12, 24  # steps for a number of directions, and if none of them will do
 _CHOICES = 3  # numbers of directions
-_FURTHER = 0.05  # what is added to the logarithm of the last step, if none is good enough
+_PATIENCE = 6  # steps, after which ever further ones are tried if none is good enough
+_FURTHER = 0.05  # the first of these, in logarithms
 _CLOSE = 2e-4  # logarithms of steps that are as good as equal
 _FINEST, _COARSEST = 2.0**-22, 2.0**4  # steps over the spread of values
 _LOSS = 0.26  # squared error of a value that is coded, in squared steps
@@ -73,10 +74,14 @@ def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, s
                 break
         tried.append((at, off - wanted))
         at = min(max(_next(tried), bounds[0]), bounds[1])
-        if any(abs(at - before) < _CLOSE for before, _ in tried):
-            if best is not None or at in bounds:
-                break
-            at = min(max(_beyond(tried, -1 if finer_is_better else 1), bounds[0]), bounds[1])
+        close = any(abs(at - before) < _CLOSE for before, _ in tried)
+        if close and (best is not None or at in bounds):
+            break
+        if best is None and (close or trial >= _PATIENCE):
+            side = -1 if finer_is_better else 1
+            at = side * max(side * before for before, _ in tried)  # where nothing was tried yet
+            at += side * _FURTHER * 2.0 ** max(0, trial - _PATIENCE)
+            at = min(max(at, bounds[0]), bounds[1])
     if best is None:
         raise GpuzipError("TransformCoder.fit: no step reaches this aim. Ask for less, or use lossless=True.")
     return best
@@ -101,11 +106,6 @@ def _next(tried: list[tuple[float, float]]) -> float:
     if below is not None and above is not None and not below[0] < at < above[0]:
         return (below[0] + above[0]) / 2
     return at
-
-
-def _beyond(tried: list[tuple[float, float]], side: int) -> float:
-    """Where nothing was tried yet, on the side where less is missed."""
-    return side * max(side * at for at, _ in tried) + side * _FURTHER
 
 
 def _short(step: float) -> float:

@@ -143,7 +143,7 @@ class Archive:
             self.dtype,
             self.kept,
         )
-        moved.why = self.why
+        moved.why, moved.unverified = self.why, self.unverified
         return moved
 
     def decode(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:

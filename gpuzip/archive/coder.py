@@ -20,9 +20,9 @@ from gpuzip.archive.dictionary import Dictionary, given_dictionary
 from gpuzip.archive.sample import Sample, are_unit, sample_of
 from gpuzip.archive.scheme import Scheme
 from gpuzip.archive.shared import learned_by
-from gpuzip.archive.transform import LARGEST_WIDTH, Learned, Transform
+from gpuzip.archive.transform import LARGEST_WIDTH, Learned, Transform, beyond
 from gpuzip.errors import GpuzipError, NotFittedError
-from gpuzip.ops.trellis import LARGEST, next_states
+from gpuzip.ops.trellis import next_states
 from gpuzip.storage.archive import LARGEST_BLOCK, Blocks, Kept
 
 _DIALS = ("min_cosine", "bits_per_dim", "max_bytes", "max_error", "max_row_error", "lossless")
@@ -218,7 +218,7 @@ class TransformCoder:
             if not sample.is_all:
                 most *= 1 - 2e-3
             beside = self._beside(rows.n) + sample.left_out * (6 * rows.d + 8)
-            miss, finer = aims.misses_bytes(most, partial(_bytes, rows.n, beside)), False
+            miss, finer = aims.misses_bytes(most, partial(_bytes, rows, beside)), False
             start = aims.step_of_bits(moments, 8 * max(most - beside, most / 8) / rows.n)
         if self.dictionary is None:
             return aims.closest(sample, self.states, miss, finer_is_better=finer, start=start)
@@ -286,7 +286,7 @@ class TransformCoder:
 
     def _missed(self, rows: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
         """(N,) bool: rows that are not within the bound, and must be kept as they are."""
-        missed: Tensor = levels.abs().amax(1) >= LARGEST
+        missed = beyond(levels)
         if isinstance(self.scheme, Transform) and self.scheme.unit:
             missed |= ~are_unit(rows.float())
         if self.max_row_error is not None:
@@ -295,8 +295,9 @@ class TransformCoder:
         return missed
 
 
-def _bytes(n: int, beside: int, found: Learned) -> float:
-    return n * found.row_bits / 8 + len(found.transform.model) + beside
+def _bytes(rows: Rows, beside: int, found: Learned) -> float:
+    of_kept = max(4, rows.dtype.itemsize) * rows.d + 8
+    return rows.n * (found.row_bits / 8 + found.kept * of_kept) + len(found.transform.model) + beside
 
 
 def _as_kept(rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from gpuzip.archive.tables import Tables, bits_of, counted, normal_tables
 from gpuzip.errors import FormatError
 from gpuzip.ops.levels import rows_of_levels
 from gpuzip.ops.rans import rans_decode, rans_encode
-from gpuzip.ops.trellis import STATES, next_states
+from gpuzip.ops.trellis import LARGEST, STATES, next_states
 from gpuzip.storage.archive import Blocks
 
 #: Columns of rows, at most: directions take D * D floats.
@@ -145,11 +145,14 @@ class Learned:
         Bits per row of the sample, before whole words.
     decoded : (n, D) float32 tensor
         The sample, decoded.
+    kept : float
+        Share of rows with levels that are too large, which are stored as they are.
     """
 
     transform: Transform
     row_bits: float
     decoded: Tensor
+    kept: float
 
 
 def learned(
@@ -177,7 +180,17 @@ def learned(
     model = written(coded.levels, load, every_class, tables, offset, states)
     transform = Transform(step, states, unit, mean, basis, classes, tables, offset, model)
     bits = bits_of(counted(found.levels, found.sides, classes), tables) / max(1, len(sample))
-    return Learned(transform, bits, transform.rows_of(found.levels))
+    return Learned(transform, bits, transform.rows_of(found.levels), share_beyond(found.levels))
+
+
+def beyond(levels: Tensor) -> Tensor:
+    """Levels (N, C) -> (N,) bool: rows with levels that are too large to be coded."""
+    return levels.abs().amax(1) >= LARGEST
+
+
+def share_beyond(levels: Tensor) -> float:
+    """The share of such rows."""
+    return float(beyond(levels).double().mean())
 
 
 def decoded_loadings(levels: Tensor, mean_step: float) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ def check_archive(source: Path | str, header: dict[str, Any], tensors: dict[str,
     for name in (STREAM, MODEL):
         _check(source, name, tensors[name], (tensors[name].numel(),), torch.uint8)
     if KEPT in tensors:
-        kept = len(tensors[KEPT])
+        kept = tensors[KEPT_IDS].numel() // _ID.itemsize
         as_bytes = header["dtype"] == "float64"
         width, dtype = (8 * header["d"], torch.uint8) if as_bytes else (header["d"], torch.float32)
         _check(source, KEPT, tensors[KEPT], (kept, width), dtype)
