@@ -74,7 +74,7 @@ class Dictionary:
     @cached_property
     def hash(self) -> str:
         """32 hexadecimal digits, by which files refer to it."""
-        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+        return _hash(self.data)
 
     @property
     def d(self) -> int:
@@ -239,7 +239,10 @@ def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
     """Read a dictionary. Raises FormatError unless the file is one and whole."""
     source = local_path("dictionary", path, "dictionary")
     tensors, metadata = read_tensors(source)
-    about: Any = json.loads(metadata.get(_KEY, "null"))
+    try:
+        about: Any = json.loads(metadata.get(_KEY, "null"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{source}: its header must be JSON. The file is damaged.") from error
     if not isinstance(about, dict) or set(tensors) != {_TENSOR} or tensors[_TENSOR].dtype != torch.uint8:
         raise FormatError(
             f"{source}: must be a dictionary that gpuzip wrote; it is another safetensors file."
@@ -249,10 +252,17 @@ def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
             f"{source}: format {about.get('format')} of a dictionary is not one that this version reads "
             f"({_FORMAT}). Upgrade gpuzip."
         )
-    found = read_dictionary(tensors[_TENSOR].numpy().tobytes())
-    if found.hash != about.get("hash") or found.d != about.get("d"):
+    data = tensors[_TENSOR].numpy().tobytes()
+    if _hash(data) != about.get("hash"):
         raise FormatError(f"{source}: does not match its hash. The file is damaged: restore it.")
-    return found
+    try:
+        return read_dictionary(data)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from error
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def given_dictionary(given: Dictionary | str | os.PathLike[str]) -> Dictionary:
