@@ -42,7 +42,9 @@ def learned_by(
     basis = dictionary.directions[:, kept].float().to(sample.device)
     mean = mean.float().to(sample.device)
     values = projected(sample, mean, basis, step)
-    of_own, own = fitted_tables(values, classes, states, torch.zeros((CLASSES, 2, 129), dtype=torch.int64))
+    of_own, own = fitted_tables(
+        values, classes, states, torch.zeros((CLASSES, 2, 129), dtype=torch.int64, device="cpu")
+    )
     theirs = quantized(values, classes, dictionary.tables, states)
     counts = counted(theirs.levels, theirs.sides, classes)
     log_step = round(PER_OCTAVE * math.log2(step))
