@@ -58,7 +58,8 @@ def sample_of(rows: Rows, seed: int) -> Sample:
 
 def are_unit(x: Tensor) -> Tensor:
     """Rows (N, D) -> (N,) bool: whether each has length 1, about."""
-    return (torch.linalg.vector_norm(x, dim=1) - 1).abs() < _UNIT
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return (lengths - 1).abs() < _UNIT
 
 
 def _usual(x: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ import numpy as np
 
 from tests.rans_by_hand import decode_block
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
 POLYNOMIALS = {
     4: (5, 2),
     8: (11, 4),
@@ -73,7 +71,7 @@ def trellis(states: int) -> list[tuple[int, int]]:
     return [(to, to ^ (parity >> 1)) for to in odd]
 
 
-def decode(data: bytes) -> Floats:
+def decode(data: bytes) -> Any:
     """All rows (N, D)."""
     header, tensors = tensors_of(data)
     n, d, config = header["n"], header["d"], header["config"]

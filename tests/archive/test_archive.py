@@ -40,7 +40,7 @@ def compressed(x: Any, **settings: Any) -> Archive:
     return gpuzip.TransformCoder(**settings).fit(x).encode(x)
 
 
-def file_of(archive: Archive, x: Any = None) -> bytes:
+def file_of(archive: Any, x: Any = None) -> bytes:
     out = io.BytesIO()
     archive.save(out, x)
     return out.getvalue()
@@ -185,7 +185,7 @@ def test_odd_rows_within_an_error(name):
 def test_huge_rows_among_others_are_kept_as_they_were(dtype):
     x = torch.cat([unit_rows(100, 8), torch.full((1, 8), 1e15)]).to(dtype) / 3
     archive = compressed(x, max_row_error=0.1)
-    again = gpuzip.open(file_of(archive))
+    again: Any = gpuzip.open(file_of(archive))
     assert again.kept is not None and again.kept.ids.tolist() == [100]
     assert torch.equal(again.rows([100, -1]), x[[100, 100]])
     assert torch.equal(again[[3, 100]].decode(), again.rows([3, 100]))
@@ -360,7 +360,7 @@ def test_the_same_bytes_each_time_with_any_number_of_threads(dial, x):
     assert found[0] == found[1] == found[2]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=5)
 @given(
     x=st.tuples(st.integers(1, 40), st.integers(1, 6)).flatmap(
         lambda shape: arrays(np.float32, shape, elements=st.floats(-(2.0**40), 2.0**40, width=32))

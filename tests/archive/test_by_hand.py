@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_plain_decoder_reads_real_rows(cosine, real):
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_golden_archive_decodes_to_what_it_always_did(name):
-    archive = gpuzip.open(GOLDEN / f"{name}.ezip", dictionary=DICTIONARY, verify=True)
+    archive: Any = gpuzip.open(GOLDEN / f"{name}.ezip", dictionary=DICTIONARY, verify=True)
     want = np.load(GOLDEN / f"{name}.npy")
     got = archive.decode().numpy()
     assert got.dtype == want.dtype and got.shape == want.shape == (100, 16)

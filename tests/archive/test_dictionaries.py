@@ -18,7 +18,7 @@ D = 16
 
 
 def rows(N: int, seed: int = 0) -> Tensor:
-    turn = torch.linalg.qr(torch.randn(D, D, generator=generator(9))).Q
+    turn: Tensor = torch.linalg.qr(torch.randn(D, D, generator=generator(9))).Q
     return torch.randn(N, D, generator=generator(seed)) * torch.logspace(0, -1, D) @ turn + 0.2
 
 

@@ -71,9 +71,9 @@ def in_parts(number: random.Random, data: bytes) -> bytes:
 
 def run(count: int, seed: int) -> dict[str, Any]:
     """Mutate and read, with the memory of this process limited from here on."""
+    torch.set_num_threads(1)
     generator, originals = random.Random(seed), files()
     right = {name: gpuzip.open(data, dictionary=dictionary()).decode() for name, data in originals.items()}
-    torch.set_num_threads(1)
     readers = [load, load, load_rows, *READERS]
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder, "first.ezip")
