@@ -360,7 +360,7 @@ def test_the_same_bytes_each_time_with_any_number_of_threads(dial, x):
     assert found[0] == found[1] == found[2]
 
 
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=5, derandomize=True)
 @given(
     x=st.tuples(st.integers(1, 40), st.integers(1, 6)).flatmap(
         lambda shape: arrays(np.float32, shape, elements=st.floats(-(2.0**40), 2.0**40, width=32))
@@ -373,7 +373,7 @@ def test_bounds_hold_for_any_rows(x, error):
         try:
             archive = compressed(x, **{name: error})
         except gpuzip.GpuzipError:  # no step of float32 is so fine
-            assert float(np.abs(x).max()) > 1e4 * error
+            assert float(x.abs().max()) > 1e4 * error
             continue
         check_aim(x, archive, **{name: error})
     check_aim(x, compressed(x, lossless=True), lossless=True)
