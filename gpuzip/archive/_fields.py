@@ -17,6 +17,7 @@ from gpuzip.archive._numbers import Numbers, chunks
 _SYMBOLS = 255  # per table, beside the escape
 _LOW = 7  # bits of a field below the highest, so that each of its values has a symbol
 _MOST = 16  # bits of the highest field
+_MOST_TABLES = 1 << 11
 _ESCAPE_BITS = 44.0
 _BLOCK_BITS = 8.0 * (4 + 4 + 4 * 32)  # of a coded field: its size and its states
 _WORTH = 0.001  # of all bits: what coding a field below the highest has to save
@@ -164,15 +165,19 @@ def _written(low: int, width: int, of_column: Tensor, values: Tensor, freqs: Ten
     return Field(low, width, of_column, values, freqs, head + own + of_values + tables)
 
 
-def read_fields(data: bytes, columns: int, device: torch.device) -> Iterator[Field]:
-    """Undo the bytes of fields one after the other; a ValueError where they are none."""
+def read_fields(data: bytes, columns: int, top: int, device: torch.device) -> Iterator[Field]:
+    """Undo the bytes of fields one after the other; a ValueError where they are none.
+
+    top: bits of a number, which fields share without gaps, the highest first.
+    """
     while data:
         low, width, tables, symbols, *sizes = _HEAD.unpack_from(data)
         size = _HEAD.size + sum(sizes)
-        if size > len(data) or symbols > _SYMBOLS or tables > columns:
-            raise ValueError("a field of another size")
-        if not 1 <= width <= _MOST or low + width > 64:
+        if size > len(data) or symbols > _SYMBOLS or tables > min(columns, _MOST_TABLES) or not columns:
             raise ValueError("a field that does not fit")
+        if not 1 <= width <= _MOST or low + width != top:
+            raise ValueError("fields with gaps")
+        top = low
         parts, at = [], _HEAD.size
         for part in sizes:
             parts.append(data[at : at + part])

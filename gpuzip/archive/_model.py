@@ -16,6 +16,7 @@ from gpuzip.errors import FormatError
 
 _VERSION = 1
 _SIZE = struct.Struct("<I")
+_MOST_BYTES = 1 << 40
 _WIDEST = 16  # bits that are packed together
 
 
@@ -40,9 +41,11 @@ class Constant(NamedTuple):
 
     @classmethod
     def unpacked(cls, data: bytes, columns: int, device: torch.device) -> Constant:
-        raw = zlib.decompressobj().decompress(data, 9 * columns + 1)
-        here = torch.tensor(list(raw[:columns]), dtype=torch.uint8, device=device).bool()
-        if len(here) != columns or len(raw) != columns + 8 * int(here.sum()):
+        raw = zlib.decompressobj().decompress(data, min(9 * columns, _MOST_BYTES) + 1)
+        if len(raw) < max(1, columns):
+            raise ValueError("another number of columns")
+        here = torch.frombuffer(bytearray(raw[:columns]), dtype=torch.uint8).to(device).bool()
+        if len(raw) != columns + 8 * int(here.sum()):
             raise ValueError("another number of columns")
         numbers = [number for (number,) in struct.iter_unpack("<q", raw[columns:])]
         return cls(here, torch.tensor(numbers, dtype=torch.int64, device=device))
@@ -91,12 +94,8 @@ def read_model(data: Tensor, columns: int) -> Model:
         numbers = Numbers.unpacked(raw[2:at])
         end = at + _SIZE.size + _SIZE.unpack_from(raw, at)[0]
         constant = Constant.unpacked(raw[at + _SIZE.size : end], columns, data.device)
-        fields = list(read_fields(raw[end:], columns - len(constant.numbers), data.device))
-        low = numbers.bits
-        for field in fields:
-            low -= field.width
-            if field.low != low:
-                raise ValueError("fields with gaps")
+        fields = list(read_fields(raw[end:], columns - len(constant.numbers), numbers.bits, data.device))
+        low = fields[-1].low if fields else numbers.bits
         if low and len(constant.numbers) < columns:
             raise ValueError("bits that no field has")
         model = Model(numbers, constant, fields, bool(raw[1]))

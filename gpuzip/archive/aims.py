@@ -14,8 +14,10 @@ from gpuzip.archive.sample import Sample
 from gpuzip.archive.transform import Learned, learned
 from gpuzip.errors import GpuzipError
 
-_TRIALS = 12  # steps for a number of directions
+_TRIALS, _MORE_TRIALS = 12, 24  # steps for a number of directions, and if none of them will do
 _CHOICES = 3  # numbers of directions
+_PATIENCE = 6  # steps, after which ever further ones are tried if none is good enough
+_FURTHER = 0.05  # the first of these, in logarithms
 _CLOSE = 2e-4  # logarithms of steps that are as good as equal
 _FINEST, _COARSEST = 2.0**-22, 2.0**4  # steps over the spread of values
 _LOSS = 0.26  # squared error of a value that is coded, in squared steps
@@ -61,7 +63,9 @@ def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, s
     wanted = -_NEAR / 2 if finer_is_better else _NEAR / 2
     tried: list[tuple[float, float]] = []  # logarithms of steps and what was missed
     best, at = None, min(max(math.log(start), bounds[0]), bounds[1])
-    for _ in range(_TRIALS):
+    for trial in range(_MORE_TRIALS):
+        if trial >= _TRIALS and best is not None:
+            break
         found = learn(_short(math.exp(at)))
         off = miss(found)
         if off <= 0 if finer_is_better else off >= 0:
@@ -70,8 +74,14 @@ def solved(learn: Learn, sample: Sample, miss: Miss, *, finer_is_better: bool, s
                 break
         tried.append((at, off - wanted))
         at = min(max(_next(tried), bounds[0]), bounds[1])
-        if any(abs(at - before) < _CLOSE for before, _ in tried):
+        close = any(abs(at - before) < _CLOSE for before, _ in tried)
+        if close and (best is not None or at in bounds):
             break
+        if best is None and (close or trial >= _PATIENCE):
+            side = -1 if finer_is_better else 1
+            at = side * max(side * before for before, _ in tried)  # where nothing was tried yet
+            at += side * _FURTHER * 2.0 ** max(0, trial - _PATIENCE)
+            at = min(max(at, bounds[0]), bounds[1])
     if best is None:
         raise GpuzipError("TransformCoder.fit: no step reaches this aim. Ask for less, or use lossless=True.")
     return best
@@ -90,7 +100,7 @@ def _next(tried: list[tuple[float, float]]) -> float:
     if len(tried) > 1:
         before, was = tried[-2]
         slope = min(max((off - was) / (last - before), 0.3), 4.0)
-    at = last - min(max(off / slope, -1.5), 1.5)
+    at = last - min(max(off / slope, -3.0), 3.0)
     below = max((trial for trial in tried if trial[1] <= 0), default=None)
     above = min((trial for trial in tried if trial[1] > 0), default=None)
     if below is not None and above is not None and not below[0] < at < above[0]:

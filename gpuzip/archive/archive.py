@@ -101,7 +101,7 @@ class Archive:
     def __getitem__(self, index: Index) -> Archive:
         """Some rows, coded as they are. An int keeps the row dimension: `len(archive[7]) == 1`."""
         rows = as_index("Archive", index, len(self), self.device)
-        ids = torch.arange(len(self), dtype=torch.int64, device=self.device)[rows]
+        ids = torch.arange(len(self), dtype=torch.int64, device=self.device)[rows].contiguous()
         levels = self._read(ids, self._levels)
         kept = None
         if self.kept is not None:
@@ -143,7 +143,7 @@ class Archive:
             self.dtype,
             self.kept,
         )
-        moved.why = self.why
+        moved.why, moved.unverified = self.why, self.unverified
         return moved
 
     def decode(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:
@@ -374,5 +374,7 @@ class Archive:
             place = of[self.kept.ids // self.blocks.rows]
             here = place >= 0
             at = place[here] * self.blocks.rows + self.kept.ids[here] % self.blocks.rows
-            rows[at.to(rows.device)] = self.kept.rows[here].to(rows.device, rows.dtype)
+            kept = self.kept.rows[here].to(rows.device)
+            rows = rows.to(torch.promote_types(rows.dtype, kept.dtype))  # float64 rows are kept as such
+            rows[at.to(rows.device)] = kept.to(rows.dtype)
         return rows

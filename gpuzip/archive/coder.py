@@ -13,17 +13,17 @@ from torch import Tensor
 from gpuzip._core.checks import whole
 from gpuzip._core.device import as_device
 from gpuzip._core.progress import Progress, reporting
-from gpuzip._core.rows import Matrix, Rows
+from gpuzip._core.rows import Matrix, Rows, narrowed
 from gpuzip.archive import aims, exact
 from gpuzip.archive.archive import Archive
 from gpuzip.archive.dictionary import Dictionary, given_dictionary
-from gpuzip.archive.sample import Sample, sample_of
+from gpuzip.archive.sample import Sample, are_unit, sample_of
 from gpuzip.archive.scheme import Scheme
 from gpuzip.archive.shared import learned_by
-from gpuzip.archive.transform import Learned
+from gpuzip.archive.transform import LARGEST_WIDTH, Learned, Transform, beyond
 from gpuzip.errors import GpuzipError, NotFittedError
-from gpuzip.ops.trellis import LARGEST, next_states
-from gpuzip.storage.archive import Blocks, Kept
+from gpuzip.ops.trellis import next_states
+from gpuzip.storage.archive import LARGEST_BLOCK, Blocks, Kept
 
 _DIALS = ("min_cosine", "bits_per_dim", "max_bytes", "max_error", "max_row_error", "lossless")
 _BESIDE = 1000  # bytes of a file's header
@@ -107,6 +107,11 @@ class TransformCoder:
         for name in ("min_cosine", "bits_per_dim", "max_bytes", "max_error", "max_row_error"):
             self._check_number(name)
         whole("TransformCoder", "block_rows", self.block_rows)
+        if self.block_rows > LARGEST_BLOCK:
+            raise GpuzipError(
+                f"TransformCoder: block_rows must be at most {LARGEST_BLOCK}; got {self.block_rows}. "
+                "64 to 1024 suit."
+            )
         next_states(self.states)
 
     def _check_number(self, name: str) -> None:
@@ -184,6 +189,11 @@ class TransformCoder:
             A fitted copy.
         """
         rows = Rows("TransformCoder.fit", x)
+        if rows.d > LARGEST_WIDTH and not self._is_exact:
+            raise GpuzipError(
+                f"TransformCoder.fit: x must have at most {LARGEST_WIDTH} columns; got {rows.d}. Use "
+                "max_error= or lossless=True, which take any number."
+            )
         if rows.n == 0:
             raise GpuzipError("TransformCoder.fit: x must have at least one row; got none.")
         if self._is_exact:  # which is learned from the rows that are encoded, as it must hold for each
@@ -207,8 +217,9 @@ class TransformCoder:
             most = float(self.max_bytes or rows.n * rows.d * (self.bits_per_dim or 0) / 8)
             if not sample.is_all:
                 most *= 1 - 2e-3
-            miss, finer = aims.misses_bytes(most, lambda found: self._bytes(found, rows.n)), False
-            start = aims.step_of_bits(moments, 8 * most / rows.n)
+            beside = self._beside(rows.n) + sample.left_out * (6 * rows.d + 8)
+            miss, finer = aims.misses_bytes(most, partial(_bytes, rows, beside)), False
+            start = aims.step_of_bits(moments, 8 * max(most - beside, most / 8) / rows.n)
         if self.dictionary is None:
             return aims.closest(sample, self.states, miss, finer_is_better=finer, start=start)
         dictionary = given_dictionary(self.dictionary)
@@ -219,11 +230,10 @@ class TransformCoder:
         learn = partial(_by_dictionary, dictionary, sample, self.states)
         return aims.solved(learn, sample, miss, finer_is_better=finer, start=start)
 
-    def _bytes(self, found: Learned, n: int) -> float:
-        """About the bytes of a file of n rows."""
+    def _beside(self, n: int) -> int:
+        """About the bytes of a file of n rows, without the rows and the model."""
         blocks = -(-n // self.block_rows)
-        of_block = 4 + 4 * min(_LANES, self.block_rows, n) + 8 + 1
-        return n * found.row_bits / 8 + blocks * of_block + len(found.transform.model) + _BESIDE
+        return blocks * (4 + 4 * min(_LANES, self.block_rows, n) + 8 + 1) + _BESIDE
 
     def encode(self, x: Matrix, *, progress: Progress = None) -> Archive:
         """Compress rows, some blocks at a time.
@@ -250,12 +260,13 @@ class TransformCoder:
         kept: list[tuple[Tensor, Tensor]] = []
         with reporting(who, progress, "encode", rows.n) as report:
             for start in range(0, rows.n, step):
-                block = rows.block(start, start + step).float()
-                levels = scheme.levels_of(block)
-                missed = self._missed(block, levels).nonzero()[:, 0]
+                block = rows.block(start, start + step)
+                given = rows.as_given()[start : start + step] if rows.dtype == torch.float64 else block
+                levels = scheme.levels_of(block.float())
+                missed = self._missed(given, levels, rows.dtype).nonzero()[:, 0]
                 parts.append(scheme.pack(levels, self.block_rows))
                 if len(missed):
-                    kept.append((missed.cpu() + start, block[missed].cpu()))
+                    kept.append((missed.cpu() + start, _as_kept(given[missed])))
                 report(min(start + step, rows.n))
         return Archive(self, _joined(parts, self.block_rows, self.device), rows.n, rows.dtype, _kept(kept))
 
@@ -268,18 +279,29 @@ class TransformCoder:
         first = x if rows.n else x.new_zeros((1, rows.d))
         scheme, blocks = exact.coded(first, self.block_rows, step, missed if rows.n else missed.new_zeros(1))
         ids = missed.nonzero()[:, 0]
-        kept = Kept(ids.cpu(), x[ids].float().cpu()) if len(ids) else None
+        kept = Kept(ids.cpu(), _as_kept(x[ids])) if len(ids) else None
         if not rows.n:
             blocks = _joined([], self.block_rows, self.device)
         return Archive(replace(self, fitted=scheme), blocks, rows.n, rows.dtype, kept)
 
-    def _missed(self, rows: Tensor, levels: Tensor) -> Tensor:
+    def _missed(self, rows: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
         """(N,) bool: rows that are not within the bound, and must be kept as they are."""
-        missed: Tensor = levels.abs().amax(1) >= LARGEST
+        missed = beyond(levels)
+        if isinstance(self.scheme, Transform) and self.scheme.unit:
+            missed |= ~are_unit(rows.float())
         if self.max_row_error is not None:
-            off = rows.double() - self.scheme.rows_of(levels).double()
+            off = rows.double() - narrowed(self.scheme.rows_of(levels), dtype).double()
             missed |= torch.linalg.vector_norm(off, dim=1) > self.max_row_error * (1 - 1e-6)
         return missed
+
+
+def _bytes(rows: Rows, beside: int, found: Learned) -> float:
+    of_kept = max(4, rows.dtype.itemsize) * rows.d + 8
+    return rows.n * (found.row_bits / 8 + found.kept * of_kept) + len(found.transform.model) + beside
+
+
+def _as_kept(rows: Tensor) -> Tensor:
+    return rows.cpu() if rows.dtype == torch.float64 else rows.float().cpu()
 
 
 def _by_dictionary(dictionary: Dictionary, sample: Sample, states: int, step: float) -> Learned:

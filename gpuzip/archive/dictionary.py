@@ -22,7 +22,7 @@ from gpuzip.archive.classes import CLASSES, DEAD, classes_of
 from gpuzip.archive.quantized import fitted_tables, offsets, quantized
 from gpuzip.archive.sample import sample_of
 from gpuzip.archive.tables import Tables, counted, normal_tables, tables_of
-from gpuzip.archive.transform import coder, decoded_loadings, projected
+from gpuzip.archive.transform import LARGEST_WIDTH, coder, decoded_loadings, projected
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops.rans import rans_decode, rans_encode
 from gpuzip.storage.atomic import replacing
@@ -38,7 +38,7 @@ _STEPS = 5  # steps by which tables are counted, two octaves apart
 _FINE = 0.5  # step of directions over the root of the mean variance, as if rows were so many:
 _AS_IF = 4096
 _LARGEST_LOG = 64 * PER_OCTAVE
-_MOST_NUMBERS = 1 << 22
+_MOST_NUMBERS = 1 << 18
 
 #: Where the dictionaries that come with gpuzip are.
 SHIPPED = Path(__file__).with_name("dictionaries")
@@ -74,7 +74,7 @@ class Dictionary:
     @cached_property
     def hash(self) -> str:
         """32 hexadecimal digits, by which files refer to it."""
-        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+        return _hash(self.data)
 
     @property
     def d(self) -> int:
@@ -136,6 +136,8 @@ def train_dictionary(x: Matrix, *, seed: int = 0) -> Dictionary:
     (100, 16)
     """
     rows = Rows("train_dictionary", x)
+    if rows.d > LARGEST_WIDTH:
+        raise GpuzipError(f"train_dictionary: x must have at most {LARGEST_WIDTH} columns; got {rows.d}.")
     if rows.n < 2:
         raise GpuzipError(f"train_dictionary: x must have at least 2 rows; got {rows.n}.")
     sample = sample_of(rows, seed)
@@ -197,7 +199,7 @@ def read_dictionary(data: bytes) -> Dictionary:
     if len(data) < 12:
         raise FormatError(f"a dictionary must have at least 12 bytes; got {len(data)}.")
     d, length = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4))
-    if not 0 < d <= len(data) or length > len(data) - 12:
+    if not 0 < d <= LARGEST_WIDTH or length > len(data) - 12:
         raise FormatError("a dictionary must be as long as it says.")
     mean_step = float(torch.frombuffer(bytearray(data[8:12]), dtype=torch.float32)[0])
     numbers = unpacked(data[12 : 12 + length], _MOST_NUMBERS)
@@ -237,7 +239,10 @@ def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
     """Read a dictionary. Raises FormatError unless the file is one and whole."""
     source = local_path("dictionary", path, "dictionary")
     tensors, metadata = read_tensors(source)
-    about: Any = json.loads(metadata.get(_KEY, "null"))
+    try:
+        about: Any = json.loads(metadata.get(_KEY, "null"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{source}: its header must be JSON. The file is damaged.") from error
     if not isinstance(about, dict) or set(tensors) != {_TENSOR} or tensors[_TENSOR].dtype != torch.uint8:
         raise FormatError(
             f"{source}: must be a dictionary that gpuzip wrote; it is another safetensors file."
@@ -247,10 +252,17 @@ def load_dictionary(path: str | os.PathLike[str]) -> Dictionary:
             f"{source}: format {about.get('format')} of a dictionary is not one that this version reads "
             f"({_FORMAT}). Upgrade gpuzip."
         )
-    found = read_dictionary(tensors[_TENSOR].numpy().tobytes())
-    if found.hash != about.get("hash") or found.d != about.get("d"):
+    data = tensors[_TENSOR].numpy().tobytes()
+    if _hash(data) != about.get("hash"):
         raise FormatError(f"{source}: does not match its hash. The file is damaged: restore it.")
-    return found
+    try:
+        return read_dictionary(data)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from error
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def given_dictionary(given: Dictionary | str | os.PathLike[str]) -> Dictionary:

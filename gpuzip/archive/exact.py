@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip.archive._model import read_model
 from gpuzip.archive.lossless import decode_lossless, encode_lossless, pack_lossless
 from gpuzip.errors import FormatError
 from gpuzip.storage.archive import Blocks
@@ -88,6 +89,12 @@ class Exact:
             return False
         return True
 
+    def check(self) -> None:
+        """Raise FormatError for a model that nothing was learned as."""
+        if not self.model or not self.d:
+            raise FormatError("a model must have bytes, and rows columns; there are none.")
+        read_model(self._model, self.d)
+
     @property
     def _kind(self) -> torch.dtype:
         return self.dtype if self.step is None else torch.float64
@@ -138,4 +145,6 @@ def restored(config: dict[str, Any], model: bytes, d: int, dtype: torch.dtype) -
     step = config.get("grid")
     if set(config) - {"grid"} or not (step is None or (isinstance(step, float) and 0 < step < float("inf"))):
         raise FormatError(f"settings must be a grid or none; got {config!r:.200}.")
-    return Exact(model, d, dtype, step, torch.device("cpu"))
+    scheme = Exact(model, d, dtype, step, torch.device("cpu"))
+    scheme.check()
+    return scheme

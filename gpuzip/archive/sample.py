@@ -16,6 +16,7 @@ _FEWEST = 1024  # rows, however many columns they have
 _MOMENTS = 1 << 25  # values that directions are learned from
 _PART = 1 << 14  # rows at a time
 _UNIT = 1e-3  # how far a row's length may be from 1
+_HUGE = 1e4  # times the median length of rows: nothing is learned from longer ones
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Sample:
         Whether these are all rows that will be coded.
     unit : bool
         Whether rows have length 1.
+    left_out : int
+        Rows of a huge length, which are not among these.
     """
 
     rows: Tensor
     moments: Moments
     is_all: bool
     unit: bool
+    left_out: int = 0
 
 
 def sample_of(rows: Rows, seed: int) -> Sample:
@@ -44,9 +48,26 @@ def sample_of(rows: Rows, seed: int) -> Sample:
     most = max(_FEWEST, _ROWS // rows.d)
     part = rows.sample(most, seed).float()
     wide = part if rows.n <= most else rows.sample(max(most, _MOMENTS // rows.d), seed).float()
-    lengths = torch.linalg.vector_norm(part, dim=1)
-    unit = bool(((lengths - 1).abs() < _UNIT).all())
-    return Sample(part, _moments(wide, rows.n), rows.n <= most, unit)
+    sampled = len(part)
+    wide = _usual(wide)
+    part = wide if rows.n <= most else _usual(part)
+    return Sample(
+        part, _moments(wide, rows.n), rows.n <= most, bool(are_unit(part).all()), sampled - len(part)
+    )
+
+
+def are_unit(x: Tensor) -> Tensor:
+    """Rows (N, D) -> (N,) bool: whether each has length 1, about."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return (lengths - 1).abs() < _UNIT
+
+
+def _usual(x: Tensor) -> Tensor:
+    """The rows that are not beyond all others, from which no step for the others could be found."""
+    lengths = torch.linalg.vector_norm(x, dim=1)
+    median = lengths.median()
+    kept = lengths <= _HUGE * torch.where(median > 0, median, lengths.max())
+    return x if bool(kept.all()) else x[kept]
 
 
 def _moments(x: Tensor, n: int) -> Moments:

@@ -17,13 +17,13 @@ from gpuzip.archive.classes import CLASSES, DEAD, classes_of, expected_cost
 from gpuzip.archive.dictionary import PER_OCTAVE, Dictionary, along
 from gpuzip.archive.quantized import fitted_tables, offsets, quantized
 from gpuzip.archive.tables import MOST, SIDES, Tables, bits_of, counted
-from gpuzip.archive.transform import Learned, Transform, projected
+from gpuzip.archive.transform import Learned, Transform, projected, share_beyond
 from gpuzip.errors import FormatError
 
 _CLASS = PER_OCTAVE // 4  # logarithms per class
 _FIRST = -6
 _LARGEST = 1 << 20
-_MOST_NUMBERS = 1 << 22
+_MOST_NUMBERS = 1 << 18
 _OFF_BITS = 6.0  # of a value of the mean
 _HEAD = struct.Struct("<f")
 
@@ -73,7 +73,7 @@ def learned_by(
         dictionary.hash,
     )
     bits = bits_of(counted(found.levels, found.sides, classes), tables) / max(1, len(sample))
-    return Learned(transform, bits, transform.rows_of(found.levels))
+    return Learned(transform, bits, transform.rows_of(found.levels), share_beyond(found.levels))
 
 
 def _own_mean(off: Tensor, spread: Tensor, moments: Moments, step: float) -> tuple[Tensor, float]:

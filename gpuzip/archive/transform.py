@@ -20,10 +20,12 @@ from gpuzip.archive.tables import Tables, bits_of, counted, normal_tables
 from gpuzip.errors import FormatError
 from gpuzip.ops.levels import rows_of_levels
 from gpuzip.ops.rans import rans_decode, rans_encode
-from gpuzip.ops.trellis import next_states
+from gpuzip.ops.trellis import LARGEST, STATES, next_states
 from gpuzip.storage.archive import Blocks
 
-_MOST_NUMBERS = 1 << 22
+#: Columns of rows, at most: directions take D * D floats.
+LARGEST_WIDTH = 1 << 13
+_MOST_NUMBERS = 1 << 18
 _HEAD = struct.Struct("<If")  # bytes of the numbers, and the step of the mean
 
 
@@ -143,11 +145,14 @@ class Learned:
         Bits per row of the sample, before whole words.
     decoded : (n, D) float32 tensor
         The sample, decoded.
+    kept : float
+        Share of rows with levels that are too large, which are stored as they are.
     """
 
     transform: Transform
     row_bits: float
     decoded: Tensor
+    kept: float
 
 
 def learned(
@@ -175,7 +180,17 @@ def learned(
     model = written(coded.levels, load, every_class, tables, offset, states)
     transform = Transform(step, states, unit, mean, basis, classes, tables, offset, model)
     bits = bits_of(counted(found.levels, found.sides, classes), tables) / max(1, len(sample))
-    return Learned(transform, bits, transform.rows_of(found.levels))
+    return Learned(transform, bits, transform.rows_of(found.levels), share_beyond(found.levels))
+
+
+def beyond(levels: Tensor) -> Tensor:
+    """Levels (N, C) -> (N,) bool: rows with levels that are too large to be coded."""
+    return levels.abs().amax(1) >= LARGEST
+
+
+def share_beyond(levels: Tensor) -> float:
+    """The share of such rows."""
+    return float(beyond(levels).double().mean())
 
 
 def decoded_loadings(levels: Tensor, mean_step: float) -> tuple[Tensor, Tensor]:
@@ -200,7 +215,11 @@ def read(model: bytes, d: int, step: float, states: int, unit: bool) -> Transfor
     """The transform of a model. Raises FormatError for bytes that `written` does not make."""
     if len(model) < _HEAD.size:
         raise FormatError(f"a model must have at least {_HEAD.size} bytes; got {len(model)}.")
+    if not 0 < d <= LARGEST_WIDTH:
+        raise FormatError(f"rows must have 1 to {LARGEST_WIDTH} columns; got {d}.")
     length, mean_step = _HEAD.unpack_from(model)
+    if not 0 < mean_step < float("inf"):
+        raise FormatError("the step of a mean must be a number above 0.")
     numbers = unpacked(model[_HEAD.size : _HEAD.size + length], _MOST_NUMBERS)
     tables = Tables.read(numbers)
     (rank,) = first(numbers, 1, 0, d)
@@ -239,5 +258,7 @@ def check_settings(config: dict[str, Any]) -> None:
     kinds = {name: type(value) for name, value in config.items() if name != "dictionary"}
     if kinds != {"step": float, "states": int, "unit": bool} or not 0 < config["step"] < float("inf"):
         raise FormatError(f"settings must be step, states and unit; got {config!r:.200}.")
+    if config["states"] not in STATES:
+        raise FormatError(f"settings must have a trellis that exists; got {config!r:.200}.")
     if not isinstance(config.get("dictionary", ""), str):
         raise FormatError(f"dictionary must be a hash; got {config['dictionary']!r:.200}.")

@@ -32,6 +32,9 @@ _POLYNOMIALS = {
     256: (0o515, 0o362),
 }
 
+#: Numbers of states that a trellis may have.
+STATES = tuple(_POLYNOMIALS)
+
 #: Magnitudes that are coded, in steps; larger ones become this.
 LARGEST = 1 << 20
 

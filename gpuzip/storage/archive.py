@@ -2,7 +2,8 @@
 
 Tensors: `stream` (bytes,) uint8, the blocks one after another; `blocks` (blocks, 8) uint8, the length and
 the CRC-32 of each as little-endian 32-bit numbers; `model` (bytes,) uint8, what the codec learned; and, where
-some rows are stored as they were, `kept` (P, D) float32 and `kept_ids` (P, 8) uint8, their 64-bit numbers.
+some rows are stored as they were, `kept` (P, D) float32, or (P, 8 * D) uint8, the bytes of float64, where
+that is the source's dtype; and `kept_ids` (P, 8) uint8, their 64-bit numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _ALWAYS = {STREAM, BLOCKS, MODEL}
 _OF_KEPT = {KEPT, KEPT_IDS}
 _PAIR = np.dtype("<u4")
 _ID = np.dtype("<i8")
+#: Rows of a block, at most: those of a file that lies are decoded before they are refused.
+LARGEST_BLOCK = 1 << 16
 _AT_ONCE = 8  # blocks that are fetched together
 
 
@@ -48,7 +51,7 @@ class Blocks:
     @property
     def spans(self) -> Tensor:
         """(blocks, 2) int64: the first byte of each block, and the one after its last."""
-        return torch.stack([torch.nn.functional.pad(self.ends[:-1], (1, 0)), self.ends], 1)
+        return torch.stack([torch.nn.functional.pad(self.ends, (1, 0))[:-1], self.ends], 1)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -62,7 +65,7 @@ class Kept:
     ----------
     ids : (P,) int64 tensor
         Their numbers, rising.
-    rows : (P, D) float32 tensor
+    rows : (P, D) float32 or float64 tensor
     """
 
     ids: Tensor
@@ -81,13 +84,17 @@ def check_archive(source: Path | str, header: dict[str, Any], tensors: dict[str,
         raise FormatError(f"{source}: must hold {', '.join(sorted(_ALWAYS))}; it holds {sorted(names)[:9]}.")
     if set(header["checksums"]) != names - {BLOCKS}:
         raise FormatError(f"{source}: must list the checksums of its tensors. gpuzip did not write it.")
+    if header["block_rows"] > LARGEST_BLOCK:
+        raise FormatError(f"{source}: block_rows must be at most {LARGEST_BLOCK}. gpuzip did not write it.")
     count = -(-header["n"] // header["block_rows"])
     _check(source, BLOCKS, tensors[BLOCKS], (count, 2 * _PAIR.itemsize), torch.uint8)
     for name in (STREAM, MODEL):
         _check(source, name, tensors[name], (tensors[name].numel(),), torch.uint8)
     if KEPT in tensors:
-        kept = len(tensors[KEPT])
-        _check(source, KEPT, tensors[KEPT], (kept, header["d"]), torch.float32)
+        kept = tensors[KEPT_IDS].numel() // _ID.itemsize
+        as_bytes = header["dtype"] == "float64"
+        width, dtype = (8 * header["d"], torch.uint8) if as_bytes else (header["d"], torch.float32)
+        _check(source, KEPT, tensors[KEPT], (kept, width), dtype)
         _check(source, KEPT_IDS, tensors[KEPT_IDS], (kept, _ID.itemsize), torch.uint8)
 
 
@@ -111,7 +118,9 @@ def tensors_of_archive(blocks: Blocks, model: bytes, kept: Kept | None) -> dict[
     }
     if kept is not None:
         ids = kept.ids.cpu().numpy().astype(_ID).reshape(-1, 1).view(np.uint8)
-        tensors |= {KEPT: kept.rows.cpu().contiguous(), KEPT_IDS: torch.from_numpy(ids)}
+        rows = kept.rows.cpu().contiguous()
+        rows = rows.view(torch.uint8) if rows.dtype == torch.float64 else rows
+        tensors |= {KEPT: rows, KEPT_IDS: torch.from_numpy(ids)}
     return tensors
 
 
@@ -135,9 +144,11 @@ def kept_of(source: Path | str, tensors: dict[str, Tensor], n: int) -> Kept | No
     rising = bool((torch.diff(ids) > 0).all())
     if len(ids) and not (rising and int(ids[0]) >= 0 and int(ids[-1]) < n):
         raise FormatError(f"{source}: {KEPT_IDS} must rise within [0, {n}). gpuzip did not write it.")
-    if not bool(tensors[KEPT].isfinite().all()):
+    rows = tensors[KEPT]
+    rows = rows.clone().view(torch.float64) if rows.dtype == torch.uint8 else rows
+    if not bool(rows.isfinite().all()):
         raise FormatError(f"{source}: {KEPT} holds NaN or inf; gpuzip did not write it.")
-    return Kept(ids, tensors[KEPT])
+    return Kept(ids, rows)
 
 
 class UnverifiedBlocks:

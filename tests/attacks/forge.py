@@ -105,6 +105,11 @@ def checksums(
         for i, name in enumerate(planes):
             content[name] = b"".join(table[at : at + 4] for at in range(4 * i, len(table), 4 * len(planes)))
         del content["crc32"]
+    if {"stream", "blocks"} <= set(tensors):
+        if not own_table:
+            tensors["blocks"] = (*tensors["blocks"][:2], crcs_of_blocks(tensors))
+        content["stream"] = tensors["blocks"][2]
+        del content["blocks"]
     kinds = {name: f"torch.{TORCH[dtype]}{tuple(shape)}" for name, (dtype, shape, _) in tensors.items()}
     return {name: blake(kinds[name].encode() + raw) for name, raw in content.items() if name in kinds}
 
@@ -116,6 +121,16 @@ def crcs_of(block_rows: object, _: str, shape: list[int], raw: bytes) -> list[by
     step = block_rows * max(1, shape[1])
     parts = [raw[at : at + step] for at in range(0, len(raw), step)]
     return [zlib.crc32(part).to_bytes(4, "little") for part in parts]
+
+
+def crcs_of_blocks(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
+    """The table of an archive's blocks, of the lengths that it has, with checksums that are right."""
+    table, stream, at = bytearray(tensors["blocks"][2]), tensors["stream"][2], 0
+    for place in range(0, len(table) - 7, 8):
+        length = int.from_bytes(table[place : place + 4], "little")
+        table[place + 4 : place + 8] = zlib.crc32(stream[at : at + length]).to_bytes(4, "little")
+        at += length
+    return bytes(table)
 
 
 def canonical(value: object) -> str:
