@@ -1,0 +1,67 @@
+"""The picture of bits per value against cosine in docs/images, from bench/results/archive.csv.
+
+python -m bench.archive_picture
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bench.checkout import ROOT, Row, read
+
+PICTURE = ROOT / "docs" / "images" / "archive.png"
+DATA = "sentence embeddings"
+_DOTS = 160  # per inch
+
+#: Names in the legend, and the methods that each has.
+GROUPS: dict[str, Callable[[str], bool]] = {
+    "TransformCoder, 64 states": lambda name: name == "TransformCoder, 64 states",
+    "PQ": lambda name: name.startswith("PQ"),
+    "OPQ": lambda name: name.startswith("OPQ"),
+    "RQ": lambda name: name.startswith("RQ"),
+    "Lloyd-Max": lambda name: name.startswith("Lloyd-Max"),
+    "scalar + zstd": lambda name: name.startswith("scalar"),
+    "embzip": lambda name: name.startswith("embzip"),
+    "float16 + zstd": lambda name: name.startswith("float16"),
+}
+
+
+def draw(rows: list[Row]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from gpuzip.plots import style
+
+    ax: Any = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+    style.labelled(ax, "1 - cosine, better to the right", "bits per value")
+    some = [row for row in rows if row["part"] == "curve" and row["data"] == DATA]
+    colors = [*style.COLORS, style.BLUE]
+    for (name, is_of), color, marker in zip(GROUPS.items(), colors, style.MARKERS, strict=False):
+        points = sorted((_miss(row), float(row["bits"])) for row in some if is_of(row["method"]))
+        ax.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, ms=3.5, lw=1)
+    bound = sorted((_miss(row), float(row["bound_bits"])) for row in some if row["bound_bits"])
+    ax.plot(*zip(*bound, strict=True), label="Gaussian bound", color="0.4", ls="--", lw=1)
+    ax.set_xscale("log")
+    ax.invert_xaxis()
+    ax.set_yscale("log", base=2)
+    ax.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
+    ax.legend(fontsize=style.TEXT - 1, frameon=False, loc="upper left")
+    ax.figure.savefig(PICTURE, dpi=_DOTS, metadata={"Software": None})
+    pyplot.close(ax.figure)
+
+
+def _miss(row: Row) -> float:
+    return max(1 - float(row["cosine"]), 1e-8)
+
+
+def main() -> int:
+    draw(read("archive"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
