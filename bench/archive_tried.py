@@ -2,9 +2,8 @@
 
     python -m bench.archive_tried
 
-Prints bits per value. A context is one of four ranges of the magnitudes of earlier coefficients, in spreads of
-their columns; what it saves is the empirical entropy of levels without it less that with it, tables not
-counted. A cluster's saving is that of the Gaussian bound, ids of clusters counted and their means beside.
+Prints bits per value: the empirical entropy of levels, and what it falls by with a context, one of four
+ranges of the magnitudes of earlier coefficients. Clusters: what the Gaussian bound falls by, less their ids.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from torch import Tensor
 import gpuzip
 from bench.archive_curve import bound_bits
 from examples.sample import load_sample
-from gpuzip.archive.transform import Transform
+from gpuzip.archive.quantized import quantized
+from gpuzip.archive.transform import Transform, projected
 from gpuzip.rotations.spectrum import variances
 
 COSINES = (0.9, 0.98, 0.998)
@@ -41,14 +41,16 @@ def _bits(counts: Tensor) -> float:
 def saved_by_contexts(x: Tensor, cosine: float) -> dict[str, float]:
     scheme = gpuzip.TransformCoder(min_cosine=cosine).fit(x).scheme
     assert isinstance(scheme, Transform)
-    levels = scheme.levels_of(x).long()
-    sizes = levels.abs().float()
+    values = projected(x, scheme.mean, scheme.basis, scheme.step)
+    found_levels = quantized(values, scheme.classes, scheme.tables, scheme.states)
+    levels, sides = found_levels.levels.long(), found_levels.sides.long()
+    sizes = values.abs()
     sizes = sizes / sizes.square().mean(0).sqrt().clamp(min=1e-6)
     squares = torch.nn.functional.pad(sizes.square().cumsum(1), (1, 0))
     n, c = levels.shape
     at = torch.arange(c)
     means = {"of 1 before": 1, "of 8 before": 8, "of all before": c}
-    column = scheme.classes.long().expand(n, c)
+    column = scheme.classes.long() * 2 + sides
     base = entropy(levels, column)
     found = {"bits": base / x.numel()}
     for name, count in means.items():
@@ -56,7 +58,7 @@ def saved_by_contexts(x: Tensor, cosine: float) -> dict[str, float]:
         mean = (squares[:, at] - squares[:, low]) / (at - low).clamp(min=1)
         cuts = torch.quantile(mean[:1000].flatten(), torch.tensor([0.25, 0.5, 0.75]))
         found[name] = (base - entropy(levels, column * 4 + torch.bucketize(mean, cuts))) / x.numel()
-    found["a table per column"] = (base - entropy(levels, at.expand(n, c))) / x.numel()
+    found["a table per column"] = (base - entropy(levels, at * 2 + sides)) / x.numel()
     return found
 
 
