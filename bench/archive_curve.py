@@ -76,7 +76,11 @@ def archives(
             bound = bound_bits(spread, error) / x.shape[1]
             nbytes = len(saved(archive))
             gap = 8 * nbytes / x.numel() - bound
-            about = {"part": "curve", "data": name, "method": f"TransformCoder, {count} states"}
+            about: dict[str, Any] = {
+                "part": "curve",
+                "data": name,
+                "method": f"TransformCoder, {count} states",
+            }
             about |= {"dial": f"min_cosine={cosine}", "nbytes": nbytes, "cosine": found}
             good = gap <= SLACK and found >= cosine - 2e-4
             yield result(x, **about, bound_bits=bound, gap=gap, at_least=SLACK, ok=good)

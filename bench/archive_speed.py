@@ -26,6 +26,7 @@ DIALS: dict[str, dict[str, Any]] = {
 PEERS = ("zstd -3", "zstd -19", "lzma", "jzip")
 #: Million values per second that 2 threads must reach, and the share of it without numba.
 ENCODE, DECODE, PLAIN = 20.0, 40.0, 0.1
+ROWS = 4000
 _ROUNDS = 3
 _PATIENCE = 300.0
 
@@ -40,7 +41,7 @@ class Case(NamedTuple):
 
 
 def measure(few: int | None) -> Iterable[dict[str, Any]]:
-    n = few or 8000
+    n = min(few or ROWS, ROWS)
     cases = [Case(dial, threads, True, n) for dial in DIALS for threads in (1, 2)]
     cases += [Case(peer, 1, True, n) for peer in PEERS if peer != "jzip" or jzip()]
     yield from _measured(cases)
@@ -90,7 +91,13 @@ def _one(case: Case) -> dict[str, Any]:
     share = 1.0 if case.loops else PLAIN
     judged = case.method in DIALS and case.threads == 2
     good = rates["encode_rate"] >= share * ENCODE and rates["decode_rate"] >= share * DECODE
-    about = {"part": "speed", "data": "float32", "method": name, "dial": dial, "nbytes": nbytes}
+    about: dict[str, Any] = {
+        "part": "speed",
+        "data": "float32",
+        "method": name,
+        "dial": dial,
+        "nbytes": nbytes,
+    }
     about |= {"ratio": x.nbytes / nbytes, "loops": case.loops, "workers": case.threads, "peak_bytes": peak}
     return result(x, **about, **rates, ok=good if judged else None)
 

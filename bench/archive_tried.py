@@ -47,7 +47,7 @@ def saved_by_contexts(x: Tensor, cosine: float) -> dict[str, float]:
     sizes = values.abs()
     sizes = sizes / sizes.square().mean(0).sqrt().clamp(min=1e-6)
     squares = torch.nn.functional.pad(sizes.square().cumsum(1), (1, 0))
-    n, c = levels.shape
+    c = levels.shape[1]
     at = torch.arange(c)
     means = {"of 1 before": 1, "of 8 before": 8, "of all before": c}
     column = scheme.classes.long() * 2 + sides
