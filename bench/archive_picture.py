@@ -42,7 +42,8 @@ def draw(rows: list[Row]) -> None:
     colors = [*style.COLORS, style.BLUE]
     for (name, is_of), color, marker in zip(GROUPS.items(), colors, style.MARKERS, strict=False):
         points = sorted((_miss(row), float(row["bits"])) for row in some if is_of(row["method"]))
-        ax.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, ms=3.5, lw=1)
+        if points:
+            ax.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, ms=3.5, lw=1)
     bound = sorted((_miss(row), float(row["bound_bits"])) for row in some if row["bound_bits"])
     ax.plot(*zip(*bound, strict=True), label="Gaussian bound", color="0.4", ls="--", lw=1)
     ax.set_xscale("log")
