@@ -1,10 +1,11 @@
-"""The picture of bits per value against cosine in docs/images, from bench/results/archive.csv.
+"""The picture of bits per value against cosine in docs/images, from bench/results/archive.csv and recall.csv.
 
 python -m bench.archive_picture
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,11 @@ _DOTS = 160  # per inch
 
 #: Names in the legend, and the methods that each has.
 GROUPS: dict[str, Callable[[str], bool]] = {
-    "TransformCoder, 64 states": lambda name: name == "TransformCoder, 64 states",
-    "PQ": lambda name: name.startswith("PQ"),
-    "OPQ": lambda name: name.startswith("OPQ"),
-    "RQ": lambda name: name.startswith("RQ"),
-    "Lloyd-Max": lambda name: name.startswith("Lloyd-Max"),
+    "TransformCoder": lambda name: name == "TransformCoder, 8 states",
+    "PQ": lambda name: re.fullmatch(r"ProductQuantizer\(m=\d+\)", name) is not None,
+    "OPQ": lambda name: name.startswith("ProductQuantizer") and "'opq'" in name,
+    "RQ": lambda name: re.fullmatch(r"ResidualQuantizer\(\d+\)", name) is not None,
+    "Lloyd-Max": lambda name: name.startswith("LloydMaxQuantizer"),
     "scalar + zstd": lambda name: name.startswith("scalar"),
     "embzip": lambda name: name.startswith("embzip"),
     "float16 + zstd": lambda name: name.startswith("float16"),
@@ -39,6 +40,7 @@ def draw(rows: list[Row]) -> None:
     ax: Any = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
     style.labelled(ax, "1 - cosine, better to the right", "bits per value")
     some = [row for row in rows if row["part"] == "curve" and row["data"] == DATA]
+    some += [_of_recall(row) for row in read("recall") if row["side"] == "gpuzip" and row["row_cosine"]]
     colors = [*style.COLORS, style.BLUE]
     for (name, is_of), color, marker in zip(GROUPS.items(), colors, style.MARKERS, strict=False):
         points = sorted((_miss(row), float(row["bits"])) for row in some if is_of(row["method"]))
@@ -53,6 +55,13 @@ def draw(rows: list[Row]) -> None:
     ax.legend(fontsize=style.TEXT - 1, frameon=False, loc="upper left")
     ax.figure.savefig(PICTURE, dpi=_DOTS, metadata={"Software": None})
     pyplot.close(ax.figure)
+
+
+def _of_recall(row: Row) -> Row:
+    """A row of results/recall.csv with its bits, tables counted."""
+    n, d = int(row["rows"]), int(row["d"])
+    bits = 8 * (float(row["row_bytes"]) + float(row["state_bytes"]) / n) / d
+    return {"method": row["method"], "bits": str(bits), "cosine": row["row_cosine"], "bound_bits": ""}
 
 
 def _miss(row: Row) -> float:
