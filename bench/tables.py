@@ -118,6 +118,10 @@ def _store(row: Row) -> dict[str, Any]:
     return row | {"smaller": floats / float(row["nbytes"]), "build_seconds": took}
 
 
+def _named(row: Row) -> str:
+    return f"`{row['method']}({row['dial']})`" if row["dial"] else row["method"]
+
+
 def _is_shown(row: Row) -> bool:
     """Only the best kind of equal steps; of ours not what each dimension's own levels gain."""
     if row["side"] == "uniform":
@@ -198,6 +202,44 @@ form(
     "`RaBitQuantizer({bits})`, {row_bytes} bytes | {search} | {share_read:%} | {recall:.4f} | "
     "{queries_per_second:,.0f}",
     results="recall_progressive",
+)
+form(
+    "archive_small",
+    "{rows:,} x {d}, {data} | embzip's bytes | embzip's cosine | asked for | bytes of the file | cosine | "
+    "fewer bytes | at least | target",
+    "{method} | {peer_nbytes:,} | {peer_cosine} | `{dial}` | {nbytes:,} | {cosine:.4f} | {fewer:%} | "
+    "{at_least} | {target}",
+    lambda row: row | {"target": "met" if row["ok"] == "True" else "missed"},
+    results="archive",
+    where=lambda row: row["part"] == "small",
+    split="data",
+)
+form(
+    "archive_curve",
+    "{data}, {d} columns | rows | cosine | bits per value | bound | above the bound",
+    "{method} | {rows:,} | {cosine:.6f} | {bits:.3f} | {bound_bits:.3f} | {gap:.3f}",
+    results="archive",
+    where=lambda row: row["part"] == "curve",
+    split="data",
+)
+form(
+    "archive_exact",
+    "{part}, {rows:,} x {d} {data} | bytes | smaller than {data} | largest error",
+    "{method} | {nbytes:,} | {ratio:.3f}x | {error}",
+    lambda row: row | {"error": row["max_error"] or "0", "case": row["part"] + row["data"]},
+    results="archive",
+    where=lambda row: row["part"] in ("near-lossless", "lossless"),
+    split="case",
+)
+form(
+    "archive_speed",
+    "{data} | rows | threads | numba | encode, million values per second | decode | encode, CPU time | "
+    "decode, CPU time | smaller | peak memory",
+    "{name} | {rows:,} | {workers} | {numba} | {encode_rate:.1f} | {decode_rate:.1f} | "
+    "{encode_cpu_rate:.1f} | {decode_cpu_rate:.1f} | {ratio:.2f}x | {peak_bytes:MB}",
+    lambda row: row | {"name": _named(row), "numba": "yes" if row["loops"] == "True" else "no"},
+    results="archive",
+    where=lambda row: row["part"] == "speed",
 )
 
 

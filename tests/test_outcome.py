@@ -289,7 +289,7 @@ def test_storage_takes_the_smallest_file_that_keeps_a_cosine(x):
 
 
 def test_storage_of_too_much_in_too_little_is_refused(x):
-    with pytest.raises(gpuzip.QualityError, match="cannot be reached together. An archive"):
+    with pytest.raises(gpuzip.QualityError, match=r"cannot be reached together\. An archive"):
         gpuzip.compress(x, min_cosine=0.99, max_bytes=9000, for_="storage")
 
 

@@ -1,0 +1,76 @@
+"""The picture of bits per value against cosine in docs/images, from bench/results/archive.csv and recall.csv.
+
+python -m bench.archive_picture
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bench.checkout import ROOT, Row, read
+
+PICTURE = ROOT / "docs" / "images" / "archive.png"
+DATA = "sentence embeddings"
+_DOTS = 160  # per inch
+
+#: Names in the legend, and the methods that each has.
+GROUPS: dict[str, Callable[[str], bool]] = {
+    "TransformCoder": lambda name: name == "TransformCoder, 8 states",
+    "PQ": lambda name: re.fullmatch(r"ProductQuantizer\(m=\d+\)", name) is not None,
+    "OPQ": lambda name: name.startswith("ProductQuantizer") and "'opq'" in name,
+    "RQ": lambda name: re.fullmatch(r"ResidualQuantizer\(\d+\)", name) is not None,
+    "Lloyd-Max": lambda name: name.startswith("LloydMaxQuantizer"),
+    "scalar + zstd": lambda name: name.startswith("scalar"),
+    "embzip": lambda name: name.startswith("embzip"),
+    "float16 + zstd": lambda name: name.startswith("float16"),
+}
+
+
+def draw(rows: list[Row]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from gpuzip.plots import style
+
+    ax: Any = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+    style.labelled(ax, "1 - cosine, better to the right", "bits per value")
+    some = [row for row in rows if row["part"] == "curve" and row["data"] == DATA]
+    some += [_of_recall(row) for row in read("recall") if row["side"] == "gpuzip" and row["row_cosine"]]
+    colors = [*style.COLORS, style.BLUE]
+    for (name, is_of), color, marker in zip(GROUPS.items(), colors, style.MARKERS, strict=False):
+        points = sorted((_miss(row), float(row["bits"])) for row in some if is_of(row["method"]))
+        if points:
+            ax.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, ms=3.5, lw=1)
+    bound = sorted((_miss(row), float(row["bound_bits"])) for row in some if row["bound_bits"])
+    ax.plot(*zip(*bound, strict=True), label="Gaussian bound", color="0.4", ls="--", lw=1)
+    ax.set_xscale("log")
+    ax.invert_xaxis()
+    ax.set_yscale("log", base=2)
+    ax.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
+    ax.legend(fontsize=style.TEXT - 1, frameon=False, loc="upper left")
+    ax.figure.savefig(PICTURE, dpi=_DOTS, metadata={"Software": None})
+    pyplot.close(ax.figure)
+
+
+def _of_recall(row: Row) -> Row:
+    """A row of results/recall.csv with the bits of its codes alone."""
+    bits = 8 * float(row["row_bytes"]) / int(row["d"])
+    return {"method": row["method"], "bits": str(bits), "cosine": row["row_cosine"], "bound_bits": ""}
+
+
+def _miss(row: Row) -> float:
+    return max(1 - float(row["cosine"]), 1e-8)
+
+
+def main() -> int:
+    draw(read("archive"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
