@@ -169,13 +169,7 @@ class Archive:
             If a block of the file is damaged.
         """
         if out is None:
-            wanted = dtype or self.dtype
-            on_cpu = self.device.type == "cpu"
-            out = (
-                uninitialized(*self.shape, wanted)
-                if on_cpu
-                else torch.empty(self.shape, dtype=wanted, device=self.device)
-            )
+            out = self._empty(dtype or self.dtype)
         elif tuple(out.shape) != self.shape or out.device != self.device:
             raise GpuzipError(
                 f"Archive.decode: out must be {self.shape} on {self.device}; got {tuple(out.shape)} on "
@@ -248,9 +242,7 @@ class Archive:
         q = asked.block(0, asked.n).float()
         k = min(k, most)
         ids = nearest(self._decoded(), q, min(k + _MORE, most), metric, allowed)
-        store = ReadStore(
-            lambda some: self._read(some, self._rows_of_blocks).float(), len(self), each_once=True
-        )
+        store = ReadStore(self._float_rows, len(self), each_once=True)
         values, ids, _ = best_of_candidates(store, q, ids, metric, k)
         values = -values if metric == "l2" else values
         return SearchResult(*((values[0], ids[0]) if one else (values, ids)))

@@ -78,9 +78,7 @@ def loadings(moments: Moments, rank: int, step: float) -> Loadings:
     factor = factor.clamp(max=_FINEST * d**0.5)
     mean_step = step / moments.n**0.5
     finest = float(moments.mean.square().mean().sqrt()) / _FINEST
-    mean_step = float(
-        torch.tensor(max(mean_step, finest) or 1.0, dtype=torch.float32, device="cpu")
-    )  # as files do
+    mean_step = _as_float32(max(mean_step, finest) or 1.0)  # as files store it
     values = torch.cat([moments.mean[:, None] / mean_step, directions[:, :rank] * factor], 1)
     return Loadings(values.float(), mean_step)
 
