@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.archive._model import read_model
+from gpuzip.archive._numbers import numbers_of
 from gpuzip.archive.lossless import decode_lossless, encode_lossless, pack_lossless
 from gpuzip.errors import FormatError
 from gpuzip.storage.archive import Blocks
@@ -126,16 +128,21 @@ def multiples(x: Tensor, step: float) -> Tensor:
 def grid_for(x: Tensor, max_error: float) -> tuple[float | None, Tensor]:
     """The step with which values are within max_error, and the rows that are not, (N,) bool.
 
-    None where rounding to the dtype of the rows takes too much of the error in more than a few rows.
+    None where the bits of the rows take no more, or where rounding to their dtype takes too much of the error
+    in more than a few rows.
     """
+    none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     largest = x.abs().amax(1).double()
     fits = largest * torch.finfo(x.dtype).eps / 2 <= max_error * _ROUNDING
     fits &= largest <= max_error * _MOST
     if not bool(fits.any()) or int((~fits).sum()) > len(x) // 100 + 1:
-        return None, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return None, none
     usual = largest[fits].sort().values[int(fits.sum()) * _USUAL[0] // _USUAL[1]]
     rounding = float(usual.to(x.dtype).nextafter(usual.new_full((), float("inf"), dtype=x.dtype)) - usual) / 2
     step = float(f"{2 * (max_error - rounding) * _SHORTER:.6g}")
+    least, most = x[fits].double().aminmax()
+    if numbers_of(x).bits <= math.log2(float(most - least) / step + 1):
+        return None, none
     off = (multiples(x, step) * step).to(x.dtype).double() - x.double()
     return step, ~fits | (off.abs().amax(1) > max_error)
 

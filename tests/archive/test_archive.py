@@ -417,3 +417,11 @@ def test_wrong_rows(x, archive):
         gpuzip.TransformCoder(max_bytes=100).fit(x)
     with pytest.raises(gpuzip.GpuzipError, match=r"Archive\.search: "):
         archive.search(x[:1], 0)
+
+
+def test_a_small_error_of_rows_that_have_few_bits_is_none(x: Tensor):
+    halves = x.half().float()
+    within = gpuzip.TransformCoder(max_error=1.2e-7).fit(halves).encode(halves)
+    exact = gpuzip.TransformCoder(lossless=True).fit(halves).encode(halves)
+    assert within.nbytes == exact.nbytes
+    assert torch.equal(within.decode(), halves)
