@@ -15,6 +15,13 @@ import pytest
 from torch import Tensor
 
 from examples.sample import load_sample
+from tests import sampled
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave some cases of large families to the full set, before pytest selects by marks."""
+    sampled.mark(items)
 
 
 @pytest.fixture(scope="session")
