@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -15,13 +15,9 @@ from gpuzip._core.planes import sizes_of
 from gpuzip._core.progress import Progress
 from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.archive.archive import Archive
-from gpuzip.archive.dictionary import Dictionary
-from gpuzip.archive.file import opened
 from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
 from gpuzip.choose.arguments import check_together, given_of
 from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
-from gpuzip.choose.by_storage import store_for
 from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
@@ -42,6 +38,10 @@ from gpuzip.storage.folder import Folder, read_folder
 from gpuzip.storage.info import advice_for
 from gpuzip.storage.remote import Remote, remote
 from gpuzip.storage.tensors import read_tensors
+
+if TYPE_CHECKING:  # archives are imported where they are used: most programs need none
+    from gpuzip.archive.archive import Archive
+    from gpuzip.archive.dictionary import Dictionary
 
 _JUDGED = 1000  # rows by which advice is given
 
@@ -285,6 +285,8 @@ def _for_outcome(
     rows = Rows(who, x)
     target = target_of(who, rows, asked)
     if asked.for_ == "storage":
+        from gpuzip.choose.by_storage import store_for
+
         return store_for(who, x, rows, target, seed, progress)
     if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
         return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
@@ -586,7 +588,7 @@ def load_codec(path: Source) -> Codec:
     (64, 8)
     """
     codes = _open(path, verify=False)
-    if isinstance(codes, Archive):
+    if not isinstance(codes, Codes):
         raise GpuzipError(
             "load_codec: path must be a file of codes; it holds an archive. Use gpuzip.open(path).codec."
         )
@@ -696,7 +698,11 @@ def _open(
     dictionary: Dictionary | str | os.PathLike[str] | None = None,
 ) -> Codes | Archive:
     contents = read_file(path, verify=verify, min_cosine=min_cosine)
-    return opened(contents, dictionary) if isinstance(contents, ArchiveContents) else _codes(contents)
+    if not isinstance(contents, ArchiveContents):
+        return _codes(contents)
+    from gpuzip.archive.file import opened
+
+    return opened(contents, dictionary)
 
 
 def _codes(contents: Contents) -> Codes:

@@ -99,7 +99,8 @@ def modules(folder: str) -> set[str]:
 def test_the_wheel_holds_every_module_the_kernels_and_the_licence(wheel: Path):
     files = members(wheel)
     code = {name for name in files if name.startswith("gpuzip/")}
-    assert code == modules("gpuzip") | {"gpuzip/py.typed"}
+    dictionary = "gpuzip/archive/dictionaries/all-MiniLM-L6-v2.gpuzip-dictionary"
+    assert code == modules("gpuzip") | {"gpuzip/py.typed", dictionary}
     assert {f"gpuzip/{name}" for name in modules("kernels")} <= code
     assert f"{NAME}.dist-info/licenses/LICENSE" in files
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gpuzip._core.quality import HeldOut, mean_or, of_rows
 from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows
-from gpuzip.archive.coder import TransformCoder
 from gpuzip.choose.grid import Candidate
 from gpuzip.choose.table import Tried
 from gpuzip.choose.target import Target
@@ -148,6 +147,8 @@ class Trials:
 
     def of_archive(self, cosine: float) -> Tried:
         """Archives that keep this cosine: a coder fitted and measured as codecs are."""
+        from gpuzip.archive.coder import TransformCoder  # here: most programs need no archives
+
         start = time.perf_counter()
         coder = TransformCoder(min_cosine=cosine, seed=self._seed).fit(self._trained)
         archive = coder.encode(self._trained)
