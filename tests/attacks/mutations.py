@@ -187,7 +187,8 @@ def with_digest(text: Bytes) -> Bytes:
 class Tally:
     """What came of each reading."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
         self.counts: Counter[str] = Counter()
         self.worst = 0
         self.wrong: list[str] = []
@@ -207,7 +208,7 @@ class Tally:
 
         over = peak_growth(attempt) - 2 * size
         self.worst = max(self.worst, over)
-        if over > ROOM:
+        if over > self.room:
             found.append(f"{over} bytes more than twice the file")
         self.counts[f"{kind} {found[0]}"] += 1
         for what in found:

@@ -128,6 +128,6 @@ def test_a_step_without_reports_is_shown_in_its_time(capsys, monkeypatch):
 
 @pytest.mark.full
 def test_a_call_of_several_steps_shows_them_in_one_bar(capsys):
-    gpuzip.compress(X, max_bytes=6000, for_="storage", progress=True)
+    gpuzip.compress(X, max_bytes=6000, progress=True)
     shown = capsys.readouterr().err
     assert "codecs tried" in shown and "600/600" in shown
