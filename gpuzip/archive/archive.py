@@ -57,6 +57,11 @@ class Archive:
     ((256, 32), torch.Size([256, 32]))
     """
 
+    codec: Coder
+    dtype: torch.dtype
+    blocks: Blocks
+    kept: Kept | None
+
     def __init__(
         self, coder: Coder, blocks: Blocks, n: int, dtype: torch.dtype, kept: Kept | None = None
     ) -> None:

@@ -106,6 +106,8 @@ def _reaches(tried: Tried, target: Target, more: float) -> bool:
 class Choice:
     """A search of the grid. In each family, larger codecs lose less."""
 
+    count: int
+
     def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
         self._who, self._trials, self._rows, self._target = who, trials, rows, target
         self.count = sum(map(len, grid.values()))

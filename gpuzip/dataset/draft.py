@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ class Draft:
 
     view: that state. shards: the entries of the next one, to be changed. next: the number of the next row.
     """
+
+    view: View
+    folder: Path
+    shards: list[ShardEntry]
+    next: int
 
     def __init__(self, view: View) -> None:
         self.view, self.folder = view, view.folder

@@ -25,6 +25,9 @@ from gpuzip.storage.tensors import read_tensors, write_tensors
 class Files:
     """The files of a shard that no later state changes. States of a dataset share it."""
 
+    folder: Path
+    entry: ShardEntry
+
     def __init__(self, folder: Path, entry: ShardEntry, codec: Codec, kind: str | None) -> None:
         self.folder, self.entry, self._codec, self._kind = folder, entry, codec, kind
 
@@ -75,6 +78,9 @@ class Files:
 
 class Shard:
     """One shard as one state of the dataset has it."""
+
+    files: Files
+    entry: ShardEntry
 
     def __init__(self, files: Files, entry: ShardEntry) -> None:
         self.files, self.entry = files, entry

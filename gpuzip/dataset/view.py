@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,11 @@ from gpuzip.storage.folder import MANIFEST
 
 class View:
     """A state that stays as it is while the object lives: no writer removes the files that it names."""
+
+    folder: Path
+    manifest: Manifest
+    codec: Quantizer[Any]
+    shards: list[Shard]
 
     def __init__(
         self, folder: Path, manifest: Manifest, held: Held, codec: Quantizer, known: dict[str, Files]

@@ -42,7 +42,7 @@ def _samples(device: str) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(part.to(device) for part in parts)
 
 
-rows_of_levels = define_op(
+_rows_of_levels = define_op(
     "rows_of_levels(Tensor levels, Tensor offsets, Tensor directions, Tensor mean) -> Tensor",
     reference=_reference,
     shapes=_shapes,
@@ -51,3 +51,26 @@ rows_of_levels = define_op(
     samples=_samples,
     agreement="close",
 )
+
+
+def rows_of_levels(levels: Tensor, offsets: Tensor, directions: Tensor, mean: Tensor) -> Tensor:
+    """Turn levels into rows: mean + (level + sign(level) * offset) @ directions.
+
+    Parameters
+    ----------
+    levels : (N, C) int32 tensor
+        Multiples of a step.
+    offsets : (C, OFFSETS) float32 tensor
+        How far values lie beyond levels of magnitude 0, 1, 2, and more, in steps.
+    directions : (C, D) float32 tensor
+        What a step along each column adds to a row.
+    mean : (D,) float32 tensor
+        The row of levels that are 0.
+
+    Returns
+    -------
+    (N, D) float32 tensor
+        The rows.
+    """
+    rows: Tensor = _rows_of_levels(levels, offsets, directions, mean)
+    return rows

@@ -166,6 +166,8 @@ class UnverifiedBlocks:
         Reads bytes of a remote file: a block is then fetched where it would be compared.
     """
 
+    path: Path | str
+
     def __init__(self, path: Path | str, blocks: Blocks, table: Tensor, fetch: Fetch | None = None) -> None:
         self.path, self._blocks, self._fetch = path, blocks, fetch
         self._right = _pairs(table)[:, 1]

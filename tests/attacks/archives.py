@@ -19,8 +19,8 @@ import gpuzip
 from tests.attacks.forge import Forgery
 from tests.attacks.mutations import LIMIT, READERS, Tally, mutated, sealed_again
 
-#: Bytes that a reading may take: 4 million values are decoded at a time, and equal rows take hardly any bytes,
-#: so that a header may say that a block has many.
+#: Bytes that a reading may take: 4 million values are decoded at a time, and equal rows take hardly any
+#: bytes, so that a header may say that a block has many.
 ROOM = 128 << 20
 
 
