@@ -288,7 +288,7 @@ class Codes:
                 f"{WHO}: rescore must be a better store of these rows, or be given with candidates; got "
                 "these codes, which find the same again. Pass rescore=x, the source rows."
             )
-        store = None if rescore is None or rescore is False else self._store(rescore)
+        store = None if rescore is None or rescore is False else store_of(self, rescore)
         found = search(
             Searched(self.codec, self.packed),
             queries,
@@ -301,25 +301,6 @@ class Codes:
             progress,
         )
         return SearchResult(*found)
-
-    def _store(self, rescore: Matrix | Codes | bool) -> Store:
-        store = self if isinstance(rescore, bool) else rescore
-        if not isinstance(store, Codes):
-            return matrix_store(WHO, store, len(self), self.codec.d, self.device)
-        if store.shape != self.shape:
-            raise GpuzipError(
-                f"{WHO}: rescore must be codes of {self.shape} like these; got {store.shape}. "
-                "Pass codes of the same rows."
-            )
-        if not store.codec.scores_are_of_decoded_rows:
-            return ScorerStore(
-                lambda q, metric: store.codec.scorer(store.packed, q, metric), len(store), store.device
-            )
-        return ReadStore(
-            lambda ids: store._decoded(ids.to(store.device)).to(self.device),
-            len(self),
-            each_once=not is_gpu(self.device) or store.device != self.device,
-        )
 
     def quality(self, x: Matrix, *, progress: Progress = None) -> Quality | None:
         """Measure the error of the decoded rows against the source rows.
@@ -380,6 +361,27 @@ class Codes:
             dtype=self.dtype,
             quality=None if x is None else self.quality(x, progress=progress),
         )
+
+
+def store_of(codes: Codes, rescore: Matrix | Codes | bool) -> Store:
+    """The store that a search of codes rescores candidates by; see `Codes.search`."""
+    store = codes if isinstance(rescore, bool) else rescore
+    if not isinstance(store, Codes):
+        return matrix_store(WHO, store, len(codes), codes.codec.d, codes.device)
+    if store.shape != codes.shape:
+        raise GpuzipError(
+            f"{WHO}: rescore must be codes of {codes.shape} like these; got {store.shape}. "
+            "Pass codes of the same rows."
+        )
+    if not store.codec.scores_are_of_decoded_rows:
+        return ScorerStore(
+            lambda q, metric: store.codec.scorer(store.packed, q, metric), len(store), store.device
+        )
+    return ReadStore(
+        lambda ids: store._decoded(ids.to(store.device)).to(codes.device),
+        len(codes),
+        each_once=not is_gpu(codes.device) or store.device != codes.device,
+    )
 
 
 def as_array(

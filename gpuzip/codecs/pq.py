@@ -177,7 +177,7 @@ class ProductQuantizer(Quantizer[Codebook]):
             )
         with _told(who, progress, n_iter * n_init) as told:
             found = kmeans(
-                _padded(sample, m),
+                padded(sample, m),
                 m,
                 K,
                 seed=seed,
@@ -195,7 +195,7 @@ class ProductQuantizer(Quantizer[Codebook]):
         return self.fit(x, seed=seed, min_points_per_centroid=1, progress=progress)
 
     def _encode(self, x: Tensor) -> Tensor:
-        return encode(_padded(x, len(self.centroids)), self.centroids)
+        return encode(padded(x, len(self.centroids)), self.centroids)
 
     def _decode(self, data: Tensor) -> Tensor:
         return decode(data, self.centroids)[:, : self.width]
@@ -211,7 +211,7 @@ class ProductQuantizer(Quantizer[Codebook]):
         return norms_by_table(data, self.centroids)
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return pq_scorer(packed, self.centroids, _padded(queries, len(self.centroids)), metric, mask)
+        return pq_scorer(packed, self.centroids, padded(queries, len(self.centroids)), metric, mask)
 
     @property
     def scorer_bytes(self) -> int:
@@ -295,7 +295,8 @@ def _check_training_set(n: int, K: int, nbits: int) -> None:
     )
 
 
-def _padded(x: Tensor, m: int) -> Tensor:
+def padded(x: Tensor, m: int) -> Tensor:
+    """Rows with zero columns appended, so that m divides their number."""
     return torch.nn.functional.pad(x, (0, -x.shape[1] % m)) if x.shape[1] % m else x
 
 

@@ -13,10 +13,11 @@ from gpuzip._core.checks import SearchMetric
 from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix
 from gpuzip.dataset.ids import Array
-from gpuzip.dataset.searching import DISTANCES, WHO, without_rows
+from gpuzip.dataset.searching import WHO, without_rows
 from gpuzip.dataset.shards import Shard
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
+from gpuzip.search.merge import DISTANCES
 
 _FIRST, _MORE = 64, 4  # rows per query at first, and how many times as many then
 _AT_ONCE = 1 << 22  # values of one search

@@ -17,6 +17,7 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.dataset.ids import Array
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
+from gpuzip.search.merge import best_of
 from gpuzip.search.rescore import (
     ReadStore,
     ScorerStore,
@@ -26,8 +27,6 @@ from gpuzip.search.rescore import (
     matrix_store,
 )
 from gpuzip.search.values import values_of
-
-DISTANCES = ("l2", "hamming")
 
 WHO = "Dataset.search"
 
@@ -52,19 +51,12 @@ def nearest(
         some = None if mask is None else torch.from_numpy(mask)
         values, rows = shard.codes.search(queries, k, metric, some)
         part = values, torch.from_numpy(shard.places_of(rows.numpy())) + int(view.starts[number])
-        found = part if found is None else _best(*found, *part, k, metric)
+        if found is not None:  # the earlier shards stand first, and win among equals
+            part = best_of(*(torch.cat(pair, -1) for pair in zip(found, part, strict=True)), k, metric)
+        found = part
     if found is None:
         return without_rows(view, queries, k, metric)
     return found
-
-
-def _best(
-    values: Tensor, places: Tensor, more: Tensor, at: Tensor, k: int, metric: str
-) -> tuple[Tensor, Tensor]:
-    """The k best of two answers per query, each in order; the first one comes first among equals."""
-    values, places = torch.cat([values, more], -1), torch.cat([places, at], -1)
-    best = values.argsort(dim=-1, descending=metric not in DISTANCES, stable=True)[..., :k]
-    return values.gather(-1, best), places.gather(-1, best)
 
 
 def without_rows(view: View, queries: Matrix, k: int, metric: SearchMetric) -> tuple[Tensor, Tensor]:

@@ -211,10 +211,37 @@ class Rotation:
         Rotation
             A fitted copy.
         """
-        who, d, dims = rows.who, rows.d, self.kept(rows.d)
-        m = self.m or m
         if rows.n == 0:
-            raise GpuzipError(f"{who}: x must have at least one row; got none.")
+            raise GpuzipError(f"{rows.who}: x must have at least one row; got none.")
+        dims, m = self.checked(rows.who, rows.d, m)
+        stored = self._learned(rows, dims, m, K, seed)
+        return self.learned(stored, rows.d, rows.device)
+
+    def checked(self, who: str, d: int, m: int | None) -> tuple[int, int]:
+        """Check the settings for rows of d columns.
+
+        Parameters
+        ----------
+        who : str
+            The caller, for the error text.
+        d : int
+            Number of columns.
+        m : int or None
+            Number of sub-spaces of the codec.
+
+        Returns
+        -------
+        dims : int
+            Number of columns that are kept.
+        m : int
+            Number of sub-spaces, 1 if there are none.
+
+        Raises
+        ------
+        GpuzipError
+            If they do not fit.
+        """
+        dims, m = self.kept(d), self.m or m
         if dims > d:
             raise GpuzipError(f"{who}: dims must be at most {d}, the columns of x; got {dims}.")
         if self.kind in OF_SUBSPACES and m is None:
@@ -224,9 +251,27 @@ class Rotation:
             )
         if self.kind in OF_SUBSPACES and m is not None and m > dims:
             raise GpuzipError(f"{who}: m must be at most {dims}, the columns that are kept; got {m}.")
-        stored = self._learned(rows, dims, m or 1, K, seed)
-        stored = {name: tensor.to(rows.device) for name, tensor in stored.items()}
-        return replace(self, fitted=Fitted(self.kind, dims, d, rows.device, stored))
+        return dims, m or 1
+
+    def learned(self, stored: dict[str, Tensor], d: int, device: torch.device) -> Rotation:
+        """Return the rotation that has learned these tensors.
+
+        Parameters
+        ----------
+        stored : dict of str to tensor
+            What `state` returns once fitted.
+        d : int
+            Number of columns of the rows.
+        device : torch.device
+            Device of the rotation.
+
+        Returns
+        -------
+        Rotation
+            A fitted copy.
+        """
+        stored = {name: tensor.to(device) for name, tensor in stored.items()}
+        return replace(self, fitted=Fitted(self.kind, self.kept(d), d, device, stored))
 
     def _learned(self, rows: Rows, dims: int, m: int, K: int, seed: int) -> dict[str, Tensor]:
         if self.kind == "truncate":

@@ -18,9 +18,14 @@ def principal(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     offset. Within the span, directions are those of the covariance.
     Source: Pearson 1901; Hotelling 1933.
     """
-    moments, mean = _moments(x)
-    basis = torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
-    if dims < x.shape[1]:
+    return principal_of(*_moments(x), dims)
+
+
+def principal_of(moments: Tensor, mean: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """`principal` of rows with these second moments (D, D) and means (D,), float64."""
+    D = len(mean)
+    basis = torch.eye(D, dtype=torch.float64, device=mean.device)
+    if dims < D:
         basis = _eigenvectors(moments)[0][:dims]
     centered = matrix_product(torch.matmul, basis, moments - mean[:, None] * mean)
     covariance = matrix_product(torch.matmul, centered, basis.T)
@@ -35,7 +40,12 @@ def balanced(x: Tensor, dims: int, m: int) -> Tensor:
     variances.
     Source: Ge, He, Ke, Sun, "Optimized product quantization", 2013, the parametric solution.
     """
-    directions, variances = principal(x, dims)
+    return balanced_of(*_moments(x), dims, m)
+
+
+def balanced_of(moments: Tensor, mean: Tensor, dims: int, m: int) -> Tensor:
+    """`balanced` of rows with these second moments (D, D) and means (D,), float64."""
+    directions, variances = principal_of(moments, mean, dims)
     logs = variances.clamp(min=float(variances[0]) * _LEAST or 1.0).log().tolist()
     S = -(-dims // m)
     room = [max(0, min(S, dims - S * i)) for i in range(m)]
@@ -46,7 +56,7 @@ def balanced(x: Tensor, dims: int, m: int) -> Tensor:
         j = min(open_, key=lambda j: (total[j], j))
         dealt[j].append(i)
         total[j] += log - logs[-1]
-    return directions[torch.tensor([i for part in dealt for i in part], device=x.device)]
+    return directions[torch.tensor([i for part in dealt for i in part], device=mean.device)]
 
 
 def variances(x: Tensor) -> Tensor:

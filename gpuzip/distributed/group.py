@@ -1,0 +1,160 @@
+"""Collectives of torch.distributed that count their bytes and end in an error where a rank fails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gpuzip.distributed.traffic import received
+from gpuzip.errors import GpuzipError
+
+T = TypeVar("T")
+
+#: Seconds that a call waits for the other ranks.
+TIMEOUT = 300.0
+
+_TOLD = 480  # bytes of an error that the other ranks are told
+_CPU = torch.device("cpu")
+
+
+class Ranks:
+    """The ranks of a process group, as one call uses them; a single rank where there is no group."""
+
+    size: int
+    rank: int
+    device: torch.device
+
+    def __init__(self, who: str, group: Any, timeout: float) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise GpuzipError(f"{who}: timeout must be a number of seconds above 0; got {timeout!r}.")
+        self.who, self._group, self._timeout = who, group, timedelta(seconds=float(timeout))
+        if not (dist.is_available() and dist.is_initialized()):
+            self.rank, self.size, self.device = 0, 1, _CPU
+            return
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        if self.rank < 0:
+            raise GpuzipError(
+                f"{who}: this rank must be one of the group; it is not. Call it on the group's ranks alone."
+            )
+        on_gpu = "nccl" in str(dist.get_backend(group))
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else _CPU
+
+    def gathered(self, part: Tensor) -> list[Tensor]:
+        """The tensor of each rank, all of one shape and dtype, on the device of this one."""
+        if self.size == 1 or part.numel() == 0:
+            return [part] * self.size
+        sent = part.to(self.device).contiguous()
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
+        self._wait(lambda: dist.all_gather(parts, sent, group=self._group, async_op=True))
+        received((self.size - 1) * sent.nbytes)
+        return [one.to(part.device) for one in parts]
+
+    def gathered_rows(self, part: Tensor, counts: list[int]) -> list[Tensor]:
+        """The rows of each rank, counts of them."""
+        padded = part.new_zeros((max(counts), *part.shape[1:]))
+        padded[: len(part)] = part
+        return [rows[:n] for rows, n in zip(self.gathered(padded), counts, strict=True)]
+
+    def exchanged(self, parts: list[Tensor], counts: list[int]) -> list[Tensor]:
+        """What each rank had for this one. parts: for each rank; counts: rows that come from each."""
+        if self.size == 1:
+            return parts
+        device, like = parts[0].device, parts[0]
+        sent = torch.cat(parts).to(self.device).contiguous()
+        came = sent.new_empty((sum(counts), *like.shape[1:]))
+        sizes = [len(part) for part in parts]
+        self._wait(
+            lambda: dist.all_to_all_single(came, sent, counts, sizes, group=self._group, async_op=True)
+        )
+        received(came.nbytes - came[: counts[self.rank]].nbytes)
+        return list(came.to(device).split(counts))
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all ranks of a tensor of whole numbers, which no order of sums changes."""
+        if self.size == 1:
+            return part
+        summed = part.to(self.device, copy=True).contiguous()
+        self._wait(lambda: dist.all_reduce(summed, group=self._group, async_op=True))
+        received(2 * (self.size - 1) * summed.nbytes // self.size)
+        return summed.to(part.device)
+
+    def from_first(self, content: bytes) -> bytes:
+        """The bytes of rank 0."""
+        sizes = self.facts([len(content)])
+        held = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)
+        told = held if self.rank == 0 else held.new_empty(sizes[0][0])
+        return bytes(self._broadcast(told).tolist() if self.size > 1 else content)
+
+    def _broadcast(self, held: Tensor) -> Tensor:
+        sent = held.to(self.device)
+        first = 0 if self._group is None else dist.get_global_rank(self._group, 0)
+        self._wait(lambda: dist.broadcast(sent, first, group=self._group, async_op=True))
+        received(0 if self.rank == 0 else sent.nbytes)
+        return sent.cpu()
+
+    def facts(self, own: list[int]) -> list[list[int]]:
+        """Whole numbers of each rank."""
+        parts = self.gathered(torch.tensor(own, dtype=torch.int64, device="cpu"))
+        return [part.tolist() for part in parts]
+
+    def same(self, what: str, content: bytes) -> None:
+        """Raise GpuzipError unless all ranks have this content."""
+        digest = hashlib.sha256(content).digest()[:8]
+        found = self.facts([int.from_bytes(digest, "little", signed=True)])
+        other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
+        if other is not None:
+            raise GpuzipError(
+                f"{self.who}: {what} must be the same on all ranks; rank {other} has another one than rank 0. "
+                "Make it on one rank and send it to the others."
+            )
+
+    def all_do(self, work: Callable[[], T]) -> T:
+        """work() on every rank. Where it fails on one, it is an error on all, and none waits for the others."""
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        if self.size > 1:
+            self._tell(failure)
+        if failure is not None:
+            raise failure
+        return result
+
+    def _tell(self, failure: Exception | None) -> None:
+        """Raise GpuzipError if another rank has failed."""
+        failed = self.facts([failure is not None])
+        if not any(one for (one,) in failed):
+            return
+        text = "" if failure is None else f"{type(failure).__name__}: {failure}"
+        text = text.encode()[:_TOLD].decode(errors="ignore")
+        told = torch.zeros(_TOLD, dtype=torch.uint8, device="cpu")
+        told[: len(text.encode())] = torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
+        texts = [bytes(one.tolist()).rstrip(b"\0").decode() for one in self.gathered(told)]
+        rank = failed.index([1])
+        if failure is None:
+            raise GpuzipError(f"{self.who}: rank {rank} failed: {texts[rank]}")
+
+    def _wait(self, start: Callable[[], Any]) -> None:
+        with self._or_gone():
+            start().wait(self._timeout)
+
+    @contextmanager
+    def _or_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # what gloo and NCCL raise: a rank has died, or the time is over
+            self._gone(error)
+
+    def _gone(self, error: RuntimeError) -> NoReturn:
+        raise ConnectionError(
+            f"{self.who}: all {self.size} ranks must take part within {self._timeout.total_seconds():g} s; "
+            f"another one has ended or is late ({str(error):.200}). End all ranks, and start them anew."
+        ) from error
