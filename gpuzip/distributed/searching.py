@@ -86,8 +86,9 @@ def search(
     Notes
     -----
     The answer is that of `Codes.search` over the codes of all ranks in one process: the same values, bit for
-    bit, and among equal values the lowest id first. Squared distances are compared as they are returned,
-    where those that round to below 0 are 0.
+    bit, and among equal values the lowest id first. Two things may differ. A rank with fewer than 64 rows of
+    a `ScalarQuantizer` scores them by tables, within 1e-6 of the sizes that are multiplied. Squared distances
+    are compared as they are returned, where those that round to below 0 are 0.
 
     A rank receives 8 bytes per query, row of the answer and other rank; of the candidates too with rescore.
     Source: the merge of the shards of FAISS, IndexShards.

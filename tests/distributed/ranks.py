@@ -42,7 +42,8 @@ class Cluster:
     """call(work, size, arguments of each rank): what work(group, *arguments) gives or raises on each."""
 
     def __init__(self, size: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # which imports torch once for all ranks
+        context.set_forkserver_preload(["torch", "gpuzip.distributed", "tests.distributed.work"])
         self.pipes, self.processes = [], []
         for rank in range(size):
             ours, theirs = context.Pipe()

@@ -26,8 +26,9 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw: Any, ranks: int, most: int = 60) -> Case:
-    sizes = draw(st.lists(st.one_of(st.just(0), st.integers(0, most)), min_size=ranks, max_size=ranks))
+def cases(draw: Any, ranks: int, least: int = 1, most: int = 90) -> Case:
+    """least: rows of a rank that has any."""
+    sizes = draw(st.lists(st.one_of(st.just(0), st.integers(least, most)), min_size=ranks, max_size=ranks))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1 << 16)))
     n = sum(sizes)
     kinds = max(1, n // draw(st.sampled_from([1, 1, 3, 20])))  # rows that come many times
