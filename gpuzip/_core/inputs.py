@@ -76,13 +76,15 @@ def _of_rows(who: str, name: str, x: Any) -> np.ndarray[Any, Any]:
 
 
 def _of_arrow(who: str, name: str, x: Any) -> np.ndarray[Any, Any]:
-    """A column of lists of equal lengths, without a copy where the lists have a fixed size."""
+    """A column of lists of equal lengths of floats, without a copy of their values."""
     if not hasattr(x, "null_count"):
         raise GpuzipError(
             f"{who}: {name} must be one column of lists; got a {type(x).__name__}. Pass {name}['column']."
         )
     column = x.combine_chunks() if hasattr(x, "chunks") else x
     size = getattr(column.type, "list_size", None)
+    if size is None and not column.null_count:
+        size = _common_length(column)
     if column.null_count or (size is not None and column.flatten().null_count):
         raise GpuzipError(f"{who}: {name} must have all its values; got nulls. Use {name}.drop_null().")
     if size is None:
@@ -92,6 +94,15 @@ def _of_arrow(who: str, name: str, x: Any) -> np.ndarray[Any, Any]:
         raise _unreadable(who, name, x, values.dtype)
     rows: np.ndarray[Any, Any] = values.reshape(len(column), size)
     return rows
+
+
+def _common_length(column: Any) -> int | None:
+    """The length of all lists of floats of a column; None if there is none, or other values."""
+    value = str(getattr(column.type, "value_type", None))
+    if value not in ("halffloat", "float", "double") or len(column) == 0:
+        return None
+    lengths = np.diff(column.offsets.to_numpy())
+    return int(lengths[0]) if (lengths == lengths[0]).all() else None
 
 
 def _unreadable(who: str, name: str, x: Any, dtype: Any = None) -> DtypeError:

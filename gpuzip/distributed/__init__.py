@@ -1,8 +1,9 @@
 """Rows past one process: one callable for data engines, and calls for the ranks of torch.distributed."""
 
 from gpuzip.distributed.drawing import sample
+from gpuzip.distributed.encoder import Encoder
 from gpuzip.distributed.encoding import encode, fit
 from gpuzip.distributed.searching import search
 from gpuzip.distributed.traffic import Traffic, traffic
 
-__all__ = ["Traffic", "encode", "fit", "sample", "search", "traffic"]
+__all__ = ["Encoder", "Traffic", "encode", "fit", "sample", "search", "traffic"]

@@ -70,7 +70,7 @@ def to_arrow(codes: Codes, table: Any = None, *, column: str = "codes", layout: 
     check_codes(who, codes).codec.check_fitted(who)
     if layout not in _LAYOUTS:
         raise GpuzipError(f"{who}: layout must be 'binary' or 'list'; got {layout!r}.")
-    array = _array(pa, codes, layout)
+    array = array_of(pa, codes, layout)
     field = pa.field(column, array.type, nullable=False, metadata={KEY: packed_codec(codes)})
     if table is None:
         return pa.table([array], schema=pa.schema([field]))
@@ -157,7 +157,8 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-def _array(pa: Any, codes: Codes, layout: str) -> Any:
+def array_of(pa: Any, codes: Codes, layout: str) -> Any:
+    """The codes as a pyarrow.Array, which shares their memory if they are on the CPU."""
     data = codes.packed.data[:].cpu().contiguous()
     N, B = data.shape
     if layout == "binary":
