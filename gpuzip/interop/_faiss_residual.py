@@ -16,8 +16,8 @@ def residual_quantizer(faiss: Any, codec: ResidualQuantizer) -> Any:
     """Return a faiss.ResidualQuantizer, or a ProductResidualQuantizer if the codec has several splits."""
     P, M, _, _ = codec.codebooks.shape
     if P == 1:
-        return _filled(faiss, faiss.ResidualQuantizer(codec.d, M, codec.nbits), codec)
-    return _filled(faiss, faiss.ProductResidualQuantizer(codec.d, P, M, codec.nbits), codec)
+        return filled(faiss, faiss.ResidualQuantizer(codec.d, M, codec.nbits), codec)
+    return filled(faiss, faiss.ProductResidualQuantizer(codec.d, P, M, codec.nbits), codec)
 
 
 def residual_index(faiss: Any, codec: ResidualQuantizer, metric: int) -> Any:
@@ -25,14 +25,15 @@ def residual_index(faiss: Any, codec: ResidualQuantizer, metric: int) -> Any:
     P, M, _, _ = codec.codebooks.shape
     if P == 1:
         index = faiss.IndexResidualQuantizer(codec.d, M, codec.nbits, metric)
-        _filled(faiss, index.rq, codec)
+        filled(faiss, index.rq, codec)
     else:
         index = faiss.IndexProductResidualQuantizer(codec.d, P, M, codec.nbits, metric)
-        _filled(faiss, index.prq, codec)
+        filled(faiss, index.prq, codec)
     return index
 
 
-def _filled(faiss: Any, quantizer: Any, codec: ResidualQuantizer) -> Any:
+def filled(faiss: Any, quantizer: Any, codec: ResidualQuantizer) -> Any:
+    """Return the quantizer, which now has the codebooks of the codec."""
     codebooks = codec.codebooks.cpu().numpy()
     parts = [quantizer] if len(codebooks) == 1 else _splits(faiss, quantizer)
     for part, codebook in zip(parts, codebooks, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuzip._core.checks import whole
 from gpuzip._core.extras import needs
 from gpuzip.codecs import (
     BinaryQuantizer,
@@ -26,6 +27,7 @@ from gpuzip.codecs.mixed import MixedCodes
 from gpuzip.codecs.pq import Codebook
 from gpuzip.codecs.scalar import Steps
 from gpuzip.errors import GpuzipError
+from gpuzip.interop._faiss_lists import lists_index
 from gpuzip.interop._faiss_residual import read_residual, residual_index, residual_quantizer
 from gpuzip.interop._faiss_wrapped import lists_of, with_transforms
 from gpuzip.rotations import Rotation
@@ -34,7 +36,7 @@ _HALVES = {"float16": "QT_fp16", "bfloat16": "QT_bf16"}
 _STEPS = {"QT_8bit": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_8bit_uniform": 8, "QT_4bit_uniform": 4}
 
 
-def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
+def to_faiss(source: Codec | Codes, metric: str | None = None, *, nlist: int | None = None) -> Any:
     """Convert a codec to a FAISS quantizer, or Codes to a FAISS index with the same bytes.
 
     Parameters
@@ -43,6 +45,9 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
         What to convert.
     metric : {"l2", "ip"}, optional
         Metric of the index. Default: "l2". An index of bits always uses "hamming".
+    nlist : int, optional
+        Number of lists, for Codes. The index is then an inverted file, which searches `nprobe` lists alone.
+        Some 4 to 16 times the square root of the number of rows is usual.
 
     Returns
     -------
@@ -69,6 +74,11 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
 
     Codes of a rotated codec become an IndexPreTransform, which computes l2 distances of rotated rows.
 
+    With nlist, Codes become an IndexIVFPQ, IndexIVFScalarQuantizer, IndexIVFResidualQuantizer or
+    IndexIVFProductResidualQuantizer with by_residual=False: its lists hold the codes as they are, each row in
+    the list whose centroid is nearest to the decoded row. With nprobe = nlist it finds what the index without
+    lists finds.
+
     FAISS decodes the same codes to the same values, up to rounding. It may encode new rows differently: at
     the edge of a step, at ties of halves, and for values too large for float16, which become inf.
     """
@@ -81,12 +91,19 @@ def to_faiss(source: Codec | Codes, metric: str | None = None) -> Any:
             f"got {type(codec).__name__}, which FAISS does not have."
         )
     codec.check_fitted("to_faiss")
+    if nlist is not None and codes is None:
+        raise GpuzipError("to_faiss: nlist must be None for a codec, which has no rows. Pass Codes.")
+    nlist = None if nlist is None else whole("to_faiss", "nlist", nlist)
     if codec.rotation is not None:
-        return _write_rotated(faiss, codec, codes, metric)
-    return write(faiss, codec, codes, metric)
+        return _write_rotated(faiss, codec, codes, metric, nlist)
+    if codes is None or nlist is None:
+        return write(faiss, codec, codes, metric)
+    return lists_index(faiss, write(faiss, codec, codes[:0], metric), codes, nlist)
 
 
-def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | None) -> Any:
+def _write_rotated(
+    faiss: Any, codec: Codec, codes: Codes | None, metric: str | None, nlist: int | None
+) -> Any:
     rotation = codec.rotation
     assert isinstance(rotation, Rotation)
     if codes is None or isinstance(codec, BinaryQuantizer) or rotation.normalize:
@@ -99,7 +116,8 @@ def _write_rotated(faiss: Any, codec: Codec, codes: Codes | None, metric: str | 
     faiss.copy_array_to_vector(rotation.matrix.cpu().numpy().ravel(), turn.A)
     turn.is_orthonormal = turn.is_trained = True
     inner = replace(codec, rotation=None)
-    return faiss.IndexPreTransform(turn, to_faiss(Codes(inner, codes.packed.data, codes.dtype), metric))
+    unrotated = Codes(inner, codes.packed.data, codes.dtype)
+    return faiss.IndexPreTransform(turn, to_faiss(unrotated, metric, nlist=nlist))
 
 
 @overload
