@@ -31,7 +31,8 @@ _M, _NBITS, _QUERIES = 48, 8, 256
 _PATIENCE = 3600.0  # seconds of a task
 
 
-def _make(path: Path, rows: int) -> None:
+def make(path: Path, rows: int) -> None:
+    """Write rows as an npy file."""
     matrix = np.lib.format.open_memmap(path, "w+", np.float32, (rows, D))
     start = 0
     for block in made_blocks(rows):
@@ -76,7 +77,7 @@ def _measured(order: tuple[str, Path]) -> dict[str, Any]:
 
 def measure(few: int | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder, "x.npy"), few or ROWS)
+        make(Path(folder, "x.npy"), few or ROWS)
         for task in TASKS:
             (answer,) = apart.each(_measured, [(task, Path(folder))], _PATIENCE)
             if answer.result is None:

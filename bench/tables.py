@@ -243,6 +243,29 @@ form(
 )
 
 
+form(
+    "distributed",
+    "{rows:,} x {d}, PQ{m}x{nbits} | ranks | time | faster than 1 rank | received by a rank | per query or row | "
+    "exchanges | overhead of 1 rank, CPU time",
+    "{what} | {ranks} | {seconds:s} | {speedup:.2f}x | {received:,} bytes | {each:.1f} bytes | {exchanges} | "
+    "{overhead:%}",
+    lambda row: (
+        row
+        | {
+            "what": fill("search, {queries} queries, k={k}", row) if row["queries"] else row["operation"],
+            "each": str(int(row["received"]) / int(row["per"])),
+        }
+    ),
+)
+form(
+    "distributed_ray",
+    "{d} columns, PQ{m}x{nbits} | rows | workers | killed | time | rows per second | peak memory | the bytes of "
+    "one process",
+    "Ray Data | {rows:,} | {workers} | {killed} | {seconds:s} | {rate:,} | {peak_bytes:MB} | {same}",
+    lambda row: row | {"same": "yes" if row["ok"] == "True" else "NO"},
+)
+
+
 @shown("quality")
 def quality(rows: list[Row]) -> Iterator[Lines]:
     codes = [row for row in rows if row["peer"] == "FAISS"]

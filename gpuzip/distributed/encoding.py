@@ -122,7 +122,7 @@ def encode(
 
     Notes
     -----
-    No rows are moved. A rank receives 24 bytes from each other one.
+    No rows are moved. A rank receives 24 bytes from each other rank.
 
     Examples
     --------

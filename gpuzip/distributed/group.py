@@ -24,6 +24,11 @@ _TOLD = 480  # bytes of an error that the other ranks are told
 _CPU = torch.device("cpu")
 
 
+def number_of(content: bytes) -> int:
+    """A number that tells contents apart."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True)
+
+
 class Ranks:
     """The ranks of a process group, as one call uses them; a single rank where there is no group."""
 
@@ -35,8 +40,8 @@ class Ranks:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise GpuzipError(f"{who}: timeout must be a number of seconds above 0; got {timeout!r}.")
         self.who, self._group, self._timeout = who, group, timedelta(seconds=float(timeout))
-        if not (dist.is_available() and dist.is_initialized()):
-            self.rank, self.size, self.device = 0, 1, _CPU
+        self.rank, self.size, self.device = 0, 1, _CPU
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
             return
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
@@ -106,9 +111,11 @@ class Ranks:
 
     def same(self, what: str, content: bytes) -> None:
         """Raise GpuzipError unless all ranks have this content."""
-        digest = hashlib.sha256(content).digest()[:8]
-        found = self.facts([int.from_bytes(digest, "little", signed=True)])
-        other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
+        self.check_same(what, [number for (number,) in self.facts([number_of(content)])])
+
+    def check_same(self, what: str, numbers: list[int]) -> None:
+        """Raise GpuzipError unless the `number_of` the content of all ranks is the same."""
+        other = next((rank for rank, one in enumerate(numbers) if one != numbers[0]), None)
         if other is not None:
             raise GpuzipError(
                 f"{self.who}: {what} must be the same on all ranks; rank {other} has another one than rank 0. "
@@ -117,28 +124,29 @@ class Ranks:
 
     def all_do(self, work: Callable[[], T]) -> T:
         """work() on every rank. Where it fails on one, it is an error on all, and none waits for the others."""
+        return self.all_tell(lambda: (work(), []), 0)[0]
+
+    def all_tell(self, work: Callable[[], tuple[T, list[int]]], width: int) -> tuple[T, list[list[int]]]:
+        """`all_do` of work that also gives whole numbers, `width` of them; those of each rank are returned."""
         failure: Exception | None = None
+        own: list[int] = [0] * width
         try:
-            result = work()
+            result, own = work()
         except Exception as error:
             failure = error
-        if self.size > 1:
-            self._tell(failure)
+        facts = self.facts([failure is not None, *own]) if self.size > 1 or failure is None else []
+        if any(failed for failed, *_ in facts):
+            self._tell(failure, [failed for failed, *_ in facts].index(1))
         if failure is not None:
             raise failure
-        return result
+        return result, [numbers for _, *numbers in facts]
 
-    def _tell(self, failure: Exception | None) -> None:
-        """Raise GpuzipError if another rank has failed."""
-        failed = self.facts([failure is not None])
-        if not any(one for (one,) in failed):
-            return
-        text = "" if failure is None else f"{type(failure).__name__}: {failure}"
-        text = text.encode()[:_TOLD].decode(errors="ignore")
+    def _tell(self, failure: Exception | None, rank: int) -> None:
+        """Tell the other ranks of this one's failure; raise GpuzipError if it has none but rank has."""
+        text = b"" if failure is None else f"{type(failure).__name__}: {failure}".encode()[:_TOLD]
         told = torch.zeros(_TOLD, dtype=torch.uint8, device="cpu")
-        told[: len(text.encode())] = torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
-        texts = [bytes(one.tolist()).rstrip(b"\0").decode() for one in self.gathered(told)]
-        rank = failed.index([1])
+        told[: len(text)] = torch.tensor(list(text), dtype=torch.uint8, device="cpu")
+        texts = [bytes(one.tolist()).rstrip(b"\0").decode(errors="ignore") for one in self.gathered(told)]
         if failure is None:
             raise GpuzipError(f"{self.who}: rank {rank} failed: {texts[rank]}")
 

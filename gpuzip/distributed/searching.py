@@ -16,7 +16,7 @@ from gpuzip._core.inputs import as_matrix
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.codecs.codes import Codes, check_codes, store_of
 from gpuzip.distributed.codec import digest_of
-from gpuzip.distributed.group import TIMEOUT, Ranks
+from gpuzip.distributed.group import TIMEOUT, Ranks, number_of
 from gpuzip.errors import GpuzipError
 from gpuzip.search.merge import DISTANCES, best_of
 from gpuzip.search.rescore import best_of_candidates, check_multiplier
@@ -25,6 +25,7 @@ from gpuzip.search.values import values_of
 
 WHO = "distributed.search"
 
+_FACTS = 7
 _MOST_ROWS = 1 << 31  # of a rank, whose row numbers travel as int32
 
 
@@ -106,10 +107,13 @@ def search(
     ranks = Ranks(WHO, group, timeout)
     if ranks.size == 1:
         return codes_of_this_rank.search(queries, k, metric, mask, rescore, rescore_multiplier)
-    own = ranks.all_do(
-        lambda: _Own.of(codes_of_this_rank, queries, k, metric, mask, rescore, rescore_multiplier)
-    )
-    asked = _Asked.of(ranks, own, sharded_queries)
+
+    def checked() -> tuple[_Own, list[int]]:
+        own = _Own.of(codes_of_this_rank, queries, k, metric, mask, rescore, rescore_multiplier)
+        return own, own.facts(sharded_queries)
+
+    own, facts = ranks.all_tell(checked, _FACTS)
+    asked = _Asked.of(ranks, own, facts, sharded_queries)
     values, ids = _best(ranks, own, asked)
     return SearchResult(values[0], ids[0]) if own.one else SearchResult(values, ids)
 
@@ -151,6 +155,14 @@ class _Own:
         return cls(codes, asked, one, k, found, metric, mask, rescore, allowed)
 
 
+    def facts(self, sharded: bool) -> list[int]:
+        """What the other ranks have to know, _FACTS numbers."""
+        kind = (self.k, self.found, self.metric, self.rescore is None, sharded, self.queries.dtype)
+        checksum = 0 if sharded else zlib.crc32(self.queries.cpu().contiguous().numpy())
+        same = number_of(digest_of(self.codes.codec)), number_of(repr(kind).encode())
+        return [*same, len(self.codes), self.allowed, len(self.queries), checksum, self.one]
+
+
 def _checked(codes: Codes, queries: Any, metric: str) -> Tensor:
     """(Q, D) float32 or (Q, B) uint8 on the device of the codes."""
     packed = metric == "hamming" and str(queries.dtype).endswith("uint8")
@@ -172,13 +184,11 @@ class _Asked:
     allowed: list[int]
 
     @classmethod
-    def of(cls, ranks: Ranks, own: _Own, sharded: bool) -> _Asked:
-        kind = (own.k, own.found, own.metric, own.rescore is None, sharded, own.queries.dtype)
-        ranks.same("codec", digest_of(own.codes.codec))
-        ranks.same("k, metric, rescore_multiplier, and whether there is rescore,", repr(kind).encode())
-        checksum = 0 if sharded else zlib.crc32(own.queries.cpu().contiguous().numpy())
-        facts = ranks.facts([len(own.codes), own.allowed, len(own.queries), checksum, own.one])
-        sizes, allowed, counts, sums, one = (list(column) for column in zip(*facts, strict=True))
+    def of(cls, ranks: Ranks, own: _Own, facts: list[list[int]], sharded: bool) -> _Asked:
+        columns = (list(column) for column in zip(*facts, strict=True))
+        codecs, kinds, sizes, allowed, counts, sums, one = columns
+        ranks.check_same("codec", codecs)
+        ranks.check_same("k, metric, rescore_multiplier, and whether there is rescore,", kinds)
         starts = np.cumsum([0, *sizes]).tolist()
         if sharded:
             queries = torch.cat(ranks.gathered_rows(own.queries, counts))
@@ -224,21 +234,21 @@ def _merged(
 ) -> tuple[Tensor, Tensor]:
     """The k best of the answers of all ranks; the lower rank stands first, and so the lower id."""
     width = min(k, max(asked.allowed))
-    parts = []
-    for part in (
-        _padded(values, width, _worst(values.dtype, metric)),
-        _padded(rows.to(torch.int32), width, -1),
-    ):
-        if asked.of_ranks is None:
-            parts.append(ranks.gathered(part))
-        else:
-            own = [asked.of_ranks[ranks.rank]] * ranks.size
-            parts.append(ranks.exchanged(list(part.split(asked.of_ranks)), own))
+    values = _padded(values, width, _worst(values.dtype, metric))
+    rows = _padded(rows.to(torch.int32), width, -1)
+    own = torch.stack([values.contiguous().view(torch.int32), rows], 2)  # both take 4 bytes: one exchange
+    if asked.of_ranks is None:
+        parts = ranks.gathered(own)
+    else:
+        parts = ranks.exchanged(
+            list(own.split(asked.of_ranks)), [asked.of_ranks[ranks.rank]] * ranks.size
+        )
     ids = [
         torch.where(one < 0, -1, one + start)
-        for one, start in zip((part.long() for part in parts[1]), asked.starts, strict=False)
+        for one, start in zip((part[:, :, 1].long() for part in parts), asked.starts, strict=False)
     ]
-    return best_of(torch.cat(parts[0], 1), torch.cat(ids, 1), k, metric)
+    found = torch.cat([part[:, :, 0] for part in parts], 1).contiguous().view(values.dtype)
+    return best_of(found, torch.cat(ids, 1), k, metric)
 
 
 def _worst(dtype: torch.dtype, metric: str) -> float:

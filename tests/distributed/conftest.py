@@ -1,6 +1,6 @@
 import pytest
 
-from tests.distributed.ranks import cluster
+from bench.ranks import cluster
 
 
 @pytest.fixture(scope="package")

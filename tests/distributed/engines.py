@@ -32,8 +32,7 @@ def run(module: str, *arguments: object, timeout: float = 500, status: int = 0) 
         check=False,
     )
     assert done.returncode == status, done.stderr[-4000:]
-    if status == 0:
-        assert gone(mark), "processes of the engine are left running"
+    assert gone(mark), "processes of the engine are left running"
     return done.stderr
 
 

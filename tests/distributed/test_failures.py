@@ -10,7 +10,7 @@ import pytest
 import gpuzip
 from gpuzip import distributed
 from gpuzip.distributed.codec import packed
-from tests.distributed.ranks import cluster
+from bench.ranks import cluster
 from tests.distributed.shards import rows_of
 
 
@@ -37,7 +37,7 @@ def test_a_rank_that_ends_or_hangs_is_an_error_on_the_others(how):
         for rank, pipe in enumerate(ranks.pipes):
             pipe.send((search_or_die, 4, (codec, how if rank == 2 else None)))
         for rank in (0, 1, 3):
-            ok, (took, message) = ranks._answer(ranks.pipes[rank])
+            ok, (took, message) = ranks.answer(rank)
             assert ok and took < 10
             assert "all 4 ranks must take part within 3 s" in message
 

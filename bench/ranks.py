@@ -1,10 +1,10 @@
-"""Processes that are the ranks of a gloo group, started once and used by many examples of a test."""
+"""Processes that are the ranks of a gloo group on this machine, started once and used by many calls."""
 
 from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -41,9 +41,12 @@ def _serve(rank: int, size: int, store: str, pipe: Any) -> None:
 class Cluster:
     """call(work, size, arguments of each rank): what work(group, *arguments) gives or raises on each."""
 
+    pipes: list[Any]
+    processes: list[Any]
+
     def __init__(self, size: int, folder: Path) -> None:
         context = multiprocessing.get_context("forkserver")  # which imports torch once for all ranks
-        context.set_forkserver_preload(["torch", "gpuzip.distributed", "tests.distributed.work"])
+        context.set_forkserver_preload(["torch", "gpuzip.distributed"])
         self.pipes, self.processes = [], []
         for rank in range(size):
             ours, theirs = context.Pipe()
@@ -67,11 +70,16 @@ class Cluster:
                 raise one
         return found
 
+    def answer(self, rank: int) -> tuple[bool, Any]:
+        """Whether a rank's call returned, and what it returned or raised."""
+        return self._answer(self.pipes[rank])
+
     @staticmethod
     def _answer(pipe: Any) -> tuple[bool, Any]:
         if not pipe.poll(PATIENCE):
-            raise TimeoutError("a rank did not answer")
-        return pipe.recv()
+            raise TimeoutError(f"a rank must answer within {PATIENCE:.0f} s; it does not")
+        ok, found = pipe.recv()
+        return ok, found
 
     def close(self) -> None:
         for pipe in self.pipes:
@@ -84,7 +92,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(size: int):
+def cluster(size: int) -> Iterator[Cluster]:
     """A Cluster, whose processes have ended after the block."""
     with tempfile.TemporaryDirectory() as folder:
         started = Cluster(size, Path(folder))
