@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 import gpuzip
@@ -27,12 +28,14 @@ from bench.memory import make
 from bench.ranks import cluster
 from bench.record import main
 from gpuzip import distributed
+from gpuzip.search.merge import best_of
 
 ROWS, K = 200_000, 10
 RANKS = (1, 2, 4)
 QUERIES = (1, 256)
 _M, _NBITS, _ROUNDS = 48, 8, 9
 _OVERHEAD = 0.05
+_MERGED = 64  # ranks whose answers are merged, alone
 
 
 def _encode(group: Any, folder: str) -> Any:
@@ -81,6 +84,19 @@ def _measured(group: Any, call: Callable[[], Any], rounds: int) -> tuple[list[fl
     return took, counted.received, counted.calls
 
 
+def _merge() -> float:
+    """Seconds to merge the answers of _MERGED ranks."""
+    values = torch.randn(
+        (max(QUERIES), _MERGED * K), generator=torch.Generator().manual_seed(0), dtype=torch.float32
+    )
+    ids, took = torch.arange(values.numel()).view(values.shape), []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        best_of(values, ids, K, "ip")
+        took.append(time.perf_counter() - start)
+    return median(took)
+
+
 def measure(few: int | None) -> Iterator[dict[str, Any]]:
     rows = few or ROWS
     with tempfile.TemporaryDirectory() as folder, cluster(max(RANKS)) as ranks:
@@ -113,6 +129,9 @@ def measure(few: int | None) -> Iterator[dict[str, Any]]:
                     "overhead": over,
                     "ok": judged,
                 }
+        empty = dict.fromkeys(("speedup", "received", "exchanges", "overhead", "ok"))
+        merged = {"queries": max(QUERIES), "k": K, "ranks": _MERGED, "seconds": _merge()}
+        yield about | {"operation": "merge", **merged, "per": max(QUERIES)} | empty
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ KINDS = {
     "fits": Kind("fits", 15, ("--rows", "20000"), _MODEL),
     "rotations": Kind("rotations", 15, ("--rows", "10000")),
     "sizes": Kind("sizes", 5),
+    "distributed": Kind("distributed", 30, ("--rows", "20000")),
+    "scale": Kind("scale", 20),
     "archive": Kind("archive", 120, ("--rows", "1000"), ("zstandard",)),
     "models": Kind("models", 60, ("--rows", "200"), _MODEL),
     "cpu": Kind("cpu", 180),

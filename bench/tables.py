@@ -252,8 +252,8 @@ form(
     lambda row: (
         row
         | {
-            "what": fill("search, {queries} queries, k={k}", row) if row["queries"] else row["operation"],
-            "each": str(int(row["received"]) / int(row["per"])),
+            "what": fill("{operation}, {queries} queries, k={k}", row) if row["queries"] else row["operation"],
+            "each": str(int(row["received"]) / int(row["per"])) if row["received"] else "",
         }
     ),
 )
@@ -262,7 +262,19 @@ form(
     "{d} columns, PQ{m}x{nbits} | rows | workers | killed | time | rows per second | peak memory | the bytes of "
     "one process",
     "Ray Data | {rows:,} | {workers} | {killed} | {seconds:s} | {rate:,} | {peak_bytes:MB} | {same}",
-    lambda row: row | {"same": "yes" if row["ok"] == "True" else "NO"},
+    lambda row: row | {"same": "yes" if row["same"] == "True" else "NO"},
+)
+
+
+form(
+    "scale",
+    "{rows:,} x {d} | machines | codes | encode | simulated | dollars | {queries} queries | simulated | of it "
+    "exchange | dollars per million queries | the scan pays up to",
+    "{machine} | {machines:,} | {codes_bytes:MB} | {encode_seconds:s} | {simulated_encode_seconds:s} | "
+    "{encode_dollars:.2f} | {search_seconds:s} | {simulated_search_seconds:s} | {exchange_seconds:s} | "
+    "{dollars_per_million_queries:,.0f} | {most_machines:,} machines",
+    lambda row: row | {"search_seconds": float(row["scan_seconds"]) + float(row["exchange_seconds"])},
+    split="rows",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any as _Any
 from gpuzip._version import __version__
 
 if _TYPE_CHECKING:
-    from gpuzip import nn, plots
+    from gpuzip import distributed, nn, plots
     from gpuzip._core.quality import HeldOut, Quality, recall
     from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
     from gpuzip.archive.archive import Archive
@@ -218,7 +218,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Modules that are attributes without an import of their own.
 _MODULES = {
     *("api", "choose", "codecs", "errors", "interop", "nn", "ops", "plots", "rotations", "search", "similar"),
-    *("dataset", "storage", "training", "words"),
+    *("dataset", "distributed", "storage", "training", "words"),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import gpuzip
 
 MODULES = (
-    *("gpuzip.nn", "gpuzip.plots", "gpuzip.reports", "gpuzip.words", "gpuzip.sizes"),
+    *("gpuzip.distributed", "gpuzip.nn", "gpuzip.plots", "gpuzip.reports", "gpuzip.words", "gpuzip.sizes"),
     *("gpuzip.interop.smallfry", "gpuzip.interop.matrices", "gpuzip.interop.embzip"),
 )
 

@@ -262,3 +262,15 @@ def test_two_shards_of_the_same_bytes_share_a_file(tmp_path: Path):
     assert len(list(tmp_path.glob("codes-*.ezip"))) == 1
     data.remove(range(5))
     assert torch.equal(gpuzip.Dataset.open(tmp_path).decode(), rows_of(5, 0))
+
+
+def test_codes_that_were_made_elsewhere_are_appended_as_they_are(tmp_path: Path):
+    codec, x = half(), rows_of(9, 0)
+    data = gpuzip.Dataset.create(tmp_path, codec, ids="int64")
+    data.append(codec.encode(x[:4]), [3, 1, 2, 0])
+    data.append(x[4:], range(4, 9))
+    assert torch.equal(data.rows([3, 1, 2, 0, *range(4, 9)]), codec.encode(x).decode())
+    other = gpuzip.ScalarQuantizer().fit(x).encode(x)
+    with pytest.raises(gpuzip.GpuzipError, match="codes must be of the codec of the dataset"):
+        data.append(other, range(20, 29))
+    assert len(data) == 9

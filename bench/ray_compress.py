@@ -1,4 +1,7 @@
-"""Ray compresses Parquet into a Dataset, and somebody is killed: `python -m tests.distributed.compressing ...`."""
+"""Two workers of Ray compress Parquet into a Dataset, and one of them, or the driver, is killed.
+
+    python -m bench.ray_compress SOURCE CODEC TARGET VICTIM ROWS_PER_SHARD BATCH_SIZE
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ import gpuzip
 from gpuzip.distributed import compress_dataset
 
 
-def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str) -> None:
-    """victim: "worker", "driver" or "nobody"; killed once a shard is complete."""
+def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str, batch_size: str) -> None:
+    """victim: "worker", killed while it encodes; "driver", once a shard is complete; or "nobody"."""
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20)
     threading.Thread(target=_kill, args=(victim, Path(target)), daemon=True).start()
     try:
@@ -26,20 +29,21 @@ def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str)
             target,
             gpuzip.load_codec(codec),
             rows_per_shard=int(rows_per_shard),
-            batch_size=1024,
+            batch_size=int(batch_size),
         )
     finally:
         ray.shutdown()
 
 
 def _kill(victim: str, target: Path) -> None:
-    while victim != "nobody" and len(list(target.glob("codes-*"))) < 2:
+    while victim == "driver":
+        if len(list(target.glob("codes-*"))) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
-    if victim == "driver":
-        os.kill(os.getpid(), signal.SIGKILL)
     while victim == "worker":
         for process in Path("/proc").iterdir():
-            if process.name.isdigit() and b"ray::MapBatches" in _command(process):
+            command = _command(process) if process.name.isdigit() else b""
+            if command.startswith(b"ray::") and b"MapBatches" in command:
                 os.kill(int(process.name), signal.SIGKILL)
                 print("killed", process.name, file=sys.stderr)
                 return
