@@ -1,6 +1,6 @@
 """Encoding and search over 1, 2 and 4 ranks of torch.distributed on this machine: time, bytes, overhead.
 
-    python -m bench.distributed [--rows 200000]
+    python -m bench.distributed [--rows 100000]
 
 Ranks are processes of one thread, joined by gloo. All of them together hold the rows. A call has ended once
 the slowest rank has. The overhead is that of a single rank over the plain call, by CPU time, by turns. A full
@@ -30,11 +30,12 @@ from bench.record import main
 from gpuzip import distributed
 from gpuzip.search.merge import best_of
 
-ROWS, K = 200_000, 10
+ROWS, K = 100_000, 10
 RANKS = (1, 2, 4)
 QUERIES = (1, 256)
 _M, _NBITS, _ROUNDS = 48, 8, 9
 _OVERHEAD = 0.05
+_PATIENCE = 900.0  # seconds of a call
 _MERGED = 64  # ranks whose answers are merged, alone
 
 
@@ -55,7 +56,7 @@ def _overhead(group: Any, folder: str, queries: int) -> float:
     codes, asked = codec.encode(x), sample().queries[:queries].contiguous()
     calls = (lambda: distributed.search(codes, asked, K, group=group), lambda: codes.search(asked, K))
     took: tuple[list[float], list[float]] = ([], [])
-    for _ in range(4 * _ROUNDS):
+    for _ in range(3 * _ROUNDS):
         for call, times in zip(calls, took, strict=True):
             start = time.thread_time()
             call()
@@ -99,7 +100,7 @@ def _merge() -> float:
 
 def measure(few: int | None) -> Iterator[dict[str, Any]]:
     rows = few or ROWS
-    with tempfile.TemporaryDirectory() as folder, cluster(max(RANKS)) as ranks:
+    with tempfile.TemporaryDirectory() as folder, cluster(max(RANKS), _PATIENCE) as ranks:
         make(Path(folder, "x.npy"), rows)
         gpuzip.ProductQuantizer(m=_M, nbits=_NBITS).fit_quietly(sample().embeddings).save(
             Path(folder, "codec.ezip")

@@ -2,9 +2,9 @@
 
     python -m bench.distributed_ray [--rows 2000000]
 
-Memory is that of all processes of Ray and of the driver, the object store included: anonymous and shared pages,
-each page once. A full run writes bench/results/distributed_ray.csv; the exit status is 1 when it takes more than
-2 GB, or a row is not there once with the bytes of one process. Needs the extra ray.
+Memory is that of all processes of Ray and of the driver, the object store included: anonymous and shared
+pages, each page once. A full run writes bench/results/distributed_ray.csv; the exit status is 1 when it takes
+more than 2 GB, or a row is not there once with the bytes of one process. Needs the extra ray.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class _Peak:
             lines = (process / "smaps_rollup").read_text().splitlines()
         except OSError:  # it has ended
             return 0
-        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem")))
+        return sum(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem"))
+        )
 
 
 def _is_whole(folder: Path, want: torch.Tensor) -> bool:
@@ -88,7 +90,9 @@ def _is_whole(folder: Path, want: torch.Tensor) -> bool:
     ids = np.asarray(data.ids)
     codes = np.concatenate([np.asarray(shard.codes.data[:]) for shard in data._view.shards])
     order = ids.argsort()
-    return bool(np.array_equal(ids[order], np.arange(len(want)))) and np.array_equal(codes[order], want.numpy())
+    return bool(np.array_equal(ids[order], np.arange(len(want)))) and np.array_equal(
+        codes[order], want.numpy()
+    )
 
 
 def measure(few: int | None) -> Iterator[dict[str, Any]]:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PATIENCE = 120.0  # seconds of a call
-
 
 def of_sizes(size: int) -> list[int]:
     """Sizes of the groups that processes of so many ranks have: the first one, two, four."""
@@ -44,7 +42,8 @@ class Cluster:
     pipes: list[Any]
     processes: list[Any]
 
-    def __init__(self, size: int, folder: Path) -> None:
+    def __init__(self, size: int, folder: Path, patience: float) -> None:
+        self._patience = patience
         context = multiprocessing.get_context("forkserver")  # which imports torch once for all ranks
         context.set_forkserver_preload(["torch", "gpuzip.distributed"])
         self.pipes, self.processes = [], []
@@ -74,10 +73,9 @@ class Cluster:
         """Whether a rank's call returned, and what it returned or raised."""
         return self._answer(self.pipes[rank])
 
-    @staticmethod
-    def _answer(pipe: Any) -> tuple[bool, Any]:
-        if not pipe.poll(PATIENCE):
-            raise TimeoutError(f"a rank must answer within {PATIENCE:.0f} s; it does not")
+    def _answer(self, pipe: Any) -> tuple[bool, Any]:
+        if not pipe.poll(self._patience):
+            raise TimeoutError(f"a rank must answer within {self._patience:.0f} s; it does not")
         ok, found = pipe.recv()
         return ok, found
 
@@ -92,10 +90,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(size: int) -> Iterator[Cluster]:
-    """A Cluster, whose processes have ended after the block."""
+def cluster(size: int, patience: float = 120.0) -> Iterator[Cluster]:
+    """A Cluster that waits so many seconds for a call, and whose processes have ended after the block."""
     with tempfile.TemporaryDirectory() as folder:
-        started = Cluster(size, Path(folder))
+        started = Cluster(size, Path(folder), patience)
         try:
             yield started
         finally:

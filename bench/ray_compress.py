@@ -1,6 +1,6 @@
 """Two workers of Ray compress Parquet into a Dataset, and one of them, or the driver, is killed.
 
-    python -m bench.ray_compress SOURCE CODEC TARGET VICTIM ROWS_PER_SHARD BATCH_SIZE
+python -m bench.ray_compress SOURCE CODEC TARGET VICTIM ROWS_PER_SHARD BATCH_SIZE
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m bench.scale
 
-One machine's rates are those of bench/results: coding and search of PQ48x8 on two threads of a CPU (pq.csv) and
-on one GPU (roofline.csv), and the merge of answers (distributed.csv). What is assumed stands in ASSUMED. The
-simulation moves shard by shard and message by message, on machines of which each is up to 10 % slower than
+One machine's rates are those of bench/results: coding and search of PQ48x8 on two threads of a CPU (pq.csv)
+and on one GPU (roofline.csv), and the merge of answers (distributed.csv). What is assumed stands in ASSUMED.
+The simulation moves shard by shard and message by message, on machines of which each is up to 10 % slower than
 measured. A row is ok where the model is within 15 % of it. Writes bench/results/scale.csv.
 """
 
@@ -69,7 +69,9 @@ def machines() -> list[Machine]:
 def _only(results: list[Row], **wanted: str) -> Row:
     found = [row for row in results if all(row[name] == value for name, value in wanted.items())]
     if not found:
-        raise FileNotFoundError(f"bench/results has no row of {wanted}. Run python -m bench.distributed first.")
+        raise FileNotFoundError(
+            f"bench/results has no row of {wanted}. Run python -m bench.distributed first."
+        )
     return found[0]
 
 

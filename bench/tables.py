@@ -245,22 +245,24 @@ form(
 
 form(
     "distributed",
-    "{rows:,} x {d}, PQ{m}x{nbits} | ranks | time | faster than 1 rank | received by a rank | per query or row | "
-    "exchanges | overhead of 1 rank, CPU time",
+    "{rows:,} x {d}, PQ{m}x{nbits} | ranks | time | faster than 1 rank | received by a rank | "
+    "per query or row | exchanges | overhead of 1 rank, CPU time",
     "{what} | {ranks} | {seconds:s} | {speedup:.2f}x | {received:,} bytes | {each:.1f} bytes | {exchanges} | "
     "{overhead:%}",
     lambda row: (
         row
         | {
-            "what": fill("{operation}, {queries} queries, k={k}", row) if row["queries"] else row["operation"],
+            "what": fill("{operation}, {queries} queries, k={k}", row)
+            if row["queries"]
+            else row["operation"],
             "each": str(int(row["received"]) / int(row["per"])) if row["received"] else "",
         }
     ),
 )
 form(
     "distributed_ray",
-    "{d} columns, PQ{m}x{nbits} | rows | workers | killed | time | rows per second | peak memory | the bytes of "
-    "one process",
+    "{d} columns, PQ{m}x{nbits} | rows | workers | killed | time | rows per second | peak memory | the "
+    "bytes of one process",
     "Ray Data | {rows:,} | {workers} | {killed} | {seconds:s} | {rate:,} | {peak_bytes:MB} | {same}",
     lambda row: row | {"same": "yes" if row["same"] == "True" else "NO"},
 )
@@ -268,8 +270,8 @@ form(
 
 form(
     "scale",
-    "{rows:,} x {d} | machines | codes | encode | simulated | dollars | {queries} queries | simulated | of it "
-    "exchange | dollars per million queries | the scan pays up to",
+    "{rows:,} x {d} | machines | codes | encode | simulated | dollars | {queries} queries | simulated | of "
+    "it exchange | dollars per million queries | the scan pays up to",
     "{machine} | {machines:,} | {codes_bytes:MB} | {encode_seconds:s} | {simulated_encode_seconds:s} | "
     "{encode_dollars:.2f} | {search_seconds:s} | {simulated_search_seconds:s} | {exchange_seconds:s} | "
     "{dollars_per_million_queries:,.0f} | {most_machines:,} machines",

@@ -7,7 +7,7 @@ from typing import Any as _Any
 from gpuzip._version import __version__
 
 if _TYPE_CHECKING:
-    from gpuzip import distributed, nn, plots
+    from gpuzip import nn, plots
     from gpuzip._core.quality import HeldOut, Quality, recall
     from gpuzip.api import compress, info, load, load_codec, open, open_mixed, pareto, quantize, save
     from gpuzip.archive.archive import Archive

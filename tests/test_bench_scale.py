@@ -3,6 +3,7 @@
 import pytest
 
 from bench import scale
+from bench.checkout import read
 from bench.scale import ASSUMED, SHARD, Machine
 
 
@@ -44,9 +45,9 @@ def test_the_simulation_is_near(count, encode, scan):
 
 @pytest.mark.full
 def test_the_results_are_of_the_measured_rates():
-    if not scale.read("distributed"):
+    if not read("distributed"):
         pytest.skip("no ranks were measured")
-    rows, kept = list(scale.measure(None)), scale.read("scale")
+    rows, kept = list(scale.measure(None)), read("scale")
     assert [row["ok"] for row in rows] == [True] * 8
     assert [float(row["encode_seconds"]) for row in kept] == pytest.approx(
         [row["encode_seconds"] for row in rows], rel=1e-5

@@ -10,7 +10,7 @@ from gpuzip.distributed import Encoder
 
 
 def main(source: str, codec: str, target: str) -> None:
-    """source: a folder of Parquet with columns `id` and `embedding`. codec: its .ezip file. target: a new folder."""
+    """source: a folder of Parquet with `id` and `embedding`. codec: its .ezip file. target: a new folder."""
     encoder, rows = Encoder(codec), dd.read_parquet(source)
     with dask.config.set(scheduler="processes", num_workers=2):
         codes = rows.map_partitions(encoder, meta=encoder(rows._meta))

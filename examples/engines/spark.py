@@ -9,7 +9,7 @@ from gpuzip.distributed import Encoder
 
 
 def main(source: str, codec: str, target: str) -> None:
-    """source: a folder of Parquet with columns `id` and `embedding`. codec: its .ezip file. target: a new folder."""
+    """source: a folder of Parquet with `id` and `embedding`. codec: its .ezip file. target: a new folder."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:

@@ -52,7 +52,7 @@ def nearest(
         values, rows = shard.codes.search(queries, k, metric, some)
         part = values, torch.from_numpy(shard.places_of(rows.numpy())) + int(view.starts[number])
         if found is not None:  # the earlier shards stand first, and win among equals
-            part = best_of(*(torch.cat(pair, -1) for pair in zip(found, part, strict=True)), k, metric)
+            part = best_of(torch.cat([found[0], part[0]], -1), torch.cat([found[1], part[1]], -1), k, metric)
         found = part
     if found is None:
         return without_rows(view, queries, k, metric)

@@ -27,8 +27,8 @@ def encoded(who: str, batch: Any, column: str, output: str, d: int, encode: Enco
         batch = batch.to_arrow()
     elif package != "pyarrow":
         raise DtypeError(
-            f"{who}: a batch must be a pyarrow table, record batch or array, a dict of numpy arrays, a pandas "
-            f"data frame, a daft series, or an iterator over these; got {type(batch).__name__}."
+            f"{who}: a batch must be a pyarrow table, record batch or array, a dict of numpy arrays, a "
+            f"pandas data frame, a daft series, or an iterator over these; got {type(batch).__name__}."
         )
     if hasattr(batch, "null_count"):
         return _array(encode(_matrix(who, column, batch, d)))
@@ -74,7 +74,9 @@ def _array(codes: Codes) -> Any:
 def _others(who: str, names: Iterable[Any], column: str, output: str) -> list[Any]:
     names = list(names)
     if column not in names:
-        raise GpuzipError(f"{who}: column must be one of {names}; got {column!r}. Pass column= with its name.")
+        raise GpuzipError(
+            f"{who}: column must be one of {names}; got {column!r}. Pass column= with its name."
+        )
     kept = [name for name in names if name != column]
     if output in kept:
         raise GpuzipError(f"{who}: output must be a new name; the batch has {output!r}. Pass another.")

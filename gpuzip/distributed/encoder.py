@@ -11,7 +11,7 @@ import torch
 
 from gpuzip._core.device import as_device
 from gpuzip.api import load_codec
-from gpuzip.codecs import Quantizer
+from gpuzip.codecs import Codec, Quantizer
 from gpuzip.distributed.batches import encoded, in_spark
 from gpuzip.distributed.codec import check_codec, packed, unpacked
 from gpuzip.errors import GpuzipError
@@ -30,7 +30,7 @@ class Encoder:
 
     Parameters
     ----------
-    codec : Quantizer, str or path-like
+    codec : Codec, str or path-like
         The fitted codec, or the file or URL of one that all workers can read.
     column : str, default "embedding"
         Name of the column.
@@ -66,7 +66,7 @@ class Encoder:
 
     def __init__(
         self,
-        codec: Quantizer | str | os.PathLike[str],
+        codec: Codec | str | os.PathLike[str],
         column: str = "embedding",
         *,
         output: str = "codes",

@@ -118,16 +118,16 @@ class Ranks:
         other = next((rank for rank, one in enumerate(numbers) if one != numbers[0]), None)
         if other is not None:
             raise GpuzipError(
-                f"{self.who}: {what} must be the same on all ranks; rank {other} has another one than rank 0. "
+                f"{self.who}: {what} must be the same on all ranks; rank {other} has another than rank 0. "
                 "Make it on one rank and send it to the others."
             )
 
     def all_do(self, work: Callable[[], T]) -> T:
-        """work() on every rank. Where it fails on one, it is an error on all, and none waits for the others."""
+        """work() on every rank. Where it fails on one, it is an error on all, and none waits for others."""
         return self.all_tell(lambda: (work(), []), 0)[0]
 
     def all_tell(self, work: Callable[[], tuple[T, list[int]]], width: int) -> tuple[T, list[list[int]]]:
-        """`all_do` of work that also gives whole numbers, `width` of them; those of each rank are returned."""
+        """`all_do` of work that also gives whole numbers, `width` of them; returns those of each rank."""
         failure: Exception | None = None
         own: list[int] = [0] * width
         try:
@@ -164,5 +164,5 @@ class Ranks:
     def _gone(self, error: RuntimeError) -> NoReturn:
         raise ConnectionError(
             f"{self.who}: all {self.size} ranks must take part within {self._timeout.total_seconds():g} s; "
-            f"another one has ended or is late ({str(error):.200}). End all ranks, and start them anew."
+            f"another one has ended or is late ({error!s:.200}). End all ranks, and start them anew."
         ) from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuzip._core.checks import whole
 from gpuzip._core.extras import needs
-from gpuzip.codecs import Quantizer
+from gpuzip.codecs import Codec, Quantizer
 from gpuzip.dataset import Dataset
 from gpuzip.distributed.codec import check_codec
 from gpuzip.distributed.encoder import Encoder
@@ -27,7 +27,7 @@ def compress_dataset(
     ds: Any,
     column: str,
     path: str | os.PathLike[str],
-    codec: Quantizer,
+    codec: Codec,
     *,
     ids: str = "id",
     columns: Sequence[str] = (),
@@ -47,14 +47,14 @@ def compress_dataset(
     path : str or path-like
         Folder of the `gpuzip.Dataset`, on the disk of this process. If it holds one, its codec must be codec;
         rows whose ids it has are neither encoded nor added again.
-    codec : Quantizer
+    codec : Codec
         The fitted codec.
     ids : str, default "id"
         Name of the column of ids: whole numbers or strings, distinct.
     columns : sequence of str, optional
         Names of columns to be stored beside the rows. Others are not read.
     rows_per_shard : int, default 262144
-        Rows of each shard, which is on disk for good once it is complete. This process holds the codes of two.
+        Rows of each shard, which is on disk for good once it is complete. This process holds two.
     batch_size : int, default 4096
         Rows that a worker encodes at a time.
     device : str, optional
@@ -76,9 +76,9 @@ def compress_dataset(
 
     Notes
     -----
-    Ray starts the tasks of a worker that dies again, and hands on only the results of tasks that end: each row
-    comes once. If this process dies, call it again: complete shards stay. Then a worker keeps the sorted ids
-    that are done in memory, 8 bytes each, shared by the workers of a machine.
+    Ray starts the tasks of a worker that dies again, and hands on only the results of tasks that end: each
+    row comes once. If this process dies, call it again: complete shards stay. Then the sorted ids that are
+    done are in memory, 8 bytes each, once per machine.
     """
     with needs("ray", "ray"):
         import ray
@@ -86,11 +86,11 @@ def compress_dataset(
         whole(_WHO, "rows_per_shard", rows_per_shard),
         whole(_WHO, "batch_size", batch_size),
     )
-    codec = check_codec(_WHO, codec)
+    fitted = check_codec(_WHO, codec)
     kind = _kind_of(ds.schema(), ids, column, columns)
-    data = _opened(path, codec, kind)
+    data = _opened(path, fitted, kind)
     done = ray.put(np.sort(np.asarray(data.ids))) if len(data) else None
-    worker = _Left(Encoder(codec, column, output=_CODES, device=device), ids, done)
+    worker = _Left(Encoder(fitted, column, output=_CODES, device=device), ids, done)
     codes = ds.select_columns([ids, column, *columns]).map_batches(
         worker, batch_format="pyarrow", batch_size=batch_size, **options
     )
@@ -102,7 +102,7 @@ def compress_dataset(
 
 
 class _Left:
-    """What a worker does: encode the rows of a batch whose ids are not done. done: a ray.ObjectRef, or None."""
+    """What a worker does: encode the rows of a batch whose ids are not among done, a ray.ObjectRef or None."""
 
     def __init__(self, encoder: Encoder, ids: str, done: Any) -> None:
         self._encoder, self._ids, self._done = encoder, ids, done
@@ -140,5 +140,7 @@ def _opened(path: str | os.PathLike[str], codec: Quantizer, kind: Any) -> Datase
         return Dataset.create(path, codec, ids=kind)
     data = Dataset.open(path)
     if not codec.same_as(data.codec):
-        raise GpuzipError(f"{_WHO}: codec must be that of the dataset in {path}; it is another. Name another folder.")
+        raise GpuzipError(
+            f"{_WHO}: codec must be that of the dataset in {path}; it is another. Name another folder."
+        )
     return data

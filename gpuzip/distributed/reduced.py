@@ -56,7 +56,7 @@ def fit_reduced(ranks: Ranks, codec: Quantizer, rows: Rows, seed: int) -> Quanti
 def _rotation(
     ranks: Ranks, rotation: Rotation, rows: Rows, N: int, exponent: int, m: int, seed: int
 ) -> Rotation:
-    """The fitted rotation. Rank 0 finds its matrix, whose last digits another processor may round otherwise."""
+    """The fitted rotation. Rank 0 finds its matrix, as another processor may round its last digits otherwise."""
     if rotation.kind == "opq":
         raise GpuzipError(
             f"{_WHO}: rotation must be found by sums over all rows; got 'opq', whose rounds are not. Use "
@@ -67,7 +67,9 @@ def _rotation(
         one = Rows(_WHO, torch.zeros((1, rows.d), dtype=torch.float32, device=rows.device))
         return rotation.fit_rows(one, seed, m, 1)
     second, mean = moments(ranks, rows, N, exponent)
-    found = principal_of(second, mean, dims)[0] if rotation.kind == "pca" else balanced_of(second, mean, dims, m)
+    found = (
+        principal_of(second, mean, dims)[0] if rotation.kind == "pca" else balanced_of(second, mean, dims, m)
+    )
     content = ranks.from_first(found.half().cpu().numpy().tobytes())
     matrix = torch.frombuffer(bytearray(content), dtype=torch.float16).view(dims, rows.d)
     return rotation.learned({"matrix": matrix}, rows.d, rows.device)

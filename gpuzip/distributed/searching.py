@@ -134,7 +134,14 @@ class _Own:
 
     @classmethod
     def of(
-        cls, codes: Any, queries: Any, k: int, metric: SearchMetric, mask: Any, rescore: Any, multiplier: float
+        cls,
+        codes: Any,
+        queries: Any,
+        k: int,
+        metric: SearchMetric,
+        mask: Any,
+        rescore: Any,
+        multiplier: float,
     ) -> _Own:
         codec = check_codes(WHO, codes).codec
         codec.check_fitted(WHO)
@@ -144,7 +151,9 @@ class _Own:
         k = check_k(WHO, k, 1 << 62)
         found = k if rescore is None else math.ceil(k * check_multiplier(WHO, multiplier))
         if len(codes) >= _MOST_ROWS:
-            raise GpuzipError(f"{WHO}: a rank must have fewer than 2**31 rows; got {len(codes)}. Use more ranks.")
+            raise GpuzipError(
+                f"{WHO}: a rank must have fewer than 2**31 rows; got {len(codes)}. Use more ranks."
+            )
         mask = None if mask is None else check_mask(WHO, mask, len(codes), codes.device)
         allowed = len(codes) if mask is None else int(mask.sum())
         matrix: Any = as_matrix(WHO, "queries", queries)
@@ -154,11 +163,10 @@ class _Own:
             store_of(codes, rescore)  # checks it
         return cls(codes, asked, one, k, found, metric, mask, rescore, allowed)
 
-
     def facts(self, sharded: bool) -> list[int]:
         """What the other ranks have to know, _FACTS numbers."""
         kind = (self.k, self.found, self.metric, self.rescore is None, sharded, self.queries.dtype)
-        checksum = 0 if sharded else zlib.crc32(self.queries.cpu().contiguous().numpy())
+        checksum = 0 if sharded else zlib.crc32(self.queries.cpu().contiguous().numpy().data)
         same = number_of(digest_of(self.codes.codec)), number_of(repr(kind).encode())
         return [*same, len(self.codes), self.allowed, len(self.queries), checksum, self.one]
 
@@ -240,9 +248,7 @@ def _merged(
     if asked.of_ranks is None:
         parts = ranks.gathered(own)
     else:
-        parts = ranks.exchanged(
-            list(own.split(asked.of_ranks)), [asked.of_ranks[ranks.rank]] * ranks.size
-        )
+        parts = ranks.exchanged(list(own.split(asked.of_ranks)), [asked.of_ranks[ranks.rank]] * ranks.size)
     ids = [
         torch.where(one < 0, -1, one + start)
         for one, start in zip((part[:, :, 1].long() for part in parts), asked.starts, strict=False)

@@ -1,4 +1,4 @@
-"""Sums over the rows of all ranks, of whole numbers: exact, so that no order and no number of ranks matters."""
+"""Sums over the rows of all ranks, of whole numbers: exact in any order and for any number of ranks."""
 
 from __future__ import annotations
 

@@ -26,13 +26,11 @@ _KINDS = {
 def lists_index(faiss: Any, flat: Any, codes: Codes, nlist: int) -> Any:
     """An IndexIVF of the codes. flat: an index without rows of the kind that they would be converted to."""
     if not 1 <= nlist <= len(codes):
-        raise GpuzipError(
-            f"to_faiss: nlist must be from 1 to {len(codes)}, the number of rows; got {nlist}."
-        )
+        raise GpuzipError(f"to_faiss: nlist must be from 1 to {len(codes)}, the number of rows; got {nlist}.")
     if type(flat).__name__ not in _KINDS:
         raise GpuzipError(
-            f"to_faiss: nlist must be None for codes that become an {type(flat).__name__}, which has no lists. "
-            "Use a product, residual, scalar or half codec."
+            f"to_faiss: nlist must be None for codes that become an {type(flat).__name__}, which has no "
+            "lists. Use a product, residual, scalar or half codec."
         )
     coarse = _coarse(faiss, codes, nlist, flat.metric_type)
     index = _empty(faiss, flat, coarse, nlist, codes.codec)

@@ -20,7 +20,7 @@ _MARK = "GPUZIP_TEST_RUN"
 
 
 def run(module: str, *arguments: object, timeout: float = 500, status: int = 0) -> str:
-    """What a module prints to stderr. Raises AssertionError for another status, and for processes it leaves."""
+    """What a module prints to stderr. Raises AssertionError for another status, or for processes it leaves."""
     mark = str(uuid.uuid4())
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -65,7 +65,9 @@ def written(folder: Path, n: int, d: int, files: int) -> tuple[Tensor, Path, gpu
         flat = pa.array(x[ids].numpy().reshape(-1))
         rows = pa.FixedSizeListArray.from_arrays(flat, d)
         parquet.write_table(
-            pa.table({"id": ids, "embedding": rows}), folder / "rows" / f"{number:04}.parquet", row_group_size=8192
+            pa.table({"id": ids, "embedding": rows}),
+            folder / "rows" / f"{number:04}.parquet",
+            row_group_size=8192,
         )
     codec.save(folder / "codec.ezip")
     return x, folder / "codec.ezip", codec.encode(x)

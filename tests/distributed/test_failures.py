@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import gpuzip
+from bench.ranks import cluster
 from gpuzip import distributed
 from gpuzip.distributed.codec import packed
-from bench.ranks import cluster
 from tests.distributed.shards import rows_of
 
 

@@ -24,7 +24,6 @@ X = rows_of(500, 4)
 
 def check_sample(ranks: Any, case: Case, n: int, seed: int) -> None:
 
-
     want = Rows("test", case.x).sample(n, seed)
     for found, received in ranks.call(work.sample, [(part, n, seed) for part in case.parts()]):
         assert torch.equal(found, want)

@@ -1,4 +1,4 @@
-"""A search over sharded codes is the search of one process: the same values, bit for bit, and the same ids."""
+"""A search over sharded codes is the search of one process: the same values, bit for bit, and ids."""
 
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import gpuzip
 from gpuzip.distributed.codec import packed
 from tests.distributed import work
-from tests.distributed.shards import D, Case, cases, rows_of
+from tests.distributed.shards import Case, D, cases, rows_of
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
@@ -113,7 +113,7 @@ def test_four_ranks_ask_their_own_queries(four, sizes, stored):
 def test_among_equal_rows_the_lowest_id_comes_first(two):
     codec = fitted("scalar")
     case = Case(rows_of(1, 9).repeat(40, 1), None, [13, 27])
-    arguments = [(packed(codec), x, case.x[0], 40, "cosine", {}) for x in case.parts()]
+    arguments: list[tuple] = [(packed(codec), x, case.x[0], 40, "cosine", {}) for x in case.parts()]
     for values, ids, _ in two.call(work.search, arguments):
         assert ids.tolist() == list(range(40)) and values.shape == (40,)
 
@@ -122,13 +122,15 @@ def test_among_equal_rows_the_lowest_id_comes_first(two):
 def test_a_rank_receives_eight_bytes_per_query_row_and_other_rank(two, k):
     codec, counted = fitted("pq"), []
     for queries in (10, 30):
-        arguments = [(packed(codec), rows_of(50, n), rows_of(queries, 3), k, "l2", {}) for n in (1, 2)]
+        arguments: list[tuple] = [
+            (packed(codec), rows_of(50, n), rows_of(queries, 3), k, "l2", {}) for n in (1, 2)
+        ]
         counted.append([received for _, _, received in two.call(work.search, arguments)])
     assert counted[1][0] - counted[0][0] == counted[1][1] - counted[0][1] == 20 * k * 8
     assert counted[0][0] < 10 * k * 8 + 200  # what the ranks agree on first
 
 
-WRONG = {
+WRONG: dict[str, dict] = {
     "queries must have 16 columns": {"queries": torch.zeros(3, D + 1)},
     "k must be a whole number": {"k": 0},
     "mask must have shape": {"options": {"mask": torch.ones(3, dtype=torch.bool)}},
@@ -140,7 +142,9 @@ WRONG = {
 @pytest.mark.parametrize("match", WRONG)
 def test_what_is_wrong_on_one_rank_is_an_error_on_all(two, match):
     names = ("codec", "x", "queries", "k", "metric", "options")
-    right = dict(zip(names, (packed(fitted("pq")), rows_of(20, 1), rows_of(3, 1), 2, "l2", {}), strict=True))
+    right: dict[str, Any] = dict(
+        zip(names, (packed(fitted("pq")), rows_of(20, 1), rows_of(3, 1), 2, "l2", {}), strict=True)
+    )
     if "rescore" in match:
         right["options"] = {"rescore": right["x"]}
     wrong = right | WRONG[match]
@@ -151,7 +155,7 @@ def test_what_is_wrong_on_one_rank_is_an_error_on_all(two, match):
 
 def test_what_differs_between_ranks_is_an_error_on_all(two):
     x, queries = rows_of(20, 1), rows_of(3, 1)
-    same = (packed(fitted("pq")), x, queries, 2, "l2", {})
+    same: tuple = (packed(fitted("pq")), x, queries, 2, "l2", {})
     for place, other, match in (
         (0, packed(fitted("scalar")), "codec must be the same"),
         (2, rows_of(3, 2), "queries must be the same"),

@@ -11,7 +11,7 @@ from gpuzip import distributed
 from gpuzip.distributed.codec import digest_of, packed
 
 
-def search(group: Any, codec: bytes, x: Any, queries: Any, k: int, metric: str, options: dict) -> Any:
+def search(group: Any, codec: bytes, x: Any, queries: Any, k: int, metric: Any, options: dict) -> Any:
     """values and ids, and the bytes that were received."""
     codes = gpuzip.load_codec(codec).encode(x)
     with distributed.traffic() as counted:
