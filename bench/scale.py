@@ -4,7 +4,7 @@
 
 One machine's rates are those of bench/results: coding and search of PQ48x8 on two threads of a CPU (pq.csv)
 and on one GPU (roofline.csv), and the merge of answers (distributed.csv). What is assumed stands in ASSUMED.
-The simulation moves shard by shard and message by message, on machines of which each is up to 10 % slower than
+The simulation moves shard by shard and message by message, on machines that are up to 10 % slower than
 measured. A row is ok where the model is within 15 % of it. Writes bench/results/scale.csv.
 """
 

@@ -102,7 +102,7 @@ def compress_dataset(
 
 
 class _Left:
-    """What a worker does: encode the rows of a batch whose ids are not among done, a ray.ObjectRef or None."""
+    """What a worker does: encode the rows of a batch whose ids are not in done, a ray.ObjectRef or None."""
 
     def __init__(self, encoder: Encoder, ids: str, done: Any) -> None:
         self._encoder, self._ids, self._done = encoder, ids, done

@@ -56,7 +56,7 @@ def fit_reduced(ranks: Ranks, codec: Quantizer, rows: Rows, seed: int) -> Quanti
 def _rotation(
     ranks: Ranks, rotation: Rotation, rows: Rows, N: int, exponent: int, m: int, seed: int
 ) -> Rotation:
-    """The fitted rotation. Rank 0 finds its matrix, as another processor may round its last digits otherwise."""
+    """The fitted rotation. Rank 0 finds its matrix: another processor may round otherwise."""
     if rotation.kind == "opq":
         raise GpuzipError(
             f"{_WHO}: rotation must be found by sums over all rows; got 'opq', whose rounds are not. Use "

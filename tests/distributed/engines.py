@@ -20,7 +20,7 @@ _MARK = "GPUZIP_TEST_RUN"
 
 
 def run(module: str, *arguments: object, timeout: float = 500, status: int = 0) -> str:
-    """What a module prints to stderr. Raises AssertionError for another status, or for processes it leaves."""
+    """What a module prints to stderr. Raises AssertionError for another status and for processes left."""
     mark = str(uuid.uuid4())
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
