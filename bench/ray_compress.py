@@ -41,6 +41,7 @@ def _kill(victim: str, target: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
     while victim == "worker":
+        time.sleep(0.005)
         for process in Path("/proc").iterdir():
             command = _command(process) if process.name.isdigit() else b""
             if command.startswith(b"ray::") and b"MapBatches" in command:
