@@ -252,12 +252,11 @@ form(
     lambda row: (
         row
         | {
-            "what": fill("{operation}, {queries} queries, k={k}", row)
-            if row["queries"]
-            else row["operation"],
-            "each": str(int(row["received"]) / int(row["per"])) if row["received"] else "",
+            "what": row["operation"] + fill(", {queries} at once, k={k}", row) * bool(row["queries"]),
+            "each": str(int(row["received"]) / int(row["per"])),
         }
     ),
+    where=lambda row: row["operation"] != "merge",
 )
 form(
     "distributed_ray",
