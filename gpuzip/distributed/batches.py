@@ -89,7 +89,8 @@ def _matrix(who: str, column: str, values: Any, d: int) -> Matrix:
         return np.empty((0, d), np.float32)
     if hasattr(values, "combine_chunks"):
         values = values.combine_chunks()
-    values = getattr(values, "storage", values)  # of an extension type, such as Ray's tensors
+    if hasattr(values, "null_count"):
+        values = getattr(values, "storage", values)  # of an extension type, such as Ray's tensors
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = list(values)
     return as_matrix(who, column, values)

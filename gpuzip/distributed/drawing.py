@@ -40,7 +40,8 @@ def sample(
 
     Notes
     -----
-    A rank receives the drawn rows of the others: n * D values at most.
+    A rank receives from each other one as many rows as are drawn from the one with most: n / R of R ranks with
+    as many rows each.
 
     Examples
     --------
@@ -62,9 +63,11 @@ def drawn(ranks: Ranks, rows: Rows, n: int, seed: int) -> Tensor:
     kind = repr((rows.d, rows.dtype, n, seed)).encode()
     ranks.same("the columns and the dtype of x, n and seed", kind)
     sizes = [size for (size,) in ranks.facts([rows.n])]
-    ids = np.arange(sum(sizes))
-    if len(ids) > n:
-        ids = np.sort(np.random.default_rng(seed).choice(sum(sizes), n, replace=False, shuffle=False))
+    total = sum(sizes)
+    if total <= n:
+        ids = np.arange(total)
+    else:  # as `Rows.sample` draws
+        ids = np.sort(np.random.default_rng(seed).choice(total, n, replace=False, shuffle=False))
     ends = np.cumsum(sizes)
     counts = np.diff(np.searchsorted(ids, [0, *ends])).tolist()
     start = int(ends[ranks.rank]) - sizes[ranks.rank]
