@@ -40,8 +40,8 @@ def sample(
 
     Notes
     -----
-    A rank receives from each other one as many rows as are drawn from the one with most: n / R of R ranks with
-    as many rows each.
+    A rank receives from each other one as many rows as are drawn from the one with most: n / R of R ranks
+    with equally many.
 
     Examples
     --------

@@ -37,7 +37,7 @@ class Ranks:
     device: torch.device
 
     def __init__(self, who: str, group: Any, timeout: float) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
             raise GpuzipError(f"{who}: timeout must be a number of seconds above 0; got {timeout!r}.")
         self.who, self._group, self._timeout = who, group, timedelta(seconds=float(timeout))
         self.rank, self.size, self.device = 0, 1, _CPU

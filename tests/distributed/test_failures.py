@@ -42,7 +42,7 @@ def test_a_rank_that_ends_or_hangs_is_an_error_on_the_others(how):
             assert "all 4 ranks must take part within 3 s" in message
 
 
-@pytest.mark.parametrize("timeout", [0, -1, "60", True, float("nan")])
+@pytest.mark.parametrize("timeout", [0, -1, "60", True, float("nan"), float("inf")])
 def test_the_timeout_is_a_number_of_seconds(timeout):
     with pytest.raises(gpuzip.GpuzipError, match="timeout must be a number of seconds above 0"):
         distributed.sample(rows_of(5, 1), 3, timeout=timeout)
