@@ -1,13 +1,16 @@
 """Parquet becomes a Dataset by Ray's workers: each row once, with the bytes of one process, whoever dies."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 import gpuzip
+from gpuzip.distributed import ray_data
 from tests.distributed.engines import run, written
+from tests.distributed.shards import rows_of
 
 MODULE = "bench.ray_compress"
 
@@ -45,3 +48,39 @@ def test_a_call_goes_on_where_an_earlier_one_was_killed(tmp_path):
     kept = set(before.items()) & set(after.items())
     assert len(kept) >= rows // 4000
     check_rows(tmp_path / "data", want)
+
+
+class Schema(NamedTuple):
+    names: list
+    types: list
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("int64", "int64"), ("uint32", "int64"), ("large_string", "string")]
+)
+def test_ids_are_numbers_or_strings(kind, found):
+    schema = Schema(["id", "embedding"], [kind, "list<float>"])
+    assert ray_data._kind_of(schema, "id", "embedding", ()) == found
+
+
+def test_other_ids_and_missing_columns_are_refused():
+    schema = Schema(["id", "embedding"], ["double", "list<float>"])
+    with pytest.raises(gpuzip.GpuzipError, match="'id' holds double"):
+        ray_data._kind_of(schema, "id", "embedding", ())
+    with pytest.raises(gpuzip.GpuzipError, match=r"must be of \['id', 'embedding'\]; got \['text'\]"):
+        ray_data._kind_of(schema, "id", "embedding", ["text"])
+
+
+@pytest.mark.parametrize("kind", [np.int64, object])
+def test_rows_that_are_done_are_found_by_their_ids(kind):
+    done = np.sort(np.array([str(i) if kind is object else i for i in range(0, 60, 3)], kind))
+    asked = np.array([str(i) if kind is object else i for i in (59, 3, 4, 57, 0, 99)], kind)
+    assert ray_data._are_in(done, asked).tolist() == [False, True, False, True, True, False]
+
+
+def test_a_dataset_of_another_codec_is_refused(tmp_path):
+    one, other = (gpuzip.ScalarQuantizer(bits=bits).fit(rows_of(20, 1)) for bits in (8, 4))
+    assert len(ray_data._opened(tmp_path, one, "int64")) == 0
+    assert len(ray_data._opened(tmp_path, one, "int64")) == 0
+    with pytest.raises(gpuzip.GpuzipError, match="codec must be that of the dataset"):
+        ray_data._opened(tmp_path, other, "int64")
