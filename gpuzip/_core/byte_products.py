@@ -12,6 +12,7 @@ from gpuzip._core.matmul import matrix_product
 from gpuzip._core.probe import fastest
 
 _TRIED = 512, 32  # rows and queries of the timed product
+_COPIED = 1024  # rows whose copy in float32 stays in a cache
 _DIMS = 512  # sums of as many products of 0..255 with -128..127 stay below 2**24: exact in float32
 
 Products = Callable[[Tensor, Tensor], Tensor]
@@ -26,16 +27,26 @@ def products_of_floats(values: Tensor, queries: Tensor) -> Tensor:
     """The same as `byte_products`, by float32 products of at most _DIMS columns, whose sums are exact."""
     D = queries.shape[1]
     if D <= _DIMS:
-        return matrix_product(torch.matmul, values.float(), queries.T.float())
-    parts = [slice(first, first + _DIMS) for first in range(0, D, _DIMS)]
-    products = (
-        matrix_product(torch.matmul, values[:, some].float(), queries[:, some].T.float()) for some in parts
-    )
-    return sum((part.int() for part in products), _zero())
+        return _floats_of(values, queries)
+    total = torch.zeros((len(values), len(queries)), dtype=torch.int32, device="cpu")
+    for first in range(0, D, _DIMS):
+        some = slice(first, first + _DIMS)
+        total += _floats_of(values[:, some], queries[:, some]).int()
+    return total
 
 
-def _zero() -> Tensor:
-    return torch.zeros((), dtype=torch.int32, device="cpu")
+def _floats_of(values: Tensor, queries: Tensor) -> Tensor:
+    """Products of few rows at a time: a copy of all in float32 costs more than its products."""
+    N, (Q, D) = len(values), queries.shape
+    columns = queries.T.float()
+    copied = torch.empty((min(N, _COPIED), D), dtype=torch.float32, device="cpu")
+    products = torch.empty((N, Q), dtype=torch.float32, device="cpu")
+    for start in range(0, N, _COPIED):
+        out = products[start : start + _COPIED]
+        matrix_product(
+            torch.matmul, copied[: len(out)].copy_(values[start : start + len(out)]), columns, out=out
+        )
+    return products
 
 
 def products_of_bytes(values: Tensor, queries: Tensor) -> Tensor:
@@ -56,13 +67,17 @@ def fastest_product(others: dict[str, Products] | None = None) -> str:
     """The name of the fastest exact path on this CPU: "floats", "bytes", or one of the caller's `others`."""
     paths = {name: path for name, path in _PATHS.items() if name != "bytes" or bytes_are_exact()}
     paths |= others or {}
+    return fastest("products of bytes", {name: _bound(path) for name, path in paths.items()})
+
+
+def _bound(path: Products) -> Callable[[], Tensor]:
+    return lambda: path(*_tried())
+
+
+@cache
+def _tried() -> tuple[Tensor, Tensor]:
     values, queries = (torch.arange(n * _DIMS, device="cpu").byte().view(n, _DIMS) for n in _TRIED)
-    asked = queries.view(torch.int8)
-    return fastest("products of bytes", {name: _bound(path, values, asked) for name, path in paths.items()})
-
-
-def _bound(path: Products, values: Tensor, queries: Tensor) -> Callable[[], Tensor]:
-    return lambda: path(values, queries)
+    return values, queries.view(torch.int8)
 
 
 @cache

@@ -53,7 +53,10 @@ def _gather_reference(queries: Tensor, codes: Tensor, mask: Tensor | None, ids: 
 
 def _words(packed: Tensor) -> Words:
     """View (..., B) uint8 as (..., ceil(B / 8)) words, the last padded with zero bits."""
-    return torch.nn.functional.pad(packed, (0, -packed.shape[-1] % 8)).contiguous().numpy().view(np.uint64)
+    beyond = -packed.shape[-1] % 8
+    whole = torch.nn.functional.pad(packed, (0, beyond)) if beyond else packed.contiguous()
+    words: Words = whole.numpy().view(np.uint64)
+    return words
 
 
 def _count(words: Words) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -221,6 +221,10 @@ def _reached(name: str) -> Iterator[None]:
 
     try:
         yield
+    except (FileNotFoundError, PermissionError) as error:
+        if name in str(error) or error.filename is not None:
+            raise
+        raise type(error)(f"{name}: {printable(str(error)):.200}") from error  # s3fs names no object
     except (OSError, GpuzipError, asyncio.TimeoutError):
         raise
     except NotImplementedError as error:
