@@ -283,6 +283,10 @@ class Codes:
         >>> values.tolist(), ids.tolist()
         ([1.0], [2])
         """
+        if mask is None and rescore is None and candidates is None and not progress and type(metric) is str:
+            prepared = self.packed.prepared.get(metric)
+            if prepared is not None and (ready := prepared(queries, k)) is not None:
+                return SearchResult(*ready)
         if (rescore is True or rescore is self) and candidates in (None, metric):
             raise GpuzipError(
                 f"{WHO}: rescore must be a better store of these rows, or be given with candidates; got "
