@@ -7,11 +7,10 @@ from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import apart, at_address, jit
-from gpuzip.loops._least import cut, read
+from gpuzip.loops._least import MOST_IN_ORDER, in_order, read, to_distances
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
-_MOST_K = 256  # keys that are put in order by insertion
 _NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))
 _fill, _round, _scan = at_address(fill), at_address(whole.round_tables), at_address(whole.scan_of(16))
 
@@ -32,7 +31,7 @@ class AdcFew:
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for few results, and for rows that threads do not share."""
-        fits = k <= _MOST_K and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
         return fits and whole.can_search(self._K, self._B, Q)
 
     def __call__(self, queries, Q, k, are_distances=False):
@@ -159,16 +158,8 @@ def _search(
     )
     room = len(keys) // Q
     for q in range(Q):
-        first = q * room
-        cut(keys, first, room, k)
-        for i in range(1, k):  # by insertion
-            key, at = keys[first + i], i
-            while at > 0 and keys[first + at - 1] > key:
-                keys[first + at] = keys[first + at - 1]
-                at -= 1
-            keys[first + at] = key
+        in_order(keys, q * room, room, k)
     read(keys, k, scores, rows)
     if are_distances:
-        for i in range(len(scores)):
-            scores[i] = max(-scores[i], np.float32(0)) + np.float32(0)  # no -0.0
+        to_distances(scores)
     return True

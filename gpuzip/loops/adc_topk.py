@@ -7,6 +7,7 @@ is bounded, so a row is summed exactly only where its upper bound is above the k
 import numpy as np
 import torch
 
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
@@ -122,7 +123,7 @@ def turned(planes):
     """
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
     size = ROWS * (B + B % 2)
-    columns = torch.empty((-(-N // ROWS) + 1) * size + ROWS * STEP, dtype=torch.uint8, device="cpu")
+    columns = uninitialized(1, (-(-N // ROWS) + 1) * size + ROWS * STEP, torch.uint8)[0]
     edge = np.empty(size + ROWS * STEP, np.uint8)
     _turn_all(places_of(planes), N, size, columns.numpy(), edge)
     return columns
@@ -277,6 +278,8 @@ def _scan_of(entries, together, rounded_sums):
             count_of_blocks = (stop - start + ROWS - 1) // ROWS
             if is_kept:
                 turned = address_of(columns) + start // ROWS * size
+                for at in range(0, count_of_blocks * size, LINE):
+                    prefetch(turned + AHEAD + at)
             else:
                 for b in range(count_of_blocks):
                     _turn_block(places, N, start + b * ROWS, turned + b * size, turned + blocks * size)

@@ -63,12 +63,9 @@ def best_estimates(codes, queries, of_rows, k, flip):
     scores (Q, k), rows (Q, k).
     """
     (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
-    rest = -D % WIDTH
-    tail = min(N, -(-(D + rest) // D))  # the last rows: a read of one may pass the end of the codes
-    whole = np.zeros((Q, D + rest), np.int16)
+    whole = np.zeros((Q, D + -D % WIDTH), np.int16)
     whole[:, :D] = asked.numpy()
-    flat = codes.view(-1).numpy()
-    edge = np.concatenate([flat[-tail * D :], np.zeros(rest, np.uint8)])
+    flat, edge = codes.view(-1).numpy(), edge_of(codes)
     of_queries = whole.reshape(-1), unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
     kinds = zip(of_rows, (np.float32, np.float32, np.bool_), strict=True)
     columns = [part(column, 0, N, kind) for column, kind in kinds]
@@ -76,19 +73,24 @@ def best_estimates(codes, queries, of_rows, k, flip):
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
         own = np.empty(Q, np.intp), np.empty(Q, np.float32)
-        _scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
+        scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
         return keys
 
     return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
+
+
+def edge_of(codes):
+    """Return the last rows of codes (N, D), of which a read may pass the end, with room for that."""
+    N, D = codes.shape
+    tail = min(N, -(-(D + -D % WIDTH) // D))
+    return np.concatenate([codes[N - tail :].reshape(-1).numpy(), np.zeros(-D % WIDTH, np.uint8)])
 
 
 @jit(
     "void(uint8[::1], uint8[::1], intp, intp, intp, int16[::1], float32[::1], float32[::1], float32[::1], "
     "float32[::1], boolean[::1], uint8, intp, uint64[::1], intp[::1], float32[::1])"
 )
-def _scan(
-    codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst
-):
+def scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst):
     """Scan rows first to last.
 
     edge: the last rows, with room for reads. keys: (Q * room,) in all. counts, worst: (Q,).

@@ -315,6 +315,27 @@ def scalar_best(
     return found
 
 
+def scalar_few(
+    codes: Tensor,
+    values: tuple[Tensor, Tensor, Tensor],
+    metric: str,
+    facts: Sequence[float],
+    of_rows: tuple[Tensor | None, Tensor | None],
+    taken: Callable[[int, int], int],
+    most: float,
+) -> Few | None:
+    """Prepare `scalar_best` for few queries, in one call for all of it.
+
+    codes (N, D) uint8, not flipped. values: of code 0 and per step, (D,) float32, and of code 128, (D,)
+    float64. facts: see `ScalarScorer`. of_rows: scale and bias (N,) or None. taken: of k and N, how many rows
+    are taken. most: see `Few`.
+    """
+    if not _may_search(codes, len(codes), 1) or not codes.is_contiguous():
+        return None
+    few: Few = loops_of("scalar_few").ScalarFew(codes, *values, metric, facts, *of_rows, taken, most)
+    return few
+
+
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _loops_of_registers("adc_topk")

@@ -14,7 +14,7 @@ from gpuzip._core.inputs import Matrix
 from gpuzip._core.rows import are_sound
 from gpuzip.search.memory import query_bytes, workspace
 from gpuzip.search.packed import Searched
-from gpuzip.search.prepared import MOST_QUERIES
+from gpuzip.search.prepared import MOST_QUERIES, nothing
 from gpuzip.search.scorer import in_one_pass
 from gpuzip.search.values import values_of
 
@@ -57,6 +57,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
 def _prepare(searched: Searched, metric: str) -> None:
     """Keep what the next search by this metric will need, from the second one on."""
     codec, packed = searched
-    if metric in packed.prepared and packed.prepared[metric] is None and packed.is_verified:
-        packed.prepared[metric] = codec.prepared(packed, metric)
-    packed.prepared.setdefault(metric, None)
+    if metric not in packed.prepared:
+        packed.prepared[metric] = None
+    elif packed.prepared[metric] is None and packed.is_verified:
+        packed.prepared[metric] = codec.prepared(packed, metric) or nothing

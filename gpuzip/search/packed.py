@@ -12,9 +12,8 @@ from gpuzip._core.device import is_capturing
 from gpuzip._core.planes import Planes, owned, versions
 from gpuzip.ops.one_pass import turned
 from gpuzip.search.memory import WORKSPACE
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import Prepared, Search
 from gpuzip.search.scorer import Scorer
-
 
 _MOST_TURNED = WORKSPACE  # bytes of codes whose columns are kept
 
@@ -53,7 +52,7 @@ class Packed:
         self.raw = cast(Tensor, raw)  # Planes have the tensor methods used here
         self._find_norms, self._unverified = find_norms, unverified
         self._remembered: dict[str, Any] = {}
-        self.prepared: dict[str, Prepared | None] = {}  # searches, by metric; None: was searched once
+        self.prepared: dict[str, Search | None] = {}  # by metric; None: was searched once
 
     def __len__(self) -> int:
         return int(self.raw.shape[0])

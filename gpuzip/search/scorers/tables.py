@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster
+from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
@@ -22,7 +23,6 @@ from gpuzip.ops.one_pass import (
     product_topk,
     table_sums,
 )
-from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
