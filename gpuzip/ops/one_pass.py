@@ -93,6 +93,24 @@ def adc_few(
     return None if loops is None else loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
 
 
+def rabitq_few(
+    planes: Sequence[Tensor],
+    asked: tuple[Tensor, str, float],
+    of_rows: tuple[Tensor, Tensor | None, Tensor],
+    turned: Tensor | None,
+    most: float,
+) -> Few | None:
+    """Prepare `adc_topk` by the tables of `sign_tables` for few queries, in one call for all of it.
+
+    planes: of the bits. asked: center, metric and reach of `rabitq_query.coefficients`. of_rows: scale (N,),
+    mask (N,) or None, extra (N, E). turned: what `turned` returned for the planes. most: see `Few`.
+    """
+    if not _may_search(planes[0], len(planes[0]), 1) or any(plane.stride(1) != 1 for plane in planes):
+        return None
+    loops = _loops_of_registers("rabitq_few")
+    return None if loops is None else loops.RaBitQFew(planes, *asked, *of_rows, turned, most)
+
+
 class Few(Protocol):
     """A search of few queries of which all but these is at hand."""
 
