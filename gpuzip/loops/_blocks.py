@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 LINE = 64  # bytes of a cache line
-AHEAD = 1 << 14  # bytes from a row to what is fetched meanwhile; less and more are slower
+AHEAD = 1 << 13  # bytes from a row to what is fetched meanwhile; less and more are slower
 _MOST_KEPT = 16
 _ROWS = 256  # a block of rows is a multiple of it
 _TIMES = 4  # k

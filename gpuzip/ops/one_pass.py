@@ -111,6 +111,15 @@ def rabitq_few(
     return None if loops is None else loops.RaBitQFew(planes, *asked, *of_rows, turned, most)
 
 
+def hamming_few(codes: Tensor, turned: Tensor | None) -> Few | None:
+    """Prepare `hamming_topk` for few queries, in one call for all of it.
+
+    codes: (N, B) uint8. turned: what `turned` returned for them.
+    """
+    loops = _loops_of_registers("hamming_few") if _may_search(codes, len(codes), 1) else None
+    return None if loops is None or turned is None else loops.HammingFew(codes, turned)
+
+
 class Few(Protocol):
     """A search of few queries of which all but these is at hand."""
 
@@ -122,7 +131,7 @@ class Few(Protocol):
     ) -> tuple[Array, Array] | None:
         """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
 
-        are_distances: scores by "l2" become distances. None: squares of the queries add up to `most` or more,
+        are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the queries add up to `most` or more,
         or to NaN.
         """
 

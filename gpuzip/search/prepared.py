@@ -67,6 +67,7 @@ class Prepared:
         if (
             shape[-1] != self._width
             or len(shape) > 2
+            or (one and self._dtype is torch.uint8)
             or not 0 < Q <= MOST_QUERIES
             or not 0 < k <= self._N
             or not loops_are_used()
