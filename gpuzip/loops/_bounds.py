@@ -18,8 +18,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 def room_for_bounds(k):
-    """Return the keys per query: more would let the least bound that counts lag behind."""
-    return k + max(4 * AT_LEAST, 2 * k)
+    """Return the keys per query: with fewer, bounds that are close together would be replaced by scores early."""
+    return k + max(4 * AT_LEAST, 4 * k)
 
 
 @jit("intp(uint64[::1], intp, intp, intp, float32)", inner=True)
@@ -144,4 +144,4 @@ def make_room(keys, counts, worst, k, tables, entries, places, scale, extra, coe
         if counts[2 * Q + q] <= most:
             return
     settle(keys, counts, worst, k, tables, entries, places, scale, extra, coef, q, shift)
-    counts[2 * Q + q] = most
+    counts[2 * Q + q] = min(most, counts[q] + max(3 * AT_LEAST, 2 * k))  # more would let the limit lag

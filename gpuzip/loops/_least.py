@@ -38,6 +38,13 @@ def key_of(context, score, row):
     return types.uint64(types.float32, types.uint64), generate
 
 
+def keys_of(scores, rows):
+    """Return what `key_of` does for arrays of scores and rows."""
+    bits = (scores + np.float32(0)).view(np.int32)
+    high = np.where(bits < 0, bits, bits ^ 0x7FFFFFFF).view(np.uint32)
+    return high.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
+
+
 @intrinsic
 def score_of(context, key):
     """Return the score of a key."""

@@ -66,6 +66,12 @@ def address_of(context, array):
     return types.intp(array), generate
 
 
+@_compiled(types.intp, types.uint32)
+def lowest(builder, bits):
+    """Return the number of the lowest bit that is set, of which there must be one."""
+    return builder.zext(builder.cttz(bits, ir.IntType(1)(1)), _I64)
+
+
 @_compiled(types.void, *[_PLACE] * 5)
 def copy_rows(builder, target, source, stride, width, count):
     """Copy `count` rows of `width` bytes, `stride` bytes apart, next to each other."""

@@ -22,6 +22,7 @@ from gpuzip.loops._registers import (
     address_of,
     copy_rows,
     is_here,
+    lowest,
     plain_bounds,
     prefetch,
     scaled_bounds,
@@ -313,10 +314,14 @@ def _scan_of(entries, together, rounded_sums):
                                 for e in range(E):
                                     add_column(bounds, sizes, added + e * apart, coef[q * E + e])
                                 above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                            if n < ROWS:
+                                above &= np.uint32((np.int64(1) << n) - 1)
                             if above == 0:
                                 continue
-                            for i in range(n):
-                                if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
+                            while above != 0:
+                                i = lowest(above)
+                                above &= np.uint32(above - np.uint32(1))
+                                if len(mask) == 0 or mask[r + i]:
                                     keys[q * room + count] = key_of(floats[i], r + i)
                                     count += 1
                                     if len(scale):

@@ -8,11 +8,10 @@ from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
+from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops._registers import address_of, prefetch
 from gpuzip.loops.rescore import METRICS, exactly
-from gpuzip.loops.topk import best_of_scores
 
 _MOST_QUERIES = 4  # with more, products by tiles are faster
 _TILE = 8  # rows
@@ -27,33 +26,40 @@ def can_search(Q):
     return Q <= _MOST_QUERIES
 
 
-def scalar_best(codes, asked, queries, of_rows, k, taken):
+def scalar_best(codes, asked, queries, of_rows, k, taken, slack):
     """Take rows by `best_estimates`, and return the k best of them by the scores of `rescore`.
 
     codes: with flip, and first and step, for which a row is first + step * code. asked: queries and metric.
-    -> arrays: scores (Q, k), rows (Q, k), the estimates of the last rows taken (Q,).
+    slack: (Q,), the most by which scores are above estimates. -> arrays: scores (Q, k), rows (Q, k), the
+    estimates of the last rows taken (Q,).
     """
-    (codes, flip, first, step), (floats, metric) = codes, asked
-    (N, D), codes = codes.shape, codes.contiguous()
-    estimates, rows = best_estimates(codes, queries, of_rows, taken, flip)
+    estimates, rows = best_estimates(codes[0], queries, of_rows, taken, codes[1])
     if of_rows[2] is not None:
-        rows[estimates == -np.inf] = N  # there are no more
-    rows.sort(axis=1)  # so that position breaks ties as id does
-    stored = codes.view(-1).view(torch.int8 if flip else torch.uint8).numpy()
-    scores, wanted = np.full(rows.shape, -np.inf, np.float32), rows.reshape(-1)
+        rows[estimates == -np.inf] = len(codes[0])  # there are no more
+    scores = _exact(codes, asked, rows[:, :k])
+    may_be_better = estimates + slack[:, None] >= scores.min(1, keepdims=True)
+    enough = max(k, int(may_be_better.sum(1).max()))  # estimates descend
+    if enough > k:
+        scores = np.concatenate([scores, _exact(codes, asked, rows[:, k:enough])], 1)
+    best = best_of([keys_of(scores, rows[:, :enough])], k)
+    return *best, estimates[:, -1]
+
+
+def _exact(codes, asked, ids):
+    """Score rows ids (Q, R) by `rescore`; -inf where there is no such row."""
+    (codes, flip, first, step), (floats, metric) = codes, asked
+    (N, D), stored = codes.shape, codes.contiguous().view(-1).view(torch.int8 if flip else torch.uint8).numpy()
+    scores, wanted = np.full(ids.shape, -np.inf, np.float32), np.ascontiguousarray(ids).reshape(-1)
     flat, places = scores.reshape(-1), np.minimum(wanted, N - 1) * D
     constant = first.numpy(), step.numpy(), METRICS[metric]
 
     def some_pairs(start, stop):
-        some = places[start:stop], wanted[start:stop], N, start, taken
+        some = places[start:stop], wanted[start:stop], N, start, ids.shape[1]
         own = np.empty(D, np.float32)
         exactly(floats.numpy(), stored, *some, *constant, own, flat[start:stop])
 
     map_blocks(some_pairs, len(wanted), max(1, _VALUES // D), lone_here=True)
-    values, at = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
-    for q in range(len(rows)):
-        best_of_scores(scores[q], values[q], at[q])
-    return values, np.take_along_axis(rows, at, 1), estimates[:, -1]
+    return scores
 
 
 def best_estimates(codes, queries, of_rows, k, flip):
