@@ -344,7 +344,7 @@ class Codec(ABC, Generic[Fitted]):
         return decoded_scorer(packed, self._decode, queries, metric, mask)
 
     def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
-        """A search of few (Q, width) queries on a CPU. By default there is none faster than that by `_scorer`."""
+        """A search of few (Q, width) queries on a CPU; by default none, as that by `_scorer` is as fast."""
         return None
 
     def prepared(self, packed: Packed, metric: str) -> Prepared | None:

@@ -18,7 +18,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 def room_for_bounds(k):
-    """Return the keys per query: with fewer, bounds that are close together would be replaced by scores early."""
+    """Return the keys per query: with fewer, scores would soon replace bounds that are close together."""
     return k + max(4 * AT_LEAST, 4 * k)
 
 

@@ -152,8 +152,9 @@ def unrolled(size, of=0):
 
 
 def at_address(loop, number=0):
-    """Return call(address, *arguments) for loops, which calls this loop at its address. number: see `address_of`.
+    """Return call(address, *arguments) for loops, which calls this loop at its address.
 
+    number: see `address_of`.
     A loop that is called by name is compiled again within its caller: long ones are called like this.
     """
     arguments, result = sigutils.normalize_signature(loop.signatures_as_text[number])

@@ -19,8 +19,8 @@ class AdcFew:
     """A search of few queries by the tables of `lookup_tables`, of which all but the queries is at hand.
 
     codes (N, B) uint8, columns (S, M, K) float32 of 16 entries per nibble or 256 per byte, scale (N,) float32
-    or None. turned: what `adc_topk.turned` returned for the codes, or None. normalize: divide queries by their
-    norms. most: queries whose squares do not add up to less are not sound.
+    or None. turned: what `adc_topk.turned` returned for the codes, or None. normalize: divide queries by
+    their norms. most: queries whose squares do not add up to less are not sound.
     """
 
     def __init__(self, codes, columns, is_l2, scale=None, turned=None, normalize=False, most=np.inf):

@@ -222,8 +222,8 @@ def _scan_of(entries, together, rounded_sums):
 
     @jit(
         "void(int64[:, ::1], intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], intp, boolean, "
-        "float32[::1], boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], "
-        "uint16[::1], float32[::1], intp[::1], float32[::1])",
+        "float32[::1], boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], "
+        "uint8[::1], uint16[::1], float32[::1], intp[::1], float32[::1])",
         name=f"scan_{entries}",
     )
     def scan(

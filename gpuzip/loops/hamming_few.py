@@ -1,6 +1,6 @@
 """A search of few queries by Hamming distance in one compiled call, over columns of codes that are kept.
 
-A distance is the sum over nibbles of how many bits differ, which a table of 16 entries says: see `_registers`.
+A distance is the sum over nibbles of how many bits differ, which a table of 16 entries says.
 """
 
 import numpy as np

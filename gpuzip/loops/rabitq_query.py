@@ -46,9 +46,7 @@ def _inverse(value):
     return np.float32(1) / rounded if rounded > np.float32(2.0**-128) else np.float32(0)
 
 
-@jit(
-    "boolean(float32[::1], float32[::1], intp, float64, float64, float32[::1], float32[::1], float32[::1])"
-)
+@jit("boolean(float32[::1], float32[::1], intp, float64, float64, float32[::1], float32[::1], float32[::1])")
 def fill_coefficients(queries, center, metric, reach, most, across, coef, shift):
     """Fill across, coef and shift; return whether the squares of all queries add up to less than `most`."""
     D, E, total = len(center), len(coef) // len(shift), 0.0

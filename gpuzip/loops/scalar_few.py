@@ -39,8 +39,8 @@ class ScalarFew:
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
 
-        are_distances: scores of "l2" become distances. None: a query is not sound, or another row may be better
-        than those whose estimates are best.
+        are_distances: scores of "l2" become distances. None: a query is not sound, or another row may be
+        better than those whose estimates are best.
         """
         scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
         memory = scratch.kept(("scalar", Q, self._D, k, self._taken(k, self._N)), _memory)

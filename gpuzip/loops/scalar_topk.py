@@ -48,7 +48,10 @@ def scalar_best(codes, asked, queries, of_rows, k, taken, slack):
 def _exact(codes, asked, ids):
     """Score rows ids (Q, R) by `rescore`; -inf where there is no such row."""
     (codes, flip, first, step), (floats, metric) = codes, asked
-    (N, D), stored = codes.shape, codes.contiguous().view(-1).view(torch.int8 if flip else torch.uint8).numpy()
+    (N, D), stored = (
+        codes.shape,
+        codes.contiguous().view(-1).view(torch.int8 if flip else torch.uint8).numpy(),
+    )
     scores, wanted = np.full(ids.shape, -np.inf, np.float32), np.ascontiguousarray(ids).reshape(-1)
     flat, places = scores.reshape(-1), np.minimum(wanted, N - 1) * D
     constant = first.numpy(), step.numpy(), METRICS[metric]

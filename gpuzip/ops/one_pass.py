@@ -131,8 +131,8 @@ class Few(Protocol):
     ) -> tuple[Array, Array] | None:
         """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
 
-        are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the queries add up to `most` or more,
-        or to NaN.
+        are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the
+        queries add up to `most` or more, or to NaN.
         """
 
 

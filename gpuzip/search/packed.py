@@ -122,9 +122,9 @@ class Packed:
         return norms
 
     def turned(self, planes: Sequence[Tensor]) -> Tensor | None:
-        """The bytes of planes of these codes as columns, from the second search on, if they take little memory.
+        """The bytes of planes of these codes as columns, from the second search on, if there is room.
 
-        They take as many bytes as the planes. Codes that changed since are turned again.
+        They take as many bytes as the planes, at most 128 MB. Codes that changed since are turned again.
         """
         if sum(plane.nbytes for plane in planes) > _MOST_TURNED:
             return None

@@ -1,12 +1,13 @@
 """A search of few queries by codes that were searched before, for which all but the queries is at hand.
 
-`search.run` gives the same answer. It checks, and makes anew, what this keeps, which takes longer than the scan
-of 10,000 rows.
+`search.run` gives the same answer. It checks, and makes anew, what this keeps, which takes longer than the
+scan of 10,000 rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from gpuzip.ops.one_pass import Few
 
 MOST_QUERIES = 16
 
-Search = Callable[[object, object], "tuple[Tensor, Tensor] | None"]
+Search = Callable[[Any, Any], tuple[Tensor, Tensor] | None]
 
 
 def nothing(queries: object, k: object) -> None:
@@ -27,8 +28,8 @@ def nothing(queries: object, k: object) -> None:
 class Prepared:
     """Search codes by one metric.
 
-    few: the search. planes: what it reads. N rows. width, dtype: of a query. are_distances: whether values are
-    distances. change: makes of queries (Q, width) those that `few` takes, or None.
+    few: the search. planes: what it reads. N rows. width, dtype: of a query. are_distances: whether values
+    are distances. change: makes of queries (Q, width) those that `few` takes, or None.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class HammingScorer:
 
 
 def prepared_hamming(packed: Packed, codes: Tensor) -> Prepared | None:
-    """What `HammingScorer` finds for few queries without a mask, of codes that were searched before.
+    """What `HammingScorer` finds for few queries without a mask, of codes that were searched.
 
     codes: (N, B) uint8, those that are compared; queries are (Q, B) uint8.
     """

@@ -150,7 +150,7 @@ def _half(values: Tensor) -> Tensor:
 
 
 def _of_half(data: Tensor) -> Tensor:
-    return data.contiguous().view(torch.float16)[:, 0].float()
+    return data.clone().view(torch.float16)[:, 0].float()  # which starts at an even byte
 
 
 def _short(values: Tensor) -> Tensor:

@@ -105,10 +105,10 @@ class LutScorer:
         turned = self._packed.turned([codes])
         if self._mask is None:
             few = adc_few(codes, self._columns, self._metric == "l2", self._scale, turned)
-            if few is not None and few.can_search(self.Q, k):
-                if (found := few(self._queries.reshape(-1).numpy(), self.Q, k)) is not None:
-                    scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
-                    return scores, ids, None
+            fits = few is not None and few.can_search(self.Q, k)
+            if fits and (found := few(self._queries.reshape(-1).numpy(), self.Q, k)) is not None:
+                scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
+                return scores, ids, None
         terms = RowTerms(self._scale, self._mask, None, None)
         return proven(adc_topk([codes], self._lut, k, terms, turned=turned))
 
