@@ -115,6 +115,8 @@ def test_what_one_call_leaves_to_a_general_search(made, x):
         "NaN": query * float("nan"),
         "too large": query * 2.0**70,
         "no queries": query[:0],
+        "a number": query[0, 0],
+        "blocks": query[None],
         "many": x[:17],
     }
     for name, queries in left.items():
@@ -123,9 +125,18 @@ def test_what_one_call_leaves_to_a_general_search(made, x):
         assert ready(query, k) is None
     with use_loops(False):
         assert ready(query, 5) is None
-    for name in ("other columns", "NaN", "too large"):
+    for name in ("other columns", "NaN", "too large", "a number", "blocks"):
         with pytest.raises(GpuzipError):
             codes.search(left[name], 5, "ip")
+
+
+def test_columns_that_are_padded_are_searched_in_general(x):
+    codes = gpuzip.ProductQuantizer(8, 4, pad=True).fit_quietly(x[:, :15]).encode(x[:, :15])
+    for _ in range(3):
+        codes.search(x[:1, :15], 3, "ip")
+    assert codes.packed.prepared == {"ip": nothing}
+    with pytest.raises(GpuzipError, match="15"):
+        codes.search(x[:1, :16], 3, "ip")
 
 
 def test_codes_that_change_are_searched_as_they_are(made, x):
@@ -143,7 +154,9 @@ def test_columns_are_made_by_the_second_search_and_not_kept_in_a_pickle(made, x)
     codes.search(x[:1], 5, "ip")
     assert codes.packed._remembered["turned"][1] is None
     codes.search(x[:1], 5, "ip")
-    assert len(codes.packed._remembered["turned"][1]) >= 1100 * 9
+    kept = codes.packed._remembered["turned"][1]
+    assert kept is not None
+    assert len(kept) >= 1100 * 9
     other = pickle.loads(pickle.dumps(codes))
     assert "turned" not in other.packed._remembered
     assert other.packed.prepared == {}
@@ -172,6 +185,8 @@ def test_coefficients_of_loops_and_of_numpy(x, metric, reach):
     found = coefficients(x[:9], center, metric, reach)
     with use_loops(False):
         want = coefficients(x[:9], center, metric, reach)
+    assert found is not None
+    assert want is not None
     for mine, other in zip(found, want, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
 
@@ -186,4 +201,4 @@ def test_tables_of_signs_of_loops_and_of_numpy(x, bits, columns):
 
 def test_unit_rows():
     rows = np.array([[3, 4], [0, 0], [1e-30, 0], [2.0**61, 0]], np.float32)
-    assert np.allclose(unit_rows(rows), [[0.6, 0.8], [0, 0], [1, 0], [1, 0]])
+    assert np.allclose(unit_rows(rows), np.array([[0.6, 0.8], [0, 0], [1, 0], [1, 0]]))

@@ -365,7 +365,9 @@ class Codec(ABC, Generic[Fitted]):
         if self._is_wide or self.width != self.d:
             return None
         found = self._prepared(packed, metric)
-        if found is None or self._rotation is None:
+        if found is None or not found.takes(self.d):  # columns may be padded
+            return None
+        if self._rotation is None:
             return found
         return None if metric == "hamming" else found.after(self._rotation.rotate_queries)
 

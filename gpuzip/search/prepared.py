@@ -46,6 +46,10 @@ class Prepared:
         self._planes, self._versions = planes, versions(planes)
         self._are_distances, self._change = are_distances, change
 
+    def takes(self, width: int) -> bool:
+        """Whether queries are floats of so many columns, or bytes."""
+        return self._dtype is torch.uint8 or self._width == width
+
     def after(self, change: Callable[[Tensor], Tensor]) -> Prepared:
         """The same search of queries that are changed before."""
         shape = self._N, self._width, self._dtype
@@ -64,10 +68,10 @@ class Prepared:
             return None
         shape = queries.shape
         one = len(shape) == 1
-        Q = 1 if one else shape[0]
+        Q = shape[0] if len(shape) == 2 else 1
         if (
-            shape[-1] != self._width
-            or len(shape) > 2
+            not 1 <= len(shape) <= 2
+            or shape[-1] != self._width
             or (one and self._dtype is torch.uint8)
             or not 0 < Q <= MOST_QUERIES
             or not 0 < k <= self._N

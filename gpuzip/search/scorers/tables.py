@@ -103,10 +103,12 @@ class LutScorer:
             of_codes = self._packed, self._centroids, self._queries, self._metric, self._mask
             return ProductScorer(*of_codes, self._layout, torch.float32).one_pass(k)
         turned = self._packed.turned([codes])
+        few = None
         if self._mask is None:
             few = adc_few(codes, self._columns, self._metric == "l2", self._scale, turned)
-            fits = few is not None and few.can_search(self.Q, k)
-            if fits and (found := few(self._queries.reshape(-1).numpy(), self.Q, k)) is not None:
+        if few is not None and few.can_search(self.Q, k):
+            found = few(self._queries.reshape(-1).numpy(), self.Q, k)
+            if found is not None:
                 scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
                 return scores, ids, None
         terms = RowTerms(self._scale, self._mask, None, None)
