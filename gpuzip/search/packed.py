@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing
+from gpuzip._core.few import is_plain
 from gpuzip._core.planes import Planes, owned, versions
 from gpuzip.ops.one_pass import turned
 from gpuzip.search.memory import WORKSPACE
@@ -126,7 +127,7 @@ class Packed:
 
         They take as many bytes as the planes, at most 128 MB. Codes that changed since are turned again.
         """
-        if sum(plane.nbytes for plane in planes) > _MOST_TURNED:
+        if not all(map(is_plain, planes)) or sum(plane.nbytes for plane in planes) > _MOST_TURNED:
             return None
         made = versions(planes)
         kept: tuple[Any, Tensor | None] | None = self._remembered.get("turned")
