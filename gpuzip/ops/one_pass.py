@@ -325,21 +325,21 @@ def scalar_best(
     k: int,
     taken: int,
     is_few: bool,
-    slack: Array,
+    slack: Callable[[], Array],
 ) -> tuple[Array, Array, Array] | None:
     """Take rows by the scores of `scalar_scan`, and find the k best of them by those of `rescore`.
 
     codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries:
     (Q, D) int8, scale and offset (Q,). of_rows: scale, bias (N,) and mask. is_few: leave many queries to
-    `scalar_scan`. slack: (Q,), the most by which scores are above estimates. Returns arrays: scores (Q, k),
-    rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
+    `scalar_scan`. slack: finds (Q,), the most by which scores are above estimates. Returns arrays: scores
+    (Q, k), rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
     """
     if not _may_search(codes[0], len(codes[0]), taken):
         return None
     loops = loops_of("scalar_topk")
     if is_few and not loops.can_search(len(queries[0])):
         return None
-    found: tuple[Array, Array, Array] = loops.scalar_best(codes, asked, queries, of_rows, k, taken, slack)
+    found: tuple[Array, Array, Array] = loops.scalar_best(codes, asked, queries, of_rows, k, taken, slack())
     return found
 
 

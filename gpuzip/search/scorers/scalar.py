@@ -156,8 +156,11 @@ class ScalarScorer:
         of_codes = 0 if coding.flip is None else 128, coding.first, coding.step
         of_queries, of_rows = (self._whole, unit, offset), (self._scale, bias, self._mask)
         asked = self._queries.contiguous(), self._metric
-        hidden_by_rounding = [part.numpy() for part in (self._hidden, self._norm, self._offset)]
-        slack = self._slack(hidden_by_rounding, self.facts())
+
+        def slack() -> Any:
+            of_queries = [part.numpy() for part in (self._hidden, self._norm, self._offset)]
+            return self._slack(of_queries, self.facts())
+
         found = scalar_best(
             (self._packed.data, *of_codes),
             asked,
@@ -171,7 +174,7 @@ class ScalarScorer:
         if found is None:
             return None
         scores, rows, last = found
-        unsure = (scores[:, -1] <= last + slack) & (last > -np.inf)  # else no other row is left
+        unsure = (scores[:, -1] <= last + slack()) & (last > -np.inf)  # else no other row is left
         proven = None if not unsure.any() else torch.from_numpy(unsure)
         return torch.from_numpy(scores), torch.from_numpy(rows), proven
 
