@@ -59,7 +59,7 @@ def threads(count: int) -> Iterator[None]:
 
 def budget() -> float:
     """Seconds of a case by one clock."""
-    return 0.2 if is_quick() else 4.0
+    return 0.2 if is_quick() else 2.0
 
 
 def turns(calls: Mapping[str, Call], clock: Clock) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk
+from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk, turned
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
@@ -51,12 +51,13 @@ def scanned(planes, lut, k, terms=NOTHING, shift=None):
 
 
 def check(planes, lut, k, terms=NOTHING, shift=None):
-    found = adc_topk(planes, lut, k, terms, shift)
     want = scanned(planes, lut, k, terms, shift)
-    assert found is not None
-    assert (found[0].dtype, found[1].dtype) == (torch.float32, torch.int64)
-    assert torch.equal(found[0], want[0])
-    assert torch.equal(found[1], want[1])
+    for columns in (None, turned(planes)):
+        found = adc_topk(planes, lut, k, terms, shift, columns)
+        assert found is not None
+        assert (found[0].dtype, found[1].dtype) == (torch.float32, torch.int64)
+        assert torch.equal(found[0], want[0])
+        assert torch.equal(found[1], want[1])
 
 
 def codes_of(N, B):
@@ -317,13 +318,21 @@ def test_few_queries_in_one_call(K, is_l2, S):
     for centroids in (columns, columns * 0 + 1, columns * 1e-20, columns * 1e18):
         for scale in (None, torch.rand(N, generator=g)):
             for k in (1, 10, 256):
-                found = adc_few(codes, centroids, queries, is_l2, k, scale)
-                assert found is not None
                 lut = lookup_tables(queries, centroids, is_l2)
                 want = scanned([codes], lut, k, RowTerms(scale, None, None, None))
-                assert torch.equal(found[0], want[0])
-                assert torch.equal(found[1], want[1])
-    assert adc_few(codes, columns, queries, is_l2, 257, None) is None
+                for columns_of_codes in (None, turned([codes])):
+                    few = adc_few(codes, centroids, is_l2, scale, columns_of_codes)
+                    assert few is not None
+                    assert few.can_search(3, k)
+                    found = few(queries.numpy().reshape(-1), 3, k)
+                    assert found is not None
+                    assert np.array_equal(found[0].reshape(3, k), want[0].numpy())
+                    assert np.array_equal(found[1].reshape(3, k), want[1].numpy())
+    few = adc_few(codes, columns, is_l2, None, most=100.0)
+    assert few is not None
+    assert not few.can_search(3, 257)
+    assert few(np.full(M * S, 100, np.float32), 1, 1) is None
+    assert few(np.full(M * S, np.nan, np.float32), 1, 1) is None
 
 
 # Hamming distances

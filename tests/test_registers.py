@@ -70,18 +70,6 @@ def test_turn(stride, width):
 
 
 @needs_registers
-@pytest.mark.parametrize(("stride", "width"), WIDTHS)
-def test_turn_nibbles(stride, width):
-    memory, rows = some_rows(stride, width)
-    for first in range(0, width, STEP):
-        columns = np.zeros((STEP, 2, ROWS), np.uint8)
-        call(_registers.turn_nibbles, at(columns), at(memory) + first, stride)
-        part = rows[:, first : first + STEP].T
-        assert (columns[: len(part), 0] == part % 16).all()
-        assert (columns[: len(part), 1] == part // 16).all()
-
-
-@needs_registers
 @pytest.mark.parametrize("stride", [32, 33, 40, 100])
 def test_turn_words(stride):
     memory, rows = some_rows(stride, 32)
@@ -115,8 +103,10 @@ def columns_and_tables(B, entries, top):
 @needs_registers
 @pytest.mark.parametrize(("B", "top"), [(2, 127), (4, 1), (6, 127), (48, 127), (258, 126), (1024, 31)])
 def test_sums_of_nibbles(B, top):
-    columns, tables, sums = columns_and_tables(2 * B, 16, top)
-    found = np.zeros(2 * ROWS, np.uint16)
+    nibbles, tables, sums = columns_and_tables(2 * B, 16, top)
+    low, high = nibbles[:, : 2 * B * ROWS].reshape(2, B, 2, ROWS).transpose(2, 0, 1, 3)
+    columns, found = np.full((2, (B + 3) * ROWS), 255, np.uint8), np.zeros(2 * ROWS, np.uint16)
+    columns[:, : B * ROWS] = (low | high << 4).reshape(2, -1)
     call(_registers.sums_of_nibbles, at(found), at(columns), columns.shape[1], at(tables), B)
     assert (found == sums.reshape(-1)).all()
 

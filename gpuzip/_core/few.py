@@ -20,3 +20,13 @@ def finite_inverse(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     inverse = np.zeros_like(x)
     np.divide(1, x, out=inverse, where=x > 2.0**-128)
     return inverse
+
+
+def unit_rows(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows (Q, D) float32 divided by their norms, which are summed in float64; a row of zeros stays zero."""
+    wide = x.astype(np.float64)
+    norms = np.sqrt(np.einsum("qd,qd->q", wide, wide))
+    factors = np.zeros_like(norms)
+    np.divide(1, norms, out=factors, where=norms > 2.0**-127)
+    unit: np.ndarray[Any, Any] = x * factors.astype(np.float32)[:, None]
+    return unit

@@ -93,3 +93,8 @@ def joined(matrices: Sequence[Tensor | Planes]) -> Tensor | Planes:
     if len(planes) < len(matrices):
         return torch.cat([matrix[:] for matrix in matrices])
     return Planes([torch.cat(parts) for parts in zip(*(matrix.parts for matrix in planes), strict=True)])
+
+
+def versions(planes: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Where planes are, and how often they were changed in place, as far as torch counts it."""
+    return tuple((plane.data_ptr(), 0 if plane.is_inference() else plane._version) for plane in planes)

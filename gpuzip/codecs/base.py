@@ -22,6 +22,7 @@ from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.search.packed import Packed, Searched
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.decoded import decoded_scorer
@@ -341,6 +342,34 @@ class Codec(ABC, Generic[Fitted]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         """Scores of every row for (Q, width) float32 queries. By default, rows are decoded."""
         return decoded_scorer(packed, self._decode, queries, metric, mask)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        """A search of few (Q, width) queries on a CPU; by default none, as that by `_scorer` is as fast."""
+        return None
+
+    def prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        """Return a search of few queries on a CPU that keeps what it needs of the codes.
+
+        Parameters
+        ----------
+        packed : Packed
+            The codes, verified.
+        metric : str
+            One of `metrics`.
+
+        Returns
+        -------
+        Prepared or None
+            None if a search by `scorer` is as fast.
+        """
+        if self._is_wide or self.width != self.d:
+            return None
+        found = self._prepared(packed, metric)
+        if found is None or not found.takes(self.d):  # columns may be padded
+            return None
+        if self._rotation is None:
+            return found
+        return None if metric == "hamming" else found.after(self._rotation.rotate_queries)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
         """Return smaller codes of the same rows, from which a search takes candidates.

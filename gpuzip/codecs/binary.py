@@ -18,8 +18,9 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bits_above, bucketize_packed, decode
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.hamming import HammingScorer
+from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
 from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
 
 _SAMPLE = 65_536  # rows for medians
@@ -191,6 +192,9 @@ class BinaryQuantizer(Quantizer[Halves]):
             queries.view(len(queries), -1, 2, 4).flip(2).flatten(1)
         )  # the low nibble holds the last four
         return pq_scorer(packed, packed.remembered("nibbles", self._nibbles), queries, metric, mask)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        return prepared_hamming(packed, packed.data) if metric == "hamming" else None
 
     def _nibbles(self) -> Tensor:
         """(2B, 16, 4) float32: the values of the low nibble of each byte, then of the high one."""

@@ -272,7 +272,8 @@ class Codes:
 
         A search takes about 128 MB (gpuzip.search.memory.WORKSPACE) and 20 MB per thread. On a GPU it takes
         up to 2 GB (GPU_WORKSPACE, at most a sixteenth of its memory) and 256 MB. Norms are kept if they are
-        needed: 4 bytes per row, and 4 more for "l2" and for "cosine".
+        needed: 4 bytes per row, and 4 more for "l2" and for "cosine". On a CPU, codes of up to 128 MB that
+        are searched by tables are kept a second time, as columns, from the second search on.
 
         Examples
         --------
@@ -283,6 +284,10 @@ class Codes:
         >>> values.tolist(), ids.tolist()
         ([1.0], [2])
         """
+        if mask is None and rescore is None and candidates is None and not progress and type(metric) is str:
+            prepared = self.packed.prepared.get(metric)
+            if prepared is not None and (ready := prepared(queries, k)) is not None:
+                return SearchResult(*ready)
         if (rescore is True or rescore is self) and candidates in (None, metric):
             raise GpuzipError(
                 f"{WHO}: rescore must be a better store of these rows, or be given with candidates; got "

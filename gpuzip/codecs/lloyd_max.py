@@ -20,9 +20,10 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.layouts import TableLayout
-from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer, prepared_tables
 from gpuzip.training.kmeans import kmeans
 from gpuzip.training.scalar_levels import optimal_levels
 
@@ -234,6 +235,9 @@ class LloydMaxQuantizer(Quantizer[Levels]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         tables, layout = packed.remembered("tables", self._tables), TableLayout(self.codebook, self._share)
         return pq_scorer(packed, tables, queries, metric, mask, layout)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        return prepared_tables(packed, packed.remembered("tables", self._tables), metric)
 
     @property
     def scorer_bytes(self) -> int:

@@ -23,8 +23,9 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, decode, encode
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.tables import norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import norms_by_table, pq_scorer, prepared_tables
 from gpuzip.training.kmeans import Progress as Rounds
 from gpuzip.training.kmeans import kmeans
 
@@ -212,6 +213,9 @@ class ProductQuantizer(Quantizer[Codebook]):
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return pq_scorer(packed, self.centroids, padded(queries, len(self.centroids)), metric, mask)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        return prepared_tables(packed, self.centroids, metric)
 
     @property
     def scorer_bytes(self) -> int:

@@ -13,16 +13,18 @@ from torch import Tensor
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
 from gpuzip._core.planes import Planes, split
 from gpuzip._core.progress import Progress
-from gpuzip._core.rows import Matrix, Rows
+from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs._former import formerly
 from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
+from gpuzip.ops.one_pass import rabitq_few
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import both, sound_rows
 from gpuzip.search.scorers.hamming import HammingScorer
@@ -186,13 +188,30 @@ class RaBitQuantizer(Quantizer[Mean]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
             return HammingScorer(self._planes(packed, 0)[0], self._signs_of(queries), mask)
-        found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(packed, metric))
-        asked = coefficients(queries, self.center, metric, self.reach)
-        sound = sound_rows(packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1))
-        planes = self._planes(packed)
+        found, sound = self._of_rows(packed, metric)
+        asked, planes = coefficients(queries, self.center, metric, self.reach), self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))
         largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
-        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify, largest)
+        turned = partial(packed.turned, planes[::2])
+        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify, largest, turned)
+
+    def _of_rows(self, packed: Packed, metric: str) -> tuple[Terms, Tensor | None]:
+        """Terms of rows, and which rows are sound; see `sound_rows`."""
+        found: Terms = packed.remembered(f"terms-{metric}", lambda: self._terms(packed, metric))
+        return found, sound_rows(
+            packed, metric, lambda: found.scale.isfinite() & found.extra.isfinite().all(1)
+        )
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        planes = [*self._planes(packed)[::2]]
+        if metric == "hamming" or len(packed) == 0:
+            return None
+        found, sound = self._of_rows(packed, metric)
+        of_rows, turned = (found.scale, sound, found.extra), packed.turned(planes)
+        few = rabitq_few(planes, (self.center, metric, self.reach), of_rows, turned, SOUND_SQUARES)
+        if few is None:
+            return None
+        return Prepared(few, planes, len(packed), self.width, torch.float32, metric == "l2")
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
         """The planes. whole: those that will be read as a whole, which are verified."""

@@ -21,10 +21,11 @@ from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scala
 from gpuzip.ops.one_pass import reads_nibbles
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.layouts import MixedLayout
-from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of
-from gpuzip.search.scorers.tables import pq_scorer
+from gpuzip.search.scorers.scalar import FEWEST_ROWS, Coding, ScalarScorer, coding_of, prepared_scalar
+from gpuzip.search.scorers.tables import pq_scorer, prepared_tables
 
 _GIVEN = "given"  # stored in place of a range that the caller gave, which the steps hold
 
@@ -221,6 +222,13 @@ class ScalarQuantizer(Quantizer[Steps]):
                 packed, centroids, queries, metric, mask, packed.remembered("layout", self._layout)
             )
         return ScalarScorer(packed, packed.remembered("coding", self._coding), queries, metric, mask)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        if self.bits == 8 and len(packed) >= FEWEST_ROWS["cpu"]:
+            return prepared_scalar(packed, packed.remembered("coding", self._coding), metric)
+        if self.bits == 4 and reads_nibbles(self.device):
+            return prepared_tables(packed, packed.remembered("centroids", lambda: self.centroids), metric)
+        return None
 
     def _layout(self) -> MixedLayout:
         fitted = self.learned("layout")

@@ -14,12 +14,13 @@ from gpuzip.loops._least import cut, key_of, score_of
 from gpuzip.loops._registers import ROWS
 
 AT_LEAST = 64  # bounds that are taken before rows with lower ones leave
+_MANY = 1 << 13  # keys beside k that are taken for their use, not for the time of cuts
 _LOW = np.uint64(0xFFFFFFFF)
 
 
 def room_for_bounds(k):
-    """Return the keys per query: more would let the least bound that counts lag behind."""
-    return k + max(4 * AT_LEAST, 2 * k)
+    """Return the keys per query: with fewer, scores would soon replace bounds that are close together."""
+    return k + max(4 * AT_LEAST, 2 * k, min(4 * k, _MANY))
 
 
 @jit("intp(uint64[::1], intp, intp, intp, float32)", inner=True)
@@ -144,4 +145,4 @@ def make_room(keys, counts, worst, k, tables, entries, places, scale, extra, coe
         if counts[2 * Q + q] <= most:
             return
     settle(keys, counts, worst, k, tables, entries, places, scale, extra, coef, q, shift)
-    counts[2 * Q + q] = most
+    counts[2 * Q + q] = min(most, counts[q] + max(3 * AT_LEAST, 2 * k))  # more would let the limit lag

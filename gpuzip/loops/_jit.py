@@ -66,7 +66,11 @@ class _Loop(CPUDispatcher):
     @cached_property
     def address(self):
         """Where the machine code of the first declared signature is, for `at_address`."""
-        arguments, result = sigutils.normalize_signature(self.signatures_as_text[0])
+        return self.address_of(0)
+
+    def address_of(self, number):
+        """The same of another declared signature."""
+        arguments, result = sigutils.normalize_signature(self.signatures_as_text[number])
         self.compile(typing.signature(result, *arguments))
         compiled = self.overloads[arguments]
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
@@ -147,12 +151,13 @@ def unrolled(size, of=0):
     return (of,) * size
 
 
-def at_address(loop):
+def at_address(loop, number=0):
     """Return call(address, *arguments) for loops, which calls this loop at its address.
 
+    number: see `address_of`.
     A loop that is called by name is compiled again within its caller: long ones are called like this.
     """
-    arguments, result = sigutils.normalize_signature(loop.signatures_as_text[0])
+    arguments, result = sigutils.normalize_signature(loop.signatures_as_text[number])
 
     @intrinsic
     def call(context, address, *given):

@@ -15,6 +15,8 @@ from gpuzip.loops._jit import apart, jit
 #: Larger than every key of a row.
 NONE = np.uint64(2**64 - 1)
 
+MOST_IN_ORDER = 256  # keys that `in_order` puts in order soon enough
+
 
 def room_for(k):
     """Return the keys of a buffer: a few more than k, so that cuts are rare and the bound stays tight."""
@@ -34,6 +36,13 @@ def key_of(context, score, row):
         return builder.or_(builder.shl(builder.zext(bits, wide), wide(32)), arguments[1])
 
     return types.uint64(types.float32, types.uint64), generate
+
+
+def keys_of(scores, rows):
+    """Return what `key_of` does for arrays of scores and rows."""
+    bits = (scores + np.float32(0)).view(np.int32)
+    high = np.where(bits < 0, bits, bits ^ 0x7FFFFFFF).view(np.uint32)
+    return high.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
 
 
 @intrinsic
@@ -73,6 +82,26 @@ def cut(keys, start, count, k):
         else:
             break
     return keys[last]
+
+
+@jit("uint64(uint64[::1], intp, intp, intp)", inner=True)
+def in_order(keys, start, count, k):
+    """Move the k least of keys[start : start + count] to the front, in order; return the greatest of them."""
+    cut(keys, start, count, k)
+    for i in range(start + 1, start + k):  # by insertion, for a small k
+        key, at = keys[i], i
+        while at > start and keys[at - 1] > key:
+            keys[at] = keys[at - 1]
+            at -= 1
+        keys[at] = key
+    return keys[start + k - 1]
+
+
+@jit("void(float32[::1])", inner=True)
+def to_distances(scores):
+    """Turn scores by "l2" into squared distances."""
+    for i in range(len(scores)):
+        scores[i] = max(-scores[i], np.float32(0)) + np.float32(0)  # no -0.0
 
 
 @jit("void(uint64[::1], intp[::1], intp)", inner=True)

@@ -66,6 +66,12 @@ def address_of(context, array):
     return types.intp(array), generate
 
 
+@_compiled(types.intp, types.uint32)
+def lowest(builder, bits):
+    """Return the number of the lowest bit that is set, of which there must be one."""
+    return builder.zext(builder.cttz(bits, ir.IntType(1)(1)), _I64)
+
+
 @_compiled(types.void, *[_PLACE] * 5)
 def copy_rows(builder, target, source, stride, width, count):
     """Copy `count` rows of `width` bytes, `stride` bytes apart, next to each other."""
@@ -89,17 +95,6 @@ def turn(builder, columns, row, stride):
     """Write byte j of row r at columns + 32*j + r, for 32 rows `stride` bytes apart and j < 16."""
     for j, column in enumerate(_columns(builder, row, stride)):
         _store(builder, column, builder.add(columns, _I64(ROWS * j)))
-
-
-@_compiled(types.void, _PLACE, _PLACE, _PLACE)
-def turn_nibbles(builder, columns, row, stride):
-    """Write the low nibble of byte j of row r at columns + 64*j + r, and the high one 32 bytes further."""
-    low = ir.Constant(_BYTES, [15] * ROWS)
-    for j, column in enumerate(_columns(builder, row, stride)):
-        high = builder.lshr(builder.bitcast(column, _HALVES), ir.Constant(_HALVES, [4] * 16))
-        nibbles = builder.and_(column, low), builder.and_(builder.bitcast(high, _BYTES), low)
-        for n, nibble in enumerate(nibbles):
-            _store(builder, nibble, builder.add(columns, _I64(2 * ROWS * j + ROWS * n)))
 
 
 def _columns(builder, row, stride):
@@ -130,23 +125,33 @@ def _transposed(builder, rows):
 def sums_of_nibbles(builder, sums, columns, apart, tables, B):
     """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j, for 64 rows.
 
-    columns: as `turn_nibbles` writes them for 32 rows; those of the next 32 are `apart` bytes further.
-    tables: 16 entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, all below 128.
-    Sums are modulo 2**16. B is even and at least 2.
+    columns: as `turn` writes them for 32 rows; those of the next 32 are `apart` bytes further. tables: 16
+    entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, all below 128. Sums are
+    modulo 2**16. B is even and at least 2.
     """
+    low = ir.Constant(_BYTES, [15] * ROWS)
 
     def step(columns, tables):
         """Two bytes: four entries, whose tables serve both halves of the rows."""
-        found = [[], []]
-        for n in range(4):
-            table = _spread(builder, _load(builder, builder.add(tables, _I64(16 * n)), _LANE))
-            for half in range(2):
-                column = builder.add(columns, builder.mul(apart, _I64(half)))
-                indices = _load(builder, builder.add(column, _I64(ROWS * n)), _BYTES)
-                found[half].append(_looked_up(builder, table, indices))
-        return [[builder.add(*four[:2]), builder.add(*four[2:])] for four in found]
+        spread = [
+            _spread(builder, _load(builder, builder.add(tables, _I64(16 * n)), _LANE)) for n in range(4)
+        ]
+        found = []
+        for half in range(2):
+            column, sums = builder.add(columns, builder.mul(apart, _I64(half))), []
+            for n in range(2):
+                codes = _load(builder, builder.add(column, _I64(ROWS * n)), _BYTES)
+                shifted = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 16))
+                nibbles = codes, builder.bitcast(shifted, _BYTES)
+                looked_up = (
+                    _looked_up(builder, spread[2 * n + i], builder.and_(nibble, low))
+                    for i, nibble in enumerate(nibbles)
+                )
+                sums.append(builder.add(*looked_up))
+            found.append(sums)
+        return found
 
-    _accumulated(builder, sums, (columns, 4 * ROWS), (tables, 4 * 16), B, 2, step)
+    _accumulated(builder, sums, (columns, 2 * ROWS), (tables, 4 * 16), B, 2, step)
 
 
 @_compiled(types.void, *[_PLACE] * 5)

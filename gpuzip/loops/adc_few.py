@@ -1,68 +1,109 @@
 """A search of few queries by look-up tables in one compiled call: tables, scan, and order of the answer."""
 
 import numpy as np
-import torch
 
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
-from gpuzip.loops._jit import at_address, jit
-from gpuzip.loops._least import cut, read
+from gpuzip.loops._jit import apart, at_address, jit
+from gpuzip.loops._least import MOST_IN_ORDER, in_order, read, to_distances
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
-_MOST_K = 256  # keys that are put in order by insertion
-_NO_FLOATS, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.bool_)
+_NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))
 _fill, _round, _scan = at_address(fill), at_address(whole.round_tables), at_address(whole.scan_of(16))
 
 
-def can_search(N, B, Q, k):
-    """Return whether one call is faster: for few results, and for rows that are not shared among threads."""
-    return k <= _MOST_K and rows_of_a_block(N, B * Q, k) >= N
+class AdcFew:
+    """A search of few queries by the tables of `lookup_tables`, of which all but the queries is at hand.
 
-
-def adc_few(codes, columns, queries, is_l2, k, scale=None):
-    """Find the k best rows per query by the tables of `lookup_tables`: scores (Q, k), rows (Q, k).
-
-    codes (N, B) uint8, columns (S, M, K) float32 of 16 entries per nibble or 256 per byte, queries (Q, M*S)
-    float32, scale (N,) float32 or None.
+    codes (N, B) uint8, columns (S, M, K) float32 of 16 entries per nibble or 256 per byte, scale (N,) float32
+    or None. turned: what `adc_topk.turned` returned for the codes, or None. normalize: divide queries by
+    their norms. most: queries whose squares do not add up to less are not sound.
     """
-    (N, B), (_, M, K), Q = codes.shape, columns.shape, queries.shape[0]
-    places = np.array(((codes.data_ptr(), codes.stride(0), B),), np.int64)
-    scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
-    factors = _NO_FLOATS if scale is None else scale.numpy()
-    memory = scratch.kept((Q, M, K, B, k), _memory)
-    _search(places, N, queries.numpy(), columns.numpy(), is_l2, factors, _NO_MASK, k, scores, rows, *memory)
-    return torch.from_numpy(scores), torch.from_numpy(rows)
+
+    def __init__(self, codes, columns, is_l2, scale=None, turned=None, normalize=False, most=np.inf):
+        (self._N, self._B), (_, self._M, self._K) = codes.shape, columns.shape
+        self._codes, self._is_kept, self._asked = codes, turned is not None, (normalize, most)
+        self._places, self._turned = whole.places_of([codes]), None if turned is None else turned.numpy()
+        self._tables = columns.numpy(), is_l2, _NO_FLOATS if scale is None else scale.numpy(), _NO_MASK
+
+    def can_search(self, Q, k):
+        """Return whether one call is faster: for few results, and for rows that threads do not share."""
+        fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        return fits and whole.can_search(self._K, self._B, Q)
+
+    def __call__(self, queries, Q, k, are_distances=False):
+        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
+
+        are_distances: scores of "l2" become distances. None: a query is not sound.
+        """
+        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+        tile, blocks, memory = scratch.kept(
+            (Q, self._M, self._K, self._B, k, len(queries), self._is_kept), _memory
+        )
+        of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
+        of_queries, found = (queries, Q, *self._asked, *self._tables, k), (scores, rows, are_distances)
+        return (scores, rows) if _search(*of_codes, *of_queries, *found, *memory) else None
 
 
-def _memory(Q, M, K, B, k):
-    size, blocks = whole.columns_of(Q, K, B)
-    return (
+def _memory(Q, M, K, B, k, values, is_kept):
+    size, blocks = whole.columns_of(Q, K, B, is_kept)
+    tile = _NO_BYTES if is_kept else scratch.take("columns", (blocks + 1) * size, np.uint8)
+    memory = (
+        np.empty(values, np.float32),
         scratch.take("tables", Q * M * K, np.float32),
         np.zeros(Q * whole.entries_of(K) * (B + B % 2), np.uint8),
         np.empty((Q, 3)),
         np.zeros(Q, np.float32),
         np.empty(Q * room_for_bounds(k), np.uint64),
-        scratch.take("columns", (blocks + 1) * size, np.uint8),
         scratch.take("sums", 2 * ROWS, np.uint16),
         scratch.take("floats", 3 * ROWS, np.float32),
         np.empty(3 * Q, np.intp),
         np.empty(2 * Q, np.float32),
         *(loop.address for loop in (fill, whole.round_tables, whole.scan_of(K))),
     )
+    return tile, blocks, memory
+
+
+@jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
+def _unit_rows(queries, Q, normalize, most, rows):
+    """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
+
+    Return whether all are sound.
+    """
+    apart()
+    D, total = len(queries) // Q, np.float64(0)
+    for q in range(Q):
+        squares, factor = np.float64(0), np.float32(1)
+        for i in range(q * D, (q + 1) * D):
+            squares += np.float64(queries[i]) * queries[i]
+        total += squares
+        if normalize:
+            norm = np.sqrt(squares)
+            factor = np.float32(1 / norm) if norm > 2.0**-127 else np.float32(0)
+        for i in range(q * D, (q + 1) * D):
+            rows[i] = queries[i] * factor
+    return total < most
 
 
 @jit(
-    "void(int64[:, ::1], intp, float32[:, ::1], float32[:, :, ::1], boolean, float32[::1], boolean[::1], "
-    "intp, float32[:, ::1], int64[:, ::1], float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
-    "uint64[::1], uint8[::1], uint16[::1], float32[::1], intp[::1], float32[::1], intp, intp, intp)"
+    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, float32[::1], intp, boolean, float64, "
+    "float32[:, :, ::1], boolean, float32[::1], boolean[::1], intp, float32[::1], int64[::1], boolean, "
+    "float32[::1], float32[::1], uint8[::1], float64[:, ::1], float32[::1], uint64[::1], uint16[::1], "
+    "float32[::1], intp[::1], float32[::1], intp, intp, intp)"
 )
 def _search(
     places,
     N,
+    tile,
+    blocks,
+    is_kept,
     queries,
+    Q,
+    normalize,
+    most,
     columns,
     is_l2,
     scale,
@@ -70,12 +111,13 @@ def _search(
     k,
     scores,
     rows,
+    are_distances,
+    asked,
     tables,
     luts,
     lines,
     shift,
     keys,
-    tile,
     sums,
     floats,
     counts,
@@ -84,9 +126,11 @@ def _search(
     round_at,
     scan_at,
 ):
+    if not _unit_rows(queries, Q, normalize, most, asked):
+        return False
     S, M, K = columns.shape
     B, nothing = places[0, 2], scale[:0]
-    _fill(fill_at, flat(queries), flat(columns), S, M, K, is_l2, tables)
+    _fill(fill_at, asked, flat(columns), S, M, K, is_l2, tables)
     _round(round_at, tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
     _scan(
         scan_at,
@@ -97,6 +141,8 @@ def _search(
         tables,
         luts,
         lines,
+        blocks,
+        is_kept,
         scale,
         mask,
         nothing,
@@ -110,14 +156,10 @@ def _search(
         counts,
         worst,
     )
-    room = len(keys) // len(queries)
-    for q in range(len(queries)):
-        first = q * room
-        cut(keys, first, room, k)
-        for i in range(1, k):  # by insertion
-            key, at = keys[first + i], i
-            while at > 0 and keys[first + at - 1] > key:
-                keys[first + at] = keys[first + at - 1]
-                at -= 1
-            keys[first + at] = key
-    read(keys, k, flat(scores), flat(rows))
+    room = len(keys) // Q
+    for q in range(Q):
+        in_order(keys, q * room, room, k)
+    read(keys, k, scores, rows)
+    if are_distances:
+        to_distances(scores)
+    return True

@@ -7,6 +7,7 @@ is bounded, so a row is summed exactly only where its upper bound is above the k
 import numpy as np
 import torch
 
+from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
@@ -21,6 +22,7 @@ from gpuzip.loops._registers import (
     address_of,
     copy_rows,
     is_here,
+    lowest,
     plain_bounds,
     prefetch,
     scaled_bounds,
@@ -28,7 +30,6 @@ from gpuzip.loops._registers import (
     sums_of_bytes,
     sums_of_nibbles,
     turn,
-    turn_nibbles,
 )
 
 _QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
@@ -37,6 +38,7 @@ _L1, _L2 = 1 << 14, 3 << 15  # bytes of columns per tile, for so many queries an
 _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST = float(np.finfo(np.float32).max)
+_NONE = np.empty(0, np.uint8)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 
 
@@ -50,10 +52,11 @@ def bytes_pay(Q):
     return not _shuffle.is_here() and Q * _ONE_QUERY < -(-Q // 16) * _SIXTEEN_QUERIES
 
 
-def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None):
+def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None, turned=None):
     """Find the k best rows per query.
 
-    planes: (N, B_p) uint8 each, side by side, their rows apart or not. lut (Q, M, K) float32: 256 entries for
+    planes: (N, B_p) uint8 each, side by side, their rows apart or not. turned: what `turned` returned for
+    them, or None. lut (Q, M, K) float32: 256 entries for
     each byte, or 16 for each nibble, the low one first. Row n scores sum * scale[n] + sum over e of
     extra[n, e] * coef[q, e] + shift, as `adc_scan` has it, and a row is left out where mask is False.
     -> scores (Q, k), rows (Q, k).
@@ -64,7 +67,7 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
     tables = lut.numpy().reshape(-1)
     luts, lines = np.zeros(Q * entries_of(K) * (B + B % 2), np.uint8), np.empty((Q, 3))
     round_tables(tables, M, K, min(127, 65535 // (2 * B)), luts, lines)
-    places = np.array([(p.data_ptr(), p.stride(0), p.shape[1]) for p in planes], np.int64)
+    places = places_of(planes)
     if scale is None and extra is not None:
         scale = torch.ones(N, dtype=torch.float32, device="cpu")
     terms = (
@@ -74,18 +77,19 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
         part_of_rows(coef, 0, Q).reshape(-1),
         np.zeros(Q, np.float32) if shift is None else shift.reshape(-1).contiguous().numpy(),
     )
-    size, blocks = columns_of(Q, K, B)
+    size, blocks = columns_of(Q, K, B, turned is not None)
+    kept = _NONE if turned is None else turned.numpy()
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for_bounds(k)), np.uint64)
         own = (
-            scratch.take("columns", (blocks + 1) * size, np.uint8),
+            kept if len(kept) else scratch.take("columns", (blocks + 1) * size, np.uint8),
             scratch.take("sums", 2 * ROWS, np.uint16),
             scratch.take("floats", (3 + E) * ROWS, np.float32),
             np.empty(3 * Q, np.intp),
             np.empty(2 * Q, np.float32),
         )
-        lookups = tables, luts, lines
+        lookups = tables, luts, lines, blocks, len(kept) > 0
         scan_of(K)(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
         return keys
 
@@ -98,10 +102,32 @@ def entries_of(K):
     return 32 if K == 16 else 256
 
 
-def columns_of(Q, K, B):
-    """Return the bytes of columns per 32 rows of B bytes, and how many times 32 rows make a tile."""
-    size = (2 * ROWS if K == 16 else ROWS) * (B + B % 2 + STEP)
+def columns_of(Q, K, B, is_kept=False):
+    """Return the bytes of columns per 32 rows of B bytes, and how many times 32 rows make a tile.
+
+    is_kept: the columns of all rows are kept. A tile that is made has room for what turning writes too much.
+    """
+    size = ROWS * (B + B % 2 + (0 if is_kept else STEP))
     return size, max(2, (_L1 if Q <= _QUERIES or K == 256 else _L2) // size // 2 * 2)
+
+
+def places_of(planes):
+    """Return the address, the bytes from row to row, and the bytes of a row of each plane."""
+    return np.array([(p.data_ptr(), p.stride(0), p.shape[1]) for p in planes], np.int64)
+
+
+def turned(planes):
+    """Turn the bytes of all rows of planes (N, B_p) into columns, which searches need not do again.
+
+    Byte j of row 32*i + r is at (32*i)*B + 32*j + r, B the bytes of a row of all planes, made even. Another
+    32 rows of any bytes follow the last ones.
+    """
+    N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
+    size = ROWS * (B + B % 2)
+    columns = uninitialized(1, (-(-N // ROWS) + 1) * size + ROWS * STEP, torch.uint8)[0]
+    edge = np.empty(size + ROWS * STEP, np.uint8)
+    _turn_all(places_of(planes), N, size, columns.numpy(), edge)
+    return columns
 
 
 @jit("void(float32[::1], intp, intp, intp, uint8[::1], float64[:, ::1])")
@@ -162,25 +188,42 @@ def _copy_terms(floats, scale, extra, r, n):
             floats[(3 + e) * ROWS + i] = extra[e * len(scale) + r + i]
 
 
-def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
-    """Return the scan for tables of so many entries per byte.
+@jit("void(intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def _turn_32(first, stride, width, end, rows, columns, edge):
+    """Turn 32 rows from address `first` into columns. `end`: what may not be read."""
+    if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
+        copy_rows(edge, first, stride, width, rows)
+        first, stride = edge, width
+    for j in range((width + STEP - 1) // STEP):
+        turn(columns + ROWS * STEP * j, first + STEP * j, stride)
 
-    per_byte: bytes of columns. together: queries whose tables stay in L1. turn_16: turns bytes to columns.
-    """
 
-    @jit("void(intp, intp, intp, intp, intp, intp, intp)", inner=True)
-    def turn_rows(first, stride, width, end, rows, columns, edge):
-        """Turn 32 rows from address `first` into columns. `end`: what may not be read."""
-        if first + (ROWS - 1) * stride + width + STEP > end:  # 16 bytes at a time would pass it
-            copy_rows(edge, first, stride, width, rows)
-            first, stride = edge, width
-        for j in range((width + STEP - 1) // STEP):
-            turn_16(columns + per_byte * STEP * j, first + STEP * j, stride)
+@jit("void(int64[:, ::1], intp, intp, intp, intp)", inner=True)
+def _turn_block(places, N, r, columns, edge):
+    """Turn up to 32 rows from row r of all planes into columns, side by side."""
+    apart()
+    for p in range(len(places)):
+        stride, width = places[p, 1], places[p, 2]
+        row, end = places[p, 0] + r * stride, places[p, 0] + (N - 1) * stride + width
+        _turn_32(row, stride, width, end, min(ROWS, N - r), columns, edge)
+        columns += ROWS * width
+        for at in range(0, ROWS * stride, LINE):
+            prefetch(row + AHEAD + at)
+
+
+@jit("void(int64[:, ::1], intp, intp, uint8[::1], uint8[::1])")
+def _turn_all(places, N, size, columns, edge):
+    for b in range((N + ROWS - 1) // ROWS):
+        _turn_block(places, N, b * ROWS, address_of(columns) + b * size, address_of(edge))
+
+
+def _scan_of(entries, together, rounded_sums):
+    """Return the scan for tables of so many entries per byte. together: queries whose tables stay in L1."""
 
     @jit(
-        "void(int64[:, ::1], intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], float32[::1], "
-        "boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], uint8[::1], "
-        "uint16[::1], float32[::1], intp[::1], float32[::1])",
+        "void(int64[:, ::1], intp, intp, intp, float32[::1], uint8[::1], float64[:, ::1], intp, boolean, "
+        "float32[::1], boolean[::1], float32[::1], float32[::1], float32[::1], intp, uint64[::1], "
+        "uint8[::1], uint16[::1], float32[::1], intp[::1], float32[::1])",
         name=f"scan_{entries}",
     )
     def scan(
@@ -191,6 +234,8 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
         tables,
         luts,
         lines,
+        blocks,
+        is_kept,
         scale,
         mask,
         extra,
@@ -206,7 +251,8 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
     ):
         """Scan rows first to last.
 
-        keys: (Q * room,) in all. columns: for one tile, then room for 32 rows. sums: for 64 rows. floats:
+        keys: (Q * room,) in all. columns: of all rows if is_kept, else for one tile of `blocks` times 32 rows
+        and another 32 rows. sums: for 64 rows. floats:
         for 32 rows, bounds, sizes, factors and each column. counts (3Q,) and worst (2Q,): of each query how
         many keys there are, how many of them exact, and at how many others leave; the bound that a row must
         pass, and how far a bound may be from the score.
@@ -215,9 +261,8 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
         for p in range(len(places)):
             B += places[p, 2]
         Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
-        size, room = per_byte * (even + STEP), len(keys) // Q  # size: bytes of columns per 32 rows
-        blocks = len(columns) // size - 1
-        tile, turned, luts_at = blocks * ROWS, address_of(columns), address_of(luts)
+        room, tile, turned, luts_at = len(keys) // Q, blocks * ROWS, address_of(columns), address_of(luts)
+        size = ROWS * (even if is_kept else even + STEP)  # bytes of columns per 32 rows
         bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
         sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
         terms = scale, extra, coef
@@ -231,16 +276,14 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
             stop = min(start + tile, last)
             if len(mask) and not _any(mask, start, stop):
                 continue
-            for b in range((stop - start + ROWS - 1) // ROWS):
-                r, into = start + b * ROWS, turned + b * size
-                for p in range(len(places)):
-                    stride, width = places[p, 1], places[p, 2]
-                    row, end = places[p, 0] + r * stride, places[p, 0] + (N - 1) * stride + width
-                    turn_rows(row, stride, width, end, min(ROWS, N - r), into, turned + blocks * size)
-                    into += per_byte * width
-                    for at in range(0, ROWS * stride, LINE):
-                        prefetch(row + AHEAD + at)
             count_of_blocks = (stop - start + ROWS - 1) // ROWS
+            if is_kept:
+                turned = address_of(columns) + start // ROWS * size
+                for at in range(0, count_of_blocks * size, LINE):
+                    prefetch(turned + AHEAD + at)
+            else:
+                for b in range(count_of_blocks):
+                    _turn_block(places, N, start + b * ROWS, turned + b * size, turned + blocks * size)
             for group in range((Q + together - 1) // together):
                 for both in range((count_of_blocks + 1) // 2):
                     for q in range(group * together, min((group + 1) * together, Q)):
@@ -271,10 +314,14 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
                                 for e in range(E):
                                     add_column(bounds, sizes, added + e * apart, coef[q * E + e])
                                 above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                            if n < ROWS:
+                                above &= np.uint32((np.int64(1) << n) - 1)
                             if above == 0:
                                 continue
-                            for i in range(n):
-                                if floats[i] > limit and (len(mask) == 0 or mask[r + i]):
+                            while above != 0:
+                                i = lowest(above)
+                                above &= np.uint32(above - np.uint32(1))
+                                if len(mask) == 0 or mask[r + i]:
                                     keys[q * room + count] = key_of(floats[i], r + i)
                                     count += 1
                                     if len(scale):
@@ -296,8 +343,8 @@ def _scan_of(entries, per_byte, together, turn_16, rounded_sums):
 
 
 _scans = {
-    16: _scan_of(32, 2 * ROWS, _QUERIES, turn_nibbles, sums_of_nibbles),
-    256: _scan_of(256, ROWS, 1, turn, sums_of_bytes),
+    16: _scan_of(32, _QUERIES, sums_of_nibbles),
+    256: _scan_of(256, 1, sums_of_bytes),
 }
 
 

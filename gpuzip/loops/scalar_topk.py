@@ -8,11 +8,10 @@ from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
-from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
+from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops._registers import address_of, prefetch
 from gpuzip.loops.rescore import METRICS, exactly
-from gpuzip.loops.topk import best_of_scores
 
 _MOST_QUERIES = 4  # with more, products by tiles are faster
 _TILE = 8  # rows
@@ -27,33 +26,43 @@ def can_search(Q):
     return Q <= _MOST_QUERIES
 
 
-def scalar_best(codes, asked, queries, of_rows, k, taken):
+def scalar_best(codes, asked, queries, of_rows, k, taken, slack):
     """Take rows by `best_estimates`, and return the k best of them by the scores of `rescore`.
 
     codes: with flip, and first and step, for which a row is first + step * code. asked: queries and metric.
-    -> arrays: scores (Q, k), rows (Q, k), the estimates of the last rows taken (Q,).
+    slack: (Q,), the most by which scores are above estimates. -> arrays: scores (Q, k), rows (Q, k), the
+    estimates of the last rows taken (Q,).
     """
-    (codes, flip, first, step), (floats, metric) = codes, asked
-    (N, D), codes = codes.shape, codes.contiguous()
-    estimates, rows = best_estimates(codes, queries, of_rows, taken, flip)
+    estimates, rows = best_estimates(codes[0], queries, of_rows, taken, codes[1])
     if of_rows[2] is not None:
-        rows[estimates == -np.inf] = N  # there are no more
-    rows.sort(axis=1)  # so that position breaks ties as id does
-    stored = codes.view(-1).view(torch.int8 if flip else torch.uint8).numpy()
-    scores, wanted = np.full(rows.shape, -np.inf, np.float32), rows.reshape(-1)
+        rows[estimates == -np.inf] = len(codes[0])  # there are no more
+    scores = _exact(codes, asked, rows[:, :k])
+    may_be_better = estimates + slack[:, None] >= scores.min(1, keepdims=True)
+    enough = max(k, int(may_be_better.sum(1).max()))  # estimates descend
+    if enough > k:
+        scores = np.concatenate([scores, _exact(codes, asked, rows[:, k:enough])], 1)
+    best = best_of([keys_of(scores, rows[:, :enough])], k)
+    return *best, estimates[:, -1]
+
+
+def _exact(codes, asked, ids):
+    """Score rows ids (Q, R) by `rescore`; -inf where there is no such row."""
+    (codes, flip, first, step), (floats, metric) = codes, asked
+    (N, D), stored = (
+        codes.shape,
+        codes.contiguous().view(-1).view(torch.int8 if flip else torch.uint8).numpy(),
+    )
+    scores, wanted = np.full(ids.shape, -np.inf, np.float32), np.ascontiguousarray(ids).reshape(-1)
     flat, places = scores.reshape(-1), np.minimum(wanted, N - 1) * D
     constant = first.numpy(), step.numpy(), METRICS[metric]
 
     def some_pairs(start, stop):
-        some = places[start:stop], wanted[start:stop], N, start, taken
+        some = places[start:stop], wanted[start:stop], N, start, ids.shape[1]
         own = np.empty(D, np.float32)
         exactly(floats.numpy(), stored, *some, *constant, own, flat[start:stop])
 
     map_blocks(some_pairs, len(wanted), max(1, _VALUES // D), lone_here=True)
-    values, at = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
-    for q in range(len(rows)):
-        best_of_scores(scores[q], values[q], at[q])
-    return values, np.take_along_axis(rows, at, 1), estimates[:, -1]
+    return scores
 
 
 def best_estimates(codes, queries, of_rows, k, flip):
@@ -63,12 +72,9 @@ def best_estimates(codes, queries, of_rows, k, flip):
     scores (Q, k), rows (Q, k).
     """
     (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
-    rest = -D % WIDTH
-    tail = min(N, -(-(D + rest) // D))  # the last rows: a read of one may pass the end of the codes
-    whole = np.zeros((Q, D + rest), np.int16)
+    whole = np.zeros((Q, D + -D % WIDTH), np.int16)
     whole[:, :D] = asked.numpy()
-    flat = codes.view(-1).numpy()
-    edge = np.concatenate([flat[-tail * D :], np.zeros(rest, np.uint8)])
+    flat, edge = codes.view(-1).numpy(), edge_of(codes)
     of_queries = whole.reshape(-1), unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
     kinds = zip(of_rows, (np.float32, np.float32, np.bool_), strict=True)
     columns = [part(column, 0, N, kind) for column, kind in kinds]
@@ -76,19 +82,24 @@ def best_estimates(codes, queries, of_rows, k, flip):
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
         own = np.empty(Q, np.intp), np.empty(Q, np.float32)
-        _scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
+        scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
         return keys
 
     return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
+
+
+def edge_of(codes):
+    """Return the last rows of codes (N, D), of which a read may pass the end, with room for that."""
+    N, D = codes.shape
+    tail = min(N, -(-(D + -D % WIDTH) // D))
+    return np.concatenate([codes[N - tail :].reshape(-1).numpy(), np.zeros(-D % WIDTH, np.uint8)])
 
 
 @jit(
     "void(uint8[::1], uint8[::1], intp, intp, intp, int16[::1], float32[::1], float32[::1], float32[::1], "
     "float32[::1], boolean[::1], uint8, intp, uint64[::1], intp[::1], float32[::1])"
 )
-def _scan(
-    codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst
-):
+def scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst):
     """Scan rows first to last.
 
     edge: the last rows, with room for reads. keys: (Q * room,) in all. counts, worst: (Q,).

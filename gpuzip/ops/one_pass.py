@@ -6,8 +6,9 @@ is faster than those.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,13 +26,19 @@ _MOST_ROWS = 1 << 32  # a key holds the number of a row in 32 bits
 
 
 def adc_topk(
-    planes: Sequence[Tensor], lut: Tensor, k: int, terms: RowTerms, shift: Tensor | None = None
+    planes: Sequence[Tensor],
+    lut: Tensor,
+    k: int,
+    terms: RowTerms,
+    shift: Tensor | None = None,
+    turned: Tensor | None = None,
 ) -> Found:
     """Find the k rows with the best sums of table entries: scores (Q, k) float32, rows (Q, k) int64.
 
     planes: (N, B_p) uint8 each, whose bytes are those of one row, side by side. lut: (Q, M, K) for them, as
     `adc_scan` has it. shift: (Q, 1) or None, added to the scores of a query. The best row comes first, and of
     equal ones the lowest. With fewer than k allowed rows, the last places hold -inf and row 0.
+    turned: what `turned` returned for these planes.
     """
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
     if not _may_search(lut, N, k) or lut.shape[2] not in (2, 4, 16, 256):
@@ -41,8 +48,20 @@ def adc_topk(
         return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
     lut = byte_tables(lut, 16) if lut.shape[2] < 256 else lut.contiguous()
-    found: Found = loops.adc_topk(planes, lut, k, *terms, shift)
+    found: Found = loops.adc_topk(planes, lut, k, *terms, shift, turned)
     return found
+
+
+def turned(planes: Sequence[Tensor]) -> Tensor | None:
+    """Turn rows of planes into columns of 32 rows, as `adc_topk` reads them soonest; None without its loops.
+
+    They take as many bytes as the rows.
+    """
+    if not _may_search(planes[0], len(planes[0]), 1) or _loops_of_registers("adc_topk") is None:
+        return None
+    planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
+    columns: Tensor = loops_of("adc_topk").turned(planes)
+    return columns
 
 
 def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
@@ -54,20 +73,67 @@ def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
 
 
 def adc_few(
-    codes: Tensor, columns: Tensor, queries: Tensor, is_l2: bool, k: int, scale: Tensor | None
-) -> Found:
-    """`adc_topk` by the tables of `lookup_tables`, where one call for all of it is faster.
+    codes: Tensor,
+    columns: Tensor,
+    is_l2: bool,
+    scale: Tensor | None,
+    turned: Tensor | None = None,
+    normalize: bool = False,
+    most: float = math.inf,
+) -> Few | None:
+    """Prepare `adc_topk` by the tables of `lookup_tables` for few queries, in one call for all of it.
 
-    codes (N, B) uint8, columns (S, M, K), queries (Q, M*S), scale (N,) float32 or None.
+    codes (N, B) uint8, columns (S, M, K), scale (N,) float32 or None, turned: what `turned` returned for the
+    codes. normalize: divide queries by their norms. most: see `Few`.
     """
-    (N, B), (_, M, K), Q = codes.shape, columns.shape, queries.shape[0]
-    if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, k) or codes.stride(1) != 1:
+    (N, _), (_, M, K) = codes.shape, columns.shape
+    if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, 1) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
-    if loops is None or not loops_of("adc_topk").can_search(K, B, Q) or not loops.can_search(N, B, Q, k):
+    return None if loops is None else loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
+
+
+def rabitq_few(
+    planes: Sequence[Tensor],
+    asked: tuple[Tensor, str, float],
+    of_rows: tuple[Tensor, Tensor | None, Tensor],
+    turned: Tensor | None,
+    most: float,
+) -> Few | None:
+    """Prepare `adc_topk` by the tables of `sign_tables` for few queries, in one call for all of it.
+
+    planes: of the bits. asked: center, metric and reach of `rabitq_query.coefficients`. of_rows: scale (N,),
+    mask (N,) or None, extra (N, E). turned: what `turned` returned for the planes. most: see `Few`.
+    """
+    if not _may_search(planes[0], len(planes[0]), 1) or any(plane.stride(1) != 1 for plane in planes):
         return None
-    found: Found = loops.adc_few(codes, columns, queries.contiguous(), is_l2, k, scale)
-    return found
+    loops = _loops_of_registers("rabitq_few")
+    return None if loops is None else loops.RaBitQFew(planes, *asked, *of_rows, turned, most)
+
+
+def hamming_few(codes: Tensor, turned: Tensor | None) -> Few | None:
+    """Prepare `hamming_topk` for few queries, in one call for all of it.
+
+    codes: (N, B) uint8. turned: what `turned` returned for them.
+    """
+    loops = _loops_of_registers("hamming_few") if _may_search(codes, len(codes), 1) else None
+    return None if loops is None or turned is None else loops.HammingFew(codes, turned)
+
+
+class Few(Protocol):
+    """A search of few queries of which all but these is at hand."""
+
+    def can_search(self, Q: int, k: int) -> bool:
+        """Return whether it is the fastest for Q queries and k rows of each."""
+
+    def __call__(
+        self, queries: Array, Q: int, k: int, are_distances: bool = False
+    ) -> tuple[Array, Array] | None:
+        """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
+
+        are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the
+        queries add up to `most` or more, or to NaN.
+        """
 
 
 def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> Found:
@@ -259,21 +325,43 @@ def scalar_best(
     k: int,
     taken: int,
     is_few: bool,
+    slack: Callable[[], Array],
 ) -> tuple[Array, Array, Array] | None:
     """Take rows by the scores of `scalar_scan`, and find the k best of them by those of `rescore`.
 
     codes: (N, D) uint8, flip, and start and step of `rescore`. asked: (Q, D) float32 and the metric. queries:
     (Q, D) int8, scale and offset (Q,). of_rows: scale, bias (N,) and mask. is_few: leave many queries to
-    `scalar_scan`. Returns arrays: scores (Q, k),
-    rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
+    `scalar_scan`. slack: finds (Q,), the most by which scores are above estimates. Returns arrays: scores
+    (Q, k), rows (Q, k), and the estimate of the last row taken (Q,), -inf where there were fewer.
     """
     if not _may_search(codes[0], len(codes[0]), taken):
         return None
     loops = loops_of("scalar_topk")
     if is_few and not loops.can_search(len(queries[0])):
         return None
-    found: tuple[Array, Array, Array] = loops.scalar_best(codes, asked, queries, of_rows, k, taken)
+    found: tuple[Array, Array, Array] = loops.scalar_best(codes, asked, queries, of_rows, k, taken, slack())
     return found
+
+
+def scalar_few(
+    codes: Tensor,
+    values: tuple[Tensor, Tensor, Tensor],
+    metric: str,
+    facts: Sequence[float],
+    of_rows: tuple[Tensor | None, Tensor | None],
+    taken: Callable[[int, int], int],
+    most: float,
+) -> Few | None:
+    """Prepare `scalar_best` for few queries, in one call for all of it.
+
+    codes (N, D) uint8, not flipped. values: of code 0 and per step, (D,) float32, and of code 128, (D,)
+    float64. facts: see `ScalarScorer`. of_rows: scale and bias (N,) or None. taken: of k and N, how many rows
+    are taken. most: see `Few`.
+    """
+    if not _may_search(codes, len(codes), 1) or not codes.is_contiguous():
+        return None
+    few: Few = loops_of("scalar_few").ScalarFew(codes, *values, metric, facts, *of_rows, taken, most)
+    return few
 
 
 def reads_nibbles(device: torch.device) -> bool:

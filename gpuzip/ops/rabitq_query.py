@@ -1,4 +1,4 @@
-"""Tables and coefficients of RaBitQ's queries by numpy, whose calls take less time than torch's."""
+"""Tables and coefficients of RaBitQ's queries by loops or numpy, whose calls take less time than torch's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.device import is_gpu
 from gpuzip._core.few import finite_inverse, is_plain
+from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 Array = np.ndarray[Any, Any]
 
@@ -21,6 +22,11 @@ def coefficients(
     """Return the values of `search.scorers.rabitq_factors.Coefficients`, or None for tensors of a GPU."""
     if not is_plain(queries):
         return None
+    if loops_are_used():
+        found: tuple[Tensor, Tensor, Tensor] = loops_of("rabitq_query").coefficients(
+            queries, center, metric, reach
+        )
+        return found
     asked, middle = queries.numpy(), center.numpy()
     if metric == "cosine":
         asked = asked * finite_inverse(_norms(asked))[:, None]
@@ -54,14 +60,17 @@ def sign_tables(queries: Tensor, W: int, bits: int) -> Tensor:
     The first dimension is the lowest bit. Each plane weighs twice as much as the next one; the last has
     weight 1. A GPU gets one table of 256 entries per byte.
     """
+    if is_plain(queries) and loops_are_used():
+        tables: Tensor = loops_of("rabitq_query").sign_tables(queries, W, bits)
+        return tables
     if is_plain(queries):
         return torch.from_numpy(_sign_tables(queries.numpy(), W, bits))
     values = torch.nn.functional.pad(queries, (0, 8 * W - queries.shape[1])).view(len(queries), 2 * W, 4)
     table = torch.zeros_like(values[:, :, :1])
     for value in values.unbind(2):
         table = torch.cat([table - value[:, :, None], table + value[:, :, None]], 2)
-    tables = torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)
-    return byte_tables(tables) if is_gpu(queries.device) else tables
+    planes = torch.cat([table * (1 << bit) for bit in reversed(range(bits))], 1)
+    return byte_tables(planes) if is_gpu(queries.device) else planes
 
 
 def _sign_tables(queries: Array, W: int, bits: int) -> Array:

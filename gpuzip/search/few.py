@@ -14,10 +14,9 @@ from gpuzip._core.inputs import Matrix
 from gpuzip._core.rows import are_sound
 from gpuzip.search.memory import query_bytes, workspace
 from gpuzip.search.packed import Searched
+from gpuzip.search.prepared import MOST_QUERIES, nothing
 from gpuzip.search.scorer import in_one_pass
 from gpuzip.search.values import values_of
-
-_MOST = 16  # queries
 
 
 def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tensor, Tensor] | None:
@@ -35,7 +34,7 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
     N, Q = len(packed), asked.shape[0]  # len(asked) takes ten times as long
     if (
         not 0 < k <= N
-        or not 0 < Q <= _MOST
+        or not 0 < Q <= MOST_QUERIES
         or metric not in codec.metrics
         or Q * query_bytes(N, k, codec.gather_cost) > workspace(packed.device)
     ):
@@ -50,5 +49,15 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
     found = in_one_pass(codec.scorer(packed, asked, metric), k)
     if found is None or (found[2] is not None and bool(found[2].any())):
         return None
+    _prepare(searched, metric)
     values, ids = values_of(found[0], metric, False), found[1]
     return (values[0], ids[0]) if queries.ndim == 1 else (values, ids)
+
+
+def _prepare(searched: Searched, metric: str) -> None:
+    """Keep what the next search by this metric will need, from the second one on."""
+    codec, packed = searched
+    if metric not in packed.prepared:
+        packed.prepared[metric] = None
+    elif packed.prepared[metric] is None and packed.is_verified:
+        packed.prepared[metric] = codec.prepared(packed, metric) or nothing

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing
-from gpuzip._core.planes import Planes, owned
+from gpuzip._core.few import is_plain
+from gpuzip._core.planes import Planes, owned, versions
+from gpuzip.ops.one_pass import turned
+from gpuzip.search.memory import WORKSPACE
+from gpuzip.search.prepared import Prepared, Search
 from gpuzip.search.scorer import Scorer
+
+_MOST_TURNED = WORKSPACE  # bytes of codes whose columns are kept
 
 
 class Unverified(Protocol):
@@ -47,6 +53,7 @@ class Packed:
         self.raw = cast(Tensor, raw)  # Planes have the tensor methods used here
         self._find_norms, self._unverified = find_norms, unverified
         self._remembered: dict[str, Any] = {}
+        self.prepared: dict[str, Search | None] = {}  # by metric; None: was searched once
 
     def __len__(self) -> int:
         return int(self.raw.shape[0])
@@ -62,7 +69,12 @@ class Packed:
     def __getstate__(self) -> dict[str, Any]:
         """These rows alone, whatever they are a slice of, and nothing that can be found again."""
         data = owned(self.data) if isinstance(self.raw, Tensor) else self.data
-        return vars(self) | {"raw": data, "_unverified": None, "_remembered": {}}
+        return vars(self) | {"raw": data, "_unverified": None, "_remembered": {}, "prepared": {}}
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether no row is left to verify."""
+        return self._unverified is None
 
     @property
     def data(self) -> Tensor:
@@ -110,6 +122,22 @@ class Packed:
         norms: Tensor = self.remembered("norms", lambda: self._find_norms(self.data))
         return norms
 
+    def turned(self, planes: Sequence[Tensor]) -> Tensor | None:
+        """The bytes of planes of these codes as columns, from the second search on, if there is room.
+
+        They take as many bytes as the planes, at most 128 MB. Codes that changed since are turned again.
+        """
+        if not all(map(is_plain, planes)) or sum(plane.nbytes for plane in planes) > _MOST_TURNED:
+            return None
+        made = versions(planes)
+        kept: tuple[Any, Tensor | None] | None = self._remembered.get("turned")
+        if kept is None or kept[0] != made:  # one search alone takes less time without
+            self._remembered["turned"] = made, None
+            return None
+        if kept[1] is None:
+            self._remembered["turned"] = kept = made, turned(planes)
+        return kept[1]
+
     def remembered(self, name: str, find: Callable[[], Any]) -> Any:
         """The cached result of `find`, called the first time that `name` is asked for."""
         if name in self._remembered:
@@ -142,6 +170,7 @@ class Scoring(Protocol):
 
     def check_fitted(self, who: str) -> None: ...
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer: ...
+    def prepared(self, packed: Packed, metric: str) -> Prepared | None: ...
     def coarse(self, packed: Packed, kind: str) -> Searched: ...
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing
+from gpuzip._core.few import is_plain, unit_rows
 from gpuzip.ops import topk
 from gpuzip.ops.one_pass import closest
 from gpuzip.search.packed import Packed
@@ -27,6 +28,8 @@ def inverse(norms: Tensor) -> Tensor:
 
 def normalized(queries: Tensor) -> Tensor:
     """(Q, D) rows divided by their norms; a row of zeros stays zero."""
+    if is_plain(queries):
+        return torch.from_numpy(unit_rows(queries.numpy()))
     return queries * inverse(torch.linalg.vector_norm(queries, dim=1, keepdim=True))
 
 

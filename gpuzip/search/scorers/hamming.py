@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
 from gpuzip.ops.hamming import ABSENT
-from gpuzip.ops.one_pass import hamming_topk
+from gpuzip.ops.one_pass import hamming_few, hamming_topk
+from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import proven
 
@@ -39,3 +42,13 @@ class HammingScorer:
     def _scores(self, distances: Tensor) -> Tensor:
         scores = distances.float().neg_()
         return scores if self._mask is None else scores.masked_fill_(distances == ABSENT, float("-inf"))
+
+
+def prepared_hamming(packed: Packed, codes: Tensor) -> Prepared | None:
+    """What `HammingScorer` finds for few queries without a mask, of codes that were searched.
+
+    codes: (N, B) uint8, those that are compared; queries are (Q, B) uint8.
+    """
+    packed.turned([codes])  # which remembers codes that it sees first
+    few = hamming_few(codes, packed.turned([codes]))
+    return None if few is None else Prepared(few, [codes], len(codes), codes.shape[1], torch.uint8, True)

@@ -25,7 +25,8 @@ class RaBitQScorer:
     """Exact scorer of the codec's estimates.
 
     planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
-    largest: finds the largest size of scales and, (E,), of extra columns.
+    largest: finds the largest size of scales and, (E,), of extra columns. turned: finds the columns of planes
+    that are kept.
     """
 
     is_exact = True
@@ -39,8 +40,9 @@ class RaBitQScorer:
         mask: Tensor | None,
         verify: Callable[[slice | Tensor], object],
         largest: Callable[[], tuple[float, Tensor]],
+        turned: Callable[[], Tensor | None],
     ) -> None:
-        self._verify, self._largest = verify, largest
+        self._verify, self._largest, self._turned = verify, largest, turned
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
         self.N, self.Q = len(planes[0]), len(asked.across)
         self._width = sum(plane.shape[1] for plane in planes)
@@ -84,7 +86,8 @@ class RaBitQScorer:
         pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
         if pays and (found := self._by_product(k)) is not None:
             return found
-        return proven(adc_topk(self._planes, self._lut, k, self._row_terms, self._asked.shift))
+        asked = self._row_terms, self._asked.shift, self._turned()
+        return proven(adc_topk(self._planes, self._lut, k, *asked))
 
     @property
     def _row_terms(self) -> RowTerms:
@@ -131,4 +134,5 @@ class RaBitQScorer:
         if queries is None:
             return self
         asked = Coefficients(*(part[queries] for part in self._asked))
-        return RaBitQScorer(self._planes, self._terms, asked, self._mask, self._verify, self._largest)
+        of_codes = self._mask, self._verify, self._largest, self._turned
+        return RaBitQScorer(self._planes, self._terms, asked, *of_codes)

@@ -150,7 +150,8 @@ def _half(values: Tensor) -> Tensor:
 
 
 def _of_half(data: Tensor) -> Tensor:
-    return data.contiguous().view(torch.float16)[:, 0].float()
+    even = data.clone(memory_format=torch.contiguous_format)  # starts at an even byte, also of one row
+    return even.view(torch.float16)[:, 0].float()
 
 
 def _short(values: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import kind
-from gpuzip._core.rows import BLOCK_BYTES
+from gpuzip._core.rows import BLOCK_BYTES, SOUND_SQUARES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.ops.one_pass import can_multiply, closest, product_topk, scalar_best, step_rows
+from gpuzip.ops.one_pass import can_multiply, closest, product_topk, scalar_best, scalar_few, step_rows
 from gpuzip.ops.scalar_query import weights
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
     GATHER_COST,
@@ -155,6 +156,11 @@ class ScalarScorer:
         of_codes = 0 if coding.flip is None else 128, coding.first, coding.step
         of_queries, of_rows = (self._whole, unit, offset), (self._scale, bias, self._mask)
         asked = self._queries.contiguous(), self._metric
+
+        def slack() -> Any:
+            of_queries = [part.numpy() for part in (self._hidden, self._norm, self._offset)]
+            return self._slack(of_queries, self.facts())
+
         found = scalar_best(
             (self._packed.data, *of_codes),
             asked,
@@ -163,13 +169,12 @@ class ScalarScorer:
             k,
             taken,
             is_few,
+            slack,
         )
         if found is None:
             return None
         scores, rows, last = found
-        facts: tuple[float, ...] = self._packed.remembered("spread as floats", self._facts)
-        slack = self._slack([part.numpy() for part in (self._hidden, self._norm, self._offset)], facts)
-        unsure = (scores[:, -1] <= last + slack) & (last > -np.inf)  # else no other row is left
+        unsure = (scores[:, -1] <= last + slack()) & (last > -np.inf)  # else no other row is left
         proven = None if not unsure.any() else torch.from_numpy(unsure)
         return torch.from_numpy(scores), torch.from_numpy(rows), proven
 
@@ -189,8 +194,18 @@ class ScalarScorer:
         slack = self._slack((zeros, self._norm, zeros), (*facts, coding.bounds))
         return closest(*found, found[0] + slack[:, None], k, self.N, self.gather)
 
-    def _facts(self) -> tuple[float, ...]:
-        return *map(float, self._packed.remembered("spread", self._spread)), float(self._coding.bounds)
+    def facts(self) -> tuple[float, ...]:
+        """What `_slack` takes of the codes."""
+
+        def found() -> tuple[float, ...]:
+            return *map(float, self._packed.remembered("spread", self._spread)), float(self._coding.bounds)
+
+        facts: tuple[float, ...] = self._packed.remembered("spread as floats", found)
+        return facts
+
+    def columns_of_rows(self) -> tuple[Tensor | None, Tensor | None]:
+        """Scale and bias of rows, (N,) or None."""
+        return self._scale, self._terms()[0]
 
     def _terms(self) -> tuple[Tensor | None, Tensor, Tensor]:
         """Bias of rows, unit and offset of queries; for "l2" of 2 q.x - |x|^2, `ceiling` adds the rest."""
@@ -210,3 +225,15 @@ class ScalarScorer:
                 here = spread, spread * over, norms, over
                 largest = [torch.maximum(most, new.max()) for most, new in zip(largest, here, strict=True)]
         return tuple(largest)
+
+
+def prepared_scalar(packed: Packed, coding: Coding, metric: str) -> Prepared | None:
+    """What `ScalarScorer` finds for few queries without a mask, of codes that were searched before."""
+    if coding.bits != 8 or coding.flip is not None:
+        return None
+    D, is_l2 = len(coding.start), metric == "l2"
+    scorer = ScalarScorer(packed, coding, coding.start.new_zeros((1, D)), metric, None)
+    of_rows = scorer.columns_of_rows()
+    codes, values = packed.data, (coding.first, coding.step, coding.middle)
+    few = scalar_few(codes, values, metric, scorer.facts(), of_rows, estimates_for, SOUND_SQUARES)
+    return None if few is None else Prepared(few, [codes], len(packed), D, torch.float32, is_l2)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu, kind
 from gpuzip._core.matmul import bfloat16_is_faster
+from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.lookup_tables import lookup_tables
@@ -23,6 +24,7 @@ from gpuzip.ops.one_pass import (
     table_sums,
 )
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
     FEW_QUERIES,
@@ -75,8 +77,7 @@ class LutScorer:
         self._packed, self._centroids, self._queries, self._metric = packed, centroids, queries, metric
         self._layout = layout or TableLayout(centroids)
         self.N, self.Q, self._mask = len(packed), queries.shape[0], mask
-        columns = f"columns of {centroids.shape[1]}"  # other tables of the same codes have other columns
-        self._columns = packed.remembered(columns, lambda: centroids.permute(2, 0, 1).contiguous())
+        self._columns = _columns(packed, centroids)
         self._scale = inverse_norms(packed) if metric == "cosine" else None
 
     @cached_property
@@ -97,15 +98,21 @@ class LutScorer:
         return LutScorer(self._packed, self._centroids, some, self._metric, self._mask, self._layout)
 
     def one_pass(self, k: int) -> Attempted | None:
-        codes, found = self._packed.data, None
+        codes = self._packed.data
         if self._product_pays():
             of_codes = self._packed, self._centroids, self._queries, self._metric, self._mask
             return ProductScorer(*of_codes, self._layout, torch.float32).one_pass(k)
+        turned = self._packed.turned([codes])
+        few = None
         if self._mask is None:
-            found = adc_few(codes, self._columns, self._queries, self._metric == "l2", k, self._scale)
-        if found is None:
-            found = adc_topk([codes], self._lut, k, RowTerms(self._scale, self._mask, None, None))
-        return proven(found)
+            few = adc_few(codes, self._columns, self._metric == "l2", self._scale, turned)
+        if few is not None and few.can_search(self.Q, k):
+            found = few(self._queries.reshape(-1).numpy(), self.Q, k)
+            if found is not None:
+                scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
+                return scores, ids, None
+        terms = RowTerms(self._scale, self._mask, None, None)
+        return proven(adc_topk([codes], self._lut, k, terms, turned=turned))
 
     def _product_pays(self) -> bool:
         K = self._centroids.shape[1]
@@ -232,6 +239,25 @@ def pq_scorer(
     many = len(packed) >= _MANY_ROWS and queries.shape[0] >= _many_queries(queries.device)
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
+
+
+def _columns(packed: Packed, centroids: Tensor) -> Tensor:
+    """Centroids (M, K, S) as columns (S, M, K). Other tables of the same codes have others."""
+    columns: Tensor = packed.remembered(
+        f"columns of {centroids.shape[1]}", lambda: centroids.permute(2, 0, 1).contiguous()
+    )
+    return columns
+
+
+def prepared_tables(packed: Packed, centroids: Tensor, metric: str) -> Prepared | None:
+    """What `pq_scorer` finds for few queries (Q, M*S) without a mask, of codes that were searched before."""
+    codes, is_l2 = packed.data, metric == "l2"
+    scale = inverse_norms(packed) if metric == "cosine" else None
+    of_queries = metric == "cosine", SOUND_SQUARES
+    few = adc_few(codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes]), *of_queries)
+    if few is None:
+        return None
+    return Prepared(few, [codes], len(packed), centroids.shape[0] * centroids.shape[2], torch.float32, is_l2)
 
 
 def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:

@@ -1,0 +1,134 @@
+"""A search of few queries by RaBitQ codes in one compiled call: coefficients, tables, scan, order."""
+
+import numpy as np
+
+from gpuzip.loops import adc_topk as whole
+from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._bounds import room_for_bounds
+from gpuzip.loops._columns import part, part_of_rows
+from gpuzip.loops._jit import at_address, jit
+from gpuzip.loops._least import MOST_IN_ORDER, in_order, read, to_distances
+from gpuzip.loops._registers import ROWS
+from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients, fill_sign_tables
+
+_ENTRIES = 16
+_NO_BYTES = np.empty(0, np.uint8)
+_coefficients, _tables = at_address(fill_coefficients), at_address(fill_sign_tables)
+_round, _scan = at_address(whole.round_tables), at_address(whole.scan_of(_ENTRIES))
+
+
+class RaBitQFew:
+    """A search of few queries by RaBitQ codes, of which all but the queries is at hand.
+
+    planes: (N, B_p) uint8 each, the first of W bytes. center (D,), metric and reach: of the coefficients.
+    scale (N,), mask (N,) or None, extra (N, E): of rows. turned: what `adc_topk.turned` returned for the
+    planes, or None. most: queries whose squares do not add up to less are not sound.
+    """
+
+    def __init__(self, planes, center, metric, reach, scale, mask, extra, turned=None, most=np.inf):
+        self._N, (self._W, self._D) = len(scale), (planes[0].shape[1], len(center))
+        self._B = sum(plane.shape[1] for plane in planes)
+        self._planes, self._is_kept = planes, turned is not None
+        self._places, self._turned = whole.places_of(planes), None if turned is None else turned.numpy()
+        self._E = columns_of(metric, reach)
+        self._asked = center.contiguous().numpy(), METRICS[metric], float(reach), most, self._W
+        columns = part_of_rows(extra.T, 0, self._E).reshape(-1)
+        self._of_rows = part(scale, 0, self._N, np.float32), part(mask, 0, self._N, np.bool_), columns
+
+    def can_search(self, Q, k):
+        """Return whether one call is faster: for few results, and for rows that threads do not share."""
+        fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        return fits and whole.can_search(_ENTRIES, self._B, Q)
+
+    def __call__(self, queries, Q, k, are_distances=False):
+        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
+
+        are_distances: scores of "l2" become distances. None: a query is not sound.
+        """
+        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+        tile, blocks, memory = scratch.kept(
+            ("RaBitQ", Q, self._D, self._W, self._B, self._E, k, self._is_kept), _memory
+        )
+        of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
+        found = queries, *self._asked, *self._of_rows, k, scores, rows, are_distances
+        return (scores, rows) if _search(*of_codes, *found, *memory) else None
+
+
+def _memory(_, Q, D, W, B, E, k, is_kept):
+    size, blocks = whole.columns_of(Q, _ENTRIES, B, is_kept)
+    tile = _NO_BYTES if is_kept else scratch.take("columns", (blocks + 1) * size, np.uint8)
+    memory = (
+        np.empty(Q * D, np.float32),
+        np.empty(Q * E, np.float32),
+        np.empty(Q, np.float32),
+        scratch.take("tables", Q * B * 2 * _ENTRIES, np.float32),
+        np.zeros(Q * whole.entries_of(_ENTRIES) * (B + B % 2), np.uint8),
+        np.empty((Q, 3)),
+        np.empty(Q * room_for_bounds(k), np.uint64),
+        scratch.take("sums", 2 * ROWS, np.uint16),
+        scratch.take("floats", (3 + E) * ROWS, np.float32),
+        np.empty(3 * Q, np.intp),
+        np.empty(2 * Q, np.float32),
+        *(loop.address for loop in (fill_coefficients, fill_sign_tables, whole.round_tables)),
+        whole.scan_of(_ENTRIES).address,
+    )
+    return tile, blocks, memory
+
+
+@jit(
+    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, float32[::1], float32[::1], intp, float64, "
+    "float64, intp, float32[::1], boolean[::1], float32[::1], intp, float32[::1], int64[::1], boolean, "
+    "float32[::1], float32[::1], float32[::1], float32[::1], uint8[::1], float64[:, ::1], uint64[::1], "
+    "uint16[::1], float32[::1], intp[::1], float32[::1], intp, intp, intp, intp)"
+)
+def _search(
+    places,
+    N,
+    tile,
+    blocks,
+    is_kept,
+    queries,
+    center,
+    metric,
+    reach,
+    most,
+    W,
+    scale,
+    mask,
+    extra,
+    k,
+    scores,
+    rows,
+    are_distances,
+    across,
+    coef,
+    shift,
+    tables,
+    luts,
+    lines,
+    keys,
+    sums,
+    floats,
+    counts,
+    worst,
+    coefficients_at,
+    tables_at,
+    round_at,
+    scan_at,
+):
+    Q, B = len(shift), len(tables) // (len(shift) * 32)
+    of_queries = across, coef, shift
+    if not _coefficients(coefficients_at, queries, center, metric, reach, most, *of_queries):
+        return False
+    _tables(tables_at, across, len(center), W, B // W, tables)
+    _round(round_at, tables, 2 * B, 16, min(127, 65535 // (2 * B)), luts, lines)
+    lookups = tables, luts, lines, blocks, is_kept
+    own = keys, tile, sums, floats, counts, worst
+    _scan(scan_at, places, N, 0, N, *lookups, scale, mask, extra, coef, shift, k, *own)
+    room = len(keys) // Q
+    for q in range(Q):
+        in_order(keys, q * room, room, k)
+    read(keys, k, scores, rows)
+    if are_distances:
+        to_distances(scores)
+    return True

@@ -1,0 +1,186 @@
+"""A search of few queries by codes of one byte per dimension in one compiled call: see `ScalarFew`."""
+
+import numpy as np
+
+from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._jit import apart, at_address, jit
+from gpuzip.loops._least import MOST_IN_ORDER, cut, in_order, key_of, read, room_for, score_of, to_distances
+from gpuzip.loops._products import WIDTH
+from gpuzip.loops.rescore import METRICS, exactly
+from gpuzip.loops.scalar_topk import can_search, edge_of
+from gpuzip.loops.scalar_topk import scan as whole_scan
+
+_NONE = np.empty(0, np.float32)
+_NO_MASK = np.empty(0, np.bool_)
+_scan, _exactly = at_address(whole_scan), at_address(exactly, 1)
+_BYTES = 1  # the signature of `exactly` for codes of bytes
+
+
+class ScalarFew:
+    """A search of few queries by codes (N, D) uint8, of which all but the queries is at hand.
+
+    A row is first + step * code, first and step (D,) float32; middle: (D,) float64, the values of code 128.
+    facts: what `ScalarScorer` knows of the rows, five floats. scale, bias: (N,) or None. most: queries whose
+    squares do not add up to less are not sound. taken: of k and N, how many rows are scored exactly.
+    """
+
+    def __init__(self, codes, first, step, middle, metric, facts, scale, bias, taken, most=np.inf):
+        (self._N, self._D), self._taken = codes.shape, taken
+        self._codes, self._edge = codes.reshape(-1).numpy(), edge_of(codes)
+        self._facts, of_rows = np.array(facts), [_NONE if x is None else x.numpy() for x in (scale, bias)]
+        self._coding = first.numpy(), step.numpy(), middle.numpy(), METRICS[metric], most, *of_rows
+
+    def can_search(self, Q, k):
+        """Return whether one call is faster: for few results, and for rows that threads do not share."""
+        taken = self._taken(k, self._N)
+        fits = taken < self._N and k <= MOST_IN_ORDER and can_search(Q)
+        return fits and rows_of_a_block(self._N, self._D * Q, taken) >= self._N
+
+    def __call__(self, queries, Q, k, are_distances=False):
+        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
+
+        are_distances: scores of "l2" become distances. None: a query is not sound, or another row may be
+        better than those whose estimates are best.
+        """
+        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+        memory = scratch.kept(("scalar", Q, self._D, k, self._taken(k, self._N)), _memory)
+        of_codes = self._codes, self._edge, self._N, *self._coding, self._facts
+        found = _search(*of_codes, queries.reshape(Q, self._D), k, scores, rows, are_distances, *memory)
+        return (scores, rows) if found else None
+
+
+def _memory(_, Q, D, k, taken):
+    return (
+        np.zeros(Q * (D + -D % WIDTH), np.int16),
+        *np.empty((4, Q), np.float32),
+        np.empty(D),
+        np.empty(Q * room_for(taken), np.uint64),
+        np.empty(Q, np.intp),
+        np.empty((2, taken), np.int64),
+        np.empty(taken, np.float32),
+        np.empty(D, np.float32),
+        whole_scan.address,
+        exactly.address_of(_BYTES),
+    )
+
+
+@jit(
+    "boolean(float32[:, ::1], intp, float32[::1], float64[::1], intp, float64, float64[::1], int16[::1], "
+    "float32[::1], float32[::1], float32[::1], float64[::1])",
+    inner=True,
+)
+def _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, slack, exact):
+    """Round a query times step to whole numbers; return whether it is sound.
+
+    Estimates of scores are (unit * sum whole * code + offset) * scale + bias, and scores are at most `slack`
+    above them: see `ScalarScorer.ceiling`.
+    """
+    apart()
+    D, E = len(step), len(whole) // len(unit)
+    squares, largest, total, rest, dot = 0.0, 0.0, 0.0, 0.0, 0.0
+    for d in range(D):
+        squares += np.float64(queries[q, d]) * queries[q, d]
+    norm = np.sqrt(squares)
+    factor = 1.0
+    if metric == 1:
+        factor, norm = (1 / norm, 1.0) if norm > 2.0**-127 else (0.0, 0.0)
+    for d in range(D):
+        value = queries[q, d] * factor
+        exact[d], dot = value * step[d], dot + value * middle[d]
+        largest = max(largest, abs(exact[d]))
+    width = np.float64(np.float32(largest / 127))
+    inverse = 1 / width if width > 0 else 0.0
+    for d in range(D):
+        number = max(-127.0, min(127.0, np.rint(exact[d] * inverse)))
+        whole[q * E + d] = np.int16(number)
+        total += number
+        rest += (exact[d] - width * number) * (exact[d] - width * number)
+    dot -= 128 * width * total
+    hidden, small = 1.001 * np.sqrt(rest), D * 2.0**-22
+    steps = 2.0**-22 * (norm * facts[4] + 2 * abs(dot))
+    if metric == 1:
+        above = hidden * facts[1] + small + steps * facts[3]
+    else:
+        above = hidden * facts[0] + small * norm * facts[2] + steps
+    if metric == 2:
+        above = 2 * above + (small + 2.0**-19) * (norm + facts[2]) * (norm + facts[2]) - squares
+    times = 2 if metric == 2 else 1
+    unit[q], offset[q], slack[q] = times * width, times * dot, above + 2.0**-20 * abs(above)
+    return squares < most
+
+
+@jit(
+    "boolean(uint8[::1], uint8[::1], intp, float32[::1], float32[::1], float64[::1], intp, float64, "
+    "float32[::1], float32[::1], float64[::1], float32[:, ::1], intp, float32[::1], int64[::1], boolean, "
+    "int16[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], uint64[::1], "
+    "intp[::1], int64[:, ::1], float32[::1], float32[::1], intp, intp)"
+)
+def _search(
+    codes,
+    edge,
+    N,
+    first,
+    step,
+    middle,
+    metric,
+    most,
+    scale,
+    bias,
+    facts,
+    queries,
+    k,
+    scores,
+    rows,
+    are_distances,
+    whole,
+    unit,
+    offset,
+    slack,
+    worst,
+    exact,
+    keys,
+    counts,
+    places,
+    own,
+    decoded,
+    scan_at,
+    exactly_at,
+):
+    (Q, D), taken = queries.shape, len(own)
+    room = len(keys) // Q
+    for q in range(Q):
+        if not _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, slack, exact):
+            return False
+    of_rows = scale, bias, _NO_MASK
+    _scan(scan_at, codes, edge, D, 0, N, whole, unit, offset, *of_rows, 0, taken, keys, counts, worst)
+    for q in range(Q):
+        start = q * room
+        last = score_of(cut(keys, start, room, taken))
+        for i in range(taken):
+            places[1, i] = np.int64(keys[start + i] & np.uint64(0xFFFFFFFF))
+            places[0, i] = places[1, i] * D
+        _exactly(
+            exactly_at,
+            queries,
+            codes,
+            places[0],
+            places[1],
+            N,
+            q * taken,
+            taken,
+            first,
+            step,
+            metric,
+            decoded,
+            own,
+        )
+        for i in range(taken):
+            if not abs(own[i]) < np.inf:
+                return False
+            keys[start + i] = key_of(own[i], places[1, i])
+        if score_of(in_order(keys, start, taken, k)) <= last + slack[q]:
+            return False
+    read(keys, k, scores, rows)
+    if are_distances:
+        to_distances(scores)
+    return True

@@ -1,0 +1,91 @@
+"""A search of few queries by codes that were searched before, for which all but the queries is at hand.
+
+`search.run` gives the same answer. It checks, and makes anew, what this keeps, which takes longer than the
+scan of 10,000 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuzip._core.planes import versions
+from gpuzip.ops._dispatch import loops_are_used
+from gpuzip.ops.one_pass import Few
+
+MOST_QUERIES = 16
+
+Search = Callable[[Any, Any], tuple[Tensor, Tensor] | None]
+
+
+def nothing(queries: object, k: object) -> None:
+    """Leave every query to `search.run`."""
+
+
+class Prepared:
+    """Search codes by one metric.
+
+    few: the search. planes: what it reads. N rows. width, dtype: of a query. are_distances: whether values
+    are distances. change: makes of queries (Q, width) those that `few` takes, or None.
+    """
+
+    def __init__(
+        self,
+        few: Few,
+        planes: Sequence[Tensor],
+        N: int,
+        width: int,
+        dtype: torch.dtype,
+        are_distances: bool,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._few, self._N, self._width, self._dtype = few, N, width, dtype
+        self._planes, self._versions = planes, versions(planes)
+        self._are_distances, self._change = are_distances, change
+
+    def takes(self, width: int) -> bool:
+        """Whether queries are floats of so many columns, or bytes."""
+        return self._dtype is torch.uint8 or self._width == width
+
+    def after(self, change: Callable[[Tensor], Tensor]) -> Prepared:
+        """The same search of queries that are changed before."""
+        shape = self._N, self._width, self._dtype
+        return Prepared(self._few, self._planes, *shape, self._are_distances, change)
+
+    def __call__(self, queries: object, k: object) -> tuple[Tensor, Tensor] | None:
+        """Values and ids of every query; None where `search.run` must search, or say what is wrong."""
+        if (
+            type(queries) is not Tensor
+            or type(k) is not int
+            or queries.dtype is not self._dtype
+            or not queries.is_cpu
+            or queries.layout is not torch.strided
+            or queries.requires_grad
+        ):
+            return None
+        shape = queries.shape
+        one = len(shape) == 1
+        Q = shape[0] if len(shape) == 2 else 1
+        if (
+            not 1 <= len(shape) <= 2
+            or shape[-1] != self._width
+            or (one and self._dtype is torch.uint8)
+            or not 0 < Q <= MOST_QUERIES
+            or not 0 < k <= self._N
+            or not loops_are_used()
+            or not self._few.can_search(Q, k)
+            or self._versions != versions(self._planes)  # codes that changed
+        ):
+            return None
+        if self._change is not None:
+            queries = self._change(queries[None] if one else queries)
+        found = self._few(queries.reshape(-1).numpy(), Q, k, self._are_distances)
+        if found is None:
+            return None
+        values, ids = found
+        if not one:
+            values, ids = values.reshape(Q, k), ids.reshape(Q, k)
+        return torch.from_numpy(values), torch.from_numpy(ids)

@@ -1,0 +1,204 @@
+"""Codes that were searched before beside codes that were not: the same answers, bit for bit."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+import gpuzip
+from gpuzip import GpuzipError
+from gpuzip._core.few import unit_rows
+from gpuzip.loops import _registers
+from gpuzip.ops._dispatch import use_loops
+from gpuzip.ops.rabitq_query import coefficients, sign_tables
+from gpuzip.search import packed as packed_module
+from gpuzip.search.prepared import Prepared, nothing
+
+pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+
+D = 72
+
+CODECS = {
+    "pq4": gpuzip.ProductQuantizer(12, 4),
+    "pq8": gpuzip.ProductQuantizer(12, 8),
+    "lloyd-max": gpuzip.LloydMaxQuantizer(4, rotation="hadamard"),
+    "nibbles": gpuzip.ScalarQuantizer(bits=4),
+    "int8": gpuzip.ScalarQuantizer(bits=8),
+    "bits": gpuzip.BinaryQuantizer(levels="sign"),
+    "rabitq1": gpuzip.RaBitQuantizer(1),
+    "rabitq3": gpuzip.RaBitQuantizer(3),
+}
+
+
+@pytest.fixture(scope="module")
+def x():
+    rows = torch.randn(1100, D, generator=torch.Generator().manual_seed(0))
+    rows[:40], rows[77] = rows[40:80].clone(), 0
+    return rows
+
+
+@pytest.fixture(scope="module")
+def made(x):
+    known = {}
+
+    def codes(name):
+        if name not in known:
+            codec = CODECS[name]
+            fit = codec.fit_quietly if name.startswith("pq") else codec.fit
+            known[name] = fit(x).encode(x)
+        return again(known[name])
+
+    return codes
+
+
+def again(codes):
+    """The same codes, never searched."""
+    return gpuzip.Codes(codes.codec, codes.packed.raw, codes.dtype)
+
+
+def searched(codes, metric):
+    """Codes whose third search is prepared."""
+    for _ in range(2):
+        codes.search(codes.data[500:501] if metric == "hamming" else codes.rows([500]), 1, metric)
+    return codes
+
+
+def asked(codes, metric, Q):
+    queries = torch.randn(max(1, Q), D, generator=torch.Generator().manual_seed(Q))
+    queries = codes.codec.encode(queries).data if metric == "hamming" else queries
+    return queries if Q else queries[0]
+
+
+def same(found, want):
+    return all(
+        torch.equal(mine, other) and mine.dtype == other.dtype
+        for mine, other in zip(found, want, strict=True)
+    )
+
+
+CASES = [(name, metric) for name in CODECS if name != "bits" for metric in ("ip", "cosine", "l2")]
+
+
+@pytest.mark.parametrize(("name", "metric"), [*CASES, ("bits", "hamming")])
+def test_the_same_as_a_first_search(made, name, metric):
+    codes = searched(made(name), metric)
+    ready = codes.packed.prepared[metric]
+    assert isinstance(ready, Prepared)
+    for Q in (1, 3, 16) if metric == "hamming" else (0, 1, 3, 16):
+        queries = asked(codes, metric, Q)
+        for k in (1, 10, 200):
+            want = again(codes).search(queries, k, metric)
+            assert same(codes.search(queries, k, metric), want)
+            if Q < 3 and (found := ready(queries, k)) is not None:
+                assert same(found, want)
+
+
+@pytest.mark.parametrize(("name", "metric"), [("pq4", "cosine"), ("int8", "l2"), ("rabitq1", "ip")])
+def test_one_call_answers_one_query(made, name, metric):
+    codes = searched(made(name), metric)
+    assert codes.packed.prepared[metric](asked(codes, metric, 1), 10) is not None
+
+
+def test_what_one_call_leaves_to_a_general_search(made, x):
+    codes = searched(made("pq4"), "ip")
+    ready, query = codes.packed.prepared["ip"], x[:1]
+    assert ready(query, 5) is not None
+    left = {
+        "an array": query.numpy(),
+        "float64": query.double(),
+        "a gradient": query.clone().requires_grad_(),
+        "other columns": query[:, :-1],
+        "not of one row of memory": x[:1, :1].expand(17, D),
+        "NaN": query * float("nan"),
+        "too large": query * 2.0**70,
+        "no queries": query[:0],
+        "a number": query[0, 0],
+        "blocks": query[None],
+        "many": x[:17],
+    }
+    for name, queries in left.items():
+        assert ready(queries, 5) is None, name
+    for k in (0, -1, 1101, 300, True, 5.0):
+        assert ready(query, k) is None
+    with use_loops(False):
+        assert ready(query, 5) is None
+    for name in ("other columns", "NaN", "too large", "a number", "blocks"):
+        with pytest.raises(GpuzipError):
+            codes.search(left[name], 5, "ip")
+
+
+def test_columns_that_are_padded_are_searched_in_general(x):
+    codes = gpuzip.ProductQuantizer(8, 4, pad=True).fit_quietly(x[:, :15]).encode(x[:, :15])
+    for _ in range(3):
+        codes.search(x[:1, :15], 3, "ip")
+    assert codes.packed.prepared == {"ip": nothing}
+    with pytest.raises(GpuzipError, match="15"):
+        codes.search(x[:1, :16], 3, "ip")
+
+
+def test_codes_that_change_are_searched_as_they_are(made, x):
+    first = made("pq4")
+    codes = searched(gpuzip.Codes(first.codec, first.packed.raw.clone()), "ip")
+    codes.search(x[:1], 5, "ip")
+    codes.data[700:800] = codes.data[0]
+    want = gpuzip.Codes(codes.codec, codes.data.clone())
+    for _ in range(4):
+        assert same(codes.search(x[:1], 150, "ip"), want.search(x[:1], 150, "ip"))
+
+
+def test_columns_are_made_by_the_second_search_and_not_kept_in_a_pickle(made, x):
+    codes = made("rabitq1")
+    codes.search(x[:1], 5, "ip")
+    assert codes.packed._remembered["turned"][1] is None
+    codes.search(x[:1], 5, "ip")
+    kept = codes.packed._remembered["turned"][1]
+    assert kept is not None
+    assert len(kept) >= 1100 * 9
+    other = pickle.loads(pickle.dumps(codes))
+    assert "turned" not in other.packed._remembered
+    assert other.packed.prepared == {}
+    assert same(other.search(x[:1], 5, "ip"), codes.search(x[:1], 5, "ip"))
+
+
+def test_codes_of_many_bytes_keep_no_columns(made, x, monkeypatch):
+    monkeypatch.setattr(packed_module, "_MOST_TURNED", 1100 * 6 - 1)
+    codes = searched(made("pq4"), "ip")
+    assert codes.packed.turned([codes.data]) is None
+    assert same(codes.search(x[:1], 5, "ip"), again(codes).search(x[:1], 5, "ip"))
+
+
+def test_a_codec_without_such_a_search(x):
+    codes = gpuzip.HalfQuantizer().fit(x).encode(x)
+    for _ in range(3):
+        found = codes.search(x[:1], 3, "ip")
+    assert codes.packed.prepared == {"ip": nothing}
+    assert found.ids[0, 0] == (x[:1] @ x.T).argmax()
+
+
+@pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])
+@pytest.mark.parametrize("reach", [0.0, 2.0])
+def test_coefficients_of_loops_and_of_numpy(x, metric, reach):
+    center = x.mean(0)
+    found = coefficients(x[:9], center, metric, reach)
+    with use_loops(False):
+        want = coefficients(x[:9], center, metric, reach)
+    assert found is not None
+    assert want is not None
+    for mine, other in zip(found, want, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize("columns", [72, 69])
+def test_tables_of_signs_of_loops_and_of_numpy(x, bits, columns):
+    found = sign_tables(x[:3, :columns].contiguous(), 9, bits)
+    with use_loops(False):
+        assert torch.equal(found, sign_tables(x[:3, :columns].contiguous(), 9, bits))
+
+
+def test_unit_rows():
+    rows = np.array([[3, 4], [0, 0], [1e-30, 0], [2.0**61, 0]], np.float32)
+    assert np.allclose(unit_rows(rows), np.array([[0.6, 0.8], [0, 0], [1, 0], [1, 0]]))
