@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.matmul import matrix_product
+from gpuzip._core.parallel import map_blocks
 from gpuzip.archive._varints import first, packed, unpacked
 from gpuzip.archive.basis import Loadings, Moments, completed, loadings
 from gpuzip.archive.classes import CLASSES, DEAD, classes_of
@@ -26,6 +27,7 @@ from gpuzip.storage.archive import Blocks
 #: Columns of rows, at most: directions take D * D floats.
 LARGEST_WIDTH = 1 << 13
 _MOST_NUMBERS = 1 << 18
+_ROWS = 256  # at a time
 _HEAD = struct.Struct("<If")  # bytes of the numbers, and the step of the mean
 
 
@@ -117,7 +119,18 @@ class Transform:
     def rows_of(self, levels: Tensor) -> Tensor:
         """Levels (N, C) int32 -> rows (N, D) float32."""
         rows = rows_of_levels(levels, self._offsets, self._directions, self.mean)
-        return torch.nn.functional.normalize(rows) if self.unit else rows
+        return _normalized(rows) if self.unit else rows
+
+
+def _normalized(rows: Tensor) -> Tensor:
+    """Divide rows (N, D) in place by their lengths, some at a time."""
+
+    def some(start: int, stop: int) -> None:
+        part = rows[start:stop]
+        torch.nn.functional.normalize(part, out=part)
+
+    map_blocks(some, len(rows), _ROWS if rows.device.type == "cpu" else max(1, len(rows)))
+    return rows
 
 
 def coder(
@@ -185,6 +198,8 @@ def learned(
 
 def beyond(levels: Tensor) -> Tensor:
     """Levels (N, C) -> (N,) bool: rows with levels that are too large to be coded."""
+    if levels.numel() == 0 or (int(levels.max()) < LARGEST and int(levels.min()) > -LARGEST):
+        return torch.zeros(len(levels), dtype=torch.bool, device=levels.device)
     return levels.abs().amax(1) >= LARGEST
 
 

@@ -95,7 +95,9 @@ def least_of_ways(context, y, i, largest, costs, even_zero, odd_zero, least, cho
         negative = builder.fcmp_ordered("<", y, _floats(0.0))
         square = builder.fmul(size, size)
         zeros = {0: values[4], 2: values[5]}
-        every = load(builder, costs, builder.mul(i, word(_WAYS)), ir.VectorType(ir.FloatType(), _WAYS * WIDTH))
+        every = load(
+            builder, costs, builder.mul(i, word(_WAYS)), ir.VectorType(ir.FloatType(), _WAYS * WIDTH)
+        )
         for way, residue in enumerate(RESIDUES):
             mask = ir.Constant(_INTS, [way + _WAYS * w for w in range(WIDTH)])
             bits = builder.shuffle_vector(every, every, mask)

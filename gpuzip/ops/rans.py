@@ -97,7 +97,7 @@ _encode = define_op(
     "rans_encode(Tensor levels, int block_rows, Tensor column_tables, Tensor freqs, Tensor values, "
     "Tensor next_state) -> (Tensor, Tensor)",
     reference=_rans.encode,
-    loops="gpuzip.loops.rans:rans_encode",
+    loops="gpuzip.loops.rans_encode:rans_encode",
     shapes=_encode_shapes,
     kernel="gpuzip.kernels.rans:rans_encode",
     samples=_encode_samples,
@@ -107,7 +107,7 @@ _decode = define_op(
     "rans_decode(Tensor stream, Tensor starts, int n, int block_rows, Tensor column_tables, Tensor freqs, "
     "Tensor values, Tensor next_state) -> (Tensor, Tensor)",
     reference=_rans.decode,
-    loops="gpuzip.loops.rans:rans_decode",
+    loops="gpuzip.loops.rans_decode:rans_decode",
     shapes=_decode_shapes,
     kernel="gpuzip.kernels.rans:rans_decode",
     samples=_decode_samples,
