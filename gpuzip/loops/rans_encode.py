@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip._core.rans_tables import cumulative, levels_in_order, most_bytes
+from gpuzip._core.rans_tables import cumulative, levels_in_order, most_bytes, symbols_by_level
 from gpuzip.loops._arrays import flat, local
 from gpuzip.loops._jit import jit
 from gpuzip.loops.rans_decode import blocks_per_task
@@ -16,7 +16,6 @@ from gpuzip.loops.rans_decode import blocks_per_task
 _LANES, _LEAST = np.int64(32), np.uint32(1 << 16)
 _states = local(32, np.uint32)
 _trellis = local(32, np.uint8)
-_WIDEST = 1 << 22  # entries of the table of symbols by level
 
 
 def rans_encode(levels, block_rows, column_tables, freqs, values, next_state):
@@ -52,19 +51,11 @@ def _steps_of(freqs):
 
 
 def _symbols_of(freqs, values):
-    """Return what `_symbol` takes: levels in order, their symbols, their number; a table, its first level.
-
-    The table has the symbol of each level, or 0. It is empty where it would be too large.
-    """
-    ordered, symbols, count = (part.contiguous().numpy() for part in levels_in_order(freqs, values))
-    known = np.arange(256) < count[:, None]
-    least, most = (int(end) for end in (ordered[known].min(initial=0), ordered[known].max(initial=0)))
-    span = most - least + 1
-    table = np.zeros((len(count), span if span * len(count) <= _WIDEST else 0), np.uint8)
-    if table.size:
-        of, at = (part[::-1] for part in known.nonzero())  # of symbols with one level the first comes last
-        table[of, ordered[of, at] - least] = symbols[of, at]
-    return ordered.reshape(-1), symbols.reshape(-1), count, table, least
+    """Return what `_find` takes: levels in order, their symbols, their number; a table, its first level."""
+    parts = levels_in_order(freqs, values)
+    table, least = symbols_by_level(*parts)
+    ordered, symbols, count = (part.contiguous().numpy() for part in parts)
+    return ordered.reshape(-1), symbols.reshape(-1), count, table.numpy(), least
 
 
 @jit(
