@@ -60,7 +60,7 @@ def decode(
                 levels[some, first : first + width] = found.transpose(1, 2, 0)
     ok = reader.right()
     if levels is None:
-        return torch.zeros((0, C), dtype=torch.int32), torch.from_numpy(ok)
+        return torch.zeros((0, C), dtype=torch.int32, device="cpu"), torch.from_numpy(ok)
     levels = levels[:, :block_rows]
     levels[~ok] = 0
     return torch.from_numpy(np.ascontiguousarray(levels).reshape(-1, C)[:n]), torch.from_numpy(ok)
