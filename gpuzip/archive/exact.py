@@ -59,10 +59,9 @@ class Exact:
 
     def rows_of(self, levels: Tensor) -> Tensor:
         """Levels (N, D) -> rows (N, D)."""
-        return levels if self.step is None else torch.cat(each_chunk(self._multiplied, levels))
-
-    def _multiplied(self, levels: Tensor) -> Tensor:
-        return (levels * self.step).to(self.dtype)
+        if (step := self.step) is None:
+            return levels
+        return torch.cat(each_chunk(lambda part: (part * step).to(self.dtype), levels))
 
     def pack(self, levels: Tensor, block_rows: int) -> Blocks:
         """Levels (N, D), all of which are among those that were learned -> their stream."""

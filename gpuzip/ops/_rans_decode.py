@@ -49,8 +49,10 @@ def decode(
     rows = np.clip(n - np.arange(blocks) * block_rows, 0, block_rows)
     reader = _Reader(stream.numpy(), starts.numpy(), np.minimum(rows, LANES))
     model = _Model(column_tables, freqs, values, next_state)
-    levels = np.zeros((blocks, -(-block_rows // LANES) * LANES, C), np.int32) if blocks else None
-    for first in range(0, block_rows if blocks else 0, LANES):
+    if not blocks:
+        return torch.zeros((0, C), dtype=torch.int32, device="cpu"), torch.from_numpy(reader.right())
+    levels = np.zeros((blocks, -(-block_rows // LANES) * LANES, C), np.int32)
+    for first in range(0, block_rows, LANES):
         widths = np.clip(rows - first, 0, LANES)  # of all blocks but the last the same
         apart = blocks - 1 if widths[0] != widths[-1] else blocks
         for some in (slice(0, apart), slice(apart, blocks)):
@@ -59,8 +61,6 @@ def decode(
                 found = reader.group(some, width, model)
                 levels[some, first : first + width] = found.transpose(1, 2, 0)
     ok = reader.right()
-    if levels is None:
-        return torch.zeros((0, C), dtype=torch.int32, device="cpu"), torch.from_numpy(ok)
     levels = levels[:, :block_rows]
     levels[~ok] = 0
     return torch.from_numpy(np.ascontiguousarray(levels).reshape(-1, C)[:n]), torch.from_numpy(ok)
@@ -82,9 +82,9 @@ class _Model:
         states = next_state.numpy().astype(np.int64)
         self.trellis = len(states) > 1
         self.sides = TOTAL * (column_tables.numpy().astype(np.int64)[:, None] + (np.arange(len(states)) & 1))
-        self.after = np.zeros((2, 1 << _PARITY), np.int64)
-        self.after[:, : len(states)] = states.T
-        self.after = self.after.reshape(-1)
+        after = np.zeros((2, 1 << _PARITY), np.int64)
+        after[:, : len(states)] = states.T
+        self.after = after.reshape(-1)
 
 
 def parity(levels: NDArray[np.int32]) -> Ints:
@@ -100,7 +100,7 @@ class _Reader:
         self._ok = np.zeros(len(starts), np.bool_)
         self.states = np.full((len(starts), LANES), LEAST, np.int64)
         words, escapes = [np.zeros(0, "<u2")], [np.zeros(0, "<i4")]
-        data = memoryview(np.ascontiguousarray(stream))
+        data = np.ascontiguousarray(stream).data
         counts = np.zeros((len(starts), 2), np.int64)
         for b, (first, last) in enumerate(starts.tolist()):
             if not 0 <= first <= first + body[b] <= last <= len(stream):
@@ -127,7 +127,8 @@ class _Reader:
         shape, C = x.shape, len(model.sides)
         before = np.repeat(self._word[some, None] - 1, width, 1)
         found = np.empty((C, *shape), np.int64)
-        (at, path, side, place, read), low = np.zeros((5, *shape), np.int64), np.empty(shape, np.bool_)
+        at, path, side, place, read = (np.zeros(shape, np.int64) for _ in range(5))
+        low = np.empty(shape, np.bool_)
         last = place[:, -1:]
         changed: list[tuple[int, Bools, NDArray[np.int32]]] = []
         for j, sides in enumerate(model.sides):
@@ -161,7 +162,7 @@ class _Reader:
         entries = found >> _ENTRY & _ENTRIES
         if not self._any_escapes:
             self._ok[some] &= (entries & 255 != 0).all((0, 2))
-        decoded = model.levels[entries]
+        decoded: NDArray[np.int32] = model.levels[entries]
         for j, escaped, levels in changed:
             decoded[j][escaped] = levels
         return decoded

@@ -72,7 +72,9 @@ def _entries(
         symbols = direct.numpy().reshape(-1)[tables * span + np.where(inside, off, 0)] * inside
     else:
         symbols = _searched(tables, given, *parts)
-    return (tables * 256 + symbols).astype(np.int32).T
+    found: NDArray[np.int32] = (tables * 256 + symbols).astype(np.int32)
+    turned: NDArray[np.int32] = found.T
+    return turned
 
 
 def _searched(
@@ -111,7 +113,7 @@ def _coded(symbols: NDArray[np.int32], freqs: Tensor) -> tuple[Ints, NDArray[np.
     others, most = TOTAL - frequency, frequency << 20
     states = np.full(symbols.shape[1:], LEAST, np.int64)
     words, there = np.zeros(symbols.shape, np.uint16), np.zeros(symbols.shape, np.bool_)
-    shift, f, read = np.zeros((3, *states.shape), np.int64)
+    shift, f, read = (np.zeros(states.shape, np.int64) for _ in range(3))
     for step in range(len(symbols) - 1, -1, -1):
         entry = symbols[step]
         most.take(entry, out=read, mode="wrap")

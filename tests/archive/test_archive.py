@@ -198,15 +198,16 @@ def test_files_of_few_rows_have_no_more_bytes_than_were_asked_for(dial):
     check_aim(x, compressed(x, **dial), **dial)
 
 
-def test_bytes_count_huge_rows_that_no_sample_has():
-    x = rows(30_000, 64)  # more than are sampled
-    x[::3001] *= 1e9
-    sampled = gpuzip.TransformCoder(max_bytes=130_000).fit(x)
-    archive = sampled.encode(x)
+def test_bytes_count_huge_rows_that_no_sample_has(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpuzip.archive.sample._ROWS", 1 << 12)
+    x = rows(3000, 16)
+    x[::301] *= 1e9
+    coder = gpuzip.TransformCoder(max_bytes=9000).fit(x)
+    archive = coder.encode(x)
     assert archive.kept is not None and len(archive.kept.ids) == 10
-    check_aim(x, archive, max_bytes=130_000)
-    with pytest.raises(gpuzip.GpuzipError, match=r"at most 130000 were asked for\. Ask for more"):
-        sampled.encode(torch.cat([x, x[::3001].repeat(60, 1)]))
+    check_aim(x, archive, max_bytes=9000)
+    with pytest.raises(gpuzip.GpuzipError, match=r"at most 9000 were asked for\. Ask for more"):
+        coder.encode(torch.cat([x, x[::301].repeat(20, 1)]))
 
 
 def test_no_matrix_of_axes_is_made_where_columns_are_coded_as_they_are():
