@@ -47,7 +47,7 @@ class TransformCoder:
     bits_per_dim : float, optional
         Most bits per value, with all that comes beside the rows.
     max_bytes : int, optional
-        Most bytes of the file for the rows that the coder is fitted on.
+        Most bytes of the file, with its quality. Where rows take more, `encode` learns a coarser step from them.
     max_error : float, optional
         Largest error of any value, guaranteed: each value is decoded to within max_error.
     max_row_error : float, optional
@@ -215,10 +215,16 @@ class TransformCoder:
         -------
         Archive
             The N compressed rows.
+
+        Raises
+        ------
+        GpuzipError
+            If the file has more bytes than max_bytes or bits_per_dim allow, however coarse the step.
         """
         rows = Rows("TransformCoder.encode", x, self.d, self.device)
         if self._is_exact:
-            return encoded_exactly(self, rows)
+            scheme, blocks, kept = encoded_exactly(rows, self.max_error, self.block_rows)
+            return Archive(replace(self, fitted=scheme), blocks, rows.n, rows.dtype, kept)
         archive, most = encoded(self, rows, progress), fitting.most_bytes(self, rows)
         if most is None or not rows.n:
             return archive

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -13,14 +10,12 @@ from gpuzip._core.rows import Rows, narrowed
 from gpuzip.archive import exact
 from gpuzip.archive.archive import Archive
 from gpuzip.archive.sample import are_unit
+from gpuzip.archive.scheme import Settings
 from gpuzip.archive.transform import Transform, beyond
 from gpuzip.storage.archive import Blocks, Kept
 
-if TYPE_CHECKING:
-    from gpuzip.archive.coder import TransformCoder
 
-
-def encoded(coder: TransformCoder, rows: Rows, progress: Progress = None) -> Archive:
+def encoded(coder: Settings, rows: Rows, progress: Progress = None) -> Archive:
     """The archive of rows by the transform of a coder, some blocks at a time."""
     scheme = coder.scheme
     step = max(1, (1 << 22) // (rows.d * coder.block_rows)) * coder.block_rows
@@ -39,23 +34,23 @@ def encoded(coder: TransformCoder, rows: Rows, progress: Progress = None) -> Arc
     return Archive(coder, _joined(parts, coder.block_rows, coder.device), rows.n, rows.dtype, _kept(kept))
 
 
-def encoded_exactly(coder: TransformCoder, rows: Rows) -> Archive:
-    """The archive of rows bit for bit, or to within an error per value."""
+def encoded_exactly(
+    rows: Rows, max_error: float | None, block_rows: int
+) -> tuple[exact.Exact, Blocks, Kept | None]:
+    """Rows bit for bit, or to within an error per value: their scheme, their stream, those kept beside."""
     x = rows.as_given()
-    step, missed = None, torch.zeros(rows.n, dtype=torch.bool, device=coder.device)
-    if coder.max_error is not None:
+    step, missed = None, torch.zeros(rows.n, dtype=torch.bool, device=rows.device)
+    if max_error is not None:
         rows.check()
-        step, missed = exact.grid_for(x, coder.max_error) if rows.n else (None, missed)
+        step, missed = exact.grid_for(x, max_error) if rows.n else (None, missed)
     first = x if rows.n else x.new_zeros((1, rows.d))
-    scheme, blocks = exact.coded(first, coder.block_rows, step, missed if rows.n else missed.new_zeros(1))
+    scheme, blocks = exact.coded(first, block_rows, step, missed if rows.n else missed.new_zeros(1))
     ids = missed.nonzero()[:, 0]
     kept = Kept(ids.cpu(), _as_kept(x[ids])) if len(ids) else None
-    if not rows.n:
-        blocks = _joined([], coder.block_rows, coder.device)
-    return Archive(replace(coder, fitted=scheme), blocks, rows.n, rows.dtype, kept)
+    return scheme, blocks if rows.n else _joined([], block_rows, rows.device), kept
 
 
-def _missed(coder: TransformCoder, rows: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
+def _missed(coder: Settings, rows: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
     """(N,) bool: rows that are not within the bound, and must be kept as they are."""
     missed = beyond(levels)
     if isinstance(coder.scheme, Transform) and coder.scheme.unit:

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from gpuzip._core.rows import Rows
 from gpuzip.archive import aims
 from gpuzip.archive.dictionary import Dictionary, given_dictionary
 from gpuzip.archive.sample import Sample, sample_of
+from gpuzip.archive.scheme import Settings
 from gpuzip.archive.shared import learned_by
 from gpuzip.archive.transform import Learned
 from gpuzip.errors import GpuzipError
-
-if TYPE_CHECKING:
-    from gpuzip.archive.coder import TransformCoder
 
 _BESIDE = 700  # bytes of a file's header, about
 _LANES = 32
 
 
-def most_bytes(coder: TransformCoder, rows: Rows) -> int | None:
+def most_bytes(coder: Settings, rows: Rows) -> int | None:
     """The bytes that a file of these rows may have; None where the aim is another one."""
     if coder.bits_per_dim is not None:
         return int(rows.n * rows.d * coder.bits_per_dim / 8)
     return coder.max_bytes
 
 
-def learned_for(coder: TransformCoder, rows: Rows, most: float | None = None) -> Learned:
+def learned_for(coder: Settings, rows: Rows, most: float | None = None) -> Learned:
     """The transform of rows that reaches the aim of a coder; most: bytes, for fewer than it allows."""
     sample = sample_of(rows, coder.seed)
     moments = sample.moments
