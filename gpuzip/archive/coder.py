@@ -47,7 +47,7 @@ class TransformCoder:
     bits_per_dim : float, optional
         Most bits per value, with all that comes beside the rows.
     max_bytes : int, optional
-        Most bytes of the file, with its quality. Where rows take more, `encode` learns a coarser step from them.
+        Most bytes of the file, with its quality. Where rows take more, `encode` learns a coarser step.
     max_error : float, optional
         Largest error of any value, guaranteed: each value is decoded to within max_error.
     max_row_error : float, optional
