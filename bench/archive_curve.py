@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gpuzip
-from bench.archive_bytes import shuffled
+from bench.archive_bytes import jzip, shuffled
 from bench.archive_rows import result, saved
 from bench.matrices import word_vectors
 from bench.peers import embzip_load, embzip_save
@@ -22,7 +22,7 @@ COSINES = (0.90, 0.95, 0.98, 0.99, 0.999)
 #: Bits per value above the bound.
 SLACK = 0.25
 #: Rows for codes that are trained longest, and for zstd -19.
-FEWER = 8000
+FEWER = 4000
 
 
 def sift_like(n: int = 40_000) -> Tensor:
@@ -53,13 +53,19 @@ def measure(few: int | None) -> Iterable[dict[str, Any]]:
     yield from by_bytes("sentence embeddings", real[:FEWER])
     for m in (64, 128, 384):
         yield _embzip("sentence embeddings", real[:1000], m)
+    if packer := jzip():
+        data = packer.pack(real[:FEWER])
+        back = torch.from_numpy(packer.unpack(data, real[:FEWER]))
+        yield _row("sentence embeddings", real[:FEWER], "jzip", back, len(data))
     words = word_vectors()[:few]
     yield from archives("word vectors", words, (8,), COSINES[::2])
     yield from others("word vectors", words[:FEWER])
+    yield _embzip("word vectors", words[:1000], words.shape[1] // 4)
     integers = sift_like(few or 40_000)
     yield from archives("SIFT-like integers", integers, (8,), COSINES[::2])
     yield from others("SIFT-like integers", integers[:FEWER])
-    yield from archives("sentence embeddings", real, (64,), COSINES)
+    yield _embzip("SIFT-like integers", integers[:1000], integers.shape[1] // 4)
+    yield from archives("sentence embeddings", real, (64,), COSINES[1::2])
 
 
 def archives(

@@ -14,6 +14,8 @@ LANES = 32
 #: The least state between symbols, with which coding starts and decoding ends.
 LEAST = 1 << 16
 
+_WIDEST = 1 << 22  # entries of a table of symbols by level
+
 ESCAPE_BYTES, STATE_BYTES, WORD_BYTES, HEAD_BYTES = 4, 4, 2, 4
 
 
@@ -40,6 +42,25 @@ def levels_in_order(freqs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tens
     never = torch.iinfo(torch.int32).max + 1
     ordered, symbols = torch.sort(torch.where(there, values.long(), never), dim=1, stable=True)
     return ordered.clamp_max(never - 1).int(), symbols.to(torch.uint8), there.sum(1).int()
+
+
+def symbols_by_level(ordered: Tensor, symbols: Tensor, count: Tensor) -> tuple[Tensor, int]:
+    """Return the symbol of each level from the least on, or 0: (T, levels) uint8; and that least level.
+
+    Of what `levels_in_order` returns, on the CPU. (T, 0) where levels are too far apart for such a table.
+    """
+    known = torch.arange(ordered.shape[1], device=ordered.device) < count[:, None]
+    levels, tables = ordered[known].long(), known.nonzero()[:, 0]
+    least, most = (int(levels.min()), int(levels.max())) if len(levels) else (0, 0)
+    span = most - least + 1
+    if span * len(ordered) > _WIDEST:
+        return torch.zeros((len(ordered), 0), dtype=torch.uint8, device=ordered.device), least
+    found = torch.zeros(len(ordered) * span, dtype=torch.uint8, device=ordered.device)
+    places = tables * span + levels - least
+    later = torch.zeros(len(places), dtype=torch.bool, device=places.device)
+    later[1:] = places[1:] == places[:-1]  # another symbol of the same level
+    found[places[~later]] = symbols[known][~later]
+    return found.view(-1, span), least
 
 
 def most_bytes(rows: int, columns: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gpuzip._core.matmul import matrix_product
 
 _TABLE_BITS = 3.0  # per symbol of a table
+_OFF_BITS = 0.72  # per symbol and rows as many as are counted: what a table of some rows loses on others
 _ROUNDS = 4
 _SPLITS = 12
 _LESS = 0.9998  # of the bits: what more classes have to bring
@@ -26,15 +27,17 @@ class Classes(NamedTuple):
     bits: float
 
 
-def classes(counts: Tensor, raw_bits: float | None = None, fixed: float = 0.0) -> Classes:
+def classes(counts: Tensor, raw_bits: float | None = None, fixed: float = 0.0, scale: float = 1.0) -> Classes:
     """Group columns by their counts of symbols (D, K).
 
-    raw_bits: per value of a column that is not coded. fixed: bits that it takes to code any column.
+    raw_bits: per value of a column that is not coded. fixed: bits that it takes to code any column. scale:
+    rows that are coded over those that are counted. Bits are those of rows that are coded.
     """
     counts = counts.double()
     total = counts.sum(1)
     raw = None if raw_bits is None else total * raw_bits * _GAIN
-    per_table = 64 + _TABLE_BITS * float((counts.sum(0) > 0).sum())
+    of_symbol = _TABLE_BITS / scale + (_OFF_BITS if scale > 1 else 0)
+    per_table = 64 / scale + of_symbol * float((counts.sum(0) > 0).sum())
     own = _bits_of_own(counts)
     tables = counts.sum(0, keepdim=True)
     best, failures = _grouped(counts, tables, raw, per_table), 0
@@ -49,9 +52,9 @@ def classes(counts: Tensor, raw_bits: float | None = None, fixed: float = 0.0) -
         found = _grouped(counts, tables, raw, per_table)
         failures = 0 if found.bits < _LESS * best.bits else failures + 1
         best = found if found.bits < best.bits else best
-    if raw is not None and best.bits + fixed > float(raw.sum()):
-        return Classes(torch.full_like(best.of_column, -1), 0, float(raw.sum()))
-    return best
+    if raw is not None and best.bits + fixed / scale > float(raw.sum()):
+        best = Classes(torch.full_like(best.of_column, -1), 0, float(raw.sum()))
+    return best._replace(bits=best.bits * scale)
 
 
 def _grouped(counts: Tensor, tables: Tensor, raw: Tensor | None, per_table: float) -> Classes:

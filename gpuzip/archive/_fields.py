@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpuzip.archive._classes import Classes, classes
 from gpuzip.archive._frequencies import Packed, pack_tables, unpack_tables
-from gpuzip.archive._numbers import Numbers, chunks
+from gpuzip.archive._numbers import Numbers
 
 _SYMBOLS = 255  # per table, beside the escape
 _LOW = 7  # bits of a field below the highest, so that each of its values has a symbol
@@ -21,7 +21,7 @@ _MOST_TABLES = 1 << 11
 _ESCAPE_BITS = 44.0
 _BLOCK_BITS = 8.0 * (4 + 4 + 4 * 32)  # of a coded field: its size and its states
 _WORTH = 0.001  # of all bits: what coding a field below the highest has to save
-_SAMPLE = 4096  # rows by which the width of the highest field is chosen
+_SAMPLE, _FEWEST = 1 << 19, 1024  # values that tables are counted over, and rows of them, at least
 _SIGN_AND_EXPONENT = {torch.float16: 6, torch.float64: 12}
 _HEAD = struct.Struct("<BBHHIII")
 
@@ -69,16 +69,17 @@ def bits_of(numbers: Tensor, low: int, width: int) -> Tensor:
 
 
 def fields_of(numbers: Tensor, kind: Numbers, blocks: int) -> list[Field]:
-    """Split the bits of numbers (N, D), the highest field first; tables are counted over all rows."""
-    sample = numbers[:: -(-len(numbers) // _SAMPLE)]
-    width = min(_widths(kind), key=lambda width: _estimate(sample, kind.bits, width))
-    low = kind.bits - width
-    fields = [_highest(numbers, low, width)]
+    """Split the bits of numbers (N, D), the highest field first; tables are counted over a sample of rows."""
+    sample = numbers[:: -(-len(numbers) // max(_FEWEST, _SAMPLE // numbers.shape[1]))]
+    scale = len(numbers) / len(sample)
+    highest = (_highest(sample, kind.bits, width, scale) for width in _widths(kind))
+    fields = [min(highest, key=lambda found: found.cost).written()]
+    low = fields[0].low
     count = -(-low // _LOW)
     fixed = max(_BLOCK_BITS * blocks, _WORTH * kind.bits * numbers.numel())
     for i in range(count):
         below = low - low * (i + 1) // count
-        fields.append(_lower(numbers, sample, below, low - low * i // count - below, fixed))
+        fields.append(_lower(sample, below, low - low * i // count - below, scale, fixed).written())
     return fields
 
 
@@ -88,14 +89,38 @@ def _widths(numbers: Numbers) -> list[int]:
     return sorted({min(width, numbers.bits, _MOST) for width in range(first, first + 4)})
 
 
-def _estimate(numbers: Tensor, bits: int, width: int) -> float:
-    """Return about how many bits these numbers take with a highest field of this width."""
-    symbols, _ = _symbols(
-        torch.bincount(bits_of(numbers, bits - width, width).flatten(), minlength=1 << width)
-    )
-    counts = _counts(numbers, bits - width, width, symbols)
-    escapes = float(counts[:, 0].sum())
-    return classes(counts).bits + escapes * _ESCAPE_BITS + numbers.numel() * (bits - width)
+class _Found(NamedTuple):
+    """A field before it is written. counts: (D, 1 + K) of a sample. cost: bits of all numbers, about."""
+
+    low: int
+    width: int
+    values: Tensor
+    counts: Tensor
+    classes: Classes
+    cost: float
+
+    def written(self) -> Field:
+        """Return the field. Each table has an escape, for what the sample lacks."""
+        coded = self.classes.of_column >= 0
+        tables = self.counts.new_zeros((self.classes.tables, self.counts.shape[1]))
+        tables.index_add_(0, self.classes.of_column[coded], self.counts[coded])
+        tables[:, 0].clamp_(min=1)
+        packed = (
+            pack_tables(tables) if len(tables) else Packed(b"", tables.new_zeros((0, 256), dtype=torch.int32))
+        )
+        own = self.classes.of_column
+        return _written(self.low, self.width, own, self.values, packed.freqs, packed.data)
+
+
+def _highest(sample: Tensor, bits: int, width: int, scale: float) -> _Found:
+    """The highest field of so many bits; what is left below it is taken to be random."""
+    low = bits - width
+    found = bits_of(sample, low, width)
+    symbols, values = _symbols(torch.bincount(found.flatten(), minlength=1 << width))
+    counts = _counts(symbols[found])[:, : 1 + len(values)]
+    grouped = classes(counts, scale=scale)
+    cost = grouped.bits + scale * (float(counts[:, 0].sum()) * _ESCAPE_BITS + sample.numel() * low)
+    return _Found(low, width, values, counts, grouped, cost)
 
 
 def _symbols(counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,53 +132,19 @@ def _symbols(counts: Tensor) -> tuple[Tensor, Tensor]:
     return symbols, values
 
 
-def _counts(numbers: Tensor, low: int, width: int, symbols: Tensor) -> Tensor:
-    """Count the symbols of each column: (D, 256) int64."""
-    D = numbers.shape[1]
-    found = symbols[bits_of(numbers, low, width)] + 256 * torch.arange(D, device=numbers.device)
-    return torch.bincount(found.flatten(), minlength=256 * D).view(D, 256)
+def _lower(sample: Tensor, low: int, width: int, scale: float, fixed: float) -> _Found:
+    """A field whose bits are left as they are in columns where they look random."""
+    values = torch.arange(1 << width, device=sample.device)
+    counts = _counts(bits_of(sample, low, width).long() + 1)[:, : 1 + len(values)]
+    grouped = classes(counts, width, fixed, scale)
+    return _Found(low, width, values, counts, grouped, grouped.bits)
 
 
-def _highest(numbers: Tensor, low: int, width: int) -> Field:
-    seen = torch.zeros(1 << width, dtype=torch.int64, device=numbers.device)
-    for part in chunks(numbers):
-        seen += torch.bincount(bits_of(part, low, width).flatten(), minlength=1 << width)
-    symbols, values = _symbols(seen)
-    counts = _all_counts(numbers, low, width, symbols)[:, : 1 + len(values)]
-    return _field(low, width, values, counts, classes(counts))
-
-
-def _lower(numbers: Tensor, sample: Tensor, low: int, width: int, fixed: float) -> Field:
-    """A field whose bits are left as they are in columns where a sample looks random."""
-    values = torch.arange(1 << width, device=numbers.device)
-    scale = len(numbers) / len(sample)
-
-    def grouped(counts: Tensor) -> Classes:
-        return classes(counts[:, : 1 + len(values)], width, fixed)
-
-    found = grouped(scale * _counts(sample, low, width, values + 1))
-    if found.tables == 0:
-        none = torch.zeros((0, 256), dtype=torch.int32, device=numbers.device)
-        return _written(low, width, found.of_column, values, none, b"")
-    counts = _all_counts(numbers, low, width, values + 1)
-    return _field(low, width, values, counts, grouped(counts))
-
-
-def _all_counts(numbers: Tensor, low: int, width: int, symbols: Tensor) -> Tensor:
-    counts = torch.zeros((numbers.shape[1], 256), dtype=torch.int64, device=numbers.device)
-    for part in chunks(numbers):
-        counts += _counts(part, low, width, symbols)
-    return counts
-
-
-def _field(low: int, width: int, values: Tensor, counts: Tensor, found: Classes) -> Field:
-    coded = found.of_column >= 0
-    tables = torch.zeros((found.tables, 1 + len(values)), dtype=torch.int64, device=counts.device)
-    tables.index_add_(0, found.of_column[coded], counts[coded, : 1 + len(values)])
-    packed = (
-        pack_tables(tables) if found.tables else Packed(b"", tables.new_zeros((0, 256), dtype=torch.int32))
-    )
-    return _written(low, width, found.of_column, values, packed.freqs, packed.data)
+def _counts(symbols: Tensor) -> Tensor:
+    """Count the symbols (N, D) int64 of each column: (D, 256) int64."""
+    D = symbols.shape[1]
+    places = symbols + 256 * torch.arange(D, device=symbols.device)
+    return torch.bincount(places.flatten(), minlength=256 * D).view(D, 256)
 
 
 def _written(low: int, width: int, of_column: Tensor, values: Tensor, freqs: Tensor, tables: bytes) -> Field:

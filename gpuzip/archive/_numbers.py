@@ -7,15 +7,17 @@ whole, are stored as multiples of a power of ten. Low bits that are 0 everywhere
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1 << 20  # values at a time
+_CHUNK = 1 << 17  # values at a time
 _DECIMALS = 7
 _BEFORE_DECIMALS = 3  # bits that decimals have to save
 _HEAD = struct.Struct("<BbBBq?")
@@ -54,7 +56,7 @@ class Numbers(NamedTuple):
 
     def of(self, x: Tensor) -> Tensor:
         """Return the whole numbers of floats."""
-        return torch.cat([self._of(part) for part in chunks(x)])
+        return torch.cat(each_chunk(self._of, x))
 
     def _of(self, x: Tensor) -> Tensor:
         if self.decimals >= 0:
@@ -67,6 +69,9 @@ class Numbers(NamedTuple):
 
     def back(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """Undo `of`."""
+        return torch.cat(each_chunk(lambda part: self._back(part, dtype), numbers))
+
+    def _back(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         if self.decimals >= 0:
             x = _of_multiples(numbers.long() + self.offset, self.decimals, dtype)
             return x.masked_fill_(numbers == 0, -0.0) if self.signed_zero else x
@@ -93,7 +98,18 @@ def whole_numbers_of(x: Tensor) -> Numbers:
 
 
 def chunks(x: Tensor) -> Iterator[Tensor]:
-    yield from x.split(max(1, _CHUNK // max(1, x.shape[1])))
+    yield from x.split(_rows(x))
+
+
+def each_chunk(fn: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    """Return what fn makes of some rows of x at a time, on all threads."""
+    if not len(x):
+        return [fn(x)]
+    return map_blocks(lambda start, stop: fn(x[start:stop]), len(x), _rows(x))
+
+
+def _rows(x: Tensor) -> int:
+    return max(1, _CHUNK // max(1, x.shape[1]))
 
 
 def _holding(x: Tensor) -> Iterator[torch.dtype]:
@@ -102,10 +118,12 @@ def _holding(x: Tensor) -> Iterator[torch.dtype]:
     if any(bool(part.isnan().any()) for part in chunks(x)):
         return
     for dtype in DTYPES:
-        if dtype.itemsize < x.dtype.itemsize and all(
-            torch.equal(_as_ints(part.to(dtype).to(x.dtype)), _as_ints(part)) for part in chunks(x)
-        ):
+        if dtype.itemsize < x.dtype.itemsize and all(_holds(dtype, part) for part in chunks(x)):
             yield dtype
+
+
+def _holds(dtype: torch.dtype, x: Tensor) -> bool:
+    return torch.equal(_as_ints(x.to(dtype).to(x.dtype)), _as_ints(x))
 
 
 def _bits_of(x: Tensor, dtype: torch.dtype) -> Numbers:

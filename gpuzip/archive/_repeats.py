@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 _SEED = 7
+_FEW = 32  # columns by which nearly all rows differ, if they do
 
 
 def first_equal(numbers: Tensor, block_rows: int) -> Tensor:
     """Return for each row of (N, D) the first row of its block that is equal: its number in the block."""
     N, D = numbers.shape
+    own = torch.arange(N, device=numbers.device) % block_rows
+    if D > _FEW and torch.equal(first_equal(numbers[:, :: -(-D // _FEW)], block_rows), own):
+        return own
     g = torch.Generator().manual_seed(_SEED)
     factors = torch.randint(-(2**62), 2**62, (D,), generator=g, device="cpu").to(numbers.device) | 1
     block = torch.arange(N, device=numbers.device) // block_rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,22 @@ from gpuzip._core.checks import METRICS, SearchMetric, check_k, check_mask, chec
 from gpuzip._core.device import as_device
 from gpuzip._core.ids import Ids, Index, as_index, row_ids
 from gpuzip._core.inputs import as_matrix
-from gpuzip._core.memory import uninitialized
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import Quality, QualityMeter
 from gpuzip._core.rows import Matrix, Rows, narrowed
-from gpuzip.archive.scheme import Coder, Scheme
+from gpuzip.archive.block_rows import BlockRows
 from gpuzip.errors import GpuzipError
 from gpuzip.search.blocks import nearest
 from gpuzip.search.rescore import ReadStore, best_of_candidates
 from gpuzip.search.result import SearchResult
 from gpuzip.storage import FileInfo, Target, write_archive
-from gpuzip.storage.archive import Blocks, Kept, UnverifiedBlocks, damaged
+from gpuzip.storage.archive import Blocks, Kept
 
-_AT_ONCE = 1 << 22  # values that are decoded at a time
+_LONGEST = Quality(1.23456e-05, 1.23456e-05, 1.23456e-100)  # as text
 _MORE = 16  # candidates of a search beyond k, which are scored again
 
 
-class Archive:
+class Archive(BlockRows):
     """Hold N compressed rows whose codes have different lengths. Methods return new archives.
 
     `TransformCoder.encode` makes archives, and `gpuzip.open` reads them. Rows are in blocks, which are
@@ -57,40 +57,10 @@ class Archive:
     ((256, 32), torch.Size([256, 32]))
     """
 
-    codec: Coder
-    dtype: torch.dtype
-    blocks: Blocks
-    kept: Kept | None
-
-    def __init__(
-        self, coder: Coder, blocks: Blocks, n: int, dtype: torch.dtype, kept: Kept | None = None
-    ) -> None:
-        self.codec, self.dtype, self.blocks, self.kept = coder, dtype, blocks, kept
-        self.why: str | None = None
-        self._n = n
-        self.unverified: UnverifiedBlocks | None = None
-
-    @property
-    def _scheme(self) -> Scheme:
-        return self.codec.scheme
-
-    def __len__(self) -> int:
-        return self._n
-
     def __repr__(self) -> str:
         ratio = f", {self.ratio:.1f}x smaller" if len(self) else ""
         facts = f"{len(self)} x {self.shape[1]}, {self.codec!r}, {self.nbytes} bytes{ratio}"
         return f"Archive({facts}, {self.device})"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, D) of the source rows."""
-        return self._n, self.codec.d
-
-    @property
-    def device(self) -> torch.device:
-        """Where rows are decoded."""
-        return self.codec.device
 
     @property
     def nbytes(self) -> int:
@@ -295,6 +265,15 @@ class Archive:
         FileInfo
             The header of the file.
         """
+        return self._written(path, None if x is None else self.quality(x, progress=progress))
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of the file that `save` writes, at most: with the quality, whose digits are not known."""
+        with open(os.devnull, "wb") as nowhere:
+            return self._written(nowhere, _LONGEST).nbytes
+
+    def _written(self, path: Target, quality: Quality | None) -> FileInfo:
         self._verify(range(len(self.blocks)))
         return write_archive(
             path,
@@ -306,72 +285,5 @@ class Archive:
             n=len(self),
             d=self.codec.d,
             dtype=self.dtype,
-            quality=None if x is None else self.quality(x, progress=progress),
+            quality=quality,
         )
-
-    def _verify(self, blocks: range | list[int]) -> None:
-        if self.unverified is not None:
-            self.unverified.verify(list(blocks))
-
-    def _decoded(self) -> Iterator[tuple[int, Tensor]]:
-        """First row and rows of some blocks at a time, in order."""
-        step = max(1, _AT_ONCE // (self.blocks.rows * self.codec.d))
-        for first in range(0, len(self.blocks), step):
-            blocks = list(range(first, min(first + step, len(self.blocks))))
-            yield first * self.blocks.rows, self._rows_of_blocks(blocks)
-
-    def _empty(self, dtype: torch.dtype) -> Tensor:
-        if self.device.type == "cpu":
-            return uninitialized(*self.shape, dtype)
-        return torch.empty(self.shape, dtype=dtype, device=self.device)
-
-    def _float_rows(self, ids: Tensor) -> Tensor:
-        return self._read(ids, self._rows_of_blocks).float()
-
-    def _read(self, ids: Tensor, read: Callable[[list[int]], Tensor]) -> Tensor:
-        """Rows or levels of these ids, from the blocks that hold them; read: those of some blocks."""
-        of = ids // self.blocks.rows
-        known, place = of.unique(return_inverse=True)
-        step = max(1, _AT_ONCE // (self.blocks.rows * self.codec.d))
-        parts: list[tuple[Tensor, Tensor]] = []
-        for first in range(0, len(known), step):
-            blocks = known[first : first + step].tolist()
-            here = ((place >= first) & (place < first + step)).nonzero()[:, 0]
-            at = (place[here] - first) * self.blocks.rows + ids[here] % self.blocks.rows
-            parts.append((here, read(blocks)[at]))
-        if not parts:
-            return read([])
-        order = torch.cat([here for here, _ in parts]).argsort()
-        return torch.cat([rows for _, rows in parts])[order]
-
-    def _count(self, blocks: list[int]) -> int:
-        """Rows of these blocks, of which only the last one of all may be short."""
-        if not blocks:
-            return 0
-        return (
-            min((blocks[-1] + 1) * self.blocks.rows, len(self))
-            - blocks[-1] * self.blocks.rows
-            + (len(blocks) - 1) * self.blocks.rows
-        )
-
-    def _levels(self, blocks: list[int]) -> Tensor:
-        self._verify(blocks)
-        spans = self.blocks.spans[blocks].to(self.blocks.stream.device)
-        levels, sound = self._scheme.unpack(self.blocks.stream, spans, self._count(blocks), self.blocks.rows)
-        if not bool(sound.all()):
-            path = None if self.unverified is None else self.unverified.path
-            raise damaged(path, blocks[int((~sound).nonzero()[0, 0])], self.blocks.rows)
-        return levels
-
-    def _rows_of_blocks(self, blocks: list[int]) -> Tensor:
-        rows = self._scheme.rows_of(self._levels(blocks))
-        if self.kept is not None:
-            of = torch.full((len(self.blocks) + 1,), -1, dtype=torch.int64, device="cpu")
-            of[blocks] = torch.arange(len(blocks), dtype=torch.int64, device="cpu")
-            place = of[self.kept.ids // self.blocks.rows]
-            here = place >= 0
-            at = place[here] * self.blocks.rows + self.kept.ids[here] % self.blocks.rows
-            kept = self.kept.rows[here].to(rows.device)
-            rows = rows.to(torch.promote_types(rows.dtype, kept.dtype))  # float64 rows are kept as such
-            rows[at.to(rows.device)] = kept.to(rows.dtype)
-        return rows

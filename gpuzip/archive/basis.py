@@ -42,8 +42,10 @@ class Moments:
         variances, directions = torch.linalg.eigh(self.covariance)
         return variances.flip(0).clamp(min=0), directions.flip(1)
 
-    def spread(self, directions: Tensor) -> Tensor:
-        """(D, R) -> (R,): standard deviations of rows along directions."""
+    def spread(self, directions: Tensor | None) -> Tensor:
+        """(D, R) -> (R,): standard deviations of rows along directions; None: along the axes."""
+        if directions is None:
+            return self.covariance.diagonal().clamp(min=0).sqrt()
         product = matrix_product(torch.mm, self.covariance, directions)
         return (directions * product).sum(0).clamp(min=0).sqrt()
 
@@ -88,13 +90,10 @@ def _as_float32(value: float) -> float:
 
 
 def completed(directions: Tensor) -> Tensor:
-    """(D, R) decoded directions -> (D, D) float64: orthonormal, the first R near to these.
+    """(D, R) decoded directions, R > 0 -> (D, D) float64: orthonormal, the first R near to these.
 
     By Householder's reflections, as LAPACK's geqrf and orgqr compute them, on the CPU.
     """
-    d, rank = directions.shape
-    if rank == 0:
-        return torch.eye(d, dtype=torch.float64, device="cpu")
     found: Tensor = torch.linalg.qr(directions.double().cpu(), mode="complete").Q
     return found
 
@@ -115,5 +114,8 @@ def _expected(moments: Moments, rank: int, step: float) -> float:
     variances, directions = moments.principal
     beside = loadings(moments, rank, step).values.double().square().mean(0).sqrt()
     cost = len(variances) * float(expected_cost(beside).clamp(min=0).sum())
-    spread = moments.spread(completed(directions[:, :rank])) if rank < len(variances) else variances.sqrt()
+    if rank == len(variances):
+        spread = variances.sqrt()
+    else:
+        spread = moments.spread(completed(directions[:, :rank]) if rank else None)
     return cost + moments.n * float(expected_cost(spread / step).sum())

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from gpuzip._core.checks import whole
 from gpuzip._core.device import as_device
-from gpuzip._core.progress import Progress, reporting
-from gpuzip._core.rows import Matrix, Rows, narrowed
-from gpuzip.archive import aims, exact
+from gpuzip._core.progress import Progress
+from gpuzip._core.rows import Matrix, Rows
+from gpuzip.archive import exact, fitting
 from gpuzip.archive.archive import Archive
-from gpuzip.archive.dictionary import Dictionary, given_dictionary
-from gpuzip.archive.sample import Sample, are_unit, sample_of
+from gpuzip.archive.dictionary import Dictionary
+from gpuzip.archive.encoding import encoded, encoded_exactly
 from gpuzip.archive.scheme import Scheme
-from gpuzip.archive.shared import learned_by
-from gpuzip.archive.transform import LARGEST_WIDTH, Learned, Transform, beyond
+from gpuzip.archive.transform import LARGEST_WIDTH
 from gpuzip.errors import GpuzipError, NotFittedError
 from gpuzip.ops.trellis import next_states
-from gpuzip.storage.archive import LARGEST_BLOCK, Blocks, Kept
+from gpuzip.storage.archive import LARGEST_BLOCK
 
 _DIALS = ("min_cosine", "bits_per_dim", "max_bytes", "max_error", "max_row_error", "lossless")
-_BESIDE = 1000  # bytes of a file's header
-_LANES = 32
+_TRIES = 6  # steps, until a file has no more bytes than it may
+_TOO_MANY = 1.02  # bytes that are asked to be fewer, per byte too many
 
 #: Rows per block: what a single row costs to read.
 BLOCK_ROWS = 1024
@@ -50,7 +47,7 @@ class TransformCoder:
     bits_per_dim : float, optional
         Most bits per value, with all that comes beside the rows.
     max_bytes : int, optional
-        Most bytes of the file for the rows that the coder is fitted on.
+        Most bytes of the file, with its quality. Where rows take more, `encode` learns a coarser step.
     max_error : float, optional
         Largest error of any value, guaranteed: each value is decoded to within max_error.
     max_row_error : float, optional
@@ -198,42 +195,11 @@ class TransformCoder:
             raise GpuzipError("TransformCoder.fit: x must have at least one row; got none.")
         if self._is_exact:  # which is learned from the rows that are encoded, as it must hold for each
             return replace(self, fitted=exact.Exact(b"", rows.d, rows.dtype, None, rows.device))
-        return replace(self, fitted=self._learned(rows).transform)
+        return replace(self, fitted=fitting.learned_for(self, rows).transform)
 
     @property
     def _is_exact(self) -> bool:
         return self.lossless or self.max_error is not None
-
-    def _learned(self, rows: Rows) -> Learned:
-        sample = sample_of(rows, self.seed)
-        moments = sample.moments
-        if self.min_cosine is not None:
-            miss, finer = aims.misses_cosine(sample, self.min_cosine), True
-            start = aims.step_of_cosine(moments, self.min_cosine)
-        elif self.max_row_error is not None:
-            miss, finer = aims.misses_row_error(sample, self.max_row_error), True
-            start = 2 * self.max_row_error / rows.d**0.5
-        else:
-            most = float(self.max_bytes or rows.n * rows.d * (self.bits_per_dim or 0) / 8)
-            if not sample.is_all:
-                most *= 1 - 2e-3
-            beside = self._beside(rows.n) + sample.left_out * (6 * rows.d + 8)
-            miss, finer = aims.misses_bytes(most, partial(_bytes, rows, beside)), False
-            start = aims.step_of_bits(moments, 8 * max(most - beside, most / 8) / rows.n)
-        if self.dictionary is None:
-            return aims.closest(sample, self.states, miss, finer_is_better=finer, start=start)
-        dictionary = given_dictionary(self.dictionary)
-        if dictionary.d != rows.d:
-            raise GpuzipError(
-                f"TransformCoder.fit: x must have {dictionary.d} columns, as the dictionary; got {rows.d}."
-            )
-        learn = partial(_by_dictionary, dictionary, sample, self.states)
-        return aims.solved(learn, sample, miss, finer_is_better=finer, start=start)
-
-    def _beside(self, n: int) -> int:
-        """About the bytes of a file of n rows, without the rows and the model."""
-        blocks = -(-n // self.block_rows)
-        return blocks * (4 + 4 * min(_LANES, self.block_rows, n) + 8 + 1) + _BESIDE
 
     def encode(self, x: Matrix, *, progress: Progress = None) -> Archive:
         """Compress rows, some blocks at a time.
@@ -249,77 +215,29 @@ class TransformCoder:
         -------
         Archive
             The N compressed rows.
+
+        Raises
+        ------
+        GpuzipError
+            If the file has more bytes than max_bytes or bits_per_dim allow, however coarse the step.
         """
-        who = "TransformCoder.encode"
-        scheme = self.scheme
-        rows = Rows(who, x, self.d, self.device)
+        rows = Rows("TransformCoder.encode", x, self.d, self.device)
         if self._is_exact:
-            return self._encoded_exactly(rows)
-        step = max(1, (1 << 22) // (rows.d * self.block_rows)) * self.block_rows
-        parts: list[Blocks] = []
-        kept: list[tuple[Tensor, Tensor]] = []
-        with reporting(who, progress, "encode", rows.n) as report:
-            for start in range(0, rows.n, step):
-                block = rows.block(start, start + step)
-                given = rows.as_given()[start : start + step] if rows.dtype == torch.float64 else block
-                levels = scheme.levels_of(block.float())
-                missed = self._missed(given, levels, rows.dtype).nonzero()[:, 0]
-                parts.append(scheme.pack(levels, self.block_rows))
-                if len(missed):
-                    kept.append((missed.cpu() + start, _as_kept(given[missed])))
-                report(min(start + step, rows.n))
-        return Archive(self, _joined(parts, self.block_rows, self.device), rows.n, rows.dtype, _kept(kept))
-
-    def _encoded_exactly(self, rows: Rows) -> Archive:
-        x = rows.as_given()
-        step, missed = None, torch.zeros(rows.n, dtype=torch.bool, device=self.device)
-        if self.max_error is not None:
-            rows.check()
-            step, missed = exact.grid_for(x, self.max_error) if rows.n else (None, missed)
-        first = x if rows.n else x.new_zeros((1, rows.d))
-        scheme, blocks = exact.coded(first, self.block_rows, step, missed if rows.n else missed.new_zeros(1))
-        ids = missed.nonzero()[:, 0]
-        kept = Kept(ids.cpu(), _as_kept(x[ids])) if len(ids) else None
-        if not rows.n:
-            blocks = _joined([], self.block_rows, self.device)
-        return Archive(replace(self, fitted=scheme), blocks, rows.n, rows.dtype, kept)
-
-    def _missed(self, rows: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N,) bool: rows that are not within the bound, and must be kept as they are."""
-        missed = beyond(levels)
-        if isinstance(self.scheme, Transform) and self.scheme.unit:
-            missed |= ~are_unit(rows.float())
-        if self.max_row_error is not None:
-            off = rows.double() - narrowed(self.scheme.rows_of(levels), dtype).double()
-            missed |= torch.linalg.vector_norm(off, dim=1) > self.max_row_error * (1 - 1e-6)
-        return missed
-
-
-def _bytes(rows: Rows, beside: int, found: Learned) -> float:
-    of_kept = max(4, rows.dtype.itemsize) * rows.d + 8
-    return rows.n * (found.row_bits / 8 + found.kept * of_kept) + len(found.transform.model) + beside
-
-
-def _as_kept(rows: Tensor) -> Tensor:
-    return rows.cpu() if rows.dtype == torch.float64 else rows.float().cpu()
-
-
-def _by_dictionary(dictionary: Dictionary, sample: Sample, states: int, step: float) -> Learned:
-    return learned_by(dictionary, sample.moments, sample.rows, step, states, sample.unit)
-
-
-def _joined(parts: list[Blocks], block_rows: int, device: torch.device) -> Blocks:
-    if not parts:
-        none = torch.zeros(0, dtype=torch.int64, device="cpu")
-        return Blocks(torch.zeros(0, dtype=torch.uint8, device=device), none, block_rows)
-    ends, before = [], 0
-    for part in parts:
-        ends.append(part.ends + before)
-        before += len(part.stream)
-    return Blocks(torch.cat([part.stream for part in parts]), torch.cat(ends), block_rows)
-
-
-def _kept(parts: list[tuple[Tensor, Tensor]]) -> Kept | None:
-    if not parts:
-        return None
-    return Kept(torch.cat([ids for ids, _ in parts]), torch.cat([rows for _, rows in parts]))
+            scheme, blocks, kept = encoded_exactly(rows, self.max_error, self.block_rows)
+            return Archive(replace(self, fitted=scheme), blocks, rows.n, rows.dtype, kept)
+        archive, most = encoded(self, rows, progress), fitting.most_bytes(self, rows)
+        if most is None or not rows.n:
+            return archive
+        aim: float = most
+        for _ in range(_TRIES):
+            if (taken := archive.most_bytes) <= most:
+                return archive
+            aim -= _TOO_MANY * (taken - most)
+            if aim <= 0:
+                break
+            coarser = fitting.learned_for(self, rows, aim).transform
+            archive = encoded(replace(self, fitted=coarser), rows)
+        raise GpuzipError(
+            f"TransformCoder.encode: these rows take {taken} bytes, at most {most} were asked for. Ask for "
+            "more, or leave out rows of huge values, which are stored as they are."
+        )

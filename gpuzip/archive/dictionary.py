@@ -146,6 +146,7 @@ def train_dictionary(x: Matrix, *, seed: int = 0) -> Dictionary:
     load = loadings(moments, rows.d, _FINE * unit)
     coded = quantized(load.values, load.classes, normal_tables(load.classes), _STATES)
     mean, directions = decoded_loadings(coded.levels, load.mean_step)
+    assert directions is not None  # of every column there is one
     spread = moments.spread(directions)
     logs = logs_of(spread)
     counts = counted(coded.levels, coded.sides, load.classes)
@@ -215,6 +216,7 @@ def read_dictionary(data: bytes) -> Dictionary:
     if not bool(sound.all()) or not 0 < mean_step < float("inf"):
         raise FormatError("the directions of a dictionary must be a whole block; it is damaged.")
     mean, directions = decoded_loadings(levels, mean_step)
+    assert directions is not None
     return Dictionary(mean, directions, logs, tables, offset, data)
 
 

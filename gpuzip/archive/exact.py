@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpuzip.archive._model import read_model
-from gpuzip.archive._numbers import numbers_of
+from gpuzip.archive._model import Model, read_model
+from gpuzip.archive._numbers import each_chunk, numbers_of
 from gpuzip.archive.lossless import decode_lossless, encode_lossless, pack_lossless
 from gpuzip.errors import FormatError
 from gpuzip.storage.archive import Blocks
@@ -58,7 +59,9 @@ class Exact:
 
     def rows_of(self, levels: Tensor) -> Tensor:
         """Levels (N, D) -> rows (N, D)."""
-        return levels if self.step is None else (levels * self.step).to(self.dtype)
+        if (step := self.step) is None:
+            return levels
+        return torch.cat(each_chunk(lambda part: (part * step).to(self.dtype), levels))
 
     def pack(self, levels: Tensor, block_rows: int) -> Blocks:
         """Levels (N, D), all of which are among those that were learned -> their stream."""
@@ -82,7 +85,7 @@ class Exact:
         if not blocks:
             return torch.zeros((0, self.d), dtype=self._kind, device=self.device)
         chosen = spans[list(blocks)]
-        return decode_lossless(self._model, stream, chosen, n, self.d, self._kind, block_rows, blocks)
+        return decode_lossless(self._known, stream, chosen, n, self.d, self._kind, block_rows, blocks)
 
     def _is_sound(self, stream: Tensor, spans: Tensor, n: int, block_rows: int, block: int) -> bool:
         try:
@@ -95,11 +98,15 @@ class Exact:
         """Raise FormatError for a model that nothing was learned as."""
         if not self.model or not self.d:
             raise FormatError("a model must have bytes, and rows columns; there are none.")
-        read_model(self._model, self.d)
+        self._known  # noqa: B018
 
     @property
     def _kind(self) -> torch.dtype:
         return self.dtype if self.step is None else torch.float64
+
+    @cached_property
+    def _known(self) -> Model:
+        return read_model(self._model, self.d)
 
     @property
     def _model(self) -> Tensor:
@@ -122,7 +129,7 @@ def coded(x: Tensor, block_rows: int, step: float | None, missed: Tensor) -> tup
 
 def multiples(x: Tensor, step: float) -> Tensor:
     """(N, D) -> float64: the nearest multiples of a step, as whole numbers."""
-    return torch.round(x.double() / step)
+    return torch.cat(each_chunk(lambda part: (part.double() / step).round_(), x))
 
 
 def grid_for(x: Tensor, max_error: float) -> tuple[float | None, Tensor]:
@@ -143,8 +150,12 @@ def grid_for(x: Tensor, max_error: float) -> tuple[float | None, Tensor]:
     least, most = x[fits].double().aminmax()
     if numbers_of(x).bits <= math.log2(float(most - least) / step + 1):
         return None, none
-    off = (multiples(x, step) * step).to(x.dtype).double() - x.double()
-    return step, ~fits | (off.abs().amax(1) > max_error)
+
+    def errors(part: Tensor) -> Tensor:
+        off = (multiples(part, step) * step).to(x.dtype).double() - part.double()
+        return off.abs().amax(1)
+
+    return step, ~fits | (torch.cat(each_chunk(errors, x)) > max_error)
 
 
 def restored(config: dict[str, Any], model: bytes, d: int, dtype: torch.dtype) -> Exact:

@@ -38,8 +38,8 @@ def normalized(counts: Tensor) -> Tensor:
     wanted = torch.nn.functional.pad(counts.long(), (0, _SYMBOLS - counts.shape[1]))
     wanted[:, 0] += wanted.amax(1) == 0
     wanted = _scaled(wanted)
-    low = wanted.sum(1) // (4 * TOTAL)  # of this divisor, the frequencies sum to more than TOTAL
-    high = wanted.sum(1)
+    low = wanted.sum(1) // (TOTAL + _SYMBOLS)  # of this divisor, the frequencies sum to TOTAL or more
+    high = wanted.sum(1) // (TOTAL - _SYMBOLS) + 1  # and of this one to TOTAL or less
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         sums = _divided(wanted, middle).sum(1)

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gpuzip.archive._blocks import Place, body_of, kept_rows, numbers_of_blocks, unfolded, wrong
 from gpuzip.archive._fields import bits_of, fields_of
 from gpuzip.archive._model import Constant, Model, model_bytes, read_model
 from gpuzip.archive._numbers import numbers_of, whole_numbers_of
 from gpuzip.archive._repeats import first_equal
-from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.ops import pack_bits, rans_decode, rans_encode, unpack_bits
+from gpuzip.errors import GpuzipError
+from gpuzip.ops import pack_bits, rans_encode
 
 _SIZE = struct.Struct("<I")
 _MOST_ROWS = 1 << 16  # of a block
@@ -207,108 +208,18 @@ def decode_lossless(
     if len(blocks) == 0:
         return torch.zeros((0, d), dtype=dtype, device=stream.device)
     rows = [min(block_rows, n - b * block_rows) for b in blocks]
-    places = [_Place(b, *ends) for b, ends in zip(blocks, starts.tolist(), strict=True)]
+    places = [Place(b, *ends) for b, ends in zip(blocks, starts.tolist(), strict=True)]
     for place in places:
         if not 0 <= place.first <= place.last <= len(stream):
-            raise _wrong(place.block)
+            raise wrong(place.block)
     kept = [
-        _kept(stream, place, own) if known.repeats else own for place, own in zip(places, rows, strict=True)
+        kept_rows(stream, place, own) if known.repeats else own
+        for place, own in zip(places, rows, strict=True)
     ]
     found: dict[int, Tensor] = {}
     for own in sorted(set(kept)):
         mine = [i for i, count in enumerate(kept) if count == own]
-        bodies = [_body(places[i], own, rows[i], known.repeats) for i in mine]
-        decoded = known.numbers.back(_decoded(stream, bodies, own, d, known), dtype).view(-1, own, d)
+        bodies = [body_of(places[i], own, rows[i], known.repeats) for i in mine]
+        decoded = known.numbers.back(numbers_of_blocks(stream, bodies, own, d, known), dtype).view(-1, own, d)
         found |= dict(zip(mine, decoded, strict=True))
-    return torch.cat([_unfolded(found[i], stream, places[i], rows[i]) for i in range(len(places))])
-
-
-class _Place(NamedTuple):
-    block: int
-    first: int
-    last: int
-
-
-def _wrong(block: int) -> FormatError:
-    return FormatError(
-        f"decode_lossless: block {block} must be bytes of encode_lossless; it is damaged. Read the file "
-        "again from where it came from."
-    )
-
-
-def _kept(stream: Tensor, place: _Place, rows: int) -> int:
-    """Return how many rows of a block are stored."""
-    if place.last - place.first < 2:
-        raise _wrong(place.block)
-    low, high = stream[place.first : place.first + 2].tolist()
-    count: int = 1 + low + 256 * high
-    if count > rows:
-        raise _wrong(place.block)
-    return count
-
-
-def _body(place: _Place, kept: int, rows: int, repeats: bool) -> _Place:
-    """Return where the parts of a block are, after its references."""
-    return place._replace(first=place.first + (2 + 2 * rows * (kept < rows)) * repeats)
-
-
-def _unfolded(kept: Tensor, stream: Tensor, place: _Place, rows: int) -> Tensor:
-    """Return the rows of a block, those that repeat others, too."""
-    if len(kept) == rows:
-        return kept
-    pairs = stream[place.first + 2 : place.first + 2 + 2 * rows].long().view(rows, 2)
-    ids = pairs[:, 0] + 256 * pairs[:, 1]
-    if int(ids.max()) >= len(kept):
-        raise _wrong(place.block)
-    return kept[ids]
-
-
-def _decoded(stream: Tensor, bodies: list[_Place], rows: int, d: int, model: Model) -> Tensor:
-    """Return the numbers of blocks of `rows` rows: (len(bodies) * rows, d)."""
-    shape, kind = (len(bodies) * rows, d - len(model.constant.numbers)), model.numbers.kind
-    numbers = torch.zeros(shape, dtype=kind, device=stream.device)
-    packed = list(model.packed())
-    raw_bytes = [-(-rows * len(columns) * width // 8) for _, width, columns in packed]
-    parts = [_coded_parts(stream, body, len(model.coded), sum(raw_bytes)) for body in bodies]
-    for i, field in enumerate(model.coded):
-        starts = torch.tensor([part[i : i + 2] for part in parts], dtype=torch.int64, device=stream.device)
-        levels, ok = rans_decode(stream, starts, len(numbers), rows, *field.model())
-        if not bool(ok.all()):
-            raise _wrong(bodies[ok.tolist().index(False)].block)
-        _join(numbers, levels & ((1 << field.width) - 1), field.low, field.coded)
-    first = torch.tensor([part[-1] for part in parts], dtype=torch.int64, device=stream.device)
-    for (low, width, columns), size in zip(packed, raw_bytes, strict=True):
-        bits = stream[first[:, None] + torch.arange(size, device=stream.device)]
-        values = unpack_bits(bits, rows * len(columns), width)
-        _join(numbers, values.view(-1, len(columns)), low, columns)
-        first = first + size
-    if not len(model.constant.numbers):
-        return numbers
-    every = numbers.new_empty((len(numbers), d))
-    every[:, model.constant.here] = model.constant.numbers.to(kind)
-    every[:, ~model.constant.here] = numbers
-    return every
-
-
-def _join(numbers: Tensor, values: Tensor, low: int, columns: Tensor) -> None:
-    """Set the bits from `low` on in these columns, which are 0, to values."""
-    shifted = values.to(numbers.dtype) << low
-    if len(columns) == numbers.shape[1]:
-        numbers |= shifted
-    else:
-        numbers.index_add_(1, columns, shifted)  # several times as fast as indexing
-
-
-def _coded_parts(stream: Tensor, body: _Place, count: int, raw_bytes: int) -> list[int]:
-    """Return where the coded parts of a block begin, and where the last one ends."""
-    at = body.first + _SIZE.size * max(0, count - 1)
-    end = body.last - raw_bytes
-    if at > end:
-        raise _wrong(body.block)
-    sizes = stream[body.first : at].cpu().numpy().view("<u4").tolist()
-    parts = [at]
-    for size in sizes:
-        parts.append(parts[-1] + size)
-    if parts[-1] > end or (count == 0 and at < end):
-        raise _wrong(body.block)
-    return [*parts, end] if count else parts
+    return torch.cat([unfolded(found[i], stream, places[i], rows[i]) for i in range(len(places))])

@@ -70,3 +70,31 @@ class Coder(Protocol):
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
+
+
+class Settings(Coder, Protocol):
+    """What learning and encoding ask of a coder, as `TransformCoder` describes it."""
+
+    @property
+    def min_cosine(self) -> float | None: ...
+
+    @property
+    def bits_per_dim(self) -> float | None: ...
+
+    @property
+    def max_bytes(self) -> int | None: ...
+
+    @property
+    def max_row_error(self) -> float | None: ...
+
+    @property
+    def dictionary(self) -> Any: ...
+
+    @property
+    def states(self) -> int: ...
+
+    @property
+    def block_rows(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.matmul import matrix_product
+from gpuzip._core.parallel import map_blocks
 from gpuzip.archive._varints import first, packed, unpacked
 from gpuzip.archive.basis import Loadings, Moments, completed, loadings
 from gpuzip.archive.classes import CLASSES, DEAD, classes_of
 from gpuzip.archive.quantized import fitted_tables, offsets, offsets_of, quantized
 from gpuzip.archive.tables import Tables, bits_of, counted, normal_tables
 from gpuzip.errors import FormatError
-from gpuzip.ops.levels import rows_of_levels
+from gpuzip.ops.levels import rows_of_levels, steps_of
 from gpuzip.ops.rans import rans_decode, rans_encode
 from gpuzip.ops.trellis import LARGEST, STATES, next_states
 from gpuzip.storage.archive import Blocks
@@ -26,6 +27,7 @@ from gpuzip.storage.archive import Blocks
 #: Columns of rows, at most: directions take D * D floats.
 LARGEST_WIDTH = 1 << 13
 _MOST_NUMBERS = 1 << 18
+_ROWS = 256  # at a time
 _HEAD = struct.Struct("<If")  # bytes of the numbers, and the step of the mean
 
 
@@ -46,8 +48,8 @@ class Transform:
     unit : bool
         Rows have length 1, and decoded ones get it.
     mean : (D,) float32 tensor
-    basis : (D, C) float32 tensor
-        Orthonormal directions of the columns that are coded.
+    basis : (D, C) float32 tensor, or (C,) int64 tensor
+        Orthonormal directions of the columns that are coded; or, without directions, which columns those are.
     classes : (C,) int64 tensor
         Their classes.
     tables : Tables
@@ -114,10 +116,28 @@ class Transform:
     def _directions(self) -> Tensor:
         return (self.basis.T * self.step).contiguous()
 
+    def _on_axes(self, levels: Tensor) -> Tensor:
+        rows = self.mean.repeat(len(levels), 1)
+        return rows.index_add_(1, self.basis, steps_of(levels, self._offsets), alpha=self.step)
+
     def rows_of(self, levels: Tensor) -> Tensor:
         """Levels (N, C) int32 -> rows (N, D) float32."""
-        rows = rows_of_levels(levels, self._offsets, self._directions, self.mean)
-        return torch.nn.functional.normalize(rows) if self.unit else rows
+        if self.basis.ndim == 1:
+            rows = self._on_axes(levels)
+        else:
+            rows = rows_of_levels(levels, self._offsets, self._directions, self.mean)
+        return _normalized(rows) if self.unit else rows
+
+
+def _normalized(rows: Tensor) -> Tensor:
+    """Divide rows (N, D) in place by their lengths, some at a time."""
+
+    def some(start: int, stop: int) -> None:
+        part = rows[start:stop]
+        torch.nn.functional.normalize(part, out=part)
+
+    map_blocks(some, len(rows), _ROWS if rows.device.type == "cpu" else max(1, len(rows)))
+    return rows
 
 
 def coder(
@@ -130,7 +150,9 @@ def coder(
 
 
 def projected(x: Tensor, mean: Tensor, basis: Tensor, step: float) -> Tensor:
-    """Rows (N, D) -> (N, C) float32 along the directions, in steps."""
+    """Rows (N, D) -> (N, C) float32 along the directions of `Transform.basis`, in steps."""
+    if basis.ndim == 1:
+        return ((x.float() - mean)[:, basis] * (mean.new_ones(()) / step)).contiguous()
     return matrix_product(torch.mm, x.float() - mean, basis / step)
 
 
@@ -172,7 +194,7 @@ def learned(
     every_class[0].clamp_(min=0)  # at least one column is coded
     kept = every_class != DEAD
     classes = every_class[kept]
-    mean, basis = (part.float().to(sample.device) for part in (mean, directions[:, kept]))
+    mean, basis = (part.to(sample.device) for part in (mean.float(), _basis(directions, kept)))
     values = projected(sample, mean, basis, step)
     beside = counted(coded.levels, coded.sides, load.classes)
     tables, found = fitted_tables(values, classes, states, beside)
@@ -185,6 +207,8 @@ def learned(
 
 def beyond(levels: Tensor) -> Tensor:
     """Levels (N, C) -> (N,) bool: rows with levels that are too large to be coded."""
+    if levels.numel() == 0 or (int(levels.max()) < LARGEST and int(levels.min()) > -LARGEST):
+        return torch.zeros(len(levels), dtype=torch.bool, device=levels.device)
     return levels.abs().amax(1) >= LARGEST
 
 
@@ -193,10 +217,15 @@ def share_beyond(levels: Tensor) -> float:
     return float(beyond(levels).double().mean())
 
 
-def decoded_loadings(levels: Tensor, mean_step: float) -> tuple[Tensor, Tensor]:
-    """Levels (D, 1 + R) of a basis -> the mean (D,) and all directions (D, D), float64."""
+def decoded_loadings(levels: Tensor, mean_step: float) -> tuple[Tensor, Tensor | None]:
+    """Levels (D, 1 + R) of a basis -> the mean (D,) and all directions (D, D), float64; None for the axes."""
     values = levels.cpu().double()
-    return values[:, 0] * mean_step, completed(values[:, 1:])
+    return values[:, 0] * mean_step, completed(values[:, 1:]) if levels.shape[1] > 1 else None
+
+
+def _basis(directions: Tensor | None, kept: Tensor) -> Tensor:
+    """What `Transform.basis` has of these directions."""
+    return kept.nonzero()[:, 0] if directions is None else directions[:, kept].float()
 
 
 def written(
@@ -237,7 +266,7 @@ def read(model: bytes, d: int, step: float, states: int, unit: bool) -> Transfor
         raise FormatError("the basis of a model must be a whole block; it is damaged.")
     mean, directions = decoded_loadings(levels, mean_step)
     kept = every_class != DEAD
-    parts = mean.float(), directions[:, kept].float(), every_class[kept]
+    parts = mean.float(), _basis(directions, kept), every_class[kept]
     return Transform(step, states, unit, *parts, tables, offset, model)
 
 

@@ -15,11 +15,10 @@ from gpuzip.choose.table import Table, Tried, table_of
 from gpuzip.choose.target import Target
 from gpuzip.choose.trial import ARCHIVES, FEWEST, Trials, likely
 from gpuzip.codecs.codes import Codes
-from gpuzip.errors import QualityError
+from gpuzip.errors import GpuzipError, QualityError
 from gpuzip.storage import HEADER_BYTES
 
 _JUDGED = 4000  # rows that are measured
-_TRIES = 4  # sizes, as a file may be larger than expected
 
 
 def store_for(
@@ -38,7 +37,7 @@ def store_for(
         archive.why = _why(mine, target, len(table))
         return archive, table
     assert chosen.codec is not None
-    codes = chosen.codec.encode(x, progress=progress)
+    codes = chosen.codec.encode(x)  # the archive's progress was shown
     codes.why = choice.why(chosen)
     return codes, table
 
@@ -48,25 +47,19 @@ def _archive(who: str, x: Matrix, rows: Rows, target: Target, seed: int, progres
     most = target.max_bytes
     if target.min_cosine is not None:
         archive = TransformCoder(min_cosine=target.min_cosine, seed=seed).fit(x).encode(x, progress=progress)
-        if most is not None and archive.nbytes + HEADER_BYTES > most:
+        if most is not None and (taken := archive.most_bytes) > most:
             raise QualityError(
                 f"{who}: {target.asked} cannot be reached together. An archive that is good enough takes "
-                f"{archive.nbytes + HEADER_BYTES} bytes. Ask for less of one."
+                f"{taken} bytes. Ask for less of one."
             )
         return archive
     if most is None:
         assert target.code_bytes is not None
         most = target.code_bytes * rows.n + HEADER_BYTES
-    aim = float(most)
-    for _ in range(_TRIES):
-        archive = TransformCoder(max_bytes=int(aim), seed=seed).fit(x).encode(x, progress=progress)
-        taken = archive.nbytes + HEADER_BYTES
-        if taken <= most:
-            return archive
-        aim *= most / taken * (1 - 1e-3)
-    raise QualityError(
-        f"{who}: {target.asked} is too small for {rows.n} x {rows.d}: {taken} bytes are needed."
-    )
+    try:
+        return TransformCoder(max_bytes=most, seed=seed).fit(x).encode(x, progress=progress)
+    except GpuzipError as error:
+        raise QualityError(f"{who}: {target.asked} is too small for {rows.n} x {rows.d}. {error}") from error
 
 
 def measured(archive: Archive, rows: Rows, seed: int) -> Tried:

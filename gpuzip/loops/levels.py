@@ -6,6 +6,7 @@ import torch
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import flat
 from gpuzip.loops._jit import jit, wide_vectors
 
 _ROWS = 256
@@ -15,7 +16,7 @@ def rows_of_levels(levels, offsets, directions, mean):
     """Run the operator: (N, C) int32, (C, 4), (C, D), (D,) float32 -> (N, D) float32."""
     N, C = levels.shape
     out = uninitialized(N, len(mean), torch.float32)
-    given, beyond = levels.contiguous().numpy(), offsets.contiguous().numpy()
+    given, beyond = levels.contiguous().numpy(), offsets.T.contiguous().numpy()
 
     def some_rows(start, stop):
         values = torch.empty((stop - start, C), dtype=torch.float32, device="cpu")
@@ -30,10 +31,14 @@ def rows_of_levels(levels, offsets, directions, mean):
 def _steps(levels, offsets, values):
     wide_vectors()
     N, C = levels.shape
+    every_level, every_value, beyond = flat(levels), flat(values), flat(offsets)
     for i in range(N):
         for j in range(C):
-            level = levels[i, j]
+            level = every_level[np.uint64(i * C + j)]
             size = abs(level)
-            group = min(size, 3)
-            value = np.float32(size) + offsets[j, group]
-            values[i, j] = np.float32(0) if level == 0 else (-value if level < 0 else value)
+            one = beyond[np.uint64(C + j)]
+            two, more = beyond[np.uint64(2 * C + j)], beyond[np.uint64(3 * C + j)]
+            offset = one if size == 1 else (two if size == 2 else more)
+            value = np.float32(size) + offset
+            signed = -value if level < 0 else value
+            every_value[np.uint64(i * C + j)] = np.float32(0) if level == 0 else signed

@@ -14,6 +14,7 @@ from gpuzip.ops._dispatch import loops_or
 from gpuzip.ops._samples import random_codes
 
 _TILE = 1 << 19  # values per block of comparisons
+_GROUP = 8  # values that take whole bytes, however many bits they have
 
 
 def code_bytes(M: int, nbits: int) -> int:
@@ -47,6 +48,10 @@ def _pack_cpu(values: Tensor, nbits: int) -> Tensor:
         for i in range(1, per_byte):
             packed |= values[:, i::per_byte] << (i * nbits)
         return packed
+    if M > _GROUP:  # values in groups that take whole bytes: as few steps for any number of them
+        groups = torch.nn.functional.pad(values, (0, -M % _GROUP)).view(-1, _GROUP)
+        whole = _pack_cpu(groups, nbits).view(N, -(-M // _GROUP) * nbits)
+        return whole[:, : code_bytes(M, nbits)].contiguous()
     packed = torch.zeros((N, code_bytes(M, nbits)), dtype=torch.uint8, device="cpu")
     for m in range(M):
         first, shift = divmod(m * nbits, 8)
@@ -62,6 +67,10 @@ def _unpack_cpu(packed: Tensor, M: int, nbits: int) -> Tensor:
         shifts = torch.arange(0, 8, nbits, dtype=torch.uint8, device="cpu")
         values = (packed[:, :, None] >> shifts) & ((1 << nbits) - 1)  # [N, B, per_byte]
         return values.view(len(packed), packed.shape[1] * per_byte)[:, :M].contiguous()
+    if M > _GROUP:
+        count = -(-M // _GROUP)
+        whole = torch.nn.functional.pad(packed, (0, count * nbits - packed.shape[1])).view(-1, nbits)
+        return _unpack_cpu(whole, _GROUP, nbits).view(len(packed), count * _GROUP)[:, :M].contiguous()
     values = torch.empty((len(packed), M), dtype=torch.uint8 if nbits <= 8 else torch.int32, device="cpu")
     for m in range(M):
         first, shift = divmod(m * nbits, 8)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpuzip._core.rans_tables import TOTAL, most_bytes
 from gpuzip.errors import GpuzipError
-from gpuzip.ops import _rans
+from gpuzip.ops import _rans_decode, _rans_encode
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
 
@@ -75,7 +75,7 @@ def _encode_samples(device: str) -> Iterator[tuple[Tensor, int, Tensor, Tensor, 
 
 def _decode_samples(device: str) -> Iterator[tuple[Tensor, Tensor, int, int, Tensor, Tensor, Tensor, Tensor]]:
     for levels, block_rows, *model in _encode_samples("cpu"):
-        buffer, lengths = _rans.encode(levels, block_rows, *model)
+        buffer, lengths = _rans_encode.encode(levels, block_rows, *model)
         stream = torch.cat([buffer.new_zeros(1), *(row[:n] for row, n in zip(buffer, lengths, strict=True))])
         starts = 1 + _starts(lengths)
         for damaged in (False, True):
@@ -96,8 +96,8 @@ def _starts(lengths: Tensor) -> Tensor:
 _encode = define_op(
     "rans_encode(Tensor levels, int block_rows, Tensor column_tables, Tensor freqs, Tensor values, "
     "Tensor next_state) -> (Tensor, Tensor)",
-    reference=_rans.encode,
-    loops="gpuzip.loops.rans:rans_encode",
+    reference=_rans_encode.encode,
+    loops="gpuzip.loops.rans_encode:rans_encode",
     shapes=_encode_shapes,
     kernel="gpuzip.kernels.rans:rans_encode",
     samples=_encode_samples,
@@ -106,8 +106,8 @@ _encode = define_op(
 _decode = define_op(
     "rans_decode(Tensor stream, Tensor starts, int n, int block_rows, Tensor column_tables, Tensor freqs, "
     "Tensor values, Tensor next_state) -> (Tensor, Tensor)",
-    reference=_rans.decode,
-    loops="gpuzip.loops.rans:rans_decode",
+    reference=_rans_decode.decode,
+    loops="gpuzip.loops.rans_decode:rans_decode",
     shapes=_decode_shapes,
     kernel="gpuzip.kernels.rans:rans_decode",
     samples=_decode_samples,

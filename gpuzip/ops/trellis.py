@@ -17,6 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.errors import GpuzipError
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator
@@ -37,6 +38,9 @@ STATES = tuple(_POLYNOMIALS)
 
 #: Magnitudes that are coded, in steps; larger ones become this.
 LARGEST = 1 << 20
+
+
+_AT_ONCE, _FEWEST = 1 << 18, 256  # values at a time, and rows, at least
 
 
 @cache
@@ -77,46 +81,67 @@ def _reference(
     branch: Tensor,
     largest: int,
 ) -> tuple[Tensor, Tensor]:
-    N, C = y.shape
-    total = y.new_full((N, len(before)), float("inf"))
-    total[:, 0] = 0
-    took, chosen = [], []
+    found = torch.empty(y.shape, dtype=torch.int32, device=y.device)
+    sides = torch.empty(y.shape, dtype=torch.uint8, device=y.device)
+
+    def some(start: int, stop: int) -> None:
+        columns = y[start:stop].T.contiguous()
+        cost, level = _branches(columns, costs, zero_costs, column_tables.long(), largest)
+        ways = _least_ways(cost, before.long(), branch.long())
+        found[start:stop] = level.gather(1, ways[:, None])[:, 0].T
+        sides[start:stop] = (ways >> 1).to(torch.uint8).T
+
+    map_blocks(some, len(y), max(_FEWEST, _AT_ONCE // max(1, y.shape[1])))
+    return found, sides
+
+
+def _least_ways(cost: Tensor, before: Tensor, branch: Tensor) -> Tensor:
+    """Costs of branches (C, 4, N) -> (C, N) int64, the branches of the path that costs least."""
+    C, _, N = cost.shape
+    total = cost.new_full((len(before), N), float("inf"))
+    total[0] = 0
+    came = [cost.new_empty((len(before), N)) for _ in range(2)]
+    step = torch.empty_like(came[0])
+    took = torch.empty((C, len(before), N), dtype=torch.bool, device=cost.device)
     for j in range(C):
-        table = int(column_tables[j])
-        cost, level = _branches(y[:, j], costs[table], zero_costs[table], largest)
-        ways = total[:, before.long()] + cost[:, branch.long()]  # (N, S, 2)
-        second = ways[:, :, 1] < ways[:, :, 0]
-        total = torch.where(second, ways[:, :, 1], ways[:, :, 0])
-        took.append(second)
-        chosen.append(level)
-    levels = torch.empty((N, C), dtype=torch.int32, device=y.device)
-    sides = torch.empty((N, C), dtype=torch.uint8, device=y.device)
-    state = total.argmin(1) if N else torch.zeros(0, dtype=torch.int64, device=y.device)
+        for which, way in enumerate(came):
+            torch.index_select(total, 0, before[:, which], out=way)
+            way += torch.index_select(cost[j], 0, branch[:, which], out=step)
+        torch.lt(came[1], came[0], out=took[j])
+        torch.where(took[j], came[1], came[0], out=total)
+    ways = torch.empty((C, N), dtype=torch.int64, device=cost.device)
+    state = total.argmin(0) if N else ways.new_empty(0)
+    rows = torch.arange(N, device=cost.device)
+    into, origin = branch.flatten(), before.flatten()
     for j in reversed(range(C)):
-        second = took[j].gather(1, state[:, None])[:, 0].long()
-        way = branch[state, second].long()
-        state = before[state, second].long()
-        levels[:, j] = chosen[j].gather(1, way[:, None])[:, 0]
-        sides[:, j] = (way >> 1).to(torch.uint8)
-    return levels, sides
+        second = took[j].flatten().take(state * N + rows)
+        at = 2 * state + second
+        torch.take(into, at, out=ways[j])
+        state = origin.take(at)
+    return ways
 
 
-def _branches(y: Tensor, costs: Tensor, zero_cost: Tensor, largest: int) -> tuple[Tensor, Tensor]:
-    """(N,) -> the least cost of each branch and its level, both (N, 4)."""
-    last = len(costs) - 1
+def _branches(
+    y: Tensor, costs: Tensor, zero_costs: Tensor, column_tables: Tensor, largest: int
+) -> tuple[Tensor, Tensor]:
+    """Columns (C, N) -> the least cost of each branch, (C, 4, N) float32, and its level, int32."""
+    last = costs.shape[1] - 1
     a = y.abs().clamp(max=largest)
     base = (a.to(torch.int32) - 1).clamp(min=0)
-    cost, level = [], []
-    for residue in (0, 2, 3, 1):  # of levels of the branches in order, modulo 4
+    zeros = {0: costs[column_tables, 0], 2: zero_costs[column_tables]}
+    cost = y.new_empty((len(y), 4, y.shape[1]))
+    level = torch.empty(cost.shape, dtype=torch.int32, device=y.device)
+    first = (column_tables * costs.shape[1])[:, None]
+    for way, residue in enumerate((0, 2, 3, 1)):  # of the levels of branches, modulo 4
         at = base + ((residue - base) & 3)
         off = a - at
-        found = off * off + costs[at.clamp(max=last).long()]
-        if residue in (0, 3):
-            zero = a * a + (costs[0] if residue == 0 else zero_cost)
+        found = off * off + costs.take(first + at.clamp(max=last))
+        if way in zeros:
+            zero = a * a + zeros[way][:, None]
             at, found = torch.where(zero < found, 0, at), torch.where(zero < found, zero, found)
-        cost.append(found)
-        level.append(torch.where(y < 0, -at, at))
-    return torch.stack(cost, 1), torch.stack(level, 1)
+        cost[:, way] = found
+        level[:, way] = torch.where(y < 0, -at, at)
+    return cost, level
 
 
 def _shapes(y: Tensor, *other: Tensor | int) -> tuple[Tensor, Tensor]:

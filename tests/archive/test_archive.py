@@ -192,6 +192,33 @@ def test_huge_rows_among_others_are_kept_as_they_were(dtype):
     assert len(file_of(archive)) < len(file_of(compressed(x, lossless=True)))
 
 
+@pytest.mark.parametrize("dial", [{"bits_per_dim": 30}, {"max_bytes": 1100}], ids=str)
+def test_files_of_few_rows_have_no_more_bytes_than_were_asked_for(dial):
+    x = rows(40, 8)
+    check_aim(x, compressed(x, **dial), **dial)
+
+
+def test_bytes_count_huge_rows_that_no_sample_has(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpuzip.archive.sample._ROWS", 1 << 12)
+    x = rows(3000, 16)
+    x[::301] *= 1e9
+    coder = gpuzip.TransformCoder(max_bytes=9000).fit(x)
+    archive = coder.encode(x)
+    assert archive.kept is not None and len(archive.kept.ids) == 10
+    check_aim(x, archive, max_bytes=9000)
+    with pytest.raises(gpuzip.GpuzipError, match=r"at most 9000 were asked for\. Ask for more"):
+        coder.encode(torch.cat([x, x[::301].repeat(20, 1)]))
+
+
+def test_no_matrix_of_axes_is_made_where_columns_are_coded_as_they_are():
+    x = torch.randn(300, 64, generator=generator(0))
+    archive = compressed(x, min_cosine=0.9)
+    again: Any = gpuzip.open(file_of(archive))
+    assert again.codec.scheme.basis.shape == (64,)
+    assert torch.equal(again.decode(), archive.decode())
+    assert torch.nn.functional.cosine_similarity(again.decode(), x).mean() >= 0.9
+
+
 def test_rows_that_are_not_of_length_one_keep_their_length():
     x = unit_rows(60, 8)
     coder = gpuzip.TransformCoder(min_cosine=0.9).fit(x)
