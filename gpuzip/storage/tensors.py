@@ -38,18 +38,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return mapped tensors by name, and the metadata. Raises OSError and FormatError."""
     while True:
         with open(path, "rb") as file:
-            first, length = 8, _header_length(path, file)
-            kinds, metadata = _header(path)
+            places, metadata = _places(path, file)
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 continue  # the file was replaced between the two reads
-            mapped, start = _map(file), first + length
+            mapped = _map(file)
         tensors = {}
-        for name, like in kinds.items():
+        for name, (like, start) in places.items():
             part = _part(mapped, start, like.nbytes)
             if part.data_ptr() % like.itemsize:
                 raise unreadable(path, f"{name} is not aligned")
-            tensors[name], start = part.view(like.dtype).view(like.shape), start + like.nbytes
+            tensors[name] = part.view(like.dtype).view(like.shape)
         return tensors, metadata
+
+
+def places_of(path: Path) -> dict[str, tuple[Tensor, int]]:
+    """A meta tensor and the offset of its first byte, by name. Raises OSError and FormatError."""
+    with open(path, "rb") as file:
+        return _places(path, file)[0]
+
+
+def _places(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[Tensor, int]], dict[str, str]]:
+    start = 8 + _header_length(path, file)
+    kinds, metadata = _header(path)
+    found = {}
+    for name, like in kinds.items():
+        found[name], start = (like, start), start + like.nbytes
+    return found, metadata
 
 
 def tensors_of(data: bytes, name: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
