@@ -14,7 +14,7 @@ import gpuzip
 from gpuzip._core.device import as_device
 from gpuzip._core.rows import Matrix
 from gpuzip.cli.failure import CommandError
-from gpuzip.interop.matrices import FORMATS, read_matrix
+from gpuzip.interop.matrices import is_matrix_file, read_matrix
 from gpuzip.storage.folder import MANIFEST
 
 #: Files of word vectors in text or in word2vec's binary format, which may be compressed.
@@ -37,7 +37,7 @@ def matrix(path: str, name: str | None = None, format: str | None = None, device
 
 def is_matrix(path: str) -> bool:
     """Whether the suffix names a format of matrices."""
-    return Path(path).suffix.removeprefix(".").lower() in FORMATS
+    return is_matrix_file(path)
 
 
 def is_words(path: str) -> bool:

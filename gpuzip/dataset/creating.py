@@ -12,7 +12,7 @@ from gpuzip._core.checks import is_whole
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.dataset.files import add_file, commit, sweep
 from gpuzip.dataset.lock import writing
-from gpuzip.dataset.manifest import DTYPES, ID_KINDS, OURS, Manifest
+from gpuzip.dataset.manifest import DTYPES, ID_KINDS, OURS, UNFINISHED, Manifest
 from gpuzip.errors import GpuzipError
 from gpuzip.storage.atomic import behind_links
 from gpuzip.storage.folder import MANIFEST
@@ -62,7 +62,7 @@ def _check_empty(who: str, folder: Path) -> None:
         raise GpuzipError(
             f"{who}: {folder} must be a new folder; it has a manifest. Use gpuzip.Dataset.open."
         )
-    if others := sorted(name for name in names if not OURS.fullmatch(name)):
+    if others := sorted(name for name in names if not OURS.fullmatch(name) and name != UNFINISHED):
         raise GpuzipError(
             f"{who}: {folder} must be new or empty; it holds {', '.join(others[:3])}"
             f"{' ...' * (len(others) > 3)}. Name another folder."

@@ -11,6 +11,7 @@ import torch
 
 from gpuzip._core.checks import whole
 from gpuzip._core.rows import Matrix
+from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.dataset.compacting import compact
 from gpuzip.dataset.creating import TIMEOUT, create, seconds
@@ -139,13 +140,13 @@ class Dataset(Snapshot):
         self._view = View.open(self._view.folder, self._view)
         return self
 
-    def append(self, x: Matrix, ids: Given | None = None, columns: Any = None) -> Any:
+    def append(self, x: Matrix | Codes, ids: Given | None = None, columns: Any = None) -> Any:
         """Compress rows and add them behind the others.
 
         Parameters
         ----------
-        x : (n, D) float tensor, array or memory map
-            Rows to add.
+        x : (n, D) float tensor, array or memory map, or Codes
+            Rows to add. Codes of the dataset's codec are added as they are.
         ids : (n,) ints or strings, optional
             Their ids, distinct and new. Needed unless rows number themselves.
         columns : pyarrow.Table, pyarrow.RecordBatch or dict, optional
@@ -167,7 +168,7 @@ class Dataset(Snapshot):
         if (ids is None) != (self._view.kind is None):
             needed = "be left out, since rows number themselves" if ids is not None else "be given"
             raise GpuzipError(f"{who}: ids must {needed}. create(ids=...) says which kind a dataset has.")
-        codes = self.codec.encode(x)
+        codes = self._alike(who, x) if isinstance(x, Codes) else self.codec.encode(x)
         given = None if ids is None else self._given(who, ids, len(codes))
         if given is not None:
             check_distinct(who, given)
@@ -260,6 +261,14 @@ class Dataset(Snapshot):
             raise GpuzipError(f"{who}: removed must be a number from 0 to 1; got {removed!r}.")
         least = whole(who, "small", small, 0)
         self._write(who, lambda draft: compact(draft, removed, least))
+
+    def _alike(self, who: str, codes: Codes) -> Codes:
+        if not self.codec.same_as(codes.codec):
+            raise GpuzipError(
+                f"{who}: codes must be of the dataset's codec, {self.codec!r}; got those of {codes.codec!r}, "
+                "or of one that was fitted on other rows. Append the rows."
+            )
+        return codes.to("cpu")
 
     def _given(self, who: str, ids: Given, n: int | None = None) -> Array:
         found = as_ids(who, self._view.kind, ids)

@@ -31,6 +31,9 @@ DISTANCES = ("l2", "hamming")
 
 WHO = "Dataset.search"
 
+#: Bytes of codes of a dataset, above which each shard is closed once it is searched.
+KEPT_OPEN = 1 << 30
+
 _CPU = torch.device("cpu")
 
 
@@ -46,19 +49,22 @@ def nearest(
     allowed: per shard, (n,) bool over its rows, removed ones too; None where all may be found.
     """
     found: tuple[Tensor, Tensor] | None = None
+    is_large = sum(shard.entry.codes.bytes for shard in view.shards) > KEPT_OPEN
     for number, (shard, mask) in enumerate(zip(view.shards, allowed, strict=True)):
         if mask is not None and not mask.any():
             continue
         some = None if mask is None else torch.from_numpy(mask)
         values, rows = shard.codes.search(queries, k, metric, some)
         part = values, torch.from_numpy(shard.places_of(rows.numpy())) + int(view.starts[number])
-        found = part if found is None else _best(*found, *part, k, metric)
+        found = part if found is None else best_of(*found, *part, k, metric)
+        if is_large:
+            shard.files.close()
     if found is None:
         return without_rows(view, queries, k, metric)
     return found
 
 
-def _best(
+def best_of(
     values: Tensor, places: Tensor, more: Tensor, at: Tensor, k: int, metric: str
 ) -> tuple[Tensor, Tensor]:
     """The k best of two answers per query, each in order; the first one comes first among equals."""

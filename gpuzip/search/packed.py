@@ -65,6 +65,11 @@ class Packed:
         return vars(self) | {"raw": data, "_unverified": None, "_remembered": {}}
 
     @property
+    def is_verified(self) -> bool:
+        """Whether all codes are, or need not be."""
+        return self._unverified is None
+
+    @property
     def data(self) -> Tensor:
         """(N, B) uint8 tensor or Planes, verified."""
         return self.raw if self._unverified is None else self.verified(slice(None))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import mmap
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, deserialize, safe_open
@@ -82,8 +83,20 @@ def _copied(dtype: str, shape: list[int], data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(shape)
 
 
+class Pieces(NamedTuple):
+    """A tensor that is written piece by piece, in order. `each` yields contiguous tensors."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    each: Callable[[], Iterator[Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
 def write_tensors(
-    out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    out: BinaryIO, tensors: Mapping[str, Tensor | Pieces], metadata: Mapping[str, str] | None = None
 ) -> int:
     """Write a safetensors file, the same bytes as safetensors', without a copy of the tensors in memory.
 
@@ -102,8 +115,10 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     write_all(out, len(text).to_bytes(8, "little") + text)
     for name in names:
-        if tensors[name].numel():
-            write_all(out, tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+        tensor = tensors[name]
+        for piece in tensor.each() if isinstance(tensor, Pieces) else (tensor,):
+            if piece.numel():
+                write_all(out, piece.reshape(-1).view(torch.uint8).numpy().data)
     return 8 + len(text) + start
 
 

@@ -59,6 +59,12 @@ FORMATS: dict[str, Format] = {
 _ALIASES = {"arrows": "arrow", "feather": "arrow", "h5": "hdf5"}
 
 
+def is_matrix_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the suffix of a path names a format."""
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    return _ALIASES.get(suffix, suffix) in FORMATS
+
+
 def format_of(path: str | os.PathLike[str], *, who: str = "format_of") -> str:
     """Return the format that the suffix of a path names.
 
