@@ -57,8 +57,18 @@ def codes(path: str, **options: Any) -> Any:
 
 def is_words_folder(path: str) -> bool:
     """Whether the manifest of a folder says that it holds word vectors."""
+    return _kind(path) == "words"
+
+
+def is_dataset(path: str) -> bool:
+    """Whether the manifest of a folder says that it holds a dataset."""
+    return _kind(path) == "dataset"
+
+
+def _kind(path: str) -> Any:
+    """What the manifest of a folder says that it holds; None without one."""
     try:
         about = json.loads((Path(path) / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("kind") == "words"
+    except (OSError, ValueError, RecursionError):
+        return None
+    return about.get("kind") if isinstance(about, dict) else None

@@ -34,7 +34,7 @@ def are_files(src: Any) -> bool:
 
 def of_files(who: str, src: Any, name: str | None, format: str | None) -> Source:
     """A file, the files of a folder by name, or files in the order of a list."""
-    paths = [src] if isinstance(src, str | os.PathLike) else list(src)
+    paths: list[Any] = [src] if isinstance(src, str | os.PathLike) else list(src)
     if len(paths) == 1 and (folder := local_path(who, paths[0])).is_dir():
         paths = _of_folder(who, folder)
     parts = [find_matrix(path, name=name, format=format, who=who) for path in paths]

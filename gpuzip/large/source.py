@@ -86,7 +86,7 @@ def of_matrix(who: str, x: Matrix) -> Source:
 
 def of_chunks(who: str, src: Any) -> Source:
     """Chunks of an iterable, or of what a callable returns: a generator is read once, others anew."""
-    again = src if callable(src) else src.__iter__
+    again = src if callable(src) else lambda: src
     chunks = _iterator(who, again())
     once = chunks is src
     head = list(_until_rows(who, chunks))
