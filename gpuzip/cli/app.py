@@ -31,9 +31,7 @@ Rows = Annotated[
     str,
     typer.Argument(metavar="IN", help="npy, npz, safetensors, parquet, arrow, hdf5, fvecs, bvecs; or -."),
 ]
-Codes = Annotated[
-    str, typer.Argument(metavar="FILE", help="File, folder or dataset that gpuzip wrote; or -.")
-]
+Codes = Annotated[str, typer.Argument(metavar="FILE", help="File, folder or dataset of gpuzip; or -.")]
 Top = Annotated[int, typer.Option("-k", help="Neighbours per query.")]
 Metric = Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="How rows are compared.")]
 Queries = Annotated[str | None, typer.Option(help="Queries like those to come: a matrix.")]
@@ -60,9 +58,7 @@ def compress(
     ],
     target: Annotated[
         str,
-        typer.Argument(
-            metavar="OUT", help=".ezip file, folder/ for a dataset, .sfry folder for words; or -."
-        ),
+        typer.Argument(metavar="OUT", help=".ezip file, folder/ of a dataset, .sfry folder of words; or -."),
     ],
     max_bytes: MaxBytes = None,
     min_cosine: MinCosine = None,
@@ -97,8 +93,8 @@ def compress(
 ) -> None:
     """Compress rows to a size, a cosine or a recall.
 
-    A size and qualities may be combined. Without any, product codes of 16 columns per byte are made. A dataset
-    is filled chunk by chunk; an interrupted run goes on when it is called again.
+    A size and qualities may be combined. Without any, product codes of 16 columns per byte are made.
+    A dataset is filled chunk by chunk; an interrupted run goes on when it is called again.
     """
     with uninterrupted():
         from gpuzip.cli import compressing
@@ -258,8 +254,8 @@ def convert(
 ) -> None:
     """Convert between files of rows or of codes.
 
-    Rows: npy, npz, safetensors, parquet, arrow, hdf5, fvecs, bvecs; not all are written. Codes: ezip, faiss, usearch; smallfry and embzip are
-    read. Codes become rows by decoding.
+    Rows: npy, npz, safetensors, parquet, fvecs, bvecs; arrow, hdf5 and ivecs are read. Codes: ezip, faiss,
+    usearch; smallfry and embzip are read. Codes become rows by decoding.
     """
     with uninterrupted():
         from gpuzip.cli import converting

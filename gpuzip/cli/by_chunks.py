@@ -12,7 +12,7 @@ import numpy as np
 import gpuzip
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.cli.output import rows_of
-from gpuzip.interop.matrices import find_matrix
+from gpuzip.interop.matrices import find_matrix, is_matrix_file
 
 _SHARE = 2  # of the computer's memory, which share rows may take that are read at once
 
@@ -21,7 +21,8 @@ def needed(source: str, target: str, name: str | None, format: str | None, max_m
     """Whether OUT is a dataset, or IN a folder or larger than memory allows."""
     if target.endswith(("/", os.sep)) or Path(target).is_dir() or Path(source).is_dir():
         return True
-    if target == "-" or not target.endswith(".ezip") or not Path(source).is_file():
+    can_be = target.endswith(".ezip") and Path(source).is_file() and (format or is_matrix_file(source))
+    if not can_be:
         return False
     found = find_matrix(source, name=name, format=format, who="compress")
     size = 2 if found.dtype == "bfloat16" else np.dtype(found.dtype).itemsize

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from gpuzip.dataset import Dataset
 from gpuzip.dataset.adopting import adopt
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
-from gpuzip.large.job import clear, finish, is_unfinished
+from gpuzip.large.job import finish, is_unfinished, remove_finished
 from gpuzip.storage.atomic import behind_links
 from gpuzip.storage.folder import MANIFEST
 from gpuzip.storage.paths import local_path
 
 _FILE = ".ezip"
-_PARTS = ".parts"  # of the name of the folder that is filled in place of what it becomes
+_BESIDE = ".compressing"  # of the name of the folder that is filled in place of what it becomes
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,8 @@ class Destination:
         else:
             adopt(self.path, self.work)
             nbytes = Dataset.open(self.path).nbytes
-        clear(self.work)
-        with suppress(OSError):  # a file of somebody else's is in it
-            self.work.rmdir()
+        finish(self.work)
+        remove_finished(self.work)
         return nbytes
 
     def _join(self) -> int:
@@ -83,7 +81,8 @@ class Destination:
 def destination_of(who: str, dst: Any, overwrite: bool) -> Destination:
     """A file where the name ends in .ezip, else a dataset. Raises for what is there and must stay."""
     path = behind_links(local_path(who, dst, "dst"))
-    beside = path.with_name(path.name + _PARTS)
+    beside = path.with_name(path.name + _BESIDE)
+    remove_finished(beside)
     if path.suffix == _FILE:
         if path.is_dir():
             raise IsADirectoryError(f"{who}: {path} must be a file; it is a folder. Name another.")

@@ -62,12 +62,21 @@ def finish(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run has made in a folder, and its own file last. Other files stay, and their folder."""
-    mine = [name for name in os.listdir(folder) if OURS.fullmatch(name) or name == MANIFEST]
-    for name in [*mine, UNFINISHED]:
+    """Remove what a run has made in a folder: the manifest first, so that it is no dataset any more, and the
+    file of the run last. Other files stay.
+    """
+    for name in [MANIFEST, *filter(OURS.fullmatch, os.listdir(folder)), UNFINISHED]:
         with suppress(FileNotFoundError):
             (folder / name).unlink()
     sync_folder(folder)
+
+
+def remove_finished(folder: Path) -> None:
+    """Remove a folder from which a destination was made; also one that is half gone."""
+    if folder.is_dir() and not is_unfinished(folder):
+        clear(folder)
+        with suppress(OSError):  # a file of somebody else's is in it
+            folder.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any]:

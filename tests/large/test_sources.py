@@ -1,4 +1,4 @@
-"""Files of every format and chunks of programs give the same codes, from any row on; those that lie give none."""
+"""Files of every format and chunks of programs are read from any row on; those that lie are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -77,10 +77,8 @@ def test_every_format_is_read_from_any_row_on(tmp_path: Path, name: str):
     ids = np.array([0, 1, 2, 77, 400, 499])
     if source.rows is not None:
         assert np.array_equal(source.rows(ids).numpy(), X[ids])
-    assert (source.rows is None) == (
-        name.split(".")[1] in ("parquet", "arrow", "feather", "h5", "hdf5")
-        or name in ("fortran.npy", "packed.npz")
-    )
+    in_order = ("parquet", "arrow", "feather", "h5", "hdf5")
+    assert (source.rows is None) == (name.split(".")[1] in in_order or name in ("fortran.npy", "packed.npz"))
 
 
 def test_bytes_and_whole_numbers_of_texmex_become_float32(tmp_path: Path):
@@ -202,7 +200,7 @@ def test_arrow_and_parquet_with_nulls_or_uneven_lists_are_refused(tmp_path: Path
         with pa.ipc.new_file(str(tmp_path / f"{name}.arrow"), table.schema) as out:
             out.write_table(table)
         for kind in ("parquet", "arrow"):
-            with pytest.raises(gpuzip.GpuzipError, match="values|numbers"):
+            with pytest.raises(gpuzip.GpuzipError, match=r"values|numbers"):
                 rows(of_files(WHO, tmp_path / f"{name}.{kind}", None, None), 0, 10)
 
 
@@ -210,7 +208,7 @@ HDF5 = [pytest.param(name, marks=pytest.mark.full) for name in ("x.h5", "chunked
 
 
 def find(path: Path) -> object:
-    return [chunk for chunk in find_matrix(path, who=WHO).each(0, 100)]
+    return list(find_matrix(path, who=WHO).each(0, 100))
 
 
 @pytest.mark.parametrize("name", ["file.arrow", "stream.arrow", "x.parquet", *HDF5])
