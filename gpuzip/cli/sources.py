@@ -57,12 +57,12 @@ def codes(path: str, **options: Any) -> Any:
 
 def is_words_folder(path: str) -> bool:
     """Whether the manifest of a folder says that it holds word vectors."""
-    return _kind(path) == "words"
+    return bool(_kind(path) == "words")
 
 
 def is_dataset(path: str) -> bool:
     """Whether the manifest of a folder says that it holds a dataset."""
-    return _kind(path) == "dataset"
+    return bool(_kind(path) == "dataset")
 
 
 def _kind(path: str) -> Any:

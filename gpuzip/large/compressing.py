@@ -162,6 +162,8 @@ def compress_file(
     memory = memory_of(WHO, max_memory, max_gpu_memory, where)
     target = destination_of(WHO, dst, overwrite)
     source = _source(src, _name(column, key), format)
+    if source.n == 0:
+        raise GpuzipError(f"{WHO}: src must have at least one row; it has none.")
     run = Run(
         source=source,
         target=target,

@@ -14,6 +14,9 @@ from gpuzip.codecs import Quantizer
 from gpuzip.codecs.codes import Codes, save_parts
 from gpuzip.dataset import Dataset
 from gpuzip.dataset.adopting import adopt
+from gpuzip.dataset.creating import TIMEOUT
+from gpuzip.dataset.files import sweep
+from gpuzip.dataset.lock import writing
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
 from gpuzip.large.job import finish, is_unfinished, remove_finished
@@ -55,6 +58,8 @@ class Destination:
     def finish(self) -> int:
         """Make the destination of the dataset that is filled; returns its bytes."""
         if self.work == self.path:
+            with writing("compress_file", self.path, TIMEOUT):
+                sweep(self.path)  # what an append that died behind its commit has left
             finish(self.work)
             return Dataset.open(self.path).nbytes
         if self.is_file:

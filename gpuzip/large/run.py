@@ -111,8 +111,6 @@ class Run:
             return self.codec.to("cpu"), None, self.source
         with clock.of("reading"):
             sample, source = self._sample()
-        if not len(sample):
-            raise GpuzipError(f"{WHO}: src must have at least one row; it has none.")
         assert source.n is not None
         with clock.of("training"):
             sample = sample.to(self.device)
@@ -130,10 +128,10 @@ class Run:
         if n is not None:
             count = min(count, n)
             row = source.d * source.dtype.itemsize
-            if source.rows is not None and count and is_cheaper_by_rows(n, count, row):
+            if source.rows is not None and is_cheaper_by_rows(n, count, row):
                 return source.rows(sample_ids(n, count, self.seed)), source
         spool = Spool(source, self.target.path.parent) if source.once else None
-        reservoir = Reservoir(max(1, count), self.seed, source.d, source.dtype)
+        reservoir = Reservoir(count, self.seed, source.d, source.dtype)
         shown = self.progress if isinstance(self.progress, bool | Bar) else None
         with reporting(WHO, shown, "sample", n or 0) as report:
             for chunk in (spool or source).each(0, self.memory.chunk(source.d)):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.inputs import as_matrix
-from gpuzip._core.rows import BLOCK_BYTES, Matrix, check_floats
+from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, check_floats
 from gpuzip.errors import GpuzipError
 
 Array = np.ndarray[Any, Any]
@@ -71,6 +71,7 @@ def as_tensor(who: str, x: Any, d: int | None = None, dtype: torch.dtype | None 
 
 def of_matrix(who: str, x: Matrix) -> Source:
     """A matrix in memory or mapped."""
+    Rows(who, x, name="src")  # checks it
     first = as_tensor(who, x[:1])
     step = max(1, BLOCK_BYTES // (4 * x.shape[1]))
 

@@ -173,6 +173,13 @@ def test_arguments_that_cannot_be_met_are_refused(tmp_path: Path, arguments: dic
     assert not (tmp_path / "x.ezip").exists()
 
 
+@pytest.mark.parametrize("src", [X[:0], X[0], X[0, 0], X.astype(int), [X[:0]]])
+def test_what_holds_no_rows_of_floats_is_refused(tmp_path: Path, src: Any):
+    with pytest.raises(gpuzip.GpuzipError, match=r"at least one row|must be"):
+        compress_file(src, tmp_path / "x.ezip", "SQ8")
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_that_cannot_be_encoded_are_named(tmp_path: Path):
     x = X.copy()
     x[4321, 3] = np.nan

@@ -1,6 +1,7 @@
 """How many rows are taken at a time, copies that overlap, and searches of what does not fit on a device."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,11 +108,11 @@ def test_a_search_piece_by_piece_is_that_of_all_rows(tmp_path: Path, spec: str):
     data.remove(range(500, 900))
     view = data._view
     pieces = [Piece(n, a, min(a + 300, 1000)) for n in range(3) for a in range(0, 1000, 300)]
-    nothing = [np.zeros(1000, bool)] * 3
-    some = [np.arange(1000) % 7 == n for n in range(3)]
+    nothing: list[Any] = [np.zeros(1000, bool)] * 3
+    some: list[Any] = [np.arange(1000) % 7 == n for n in range(3)]
     gone = view.shards[0].gone
     assert gone is not None
-    every = [~gone, None, None]
+    every: list[Any] = [~gone, None, None]
     for allowed in (every, some, nothing):
         truth = nearest(view, x[:20], 5, "cosine", allowed)
         found = nearest_on(CPU, view, x[:20], 5, "cosine", allowed, pieces)

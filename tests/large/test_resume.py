@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,15 @@ def test_what_an_interrupted_run_has_filled_is_a_dataset(tmp_path: Path):
 def test_another_run_does_not_go_on_and_says_what_differs(tmp_path: Path):
     source, target = saved(tmp_path), tmp_path / "x.ezip"
     stopped(source, target, 1000)
-    for how, why in [
+    others: list[tuple[dict[str, Any], str]] = [
         ({"seed": 5}, "seed was 0, is 5"),
         ({"codec": "SQ4"}, r"codec was .ScalarQuantizer\(bits=8.* is .ScalarQuantizer\(bits=4"),
         ({"codec": None, "min_cosine": 0.9}, r"codec was .*goals.min_cosine was None, is 0.9"),
         ({"sample_rows": 501}, "sample_rows was 500, is 501"),
         ({"shard_rows": 2000}, "shard_rows was 1000, is 2000"),
         ({"format": "npy", "seed": 1}, "seed was 0, is 1"),
-    ]:
+    ]
+    for how, why in others:
         with pytest.raises(gpuzip.GpuzipError, match=f"was begun by a run with other arguments.*{why}"):
             compress_file(source, target, **HOW | how)
     os.utime(source, (1, 1))
@@ -171,7 +173,7 @@ def test_a_run_that_dies_at_any_file_operation_goes_on_to_the_same_bytes(
     whole, lived = bytes_of(tmp_path / f"whole{name}"), False
     while not lived:
         target = tmp_path / str(at) / name
-        lived = dying(lambda target=target: compress_file(source, target, **HOW), at)
+        lived = dying(partial(compress_file, source, target, **HOW), at)
         if not is_whole(target):
             compress_file(source, target, **HOW)
         assert bytes_of(target) == whole, at

@@ -1,6 +1,7 @@
 """Files of every format and chunks of programs are read from any row on; those that lie are refused."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,4 +256,4 @@ def test_hdf5_that_points_elsewhere_or_lies_is_refused(tmp_path: Path):
         "text": "must hold numbers",
         "none": "must hold a dataset 'none'",
     }.items():
-        check_refused(tmp_path / "x.h5", lambda path, name=name: find_matrix(path, name=name, who=WHO), why)
+        check_refused(tmp_path / "x.h5", partial(find_matrix, name=name, who=WHO), why)
