@@ -12,7 +12,7 @@ import numpy as np
 import gpuzip
 from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.cli.output import rows_of
-from gpuzip.interop.matrices import find_matrix, is_matrix_file
+from gpuzip.interop.matrices.formats import find_matrix, is_matrix_file
 
 _SHARE = 2  # of the computer's memory, which share rows may take that are read at once
 

@@ -14,7 +14,8 @@ import gpuzip
 from gpuzip._core.device import as_device
 from gpuzip._core.rows import Matrix
 from gpuzip.cli.failure import CommandError
-from gpuzip.interop.matrices import is_matrix_file, read_matrix
+from gpuzip.interop.matrices import read_matrix
+from gpuzip.interop.matrices.formats import is_matrix_file
 from gpuzip.storage.folder import MANIFEST
 
 #: Files of word vectors in text or in word2vec's binary format, which may be compressed.

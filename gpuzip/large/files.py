@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import printable
 from gpuzip.errors import DtypeError, FormatError, GpuzipError
-from gpuzip.interop.matrices import find_matrix, is_matrix_file
+from gpuzip.interop.matrices.formats import find_matrix, is_matrix_file
 from gpuzip.interop.matrices.stored import Stored
 from gpuzip.large.source import Source, as_tensor
 from gpuzip.storage.paths import local_path

@@ -91,7 +91,7 @@ def of_chunks(who: str, src: Any) -> Source:
     chunks = _iterator(who, again())
     once = chunks is src
     head = list(_until_rows(who, chunks))
-    if not head:
+    if not head or not len(head[-1]):
         raise GpuzipError(f"{who}: src must have at least one row; its chunks have none.")
     first = head[-1]
     d, dtype = int(first.shape[1]), first.dtype

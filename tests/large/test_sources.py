@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import gpuzip
-from gpuzip.interop.matrices import find_matrix, write_matrix
+from gpuzip.interop.matrices import write_matrix
+from gpuzip.interop.matrices.formats import find_matrix
 from gpuzip.large.files import of_files
 from gpuzip.large.sampling import Reservoir, is_cheaper_by_rows, sample_ids
 from gpuzip.large.source import Source, of_chunks, of_matrix, recut

@@ -1,21 +1,5 @@
 """Matrices in files of other programs: npy, npz, safetensors, parquet, arrow, hdf5, fvecs, bvecs, ivecs."""
 
-from gpuzip.interop.matrices.formats import (
-    FORMATS,
-    Format,
-    find_matrix,
-    format_of,
-    is_matrix_file,
-    read_matrix,
-    write_matrix,
-)
+from gpuzip.interop.matrices.formats import FORMATS, Format, format_of, read_matrix, write_matrix
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "find_matrix",
-    "format_of",
-    "is_matrix_file",
-    "read_matrix",
-    "write_matrix",
-]
+__all__ = ["FORMATS", "Format", "format_of", "read_matrix", "write_matrix"]
