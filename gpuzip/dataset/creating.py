@@ -35,7 +35,7 @@ def create(path: Any, codec: Any, ids: Any, dtype: torch.dtype, timeout: float) 
         raise GpuzipError(f"{who}: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     folder = _new_folder(who, path)
     with writing(who, folder, timeout):
-        _check_empty(who, folder)
+        check_empty(who, folder)
         member = add_file(folder, "codec", codec.to("cpu").save)
         commit(folder, Manifest(0, ids, 0, kind, None, member, ()))
         sweep(folder)
@@ -56,7 +56,8 @@ def _new_folder(who: str, path: Any) -> Path:
     return folder
 
 
-def _check_empty(who: str, folder: Path) -> None:
+def check_empty(who: str, folder: Path) -> None:
+    """Raise GpuzipError for a folder that holds files which a dataset to be made in it may not."""
     names = os.listdir(folder)
     if MANIFEST in names:
         raise GpuzipError(

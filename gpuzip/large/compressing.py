@@ -216,9 +216,6 @@ def _source(src: Any, name: str | None, format: str | None) -> Source:
 def digest_of(queries: Matrix) -> str:
     """BLAKE2b-128 of all values."""
     matrix = as_matrix(WHO, "queries", queries)
-    rows = (
-        matrix.detach().cpu()
-        if isinstance(matrix, Tensor)
-        else torch.from_numpy(np.ascontiguousarray(matrix))
-    )
-    return digest(rows)
+    if isinstance(matrix, Tensor):
+        return digest(matrix.detach().cpu())
+    return digest(torch.from_numpy(np.ascontiguousarray(matrix)))

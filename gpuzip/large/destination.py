@@ -14,7 +14,7 @@ from gpuzip.codecs import Quantizer
 from gpuzip.codecs.codes import Codes, save_parts
 from gpuzip.dataset import Dataset
 from gpuzip.dataset.adopting import adopt
-from gpuzip.dataset.creating import TIMEOUT
+from gpuzip.dataset.creating import TIMEOUT, check_empty
 from gpuzip.dataset.files import sweep
 from gpuzip.dataset.lock import writing
 from gpuzip.dataset.view import View
@@ -98,7 +98,10 @@ def destination_of(who: str, dst: Any, overwrite: bool) -> Destination:
         raise NotADirectoryError(
             f"{who}: {path} must be a folder, or end in .ezip to be a file; it is a file. Name another."
         )
-    if is_unfinished(path) or not (path / MANIFEST).exists():
+    if is_unfinished(path) or not path.exists():
+        return Destination(path, path)
+    if not (path / MANIFEST).exists():
+        check_empty(who, path)
         return Destination(path, path)
     if not is_unfinished(beside):
         _check(who, path, overwrite)

@@ -143,6 +143,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(tmp_path: Path):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(gpuzip.GpuzipError, match=r"must be new or empty; it holds notes\.txt"):
         compress_file(X, tmp_path / "mine", "SQ8")
+    assert bytes_of(tmp_path / "mine") == {"notes.txt": b"mine"}
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match=r"end in \.ezip to be a file"):
         compress_file(X, tmp_path / "file", "SQ8")

@@ -185,7 +185,8 @@ SCRIPT = """
 import sys, gpuzip, torch
 torch.set_num_threads(1)
 print("ready", flush=True)
-print(gpuzip.compress_file(sys.argv[1], sys.argv[2], "PQ4x4", sample_rows=20_000, shard_rows=32_768).resumed)
+codec = gpuzip.load_codec(sys.argv[3])  # so that most of the time is that of writing
+print(gpuzip.compress_file(sys.argv[1], sys.argv[2], codec, shard_rows=16_384).resumed)
 """
 
 
@@ -195,9 +196,15 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
     draws, kills = random.Random(0), 0
     x = np.random.default_rng(0).standard_normal((400_000, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
+    gpuzip.ScalarQuantizer().fit(x).save(tmp_path / "codec.ezip")
 
     def begun(target: Path) -> subprocess.Popen:
-        words = [sys.executable, "-c", SCRIPT, str(tmp_path / "x.npy"), str(target)]
+        words = [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            *map(str, (tmp_path / "x.npy", target, tmp_path / "codec.ezip")),
+        ]
         run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert run.stdout is not None and run.stdout.readline() == "ready\n"
         return run
@@ -220,4 +227,4 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
         with pytest.raises(gpuzip.GpuzipError, match="must be new; it is there"):
             compress_file(tmp_path / "x.npy", target, **HOW)  # removes what one that died at its end has left
         assert sorted(path.name for path in target.parent.iterdir()) == [name]
-    assert kills > 5 and len(resumed) > 1
+    assert kills > 3 and max(resumed) > 0
