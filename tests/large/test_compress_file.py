@@ -41,7 +41,7 @@ def test_every_form_of_a_source_gives_the_same_bytes(tmp_path: Path):
         "anew": lambda: iter([X]),
     }
     for name, src in forms.items():
-        done = compress_file(src, tmp_path / f"{name}.ezip", "PQ4x8", **SMALL)
+        done = compress_file(src, tmp_path / f"{name}.ezip", "PQ4x4", **SMALL)
         assert (done.n, done.d, done.resumed, done.nbytes) == (6000, 16, 0, done.path.stat().st_size)
         assert bytes_of(done.path) == bytes_of(tmp_path / "npy.ezip"), name
     assert not list(tmp_path.glob("*.compressing"))
@@ -62,7 +62,12 @@ def test_a_file_is_that_of_save_and_a_dataset_has_the_same_rows(tmp_path: Path):
     assert len(data) == 6003
 
 
-@pytest.mark.parametrize("spec", ["HR,RaBitQ3", "PQ4x4", "RQ3x6"])
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    "spec", ["PQ4x4", *(pytest.param(spec, marks=FULL) for spec in ("HR,RaBitQ3", "RQ3x6", "SQ8", "SQfp16"))]
+)
 def test_bytes_do_not_depend_on_how_much_is_read_at_a_time(
     tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -93,7 +98,7 @@ def test_few_rows_are_all_fitted_on(tmp_path: Path):
     assert done.held_out is None and done.n == 50
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", *(pytest.param(f"float{n}", marks=FULL) for n in (16, 64))])
 def test_rows_keep_their_dtype(tmp_path: Path, dtype: str):
     x = torch.from_numpy(X).to(getattr(torch, dtype))
     for src in (x, iter([x[:100], x[100:]])):

@@ -99,7 +99,10 @@ def test_a_budget_without_room_is_refused():
         pieces_of([10], 48, 1000)
 
 
-@pytest.mark.parametrize("spec", ["SQ8", "PQ4x4", "HR,RaBitQ3", "SQfp16"])
+OTHERS = [pytest.param(spec, marks=pytest.mark.full) for spec in ("SQ8", "HR,RaBitQ3", "SQfp16")]
+
+
+@pytest.mark.parametrize("spec", ["PQ4x4", *OTHERS])
 def test_a_search_piece_by_piece_is_that_of_all_rows(tmp_path: Path, spec: str):
     x = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
     data = gpuzip.Dataset.create(tmp_path, gpuzip.from_spec(spec).fit(x))
