@@ -207,7 +207,10 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
     draws, kills, committed = random.Random(0), 0, set()
     x = np.random.default_rng(0).standard_normal((40_000, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    how = HOW | {"shard_rows": 2000}
+    how = {
+        "codec": gpuzip.ScalarQuantizer().fit(x),
+        "shard_rows": 2000,
+    }  # each run that is killed would fit anew
     start = time.monotonic()
     os.waitpid(forked(partial(compress_file, tmp_path / "x.npy", tmp_path / f"whole{name}", **how)), 0)
     took = time.monotonic() - start
