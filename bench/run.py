@@ -50,6 +50,7 @@ KINDS = {
     "lookup": Kind("speeds lookup", 40, needs=_MODEL),
     "quality": Kind("quality", 60),
     "memory": Kind("memory", 15, ("--rows", "100000")),
+    "large": Kind("large", 60, ("--rows", "100000")),
     "rag": Kind("rag", 60, ("--rows", "20000")),
     "recall": Kind("recall", 90, _RECALL, is_large=True),
     "recall_progressive": Kind("recall.progressive", 20, is_large=True),

@@ -146,6 +146,21 @@ form(
     lambda row: row | {"asked": fill(", {queries} queries", row) * bool(row["queries"])},
 )
 form(
+    "large",
+    "{rows:,} x {d} float32 to {codec} | resident, at most | allowed | time | rows/s | reading | training | "
+    "encoding | writing",
+    "{task} | {peak_bytes:MB} | {limit_bytes:MB} | {seconds:s} | {rows_per_second:,.0f} | {reading:%} | "
+    "{training:%} | {encoding:%} | {writing:%}",
+    where=lambda row: row["task"] != "row",
+)
+form(
+    "large_rows",
+    "{rows:,} x {d} | row | read to open and for one row | read for another | time to open and for one row",
+    "{store} | {codec} | {row_bytes:,} | {next_bytes:,} | {seconds:s}",
+    results="large",
+    where=lambda row: row["task"] == "row",
+)
+form(
     "rag",
     "{rows:,} x {d}, {real:,} of them real | in memory | smaller | build | peak | queries/s, 1 | "
     "queries/s, 256 | recall@10 | similarity kept",

@@ -57,6 +57,7 @@ if _TYPE_CHECKING:
     )
     from gpuzip.interop.sqlite_vec import from_sqlite_vec, to_sqlite_vec
     from gpuzip.interop.usearch import from_usearch, to_usearch
+    from gpuzip.large import Compressed, compress_file
     from gpuzip.reports import report
     from gpuzip.rotations import Rotation
     from gpuzip.search.result import SearchResult
@@ -69,6 +70,7 @@ __all__ = [
     "BinaryQuantizer",
     "Codec",
     "Codes",
+    "Compressed",
     "Dataset",
     "Dictionary",
     "Drift",
@@ -98,6 +100,7 @@ __all__ = [
     "__version__",
     "cat",
     "compress",
+    "compress_file",
     "from_arrow",
     "from_datasets",
     "from_duckdb",
@@ -197,6 +200,7 @@ _HOMES = {
     "gpuzip.interop.pgvector": ("from_pgvector", "to_pgvector"),
     "gpuzip.interop.qdrant": ("from_qdrant", "to_qdrant"),
     "gpuzip.interop.sqlite_vec": ("from_sqlite_vec", "to_sqlite_vec"),
+    "gpuzip.large": ("Compressed", "compress_file"),
     "gpuzip.reports": ("report",),
     "gpuzip.interop.faiss": ("from_faiss", "to_faiss"),
     "gpuzip.interop.sentence_transformers": (

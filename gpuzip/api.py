@@ -15,9 +15,9 @@ from gpuzip._core.planes import sizes_of
 from gpuzip._core.progress import Progress
 from gpuzip._core.quality import QualityMeter
 from gpuzip._core.rows import Matrix, Rows
-from gpuzip.choose import FEWEST, Asked, Table, compress_for, table_for, table_target, target_of
+from gpuzip.choose import Asked, Table, meet, table_for, table_target
 from gpuzip.choose.arguments import check_together, given_of
-from gpuzip.choose.by_bytes import Importance, fit_alike, fit_by_importance, parse_bytes
+from gpuzip.choose.by_bytes import Importance, fit_by_importance, parse_bytes
 from gpuzip.codecs import Codec, ProductQuantizer, codec_class
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.mixed import KIND, MOST_PARTS, MixedCodes
@@ -275,22 +275,8 @@ def compress(
         )
     k, metric = 10 if k is None else k, "cosine" if metric is None else metric
     asked = Asked(max_bytes, bits_per_dim, ratio, min_cosine, min_recall, k, metric, rescore, for_)
-    found, table = _for_outcome(who, x, asked, queries, return_table, seed, progress)
+    found, table = meet(who, x, asked, queries, return_table, seed, progress)
     return (found, table) if return_table else found
-
-
-def _for_outcome(
-    who: str, x: Matrix, asked: Asked, queries: Matrix | None, in_table: bool, seed: int, progress: Progress
-) -> tuple[Codes | Archive, Table]:
-    rows = Rows(who, x)
-    target = target_of(who, rows, asked)
-    if asked.for_ == "storage":
-        from gpuzip.choose.by_storage import store_for
-
-        return store_for(who, x, rows, target, seed, progress)
-    if rows.n < FEWEST and not (target.has_floor or target.search or in_table):  # none can be held out
-        return fit_alike(who, x, target.max_bytes, asked.bits_per_dim, seed), Table()
-    return compress_for(who, x, rows, target, seed, queries, progress)
 
 
 def pareto(

@@ -40,7 +40,7 @@ SLOW = {
     ),
     *("docs/migration/notebook.md", "docs/migration/smallfry.md", "docs/guides/interop.md"),
     *("docs/guides/model.md", "docs/guides/vector-stores.md"),
-    *("docs/guides/archive.md", "docs/codecs/transform.md"),
+    *("docs/guides/archive.md", "docs/guides/larger-than-memory.md", "docs/codecs/transform.md"),
 }
 #: Packages that a page shows and only the full set installs.
 NEEDS = {

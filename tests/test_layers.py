@@ -14,7 +14,7 @@ LAYERS = [
     ["gpuzip.__main__"],
     ["gpuzip.cli"],
     ["gpuzip"],
-    ["gpuzip.distributed", "gpuzip.reports"],
+    ["gpuzip.distributed", "gpuzip.large", "gpuzip.reports"],
     ["gpuzip.interop", "gpuzip.nn", "gpuzip.plots", "gpuzip.sizes", "gpuzip.sklearn"],
     ["gpuzip.dataset", "gpuzip.words"],
     ["gpuzip.api", "gpuzip.outcome", "gpuzip.similar"],
@@ -169,7 +169,7 @@ OPTIONAL = {
     "gpuzip.cli": {"typer"},
     "gpuzip.interop": {
         *("faiss", "usearch", "sentence_transformers", "model2vec", "tokenizers", "pyarrow"),
-        *("huggingface_hub", "duckdb", "lance", "datasets", "qdrant_client"),
+        *("huggingface_hub", "duckdb", "lance", "datasets", "qdrant_client", "h5py"),
     },
     "gpuzip.nn": {"transformers", "sentence_transformers"},
     "gpuzip.loops": {"numba", "llvmlite"},

@@ -17,7 +17,7 @@ _WIDTH = 24  # characters of the line's bar
 
 @dataclass
 class Step:
-    """One task of a bar: what is done of a total, and since when."""
+    """One task of a bar: what is done of a total, which is 0 where nobody knows it, and since when."""
 
     title: str
     total: int
@@ -32,15 +32,16 @@ class Step:
 
     @property
     def left(self) -> float | None:
-        """Seconds left at this rate; None before anything is done."""
-        return None if not self.done else max(0.0, (self.total - self.done) / self.rate)
+        """Seconds left at this rate; None before anything is done, or where there is no total."""
+        return None if not (self.done and self.total) else max(0.0, (self.total - self.done) / self.rate)
 
     def facts(self) -> str:
         """Done, total, rate and time left, as text."""
         if self.of_bytes:
             some = f"{_bytes(self.done)} of {_bytes(self.total)}, {_bytes(self.rate)}/s"
         else:
-            some = f"{self.done:,}/{self.total:,}, {_count(self.rate)}/s"
+            total = f"/{self.total:,}" if self.total else ""
+            some = f"{self.done:,}{total}, {_count(self.rate)}/s"
         return some if self.left is None else f"{some}, {_time(self.left)} left"
 
 
@@ -131,7 +132,7 @@ class _RichBar:
         )
         self._bars: Any = rich_progress.Progress(*columns, console=rich.console.Console(stderr=True))
         self._step = step
-        self._task = self._bars.add_task(step.title, total=step.total, facts=step.facts())
+        self._task = self._bars.add_task(step.title, total=step.total or None, facts=step.facts())
         self._bars.start()
 
     def update(self) -> None:

@@ -48,7 +48,7 @@ class Rows:
         self, who: str, x: Matrix, d: int | None = None, device: torch.device | None = None, name: str = "x"
     ) -> None:
         x = as_matrix(who, name, x)
-        self.who, self.dtype = who, _float_dtype(f"{who}: {name}", x)
+        self.who, self.dtype = who, check_floats(f"{who}: {name}", x)
         if x.ndim != 2:
             raise GpuzipError(f"{who}: {name} must be 2-D (N, D); got shape {tuple(x.shape)}. Reshape it.")
         if x.shape[1] == 0:
@@ -232,7 +232,8 @@ class PackedRows:
         return self._x[ids.to(self._x.device)]
 
 
-def _float_dtype(what: str, x: Matrix) -> torch.dtype:
+def check_floats(what: str, x: Matrix) -> torch.dtype:
+    """The dtype of x, as torch's. Raises DtypeError unless it holds floats; `what` is the argument's name."""
     name = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else x.dtype.name
     if name not in ("float16", "bfloat16", "float32", "float64"):
         raise DtypeError(

@@ -30,22 +30,24 @@ def compress_for(
     seed: int,
     queries: Matrix | None = None,
     progress: Progress = None,
+    n: int | None = None,
 ) -> tuple[Codes, Table]:
     """Codes of all rows that meet a target, and the table of codecs tried. Raises GpuzipError if none do.
 
-    progress: of the codecs tried, at most all of the grid.
+    progress: of the codecs tried, at most all of the grid. n: how many rows the target is for, where these
+    are a sample of them; recall is then that of a search among the sample.
     """
-    trials, progress = Trials(who, rows, target, seed, queries), shown_as_one(progress)
-    choice = choice_of(who, trials, rows, target)
+    trials, progress = Trials(who, rows, target, seed, queries, n=n), shown_as_one(progress)
+    choice = choice_of(who, trials, target)
     with reporting(who, progress, "codecs tried", choice.count) as trials.report:
         shown = progress if isinstance(progress, Bar) else None
         return _met(who, x, rows, target, trials, choice, shown)
 
 
-def choice_of(who: str, trials: Trials, rows: Rows, target: Target) -> Choice:
+def choice_of(who: str, trials: Trials, target: Target) -> Choice:
     """The search of the grid for these rows. Raises QualityError if nothing in it is small enough."""
-    grid = families(rows.n, rows.d, trials.n_trained, partial(target.row_bytes, rows.n))
-    return Choice(who, trials, grid, rows, target)
+    grid = families(trials.n, trials.d, trials.n_trained, partial(target.row_bytes, trials.n))
+    return Choice(who, trials, grid, target)
 
 
 def _met(
@@ -108,8 +110,8 @@ class Choice:
 
     count: int
 
-    def __init__(self, who: str, trials: Trials, grid: Grid, rows: Rows, target: Target) -> None:
-        self._who, self._trials, self._rows, self._target = who, trials, rows, target
+    def __init__(self, who: str, trials: Trials, grid: Grid, target: Target) -> None:
+        self._who, self._trials, self._target = who, trials, target
         self.count = sum(map(len, grid.values()))
         allowed = {name: list(filter(self._is_allowed, family)) for name, family in grid.items()}
         self._grid = {name: family for name, family in allowed.items() if family}
@@ -118,8 +120,8 @@ class Choice:
 
     def _is_allowed(self, candidate: Candidate) -> bool:
         """Whether codes are within `code_bytes`, and the codec adds at most a tenth (or is small)."""
-        most, n = self._target.code_bytes, self._rows.n
-        small = 16 * self._rows.d + 2048
+        most, n = self._target.code_bytes, self._trials.n
+        small = 16 * self._trials.d + 2048
         return most is None or (candidate.code_size <= most and candidate.state <= max(n * most / 10, small))
 
     def cheapest(self, more: float, best: Tried | None = None) -> Tried:
@@ -128,7 +130,7 @@ class Choice:
         best: one that reaches them and is not of the grid.
         """
         for name, family in self._grid.items():
-            below = [c for c in family if best is None or c.nbytes(self._rows.n) < best.nbytes]
+            below = [c for c in family if best is None or c.nbytes(self._trials.n) < best.nbytes]
             first = self._first(below, name, more, near=best is not None)
             if first is not None:
                 found = self._trials.of(first, name)
@@ -159,7 +161,7 @@ class Choice:
         """The best among the largest codec of each family that is small enough."""
         largest = [found for name, family in self._grid.items() if (found := self._largest(name, family))]
         if not largest:
-            sizes = [c.nbytes(self._rows.n) for family in self._grid.values() for c in family]
+            sizes = [c.nbytes(self._trials.n) for family in self._grid.values() for c in family]
             least = _of_file(min(sizes))
             raise self._too_small(
                 f"{least} bytes are needed for the smallest codes, their levels and headers"
@@ -168,7 +170,7 @@ class Choice:
 
     def _largest(self, name: str, family: list[Candidate]) -> Tried | None:
         most = self._target.max_bytes
-        small = [c for c in family if most is None or _of_file(c.nbytes(self._rows.n)) <= most]
+        small = [c for c in family if most is None or _of_file(c.nbytes(self._trials.n)) <= most]
         for candidate in reversed(small):  # a fitted codec can be larger than estimated
             found = self._trials.of(candidate, name)
             if self._is_small(found):
@@ -197,7 +199,7 @@ class Choice:
         return text
 
     def _too_small(self, needed: str) -> QualityError:
-        n, d = self._rows.n, self._rows.d
+        n, d = self._trials.n, self._trials.d
         return QualityError(f"{self._who}: {self._target.asked} is too small for {n} x {d}: {needed}.")
 
     def _unreachable(self) -> QualityError:

@@ -30,7 +30,7 @@ def store_for(
     if rows.n < FEWEST:  # none can be held out to choose codes
         return archive, table_of([mine])
     trials = Trials(who, rows, target, seed)
-    choice = choice_of(who, trials, rows, target)
+    choice = choice_of(who, trials, target)
     chosen = _better(choice, mine, target)
     table = table_of([mine, *trials.tried])
     if chosen is mine:

@@ -88,11 +88,14 @@ def _given(asked: Asked, *names: str) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
 
 
-def target_of(who: str, rows: Rows, asked: Asked) -> Target:
-    """The target of a caller's arguments. Raises GpuzipError if they contradict each other."""
+def target_of(who: str, rows: Rows, asked: Asked, n: int | None = None) -> Target:
+    """The target of a caller's arguments. Raises GpuzipError if they contradict each other.
+
+    n: how many rows it is for, where these are a sample of them.
+    """
     _check(who, asked)
     return Target(
-        max_bytes=_file_bytes(who, rows, asked),
+        max_bytes=_file_bytes(who, rows, asked, rows.n if n is None else n),
         code_bytes=_code_bytes(who, rows, asked),
         min_cosine=asked.min_cosine,
         min_recall=asked.min_recall,
@@ -125,11 +128,11 @@ def _check(who: str, asked: Asked) -> None:
         )
 
 
-def _file_bytes(who: str, rows: Rows, asked: Asked) -> int | None:
+def _file_bytes(who: str, rows: Rows, asked: Asked, n: int) -> int | None:
     if asked.max_bytes is not None:
         return parse_bytes(who, "max_bytes", asked.max_bytes)
     if asked.ratio is not None:
-        return int(rows.n * rows.d * rows.dtype.itemsize / _number(who, "ratio", asked.ratio))
+        return int(n * rows.d * rows.dtype.itemsize / _number(who, "ratio", asked.ratio))
     return None
 
 

@@ -42,8 +42,12 @@ class Trials:
     Otherwise held-out rows are the queries of searches among the rows fitted on. If only the rows themselves
     count (`Target.is_of_these_rows`), codecs are fitted on held-out rows too.
 
-    all_queries: measure with all of the caller's queries, as nothing is chosen. most: rows to fit on.
+    all_queries: measure with all of the caller's queries, as nothing is chosen. most: rows to fit on. n: how
+    many rows sizes are of, where `rows` is a sample of them.
     """
+
+    n: int
+    d: int
 
     def __init__(
         self,
@@ -55,14 +59,16 @@ class Trials:
         *,
         all_queries: bool = False,
         most: int | None = None,
+        n: int | None = None,
     ) -> None:
+        self.n, self.d = rows.n if n is None else n, rows.d
         if rows.n < FEWEST:
             raise GpuzipError(
                 f"{who}: x must have at least {FEWEST} rows, so that some can be held out; got {rows.n}. "
                 "Choose a codec yourself."
             )
         order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(seed), device="cpu")
-        held = min(_HELD_OUT, max(rows.n // 5, FEWEST // 2))
+        held = held_out_of(rows.n)
         self._ids = order[:held].sort().values
         self._held_out = rows.rows(self._ids).float()
         first = 0 if target.is_of_these_rows else held
@@ -129,13 +135,13 @@ class Trials:
         start = time.perf_counter()
         codec = self._fitted(unfitted)
         mse, cosine = of_rows(self._held_out, codec.decode_block(codec.encode_block(self._held_out)))
-        nbytes = self._rows.n * codec.code_size + codec.nbytes
+        nbytes = self.n * codec.code_size + codec.nbytes
         tried = Tried(
             family=family,
             spec=spec,
             code_size=codec.code_size,
             nbytes=nbytes,
-            ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
+            ratio=self.n * self.d * self._rows.dtype.itemsize / nbytes,
             row_cosine=mean_or(cosine, 1.0),
             sure_cosine=likely(cosine) if len(cosine) > 1 else 1.0,
             mse=float(mse.mean()),
@@ -154,13 +160,13 @@ class Trials:
         archive = coder.encode(self._trained)
         mse, found = of_rows(self._held_out, coder.encode(self._held_out).decode())
         rows_alone = (archive.nbytes - coder.nbytes) / self.n_trained
-        nbytes = int(self._rows.n * rows_alone) + coder.nbytes
+        nbytes = int(self.n * rows_alone) + coder.nbytes
         tried = Tried(
             family=ARCHIVES,
             spec=repr(coder),
             code_size=math.ceil(rows_alone),
             nbytes=nbytes,
-            ratio=self._rows.n * self._rows.d * self._rows.dtype.itemsize / nbytes,
+            ratio=self.n * self.d * self._rows.dtype.itemsize / nbytes,
             row_cosine=mean_or(found, 1.0),
             sure_cosine=likely(found) if len(found) > 1 else 1.0,
             mse=float(mse.mean()),
@@ -226,6 +232,11 @@ class Trials:
         self, blocks: Iterable[tuple[int, Tensor]], queries: Tensor, k: int, mask: Tensor | None
     ) -> Tensor:
         return nearest(blocks, queries, k, self._target.metric, mask)
+
+
+def held_out_of(n: int) -> int:
+    """How many of n rows to hold out."""
+    return min(_HELD_OUT, max(n // 5, FEWEST // 2))
 
 
 def _useful(queries: Tensor, metric: str) -> Tensor:

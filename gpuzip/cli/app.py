@@ -28,9 +28,10 @@ Name = Annotated[str | None, typer.Option(help="Array, tensor or column, where I
 Format = Annotated[str | None, typer.Option("--from", help="Format of IN, where its suffix does not say.")]
 Device = Annotated[str, typer.Option(help="Device to compute on, such as cuda.")]
 Rows = Annotated[
-    str, typer.Argument(metavar="IN", help="npy, npz, safetensors, parquet, fvecs, bvecs; or -.")
+    str,
+    typer.Argument(metavar="IN", help="npy, npz, safetensors, parquet, arrow, hdf5, fvecs, bvecs; or -."),
 ]
-Codes = Annotated[str, typer.Argument(metavar="FILE", help="File or folder that gpuzip wrote; or -.")]
+Codes = Annotated[str, typer.Argument(metavar="FILE", help="File, folder or dataset of gpuzip; or -.")]
 Top = Annotated[int, typer.Option("-k", help="Neighbours per query.")]
 Metric = Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="How rows are compared.")]
 Queries = Annotated[str | None, typer.Option(help="Queries like those to come: a matrix.")]
@@ -52,9 +53,12 @@ def options(
 
 @app.command(no_args_is_help=True)
 def compress(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Matrix, or word vectors in text; or -.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Matrix, folder of them, or word vectors in text; or -.")
+    ],
     target: Annotated[
-        str, typer.Argument(metavar="OUT", help=".ezip file, or .sfry folder for words; or -.")
+        str,
+        typer.Argument(metavar="OUT", help=".ezip file, folder/ of a dataset, .sfry folder of words; or -."),
     ],
     max_bytes: MaxBytes = None,
     min_cosine: MinCosine = None,
@@ -77,12 +81,20 @@ def compress(
     name: Name = None,
     format: Format = None,
     device: Device = "cpu",
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Read larger IN chunk by chunk in so much: 1GB.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(help="Rows to fit on, where IN is read by chunks.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset, or what a run by chunks has begun.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compress rows to a size, a cosine or a recall.
 
     A size and qualities may be combined. Without any, product codes of 16 columns per byte are made.
+    A dataset is filled chunk by chunk; an interrupted run goes on when it is called again.
     """
     with uninterrupted():
         from gpuzip.cli import compressing
@@ -98,7 +110,8 @@ def compress(
         "rescore": rescore or None,
         "for_": for_,
     }
-    job = compressing.Job(source, target, codec, wanted, queries, seed, name, format, device)
+    chunks = compressing.Chunks(max_memory, sample, overwrite)
+    job = compressing.Job(source, target, codec, wanted, queries, seed, name, format, device, chunks)
     compressing.run(job, json)
 
 
@@ -121,7 +134,7 @@ def decompress(
 
 @app.command(no_args_is_help=True)
 def info(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="Codes, or a matrix.")],
+    source: Annotated[str, typer.Argument(metavar="FILE", help="Codes, a dataset, or a matrix.")],
     name: Name = None,
     json: Json = False,
     debug: Debug = False,
@@ -241,8 +254,8 @@ def convert(
 ) -> None:
     """Convert between files of rows or of codes.
 
-    Rows: npy, npz, safetensors, parquet, fvecs, bvecs. Codes: ezip, faiss, usearch; smallfry and embzip are
-    read. Codes become rows by decoding.
+    Rows: npy, npz, safetensors, parquet, fvecs, bvecs; arrow, hdf5 and ivecs are read. Codes: ezip, faiss,
+    usearch; smallfry and embzip are read. Codes become rows by decoding.
     """
     with uninterrupted():
         from gpuzip.cli import converting

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import gpuzip
-from gpuzip.cli import sources
+from gpuzip.cli import by_chunks, sources
 from gpuzip.cli.failure import CommandError, Exit
 from gpuzip.cli.inspecting import facts_of, json_of
 from gpuzip.cli.output import Cost, Output, cost_line, facts, measured, rows_of, size
 from gpuzip.storage import check_target
 
 _OF_WORDS = {"max_bytes", "bits_per_dim"}
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Arguments of `gpuzip.compress_file` that `gpuzip.compress` lacks; None for what was not given."""
+
+    max_memory: str | None
+    sample_rows: int | None
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Job:
         Seed of all random draws.
     name, format, device : str or None
         As `sources.matrix` takes them.
+    chunks : Chunks
+        How rows are read that do not fit in memory.
     """
 
     source: str
@@ -46,6 +57,7 @@ class Job:
     name: str | None
     format: str | None
     device: str
+    chunks: Chunks
 
     @property
     def given(self) -> dict[str, Any]:
@@ -64,6 +76,8 @@ def run(job: Job, as_json: bool) -> None:
     with measured() as cost:
         if sources.is_words(job.source):
             _words(job, out, cost)
+        elif by_chunks.needed(job.source, job.target, job.name, job.format, job.chunks.max_memory):
+            _by_chunks(job, out, cost)
         else:
             _matrix(job, out, cost)
 
@@ -87,6 +101,27 @@ def _matrix(job: Job, out: Output, cost: Cost) -> None:
     spent = cost.stop()
     text = facts(str(info.path), facts_of(info) | {"took": cost_line(spent), "why": codes.why})
     out.show(json_of(info) | spent | {"why": codes.why}, text)
+
+
+def _by_chunks(job: Job, out: Output, cost: Cost) -> None:
+    queries = None if job.queries is None else sources.matrix(job.queries)
+    done = gpuzip.compress_file(
+        job.source,
+        job.target,
+        job.spec,
+        key=job.name,
+        format=job.format,
+        queries=queries,
+        seed=job.seed,
+        device=job.device,
+        progress=out.progress,
+        **vars(job.chunks),
+        **job.given,
+    )
+    cost.rows = done.n - done.resumed
+    spent = cost.stop()
+    some = by_chunks.facts_of(done) | {"took": cost_line(spent), "why": done.why}
+    out.show(by_chunks.json_of(done) | spent | {"why": done.why}, facts(str(done.path), some))
 
 
 def _words(job: Job, out: Output, cost: Cost) -> None:

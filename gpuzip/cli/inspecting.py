@@ -20,7 +20,9 @@ _ROWS = 1000  # of a matrix whose sizes are shown
 def info(source: str, name: str | None, as_json: bool) -> None:
     """Show what one file holds."""
     out = Output(as_json)
-    if sources.is_matrix(source):
+    if sources.is_dataset(source):
+        _dataset(source, out)
+    elif sources.is_matrix(source):
         _sizes(source, name, out)
     elif source != "-" and Path(source).is_dir():
         _folder(source, out)
@@ -71,6 +73,21 @@ def _codec(found: gpuzip.FileInfo) -> str:
         return gpuzip.load_codec(found.path).spec
     except (gpuzip.GpuzipError, OSError):
         return found.codec
+
+
+def _dataset(source: str, out: Output) -> None:
+    data = gpuzip.Dataset.open(source)
+    found, spec = data.info(), data.codec.spec
+    some = {
+        "rows": rows_of((found.n, found.d), found.dtype),
+        "codec": spec,
+        "ids": found.ids or "numbered",
+        "columns": ", ".join(found.columns) or None,
+        "compressed": f"{found.nbytes:,} bytes, {found.ratio:.2f}x smaller",
+        "shards": f"{found.shards:,}, with {found.removed:,} removed rows",
+        "held out": None if data.codec.held_out is None else str(data.codec.held_out),
+    }
+    out.show(asdict(found) | {"path": source, "spec": spec}, facts(source, some))
 
 
 def _folder(source: str, out: Output) -> None:
@@ -128,6 +145,8 @@ def verify(names: list[str], min_cosine: float | None, source: str | None, as_js
 
 def _verified(name: str, min_cosine: float | None, source: str | None) -> dict[str, Any]:
     try:
+        if sources.is_dataset(name):
+            return _verified_dataset(name, min_cosine, source)
         codes = sources.codes(name, verify=True, min_cosine=min_cosine)
         result: dict[str, Any] = {"path": name, "exit_code": int(Exit.OK), "n": len(codes)}
         if source is None:
@@ -145,3 +164,13 @@ def _verified(name: str, min_cosine: float | None, source: str | None) -> dict[s
             "state": f"too far from {source}{shown}",
         }
     return result | {"quality": measured, "state": f"ok, {len(codes):,} rows{shown}"}
+
+
+def _verified_dataset(name: str, min_cosine: float | None, source: str | None) -> dict[str, Any]:
+    if min_cosine is not None or source is not None:
+        raise gpuzip.GpuzipError(
+            f"{name}: must be a file for --min-cosine and --source; it is a dataset. Leave them out."
+        )
+    data = gpuzip.Dataset.open(name)
+    data.verify()
+    return {"path": name, "exit_code": int(Exit.OK), "n": len(data), "state": f"ok, {len(data):,} rows"}

@@ -29,15 +29,19 @@ def run(
     if source == queries == "-":
         raise CommandError("search: one of FILE and QUERIES may be -; got both. Name a file.", Exit.USAGE)
     out = Output(as_json)
-    codes = sources.codes(source).to(device)
     options: dict[str, Any] = {}
     if rescore is not None:
-        store = _store(rescore, device)
-        options = {"rescore": store, "rescore_multiplier": multiplier, "candidates": candidates}
+        options = {"rescore": _store(rescore, device), "rescore_multiplier": multiplier}
     elif candidates is not None:
         raise CommandError("search: --candidates must be given with --rescore. Name the source.", Exit.USAGE)
     asked = sources.matrix(queries, device=device)
-    found = codes.search(asked, k, metric, progress=out.progress, **options)
+    if sources.is_dataset(source):
+        if candidates is not None:
+            raise CommandError("search: --candidates must be given with a file. Omit it.", Exit.USAGE)
+        found: Any = gpuzip.Dataset.open(source).search(asked, k, metric, device=device, **options)
+    else:
+        options |= {"candidates": candidates} if rescore is not None else {}
+        found = sources.codes(source).to(device).search(asked, k, metric, progress=out.progress, **options)
     if target is not None:
         _write(target, found)
         n = len(found.ids)
@@ -52,7 +56,7 @@ def _store(name: str, device: str) -> Any:
     return sources.matrix(name, device=device) if sources.is_matrix(name) else sources.codes(name).to(device)
 
 
-def _print(found: gpuzip.SearchResult) -> None:
+def _print(found: Any) -> None:
     """A line per row that was found, with tabs between."""
     sys.stdout.write("query\trank\tid\tscore\n")
     for start in range(0, len(found.ids), _AT_ONCE):
@@ -66,12 +70,13 @@ def _print(found: gpuzip.SearchResult) -> None:
         )
 
 
-def _write(target: str, found: gpuzip.SearchResult) -> None:
-    """An npz with `ids` and `values`."""
+def _write(target: str, found: Any) -> None:
+    """An npz with `ids` and `values`. Ids that are text are arrays of it, not of objects."""
     import numpy as np
 
     from gpuzip.storage.atomic import replacing
     from gpuzip.storage.paths import local_path
 
     with replacing(local_path("search", target)) as fresh, open(fresh, "wb") as file:
-        np.savez(file, ids=found.ids.cpu().numpy(), values=found.values.cpu().numpy())
+        ids = found.ids.astype(str) if isinstance(found.ids, np.ndarray) else found.ids.cpu().numpy()
+        np.savez(file, ids=ids, values=found.values.cpu().numpy())

@@ -14,7 +14,8 @@ import gpuzip
 from gpuzip._core.device import as_device
 from gpuzip._core.rows import Matrix
 from gpuzip.cli.failure import CommandError
-from gpuzip.interop.matrices import FORMATS, read_matrix
+from gpuzip.interop.matrices import read_matrix
+from gpuzip.interop.matrices.formats import is_matrix_file
 from gpuzip.storage.folder import MANIFEST
 
 #: Files of word vectors in text or in word2vec's binary format, which may be compressed.
@@ -37,7 +38,7 @@ def matrix(path: str, name: str | None = None, format: str | None = None, device
 
 def is_matrix(path: str) -> bool:
     """Whether the suffix names a format of matrices."""
-    return Path(path).suffix.removeprefix(".").lower() in FORMATS
+    return is_matrix_file(path)
 
 
 def is_words(path: str) -> bool:
@@ -57,8 +58,18 @@ def codes(path: str, **options: Any) -> Any:
 
 def is_words_folder(path: str) -> bool:
     """Whether the manifest of a folder says that it holds word vectors."""
+    return bool(_kind(path) == "words")
+
+
+def is_dataset(path: str) -> bool:
+    """Whether the manifest of a folder says that it holds a dataset."""
+    return bool(_kind(path) == "dataset")
+
+
+def _kind(path: str) -> Any:
+    """What the manifest of a folder says that it holds; None without one."""
     try:
         about = json.loads((Path(path) / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("kind") == "words"
+    except (OSError, ValueError, RecursionError):
+        return None
+    return about.get("kind") if isinstance(about, dict) else None

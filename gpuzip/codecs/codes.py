@@ -25,6 +25,7 @@ from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.result import SearchResult
 from gpuzip.search.run import WHO, search
 from gpuzip.storage import FileInfo, Target, write_codes
+from gpuzip.storage.joined import Joined
 
 
 class Codes:
@@ -386,6 +387,27 @@ def store_of(codes: Codes, rescore: Matrix | Codes | bool) -> Store:
         lambda ids: store._decoded(ids.to(store.device)).to(codes.device),
         len(codes),
         each_once=not is_gpu(codes.device) or store.device != codes.device,
+    )
+
+
+def save_parts(
+    path: Target, codec: Codec, dtype: torch.dtype, parts: Callable[[], Iterator[Codes]]
+) -> FileInfo:
+    """Write codes of one codec as one file, part by part: what `Codes.save` writes of them all.
+
+    parts: yields them in order whenever it is called; all but the last one have whole blocks of checksums.
+    """
+    sizes = codec.plane_sizes
+    joined_parts = Joined.of(lambda: (split(part.packed.data, sizes) for part in parts()), sizes)
+    return write_codes(
+        path,
+        data=joined_parts,
+        codec_id=codec.id,
+        config=codec.config(),
+        state=codec.state(),
+        d=codec.d,
+        dtype=dtype,
+        quality=None,
     )
 
 

@@ -12,7 +12,7 @@ from gpuzip._core.checks import is_whole
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.dataset.files import add_file, commit, sweep
 from gpuzip.dataset.lock import writing
-from gpuzip.dataset.manifest import DTYPES, ID_KINDS, OURS, Manifest
+from gpuzip.dataset.manifest import DTYPES, ID_KINDS, OURS, UNFINISHED, Manifest
 from gpuzip.errors import GpuzipError
 from gpuzip.storage.atomic import behind_links
 from gpuzip.storage.folder import MANIFEST
@@ -35,7 +35,7 @@ def create(path: Any, codec: Any, ids: Any, dtype: torch.dtype, timeout: float) 
         raise GpuzipError(f"{who}: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     folder = _new_folder(who, path)
     with writing(who, folder, timeout):
-        _check_empty(who, folder)
+        check_empty(who, folder)
         member = add_file(folder, "codec", codec.to("cpu").save)
         commit(folder, Manifest(0, ids, 0, kind, None, member, ()))
         sweep(folder)
@@ -56,13 +56,14 @@ def _new_folder(who: str, path: Any) -> Path:
     return folder
 
 
-def _check_empty(who: str, folder: Path) -> None:
+def check_empty(who: str, folder: Path) -> None:
+    """Raise GpuzipError for a folder that holds files which a dataset to be made in it may not."""
     names = os.listdir(folder)
     if MANIFEST in names:
         raise GpuzipError(
             f"{who}: {folder} must be a new folder; it has a manifest. Use gpuzip.Dataset.open."
         )
-    if others := sorted(name for name in names if not OURS.fullmatch(name)):
+    if others := sorted(name for name in names if not OURS.fullmatch(name) and name != UNFINISHED):
         raise GpuzipError(
             f"{who}: {folder} must be new or empty; it holds {', '.join(others[:3])}"
             f"{' ...' * (len(others) > 3)}. Name another folder."

@@ -53,6 +53,9 @@ _FIELDS = {
 _OF_A_SHARD = {"n", "first", "removed", "codes", "ids", "gone", "columns"}
 _HEX = re.compile(r"[0-9a-f]{32}")
 
+#: The file by which `compress_file` knows a dataset that it has not filled yet. Others leave it alone.
+UNFINISHED = "compressing.json"
+
 #: Names of all files that a dataset makes.
 OURS = re.compile(
     r"(codec|codes)-[0-9a-f]{16}\.ezip|(ids|gone)-[0-9a-f]{16}\.safetensors|columns-[0-9a-f]{16}\.parquet"

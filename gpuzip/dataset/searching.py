@@ -17,7 +17,7 @@ from gpuzip.codecs.codes import Codes
 from gpuzip.dataset.ids import Array
 from gpuzip.dataset.view import View
 from gpuzip.errors import GpuzipError
-from gpuzip.search.merge import best_of
+from gpuzip.search.merge import best_of_two
 from gpuzip.search.rescore import (
     ReadStore,
     ScorerStore,
@@ -29,6 +29,9 @@ from gpuzip.search.rescore import (
 from gpuzip.search.values import values_of
 
 WHO = "Dataset.search"
+
+#: Bytes of codes of a dataset, above which each shard is closed once it is searched.
+KEPT_OPEN = 1 << 30
 
 _CPU = torch.device("cpu")
 
@@ -45,15 +48,16 @@ def nearest(
     allowed: per shard, (n,) bool over its rows, removed ones too; None where all may be found.
     """
     found: tuple[Tensor, Tensor] | None = None
+    is_large = sum(shard.entry.codes.bytes for shard in view.shards) > KEPT_OPEN
     for number, (shard, mask) in enumerate(zip(view.shards, allowed, strict=True)):
         if mask is not None and not mask.any():
             continue
         some = None if mask is None else torch.from_numpy(mask)
         values, rows = shard.codes.search(queries, k, metric, some)
         part = values, torch.from_numpy(shard.places_of(rows.numpy())) + int(view.starts[number])
-        if found is not None:  # the earlier shards stand first, and win among equals
-            part = best_of(torch.cat([found[0], part[0]], -1), torch.cat([found[1], part[1]], -1), k, metric)
-        found = part
+        found = part if found is None else best_of_two(found, part, k, metric)
+        if is_large:
+            shard.files.close()
     if found is None:
         return without_rows(view, queries, k, metric)
     return found

@@ -30,6 +30,7 @@ class Files:
 
     def __init__(self, folder: Path, entry: ShardEntry, codec: Codec, kind: str | None) -> None:
         self.folder, self.entry, self._codec, self._kind = folder, entry, codec, kind
+        self._is_verified = False
 
     @cached_property
     def codes(self) -> Codes:
@@ -52,8 +53,14 @@ class Files:
                 "restore it."
             )
         codes = Codes(codec, contents.codes, info.dtype)
-        codes.packed = Packed(contents.codes, codec.norms, contents.unverified)
+        codes.packed = Packed(contents.codes, codec.norms, None if self._is_verified else contents.unverified)
         return codes
+
+    def close(self) -> None:
+        """Give back the map of the codes and what a search remembers of them. The next use opens it again."""
+        codes = vars(self).pop("codes", None)
+        if codes is not None:
+            self._is_verified = self._is_verified or codes.packed.is_verified
 
     @cached_property
     def ids(self) -> IdColumn:

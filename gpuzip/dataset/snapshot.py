@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import SearchMetric
+from gpuzip._core.device import as_device, is_gpu
 from gpuzip._core.rows import Matrix
+from gpuzip.choose.by_bytes import parse_bytes
 from gpuzip.codecs.codes import Codes
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.dataset.filters import allowed_rows
@@ -20,6 +22,7 @@ from gpuzip.dataset.info import DatasetInfo, info_of, nbytes_of
 from gpuzip.dataset.ranges import check_radius, within
 from gpuzip.dataset.results import Found, FoundWithin, as_given
 from gpuzip.dataset.searching import WHO, nearest, rescored, store_of
+from gpuzip.dataset.streaming import nearest_on, pieces_of
 from gpuzip.dataset.tables import columns_at, columns_of
 from gpuzip.dataset.verifying import verify
 from gpuzip.dataset.view import View
@@ -188,6 +191,8 @@ class Snapshot:
         radius: None = ...,
         rescore: Matrix | Codes | Snapshot | None = ...,
         rescore_multiplier: float = ...,
+        device: torch.device | str = ...,
+        max_gpu_memory: int | str | None = ...,
     ) -> Found: ...
 
     @overload
@@ -213,6 +218,8 @@ class Snapshot:
         radius: float | None = None,
         rescore: Matrix | Codes | Snapshot | None = None,
         rescore_multiplier: float = 4,
+        device: torch.device | str = "cpu",
+        max_gpu_memory: int | str | None = None,
     ) -> Found | FoundWithin:
         """Find the nearest rows of every query, exactly: the k best ones, or all within a radius.
 
@@ -236,6 +243,11 @@ class Snapshot:
             anew. A Dataset is asked by id.
         rescore_multiplier : float, default 4
             Candidates per row that is returned, at least 1.
+        device : torch.device or str, default "cpu"
+            Device to search on, without radius and rescore. Codes are copied to a GPU piece by piece, so that
+            the dataset may be larger than its memory.
+        max_gpu_memory : int or str, optional
+            Most bytes to take there, or text such as "8GB". Default: half of what is free.
 
         Returns
         -------
@@ -247,7 +259,9 @@ class Snapshot:
         -----
         The answer is that of `Codes.search` over all rows: shards are searched one after another, codes are
         not copied, and of equal scores the row that was appended first comes first. Memory is that of a
-        search of the largest shard, and 24 bytes per query and row that is returned.
+        search of the largest shard, and 24 bytes per query and row that is returned. Shards stay mapped, with
+        the norms that a search remembers, where all codes take up to 1 GB. Those of larger datasets are
+        closed, each once it is searched.
 
         Examples
         --------
@@ -263,19 +277,39 @@ class Snapshot:
         """
         view = self._view
         allowed = allowed_rows(view, filter, mask)
+        on = as_device(WHO, device)
+        if is_gpu(on) and (radius is not None or rescore is not None):
+            raise GpuzipError(
+                f"{WHO}: device must be 'cpu' with radius or rescore; got {device!r}. Omit one."
+            )
+        if not is_gpu(on) and max_gpu_memory is not None:
+            raise GpuzipError(
+                f"{WHO}: max_gpu_memory must come with a GPU as device; got {device!r}. Omit it."
+            )
         if radius is not None:
             if k is not None or rescore is not None:
                 raise GpuzipError(f"{WHO}: radius must come without k and rescore. Leave them out.")
             lims, values, places = within(view, queries, check_radius(radius), metric, allowed)
             return FoundWithin(lims, values, as_given(view.ids_at(places.numpy())))
         k = 10 if k is None else k
-        if rescore is None:
+        if is_gpu(on):
+            sizes = [shard.entry.n for shard in view.shards]
+            pieces = pieces_of(sizes, view.codec.code_size, _budget(on, max_gpu_memory))
+            values, places = nearest_on(on, view, queries, k, metric, allowed, pieces)
+        elif rescore is None:
             values, places = nearest(view, queries, k, metric, allowed)
         else:
             read = _read_from(view, rescore) if isinstance(rescore, Snapshot) else None
             store = store_of(view, rescore, read)
             values, places = rescored(view, queries, k, metric, allowed, store, rescore_multiplier)
         return Found(values, as_given(view.ids_at(places.numpy())))
+
+
+def _budget(device: torch.device, asked: int | str | None) -> int:
+    """Bytes of a GPU that a search may take."""
+    if asked is None:
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return parse_bytes(WHO, "max_gpu_memory", asked)
 
 
 def _read_from(view: View, other: Snapshot) -> Callable[[Tensor], Tensor]:

@@ -73,7 +73,7 @@ class Packed:
 
     @property
     def is_verified(self) -> bool:
-        """Whether no row is left to verify."""
+        """Whether all codes are, or need not be."""
         return self._unverified is None
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,11 +39,12 @@ from gpuzip.storage.blocks import Unverified, plane_names, rows_per_block, table
 from gpuzip.storage.folder import MANIFEST
 from gpuzip.storage.header import sealed, unsealed
 from gpuzip.storage.info import FileInfo, check_cosine
+from gpuzip.storage.joined import Joined
 from gpuzip.storage.paths import local_path
 from gpuzip.storage.remote import Remote, remote, replacing_remote
 from gpuzip.storage.remote_tensors import RemoteTensors
 from gpuzip.storage.streams import Source, Target, contents, name_of, opened
-from gpuzip.storage.tensors import read_tensors, tensors_of, write_tensors
+from gpuzip.storage.tensors import Pieces, read_tensors, tensors_of, write_tensors
 
 _TABLE = "crc32"  # behind `codes` in the file, which keeps the alignment of theirs
 
@@ -115,7 +117,7 @@ def folder_of(path: Source) -> Path | None:
 def write_codes(
     path: Target,
     *,
-    data: Planes,
+    data: Planes | Joined,
     codec_id: str,
     config: dict[str, Any],
     state: dict[str, Tensor],
@@ -127,11 +129,14 @@ def write_codes(
 
     Raises as `check_target` does.
     """
-    planes = [_on_cpu(part) for part in data.parts]
     state = {f"state.{name}": _on_cpu(t) for name, t in state.items()}
-    block_rows = rows_per_block(data.shape[1])
-    table = table_of(planes, block_rows)
-    about = {"codec": codec_id, "config": config, "n": len(data), "d": d, "block_rows": block_rows}
+    if isinstance(data, Joined):
+        planes: list[Any] = list(data.planes)
+        block_rows, table = rows_per_block(sum(plane.shape[1] for plane in planes)), data.table
+    else:
+        planes, block_rows = [_on_cpu(part) for part in data.parts], rows_per_block(data.shape[1])
+        table = table_of(planes, block_rows)
+    about = {"codec": codec_id, "config": config, "n": planes[0].shape[0], "d": d, "block_rows": block_rows}
     checksums = _checksums_of_planes(planes, table) | {name: _checksum(t) for name, t in state.items()}
     tensors = dict(zip(plane_names(len(planes)), planes, strict=True)) | {_TABLE: table} | state
     return _write(path, tensors, about | {"checksums": checksums}, dtype, quality)
@@ -158,7 +163,7 @@ def write_archive(
 
 def _write(
     path: Target,
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor | Pieces],
     about: dict[str, Any],
     dtype: torch.dtype,
     quality: Quality | None,
@@ -354,7 +359,7 @@ def _info(path: Path | str, header: dict[str, Any], nbytes: int) -> FileInfo:
     )
 
 
-def _checksums_of_planes(planes: list[Tensor], table: Tensor) -> dict[str, str]:
+def _checksums_of_planes(planes: list[Any], table: Tensor) -> dict[str, str]:
     """Checksums of codes by name, from those of their blocks."""
     names = plane_names(len(planes))
     return {name: _digest(planes[i], table[:, i].contiguous()) for i, name in enumerate(names)}
@@ -370,7 +375,7 @@ def _checksum(tensor: Tensor) -> str:
     return _digest(tensor, tensor)
 
 
-def _digest(of: Tensor, content: Tensor) -> str:
+def _digest(of: Tensor | Pieces, content: Tensor) -> str:
     """BLAKE2b-128 of the dtype and shape of one tensor and the bytes of another."""
     digest = hashlib.blake2b(f"{of.dtype}{tuple(of.shape)}".encode(), digest_size=16)
     if content.numel():

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import mmap
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, deserialize, safe_open
@@ -38,18 +39,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return mapped tensors by name, and the metadata. Raises OSError and FormatError."""
     while True:
         with open(path, "rb") as file:
-            first, length = 8, _header_length(path, file)
-            kinds, metadata = _header(path)
+            places, metadata = _places(path, file)
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 continue  # the file was replaced between the two reads
-            mapped, start = _map(file), first + length
+            mapped = _map(file)
         tensors = {}
-        for name, like in kinds.items():
+        for name, (like, start) in places.items():
             part = _part(mapped, start, like.nbytes)
             if part.data_ptr() % like.itemsize:
                 raise unreadable(path, f"{name} is not aligned")
-            tensors[name], start = part.view(like.dtype).view(like.shape), start + like.nbytes
+            tensors[name] = part.view(like.dtype).view(like.shape)
         return tensors, metadata
+
+
+def places_of(path: Path) -> dict[str, tuple[Tensor, int]]:
+    """A meta tensor and the offset of its first byte, by name. Raises OSError and FormatError."""
+    with open(path, "rb") as file:
+        return _places(path, file)[0]
+
+
+def _places(path: Path, file: BinaryIO) -> tuple[dict[str, tuple[Tensor, int]], dict[str, str]]:
+    start = 8 + _header_length(path, file)
+    kinds, metadata = _header(path)
+    found = {}
+    for name, like in kinds.items():
+        found[name], start = (like, start), start + like.nbytes
+    return found, metadata
 
 
 def tensors_of(data: bytes, name: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -68,8 +83,20 @@ def _copied(dtype: str, shape: list[int], data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(shape)
 
 
+class Pieces(NamedTuple):
+    """A tensor that is written piece by piece, in order. `each` yields contiguous tensors."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    each: Callable[[], Iterator[Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
 def write_tensors(
-    out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    out: BinaryIO, tensors: Mapping[str, Tensor | Pieces], metadata: Mapping[str, str] | None = None
 ) -> int:
     """Write a safetensors file, the same bytes as safetensors', without a copy of the tensors in memory.
 
@@ -88,8 +115,10 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     write_all(out, len(text).to_bytes(8, "little") + text)
     for name in names:
-        if tensors[name].numel():
-            write_all(out, tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+        tensor = tensors[name]
+        for piece in tensor.each() if isinstance(tensor, Pieces) else (tensor,):
+            if piece.numel():
+                write_all(out, piece.reshape(-1).view(torch.uint8).numpy().data)
     return 8 + len(text) + start
 
 

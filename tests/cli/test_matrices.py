@@ -165,7 +165,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path):
         format_of(tmp_path / "x.csv")
     with pytest.raises(IsADirectoryError, match="must be a file; it is a folder"):
         read_matrix(tmp_path, format="npy")
-    with pytest.raises(gpuzip.FormatError, match="must begin as npy, npz or parquet"):
+    with pytest.raises(gpuzip.FormatError, match="must begin as npy, npz, parquet, arrow or hdf5"):
         read_matrix(io.BytesIO(b"12345678"))
 
 

@@ -1,4 +1,4 @@
-"""Matrices in files of other programs: npy, npz, safetensors, parquet, fvecs, bvecs, ivecs."""
+"""Matrices in files of other programs: npy, npz, safetensors, parquet, arrow, hdf5, fvecs, bvecs, ivecs."""
 
 from gpuzip.interop.matrices.formats import FORMATS, Format, format_of, read_matrix, write_matrix
 

@@ -11,14 +11,15 @@ from typing import Any, BinaryIO
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError, GpuzipError
-from gpuzip.interop.matrices import npy, npz, parquet, safetensors, vecs
+from gpuzip.interop.matrices import arrow, hdf5, npy, npz, parquet, safetensors, vecs
 from gpuzip.interop.matrices.blocks import Blocks, blocks_of
 from gpuzip.interop.matrices.spool import spooled_stream
+from gpuzip.interop.matrices.stored import Stored
 from gpuzip.storage.atomic import replacing
 from gpuzip.storage.file import local_target
 from gpuzip.storage.paths import local_path
 
-Reader = Callable[[Path, str | None], Matrix]
+Reader = Callable[[Path, str | None], Stored]
 Writer = Callable[[BinaryIO, Blocks], None]
 
 
@@ -28,29 +29,40 @@ class Format:
 
     Attributes
     ----------
-    read : callable
-        (path, name) to a matrix; name: of the array, tensor or column, where a file has several.
+    find : callable
+        (path, name) to a matrix that is not read; name: of the array, tensor, column or dataset, where a file
+        has several.
     write : callable or None
         (file open for bytes, Blocks); None for a format that is only read.
     magic : bytes
         How its files begin; empty where any bytes may come first.
     """
 
-    read: Reader
+    find: Reader
     write: Writer | None
     magic: bytes = b""
 
 
 #: Formats by the suffix of their files. A new format is a file and a line here.
 FORMATS: dict[str, Format] = {
-    "npy": Format(npy.read, npy.write, b"\x93NUMPY"),
-    "npz": Format(npz.read, npz.write, b"PK"),
-    "safetensors": Format(safetensors.read, safetensors.write),
-    "parquet": Format(parquet.read, parquet.write, b"PAR1"),
-    "fvecs": Format(vecs.read_fvecs, vecs.write_fvecs),
-    "bvecs": Format(vecs.read_bvecs, vecs.write_bvecs),
-    "ivecs": Format(vecs.read_ivecs, None),
+    "npy": Format(npy.find, npy.write, b"\x93NUMPY"),
+    "npz": Format(npz.find, npz.write, b"PK"),
+    "safetensors": Format(safetensors.find, safetensors.write),
+    "parquet": Format(parquet.find, parquet.write, b"PAR1"),
+    "fvecs": Format(vecs.find_fvecs, vecs.write_fvecs),
+    "bvecs": Format(vecs.find_bvecs, vecs.write_bvecs),
+    "ivecs": Format(vecs.find_ivecs, None),
+    "arrow": Format(arrow.find, None, b"ARROW1"),
+    "hdf5": Format(hdf5.find, None, b"\x89HDF"),
 }
+
+_ALIASES = {"arrows": "arrow", "feather": "arrow", "h5": "hdf5"}
+
+
+def is_matrix_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the suffix of a path names a format."""
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    return _ALIASES.get(suffix, suffix) in FORMATS
 
 
 def format_of(path: str | os.PathLike[str], *, who: str = "format_of") -> str:
@@ -74,6 +86,7 @@ def format_of(path: str | os.PathLike[str], *, who: str = "format_of") -> str:
         If no format has that suffix.
     """
     suffix = Path(path).suffix.removeprefix(".").lower()
+    suffix = _ALIASES.get(suffix, suffix)
     if suffix not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
         raise GpuzipError(
@@ -93,15 +106,16 @@ def read_matrix(
     path : str, path-like or binary file
         File to read. A file that is open, such as sys.stdin.buffer, is copied to a temporary file first.
     name : str, optional
-        Name of the array (npz), tensor (safetensors) or column (parquet). Needed where a file has several.
+        Name of the array (npz), tensor (safetensors), column (parquet, arrow) or dataset (hdf5). Needed where
+        a file has several.
     format : str, optional
         One of `FORMATS`. Default: by the suffix, or for a file that is open by its first bytes.
 
     Returns
     -------
     (N, D) array or tensor
-        The rows, mapped from the file, or from a temporary file of 4 * N * D bytes (parquet, bvecs, ivecs)
-        that is gone with the result. A compressed npz is read to memory.
+        The rows, mapped from the file, or from a temporary file of as many bytes as the rows (parquet, arrow,
+        hdf5, bvecs, ivecs, compressed npz), which is gone with the result.
 
     Raises
     ------
@@ -123,16 +137,32 @@ def read_matrix(
     who = "read_matrix"
     if not isinstance(path, str | os.PathLike):
         return _read_stream(path, name, format)
+    source, known = _regular(who, path, format)
+    if not source.is_file():
+        with open(source, "rb") as file:
+            return _read_stream(file, name, known)
+    return _found(source, name, known).matrix()
+
+
+def find_matrix(
+    path: str | os.PathLike[str], *, name: str | None = None, format: str | None = None, who: str
+) -> Stored:
+    """A matrix of a file, to be read chunk by chunk; arguments and errors are those of `read_matrix`."""
+    source, known = _regular(who, path, format)
+    if not source.is_file():
+        raise GpuzipError(f"{who}: {source} must be a regular file; it is a pipe or device. Copy it to one.")
+    return _found(source, name, known)
+
+
+def _regular(who: str, path: str | os.PathLike[str], format: str | None) -> tuple[Path, str]:
+    """The file and its format. Raises for what is not there and for folders."""
     source = local_path(who, path)
     known = format_of(source, who=who) if format is None else _known(who, format)
     if source.is_dir():
         raise IsADirectoryError(f"{who}: {source} must be a file; it is a folder. Name a file of it.")
     if not source.exists():
         raise FileNotFoundError(f"{who}: there is no file {source}. Check the name.")
-    if not source.is_file():
-        with open(source, "rb") as file:
-            return _read_stream(file, name, known)
-    return _two_dimensional(source, FORMATS[known].read(source, name))
+    return source, known
 
 
 def _read_stream(file: BinaryIO, name: str | None, format: str | None) -> Matrix:
@@ -140,7 +170,7 @@ def _read_stream(file: BinaryIO, name: str | None, format: str | None) -> Matrix
         with open(path, "rb") as opened:
             first = opened.read(8)
         known = _known("read_matrix", format) if format else _by_magic(first)
-        return _two_dimensional(path, FORMATS[known].read(path, name))
+        return _found(path, name, known).matrix()
 
 
 def _by_magic(first: bytes) -> str:
@@ -148,7 +178,8 @@ def _by_magic(first: bytes) -> str:
         if format.magic and first.startswith(format.magic):
             return name
     raise FormatError(
-        f"read_matrix: the bytes must begin as npy, npz or parquet; got {first!r}. Name the format."
+        f"read_matrix: the bytes must begin as npy, npz, parquet, arrow or hdf5; got {first!r}. Name the "
+        "format."
     )
 
 
@@ -158,12 +189,13 @@ def _known(who: str, format: str) -> str:
     return format
 
 
-def _two_dimensional(path: Path, x: Matrix) -> Matrix:
-    if x.ndim != 2:
+def _found(path: Path, name: str | None, known: str) -> Stored:
+    found = FORMATS[known].find(path, name)
+    if len(found.shape) != 2:
         raise FormatError(
-            f"{path}: must hold a matrix (N, D); it holds shape {tuple(x.shape)}. Save it reshaped."
+            f"{path}: must hold a matrix (N, D); it holds shape {found.shape}. Save it reshaped."
         )
-    return x
+    return found
 
 
 def write_matrix(

@@ -1,7 +1,8 @@
-"""numpy's npy: mapped. Arrays of objects, which are pickles, are refused."""
+"""numpy's npy. Arrays of objects, which are pickles, are refused."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
@@ -13,14 +14,15 @@ from gpuzip._core.checks import printable
 from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError
 from gpuzip.interop.matrices.blocks import Blocks
+from gpuzip.interop.matrices.stored import Laid, Stored, by_columns
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MOST = 1 << 16  # bytes of a header; numpy writes 128, and reads all that a header says before it looks
 _UNREADABLE = (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError)
 
 
-def read(path: Path, name: str | None = None) -> Matrix:
-    """The array, mapped. An npy has one, so that its name is ignored."""
+def find(path: Path, name: str | None = None) -> Stored:
+    """The array. An npy has one, so that its name is ignored."""
     with open(path, "rb") as file:
         shape, fortran, dtype = header(path, file)
         start = file.tell()
@@ -31,9 +33,22 @@ def read(path: Path, name: str | None = None) -> Matrix:
             f"{path}: must have {needed:,} bytes of values for shape {shape}; it has {there:,}. It was cut "
             "off: copy it again."
         )
-    if needed == 0:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", offset=start, shape=shape, order="F" if fortran else "C")
+    return stored_array(path, start, shape, fortran, dtype)
+
+
+def stored_array(
+    path: Path, start: int, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]
+) -> Stored:
+    """Values that lie in a file as numpy writes them, from a byte on."""
+
+    def mapped() -> Matrix:
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", offset=start, shape=shape, order="F" if fortran else "C")
+
+    if fortran and len(shape) == 2:
+        return replace(by_columns(path, start, shape, dtype), mapped=mapped)
+    return Laid(path, start, shape, dtype).stored(mapped)
 
 
 def header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from gpuzip._core.extras import needs
-from gpuzip._core.inputs import as_matrix
-from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError
 from gpuzip.interop.matrices.blocks import Blocks
-from gpuzip.interop.matrices.spool import spooled_rows
+from gpuzip.interop.matrices.lists import alike, batch_rows, column_of, dtype_of, named, rows_of
+from gpuzip.interop.matrices.stored import Stored
 
 Array = np.ndarray[Any, Any]
 
-_BATCH = 8192  # rows
+_BUFFER = 1 << 20  # bytes of a column that are read at a time, in place of a row group's
 
 
-def read(path: Path, name: str | None = None) -> Matrix:
-    """The column of that name, or the only one of lists, as float32 in a temporary file that is mapped."""
+def find(path: Path, name: str | None = None) -> Stored:
+    """The column of that name, or the only one of lists."""
     pa, parquet = _pyarrow()
-    try:
-        with parquet.ParquetFile(path) as file:
-            column = _column(path, pa, file.schema_arrow, name)
-            blocks = _blocks(path, file, column)
-            first = next(blocks, np.empty((0, 0), np.float32))
-            return spooled_rows(_all(path, first, blocks), first.shape[1])
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise FormatError(
-            f"{path}: cannot be read as parquet ({error}). Restore it, or make it again."
-        ) from error
+    with named(path, pa, "parquet"), parquet.ParquetFile(path) as file:
+        field = column_of(path, pa, file.schema_arrow, name)
+        n = file.metadata.num_rows
+    first = next(_batches(path, field, 0, 1), np.empty((0, 0)))
+    shape = (n, int(first.shape[1]))
+    return Stored(path, shape, dtype_of(field), partial(_each, path, field, shape))
 
 
-def _column(path: Path, pa: Any, schema: Any, name: str | None) -> str:
-    lists = [item.name for item in schema if _is_list(pa, item.type)]
-    if name is None and len(lists) == 1:
-        return str(lists[0])
-    if name is None or name not in lists:
-        raise FormatError(
-            f"{path}: one of its columns of lists must be named: "
-            f"{', '.join(lists[:20]) or '(it has none)'}; got {name!r}."
-        )
-    return name
-
-
-def _is_list(pa: Any, kind: Any) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _blocks(path: Path, file: Any, column: str) -> Iterator[Array]:
-    for batch in file.iter_batches(_BATCH, columns=[column]):
-        yield np.asarray(as_matrix(str(path), column, batch.column(0)))
-
-
-def _all(path: Path, first: Array, blocks: Iterator[Array]) -> Iterator[Array]:
-    yield first
-    for block in blocks:
-        if block.shape[1:] != first.shape[1:]:
-            raise FormatError(
-                f"{path}: lists must have {first.shape[1]} values each; got {block.shape[1]}. Drop "
-                "those rows."
-            )
+def _each(path: Path, field: Any, shape: tuple[int, int], start: int, rows: int) -> Iterator[Array]:
+    (n, d), done = shape, start
+    for block in alike(path, d, _batches(path, field, start, rows)):
         yield block
+        done += len(block)
+    if done != n:
+        raise FormatError(f"{path}: must have {n:,} rows, as it says; it has {done:,}. Make it again.")
+
+
+def _batches(path: Path, field: Any, start: int, rows: int) -> Iterator[Array]:
+    """Batches from a row on. Row groups before it are not read."""
+    pa, parquet = _pyarrow()
+    with (
+        named(path, pa, "parquet"),
+        parquet.ParquetFile(path, memory_map=False, buffer_size=_BUFFER, pre_buffer=False) as file,
+    ):
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        ends = np.cumsum([0, *sizes])
+        group = int(np.searchsorted(ends, start, side="right")) - 1
+        skip = start - int(ends[group])
+        left = list(range(group, len(sizes)))
+        if not left:
+            return
+        for batch in file.iter_batches(batch_rows(field, rows), row_groups=left, columns=[field.name]):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            yield rows_of(path, field, batch.column(0).slice(skip))
+            skip = 0
 
 
 def write(out: BinaryIO, blocks: Blocks) -> None:

@@ -6,27 +6,32 @@ import json
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 
-from gpuzip._core.rows import Matrix
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.interop.matrices.blocks import Blocks
-from gpuzip.storage.tensors import read_tensors
+from gpuzip.interop.matrices.stored import Laid, Stored
+from gpuzip.storage.tensors import places_of, read_tensors
 
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_KINDS = {torch.uint8: "u1", torch.float16: "<f2", torch.bfloat16: "<u2", torch.float32: "<f4"}
 
 
-def read(path: Path, name: str | None = None) -> Matrix:
+def find(path: Path, name: str | None = None) -> Stored:
     """The tensor of that name, or the only matrix."""
-    tensors, _ = read_tensors(path)
+    places = places_of(path)
     if name is None:
-        matrices = [key for key, tensor in tensors.items() if tensor.ndim == 2]
+        matrices = [key for key, (like, _) in places.items() if like.ndim == 2]
         name = matrices[0] if len(matrices) == 1 else None
-    if name not in tensors:
+    if name not in places:
         raise FormatError(
-            f"{path}: one of its tensors must be named: {', '.join(sorted(tensors)[:20])}; got {name!r}."
+            f"{path}: one of its tensors must be named: {', '.join(sorted(places)[:20])}; got {name!r}."
         )
-    return tensors[name]
+    like, offset = places[name]
+    kind, shape = np.dtype(_KINDS[like.dtype]), tuple(like.shape)
+    laid = Laid(path, offset, shape, kind, bfloat16=like.dtype == torch.bfloat16)
+    return laid.stored(lambda: read_tensors(path)[0][name])
 
 
 def write(out: BinaryIO, blocks: Blocks) -> None:

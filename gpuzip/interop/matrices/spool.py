@@ -28,18 +28,18 @@ def spooled_stream(file: BinaryIO) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def spooled_rows(blocks: Iterable[Array], d: int) -> Array:
-    """(N, D) float32 in a temporary file, mapped. The file is gone with the array.
+def spooled_rows(blocks: Iterable[Array], d: int, dtype: np.dtype[Any]) -> Array:
+    """(N, D) in a temporary file, mapped. The file is gone with the array.
 
     Written, not mapped, while it grows: a full disk is then an error of the write.
     """
     n = 0
     with tempfile.TemporaryFile() as file:
         for block in blocks:
-            part = np.ascontiguousarray(block, np.float32)
+            part = np.ascontiguousarray(block, dtype)
             file.write(part.data)
             n += len(part)
         file.flush()
         if n == 0 or d == 0:
-            return np.empty((n, d), np.float32)
-        return np.memmap(file, np.float32, "r", shape=(n, d))
+            return np.empty((n, d), dtype)
+        return np.memmap(file, dtype, "r", shape=(n, d))

@@ -6,6 +6,7 @@ Source: http://corpus-texmex.irisa.fr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,34 +15,44 @@ import numpy as np
 from gpuzip._core.rows import BLOCK_BYTES, Matrix
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.interop.matrices.blocks import Blocks
-from gpuzip.interop.matrices.spool import spooled_rows
+from gpuzip.interop.matrices.stored import Laid, Stored
 
 Array = np.ndarray[Any, Any]
 
 _COUNT = 4  # bytes of a row's number of values
 
 
-def read_fvecs(path: Path, name: str | None = None) -> Matrix:
-    """(N, D) float32, mapped."""
-    raw = _rows(path, 4)
-    return raw[:, _COUNT:].view("<f4") if raw.size else np.empty(_shape(raw, 4), np.float32)
+def find_fvecs(path: Path, name: str | None = None) -> Stored:
+    """(N, D) float32."""
+    laid = _laid(path, "<f4")
+
+    def mapped() -> Matrix:
+        if not laid.shape[0]:
+            return np.empty(laid.shape, np.float32)
+        raw = np.memmap(path, np.uint8, "r", shape=(laid.shape[0], laid.stride))
+        step = max(1, BLOCK_BYTES // laid.stride)
+        for start in range(0, len(raw), step):
+            _check(path, laid.shape[1], start, raw[start : start + step, :_COUNT])
+        return raw[:, _COUNT:].view("<f4")
+
+    return laid.stored(mapped)
 
 
-def read_bvecs(path: Path, name: str | None = None) -> Matrix:
-    """(N, D) bytes as float32, in a temporary file that is mapped."""
-    return _converted(_rows(path, 1), "u1")
+def find_bvecs(path: Path, name: str | None = None) -> Stored:
+    """(N, D) bytes as float32."""
+    return _laid(path, "u1").stored(None, "float32")
 
 
-def read_ivecs(path: Path, name: str | None = None) -> Matrix:
-    """(N, D) int32 as float32, in a temporary file that is mapped."""
-    return _converted(_rows(path, 4), "<i4")
+def find_ivecs(path: Path, name: str | None = None) -> Stored:
+    """(N, D) int32 as float32."""
+    return _laid(path, "<i4").stored(None, "float32")
 
 
-def _rows(path: Path, width: int) -> Array:
-    """(N, bytes per row) of the file, mapped. Raises FormatError unless all rows have as many values."""
-    size = path.stat().st_size
+def _laid(path: Path, kind: str) -> Laid:
+    """The rows of the file. Raises FormatError unless its size is that of whole rows like the first one."""
+    size, width = path.stat().st_size, np.dtype(kind).itemsize
     if size == 0:
-        return np.empty((0, _COUNT), np.uint8)
+        return Laid(path, 0, (0, 0), np.dtype(kind), _COUNT)
     with open(path, "rb") as file:
         d = int.from_bytes(file.read(_COUNT), "little", signed=True)
     row = _COUNT + width * d
@@ -50,28 +61,18 @@ def _rows(path: Path, width: int) -> Array:
             f"{path}: must be rows of a number of values and the values; the first has {d} values, which "
             f"does not divide {size:,} bytes. Check the kind of the file."
         )
-    raw = np.memmap(path, np.uint8, "r", shape=(size // row, row))
-    step = max(1, BLOCK_BYTES // row)
-    for start in range(0, len(raw), step):
-        counts = np.ascontiguousarray(raw[start : start + step, :_COUNT]).view("<i4")[:, 0]
-        wrong = np.flatnonzero(counts != d)
-        if len(wrong):
-            raise FormatError(
-                f"{path}: rows must have {d} values each; row {start + int(wrong[0])} has "
-                f"{int(counts[wrong[0]])}. The file is damaged, or of another kind."
-            )
-    return raw
+    return Laid(path, 0, (size // row, d), np.dtype(kind), _COUNT, check=partial(_check, path, d))
 
 
-def _shape(raw: Array, width: int) -> tuple[int, int]:
-    return len(raw), (raw.shape[1] - _COUNT) // width
-
-
-def _converted(raw: Array, kind: str) -> Array:
-    width = np.dtype(kind).itemsize
-    step = max(1, BLOCK_BYTES // max(1, raw.shape[1]))
-    blocks = (np.ascontiguousarray(raw[i : i + step, _COUNT:]).view(kind) for i in range(0, len(raw), step))
-    return spooled_rows(blocks, _shape(raw, width)[1])
+def _check(path: Path, d: int, start: int, counts: Array) -> None:
+    """Raise FormatError unless rows from `start` on have d values each, as the bytes in front say."""
+    found = np.ascontiguousarray(counts).view("<i4")[:, 0]
+    wrong = np.flatnonzero(found != d)
+    if len(wrong):
+        raise FormatError(
+            f"{path}: rows must have {d} values each; row {start + int(wrong[0])} has "
+            f"{int(found[wrong[0]])}. The file is damaged, or of another kind."
+        )
 
 
 def write_fvecs(out: BinaryIO, blocks: Blocks) -> None:
