@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +212,7 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
     start = time.monotonic()
     os.waitpid(forked(partial(compress_file, tmp_path / "x.npy", tmp_path / f"whole{name}", **how)), 0)
     took = time.monotonic() - start
-    for number in count():
-        if kills >= 100:
-            break
+    for number in range(4):
         target = tmp_path / f"{number}" / name
         while not is_whole(target):
             before = rows_in(target)
@@ -229,4 +226,4 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
         with pytest.raises(gpuzip.GpuzipError, match="must be new; it is there"):
             compress_file(tmp_path / "x.npy", target, **how)  # removes what one that died at its end has left
         assert sorted(path.name for path in target.parent.iterdir()) == [name]
-    assert len(committed) > 3
+    assert kills > 5 and len(committed) > 3
