@@ -25,6 +25,7 @@ class Unverified(Protocol):
     @property
     def is_remote(self) -> bool: ...
     def verify(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> bool: ...
+    def read_in_order(self) -> None: ...
     def part(self, start: int, stop: int) -> Unverified: ...
 
 
@@ -84,7 +85,12 @@ class Packed:
     def fetch(self) -> Tensor:
         """`raw`, fetched in large ranges if the file is remote; not verified if it is mapped."""
         unverified = self._unverified
-        return self.data if unverified is not None and unverified.is_remote else self.raw
+        if unverified is None:
+            return self.raw
+        if unverified.is_remote:
+            return self.data
+        unverified.read_in_order()
+        return self.raw
 
     def verified(self, rows: slice | Tensor, planes: Sequence[int] | None = None) -> Tensor:
         """`raw`, of which these rows are verified: a slice, int64 ids or a mask.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.errors import FormatError
+from gpuzip.storage import paging
 from gpuzip.storage.blocks import Fetch
 
 STREAM, BLOCKS, MODEL, KEPT, KEPT_IDS = "stream", "blocks", "model", "kept", "kept_ids"
@@ -177,9 +178,12 @@ class UnverifiedBlocks:
     def verify(self, ids: Iterable[int]) -> None:
         """Compare these blocks with their checksums. Raises FormatError for one that is damaged."""
         todo = [block for block in ids if self._left[block]]
-        data = self._blocks.stream.numpy().data
+        stream = self._blocks.stream.numpy()
+        data = stream.data
         for some in (todo[at : at + _AT_ONCE] for at in range(0, len(todo), _AT_ONCE)):
             spans = [self._spans[block] for block in some]
+            if self._fetch is None:
+                paging.soon(stream[start:stop] for start, stop in spans)
             parts = [data[start:stop] for start, stop in spans]
             if self._fetch is not None:
                 fetched = self._fetch([(0, start, stop) for start, stop in spans])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.errors import FormatError
+from gpuzip.storage import paging
 
 #: Most bytes of all planes in a block, unless one row has more: what the first read of a single row costs.
 #: Larger blocks are no faster to check, and the table is less than 1/32768 of the codes per plane.
@@ -127,7 +128,15 @@ class Unverified:
             self._compare(np.unique(np.stack([blocks[block], named], 1), axis=0))
         elif not isinstance(rows, slice):
             return False
-        return not self._left[self._blocks_of(0, self._n)].any()
+        if self._left[self._blocks_of(0, self._n)].any():
+            return False
+        self.read_in_order()
+        return True
+
+    def read_in_order(self) -> None:
+        """Let the system read ahead: all codes will be read."""
+        if self._fetch is None:
+            paging.in_order(self._planes)
 
     def _blocks_of(self, start: int, stop: int) -> Array:
         if start >= stop:
@@ -140,11 +149,19 @@ class Unverified:
         if self._fetch is not None:
             self._fetch_all(self._fetch, _runs(todo, [self._bytes_of(plane) for plane in self._planes]))
             return
+        self._announce(_runs(todo, [self._bytes_of(plane) for plane in self._planes]))
         good = _checksums(self._planes, todo, self._block_rows) == self._right[todo[:, 0], todo[:, 1]]
         self._left[todo[good, 0], todo[good, 1]] = False
         if not good.all():
             block, plane = todo[~good][0].tolist()
             raise self._damaged(block, plane, "restore it or save it again")
+
+    def _announce(self, runs: Sequence[Run]) -> None:
+        """Tell the system which blocks of a mapped file are read next."""
+        rows = self._block_rows
+        parts = [self._planes[plane][first * rows : stop * rows] for plane, first, stop in runs]
+        few = sum(part.nbytes for part in parts) <= _AT_ONCE[0]
+        (paging.soon if few else paging.in_order)(parts)
 
     def _fetch_all(self, fetch: Fetch, runs: Sequence[Run]) -> None:
         at_once = _AT_ONCE[1]

@@ -21,6 +21,7 @@ from gpuzip._core.planes import Planes
 from gpuzip._core.quality import Quality
 from gpuzip._version import __version__
 from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.storage import paging
 from gpuzip.storage.archive import (
     BLOCKS,
     MODEL,
@@ -206,6 +207,8 @@ def read_file(path: Source, *, verify: bool, min_cosine: float | None = None) ->
     if there is not None:
         verify = verify or info.format == 1  # whose codes have one checksum, and are fetched at once
         tensors, fetch = there.read(() if info.format == 1 else names), there.fetch_of(names)
+    elif info.format > 1 and not verify:
+        _read_by_blocks(tensors, names)
     planes = [tensors[name] for name in names]
     if info.format == 1:
         found = {name: _checksum(tensors[name]) for name in names if verify}
@@ -245,6 +248,8 @@ def _archive(
     fetch = None
     if there is not None:
         tensors, fetch = there.read([STREAM]), there.fetch_of([STREAM])
+    elif not verify:
+        _read_by_blocks(tensors, [STREAM])
     _check(info.path, _checksums_of_archive(tensors), header["checksums"])
     blocks = blocks_of(info.path, tensors, header["block_rows"])
     unverified = UnverifiedBlocks(info.path, blocks, tensors[BLOCKS], fetch)
@@ -252,6 +257,13 @@ def _archive(
         unverified.verify(range(len(blocks)))
     kept = kept_of(info.path, tensors, info.n)
     return ArchiveContents(info, blocks, tensors[MODEL].numpy().tobytes(), kept, unverified)
+
+
+def _read_by_blocks(tensors: dict[str, Tensor], codes: list[str]) -> None:
+    """Read the blocks of codes that are verified, and not what lies around them; all else is read now."""
+    pages = {name: tensor.reshape(-1).view(torch.uint8).numpy() for name, tensor in tensors.items()}
+    paging.touched_alone(pages.values())
+    paging.soon(of for name, of in pages.items() if name not in codes)
 
 
 def _check(path: Path | str, found: dict[str, str], checksums: dict[str, str]) -> None:
