@@ -45,7 +45,7 @@ def bytes_read(path: Path, kind: str) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's counts of bytes")
-@pytest.mark.parametrize("name", ["codes", "archive"])
+@pytest.mark.parametrize("name", ["codes", pytest.param("archive", marks=pytest.mark.full)])
 def test_a_row_by_id_reads_its_block(tmp_path: Path, x: Tensor, name: str):
     path = tmp_path / "x.ezip"
     codec = gpuzip.HalfQuantizer() if name == "codes" else gpuzip.TransformCoder(max_error=1e-4)
@@ -58,10 +58,12 @@ def test_a_row_by_id_reads_its_block(tmp_path: Path, x: Tensor, name: str):
 
 def test_a_scan_reads_ahead_and_rows_do_not(tmp_path: Path, x: Tensor, monkeypatch: pytest.MonkeyPatch):
     told: list[tuple[str, int]] = []
+
+    def note(name: str, arrays: Iterable[np.ndarray]) -> None:
+        told.append((name, sum(array.nbytes for array in arrays)))
+
     for name in ("touched_alone", "soon", "in_order"):
-        monkeypatch.setattr(
-            paging, name, lambda of, name=name: told.append((name, sum(a.nbytes for a in of)))
-        )
+        monkeypatch.setattr(paging, name, partial(note, name))
     codes = gpuzip.HalfQuantizer().fit(x).encode(x)
     codes.save(tmp_path / "x.ezip")
     opened = gpuzip.open(tmp_path / "x.ezip")
