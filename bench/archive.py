@@ -1,9 +1,10 @@
 """Archives beside the bound and beside others: small files, bits at a cosine, bit-exact files, speeds.
 
-    python -m bench.archive [small] [curve] [exact] [speed] [--rows 1000]
+    python -m bench.archive [small] [curve] [exact] [speed] [--rows 1000] [--data "word vectors"]
 
 Without words all parts run. Rows of the other parts in bench/results/archive.csv stay as they are. The exit
-status is 1 when a row misses its target. With --rows each part takes no more rows and keeps nothing.
+status is 1 when a row misses its target. With --data only the curve of these rows is measured. With --rows
+each part takes no more rows and keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,18 +97,27 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="|".join(PARTS), help="only these")
     parser.add_argument("--rows", type=int, help="measure on so many; writes nothing")
+    parser.add_argument("--data", choices=archive_curve.DATA, help="the curve of these rows alone")
     asked = parser.parse_args()
+    if asked.data:
+        asked.parts = ["curve"]
+        PARTS["curve"] = partial(archive_curve.measure, only=asked.data)
     if unknown := sorted(set(asked.parts) - set(PARTS)):
         parser.error(f"{', '.join(unknown)}: one of {', '.join(PARTS)} is needed")
     missed = 0
     for part in asked.parts or PARTS:
-        others = [row for row in read("archive") if row["part"] not in NAMES.get(part, (part,))]
+        names = NAMES.get(part, (part,))
+        kept = [
+            row
+            for row in read("archive")
+            if row["part"] not in names or asked.data not in (None, row["data"])
+        ]
         fresh = []
         for row in PARTS[part](asked.rows):
             fresh.append(stamped(row))
             missed += row["ok"] is False
             if asked.rows is None and not is_quick():
-                put("archive", others + fresh)  # so that a run that is stopped keeps what it has
+                put("archive", kept + fresh)  # so that a run that is stopped keeps what it has
         print(screen("archive", fresh), flush=True)
     if missed:
         print(f"MISSED: {missed} targets")

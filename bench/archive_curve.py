@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -47,25 +47,44 @@ def bound_bits(spread: Tensor, error: float) -> float:
     return high
 
 
-def measure(few: int | None) -> Iterable[dict[str, Any]]:
+def measure(few: int | None, only: str | None = None) -> Iterable[dict[str, Any]]:
+    for name, rows in DATA.items():
+        if only in (None, name):
+            yield from rows(name, few)
+
+
+def _sentences(name: str, few: int | None) -> Iterator[dict[str, Any]]:
     real = real_rows().embeddings[:few].float()
-    yield from archives("sentence embeddings", real, (8,), COSINES)
-    yield from by_bytes("sentence embeddings", real[:FEWER])
+    yield from archives(name, real, (8,), COSINES)
+    yield from by_bytes(name, real[:FEWER])
     for m in (64, 128, 384):
-        yield _embzip("sentence embeddings", real[:1000], m)
+        yield _embzip(name, real[:1000], m)
     if packer := jzip():
         data = packer.pack(real[:FEWER])
         back = torch.from_numpy(packer.unpack(data, real[:FEWER]))
-        yield _row("sentence embeddings", real[:FEWER], "jzip", back, len(data))
-    words = word_vectors()[:few]
-    yield from archives("word vectors", words, (8,), COSINES[::2])
-    yield from others("word vectors", words[:FEWER])
-    yield _embzip("word vectors", words[:1000], words.shape[1] // 4)
-    integers = sift_like(few or 40_000)
-    yield from archives("SIFT-like integers", integers, (8,), COSINES[::2])
-    yield from others("SIFT-like integers", integers[:FEWER])
-    yield _embzip("SIFT-like integers", integers[:1000], integers.shape[1] // 4)
-    yield from archives("sentence embeddings", real, (64,), COSINES[1::2])
+        yield _row(name, real[:FEWER], "jzip", back, len(data))
+    yield from archives(name, real, (64,), COSINES[1::2])
+
+
+def _words(name: str, few: int | None) -> Iterator[dict[str, Any]]:
+    yield from _beside_others(name, word_vectors()[:few])
+
+
+def _integers(name: str, few: int | None) -> Iterator[dict[str, Any]]:
+    yield from _beside_others(name, sift_like(few or 40_000))
+
+
+def _beside_others(name: str, x: Tensor) -> Iterator[dict[str, Any]]:
+    yield from archives(name, x, (8,), COSINES[::2])
+    yield from others(name, x[:FEWER])
+    yield _embzip(name, x[:1000], x.shape[1] // 4)
+
+
+DATA: dict[str, Callable[[str, int | None], Iterator[dict[str, Any]]]] = {
+    "sentence embeddings": _sentences,
+    "word vectors": _words,
+    "SIFT-like integers": _integers,
+}
 
 
 def archives(
