@@ -34,6 +34,10 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "lance": (("lance", "pyarrow"), "to_lance and from_lance"),
     "datasets": (("datasets", "pyarrow"), "to_datasets and from_datasets"),
     "qdrant": (("qdrant_client",), "to_qdrant and from_qdrant"),
+    "ray": (("ray", "pyarrow"), "distributed.Encoder in Ray Data, and compress_dataset"),
+    "dask": (("dask", "pyarrow"), "distributed.Encoder in Dask"),
+    "spark": (("pyspark", "pyarrow"), "distributed.Encoder in Spark"),
+    "daft": (("daft", "pyarrow"), "distributed.Encoder in Daft"),
     "words": (("pyarrow", "marisa_trie", "rich"), "word vectors"),
     "cli": (("typer", "rich"), "this command line, and bars of progress"),
 }
