@@ -77,7 +77,7 @@ def _integers(name: str, few: int | None) -> Iterator[dict[str, Any]]:
 def _beside_others(name: str, x: Tensor) -> Iterator[dict[str, Any]]:
     yield from archives(name, x, (8,), COSINES[::2])
     yield from others(name, x[:FEWER])
-    yield _embzip(name, x[:1000], x.shape[1] // 4)
+    yield _embzip(name, x[:1000], _split(x.shape[1], 4))
 
 
 DATA: dict[str, Callable[[str, int | None], Iterator[dict[str, Any]]]] = {
@@ -119,7 +119,7 @@ def others(name: str, x: Tensor) -> Iterator[dict[str, Any]]:
     Those of sentence embeddings are in results/recall.csv, at all 40,000 rows.
     """
     d = x.shape[1]
-    eighth, quarter = d // 8, d // 4
+    eighth, quarter = _split(d, 8), _split(d, 4)
     codecs = {
         f"PQ{eighth}x8": gpuzip.ProductQuantizer(eighth, 8),
         f"PQ{quarter}x8": gpuzip.ProductQuantizer(quarter, 8),
@@ -131,6 +131,11 @@ def others(name: str, x: Tensor) -> Iterator[dict[str, Any]]:
         codes = codec.fit(x).encode(x)
         yield _row(name, x, method, codes.decode(torch.float32), codes.nbytes)
     yield from by_bytes(name, x)
+
+
+def _split(d: int, columns: int) -> int:
+    """The number of sub-spaces of at least so many columns, equal ones."""
+    return next(m for m in range(d // columns, 0, -1) if d % m == 0)
 
 
 def by_bytes(name: str, x: Tensor) -> Iterator[dict[str, Any]]:
