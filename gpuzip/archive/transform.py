@@ -28,6 +28,7 @@ from gpuzip.storage.archive import Blocks
 LARGEST_WIDTH = 1 << 13
 _MOST_NUMBERS = 1 << 18
 _ROWS = 256  # at a time
+_LARGEST = torch.finfo(torch.float32).max
 _HEAD = struct.Struct("<If")  # bytes of the numbers, and the step of the mean
 
 
@@ -285,8 +286,8 @@ def _classes(numbers: Iterator[int], count: int, tables: Tables) -> Tensor:
 def check_settings(config: dict[str, Any]) -> None:
     """Raise FormatError for settings that gpuzip does not write."""
     kinds = {name: type(value) for name, value in config.items() if name != "dictionary"}
-    if kinds != {"step": float, "states": int, "unit": bool} or not 0 < config["step"] < float("inf"):
-        raise FormatError(f"settings must be step, states and unit; got {config!r:.200}.")
+    if kinds != {"step": float, "states": int, "unit": bool} or not 0 < config["step"] < _LARGEST:
+        raise FormatError(f"settings must be step, of float32, states and unit; got {config!r:.200}.")
     if config["states"] not in STATES:
         raise FormatError(f"settings must have a trellis that exists; got {config!r:.200}.")
     if not isinstance(config.get("dictionary", ""), str):

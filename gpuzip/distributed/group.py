@@ -32,6 +32,7 @@ def number_of(content: bytes) -> int:
 class Ranks:
     """The ranks of a process group, as one call uses them; a single rank where there is no group."""
 
+    who: str
     size: int
     rank: int
     device: torch.device

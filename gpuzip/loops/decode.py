@@ -28,7 +28,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
     out = uninitialized(len(packed) if ids is None else len(ids), C * share * S, centroids.dtype)
     if out.numel() == 0:
         return out
-    codes = (packed.contiguous() if ids is None else packed).numpy()
+    codes = packed.contiguous().numpy()
     chosen = _ALL if ids is None else ids.contiguous().numpy()
     write, words = writer(centroids, share)
 

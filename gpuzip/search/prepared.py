@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpuzip._core.few import is_plain
 from gpuzip._core.planes import versions
 from gpuzip.ops._dispatch import loops_are_used
 from gpuzip.ops.one_pass import Few
@@ -61,9 +62,8 @@ class Prepared:
             type(queries) is not Tensor
             or type(k) is not int
             or queries.dtype is not self._dtype
-            or not queries.is_cpu
+            or not is_plain(queries)
             or queries.layout is not torch.strided
-            or queries.requires_grad
         ):
             return None
         shape = queries.shape

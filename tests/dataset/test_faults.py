@@ -20,7 +20,10 @@ from tests.dataset.plain import Plain, check_same, half, rows_of
 from tests.dataset.test_dataset import filled
 
 #: From Python 3.12 on a fork beside threads, which torch has, warns.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:lance is not fork-safe:UserWarning"),  # which other tests import
+]
 
 Step = Callable[[Any], object]
 

@@ -19,7 +19,10 @@ from gpuzip.large.job import differences, is_unfinished
 from tests.dataset.test_faults import dying
 
 #: From Python 3.12 on a fork beside threads, which torch has, warns.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:lance is not fork-safe:UserWarning"),  # which other tests import
+]
 
 X = np.random.default_rng(1).standard_normal((4000, 16)).astype(np.float32)
 HOW: dict[str, Any] = {"codec": "SQ8", "sample_rows": 500, "shard_rows": 1000}
