@@ -175,6 +175,14 @@ def test_decode(N, M, nbits, S, dtype, strided, chosen):
     )
 
 
+def test_decode_of_codes_that_do_not_lie_together():
+    codes, centroids = random_codes(9, 8, 16), codebook(8, 16, 1)
+    packed, ids = OPS["pack_bits"].reference(codes, 4), torch.tensor([8, 0, 3])
+    for some in (None, ids):
+        want = OPS["decode"].reference(packed, centroids, some)
+        same(LOOPS["decode"](spread(packed), spread(centroids), some), want)
+
+
 @pytest.mark.parametrize(("M", "nbits", "S", "dtype"), [(3, 5, 7, torch.float16), (7, 8, 9, torch.float32)])
 def test_decode_in_blocks(M, nbits, S, dtype, monkeypatch):
     """More rows than a block holds, some of which are not there."""
