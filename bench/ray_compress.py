@@ -20,7 +20,7 @@ from gpuzip.distributed import compress_dataset
 
 def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str, batch_size: str) -> None:
     """victim: "worker", killed while it encodes; "driver", once a shard is complete; or "nobody"."""
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20)
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
     threading.Thread(target=_kill, args=(victim, Path(target)), daemon=True).start()
     try:
         compress_dataset(
