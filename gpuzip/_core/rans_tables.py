@@ -47,7 +47,8 @@ def levels_in_order(freqs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tens
 def symbols_by_level(ordered: Tensor, symbols: Tensor, count: Tensor) -> tuple[Tensor, int]:
     """Return the symbol of each level from the least on, or 0: (T, levels) uint8; and that least level.
 
-    Of what `levels_in_order` returns, on the CPU. (T, 0) where levels are too far apart for such a table.
+    ordered, symbols, count: what `levels_in_order` returns, on the CPU. The result is (T, 0) where the span
+    of levels is too wide for a table.
     """
     known = torch.arange(ordered.shape[1], device=ordered.device) < count[:, None]
     levels, tables = ordered[known].long(), known.nonzero()[:, 0]

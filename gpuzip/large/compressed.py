@@ -14,7 +14,7 @@ from gpuzip.codecs.base import Codec
 
 @dataclass(frozen=True)
 class Compressed:
-    """Hold what came of a source. print() shows it.
+    """Hold the facts, sizes and times of a `compress_file`. print() shows them.
 
     Attributes
     ----------

@@ -70,7 +70,7 @@ def compress_file(
         (n, D). A callable returns the chunks anew. Chunks of a generator, which come once, are kept in a
         temporary file beside `dst` where a codec has to be fitted first.
     dst : str or path-like
-        A file if it ends in .ezip, else the folder of a `Dataset` whose rows number themselves.
+        A file if it ends in .ezip, else the folder of a `Dataset` whose ids are row numbers.
     codec : Quantizer or str, optional
         A codec, fitted or not, or its text, such as "PQ48x8". Default: chosen by what is asked for; else
         product codes, as in `gpuzip.compress`.
@@ -100,7 +100,8 @@ def compress_file(
         True shows a bar with rate and time left. A function is called after every chunk with the rows encoded
         and all rows, or 0 where nothing says how many there are.
     overwrite : bool, default False
-        Replace what is at `dst`, when the new one is whole; and drop an interrupted run with other arguments.
+        Replace what is at `dst` once the new one is complete, and drop an interrupted run that had other
+        arguments.
 
     Returns
     -------

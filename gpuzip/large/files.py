@@ -21,7 +21,7 @@ from gpuzip.storage.paths import local_path
 
 Array = np.ndarray[Any, Any]
 
-_FIRST = 4096  # bytes of a file by which it is known again, beside its size and time
+_FIRST = 4096  # bytes of a file that identify it, beside its size and time of change
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -74,7 +74,7 @@ def _check(who: str, parts: Sequence[Stored]) -> None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """By what a file is known again: its name, size, time of change and first bytes."""
+    """What identifies a file to a run that resumes: its name, size, time of change and first bytes."""
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
         first = hashlib.blake2b(file.read(_FIRST), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""A file in a folder that is being filled: of what and how, so that only the same run goes on with it."""
+"""The record of a run in the folder that it fills: a run that resumes must have its source and arguments."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def begun(who: str, folder: Path, about: dict[str, Any], *, restart: bool) -> It
 
 
 def finish(folder: Path) -> None:
-    """What is in the folder is whole: from now on it is a dataset like others."""
+    """Remove the record of the run: the folder is complete, and a dataset like any other."""
     (folder / UNFINISHED).unlink()
     sync_folder(folder)
 

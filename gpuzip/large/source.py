@@ -35,7 +35,7 @@ class Source:
     each : callable
         (first row, rows at most) to chunks in order. A chunk may have fewer rows, or more.
     facts : dict
-        By what an interrupted run knows the source again; JSON.
+        What identifies the source to a run that resumes; JSON.
     rows : callable, optional
         Rising row numbers to these rows, where they are read without the others.
     once : bool

@@ -17,17 +17,17 @@ _AS_USUAL, _AT_RANDOM, _SOON = 0, 1, 3  # madvise of Linux and of macOS
 
 
 def touched_alone(arrays: Iterable[Array]) -> None:
-    """Read the pages of these that are touched, and no others."""
+    """Ask the system to read only the pages of these arrays that are touched."""
     _advise(arrays, _AT_RANDOM)
 
 
 def soon(arrays: Iterable[Array]) -> None:
-    """Read the pages of these in few and large reads."""
+    """Ask the system to read all pages of these arrays now, in few large reads."""
     _advise(arrays, _SOON)
 
 
 def in_order(arrays: Iterable[Array]) -> None:
-    """Read ahead of what is touched, as systems do where they are told nothing."""
+    """Ask the system to read ahead of what is touched, which is its default."""
     _advise(arrays, _AS_USUAL)
 
 

@@ -17,6 +17,7 @@ import gpuzip
 from gpuzip import compress_file
 from gpuzip.large.job import differences, is_unfinished
 from tests.dataset.test_faults import dying
+from tests.large.test_compress_file import bytes_of, small_blocks  # noqa: F401
 
 #: From Python 3.12 on a fork beside threads, which torch has, warns.
 pytestmark = [
@@ -26,17 +27,6 @@ pytestmark = [
 
 X = np.random.default_rng(1).standard_normal((4000, 16)).astype(np.float32)
 HOW: dict[str, Any] = {"codec": "SQ8", "sample_rows": 500, "shard_rows": 1000}
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpuzip.storage.blocks.BLOCK_BYTES", 4000)
-
-
-def bytes_of(path: Path) -> dict[str, bytes]:
-    if path.is_file():
-        return {"": path.read_bytes()}
-    return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 def saved(folder: Path) -> Path:
