@@ -132,3 +132,15 @@ def read(keys, k, scores, rows):
             key = keys[q * (len(keys) // Q) + i]
             scores[q * k + i] = score_of(key) if key != NONE else np.float32(-np.inf)
             rows[q * k + i] = np.int64(key & np.uint64(0xFFFFFFFF)) if key != NONE else 0
+
+
+@jit("void(uint64[::1], intp, boolean, float32[::1], int64[::1])", inner=True)
+def answer(keys, k, are_distances, scores, rows):
+    """Write the scores, or distances, and rows of the k least keys of each query, in order."""
+    Q = len(rows) // k
+    room = len(keys) // Q
+    for q in range(Q):
+        in_order(keys, q * room, room, k)
+    read(keys, k, scores, rows)
+    if are_distances:
+        to_distances(scores)

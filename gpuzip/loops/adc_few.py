@@ -7,7 +7,7 @@ from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import apart, at_address, jit
-from gpuzip.loops._least import MOST_IN_ORDER, in_order, read, to_distances
+from gpuzip.loops._least import MOST_IN_ORDER, answer
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.lookup_tables import fill
 
@@ -156,10 +156,5 @@ def _search(
         counts,
         worst,
     )
-    room = len(keys) // Q
-    for q in range(Q):
-        in_order(keys, q * room, room, k)
-    read(keys, k, scores, rows)
-    if are_distances:
-        to_distances(scores)
+    answer(keys, k, are_distances, scores, rows)
     return True

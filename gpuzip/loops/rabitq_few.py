@@ -7,7 +7,7 @@ from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import at_address, jit
-from gpuzip.loops._least import MOST_IN_ORDER, in_order, read, to_distances
+from gpuzip.loops._least import MOST_IN_ORDER, answer
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients, fill_sign_tables
 
@@ -116,7 +116,7 @@ def _search(
     round_at,
     scan_at,
 ):
-    Q, B = len(shift), len(tables) // (len(shift) * 32)
+    B = len(tables) // (len(shift) * 32)
     of_queries = across, coef, shift
     if not _coefficients(coefficients_at, queries, center, metric, reach, most, *of_queries):
         return False
@@ -125,10 +125,5 @@ def _search(
     lookups = tables, luts, lines, blocks, is_kept
     own = keys, tile, sums, floats, counts, worst
     _scan(scan_at, places, N, 0, N, *lookups, scale, mask, extra, coef, shift, k, *own)
-    room = len(keys) // Q
-    for q in range(Q):
-        in_order(keys, q * room, room, k)
-    read(keys, k, scores, rows)
-    if are_distances:
-        to_distances(scores)
+    answer(keys, k, are_distances, scores, rows)
     return True
