@@ -24,7 +24,10 @@ D = 72
 CODECS = {
     "pq4": gpuzip.ProductQuantizer(12, 4),
     "pq8": gpuzip.ProductQuantizer(12, 8),
+    "pq6": gpuzip.ProductQuantizer(12, 6),
     "lloyd-max": gpuzip.LloydMaxQuantizer(4, rotation="hadamard"),
+    "lloyd-max5": gpuzip.LloydMaxQuantizer(5),
+    "scalar3": gpuzip.ScalarQuantizer(bits=3),
     "nibbles": gpuzip.ScalarQuantizer(bits=4),
     "int8": gpuzip.ScalarQuantizer(bits=8),
     "bits": gpuzip.BinaryQuantizer(levels="sign"),
@@ -96,10 +99,21 @@ def test_the_same_as_a_first_search(made, name, metric):
                 assert same(found, want)
 
 
-@pytest.mark.parametrize(("name", "metric"), [("pq4", "cosine"), ("int8", "l2"), ("rabitq1", "ip")])
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("pq4", "cosine"), ("pq6", "l2"), ("lloyd-max5", "cosine"), ("int8", "l2"), ("rabitq1", "ip")],
+)
 def test_one_call_answers_one_query(made, name, metric):
     codes = searched(made(name), metric)
     assert codes.packed.prepared[metric](asked(codes, metric, 1), 10) is not None
+
+
+def test_rows_that_products_do_not_prove_are_searched_in_general(x):
+    rows = torch.cat([x[:600], x[400:401].repeat(100, 1)])
+    codes = searched(gpuzip.LloydMaxQuantizer(5).fit(x).encode(rows), "l2")
+    assert codes.packed.prepared["l2"](x[:1], 10) is not None
+    assert codes.packed.prepared["l2"](x[400], 10) is None
+    assert codes.search(x[400], 10, "l2").ids.tolist() == [400, *range(600, 609)]
 
 
 def test_what_one_call_leaves_to_a_general_search(made, x):

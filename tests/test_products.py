@@ -11,7 +11,7 @@ from gpuzip import LloydMaxQuantizer, MixedLloydMaxQuantizer, RaBitQuantizer, Sc
 from gpuzip.ops import OPS, adc_gather, one_pass, pack_bits, scalar_decode
 from gpuzip.ops._dispatch import loops_are_used, use_loops
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.search.scorers.common import product_pays
+from gpuzip.search.scorers.costs import product_pays
 
 pytestmark = pytest.mark.skipif(not loops_are_used(), reason="loops need numba")
 NONE = None, None, None

@@ -237,7 +237,8 @@ class LloydMaxQuantizer(Quantizer[Levels]):
         return pq_scorer(packed, tables, queries, metric, mask, layout)
 
     def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
-        return prepared_tables(packed, packed.remembered("tables", self._tables), metric)
+        tables, layout = packed.remembered("tables", self._tables), TableLayout(self.codebook, self._share)
+        return prepared_tables(packed, tables, metric, layout)
 
     @property
     def scorer_bytes(self) -> int:

@@ -226,9 +226,10 @@ class ScalarQuantizer(Quantizer[Steps]):
     def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
         if self.bits == 8 and len(packed) >= FEWEST_ROWS["cpu"]:
             return prepared_scalar(packed, packed.remembered("coding", self._coding), metric)
-        if self.bits == 4 and reads_nibbles(self.device):
-            return prepared_tables(packed, packed.remembered("centroids", lambda: self.centroids), metric)
-        return None
+        if self.bits == 4 and not reads_nibbles(self.device):
+            return None
+        centroids = packed.remembered("centroids", lambda: self.centroids)
+        return prepared_tables(packed, centroids, metric, packed.remembered("layout", self._layout))
 
     def _layout(self) -> MixedLayout:
         fitted = self.learned("layout")

@@ -68,7 +68,7 @@ def _memory(Q, M, K, B, k, values, is_kept):
 
 
 @jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
-def _unit_rows(queries, Q, normalize, most, rows):
+def unit_rows(queries, Q, normalize, most, rows):
     """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
 
     Return whether all are sound.
@@ -126,7 +126,7 @@ def _search(
     round_at,
     scan_at,
 ):
-    if not _unit_rows(queries, Q, normalize, most, asked):
+    if not unit_rows(queries, Q, normalize, most, asked):
         return False
     S, M, K = columns.shape
     B, nothing = places[0, 2], scale[:0]

@@ -27,7 +27,7 @@ def table_sums(codes, centroids, queries, is_l2, scale, mask, ids):
     Q, R = ids.shape
     scores = torch.empty((Q, R), dtype=torch.float32, device="cpu")
     wanted, found = ids.contiguous().numpy(), scores.numpy()
-    of_codes, asked = _arrays(codes, centroids, queries, is_l2, scale, mask)
+    of_codes, asked = arrays_of(codes, centroids, is_l2, scale, mask), queries.contiguous().numpy()
 
     def some_queries(start, stop):
         _score(*of_codes, asked[start:stop], wanted[start:stop], found[start:stop])
@@ -39,14 +39,14 @@ def table_sums(codes, centroids, queries, is_l2, scale, mask, ids):
 def closest_by_tables(codes, centroids, queries, is_l2, scale, mask, estimates, rows, ceilings, k):
     """Find the k best rows among candidates by the scores of `table_sums`; see `loops.closest.closest`."""
     (Q, taken), N = rows.shape, len(codes)
-    of_codes, asked = _arrays(codes, centroids, queries, is_l2, scale, mask)
+    of_codes, asked = arrays_of(codes, centroids, is_l2, scale, mask), queries.contiguous().numpy()
     known, wanted, bounds = (part.contiguous().numpy() for part in (estimates, rows, ceilings))
     keys, least = np.empty((Q, taken), np.uint64), np.empty(Q, np.float32)
 
     def some_queries(start, stop):
         some = slice(start, stop)
         own = keys[some].reshape(-1), least[some]
-        _closest(*of_codes, asked[some], known[some], wanted[some], bounds[some], k, *own)
+        closest_of_some(*of_codes, asked[some], known[some], wanted[some], bounds[some], k, *own)
 
     map_blocks(some_queries, Q, max(1, _PAIRS // k), lone_here=True)
     unsure = (least <= bounds[:, -1]) & (known[:, -1] > -np.inf) if taken < N else None
@@ -54,18 +54,19 @@ def closest_by_tables(codes, centroids, queries, is_l2, scale, mask, estimates, 
     return *found, None if unsure is None or not unsure.any() else torch.from_numpy(unsure)
 
 
-def _arrays(codes, centroids, queries, is_l2, scale, mask):
+def arrays_of(codes, centroids, is_l2, scale, mask):
+    """Return the arguments of loops for codes, which start with them."""
     M, K, S = centroids.shape
-    terms = part(scale, 0, len(codes), np.float32), part(mask, 0, len(codes), np.bool_)
-    of_codes = (
+    return (
         codes.contiguous().numpy(),
         centroids.contiguous().numpy().reshape(-1),
         S,
         M,
         K.bit_length() - 1,
         is_l2,
+        part(scale, 0, len(codes), np.float32),
+        part(mask, 0, len(codes), np.bool_),
     )
-    return (*of_codes, *terms), queries.contiguous().numpy()
 
 
 _CODES = "uint8[:, ::1], float32[::1], intp, intp, intp, boolean, float32[::1], boolean[::1]"
@@ -85,7 +86,7 @@ def _score(codes, centroids, S, M, nbits, is_l2, scale, mask, queries, ids, scor
     f"void({_CODES}, float32[:, ::1], float32[:, ::1], int64[:, ::1], float32[:, ::1], intp, uint64[::1], "
     "float32[::1])"
 )
-def _closest(
+def closest_of_some(
     codes, centroids, S, M, nbits, is_l2, scale, mask, queries, estimates, rows, bounds, k, keys, least
 ):
     """Score the first k rows, and others that may be better; set their keys, and `least` to the k-th best."""

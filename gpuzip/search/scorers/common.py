@@ -16,8 +16,6 @@ from gpuzip.search.scorer import Attempted, Scorer
 
 _CLOSE = 16  # rows beyond 5/4 k whose estimates are taken, if these are close
 _MORE = 32  # rows beyond 2 k whose estimates are taken
-FEW_QUERIES, _SOME_QUERIES, _MANY_QUERIES = 4, 16, 32
-_FEW_ROWS = 4096
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
 
 
@@ -93,22 +91,6 @@ def estimates_for(k: int, N: int) -> int:
 def closest_for(k: int, N: int) -> int:
     """The same for estimates that are off by float32 rounding alone."""
     return min(N, k + k // 4 + _CLOSE)
-
-
-def product_pays(Q: int, N: int, B: int, D: int, K: int) -> bool:
-    """Whether products of N decoded rows of D columns find the best sooner on a CPU than tables for B bytes.
-
-    K: entries of tables. Measured with AVX2: a byte costs a query as much time as two columns by tables of
-    nibbles, as eight by those of bytes; making the tables costs as much as some thousand rows.
-    """
-    if K not in (2, 4, 16, 256):
-        return True
-    if Q <= FEW_QUERIES:
-        return False
-    few = N < _FEW_ROWS
-    if K == 256:
-        return few or Q > _MANY_QUERIES or 8 * B > D
-    return 2 * B > D or (few and Q > _SOME_QUERIES and 4 * B > D)
 
 
 def of_estimates(scorer: Scorer, found: tuple[Tensor, Tensor], k: int) -> Attempted:

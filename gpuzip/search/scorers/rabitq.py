@@ -15,7 +15,8 @@ from gpuzip.ops.one_pass import adc_topk, closest, product_topk, sign_rows, sign
 from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.common import closest_for, forbid, product_pays, proven
+from gpuzip.search.scorers.common import closest_for, forbid, proven
+from gpuzip.search.scorers.costs import product_pays
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time

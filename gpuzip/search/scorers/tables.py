@@ -13,8 +13,10 @@ from gpuzip._core.matmul import bfloat16_is_faster
 from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.few import Cheaper, product_few
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import (
+    Few,
     Tables,
     adc_few,
     adc_topk,
@@ -27,7 +29,6 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
-    FEW_QUERIES,
     closest_for,
     inverse,
     inverse_norms,
@@ -35,9 +36,9 @@ from gpuzip.search.scorers.common import (
     minus_squares,
     normalized,
     of_estimates,
-    product_pays,
     proven,
 )
+from gpuzip.search.scorers.costs import FEW_QUERIES, of_kept_product, of_tables, product_pays
 from gpuzip.search.scorers.layouts import Layout, TableLayout
 from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_of
 
@@ -48,6 +49,7 @@ _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _FEW_ROWS = 128  # per query: their sums take less time than tables
+_KEPT = 1 << 20  # values of decoded rows
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
 
@@ -250,15 +252,39 @@ def _columns(packed: Packed, centroids: Tensor) -> Tensor:
     return columns
 
 
-def prepared_tables(packed: Packed, centroids: Tensor, metric: str) -> Prepared | None:
+def prepared_tables(
+    packed: Packed, centroids: Tensor, metric: str, layout: Layout | None = None
+) -> Prepared | None:
     """What `pq_scorer` finds for few queries (Q, M*S) without a mask, of codes that were searched before."""
     codes, is_l2 = packed.data, metric == "l2"
     scale = inverse_norms(packed) if metric == "cosine" else None
     of_queries = metric == "cosine", SOUND_SQUARES
-    few = adc_few(codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes]), *of_queries)
+    of_codes = codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes])
+    by_tables = adc_few(*of_codes, *of_queries)
+    by_product = _prepared_product(packed, centroids, scale, metric, layout or TableLayout(centroids))
+    few = by_tables or by_product
+    if by_tables is not None and by_product is not None:
+        (M, K, S), (N, B) = centroids.shape, codes.shape
+        few = Cheaper(by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K))
     if few is None:
         return None
     return Prepared(few, [codes], len(packed), centroids.shape[0] * centroids.shape[2], torch.float32, is_l2)
+
+
+def _prepared_product(
+    packed: Packed, centroids: Tensor, scale: Tensor | None, metric: str, layout: Layout
+) -> Few | None:
+    """A search by products with decoded rows, of so few codes that these are kept, 4 MB at most."""
+    N, D = len(packed), centroids.shape[0] * centroids.shape[2]
+    if N * D > _KEPT or layout.columns is not None or not can_multiply(centroids, N):
+        return None
+    if scale is not None and float(scale.max()) * _LOST >= 2.0**-8 / D:  # no estimate holds
+        return None
+    rows = torch.empty((N, D), dtype=torch.float32, device=packed.device)
+    layout.writer(packed.data)(0, N, rows)
+    reach = 1.0 if scale is not None else float(largest_norm(packed))
+    tables, squares = (packed.data, centroids, scale), minus_squares(packed) if metric == "l2" else None
+    return product_few(rows, tables, squares, reach, closest_for, (metric == "cosine", SOUND_SQUARES))
 
 
 def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:

@@ -1,0 +1,196 @@
+"""A search of few queries by products with float rows that are kept, in one compiled call.
+
+Products in any order choose candidates, and `table_sums` scores these, until no other row can be better.
+"""
+
+import math
+
+import numpy as np
+
+from gpuzip.loops._arrays import flat
+from gpuzip.loops._blocks import scratch
+from gpuzip.loops._columns import part
+from gpuzip.loops._jit import at_address, jit, wide_vectors
+from gpuzip.loops._least import MOST_IN_ORDER, answer, cut, in_order, key_of, room_for, score_of
+from gpuzip.loops.adc_few import unit_rows
+from gpuzip.loops.table_sums import arrays_of, closest_of_some
+
+_closest = at_address(closest_of_some)
+_TOGETHER = 4  # queries that a row is multiplied by while it is in registers
+
+
+class ProductFew:
+    """A search of few queries by the scores of `table_sums`, of which all but the queries is at hand.
+
+    rows (N, D) float32: those of codes (N, B) uint8 by centroids (M, K, S). bias (N,): minus their squared
+    norms by "l2", else None. scale (N,): their inverse norms by "cosine", else None. reach: their largest
+    norm, 1 by "cosine". taken: of k and N, how many candidates. normalize, most: see `AdcFew`.
+    """
+
+    def __init__(self, rows, codes, centroids, scale, bias, reach, taken, normalize, most):
+        (self._N, self._D), self._taken, is_l2 = rows.shape, taken, bias is not None
+        self._rows, self._asked = rows.numpy(), (normalize, most)
+        self._of_codes = arrays_of(codes, centroids, is_l2, scale, None)
+        self._bias = part(bias, 0, self._N, np.float32)
+        error = 1.05 * (self._D + 16) * 2.0**-22  # of both sums, of the rows and of their norms, relative
+        self._error = error, reach, self._D * 2.0**-140
+
+    def can_search(self, Q, k):
+        """Return whether so few candidates are taken that one call puts them in order."""
+        return self._taken(k, self._N) <= MOST_IN_ORDER
+
+    def __call__(self, queries, Q, k, are_distances=False):
+        """Find the k best rows as `AdcFew` does. None also where candidates do not prove them."""
+        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+        memory = scratch.kept((Q, self._N, self._D, self._taken(k, self._N)), _memory)
+        of_queries = queries, Q, *self._asked, *self._error, k
+        found = scores, rows, are_distances
+        return (
+            (scores, rows)
+            if _search(self._rows, self._bias, *self._of_codes, *of_queries, *found, *memory)
+            else None
+        )
+
+
+def _memory(Q, N, D, taken):
+    return (
+        np.empty((Q, D), np.float32),
+        scratch.take("products", _TOGETHER * N, np.float32).reshape(_TOGETHER, N),
+        np.empty(room_for(taken), np.uint64),
+        np.empty((Q, taken), np.float32),
+        np.empty((Q, taken), np.int64),
+        np.empty((Q, taken), np.float32),
+        np.empty(Q * taken, np.uint64),
+        np.empty(Q, np.float32),
+        closest_of_some.address,
+    )
+
+
+@jit(
+    "void(float32[:, ::1], float32[:, ::1], intp, intp, float32[:, ::1])",
+    inner=True,
+    fastmath={"reassoc", "contract"},
+)
+def _multiply(rows, asked, first, last, products):
+    """Set products[i] to those of all rows with query first + i; of fewer than four queries, one by one."""
+    wide_vectors()
+    D = rows.shape[1]
+    if last - first == _TOGETHER:
+        q0, q1, q2, q3 = asked[first], asked[first + 1], asked[first + 2], asked[first + 3]
+        for r in range(len(rows)):
+            row = rows[r]
+            s0 = s1 = s2 = s3 = np.float32(0)
+            for d in range(D):
+                s0 += q0[d] * row[d]
+                s1 += q1[d] * row[d]
+                s2 += q2[d] * row[d]
+                s3 += q3[d] * row[d]
+            products[0, r], products[1, r], products[2, r], products[3, r] = s0, s1, s2, s3
+        return
+    for q in range(first, last):
+        query = asked[q]
+        for r in range(len(rows)):
+            row, total = rows[r], np.float32(0)
+            for d in range(D):
+                total += query[d] * row[d]
+            products[q - first, r] = total
+
+
+@jit(
+    "boolean(float32[::1], float32[::1], float32[::1], uint64[::1], intp, float32[::1], int64[::1])",
+    inner=True,
+)
+def _take(products, bias, scale, keys, taken, estimates, rows):
+    """Write the rows with the best estimates, and these, in order. Return whether all are numbers."""
+    count, limit, largest = 0, np.float32(-np.inf), np.float32(np.inf)
+    for r in range(len(products)):
+        estimate = products[r]
+        if len(scale):
+            estimate *= scale[r]
+        if len(bias):
+            estimate = np.float32(2) * estimate + bias[r]
+        if not abs(estimate) < largest:
+            return False
+        if estimate > limit:
+            keys[count] = key_of(estimate, r)
+            count += 1
+            if count == len(keys):
+                limit, count = score_of(cut(keys, 0, count, taken)), taken
+    in_order(keys, 0, count, taken)
+    for i in range(taken):
+        estimates[i], rows[i] = score_of(keys[i]), np.int64(keys[i] & np.uint64(0xFFFFFFFF))
+    return True
+
+
+@jit("float64(float32[::1], boolean, float64, float64, float64)", inner=True)
+def _above(query, is_l2, error, reach, lost):
+    """Return by how much a score is above its estimate at most."""
+    squares = np.float64(0)
+    for value in query:
+        squares += np.float64(value) * value
+    norm = math.sqrt(squares)
+    if is_l2:
+        return 2 * error * (norm + reach) * (norm + reach) + lost - squares
+    return error * norm * reach + lost
+
+
+@jit(
+    "boolean(float32[:, ::1], float32[::1], uint8[:, ::1], float32[::1], intp, intp, intp, boolean, "
+    "float32[::1], boolean[::1], float32[::1], intp, boolean, float64, float64, float64, float64, intp, "
+    "float32[::1], int64[::1], boolean, float32[:, ::1], float32[:, ::1], uint64[::1], float32[:, ::1], "
+    "int64[:, ::1], float32[:, ::1], uint64[::1], float32[::1], intp)"
+)
+def _search(
+    kept,
+    bias,
+    codes,
+    centroids,
+    S,
+    M,
+    nbits,
+    is_l2,
+    scale,
+    mask,
+    queries,
+    Q,
+    normalize,
+    most,
+    error,
+    reach,
+    lost,
+    k,
+    scores,
+    rows,
+    are_distances,
+    asked,
+    products,
+    room,
+    estimates,
+    candidates,
+    bounds,
+    keys,
+    least,
+    closest_at,
+):
+    if not unit_rows(queries, Q, normalize, most, flat(asked)):
+        return False
+    taken = candidates.shape[1]
+    for first in range(0, Q, _TOGETHER):
+        last = min(first + _TOGETHER, Q)
+        _multiply(kept, asked, first, last, products)
+        for q in range(first, last):
+            if not _take(products[q - first], bias, scale, room, taken, estimates[q], candidates[q]):
+                return False
+            above = _above(asked[q], is_l2, error, reach, lost)
+            for i in range(taken):
+                bounds[q, i] = np.float32(
+                    (estimates[q, i] + above) * (1 + np.sign(estimates[q, i] + above) * 2.0**-23)
+                )
+    of_codes = codes, centroids, S, M, nbits, is_l2, scale, mask
+    _closest(closest_at, *of_codes, asked, estimates, candidates, bounds, k, keys, least)
+    if taken < len(kept):
+        for q in range(Q):
+            if least[q] <= bounds[q, taken - 1]:
+                return False
+    answer(keys, k, are_distances, scores, rows)
+    return True
