@@ -175,6 +175,18 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B):
         _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
 
 
+@_compiled(types.uint64, _PLACE, types.uint16)
+def sums_below(builder, sums, bound):
+    """Return the bits of those of 64 sums, uint16, that are below the bound."""
+    one = builder.insert_element(ir.Constant(_HALVES, ir.Undefined), bound, _I32(0))
+    bounds, words = _shuffled(builder, one, one, [0] * _HALVES.count), []
+    for at in range(0, 2 * ROWS, _HALVES.count):
+        some = _load(builder, builder.add(sums, _I64(2 * at)), _HALVES)
+        words.append(builder.icmp_unsigned("<", some, bounds))
+    low, high = (_shuffled(builder, *pair, range(ROWS)) for pair in (words[:2], words[2:]))
+    return builder.bitcast(_shuffled(builder, low, high, range(2 * ROWS)), _I64)
+
+
 def _entry_of_byte(builder, column, table):
     """Look up 16 parts of a table of 256 by the low nibble, and keep the one that the high nibble names.
 
