@@ -272,16 +272,40 @@ def scaled_bounds(builder, bounds, sizes, sums, low, step, room, scale):
     room has the sign of f before it is multiplied, as a sum of two products may be inf - inf.
     sizes: upper bounds of the values that this adds up, which say how far rounding may move it.
     """
-    low, step, room = (_floats(builder, value) for value in (low, step, room))
-    zero = ir.Constant(_FLOATS, [0.0] * _FLOATS.count)
+    line = [_floats(builder, value) for value in (low, step, room)]
     for at in _PLACES:
-        factor = _load(builder, _float_at(builder, scale, at), _FLOATS)
-        size, part = _absolute(builder, factor), builder.fmul(step, _sums_as_floats(builder, sums, at))
-        most = builder.fadd(builder.fadd(_absolute(builder, low), part), room)
-        signed = builder.select(builder.fcmp_ordered("<", factor, zero), builder.fneg(room), room)
-        value = builder.fmul(factor, builder.fadd(builder.fadd(low, part), signed))
+        value, size = _scaled(builder, sums, line, scale, at)
         _store(builder, value, _float_at(builder, bounds, at))
-        _store(builder, builder.fmul(size, most), _float_at(builder, sizes, at))
+        _store(builder, size, _float_at(builder, sizes, at))
+
+
+def _scaled(builder, sums, line, scale, at):
+    """Return what `scaled_bounds` writes for eight rows: bounds and sizes."""
+    (low, step, room), zero = line, ir.Constant(_FLOATS, [0.0] * _FLOATS.count)
+    factor = _load(builder, _float_at(builder, scale, at), _FLOATS)
+    size, part = _absolute(builder, factor), builder.fmul(step, _sums_as_floats(builder, sums, at))
+    most = builder.fadd(builder.fadd(_absolute(builder, low), part), room)
+    signed = builder.select(builder.fcmp_ordered("<", factor, zero), builder.fneg(room), room)
+    value = builder.fmul(factor, builder.fadd(builder.fadd(low, part), signed))
+    return value, builder.fmul(size, most)
+
+
+@_compiled(types.uint32, *[_PLACE] * 3, *[_REAL] * 3, *[_PLACE] * 2, *[_REAL] * 4)
+def column_bounds(builder, bounds, sizes, sums, low, step, room, scale, column, coef, shift, slack, worst):
+    """Do what `scaled_bounds`, `add_column` and `shifted_bounds` do for one column, in registers."""
+    line = [_floats(builder, value) for value in (low, step, room)]
+    coef, shift, slack, worst = (_floats(builder, value) for value in (coef, shift, slack, worst))
+    above = []
+    for at in _PLACES:
+        value, size = _scaled(builder, sums, line, scale, at)
+        added = builder.fmul(coef, _load(builder, _float_at(builder, column, at), _FLOATS))
+        value, size = builder.fadd(value, added), builder.fadd(size, _absolute(builder, added))
+        hidden = builder.fmul(slack, builder.fadd(size, _absolute(builder, shift)))
+        value = builder.fadd(builder.fadd(value, shift), hidden)
+        _store(builder, value, _float_at(builder, bounds, at))
+        _store(builder, size, _float_at(builder, sizes, at))
+        above.append(builder.fcmp_ordered(">", value, worst))
+    return _bits(builder, above)
 
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE, _REAL)

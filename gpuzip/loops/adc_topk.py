@@ -20,6 +20,7 @@ from gpuzip.loops._registers import (
     STEP,
     add_column,
     address_of,
+    column_bounds,
     copy_rows,
     is_here,
     lowest,
@@ -279,13 +280,14 @@ def _scan_of(entries, together, rounded_sums):
             count_of_blocks = (stop - start + ROWS - 1) // ROWS
             if is_kept:
                 turned = address_of(columns) + start // ROWS * size
-                for at in range(0, count_of_blocks * size, LINE):
-                    prefetch(turned + AHEAD + at)
             else:
                 for b in range(count_of_blocks):
                     _turn_block(places, N, start + b * ROWS, turned + b * size, turned + blocks * size)
             for group in range((Q + together - 1) // together):
                 for both in range((count_of_blocks + 1) // 2):
+                    if is_kept and group == 0:  # in order, which the CPU then goes on with by itself
+                        for at in range(2 * both * size, 2 * (both + 1) * size, LINE):
+                            prefetch(turned + at)
                     for q in range(group * together, min((group + 1) * together, Q)):
                         low, step, error = (
                             np.float32(lines[q, 0]),
@@ -310,10 +312,15 @@ def _scan_of(entries, together, rounded_sums):
                                 if n < ROWS:  # after the last rows nothing may be read
                                     _copy_terms(floats, scale, extra, r, n)
                                     factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
-                                scaled_bounds(bounds, sizes, here, low, step, error, factors)
-                                for e in range(E):
-                                    add_column(bounds, sizes, added + e * apart, coef[q * E + e])
-                                above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                                of_sums = here, low, step, error, factors
+                                if E == 1:
+                                    ends = added, coef[q], shift[q], slack, limit
+                                    above = column_bounds(bounds, sizes, *of_sums, *ends)
+                                else:
+                                    scaled_bounds(bounds, sizes, *of_sums)
+                                    for e in range(E):
+                                        add_column(bounds, sizes, added + e * apart, coef[q * E + e])
+                                    above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
                             if n < ROWS:
                                 above &= np.uint32((np.int64(1) << n) - 1)
                             if above == 0:

@@ -13,6 +13,7 @@ from gpuzip.loops._registers import ROWS, address_of, prefetch, sums_below, sums
 from gpuzip.loops._words import trailing_zeros
 
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
+_MOST = 1 << 14  # rows per query, so that little memory is kept for keys
 _TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
 _MORE = 64  # rows beside 2 k that are kept before those that are too far leave
 _LOW = np.uint64(0xFFFFFFFF)
@@ -30,7 +31,8 @@ class HammingFew:
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share."""
-        return self._B <= _MOST_BYTES and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        fits = self._B <= _MOST_BYTES and k <= _MOST
+        return fits and rows_of_a_block(self._N, self._B * Q, k) >= self._N
 
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k nearest rows of Q queries, an array of all their bytes: scores (Q * k), rows (Q * k).
@@ -95,7 +97,7 @@ def _take(near, sums, first, keys, having, k, count, bound, below):
 
 @jit("intp(uint64[::1], intp, intp, intp, intp)", inner=True)
 def _leave(keys, count, k, bound, below):
-    """Keep the k nearest keys, as they follow each other, and of equal ones the first; return k.
+    """Keep the k nearest keys, as they follow each other, and of equal ones the first; return how many.
 
     bound: the k-th least distance; below: how many keys are nearer.
     """
