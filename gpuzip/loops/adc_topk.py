@@ -10,7 +10,7 @@ import torch
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD, AHEAD_OF_COLUMNS, LINE, rows_of_a_block, scratch
 from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import apart, jit
@@ -264,6 +264,7 @@ def _scan_of(entries, together, rounded_sums):
         Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
         room, tile, turned, luts_at = len(keys) // Q, blocks * ROWS, address_of(columns), address_of(luts)
         size = ROWS * (even if is_kept else even + STEP)  # bytes of columns per 32 rows
+        ahead = AHEAD_OF_COLUMNS if is_kept else 0
         bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
         sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
         terms = scale, extra, coef
@@ -285,9 +286,6 @@ def _scan_of(entries, together, rounded_sums):
                     _turn_block(places, N, start + b * ROWS, turned + b * size, turned + blocks * size)
             for group in range((Q + together - 1) // together):
                 for both in range((count_of_blocks + 1) // 2):
-                    if is_kept and group == 0:  # in order, which the CPU then goes on with by itself
-                        for at in range(2 * both * size, 2 * (both + 1) * size, LINE):
-                            prefetch(turned + at)
                     for q in range(group * together, min((group + 1) * together, Q)):
                         low, step, error = (
                             np.float32(lines[q, 0]),
@@ -297,7 +295,7 @@ def _scan_of(entries, together, rounded_sums):
                         plain = low + (error + shift[q] + slack * abs(shift[q]))
                         limit, width, count = worst[q], worst[Q + q], counts[q]
                         table = luts_at + q * entries * even
-                        rounded_sums(sums_at, turned + 2 * both * size, size, table, even)
+                        rounded_sums(sums_at, turned + 2 * both * size, size, table, even, ahead)
                         for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
                             r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
                             here = sums_at + (b & 1) * 2 * ROWS

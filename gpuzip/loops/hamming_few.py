@@ -7,9 +7,9 @@ best, whatever k is.
 
 import numpy as np
 
-from gpuzip.loops._blocks import LINE, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD_OF_COLUMNS, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._registers import ROWS, address_of, prefetch, sums_below, sums_of_nibbles
+from gpuzip.loops._registers import ROWS, address_of, sums_below, sums_of_nibbles
 from gpuzip.loops._words import trailing_zeros
 
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
@@ -149,10 +149,8 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
             own, bound = keys[q * room : (q + 1) * room], state[1, q]
             for r in range(start, stop, 2 * ROWS):
                 place = address_of(columns) + r // ROWS * size
-                if q == 0:  # in the order of addresses, which the CPU then goes on with by itself
-                    for at in range(0, 2 * size, LINE):
-                        prefetch(place + at)
-                sums_of_nibbles(address_of(sums), place, size, address_of(tables) + q * 32 * even, even)
+                table = address_of(tables) + q * 32 * even
+                sums_of_nibbles(address_of(sums), place, size, table, even, AHEAD_OF_COLUMNS)
                 near = sums_below(address_of(sums), bound)
                 if N - r < 2 * ROWS:
                     near &= (np.uint64(1) << np.uint64(N - r)) - np.uint64(1)
