@@ -89,7 +89,7 @@ def test_the_same_as_a_first_search(made, name, metric):
     assert isinstance(ready, Prepared)
     for Q in (1, 3, 16) if metric == "hamming" else (0, 1, 3, 16):
         queries = asked(codes, metric, Q)
-        for k in (1, 10, 200):
+        for k in (1, 10, 200, 500):
             want = again(codes).search(queries, k, metric)
             assert same(codes.search(queries, k, metric), want)
             if Q < 3 and (found := ready(queries, k)) is not None:

@@ -84,14 +84,15 @@ def copy_rows(builder, target, source, stride, width, count):
 @_compiled(types.void, _PLACE)
 def prefetch(builder, line):
     """Ask for a cache line, which may be anywhere."""
-    _fetch(builder, line)
+    fetch(builder, line)
 
 
-def _fetch(builder, line):
+def fetch(builder, line):
+    """Generate what `prefetch` does."""
     pointer = builder.inttoptr(line, _I8.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    fetch = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-    builder.call(fetch, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, and to keep
+    call = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+    builder.call(call, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, and to keep
 
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE)
@@ -140,7 +141,7 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B, ahead):
         """Two bytes: four entries, whose tables serve both halves of the rows."""
         place = builder.add(builder.add(first, ahead), builder.shl(builder.sub(columns, first), _I64(1)))
         for line in (0, 2 * ROWS):
-            _fetch(builder, builder.add(place, _I64(line)))
+            fetch(builder, builder.add(place, _I64(line)))
         spread = [
             _spread(builder, _load(builder, builder.add(tables, _I64(16 * n)), _LANE)) for n in range(4)
         ]
@@ -174,7 +175,7 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
 
         def step(columns, tables):
             """Two bytes: two entries."""
-            _fetch(builder, builder.add(columns, ahead))
+            fetch(builder, builder.add(columns, ahead))
             places = (
                 (builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n))) for n in range(2)
             )

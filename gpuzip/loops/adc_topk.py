@@ -10,7 +10,7 @@ import torch
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
-from gpuzip.loops._blocks import AHEAD, AHEAD_OF_COLUMNS, LINE, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD, AHEAD_IN_ORDER, LINE, rows_of_a_block, scratch
 from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import apart, jit
@@ -264,7 +264,7 @@ def _scan_of(entries, together, rounded_sums):
         Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
         room, tile, turned, luts_at = len(keys) // Q, blocks * ROWS, address_of(columns), address_of(luts)
         size = ROWS * (even if is_kept else even + STEP)  # bytes of columns per 32 rows
-        ahead = AHEAD_OF_COLUMNS if is_kept else 0
+        ahead = AHEAD_IN_ORDER if is_kept else 0
         bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
         sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
         terms = scale, extra, coef

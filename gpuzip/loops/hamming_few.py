@@ -7,7 +7,7 @@ best, whatever k is.
 
 import numpy as np
 
-from gpuzip.loops._blocks import AHEAD_OF_COLUMNS, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._registers import ROWS, address_of, sums_below, sums_of_nibbles
 from gpuzip.loops._words import trailing_zeros
@@ -69,7 +69,8 @@ def _fill(queries, B, bits, tables):
 
 
 @jit(
-    "UniTuple(intp, 3)(uint64, uint16[::1], intp, uint64[::1], int64[::1], intp, intp, intp, intp)", inner=True
+    "UniTuple(intp, 3)(uint64, uint16[::1], intp, uint64[::1], int64[::1], intp, intp, intp, intp)",
+    inner=True,
 )
 def _take(near, sums, first, keys, having, k, count, bound, below):
     """Take rows, whose sums were below the bound; return how many keys there are, and state as in `_search`.
@@ -133,8 +134,8 @@ def _put_in_order(keys, k, having, bound, distances, rows):
 def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, having, state, sums):
     """having: of each query how many rows that were taken have each distance.
 
-    state: of each query how many keys there are, the distance that a row must be below, and how many keys are.
-    The bound is the k-th least distance so far, and 8 B + 1 before there are k rows.
+    state: of each query how many keys there are, the distance that a row must be below, and how many of them
+    are. This bound is the k-th least distance so far, and 8 B + 1 before there are k rows.
     """
     Q, even = len(having), B + (B & 1)
     size, room = ROWS * even, len(keys) // Q
@@ -150,7 +151,7 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
             for r in range(start, stop, 2 * ROWS):
                 place = address_of(columns) + r // ROWS * size
                 table = address_of(tables) + q * 32 * even
-                sums_of_nibbles(address_of(sums), place, size, table, even, AHEAD_OF_COLUMNS)
+                sums_of_nibbles(address_of(sums), place, size, table, even, AHEAD_IN_ORDER)
                 near = sums_below(address_of(sums), bound)
                 if N - r < 2 * ROWS:
                     near &= (np.uint64(1) << np.uint64(N - r)) - np.uint64(1)

@@ -18,7 +18,7 @@ _BYTES = 1  # the signature of `exactly` for codes of bytes
 
 
 def _multiplies_bytes():
-    """Return whether products of many rows and queries have an instruction, by which `scalar_scan` is faster."""
+    """Return whether this CPU has instructions by which `scalar_scan` is faster for more queries."""
     return has_features("avx512vnni") or has_features("avxvnni")
 
 

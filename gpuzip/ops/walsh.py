@@ -13,7 +13,6 @@ from torch import Tensor
 from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
-
 Array = np.ndarray[Any, Any]
 
 
