@@ -69,4 +69,4 @@ def test_the_most_bytes_and_results():
     assert not few.can_search(1, 1)
     few = hamming_few(codes, turned([codes]))
     assert few is not None
-    assert not few.can_search(1, (1 << 14) + 1)
+    assert not few.can_search(1, (1 << 12) + 1)

@@ -102,6 +102,16 @@ def test_one_call_answers_one_query(made, name, metric):
     assert codes.packed.prepared[metric](asked(codes, metric, 1), 10) is not None
 
 
+def test_rows_without_estimates_are_left_to_a_general_search(made, x):
+    codes = searched(made("int8"), "l2")
+    few, query = codes.packed.prepared["l2"]._few, x[0].numpy()
+    bias = few._coding[-1]
+    bias[100:] = np.nan
+    assert few(query, 1, 10) is not None
+    bias[5:] = np.nan
+    assert few(query, 1, 10) is None
+
+
 def test_what_one_call_leaves_to_a_general_search(made, x):
     codes = searched(made("pq4"), "ip")
     ready, query = codes.packed.prepared["ip"], x[:1]

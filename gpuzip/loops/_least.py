@@ -16,7 +16,7 @@ from gpuzip.loops._jit import apart, jit
 NONE = np.uint64(2**64 - 1)
 
 MOST_IN_ORDER = 256  # keys that `in_order` puts in order soon enough
-#: Keys that `in_order` puts in order sooner than numpy sorts them in a call of its own.
+#: Results per query of searches of few queries in one call, for which little memory is kept.
 MOST_SORTED = 1 << 12
 _INSERTED = 48  # keys that are sooner in order by insertion than by a heap
 

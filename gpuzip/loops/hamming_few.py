@@ -9,11 +9,11 @@ import numpy as np
 
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
+from gpuzip.loops._least import MOST_SORTED
 from gpuzip.loops._registers import ROWS, address_of, sums_below, sums_of_nibbles
 from gpuzip.loops._words import trailing_zeros
 
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
-_MOST = 1 << 14  # rows per query, so that little memory is kept for keys
 _TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
 _MORE = 64  # rows beside 2 k that are kept before those that are too far leave
 _LOW = np.uint64(0xFFFFFFFF)
@@ -31,7 +31,7 @@ class HammingFew:
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share."""
-        fits = self._B <= _MOST_BYTES and k <= _MOST
+        fits = self._B <= _MOST_BYTES and k <= MOST_SORTED
         return fits and rows_of_a_block(self._N, self._B * Q, k) >= self._N
 
     def __call__(self, queries, Q, k, are_distances=False):

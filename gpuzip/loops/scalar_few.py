@@ -189,11 +189,13 @@ def _search(
     at = places, own, decoded, exactly_at
     for q in range(Q):
         start = q * room
+        if counts[q] < taken:  # estimates of other rows are NaN
+            return False
         last = score_of(cut(keys, start, room, taken))
         cut(keys, start, taken, k)
         least = _score(keys, start, k, queries, q, codes, N, first, step, metric, at)
-        more, stop = start + k, start + taken
-        more = keep_above(keys, more, more, stop, least - slack[q])
+        limit = least - slack[q] - np.float32(2.0**-20) * abs(least)
+        more = keep_above(keys, start + k, start + k, start + taken, limit)
         others = _score(keys, start + k, more - start - k, queries, q, codes, N, first, step, metric, at)
         if not (least > -np.inf and others > -np.inf):
             return False
