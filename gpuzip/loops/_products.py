@@ -10,7 +10,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuzip.loops._registers import fetch
 from gpuzip.loops._vector import load
 
 #: Dims per step; queries are padded to a multiple of it.
@@ -19,13 +18,12 @@ _SHORT, _LONG = (ir.VectorType(ir.IntType(bits), WIDTH) for bits in (16, 32))
 _HALF = ir.VectorType(ir.IntType(32), WIDTH // 2)
 
 
-def dots(rows, queries, ahead=0):
+def dots(rows, queries):
     """Return a function that writes the inner products of some rows with some queries.
 
     dots(out, o, stride, codes, c, D, asked, q, E, flip): out[o + r*stride + w] = sum over d < E of
     (codes[c + r*D + d] ^ flip) * asked[q + w*E + d], for r < rows, w < queries. Flat arrays: out int32, codes
     uint8, asked int16. E is a multiple of WIDTH, and E bytes of a row are read. Nothing is checked.
-    ahead: how many bytes after the rows those are that are fetched meanwhile, in order; 0: none are.
     """
 
     @intrinsic
@@ -49,9 +47,6 @@ def dots(rows, queries, ahead=0):
             builder.position_at_end(loop)
             d = builder.phi(integer)
             sums = [[builder.phi(_HALF) for _ in range(queries)] for _ in range(rows)]
-            if ahead:
-                line = builder.add(builder.ptrtoint(row[0], integer), builder.mul(d, integer(rows)))
-                fetch(builder, builder.add(line, integer(ahead)))
             y = [builder.sext(load(builder, p, d, _SHORT, 2), _LONG) for p in ask]
             new = []
             for r in range(rows):

@@ -84,11 +84,10 @@ def copy_rows(builder, target, source, stride, width, count):
 @_compiled(types.void, _PLACE)
 def prefetch(builder, line):
     """Ask for a cache line, which may be anywhere."""
-    fetch(builder, line)
+    _fetch(builder, line)
 
 
-def fetch(builder, line):
-    """Generate what `prefetch` does."""
+def _fetch(builder, line):
     pointer = builder.inttoptr(line, _I8.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
     call = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
@@ -141,7 +140,7 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B, ahead):
         """Two bytes: four entries, whose tables serve both halves of the rows."""
         place = builder.add(builder.add(first, ahead), builder.shl(builder.sub(columns, first), _I64(1)))
         for line in (0, 2 * ROWS):
-            fetch(builder, builder.add(place, _I64(line)))
+            _fetch(builder, builder.add(place, _I64(line)))
         spread = [
             _spread(builder, _load(builder, builder.add(tables, _I64(16 * n)), _LANE)) for n in range(4)
         ]
@@ -175,7 +174,7 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
 
         def step(columns, tables):
             """Two bytes: two entries."""
-            fetch(builder, builder.add(columns, ahead))
+            _fetch(builder, builder.add(columns, ahead))
             places = (
                 (builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n))) for n in range(2)
             )

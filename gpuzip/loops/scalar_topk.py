@@ -5,11 +5,12 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import local
-from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block
+from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
+from gpuzip.loops._registers import address_of, prefetch
 from gpuzip.loops._vector import above
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
@@ -18,7 +19,7 @@ _MOST_QUERIES = 4  # with more, products by tiles are faster
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
 
-_dots_4x1, _dots_1x1 = dots(4, 1, AHEAD_IN_ORDER), dots(1, 1)
+_dots_4x1, _dots_1x1 = dots(4, 1), dots(1, 1)
 _sums, _scores = local(_TILE, np.int32), local(_TILE, np.float32)
 _above = above(_TILE)
 
@@ -116,6 +117,9 @@ def scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, 
         for q in range(Q):
             fours = max(0, min(rows, edge_row - start)) // 4 * 4
             for r in range(0, fours, 4):
+                if q == 0:
+                    for at in range(r * D, (r + 4) * D, LINE):
+                        prefetch(address_of(codes) + start * D + at + AHEAD)
                 _dots_4x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
             for r in range(fours, rows):
                 if start + r < edge_row:
