@@ -149,3 +149,27 @@ def test_best_of_parts(to_keys, k, n, parts):
         want = sorted_rows(scores[q], rows.astype(np.int64), k)
         assert (values[q] == want[0]).all()
         assert (ids[q] == want[1]).all()
+
+
+@pytest.fixture(scope="module")
+def in_order():
+    inner = _least.in_order
+
+    @numba.njit("uint64(uint64[::1], intp, intp, intp)")
+    def compiled(keys, start, count, k):
+        return inner(keys, start, count, k)
+
+    return compiled
+
+
+@pytest.mark.parametrize("k", [1, 2, 48, 49, 50, 1000])
+def test_in_order_sorts_the_least_in_front(in_order, k):
+    """By insertion and by a heap, and leaves what is before and behind the buffer."""
+    for count in (k, k + 1, 2 * k + 3):
+        for stream in streams(count):
+            keys = np.concatenate([np.full(3, 5, np.uint64), stream, np.zeros(2, np.uint64)])
+            last, ordered = in_order(keys, 3, count, k), np.sort(stream)
+            assert (keys[3 : 3 + k] == ordered[:k]).all()
+            assert (np.sort(keys[3 : 3 + count]) == ordered).all()
+            assert last == ordered[k - 1]
+            assert (keys[:3] == 5).all() and (keys[3 + count :] == 0).all()

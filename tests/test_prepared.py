@@ -92,7 +92,7 @@ def test_the_same_as_a_first_search(made, name, metric):
     assert isinstance(ready, Prepared)
     for Q in (1, 3, 16) if metric == "hamming" else (0, 1, 3, 16):
         queries = asked(codes, metric, Q)
-        for k in (1, 10, 200):
+        for k in (1, 10, 200, 500):
             want = again(codes).search(queries, k, metric)
             assert same(codes.search(queries, k, metric), want)
             if Q < 3 and (found := ready(queries, k)) is not None:
@@ -114,6 +114,16 @@ def test_rows_that_products_do_not_prove_are_searched_in_general(x):
     assert codes.packed.prepared["l2"](x[:1], 10) is not None
     assert codes.packed.prepared["l2"](x[400], 10) is None
     assert codes.search(x[400], 10, "l2").ids.tolist() == [400, *range(600, 609)]
+
+
+def test_rows_without_estimates_are_left_to_a_general_search(made, x):
+    codes = searched(made("int8"), "l2")
+    few, query = codes.packed.prepared["l2"]._few, x[0].numpy()
+    bias = few._coding[-1]
+    bias[100:] = np.nan
+    assert few(query, 1, 10) is not None
+    bias[5:] = np.nan
+    assert few(query, 1, 10) is None
 
 
 def test_what_one_call_leaves_to_a_general_search(made, x):

@@ -107,7 +107,7 @@ def test_sums_of_nibbles(B, top):
     low, high = nibbles[:, : 2 * B * ROWS].reshape(2, B, 2, ROWS).transpose(2, 0, 1, 3)
     columns, found = np.full((2, (B + 3) * ROWS), 255, np.uint8), np.zeros(2 * ROWS, np.uint16)
     columns[:, : B * ROWS] = (low | high << 4).reshape(2, -1)
-    call(_registers.sums_of_nibbles, at(found), at(columns), columns.shape[1], at(tables), B)
+    call(_registers.sums_of_nibbles, at(found), at(columns), columns.shape[1], at(tables), B, 1 << 14)
     assert (found == sums.reshape(-1)).all()
 
 
@@ -116,8 +116,17 @@ def test_sums_of_nibbles(B, top):
 def test_sums_of_bytes(B, top):
     columns, tables, sums = columns_and_tables(B, 256, top)
     found = np.zeros(2 * ROWS, np.uint16)
-    call(_registers.sums_of_bytes, at(found), at(columns), columns.shape[1], at(tables), B)
+    call(_registers.sums_of_bytes, at(found), at(columns), columns.shape[1], at(tables), B, 1 << 14)
     assert (found == sums.reshape(-1)).all()
+
+
+@needs_registers
+@pytest.mark.parametrize("bound", [0, 1, 300, 301, 65535])
+def test_sums_below(bound):
+    sums = np.random.default_rng(bound).integers(0, 2**16, 2 * ROWS).astype(np.uint16)
+    sums[[0, 15, 16, 31, 63]] = 300, 0, 65535, 65534, 299
+    found = call(_registers.sums_below, at(sums), bound)
+    assert found == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
 
 
 @needs_registers
@@ -128,7 +137,7 @@ def test_every_entry_of_a_table_of_bytes_is_found():
         tables = np.zeros((2, 256), np.uint8)
         tables[0] = np.random.default_rng(0).permutation(256) % 128
         found = np.zeros(2 * ROWS, np.uint16)
-        call(_registers.sums_of_bytes, at(found), at(codes), 2 * ROWS, at(tables), 2)
+        call(_registers.sums_of_bytes, at(found), at(codes), 2 * ROWS, at(tables), 2, 0)
         assert (found == tables[0, first : first + 2 * ROWS]).all()
 
 
@@ -166,6 +175,12 @@ def test_bounds_with_factors_are_above_every_score(columns, large):
     worst = np.float32(0.125)
     found = call(_registers.shifted_bounds, at(bounds), at(sizes), shift, np.float32(2.0**-20), worst)
     assert found == above(bounds, worst)
+    if columns == 1:
+        together, whole = np.zeros((2, ROWS), np.float32), (at(factors), at(extra[0]), coef[0, 0], shift)
+        line, slack = (at(sums), low, step, room), np.float32(2.0**-20)
+        same = call(_registers.column_bounds, at(together[0]), at(together[1]), *line, *whole, slack, worst)
+        assert same == found
+        assert np.array_equal(together, [bounds, sizes], equal_nan=True)
     middle = low.astype(np.float64) + np.float64(step) * sums
     scores = []
     with np.errstate(over="ignore"):

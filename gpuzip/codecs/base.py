@@ -367,9 +367,10 @@ class Codec(ABC, Generic[Fitted]):
         found = self._prepared(packed, metric)
         if found is None or not found.takes(self.d):  # columns may be padded
             return None
-        if self._rotation is None:
+        rotation = None if self._rotation is None else self._rotation.fitted
+        if rotation is None:
             return found
-        return None if metric == "hamming" else found.after(self._rotation.rotate_queries)
+        return None if metric == "hamming" else found.after(rotation.few)
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
         """Return smaller codes of the same rows, from which a search takes candidates.

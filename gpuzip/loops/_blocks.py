@@ -7,6 +7,7 @@ import torch
 
 LINE = 64  # bytes of a cache line
 AHEAD = 1 << 13  # bytes from a row to what is fetched meanwhile; less and more are slower
+AHEAD_IN_ORDER = 1 << 14  # the same where each line is asked for in its turn, as sums are made
 _MOST_KEPT = 16
 _ROWS = 256  # a block of rows is a multiple of it
 _TIMES = 4  # k

@@ -16,6 +16,9 @@ from gpuzip.loops._jit import apart, jit
 NONE = np.uint64(2**64 - 1)
 
 MOST_IN_ORDER = 256  # keys that `in_order` puts in order soon enough
+#: Results per query of searches of few queries in one call, for which little memory is kept.
+MOST_SORTED = 1 << 12
+_INSERTED = 48  # keys that are sooner in order by insertion than by a heap
 
 
 def room_for(k):
@@ -88,13 +91,42 @@ def cut(keys, start, count, k):
 def in_order(keys, start, count, k):
     """Move the k least of keys[start : start + count] to the front, in order; return the greatest of them."""
     cut(keys, start, count, k)
-    for i in range(start + 1, start + k):  # by insertion, for a small k
+    if k > _INSERTED:
+        _sort(keys, start, k)
+        return keys[start + k - 1]
+    for i in range(start + 1, start + k):
         key, at = keys[i], i
         while at > start and keys[at - 1] > key:
             keys[at] = keys[at - 1]
             at -= 1
         keys[at] = key
     return keys[start + k - 1]
+
+
+@jit("void(uint64[::1], intp, intp)", inner=True)
+def _sort(keys, start, count):
+    """Put keys[start : start + count] in order by a heap, in place."""
+    apart()
+    for first in range(count // 2 - 1, -1, -1):
+        _sink(keys, start, first, count)
+    for last in range(count - 1, 0, -1):
+        keys[start], keys[start + last] = keys[start + last], keys[start]
+        _sink(keys, start, 0, last)
+
+
+@jit("void(uint64[::1], intp, intp, intp)", inner=True)
+def _sink(keys, start, at, count):
+    """Move the key at this place of a heap of `count` keys below those that are greater."""
+    key = keys[start + at]
+    while 2 * at + 1 < count:
+        child = 2 * at + 1
+        if child + 1 < count and keys[start + child + 1] > keys[start + child]:
+            child += 1
+        if keys[start + child] <= key:
+            break
+        keys[start + at] = keys[start + child]
+        at = child
+    keys[start + at] = key
 
 
 @jit("void(float32[::1])", inner=True)

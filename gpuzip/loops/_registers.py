@@ -84,10 +84,14 @@ def copy_rows(builder, target, source, stride, width, count):
 @_compiled(types.void, _PLACE)
 def prefetch(builder, line):
     """Ask for a cache line, which may be anywhere."""
+    _fetch(builder, line)
+
+
+def _fetch(builder, line):
     pointer = builder.inttoptr(line, _I8.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    fetch = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-    builder.call(fetch, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, and to keep
+    call = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+    builder.call(call, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, and to keep
 
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE)
@@ -121,18 +125,22 @@ def _transposed(builder, rows):
     return rows
 
 
-@_compiled(types.void, *[_PLACE] * 5)
-def sums_of_nibbles(builder, sums, columns, apart, tables, B):
+@_compiled(types.void, *[_PLACE] * 6)
+def sums_of_nibbles(builder, sums, columns, apart, tables, B, ahead):
     """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j, for 64 rows.
 
     columns: as `turn` writes them for 32 rows; those of the next 32 are `apart` bytes further. tables: 16
     entries for the low nibble of byte j at tables + 32*j, then 16 for the high one, all below 128. Sums are
-    modulo 2**16. B is even and at least 2.
+    modulo 2**16. B is even and at least 2. Meanwhile as many bytes are fetched that are `ahead` of the first
+    column, in the order of their addresses, which a CPU reads fastest.
     """
-    low = ir.Constant(_BYTES, [15] * ROWS)
+    low, first = ir.Constant(_BYTES, [15] * ROWS), columns
 
     def step(columns, tables):
         """Two bytes: four entries, whose tables serve both halves of the rows."""
+        place = builder.add(builder.add(first, ahead), builder.shl(builder.sub(columns, first), _I64(1)))
+        for line in (0, 2 * ROWS):
+            _fetch(builder, builder.add(place, _I64(line)))
         spread = [
             _spread(builder, _load(builder, builder.add(tables, _I64(16 * n)), _LANE)) for n in range(4)
         ]
@@ -154,17 +162,19 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B):
     _accumulated(builder, sums, (columns, 2 * ROWS), (tables, 4 * 16), B, 2, step)
 
 
-@_compiled(types.void, *[_PLACE] * 5)
-def sums_of_bytes(builder, sums, columns, apart, tables, B):
+@_compiled(types.void, *[_PLACE] * 6)
+def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
     """Write, as uint16 at sums, the sum over j < B of the entry of byte j, for 64 rows.
 
     columns: as `turn` writes them for 32 rows; those of the next 32 are `apart` bytes further. tables: 256
     entries for byte j at tables + 256*j, each below 128. Sums are modulo 2**16. B is even and at least 2.
+    Meanwhile as many bytes are fetched that are `ahead` of those of the columns.
     """
     for half in range(2):
 
         def step(columns, tables):
             """Two bytes: two entries."""
+            _fetch(builder, builder.add(columns, ahead))
             places = (
                 (builder.add(columns, _I64(ROWS * n)), builder.add(tables, _I64(256 * n))) for n in range(2)
             )
@@ -173,6 +183,18 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B):
         column = builder.add(columns, builder.mul(apart, _I64(half)))
         place = builder.add(sums, _I64(2 * ROWS * half))
         _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
+
+
+@_compiled(types.uint64, _PLACE, types.uint16)
+def sums_below(builder, sums, bound):
+    """Return the bits of those of 64 sums, uint16, that are below the bound."""
+    one = builder.insert_element(ir.Constant(_HALVES, ir.Undefined), bound, _I32(0))
+    bounds, words = _shuffled(builder, one, one, [0] * _HALVES.count), []
+    for at in range(0, 2 * ROWS, _HALVES.count):
+        some = _load(builder, builder.add(sums, _I64(2 * at)), _HALVES)
+        words.append(builder.icmp_unsigned("<", some, bounds))
+    low, high = (_shuffled(builder, *pair, range(ROWS)) for pair in (words[:2], words[2:]))
+    return builder.bitcast(_shuffled(builder, low, high, range(2 * ROWS)), _I64)
 
 
 def _entry_of_byte(builder, column, table):
@@ -260,16 +282,40 @@ def scaled_bounds(builder, bounds, sizes, sums, low, step, room, scale):
     room has the sign of f before it is multiplied, as a sum of two products may be inf - inf.
     sizes: upper bounds of the values that this adds up, which say how far rounding may move it.
     """
-    low, step, room = (_floats(builder, value) for value in (low, step, room))
-    zero = ir.Constant(_FLOATS, [0.0] * _FLOATS.count)
+    line = [_floats(builder, value) for value in (low, step, room)]
     for at in _PLACES:
-        factor = _load(builder, _float_at(builder, scale, at), _FLOATS)
-        size, part = _absolute(builder, factor), builder.fmul(step, _sums_as_floats(builder, sums, at))
-        most = builder.fadd(builder.fadd(_absolute(builder, low), part), room)
-        signed = builder.select(builder.fcmp_ordered("<", factor, zero), builder.fneg(room), room)
-        value = builder.fmul(factor, builder.fadd(builder.fadd(low, part), signed))
+        value, size = _scaled(builder, sums, line, scale, at)
         _store(builder, value, _float_at(builder, bounds, at))
-        _store(builder, builder.fmul(size, most), _float_at(builder, sizes, at))
+        _store(builder, size, _float_at(builder, sizes, at))
+
+
+def _scaled(builder, sums, line, scale, at):
+    """Return what `scaled_bounds` writes for eight rows: bounds and sizes."""
+    (low, step, room), zero = line, ir.Constant(_FLOATS, [0.0] * _FLOATS.count)
+    factor = _load(builder, _float_at(builder, scale, at), _FLOATS)
+    size, part = _absolute(builder, factor), builder.fmul(step, _sums_as_floats(builder, sums, at))
+    most = builder.fadd(builder.fadd(_absolute(builder, low), part), room)
+    signed = builder.select(builder.fcmp_ordered("<", factor, zero), builder.fneg(room), room)
+    value = builder.fmul(factor, builder.fadd(builder.fadd(low, part), signed))
+    return value, builder.fmul(size, most)
+
+
+@_compiled(types.uint32, *[_PLACE] * 3, *[_REAL] * 3, *[_PLACE] * 2, *[_REAL] * 4)
+def column_bounds(builder, bounds, sizes, sums, low, step, room, scale, column, coef, shift, slack, worst):
+    """Do what `scaled_bounds`, `add_column` and `shifted_bounds` do for one column, in registers."""
+    line = [_floats(builder, value) for value in (low, step, room)]
+    coef, shift, slack, worst = (_floats(builder, value) for value in (coef, shift, slack, worst))
+    above = []
+    for at in _PLACES:
+        value, size = _scaled(builder, sums, line, scale, at)
+        added = builder.fmul(coef, _load(builder, _float_at(builder, column, at), _FLOATS))
+        value, size = builder.fadd(value, added), builder.fadd(size, _absolute(builder, added))
+        hidden = builder.fmul(slack, builder.fadd(size, _absolute(builder, shift)))
+        value = builder.fadd(builder.fadd(value, shift), hidden)
+        _store(builder, value, _float_at(builder, bounds, at))
+        _store(builder, size, _float_at(builder, sizes, at))
+        above.append(builder.fcmp_ordered(">", value, worst))
+    return _bits(builder, above)
 
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE, _REAL)

@@ -10,7 +10,7 @@ import torch
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD, AHEAD_IN_ORDER, LINE, rows_of_a_block, scratch
 from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import apart, jit
@@ -20,6 +20,7 @@ from gpuzip.loops._registers import (
     STEP,
     add_column,
     address_of,
+    column_bounds,
     copy_rows,
     is_here,
     lowest,
@@ -263,6 +264,7 @@ def _scan_of(entries, together, rounded_sums):
         Q, E, even = len(lines), len(coef) // len(lines), B + (B & 1)
         room, tile, turned, luts_at = len(keys) // Q, blocks * ROWS, address_of(columns), address_of(luts)
         size = ROWS * (even if is_kept else even + STEP)  # bytes of columns per 32 rows
+        ahead = AHEAD_IN_ORDER if is_kept else 0
         bounds, sums_at, slack = address_of(floats), address_of(sums), np.float32(2.0**-20)
         sizes, edge_at = bounds + 4 * ROWS, bounds + 8 * ROWS
         terms = scale, extra, coef
@@ -279,8 +281,6 @@ def _scan_of(entries, together, rounded_sums):
             count_of_blocks = (stop - start + ROWS - 1) // ROWS
             if is_kept:
                 turned = address_of(columns) + start // ROWS * size
-                for at in range(0, count_of_blocks * size, LINE):
-                    prefetch(turned + AHEAD + at)
             else:
                 for b in range(count_of_blocks):
                     _turn_block(places, N, start + b * ROWS, turned + b * size, turned + blocks * size)
@@ -295,7 +295,7 @@ def _scan_of(entries, together, rounded_sums):
                         plain = low + (error + shift[q] + slack * abs(shift[q]))
                         limit, width, count = worst[q], worst[Q + q], counts[q]
                         table = luts_at + q * entries * even
-                        rounded_sums(sums_at, turned + 2 * both * size, size, table, even)
+                        rounded_sums(sums_at, turned + 2 * both * size, size, table, even, ahead)
                         for b in range(2 * both, min(2 * both + 2, count_of_blocks)):
                             r, n = start + b * ROWS, min(ROWS, stop - start - b * ROWS)
                             here = sums_at + (b & 1) * 2 * ROWS
@@ -310,10 +310,15 @@ def _scan_of(entries, together, rounded_sums):
                                 if n < ROWS:  # after the last rows nothing may be read
                                     _copy_terms(floats, scale, extra, r, n)
                                     factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
-                                scaled_bounds(bounds, sizes, here, low, step, error, factors)
-                                for e in range(E):
-                                    add_column(bounds, sizes, added + e * apart, coef[q * E + e])
-                                above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
+                                of_sums = here, low, step, error, factors
+                                if E == 1:
+                                    ends = added, coef[q], shift[q], slack, limit
+                                    above = column_bounds(bounds, sizes, *of_sums, *ends)
+                                else:
+                                    scaled_bounds(bounds, sizes, *of_sums)
+                                    for e in range(E):
+                                        add_column(bounds, sizes, added + e * apart, coef[q * E + e])
+                                    above = shifted_bounds(bounds, sizes, shift[q], slack, limit)
                             if n < ROWS:
                                 above &= np.uint32((np.int64(1) << n) - 1)
                             if above == 0:

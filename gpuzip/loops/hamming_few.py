@@ -1,17 +1,22 @@
 """A search of few queries by Hamming distance in one compiled call, over columns of codes that are kept.
 
-A distance is the sum over nibbles of how many bits differ, which a table of 16 entries says.
+A distance is the sum over nibbles of how many bits differ, which a table of 16 entries says. Distances are
+small whole numbers: how many rows have each of them says at once how near a row must be to be among the k
+best, whatever k is.
 """
 
 import numpy as np
 
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
+from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._least import MOST_IN_ORDER, clear_unused, cut, in_order, key_of, read, room_for, score_of
-from gpuzip.loops._registers import ROWS, address_of, prefetch, sums_of_nibbles
+from gpuzip.loops._least import MOST_SORTED
+from gpuzip.loops._registers import ROWS, address_of, sums_below, sums_of_nibbles
+from gpuzip.loops._words import trailing_zeros
 
-_MOST_QUERIES = 8  # whose tables stay in L1
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
+_TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
+_MORE = 64  # rows beside 2 k that are kept before those that are too far leave
+_LOW = np.uint64(0xFFFFFFFF)
 _BITS = np.array([n.bit_count() for n in range(16)], np.uint8)
 
 
@@ -25,8 +30,8 @@ class HammingFew:
         (self._N, self._B), self._turned = codes.shape, turned.numpy()
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for few results, and for rows that threads do not share."""
-        fits = Q <= _MOST_QUERIES and k <= MOST_IN_ORDER and self._B <= _MOST_BYTES
+        """Return whether one call is faster: for rows that threads do not share."""
+        fits = self._B <= _MOST_BYTES and k <= MOST_SORTED
         return fits and rows_of_a_block(self._N, self._B * Q, k) >= self._N
 
     def __call__(self, queries, Q, k, are_distances=False):
@@ -34,18 +39,18 @@ class HammingFew:
 
         Scores are minus the distances, or the distances as int32.
         """
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
-        distances = np.empty(Q * k if are_distances else 0, np.int32)
+        distances, rows = np.empty(Q * k, np.int32), np.empty(Q * k, np.int64)
         memory = scratch.kept(("bits", Q, self._B, k), _memory)
-        _search(self._turned, self._N, self._B, queries, k, _BITS, scores, rows, distances, *memory)
-        return distances if are_distances else scores, rows
+        _search(self._turned, self._N, self._B, queries, k, _BITS, distances, rows, *memory)
+        return distances if are_distances else np.subtract(0, distances, dtype=np.float32), rows
 
 
 def _memory(_, Q, B, k):
     return (
         np.zeros(Q * 32 * (B + B % 2), np.uint8),
-        np.empty(Q * room_for(k), np.uint64),
-        np.empty((2, Q), np.intp),
+        np.empty(Q * (2 * k + _MORE), np.uint64),
+        np.empty((Q, 8 * B + 1), np.int64),
+        np.empty((3, Q), np.intp),
         scratch.take("sums", 2 * ROWS, np.uint16),
     )
 
@@ -63,46 +68,99 @@ def _fill(queries, B, bits, tables):
                 tables[at + 16 + n] = bits[(byte >> 4) ^ n]
 
 
-@jit("boolean(uint16[::1], intp)", inner=True)
-def _any_below(sums, bound):
-    least = np.uint16(65535)
-    for i in range(2 * ROWS):
-        least = min(least, sums[i])
-    return least < bound
+@jit(
+    "UniTuple(intp, 3)(uint64, uint16[::1], intp, uint64[::1], int64[::1], intp, intp, intp, intp)",
+    inner=True,
+)
+def _take(near, sums, first, keys, having, k, count, bound, below):
+    """Take rows, whose sums were below the bound; return how many keys there are, and state as in `_search`.
+
+    near: the bits of these rows. keys: of one query, with room for two for each of k and a few more.
+    having: rows by distance.
+    """
+    apart()
+    while near != 0:
+        i = trailing_zeros(near)
+        near &= near - np.uint64(1)
+        distance = np.intp(sums[i])
+        if distance >= bound:
+            continue
+        keys[count] = np.uint64(distance) << np.uint64(32) | (np.uint64(first) + i)
+        having[distance] += 1
+        count, below = count + 1, below + 1
+        while below >= k:
+            bound -= 1
+            below -= having[bound]
+        if count == len(keys):
+            count = _leave(keys, count, k, bound, below)
+    return count, bound, below
+
+
+@jit("intp(uint64[::1], intp, intp, intp, intp)", inner=True)
+def _leave(keys, count, k, bound, below):
+    """Keep the k nearest keys, as they follow each other, and of equal ones the first; return how many.
+
+    bound: the k-th least distance; below: how many keys are nearer.
+    """
+    apart()
+    into, equal = 0, k - below
+    for i in range(count):
+        distance = np.intp(keys[i] >> np.uint64(32))
+        if distance < bound or (distance == bound and equal > 0):
+            equal -= distance == bound
+            keys[into] = keys[i]
+            into += 1
+    return into
+
+
+@jit("void(uint64[::1], intp, int64[::1], intp, int32[::1], int64[::1])", inner=True)
+def _put_in_order(keys, k, having, bound, distances, rows):
+    """Write the distances and rows of k keys that are none above the bound, the nearest first."""
+    apart()
+    place = 0
+    for distance in range(bound + 1):
+        having[distance], place = place, place + having[distance]
+    for i in range(k):
+        distance = np.intp(keys[i] >> np.uint64(32))
+        at = having[distance]
+        distances[at], rows[at] = distance, np.int64(keys[i] & _LOW)
+        having[distance] += 1
 
 
 @jit(
-    "void(uint8[::1], intp, intp, uint8[::1], intp, uint8[::1], float32[::1], int64[::1], int32[::1], "
-    "uint8[::1], uint64[::1], intp[:, ::1], uint16[::1])"
+    "void(uint8[::1], intp, intp, uint8[::1], intp, uint8[::1], int32[::1], int64[::1], uint8[::1], "
+    "uint64[::1], int64[:, ::1], intp[:, ::1], uint16[::1])"
 )
-def _search(columns, N, B, queries, k, bits, scores, rows, distances, tables, keys, state, sums):
-    """state: of each query how many keys there are, and the distance that a row must be below."""
-    Q, even = len(queries) // B, B + (B & 1)
+def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, having, state, sums):
+    """having: of each query how many rows that were taken have each distance.
+
+    state: of each query how many keys there are, the distance that a row must be below, and how many of them
+    are. This bound is the k-th least distance so far, and 8 B + 1 before there are k rows.
+    """
+    Q, even = len(having), B + (B & 1)
     size, room = ROWS * even, len(keys) // Q
-    counts, bounds = state[0], state[1]
+    tile = max(1, _TILE // (2 * size)) * 2 * ROWS
     _fill(queries, B, bits, tables)
     for q in range(Q):
-        counts[q], bounds[q] = 0, 8 * B + 1
-    for r in range(0, N, 2 * ROWS):
-        place, last = address_of(columns) + r // ROWS * size, min(2 * ROWS, N - r)
-        for at in range(0, 2 * size, LINE):
-            prefetch(place + AHEAD + at)
+        having[q] = 0
+        state[0, q], state[1, q], state[2, q] = 0, 8 * B + 1, 0
+    for start in range(0, N, tile):
+        stop = min(start + tile, N)
         for q in range(Q):
-            sums_of_nibbles(address_of(sums), place, size, address_of(tables) + q * 32 * even, even)
-            if not _any_below(sums, bounds[q]):
-                continue
-            count, bound = counts[q], bounds[q]
-            for i in range(last):
-                if sums[i] < bound:
-                    keys[q * room + count] = key_of(-np.float32(sums[i]), r + i)
-                    count += 1
-                    if count == room:
-                        bound = -np.int64(score_of(cut(keys, q * room, room, k)))
-                        count = k
-            counts[q], bounds[q] = count, bound
-    clear_unused(keys, counts, Q)
+            own, bound = keys[q * room : (q + 1) * room], state[1, q]
+            for r in range(start, stop, 2 * ROWS):
+                place = address_of(columns) + r // ROWS * size
+                table = address_of(tables) + q * 32 * even
+                sums_of_nibbles(address_of(sums), place, size, table, even, AHEAD_IN_ORDER)
+                near = sums_below(address_of(sums), bound)
+                if N - r < 2 * ROWS:
+                    near &= (np.uint64(1) << np.uint64(N - r)) - np.uint64(1)
+                if near != 0:
+                    state[0, q], bound, state[2, q] = _take(
+                        near, sums, r, own, having[q], k, state[0, q], bound, state[2, q]
+                    )
+            state[1, q] = bound
     for q in range(Q):
-        in_order(keys, q * room, counts[q], k)
-    read(keys, k, scores, rows)
-    for i in range(len(distances)):
-        distances[i] = np.int32(-scores[i])
+        own, bound = keys[q * room : (q + 1) * room], state[1, q]
+        _leave(own, state[0, q], k, bound, state[2, q])
+        _put_in_order(own, k, having[q], bound, distances[q * k : (q + 1) * k], rows[q * k : (q + 1) * k])

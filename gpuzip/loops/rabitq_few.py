@@ -7,7 +7,7 @@ from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import at_address, jit
-from gpuzip.loops._least import MOST_IN_ORDER, answer
+from gpuzip.loops._least import MOST_SORTED, answer
 from gpuzip.loops._registers import ROWS
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients, fill_sign_tables
 
@@ -36,8 +36,8 @@ class RaBitQFew:
         self._of_rows = part(scale, 0, self._N, np.float32), part(mask, 0, self._N, np.bool_), columns
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for few results, and for rows that threads do not share."""
-        fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        """Return whether one call is faster: for rows that threads do not share."""
+        fits = k <= MOST_SORTED and rows_of_a_block(self._N, self._B * Q, k) >= self._N
         return fits and whole.can_search(_ENTRIES, self._B, Q)
 
     def __call__(self, queries, Q, k, are_distances=False):

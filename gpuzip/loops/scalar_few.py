@@ -3,8 +3,9 @@
 import numpy as np
 
 from gpuzip.loops._blocks import rows_of_a_block, scratch
-from gpuzip.loops._jit import apart, at_address, jit
-from gpuzip.loops._least import MOST_IN_ORDER, cut, in_order, key_of, read, room_for, score_of, to_distances
+from gpuzip.loops._bounds import keep_above
+from gpuzip.loops._jit import apart, at_address, has_features, jit
+from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, read, room_for, score_of, to_distances
 from gpuzip.loops._products import WIDTH
 from gpuzip.loops.rescore import METRICS, exactly
 from gpuzip.loops.scalar_topk import can_search, edge_of
@@ -14,6 +15,11 @@ _NONE = np.empty(0, np.float32)
 _NO_MASK = np.empty(0, np.bool_)
 _scan, _exactly = at_address(whole_scan), at_address(exactly, 1)
 _BYTES = 1  # the signature of `exactly` for codes of bytes
+
+
+def _multiplies_bytes():
+    """Return whether this CPU has instructions by which `scalar_scan` is faster for more queries."""
+    return has_features("avx512vnni") or has_features("avxvnni")
 
 
 class ScalarFew:
@@ -31,9 +37,9 @@ class ScalarFew:
         self._coding = first.numpy(), step.numpy(), middle.numpy(), METRICS[metric], most, *of_rows
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for few results, and for rows that threads do not share."""
+        """Return whether one call is faster: for rows that threads do not share, and few queries."""
         taken = self._taken(k, self._N)
-        fits = taken < self._N and k <= MOST_IN_ORDER and can_search(Q)
+        fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not _multiplies_bytes())
         return fits and rows_of_a_block(self._N, self._D * Q, taken) >= self._N
 
     def __call__(self, queries, Q, k, are_distances=False):
@@ -110,6 +116,33 @@ def _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, s
 
 
 @jit(
+    "float32(uint64[::1], intp, intp, float32[:, ::1], intp, uint8[::1], intp, float32[::1], float32[::1], "
+    "intp, Tuple((int64[:, ::1], float32[::1], float32[::1], intp)))",
+    inner=True,
+)
+def _score(keys, start, count, queries, q, codes, N, first, step, metric, at):
+    """Make keys of estimates those of scores; return the least score, inf without keys or NaN if one is.
+
+    at: memory for places and for scores of rows, and for one row; where the code of `exactly` is.
+    """
+    apart()
+    places, own, decoded, exactly_at = at
+    D, least = queries.shape[1], np.float32(np.inf)
+    where, ids, found = places[0, :count], places[1, :count], own[:count]
+    for i in range(count):
+        ids[i] = np.int64(keys[start + i] & np.uint64(0xFFFFFFFF))
+        where[i] = ids[i] * D
+    asked = queries[q : q + 1]
+    _exactly(exactly_at, asked, codes, where, ids, N, 0, count, first, step, metric, decoded, found)
+    for i in range(count):
+        if not abs(found[i]) < np.inf:
+            return np.float32(np.nan)
+        least = min(least, found[i])
+        keys[start + i] = key_of(found[i], ids[i])
+    return least
+
+
+@jit(
     "boolean(uint8[::1], uint8[::1], intp, float32[::1], float32[::1], float64[::1], intp, float64, "
     "float32[::1], float32[::1], float64[::1], float32[:, ::1], intp, float32[::1], int64[::1], boolean, "
     "int16[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], uint64[::1], "
@@ -153,32 +186,20 @@ def _search(
             return False
     of_rows = scale, bias, _NO_MASK
     _scan(scan_at, codes, edge, D, 0, N, whole, unit, offset, *of_rows, 0, taken, keys, counts, worst)
+    at = places, own, decoded, exactly_at
     for q in range(Q):
         start = q * room
+        if counts[q] < taken:  # estimates of other rows are NaN
+            return False
         last = score_of(cut(keys, start, room, taken))
-        for i in range(taken):
-            places[1, i] = np.int64(keys[start + i] & np.uint64(0xFFFFFFFF))
-            places[0, i] = places[1, i] * D
-        _exactly(
-            exactly_at,
-            queries,
-            codes,
-            places[0],
-            places[1],
-            N,
-            q * taken,
-            taken,
-            first,
-            step,
-            metric,
-            decoded,
-            own,
-        )
-        for i in range(taken):
-            if not abs(own[i]) < np.inf:
-                return False
-            keys[start + i] = key_of(own[i], places[1, i])
-        if score_of(in_order(keys, start, taken, k)) <= last + slack[q]:
+        cut(keys, start, taken, k)
+        least = _score(keys, start, k, queries, q, codes, N, first, step, metric, at)
+        limit = least - slack[q] - np.float32(2.0**-20) * abs(least)
+        more = keep_above(keys, start + k, start + k, start + taken, limit)
+        others = _score(keys, start + k, more - start - k, queries, q, codes, N, first, step, metric, at)
+        if not (least > -np.inf and others > -np.inf):
+            return False
+        if score_of(in_order(keys, start, more - start, k)) <= last + slack[q]:
             return False
     read(keys, k, scores, rows)
     if are_distances:

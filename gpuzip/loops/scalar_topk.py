@@ -11,14 +11,17 @@ from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops._registers import address_of, prefetch
+from gpuzip.loops._vector import above
+from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
 
 _MOST_QUERIES = 4  # with more, products by tiles are faster
-_TILE = 8  # rows
+_TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
 
 _dots_4x1, _dots_1x1 = dots(4, 1), dots(1, 1)
-_sums = local(_TILE, np.int32)
+_sums, _scores = local(_TILE, np.int32), local(_TILE, np.float32)
+_above = above(_TILE)
 
 
 def can_search(Q):
@@ -105,37 +108,56 @@ def scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, 
     edge: the last rows, with room for reads. keys: (Q * room,) in all. counts, worst: (Q,).
     """
     Q, E, N = len(unit), len(queries) // len(unit), len(codes) // D
-    room, sums = len(keys) // Q, _sums()
+    room, sums, scores = len(keys) // Q, _sums(), _scores()
     for q in range(Q):
         counts[q], worst[q] = 0, -np.inf
     edge_row = N - (len(edge) - (E - D)) // D
     for start in range(first, last, _TILE):
         rows = min(_TILE, last - start)
-        for at in range(0, rows * D, LINE):
-            prefetch(address_of(codes) + start * D + at + AHEAD)
         for q in range(Q):
             fours = max(0, min(rows, edge_row - start)) // 4 * 4
             for r in range(0, fours, 4):
+                if q == 0:
+                    for at in range(r * D, (r + 4) * D, LINE):
+                        prefetch(address_of(codes) + start * D + at + AHEAD)
                 _dots_4x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
             for r in range(fours, rows):
                 if start + r < edge_row:
                     _dots_1x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
                 else:
                     _dots_1x1(sums, r, 1, edge, (start + r - edge_row) * D, D, queries, q * E, E, flip)
-            limit, count = worst[q], counts[q]
-            for r in range(rows):
-                score = unit[q] * np.float32(sums[r])
-                if len(offset):
-                    score += offset[q]
-                if len(scale):
-                    score *= scale[start + r]
-                if len(bias):
-                    score += bias[start + r]
-                if score > limit and (len(mask) == 0 or mask[start + r]):
-                    keys[q * room + count] = key_of(score, start + r)
-                    count += 1
-                    if count == room:
-                        limit = score_of(cut(keys, q * room, room, k))
-                        count = k
-            worst[q], counts[q] = limit, count
+            _score(sums, unit, offset, q, scale, bias, start, rows, scores)
+            better = _above(scores, 0, worst[q])
+            while better != 0:
+                r = np.intp(trailing_zeros(better))
+                better &= better - np.uint64(1)
+                if scores[r] > worst[q] and (len(mask) == 0 or mask[start + r]):
+                    keys[q * room + counts[q]] = key_of(scores[r], start + r)
+                    counts[q] += 1
+                    if counts[q] == room:
+                        worst[q] = score_of(cut(keys, q * room, room, k))
+                        counts[q] = k
     clear_unused(keys, counts, Q)
+
+
+@jit(
+    "void(int32[::1], float32[::1], float32[::1], intp, float32[::1], float32[::1], intp, intp, "
+    "float32[::1])",
+    inner=True,
+)
+def _score(sums, unit, offset, q, scale, bias, start, rows, scores):
+    """Make of sums of rows from `start` their scores, and -inf after the last one."""
+    one, added = unit[q], offset[q] if len(offset) else np.float32(0)
+    for r in range(_TILE):
+        scores[r] = one * np.float32(sums[r])
+    if len(offset):
+        for r in range(_TILE):
+            scores[r] += added
+    if len(scale):
+        for r in range(rows):
+            scores[r] *= scale[start + r]
+    if len(bias):
+        for r in range(rows):
+            scores[r] += bias[start + r]
+    for r in range(rows, _TILE):
+        scores[r] = -np.inf

@@ -10,9 +10,19 @@ from gpuzip.loops._jit import jit
 
 def walsh(x, signs):
     """Transform rows (N, D) float32 by signs (R, D) bool: a copy of (N, D)."""
-    out = np.array(x.numpy(), order="C")
-    rounds(out.reshape(-1), signs.numpy().reshape(-1), out.shape[1])
-    return torch.from_numpy(out)
+    return torch.from_numpy(of_few(signs)(x.numpy()))
+
+
+def of_few(signs):
+    """Return a function that transforms arrays (N, D) float32 by signs (R, D) bool, as `walsh` does."""
+    flips, D = signs.contiguous().numpy().reshape(-1), signs.shape[1]
+
+    def transformed(x):
+        out = np.array(x, order="C")
+        rounds(out.reshape(-1), flips, D)
+        return out
+
+    return transformed
 
 
 @jit("void(float32[::1], boolean[::1], intp)")

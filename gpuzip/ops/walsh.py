@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
+
+Array = np.ndarray[Any, Any]
 
 
 def walsh(x: Tensor, signs: Tensor) -> Tensor:
@@ -23,6 +28,12 @@ def walsh(x: Tensor, signs: Tensor) -> Tensor:
         x = torch.where(flips, -x, x)
         butterflies(x[:, columns_of_round(x.shape[1], i)])
     return x
+
+
+def walsh_of_few(signs: Tensor) -> Callable[[Array], Array]:
+    """Return a function that does what `walsh` does for arrays of few rows, for loops that run."""
+    few: Callable[[Array], Array] = loops_of("walsh").of_few(signs)
+    return few
 
 
 def walsh_back(x: Tensor, signs: Tensor) -> Tensor:

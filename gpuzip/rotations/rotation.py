@@ -13,7 +13,7 @@ from gpuzip._core.matmul import matrix_product
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.rotations.drawn import ROUNDS, hadamard, random_orthogonal, random_signs
-from gpuzip.rotations.fitted import REST, Fitted
+from gpuzip.rotations.fitted import QUERIES, REST, Fitted
 from gpuzip.rotations.opq import optimized
 from gpuzip.rotations.spectrum import balanced, principal
 
@@ -21,7 +21,6 @@ KINDS = ("pca", "balanced", "opq", "random", "hadamard", "truncate")
 OF_SUBSPACES = ("balanced", "opq")
 
 _SAMPLE = 1 << 16  # rows for directions
-_QUERIES = 32  # queries per block of a product
 _MOST_CODEWORDS = 256  # centroids per sub-space in the rounds of "opq"
 _SETTINGS = ("kind", "dims", "m", "normalize", "n_iter")
 
@@ -338,7 +337,7 @@ class Rotation:
         (Q, width) float32 tensor
             The rotated queries.
         """
-        return self._fitted.apply(x, _QUERIES)
+        return self._fitted.apply(x, QUERIES)
 
     def reverse_transform(self, y: Tensor) -> Tensor:
         """Rotate rows back.

@@ -47,9 +47,9 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
         return None
     asked = asked if asked.is_contiguous() else asked.contiguous()
     found = in_one_pass(codec.scorer(packed, asked, metric), k)
+    _prepare(searched, metric)
     if found is None or (found[2] is not None and bool(found[2].any())):
         return None
-    _prepare(searched, metric)
     values, ids = values_of(found[0], metric, False), found[1]
     return (values[0], ids[0]) if queries.ndim == 1 else (values, ids)
 

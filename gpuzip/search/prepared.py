@@ -15,7 +15,7 @@ from torch import Tensor
 from gpuzip._core.few import is_plain
 from gpuzip._core.planes import versions
 from gpuzip.ops._dispatch import loops_are_used
-from gpuzip.ops.one_pass import Few
+from gpuzip.ops.one_pass import Array, Few
 
 MOST_QUERIES = 16
 
@@ -30,7 +30,7 @@ class Prepared:
     """Search codes by one metric.
 
     few: the search. planes: what it reads. N rows. width, dtype: of a query. are_distances: whether values
-    are distances. change: makes of queries (Q, width) those that `few` takes, or None.
+    are distances. change: makes of queries (Q, width) those that `few` takes, or None; arrays.
     """
 
     def __init__(
@@ -41,17 +41,18 @@ class Prepared:
         width: int,
         dtype: torch.dtype,
         are_distances: bool,
-        change: Callable[[Tensor], Tensor] | None = None,
+        change: Callable[[Array], Array] | None = None,
     ) -> None:
         self._few, self._N, self._width, self._dtype = few, N, width, dtype
         self._planes, self._versions = planes, versions(planes)
         self._are_distances, self._change = are_distances, change
+        self._known = (0, 0, 0), False
 
     def takes(self, width: int) -> bool:
         """Whether queries are floats of so many columns, or bytes."""
         return self._dtype is torch.uint8 or self._width == width
 
-    def after(self, change: Callable[[Tensor], Tensor]) -> Prepared:
+    def after(self, change: Callable[[Array], Array]) -> Prepared:
         """The same search of queries that are changed before."""
         shape = self._N, self._width, self._dtype
         return Prepared(self._few, self._planes, *shape, self._are_distances, change)
@@ -76,16 +77,25 @@ class Prepared:
             or not 0 < Q <= MOST_QUERIES
             or not 0 < k <= self._N
             or not loops_are_used()
-            or not self._few.can_search(Q, k)
+            or not self._can_search(Q, k)
             or self._versions != versions(self._planes)  # codes that changed
         ):
             return None
+        asked = queries.numpy()
         if self._change is not None:
-            queries = self._change(queries[None] if one else queries)
-        found = self._few(queries.reshape(-1).numpy(), Q, k, self._are_distances)
+            asked = self._change(asked.reshape(Q, -1))
+        found = self._few(asked.reshape(-1), Q, k, self._are_distances)
         if found is None:
             return None
         values, ids = found
         if not one:
             values, ids = values.reshape(Q, k), ids.reshape(Q, k)
         return torch.from_numpy(values), torch.from_numpy(ids)
+
+    def _can_search(self, Q: int, k: int) -> bool:
+        """What `few` says, which is asked again only where it may say something else."""
+        asked, (known, can) = (Q, k, torch.get_num_threads()), self._known
+        if asked != known:
+            can = self._few.can_search(Q, k)
+            self._known = asked, can
+        return can

@@ -1,0 +1,72 @@
+"""One call for few queries by Hamming distance beside a scan of all rows and topk."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from gpuzip.loops import _registers
+from gpuzip.ops import hamming_scan, topk
+from gpuzip.ops.one_pass import hamming_few, turned
+
+pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+
+
+def codes_of(N, B, seed=0):
+    return torch.randint(0, 256, (N, B), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def check(codes, queries, k):
+    few, Q = hamming_few(codes, turned([codes])), len(queries)
+    assert few is not None
+    assert few.can_search(Q, k)
+    scores, rows = topk(-hamming_scan(queries, codes, None).float(), k)
+    asked = queries.reshape(-1).numpy()
+    for are_distances, want in ((True, -scores.numpy()), (False, scores.numpy())):
+        found = few(asked, Q, k, are_distances)
+        assert found is not None
+        values, ids = found
+        assert values.dtype == (np.int32 if are_distances else np.float32)
+        assert np.array_equal(values.reshape(Q, k), want)
+        assert np.array_equal(ids.reshape(Q, k), rows.numpy())
+
+
+@pytest.mark.parametrize("B", [1, 2, 7, 48, 129])
+@pytest.mark.parametrize("N", [1, 63, 64, 65, 700])
+def test_few_queries(B, N):
+    """Of rows with many equal distances, and more results than fit in the buffer at once."""
+    codes = codes_of(N, B)
+    codes[N // 2 :] = codes[: N - N // 2].clone()
+    for Q in (1, 3, 16):
+        for k in sorted({1, min(10, N), N // 2 + 1, N}):
+            check(codes, codes_of(Q, B, 1), k)
+
+
+@pytest.mark.parametrize("k", [1, 5, 300])
+def test_rows_of_which_each_is_nearer_than_those_before(k):
+    """Every row is taken, so the buffer is full again and again, with ties of four rows."""
+    query = codes_of(1, 512)
+    bits = np.unpackbits(query.numpy(), axis=1).repeat(4096, 0)
+    for n in range(4096):
+        bits[n, n // 4 * 4 :] ^= 1
+    codes = torch.from_numpy(np.packbits(bits, axis=1))
+    check(codes, query, k)
+    check(codes.flip(0).contiguous(), query, k)
+
+
+@pytest.mark.parametrize("k", [1, 100, 1000])
+def test_equal_rows(k):
+    check(codes_of(1, 9).expand(1000, -1).contiguous(), torch.cat([codes_of(1, 9), codes_of(3, 9, 1)]), k)
+
+
+def test_the_most_bytes_and_results():
+    codes = torch.cat([torch.zeros(2, 4096), torch.full((3, 4096), 255)]).to(torch.uint8)
+    check(codes, codes[:1], 5)
+    more = codes_of(20, 4098)
+    few = hamming_few(more, turned([more]))
+    assert few is not None
+    assert not few.can_search(1, 1)
+    few = hamming_few(codes, turned([codes]))
+    assert few is not None
+    assert not few.can_search(1, (1 << 12) + 1)
