@@ -1,0 +1,89 @@
+"""The nearest rows by Hamming distance, by numpy's count of the bits of words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip._core.best import in_order, places_of_best
+from gpuzip._core.matmul import matrix_product
+from gpuzip._core.parallel import map_blocks
+
+Array = np.ndarray[Any, Any]
+
+_AT_ONCE = 1 << 16  # words that are counted at a time, which stay in a cache
+_ROWS = 1 << 17  # per block
+_WORD = 8  # bytes
+
+
+def counts_bits(N: int) -> bool:
+    """Return whether numpy counts bits, which it does from version 2 on."""
+    return hasattr(np, "bitwise_count") and N > 0
+
+
+def nearest_by_counts(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Find what `one_pass.hamming_topk` does; None if the mask allows fewer than k rows."""
+    found = [_nearest(_Counts(query, codes), len(codes), k, mask) for query in queries.contiguous()]
+    pairs = [pair for pair in found if pair is not None]
+    if len(pairs) < len(found):
+        return None
+    scores, ids = (torch.from_numpy(np.stack(parts)) for parts in zip(*pairs, strict=True))
+    return scores, ids
+
+
+def _nearest(counts: _Counts, N: int, k: int, mask: Tensor | None) -> tuple[Array, Array] | None:
+    def one_block(start: int, stop: int) -> tuple[Array, Array]:
+        scores = counts.scores(start, stop)
+        allowed = None if mask is None else mask[start:stop].numpy()
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        places = places_of_best(scores, min(k, stop - start))
+        places = places if allowed is None else places[allowed[places]]
+        places = in_order(scores, places, k)
+        return scores[places], places + start
+
+    scores, rows = (np.concatenate(parts) for parts in zip(*map_blocks(one_block, N, _ROWS), strict=True))
+    if len(rows) < k:
+        return None
+    best = in_order(scores, np.arange(len(rows)), k)
+    return scores[best], rows[best]
+
+
+class _Counts:
+    """Minus the distances of rows from one query: query (B,), codes (N, B) uint8."""
+
+    def __init__(self, query: Tensor, codes: Tensor) -> None:
+        B = codes.shape[1]
+        self._codes, self._words = codes, -(-B // _WORD)
+        self._rows = max(1, _AT_ONCE // self._words)
+        padded = np.zeros(self._words * _WORD, np.uint8)
+        padded[:B] = query.numpy()
+        self._query = np.tile(padded.view(np.uint64), self._rows)
+
+    def scores(self, start: int, stop: int) -> Array:
+        """(stop - start,) float32, exact."""
+        scores = torch.empty(stop - start, dtype=torch.float32, device="cpu")
+        minus = torch.full((self._words,), -1.0, dtype=torch.float32, device="cpu")
+        floats = torch.empty((self._rows, self._words), dtype=torch.float32, device="cpu")
+        differs, counts = np.empty(len(self._query), np.uint64), np.empty(len(self._query), np.uint8)
+        for first in range(start, stop, self._rows):
+            rows = min(self._rows, stop - first)
+            size = rows * self._words
+            np.bitwise_xor(self._whole(first, first + rows), self._query[:size], out=differs[:size])
+            np.bitwise_count(differs[:size], out=counts[:size])
+            here = floats[:rows]
+            np.copyto(here.numpy().reshape(-1), counts[:size])
+            matrix_product(torch.mv, here, minus, out=scores[first - start : first - start + rows])
+        return scores.numpy()
+
+    def _whole(self, start: int, stop: int) -> Array:
+        """The words of rows, the last ones padded with zero bits."""
+        rows, B = self._codes[start:stop], self._codes.shape[1]
+        if B % _WORD == 0:
+            return rows.contiguous().numpy().view(np.uint64).reshape(-1)
+        padded = np.zeros((stop - start, self._words * _WORD), np.uint8)
+        padded[:, :B] = rows.numpy()
+        return padded.view(np.uint64).reshape(-1)

@@ -1,0 +1,186 @@
+"""The k best rows by tables for pairs of bytes, which numpy reads sooner than torch reads tables of bytes.
+
+Sums of pairs are rounded in another order than those of `adc_scan`. Rows that may be among the k best, whatever the
+rounding, are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuzip._core.best import places_of_best
+from gpuzip._core.byte_tables import byte_tables
+from gpuzip._core.parallel import map_blocks
+from gpuzip.ops.adc import RowTerms, adc_gather
+from gpuzip.ops.topk import topk
+
+Array = np.ndarray[Any, Any]
+
+#: Times as many bytes as the planes: a place in a table takes 8 bytes, since numpy would convert others.
+COLUMN_BYTES = 4
+
+_MOST_QUERIES = 4  # for more, tables of bytes side by side read each code once
+_FEWEST_ROWS = 8192  # the tables of pairs cost as much as some thousand rows
+_LEAST_BLOCK, _MOST_BLOCK = 1 << 15, 1 << 17  # rows per block, each of which makes all tables
+_MOST_CANDIDATES = 1 << 14  # rows scored again; more, if many are equal, are left to a scan
+_PAIR = np.dtype("<u2")
+_TINY = 2.0**-140  # of products too small for float32's digits
+
+
+def pairs_pay(Q: int, N: int) -> bool:
+    """Return whether `best_by_pairs` takes less time than a scan."""
+    return 0 < Q <= _MOST_QUERIES and N >= _FEWEST_ROWS
+
+
+def pair_columns(planes: Sequence[Tensor]) -> Tensor:
+    """Read planes (N, B_p) uint8 as (P, N) int64: pairs of bytes, then a last odd byte, plane by plane."""
+    columns = _columns(planes)
+    found = np.empty((len(columns), len(planes[0])), np.intp)
+    for out, column in zip(found, columns, strict=True):
+        np.copyto(out, column)
+    return torch.from_numpy(found)
+
+
+def best_by_pairs(
+    planes: Sequence[Tensor], lut: Tensor, k: int, terms: RowTerms, shift: Tensor | None, kept: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Find what `one_pass.adc_topk` does; None where a scan has to.
+
+    kept: what `pair_columns` returned for the planes; None: pairs are converted in each block.
+    """
+    columns = _columns(planes) if kept is None else list(kept.numpy())
+    tables, widths = byte_tables(lut).numpy(), [plane.shape[1] for plane in planes]
+    found = []
+    for q, some in enumerate(tables):
+        coef = None if terms.coef is None else terms.coef[q].numpy()
+        apart = 0.0 if shift is None else abs(float(shift[q, 0]))
+        rows = _candidates(_Query(some, widths, columns, terms, coef, apart), len(planes[0]), k)
+        if rows is None:
+            return None
+        scores = _exact(planes, lut[q : q + 1], terms, q, rows)
+        scores, at = topk(scores if shift is None else scores.add_(shift[q]), k)
+        found.append((scores, rows[at]))
+    return torch.cat([scores for scores, _ in found]), torch.cat([ids for _, ids in found])
+
+
+def _columns(planes: Sequence[Tensor]) -> list[Array]:
+    """Pairs of bytes (N,) uint16, and single bytes (N,) uint8, as views."""
+    found: list[Array] = []
+    for plane in planes:
+        rows = (plane if plane.stride(1) == 1 else plane.contiguous()).numpy()
+        even = rows.shape[1] // 2 * 2
+        found += [*rows[:, :even].view(_PAIR).T, *rows[:, even:].T]
+    return found
+
+
+def _candidates(query: _Query, N: int, k: int) -> Tensor | None:
+    """Ascending numbers of all rows that may be among the k best; None if these are too many, or too few."""
+    block = max(_LEAST_BLOCK, min(_MOST_BLOCK, -(-N // torch.get_num_threads())))
+    found = map_blocks(lambda start, stop: query.best_of(start, stop, k), N, block)
+    error = max(error for _, _, error in found)
+    scores, rows = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
+    if not np.isfinite(2 * error) or len(rows) < k:
+        return None
+    rows = rows[places_of_best(scores, k, 2 * error)] if len(found) > 1 else rows
+    return torch.from_numpy(rows) if len(rows) <= max(_MOST_CANDIDATES, 4 * k) else None
+
+
+def _exact(planes: Sequence[Tensor], lut: Tensor, terms: RowTerms, q: int, rows: Tensor) -> Tensor:
+    """(1, R): the scores of `adc_scan`."""
+    codes = torch.cat([plane[rows] for plane in planes], 1)
+    scale, extra = (None if part is None else part[rows] for part in (terms.scale, terms.extra))
+    places = torch.arange(len(rows), dtype=torch.int64, device="cpu")[None]
+    return adc_gather(codes, lut, scale, places, None, extra, None if extra is None else terms.coef[q : q + 1])
+
+
+class _Query:
+    """Sums of pairs for one query.
+
+    tables: (B, 256) float32. widths: bytes of each plane. columns: see `_columns`. coef: (E,) or None.
+    apart: the size of what is added to scores, after which more of them may be equal.
+    """
+
+    def __init__(
+        self,
+        tables: Array,
+        widths: Sequence[int],
+        columns: Sequence[Array],
+        terms: RowTerms,
+        coef: Array | None,
+        apart: float,
+    ) -> None:
+        self._tables, self._widths, self._columns = tables, widths, columns
+        self._terms, self._coef, self._apart = terms, coef, apart
+
+    def best_of(self, start: int, stop: int, k: int) -> tuple[Array, Array, float]:
+        """Estimates of the rows of a block that may be among the k best, their numbers, and the error.
+
+        The error is the most by which an estimate and a score differ. Each sums up as many products, at most,
+        and is off by 2**-24 of the sum of their sizes for each.
+        """
+        allowed = None if self._terms.mask is None else self._terms.mask[start:stop].numpy()
+        if allowed is not None and not allowed.any():
+            return np.empty(0, np.float32), np.empty(0, np.intp), 0.0
+        scores = self._sums(start, stop)
+        size = self._add_terms(scores, start, stop)
+        error = (len(self._tables) + 2 * _width(self._coef) + 8) * 2.0**-23 * size + _TINY
+        if not np.isfinite(2 * error):
+            return scores[:0], np.empty(0, np.intp), error
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        places = places_of_best(scores, min(k, stop - start), 2 * error)
+        if allowed is not None:
+            places = places[allowed[places]]
+        return scores[places], places + start, error
+
+    def _sums(self, start: int, stop: int) -> Array:
+        n = stop - start
+        sums, part = np.zeros(n, np.float32), np.empty(n, np.float32)
+        place = np.empty(n, np.intp)
+        for table, column in zip(self._joined(), self._columns, strict=True):
+            at = column[start:stop]
+            if at.dtype != np.intp:
+                np.copyto(place, at)
+                at = place
+            sums += np.take(table, at, out=part, mode="clip")  # which, unlike "raise", writes to `out` at once
+        return sums
+
+    def _joined(self) -> Iterator[Array]:
+        """The table of each column; that of a pair lasts until the next one."""
+        pair, first = np.empty((256, 256), np.float32), 0
+        for width in self._widths:
+            own = self._tables[first : first + width]
+            for low, high in zip(own[0::2], own[1::2], strict=False):
+                yield np.add(high[:, None], low, out=pair).reshape(-1)
+            if width % 2:
+                yield own[-1]
+            first += width
+
+    def _add_terms(self, scores: Array, start: int, stop: int) -> float:
+        """Turn sums into scores in place; returns the largest size that the products of a row add up to."""
+        scale, _, extra, _ = self._terms
+        size = float(np.abs(self._tables).max(1).sum(dtype=np.float64))
+        if scale is not None:
+            factors = scale[start:stop].numpy()
+            scores *= factors
+            size *= _largest(factors)
+        if extra is not None and self._coef is not None:
+            for column, factor in zip(extra[start:stop].numpy().T, self._coef, strict=True):
+                products = column * factor
+                scores += products
+                size += _largest(products)
+        return size + self._apart
+
+
+def _width(coef: Array | None) -> int:
+    return 0 if coef is None else len(coef)
+
+
+def _largest(values: Array) -> float:
+    """The largest size of values; NaN if one is NaN."""
+    return float(np.maximum(values.max(), -values.min()))
