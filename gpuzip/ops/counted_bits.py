@@ -24,7 +24,9 @@ def counts_bits(N: int) -> bool:
     return hasattr(np, "bitwise_count") and N > 0
 
 
-def nearest_by_counts(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
+def nearest_by_counts(
+    queries: Tensor, codes: Tensor, k: int, mask: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
     """Find what `one_pass.hamming_topk` does; None if the mask allows fewer than k rows."""
     found = [_nearest(_Counts(query, codes), len(codes), k, mask) for query in queries.contiguous()]
     pairs = [pair for pair in found if pair is not None]

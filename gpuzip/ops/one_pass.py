@@ -46,7 +46,7 @@ def adc_topk(
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
     if lut.shape[2] not in (2, 4, 16, 256):
         return None
-    if _is_plain(lut, N, k) and pairs_pay(len(lut), N):
+    if _is_plain(lut, N, k) and pairs_pay(len(lut), N, B):
         return best_by_pairs(planes, lut, k, terms, shift, turned)
     if not _may_search(lut, N, k):
         return None
@@ -65,7 +65,11 @@ def turned(planes: Sequence[Tensor]) -> Tensor | None:
     They take as many bytes as the rows, and `turned_share` times as many where loops do not run.
     """
     if _is_plain(planes[0], len(planes[0]), 1):
-        return pair_columns(planes) if pairs_pay(1, len(planes[0])) else None
+        return (
+            pair_columns(planes)
+            if pairs_pay(1, len(planes[0]), sum(plane.shape[1] for plane in planes))
+            else None
+        )
     if not _may_search(planes[0], len(planes[0]), 1) or _loops_of_registers("adc_topk") is None:
         return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
@@ -83,7 +87,7 @@ def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
     if K not in (2, 4, 16, 256):
         return False
     if _is_plain(codes, len(codes), 1):
-        return pairs_pay(Q, len(codes))
+        return pairs_pay(Q, *codes.shape)
     if not _may_search(codes, len(codes), 1):
         return False
     loops = _loops_of_registers("adc_topk")

@@ -1,13 +1,13 @@
 """The k best rows by tables for pairs of bytes, which numpy reads sooner than torch reads tables of bytes.
 
-Sums of pairs are rounded in another order than those of `adc_scan`. Rows that may be among the k best, whatever the
-rounding, are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
+Entries are rounded to whole steps, so that sums fit 16 bits. Rows that may be among the k best, whatever the rounding,
+are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,14 +27,16 @@ COLUMN_BYTES = 4
 _MOST_QUERIES = 4  # for more, tables of bytes side by side read each code once
 _FEWEST_ROWS = 8192  # the tables of pairs cost as much as some thousand rows
 _LEAST_BLOCK, _MOST_BLOCK = 1 << 15, 1 << 17  # rows per block, each of which makes all tables
+_MOST_BYTES = 1024  # of a code: the more entries, the more rows may be among the best
 _MOST_CANDIDATES = 1 << 14  # rows scored again; more, if many are equal, are left to a scan
 _PAIR = np.dtype("<u2")
+_LARGEST = (1 << 16) - 1
 _TINY = 2.0**-140  # of products too small for float32's digits
 
 
-def pairs_pay(Q: int, N: int) -> bool:
-    """Return whether `best_by_pairs` takes less time than a scan."""
-    return 0 < Q <= _MOST_QUERIES and N >= _FEWEST_ROWS
+def pairs_pay(Q: int, N: int, B: int) -> bool:
+    """Return whether `best_by_pairs` takes less time than a scan of N codes of B bytes."""
+    return 0 < Q <= _MOST_QUERIES and N >= _FEWEST_ROWS and B <= _MOST_BYTES
 
 
 def pair_columns(planes: Sequence[Tensor]) -> Tensor:
@@ -54,15 +56,18 @@ def best_by_pairs(
     kept: what `pair_columns` returned for the planes; None: pairs are converted in each block.
     """
     columns = _columns(planes) if kept is None else list(kept.numpy())
-    tables, widths = byte_tables(lut).numpy(), [plane.shape[1] for plane in planes]
+    tables, widths = byte_tables(lut), [plane.shape[1] for plane in planes]
     found = []
     for q, some in enumerate(tables):
         coef = None if terms.coef is None else terms.coef[q].numpy()
         apart = 0.0 if shift is None else abs(float(shift[q, 0]))
-        rows = _candidates(_Query(some, widths, columns, terms, coef, apart), len(planes[0]), k)
+        steps = _steps_of(some.numpy())
+        if steps is None:
+            return None
+        rows = _candidates(_Query(steps, widths, columns, terms, coef, apart), len(planes[0]), k)
         if rows is None:
             return None
-        scores = _exact(planes, lut[q : q + 1], terms, q, rows)
+        scores = _exact(planes, some[None], terms, q, rows)
         scores, at = topk(scores if shift is None else scores.add_(shift[q]), k)
         found.append((scores, rows[at]))
     return torch.cat([scores for scores, _ in found]), torch.cat([ids for _, ids in found])
@@ -95,40 +100,62 @@ def _exact(planes: Sequence[Tensor], lut: Tensor, terms: RowTerms, q: int, rows:
     codes = torch.cat([plane[rows] for plane in planes], 1)
     scale, extra = (None if part is None else part[rows] for part in (terms.scale, terms.extra))
     places = torch.arange(len(rows), dtype=torch.int64, device="cpu")[None]
-    return adc_gather(codes, lut, scale, places, None, extra, None if extra is None else terms.coef[q : q + 1])
+    return adc_gather(
+        codes, lut, scale, places, None, extra, None if extra is None else terms.coef[q : q + 1]
+    )
+
+
+class _Steps(NamedTuple):
+    """Tables as offset + step * whole: whole (B, 256) uint16. size: that of the largest entries, added up."""
+
+    whole: Array
+    step: float
+    offset: float
+    size: float
+
+
+def _steps_of(tables: Array) -> _Steps | None:
+    """Round tables (B, 256) so that no sum exceeds 16 bits; None if they are not finite."""
+    wide = tables.astype(np.float64)
+    least, size = wide.min(1), float(np.abs(wide).max(1).sum())
+    spread = float((wide.max(1) - least).sum())
+    if not np.isfinite(size):
+        return None
+    step = spread / (_LARGEST - len(tables)) or 1.0
+    whole = np.rint((wide - least[:, None]) / step).astype(np.uint16)
+    return _Steps(whole, step, float(least.sum()), size)
 
 
 class _Query:
     """Sums of pairs for one query.
 
-    tables: (B, 256) float32. widths: bytes of each plane. columns: see `_columns`. coef: (E,) or None.
-    apart: the size of what is added to scores, after which more of them may be equal.
+    widths: bytes of each plane. columns: see `_columns`. coef: (E,) or None. apart: the size of what is added
+    to scores, after which more of them may be equal.
     """
 
     def __init__(
         self,
-        tables: Array,
+        steps: _Steps,
         widths: Sequence[int],
         columns: Sequence[Array],
         terms: RowTerms,
         coef: Array | None,
         apart: float,
     ) -> None:
-        self._tables, self._widths, self._columns = tables, widths, columns
+        self._steps, self._widths, self._columns = steps, widths, columns
         self._terms, self._coef, self._apart = terms, coef, apart
 
     def best_of(self, start: int, stop: int, k: int) -> tuple[Array, Array, float]:
         """Estimates of the rows of a block that may be among the k best, their numbers, and the error.
 
-        The error is the most by which an estimate and a score differ. Each sums up as many products, at most,
-        and is off by 2**-24 of the sum of their sizes for each.
+        The error is the most by which an estimate and a score differ.
         """
         allowed = None if self._terms.mask is None else self._terms.mask[start:stop].numpy()
         if allowed is not None and not allowed.any():
             return np.empty(0, np.float32), np.empty(0, np.intp), 0.0
-        scores = self._sums(start, stop)
-        size = self._add_terms(scores, start, stop)
-        error = (len(self._tables) + 2 * _width(self._coef) + 8) * 2.0**-23 * size + _TINY
+        scores = self._sums(start, stop) * np.float32(self._steps.step)
+        scores += np.float32(self._steps.offset)
+        error = self._add_terms(scores, start, stop)
         if not np.isfinite(2 * error):
             return scores[:0], np.empty(0, np.intp), error
         if allowed is not None:
@@ -140,21 +167,23 @@ class _Query:
 
     def _sums(self, start: int, stop: int) -> Array:
         n = stop - start
-        sums, part = np.zeros(n, np.float32), np.empty(n, np.float32)
+        sums, part = np.zeros(n, np.uint16), np.empty(n, np.uint16)
         place = np.empty(n, np.intp)
         for table, column in zip(self._joined(), self._columns, strict=True):
             at = column[start:stop]
             if at.dtype != np.intp:
                 np.copyto(place, at)
                 at = place
-            sums += np.take(table, at, out=part, mode="clip")  # which, unlike "raise", writes to `out` at once
+            sums += np.take(
+                table, at, out=part, mode="clip"
+            )  # which, unlike "raise", writes to `out` at once
         return sums
 
     def _joined(self) -> Iterator[Array]:
         """The table of each column; that of a pair lasts until the next one."""
-        pair, first = np.empty((256, 256), np.float32), 0
+        pair, first = np.empty((256, 256), np.uint16), 0
         for width in self._widths:
-            own = self._tables[first : first + width]
+            own = self._steps.whole[first : first + width]
             for low, high in zip(own[0::2], own[1::2], strict=False):
                 yield np.add(high[:, None], low, out=pair).reshape(-1)
             if width % 2:
@@ -162,23 +191,26 @@ class _Query:
             first += width
 
     def _add_terms(self, scores: Array, start: int, stop: int) -> float:
-        """Turn sums into scores in place; returns the largest size that the products of a row add up to."""
-        scale, _, extra, _ = self._terms
-        size = float(np.abs(self._tables).max(1).sum(dtype=np.float64))
+        """Turn sums into scores in place; returns the most by which these are off.
+
+        An entry is off by half a step. Each product that a score or its estimate sums up may be off by 2**-24
+        of the sum of their sizes.
+        """
+        (scale, _, extra, _), size, coarse = self._terms, self._steps.size, self._steps.step
         if scale is not None:
             factors = scale[start:stop].numpy()
             scores *= factors
-            size *= _largest(factors)
+            largest = _largest(factors)
+            size, coarse = size * largest, coarse * largest
+        added = 0
         if extra is not None and self._coef is not None:
             for column, factor in zip(extra[start:stop].numpy().T, self._coef, strict=True):
                 products = column * factor
                 scores += products
-                size += _largest(products)
-        return size + self._apart
-
-
-def _width(coef: Array | None) -> int:
-    return 0 if coef is None else len(coef)
+                size, added = size + _largest(products), added + 1
+        entries = len(self._steps.whole)
+        roundings = (entries + 2 * added + 16) * 2.0**-23
+        return roundings * (size + self._apart) + 0.501 * entries * coarse + _TINY
 
 
 def _largest(values: Array) -> float:
