@@ -27,7 +27,7 @@ def _below_kth(values: Array, k: int) -> Any:
     if k >= N:
         return values.min()
     groups = max(_GROUPS, 16 * k)
-    if N < 4 * groups:
+    if 4 * groups > N:
         return np.partition(values, N - k)[N - k]
     whole = N - N % groups
     maxima = values[:whole].reshape(-1, groups).max(0)

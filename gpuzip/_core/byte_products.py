@@ -39,13 +39,13 @@ def _floats_of(values: Tensor, queries: Tensor) -> Tensor:
     """Products of few rows at a time: a copy of all in float32 costs more than its products."""
     N, (Q, D) = len(values), queries.shape
     columns = queries.T.float()
+    columns, multiply = (columns[:, 0], torch.mv) if Q == 1 else (columns, torch.matmul)
     copied = torch.empty((min(N, _COPIED), D), dtype=torch.float32, device="cpu")
     products = torch.empty((N, Q), dtype=torch.float32, device="cpu")
     for start in range(0, N, _COPIED):
+        rows = copied[: min(_COPIED, N - start)].copy_(values[start : start + _COPIED])
         out = products[start : start + _COPIED]
-        matrix_product(
-            torch.matmul, copied[: len(out)].copy_(values[start : start + len(out)]), columns, out=out
-        )
+        matrix_product(multiply, rows, columns, out=out[:, 0] if Q == 1 else out)
     return products
 
 

@@ -14,7 +14,7 @@ from gpuzip._core.parallel import map_blocks
 
 Array = np.ndarray[Any, Any]
 
-_AT_ONCE = 1 << 16  # words that are counted at a time, which stay in a cache
+_AT_ONCE = 1 << 17  # words that are counted at a time, which stay in a cache
 _ROWS = 1 << 17  # per block
 _WORD = 8  # bytes
 

@@ -1,7 +1,7 @@
 """The k best rows by tables for pairs of bytes, which numpy reads sooner than torch reads tables of bytes.
 
-Entries are rounded to whole steps, so that sums fit 16 bits. Rows that may be among the k best, whatever the rounding,
-are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
+Entries are rounded to whole steps, so that sums fit 16 bits. Rows that may be among the k best, whatever the
+rounding, are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
 """
 
 from __future__ import annotations
@@ -100,9 +100,8 @@ def _exact(planes: Sequence[Tensor], lut: Tensor, terms: RowTerms, q: int, rows:
     codes = torch.cat([plane[rows] for plane in planes], 1)
     scale, extra = (None if part is None else part[rows] for part in (terms.scale, terms.extra))
     places = torch.arange(len(rows), dtype=torch.int64, device="cpu")[None]
-    return adc_gather(
-        codes, lut, scale, places, None, extra, None if extra is None else terms.coef[q : q + 1]
-    )
+    coef = None if terms.coef is None else terms.coef[q : q + 1]
+    return adc_gather(codes, lut, scale, places, None, extra, coef)
 
 
 class _Steps(NamedTuple):

@@ -15,7 +15,7 @@ from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 
-_LEAST_ROWS, _MOST_ROWS = 2048, 8192  # rows per block
+_LEAST_ROWS, _MOST_ROWS = 2048, {4: 8192, 8: 1 << 16}  # rows per block: codes of 4 bits are unpacked
 _SUMS = 1 << 19  # sums per block with many queries
 
 
@@ -76,8 +76,14 @@ def _cpu(
             scores.masked_fill_(~mask[start:stop, None], float("-inf"))
         best[:, start // group : -(-stop // group)] = max_of_groups(scores, group)
 
-    map_blocks(one_block, N, max(_LEAST_ROWS, min(_MOST_ROWS, _SUMS // max(1, Q) // 1024 * 1024)))
+    map_blocks(one_block, N, _block_rows(N, Q, nbits))
     return best
+
+
+def _block_rows(N: int, Q: int, nbits: int) -> int:
+    """Rows per block, which every group size divides: many, as each block takes new memory."""
+    fit = min(_MOST_ROWS[nbits], _SUMS // max(1, Q), -(-N // torch.get_num_threads()))
+    return max(_LEAST_ROWS, -(-fit // 1024) * 1024)
 
 
 def _shapes(

@@ -12,6 +12,8 @@ from torch import Tensor
 from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
+Array = np.ndarray[Any, Any]
+
 _FEW = 1 << 14  # values
 
 
@@ -23,9 +25,19 @@ def walsh(x: Tensor, signs: Tensor) -> Tensor:
     if is_plain(x) and loops_are_used():
         transformed: Tensor = loops_of("walsh").walsh(x, signs)
         return transformed
+    if is_plain(x) and is_plain(signs) and x.numel() <= _FEW:
+        return torch.from_numpy(_walsh_of_few(x.numpy(), signs.numpy()))
     for i, flips in enumerate(signs):
         x = torch.where(flips, -x, x)
         butterflies(x[:, columns_of_round(x.shape[1], i)])
+    return x
+
+
+def _walsh_of_few(x: Array, signs: Array) -> Array:
+    """The same by numpy, whose calls take less time than torch's."""
+    for i, flips in enumerate(signs):
+        x = np.where(flips, -x, x)
+        _butterflies_of_few(x[:, columns_of_round(x.shape[1], i)])
     return x
 
 
@@ -49,9 +61,6 @@ def butterflies(x: Tensor) -> None:
     """Transform (N, 2**p) in place."""
     width = x.shape[1]
     half = 1
-    if is_plain(x) and x.numel() <= _FEW:
-        _butterflies_of_few(x.numpy())
-        return
     while half < width:
         pairs = x.unflatten(1, (-1, 2, half))
         a, b = pairs[:, :, 0], pairs[:, :, 1]
@@ -62,8 +71,7 @@ def butterflies(x: Tensor) -> None:
     x.mul_(1 / math.sqrt(width))
 
 
-def _butterflies_of_few(x: np.ndarray[Any, Any]) -> None:
-    """The same by numpy, whose calls take less time than torch's."""
+def _butterflies_of_few(x: Array) -> None:
     width, half = x.shape[1], 1
     while half < width:
         pairs = x.reshape(len(x), -1, 2, half)  # a view: columns lie together
