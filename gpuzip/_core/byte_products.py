@@ -36,16 +36,22 @@ def products_of_floats(values: Tensor, queries: Tensor) -> Tensor:
 
 
 def _floats_of(values: Tensor, queries: Tensor) -> Tensor:
+    products: Tensor = matrix_product(_by_blocks, values, queries.T.float())
+    return products
+
+
+def _by_blocks(values: Tensor, columns: Tensor) -> Tensor:
     """Products of few rows at a time: a copy of all in float32 costs more than its products."""
-    N, (Q, D) = len(values), queries.shape
-    columns = queries.T.float()
-    columns, multiply = (columns[:, 0], torch.mv) if Q == 1 else (columns, torch.matmul)
+    N, (D, Q) = len(values), columns.shape
     copied = torch.empty((min(N, _COPIED), D), dtype=torch.float32, device="cpu")
     products = torch.empty((N, Q), dtype=torch.float32, device="cpu")
+    into, columns, multiply = products, columns, torch.matmul
+    if Q == 1:  # fewer steps per call
+        into, columns, multiply = products[:, 0], columns[:, 0], torch.mv
     for start in range(0, N, _COPIED):
-        rows = copied[: min(_COPIED, N - start)].copy_(values[start : start + _COPIED])
-        out = products[start : start + _COPIED]
-        matrix_product(multiply, rows, columns, out=out[:, 0] if Q == 1 else out)
+        stop = min(start + _COPIED, N)
+        rows = copied[: stop - start].copy_(values[start:stop])
+        multiply(rows, columns, out=into[start:stop])
     return products
 
 
