@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def _by_blocks(values: Tensor, columns: Tensor) -> Tensor:
     N, (D, Q) = len(values), columns.shape
     copied = torch.empty((min(N, _COPIED), D), dtype=torch.float32, device="cpu")
     products = torch.empty((N, Q), dtype=torch.float32, device="cpu")
-    into, columns, multiply = products, columns, torch.matmul
+    into, multiply = products, cast(Callable[..., Tensor], torch.matmul)
     if Q == 1:  # fewer steps per call
         into, columns, multiply = products[:, 0], columns[:, 0], torch.mv
     for start in range(0, N, _COPIED):

@@ -17,11 +17,12 @@ Array = np.ndarray[Any, Any]
 _AT_ONCE = 1 << 17  # words that are counted at a time, which stay in a cache
 _ROWS = 1 << 17  # per block
 _WORD = 8  # bytes
+_MOST_QUERIES = 4  # more are compared with columns of words, which are then turned once for all
 
 
-def counts_bits(N: int) -> bool:
-    """Return whether numpy counts bits, which it does from version 2 on."""
-    return hasattr(np, "bitwise_count") and N > 0
+def counting_pays(Q: int) -> bool:
+    """Return whether `nearest_by_counts` takes less time than a scan; numpy counts bits from version 2 on."""
+    return hasattr(np, "bitwise_count") and 0 < Q <= _MOST_QUERIES
 
 
 def nearest_by_counts(

@@ -19,7 +19,7 @@ from gpuzip._core.device import is_gpu
 from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.counted_bits import counts_bits, nearest_by_counts
+from gpuzip.ops.counted_bits import counting_pays, nearest_by_counts
 from gpuzip.ops.pair_sums import COLUMN_BYTES, best_by_pairs, pair_columns, pairs_pay
 
 Array = np.ndarray[Any, Any]
@@ -163,8 +163,8 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
 
     queries (Q, B), codes (N, B) uint8, mask (N,) bool or None. Order and missing rows: see `adc_topk`.
     """
-    if _is_plain(codes, len(codes), k) and len(queries):
-        return nearest_by_counts(queries, codes, k, mask) if counts_bits(len(codes)) else None
+    if _is_plain(codes, len(codes), k) and counting_pays(len(queries)):
+        return nearest_by_counts(queries, codes, k, mask)
     if not _may_search(codes, len(codes), k):
         return None
     loops = _loops_of_registers("hamming_topk")

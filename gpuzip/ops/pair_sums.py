@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 COLUMN_BYTES = 4
 
 _MOST_QUERIES = 4  # for more, tables of bytes side by side read each code once
-_FEWEST_ROWS = 8192  # the tables of pairs cost as much as some thousand rows
+_FEWEST_ROWS = 4096  # times the square of the queries: to make tables costs as much as some thousand rows
 _LEAST_BLOCK, _MOST_BLOCK = 1 << 15, 1 << 17  # rows per block, each of which makes all tables
 _MOST_BYTES = 1024  # of a code: the more entries, the more rows may be among the best
 _MOST_CANDIDATES = 1 << 14  # rows scored again; more, if many are equal, are left to a scan
@@ -36,7 +36,7 @@ _TINY = 2.0**-140  # of products too small for float32's digits
 
 def pairs_pay(Q: int, N: int, B: int) -> bool:
     """Return whether `best_by_pairs` takes less time than a scan of N codes of B bytes."""
-    return 0 < Q <= _MOST_QUERIES and N >= _FEWEST_ROWS and B <= _MOST_BYTES
+    return 0 < Q <= _MOST_QUERIES and N >= _FEWEST_ROWS * Q * Q and B <= _MOST_BYTES
 
 
 def pair_columns(planes: Sequence[Tensor]) -> Tensor:

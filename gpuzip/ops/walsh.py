@@ -74,7 +74,7 @@ def butterflies(x: Tensor) -> None:
 def _butterflies_of_few(x: Array) -> None:
     width, half = x.shape[1], 1
     while half < width:
-        pairs = x.reshape(len(x), -1, 2, half)  # a view: columns lie together
+        pairs = x.reshape(len(x), width // (2 * half), 2, half)  # a view: columns lie together
         a, b = pairs[:, :, 0], pairs[:, :, 1]
         both = a + b
         np.subtract(a, b, out=b)
