@@ -98,7 +98,9 @@ def test_any_tables(data):
     terms = RowTerms(data.draw(st.sampled_from([None, scale])), None, None, None)
     found = pair_sums.best_by_pairs([codes], lut, k, terms, shift, None)
     scores, rows = topk(adc_scan(codes, lut, terms.scale) + shift, k)
-    assert found is not None
+    if found is None:  # no float32 holds a step of so small entries
+        assert max(sizes) == 1e-41
+        return
     assert torch.equal(found[0], scores)
     assert torch.equal(found[1], rows)
 
@@ -110,6 +112,8 @@ def test_what_has_no_bound_is_left_to_a_scan(any_rows, bad):
     assert adc_topk([codes], lut * 2, 5, NOTHING) is None
     scale = torch.tensor([bad]).mul(2).expand(100)
     assert adc_topk([codes], tables_of(1, 6, 256), 5, RowTerms(scale, None, None, None)) is None
+    scale = torch.ones(100).index_fill(0, torch.tensor([99]), math.nan)  # of the last block
+    assert adc_topk([codes], tables_of(1, 6, 256), 5, RowTerms(scale, None, None, None)) is None
 
 
 def test_too_few_and_too_many_rows_are_left_to_a_scan(any_rows, monkeypatch):
@@ -118,7 +122,7 @@ def test_too_few_and_too_many_rows_are_left_to_a_scan(any_rows, monkeypatch):
     assert adc_topk([codes], lut, 5, four) is None
     check([codes], lut, 4, four)
     check([codes], lut, 2, four)
-    monkeypatch.setattr(pair_sums, "_MOST_CANDIDATES", 50)
+    monkeypatch.setattr(pair_sums, "_MOST_ENTRIES", 300)
     assert adc_topk([codes * 0], lut, 5, NOTHING) is None  # all are equal
     check([codes * 0], lut, 25)
 

@@ -1,7 +1,7 @@
 """The k best rows by tables for pairs of bytes, which numpy reads sooner than torch reads tables of bytes.
 
 Entries are rounded to whole steps, so that sums fit 16 bits. Rows that may be among the k best, whatever the
-rounding, are scored by `adc_gather`: the answer has the bits of `adc_scan` and `topk`.
+rounding, are scored as `adc_scan` scores them: the answer has the bits of `adc_scan` and `topk`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.best import places_of_best
+from gpuzip._core.best import in_order, places_of_best
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.parallel import map_blocks
-from gpuzip.ops.adc import RowTerms, adc_gather
-from gpuzip.ops.topk import topk
+from gpuzip.ops.adc import RowTerms
 
 Array = np.ndarray[Any, Any]
 
@@ -28,9 +27,10 @@ _MOST_QUERIES = 4  # for more, tables of bytes side by side read each code once
 _FEWEST_ROWS = 4096  # times the square of the queries: to make tables costs as much as some thousand rows
 _LEAST_BLOCK, _MOST_BLOCK = 1 << 15, 1 << 17  # rows per block, each of which makes all tables
 _MOST_BYTES = 1024  # of a code: the more entries, the more rows may be among the best
-_MOST_CANDIDATES = 1 << 14  # rows scored again; more, if many are equal, are left to a scan
+_MOST_ENTRIES = 1 << 20  # of rows that are scored again; more, if many are equal, are left to a scan
 _PAIR = np.dtype("<u2")
 _LARGEST = (1 << 16) - 1
+_LEAST_STEP = 2.0**-120
 _TINY = 2.0**-140  # of products too small for float32's digits
 
 
@@ -56,21 +56,21 @@ def best_by_pairs(
     kept: what `pair_columns` returned for the planes; None: pairs are converted in each block.
     """
     columns = _columns(planes) if kept is None else list(kept.numpy())
-    tables, widths = byte_tables(lut), [plane.shape[1] for plane in planes]
-    found = []
+    tables, widths = byte_tables(lut).numpy(), [plane.shape[1] for plane in planes]
+    scores, ids = np.empty((len(lut), k), np.float32), np.empty((len(lut), k), np.intp)
     for q, some in enumerate(tables):
         coef = None if terms.coef is None else terms.coef[q].numpy()
-        apart = 0.0 if shift is None else abs(float(shift[q, 0]))
-        steps = _steps_of(some.numpy())
+        added = np.float32(0) if shift is None else shift[q, 0].numpy()
+        steps = _steps_of(some)
         if steps is None:
             return None
-        rows = _candidates(_Query(steps, widths, columns, terms, coef, apart), len(planes[0]), k)
+        rows = _candidates(_Query(steps, widths, columns, terms, coef, abs(float(added))), len(planes[0]), k)
         if rows is None:
             return None
-        scores = _exact(planes, some[None], terms, q, rows)
-        scores, at = topk(scores if shift is None else scores.add_(shift[q]), k)
-        found.append((scores, rows[at]))
-    return torch.cat([scores for scores, _ in found]), torch.cat([ids for _, ids in found])
+        found = _exact(planes, some, terms, coef, rows) + added
+        best = in_order(found, np.arange(len(rows)), k)
+        scores[q], ids[q] = found[best], rows[best]
+    return torch.from_numpy(scores), torch.from_numpy(ids)
 
 
 def _columns(planes: Sequence[Tensor]) -> list[Array]:
@@ -83,25 +83,31 @@ def _columns(planes: Sequence[Tensor]) -> list[Array]:
     return found
 
 
-def _candidates(query: _Query, N: int, k: int) -> Tensor | None:
+def _candidates(query: _Query, N: int, k: int) -> Array | None:
     """Ascending numbers of all rows that may be among the k best; None if these are too many, or too few."""
     block = max(_LEAST_BLOCK, min(_MOST_BLOCK, -(-N // torch.get_num_threads())))
     found = map_blocks(lambda start, stop: query.best_of(start, stop, k), N, block)
-    error = max(error for _, _, error in found)
+    error = float(np.max([error for _, _, error in found]))  # NaN if one is
     scores, rows = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
     if not np.isfinite(2 * error) or len(rows) < k:
         return None
     rows = rows[places_of_best(scores, k, 2 * error)] if len(found) > 1 else rows
-    return torch.from_numpy(rows) if len(rows) <= max(_MOST_CANDIDATES, 4 * k) else None
+    return rows if len(rows) <= max(_MOST_ENTRIES // query.entries, 4 * k) else None
 
 
-def _exact(planes: Sequence[Tensor], lut: Tensor, terms: RowTerms, q: int, rows: Tensor) -> Tensor:
-    """(1, R): the scores of `adc_scan`."""
-    codes = torch.cat([plane[rows] for plane in planes], 1)
-    scale, extra = (None if part is None else part[rows] for part in (terms.scale, terms.extra))
-    places = torch.arange(len(rows), dtype=torch.int64, device="cpu")[None]
-    coef = None if terms.coef is None else terms.coef[q : q + 1]
-    return adc_gather(codes, lut, scale, places, None, extra, coef)
+def _exact(
+    planes: Sequence[Tensor], tables: Array, terms: RowTerms, coef: Array | None, rows: Array
+) -> Array:
+    """(R,): the scores of `adc_scan`, by the same additions in the same order."""
+    codes = np.concatenate([plane.numpy()[rows] for plane in planes], 1)
+    entries = tables[np.arange(len(tables)), codes]
+    scores: Array = np.add.accumulate(entries, 1)[:, -1] + np.float32(0)  # no -0.0
+    if terms.scale is not None:
+        scores *= terms.scale.numpy()[rows]
+    if terms.extra is not None and coef is not None:
+        for column, factor in zip(terms.extra.numpy()[rows].T, coef, strict=True):
+            scores += column * factor
+    return scores
 
 
 class _Steps(NamedTuple):
@@ -114,13 +120,12 @@ class _Steps(NamedTuple):
 
 
 def _steps_of(tables: Array) -> _Steps | None:
-    """Round tables (B, 256) so that no sum exceeds 16 bits; None if they are not finite."""
+    """Round tables (B, 256) so that no sum exceeds 16 bits; None if float32 holds no such step."""
     wide = tables.astype(np.float64)
     least, size = wide.min(1), float(np.abs(wide).max(1).sum())
-    spread = float((wide.max(1) - least).sum())
-    if not np.isfinite(size):
+    step = float((wide.max(1) - least).sum()) / (_LARGEST - len(tables)) or 1.0
+    if not (np.isfinite(size) and step > _LEAST_STEP):
         return None
-    step = spread / (_LARGEST - len(tables)) or 1.0
     whole = np.rint((wide - least[:, None]) / step).astype(np.uint16)
     return _Steps(whole, step, float(least.sum()), size)
 
@@ -143,6 +148,7 @@ class _Query:
     ) -> None:
         self._steps, self._widths, self._columns = steps, widths, columns
         self._terms, self._coef, self._apart = terms, coef, apart
+        self.entries = len(steps.whole)
 
     def best_of(self, start: int, stop: int, k: int) -> tuple[Array, Array, float]:
         """Estimates of the rows of a block that may be among the k best, their numbers, and the error.
@@ -152,7 +158,8 @@ class _Query:
         allowed = None if self._terms.mask is None else self._terms.mask[start:stop].numpy()
         if allowed is not None and not allowed.any():
             return np.empty(0, np.float32), np.empty(0, np.intp), 0.0
-        scores = self._sums(start, stop) * np.float32(self._steps.step)
+        step = np.float32(self._steps.step)
+        scores: Array = np.multiply(self._sums(start, stop), step, dtype=np.float32)
         scores += np.float32(self._steps.offset)
         error = self._add_terms(scores, start, stop)
         if not np.isfinite(2 * error):
@@ -173,9 +180,8 @@ class _Query:
             if at.dtype != np.intp:
                 np.copyto(place, at)
                 at = place
-            sums += np.take(
-                table, at, out=part, mode="clip"
-            )  # which, unlike "raise", writes to `out` at once
+            np.take(table, at, out=part, mode="clip")  # "raise" would write to another array first
+            sums += part
         return sums
 
     def _joined(self) -> Iterator[Array]:
@@ -207,9 +213,8 @@ class _Query:
                 products = column * factor
                 scores += products
                 size, added = size + _largest(products), added + 1
-        entries = len(self._steps.whole)
-        roundings = (entries + 2 * added + 16) * 2.0**-23
-        return roundings * (size + self._apart) + 0.501 * entries * coarse + _TINY
+        roundings = (self.entries + 2 * added + 16) * 2.0**-23
+        return roundings * (size + self._apart) + 0.501 * self.entries * coarse + _TINY
 
 
 def _largest(values: Array) -> float:
