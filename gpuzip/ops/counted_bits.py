@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.best import in_order, places_of_best
-from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 
 Array = np.ndarray[Any, Any]
 
-_AT_ONCE = 1 << 17  # words that are counted at a time, which stay in a cache
+_AT_ONCE = 1 << 16  # words that are counted at a time, which stay in a cache
 _ROWS = 1 << 17  # per block
 _WORD = 8  # bytes
 _MOST_QUERIES = 4  # more are compared with columns of words, which are then turned once for all
@@ -68,19 +67,17 @@ class _Counts:
 
     def scores(self, start: int, stop: int) -> Array:
         """(stop - start,) float32, exact."""
-        scores = torch.empty(stop - start, dtype=torch.float32, device="cpu")
-        minus = torch.full((self._words,), -1.0, dtype=torch.float32, device="cpu")
-        floats = torch.empty((self._rows, self._words), dtype=torch.float32, device="cpu")
+        scores = np.zeros(stop - start, np.float32)
         differs, counts = np.empty(len(self._query), np.uint64), np.empty(len(self._query), np.uint8)
         for first in range(start, stop, self._rows):
-            rows = min(self._rows, stop - first)
-            size = rows * self._words
-            np.bitwise_xor(self._whole(first, first + rows), self._query[:size], out=differs[:size])
+            words = self._whole(first, min(first + self._rows, stop))
+            size = len(words)
+            np.bitwise_xor(words, self._query[:size], out=differs[:size])
             np.bitwise_count(differs[:size], out=counts[:size])
-            here = floats[:rows]
-            np.copyto(here.numpy().reshape(-1), counts[:size])
-            matrix_product(torch.mv, here, minus, out=scores[first - start : first - start + rows])
-        return scores.numpy()
+            here = scores[first - start : first - start + self._rows]
+            for column in counts[:size].reshape(len(here), self._words).T:
+                here -= column
+        return scores
 
     def _whole(self, start: int, stop: int) -> Array:
         """The words of rows, the last ones padded with zero bits."""
