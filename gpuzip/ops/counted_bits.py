@@ -14,7 +14,7 @@ from gpuzip._core.parallel import map_blocks
 Array = np.ndarray[Any, Any]
 
 _AT_ONCE = 1 << 16  # words that are counted at a time, which stay in a cache
-_ROWS = 1 << 17  # per block
+_ROWS = 1 << 16  # per block
 _WORD = 8  # bytes
 _MOST_QUERIES = 4  # more are compared with columns of words, which are then turned once for all
 
@@ -60,7 +60,7 @@ class _Counts:
     def __init__(self, query: Tensor, codes: Tensor) -> None:
         B = codes.shape[1]
         self._codes, self._words = codes, -(-B // _WORD)
-        self._rows = max(1, _AT_ONCE // self._words)
+        self._rows = max(1, min(len(codes), _AT_ONCE // self._words))
         padded = np.zeros(self._words * _WORD, np.uint8)
         padded[:B] = query.numpy()
         self._query = np.tile(padded.view(np.uint64), self._rows)
