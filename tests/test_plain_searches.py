@@ -141,7 +141,8 @@ def test_when_pairs_pay(monkeypatch):
 @pytest.mark.parametrize("B", [1, 7, 8, 13, 48, 128])
 def test_counted_bits(monkeypatch, B):
     monkeypatch.setattr(counted_bits, "_AT_ONCE", 100)
-    monkeypatch.setattr(counted_bits, "_ROWS", 128)
+    monkeypatch.setattr(counted_bits, "_LEAST_BLOCK", 128)
+    monkeypatch.setattr(counted_bits, "_MOST_BLOCK", 128)
     queries, codes = codes_of(3, B, seed=1), codes_of(300, B)
     codes[150:] = codes[:150].clone()
     queries[0] = codes[4]

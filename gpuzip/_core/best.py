@@ -26,8 +26,8 @@ def _below_kth(values: Array, k: int) -> Any:
     N = len(values)
     if k >= N:
         return values.min()
-    groups = max(_GROUPS, 16 * k)
-    if 4 * groups > N:
+    groups = max(min(_GROUPS, N // 8), 16 * k)
+    if 2 * groups > N:
         return np.partition(values, N - k)[N - k]
     whole = N - N % groups
     maxima = values[:whole].reshape(-1, groups).max(0)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.best import in_order, places_of_best
-from gpuzip._core.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks, rows_per_thread
 
 Array = np.ndarray[Any, Any]
 
 _AT_ONCE = 1 << 16  # words that are counted at a time, which stay in a cache
-_ROWS = 1 << 16  # per block
+_LEAST_BLOCK, _MOST_BLOCK = 1 << 15, 1 << 17  # rows
 _WORD = 8  # bytes
 _MOST_QUERIES = 4  # more are compared with columns of words, which are then turned once for all
 
@@ -47,7 +47,8 @@ def _nearest(counts: _Counts, N: int, k: int, mask: Tensor | None) -> tuple[Arra
         places = in_order(scores, places, k)
         return scores[places], places + start
 
-    scores, rows = (np.concatenate(parts) for parts in zip(*map_blocks(one_block, N, _ROWS), strict=True))
+    found = map_blocks(one_block, N, rows_per_thread(N, _LEAST_BLOCK, _MOST_BLOCK))
+    scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if len(rows) < k:
         return None
     best = in_order(scores, np.arange(len(rows)), k)

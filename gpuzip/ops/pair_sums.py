@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpuzip._core.best import in_order, places_of_best
 from gpuzip._core.byte_tables import byte_tables
-from gpuzip._core.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks, rows_per_thread
 from gpuzip.ops.adc import RowTerms
 
 Array = np.ndarray[Any, Any]
@@ -85,7 +85,7 @@ def _columns(planes: Sequence[Tensor]) -> list[Array]:
 
 def _candidates(query: _Query, N: int, k: int) -> Array | None:
     """Ascending numbers of all rows that may be among the k best; None if these are too many, or too few."""
-    block = max(_LEAST_BLOCK, min(_MOST_BLOCK, -(-N // torch.get_num_threads())))
+    block = rows_per_thread(N, _LEAST_BLOCK, _MOST_BLOCK)
     found = map_blocks(lambda start, stop: query.best_of(start, stop, k), N, block)
     error = float(np.max([error for _, _, error in found]))  # NaN if one is
     scores, rows = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])

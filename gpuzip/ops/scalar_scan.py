@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_products import byte_products
 from gpuzip._core.matmul import matrix_product
-from gpuzip._core.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks, rows_per_thread
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
@@ -82,8 +82,8 @@ def _cpu(
 
 def _block_rows(N: int, Q: int, nbits: int) -> int:
     """Rows per block, which every group size divides: many, as each block takes new memory."""
-    fit = min(_MOST_ROWS[nbits], _SUMS // max(1, Q), -(-N // torch.get_num_threads()))
-    return max(_LEAST_ROWS, -(-fit // 1024) * 1024)
+    fit = rows_per_thread(N, _LEAST_ROWS, min(_MOST_ROWS[nbits], _SUMS // max(1, Q)))
+    return -(-fit // 1024) * 1024
 
 
 def _shapes(

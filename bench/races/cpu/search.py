@@ -177,7 +177,7 @@ def plain(setting: str) -> Duel:
         "ours": partial(_plain, duel.ours),
         "peers": peers,
     }
-    return replace(duel, **of_group, at_least=dict.fromkeys(peers, rivals.PLAIN_TARGET))
+    return replace(duel, **of_group, at_least=dict.fromkeys(peers, rivals.PLAIN_TARGET), scanned=[])
 
 
 def _plain(call: Call) -> Any:
