@@ -98,8 +98,8 @@ def test_any_tables(data):
     terms = RowTerms(data.draw(st.sampled_from([None, scale])), None, None, None)
     found = pair_sums.best_by_pairs([codes], lut, k, terms, shift, None)
     scores, rows = topk(adc_scan(codes, lut, terms.scale) + shift, k)
-    if found is None:  # no float32 holds a step of so small entries
-        assert max(sizes) == 1e-41
+    if found is None:  # float32 holds no step of so small entries, or no bound
+        assert max(sizes) == 1e-41 or max(sizes) * float(scale.max()) > 1e36
         return
     assert torch.equal(found[0], scores)
     assert torch.equal(found[1], rows)

@@ -95,6 +95,7 @@ def _candidates(query: _Query, N: int, k: int) -> Array | None:
     return rows if len(rows) <= max(_MOST_ENTRIES // query.entries, 4 * k) else None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as torch
 def _exact(
     planes: Sequence[Tensor], tables: Array, terms: RowTerms, coef: Array | None, rows: Array
 ) -> Array:
@@ -150,6 +151,7 @@ class _Query:
         self._terms, self._coef, self._apart = terms, coef, apart
         self.entries = len(steps.whole)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what has no bound is left to a scan
     def best_of(self, start: int, stop: int, k: int) -> tuple[Array, Array, float]:
         """Estimates of the rows of a block that may be among the k best, their numbers, and the error.
 
