@@ -65,11 +65,8 @@ def turned(planes: Sequence[Tensor]) -> Tensor | None:
     They take as many bytes as the rows, and `turned_share` times as many where loops do not run.
     """
     if _is_plain(planes[0], len(planes[0]), 1):
-        return (
-            pair_columns(planes)
-            if pairs_pay(1, len(planes[0]), sum(plane.shape[1] for plane in planes))
-            else None
-        )
+        pays = pairs_pay(1, len(planes[0]), sum(plane.shape[1] for plane in planes))
+        return pair_columns(planes) if pays else None
     if not _may_search(planes[0], len(planes[0]), 1) or _loops_of_registers("adc_topk") is None:
         return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
@@ -83,7 +80,7 @@ def turned_share() -> int:
 
 
 def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
-    """Return whether `adc_topk` has a loop for codes (N, B) and Q tables of K entries."""
+    """Return whether `adc_topk` is faster than a scan for codes (N, B) and Q tables of K entries."""
     if K not in (2, 4, 16, 256):
         return False
     if _is_plain(codes, len(codes), 1):

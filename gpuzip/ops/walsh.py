@@ -33,6 +33,7 @@ def walsh(x: Tensor, signs: Tensor) -> Tensor:
     return x
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as torch
 def _walsh_of_few(x: Array, signs: Array) -> Array:
     """The same by numpy, whose calls take less time than torch's."""
     for i, flips in enumerate(signs):
