@@ -161,8 +161,10 @@ def test_what_is_left_to_the_scan():
     assert adc_topk([codes_of(2, 1025)], tables_of(1, 1025, 16), 1, NOTHING) is None
     assert hamming_topk(codes[:1], codes, 5, None) is None  # fewer than 8 bytes
     with use_loops(False):
-        assert adc_topk([codes], lut, 5, NOTHING) is None
-        assert hamming_topk(codes_of(1, 8), codes_of(20, 8), 5, None) is None
+        assert adc_topk([codes], lut, 5, NOTHING) is None  # too few rows for tables of pairs
+        assert (
+            hamming_topk(codes_of(5, 8), codes_of(20, 8), 5, None) is None
+        )  # too many queries to count bits
 
 
 @pytest.mark.parametrize("K", [16, 256])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,16 +37,22 @@ def products_of_floats(values: Tensor, queries: Tensor) -> Tensor:
 
 
 def _floats_of(values: Tensor, queries: Tensor) -> Tensor:
+    products: Tensor = matrix_product(_by_blocks, values, queries.T.float())
+    return products
+
+
+def _by_blocks(values: Tensor, columns: Tensor) -> Tensor:
     """Products of few rows at a time: a copy of all in float32 costs more than its products."""
-    N, (Q, D) = len(values), queries.shape
-    columns = queries.T.float()
+    N, (D, Q) = len(values), columns.shape
     copied = torch.empty((min(N, _COPIED), D), dtype=torch.float32, device="cpu")
     products = torch.empty((N, Q), dtype=torch.float32, device="cpu")
+    into, multiply = products, cast(Callable[..., Tensor], torch.matmul)
+    if Q == 1:  # fewer steps per call
+        into, columns, multiply = products[:, 0], columns[:, 0], torch.mv
     for start in range(0, N, _COPIED):
-        out = products[start : start + _COPIED]
-        matrix_product(
-            torch.matmul, copied[: len(out)].copy_(values[start : start + len(out)]), columns, out=out
-        )
+        stop = min(start + _COPIED, N)
+        rows = copied[: stop - start].copy_(values[start:stop])
+        multiply(rows, columns, out=into[start:stop])
     return products
 
 

@@ -56,6 +56,11 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
     return [results[at] for at in range(len(bounds))]
 
 
+def rows_per_thread(n: int, least: int, most: int) -> int:
+    """Rows of a block if each thread takes one, within limits."""
+    return max(least, min(most, -(-n // torch.get_num_threads())))
+
+
 def _workers(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if threads not in _pools:

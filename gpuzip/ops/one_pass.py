@@ -16,8 +16,11 @@ from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte, byte_tables
 from gpuzip._core.device import is_gpu
+from gpuzip._core.few import is_plain
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.counted_bits import counting_pays, nearest_by_counts
+from gpuzip.ops.pair_sums import COLUMN_BYTES, best_by_pairs, pair_columns, pairs_pay
 
 Array = np.ndarray[Any, Any]
 Found = tuple[Tensor, Tensor] | None
@@ -41,7 +44,11 @@ def adc_topk(
     turned: what `turned` returned for these planes.
     """
     N, B = len(planes[0]), sum(plane.shape[1] for plane in planes)
-    if not _may_search(lut, N, k) or lut.shape[2] not in (2, 4, 16, 256):
+    if lut.shape[2] not in (2, 4, 16, 256):
+        return None
+    if _is_plain(lut, N, k) and pairs_pay(len(lut), N, B):
+        return best_by_pairs(planes, lut, k, terms, shift, turned)
+    if not _may_search(lut, N, k):
         return None
     loops = _loops_of_registers("adc_topk")
     if loops is None or not loops.can_search(max(16, lut.shape[2]), B, len(lut)):
@@ -53,10 +60,13 @@ def adc_topk(
 
 
 def turned(planes: Sequence[Tensor]) -> Tensor | None:
-    """Turn rows of planes into columns of 32 rows, as `adc_topk` reads them soonest; None without its loops.
+    """Turn rows of planes into columns of 32 rows, as `adc_topk` reads them soonest; None if it reads rows.
 
-    They take as many bytes as the rows.
+    They take as many bytes as the rows, and `turned_share` times as many where loops do not run.
     """
+    if _is_plain(planes[0], len(planes[0]), 1):
+        pays = pairs_pay(1, len(planes[0]), sum(plane.shape[1] for plane in planes))
+        return pair_columns(planes) if pays else None
     if not _may_search(planes[0], len(planes[0]), 1) or _loops_of_registers("adc_topk") is None:
         return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
@@ -64,9 +74,18 @@ def turned(planes: Sequence[Tensor]) -> Tensor | None:
     return columns
 
 
+def turned_share() -> int:
+    """Return how many times as many bytes as its planes `turned` takes."""
+    return 1 if loops_are_used() else COLUMN_BYTES
+
+
 def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
-    """Return whether `adc_topk` has a loop for codes (N, B) and Q tables of K entries."""
-    if K not in (2, 4, 16, 256) or not _may_search(codes, len(codes), 1):
+    """Return whether `adc_topk` is faster than a scan for codes (N, B) and Q tables of K entries."""
+    if K not in (2, 4, 16, 256):
+        return False
+    if _is_plain(codes, len(codes), 1):
+        return pairs_pay(Q, *codes.shape)
+    if not _may_search(codes, len(codes), 1):
         return False
     loops = _loops_of_registers("adc_topk")
     return loops is not None and bool(loops.can_search(max(16, K), codes.shape[1], Q))
@@ -141,6 +160,8 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) ->
 
     queries (Q, B), codes (N, B) uint8, mask (N,) bool or None. Order and missing rows: see `adc_topk`.
     """
+    if _is_plain(codes, len(codes), k) and counting_pays(len(queries)):
+        return nearest_by_counts(queries, codes, k, mask)
     if not _may_search(codes, len(codes), k):
         return None
     loops = _loops_of_registers("hamming_topk")
@@ -368,6 +389,11 @@ def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _loops_of_registers("adc_topk")
     return loops is not None and bool(loops.can_search(16, 1, 1))
+
+
+def _is_plain(like: Tensor, N: int, k: int) -> bool:
+    """Whether numpy searches instead of loops: on a CPU where these do not run."""
+    return not loops_are_used() and is_plain(like) and 0 < k <= N
 
 
 def _may_search(like: Tensor, N: int, k: int) -> bool:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from gpuzip._core.byte_products import byte_products
 from gpuzip._core.matmul import matrix_product
-from gpuzip._core.parallel import map_blocks
+from gpuzip._core.parallel import map_blocks, rows_per_thread
 from gpuzip.ops._define import define_op
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 from gpuzip.ops.groups import max_of_groups
 
-_LEAST_ROWS, _MOST_ROWS = 2048, 8192  # rows per block
+_LEAST_ROWS, _MOST_ROWS = 2048, {4: 8192, 8: 1 << 16}  # rows per block: codes of 4 bits are unpacked
 _SUMS = 1 << 19  # sums per block with many queries
 
 
@@ -76,8 +76,14 @@ def _cpu(
             scores.masked_fill_(~mask[start:stop, None], float("-inf"))
         best[:, start // group : -(-stop // group)] = max_of_groups(scores, group)
 
-    map_blocks(one_block, N, max(_LEAST_ROWS, min(_MOST_ROWS, _SUMS // max(1, Q) // 1024 * 1024)))
+    map_blocks(one_block, N, _block_rows(N, Q, nbits))
     return best
+
+
+def _block_rows(N: int, Q: int, nbits: int) -> int:
+    """Rows per block, which every group size divides: many, as each block takes new memory."""
+    fit = rows_per_thread(N, _LEAST_ROWS, min(_MOST_ROWS[nbits], _SUMS // max(1, Q)))
+    return -(-fit // 1024) * 1024
 
 
 def _shapes(

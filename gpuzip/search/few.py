@@ -12,6 +12,7 @@ from torch import Tensor
 from gpuzip._core.device import is_gpu
 from gpuzip._core.inputs import Matrix
 from gpuzip._core.rows import are_sound
+from gpuzip.ops._dispatch import loops_are_used
 from gpuzip.search.memory import query_bytes, workspace
 from gpuzip.search.packed import Searched
 from gpuzip.search.prepared import MOST_QUERIES, nothing
@@ -57,6 +58,8 @@ def few(searched: Searched, queries: Matrix, k: int, metric: str) -> tuple[Tenso
 def _prepare(searched: Searched, metric: str) -> None:
     """Keep what the next search by this metric will need, from the second one on."""
     codec, packed = searched
+    if not loops_are_used():  # which all that is prepared calls
+        return
     if metric not in packed.prepared:
         packed.prepared[metric] = None
     elif packed.prepared[metric] is None and packed.is_verified:

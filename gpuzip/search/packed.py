@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing
 from gpuzip._core.few import is_plain
 from gpuzip._core.planes import Planes, owned, versions
-from gpuzip.ops.one_pass import turned
+from gpuzip.ops.one_pass import turned, turned_share
 from gpuzip.search.memory import WORKSPACE
 from gpuzip.search.prepared import Prepared, Search
 from gpuzip.search.scorer import Scorer
@@ -131,11 +131,13 @@ class Packed:
     def turned(self, planes: Sequence[Tensor]) -> Tensor | None:
         """The bytes of planes of these codes as columns, from the second search on, if there is room.
 
-        They take as many bytes as the planes, at most 128 MB. Codes that changed since are turned again.
+        They take as many bytes as the planes, four times as many where loops do not run, and at most 128 MB.
+        Codes that changed since are turned again.
         """
-        if not all(map(is_plain, planes)) or sum(plane.nbytes for plane in planes) > _MOST_TURNED:
+        share = turned_share()
+        if not all(map(is_plain, planes)) or share * sum(plane.nbytes for plane in planes) > _MOST_TURNED:
             return None
-        made = versions(planes)
+        made = versions(planes), share
         kept: tuple[Any, Tensor | None] | None = self._remembered.get("turned")
         if kept is None or kept[0] != made:  # one search alone takes less time without
             self._remembered["turned"] = made, None

@@ -33,6 +33,9 @@ NUMKONG_B1, NUMKONG_I8 = "NumKong b1 and torch.topk", "NumKong i8 and torch.topk
 #: Whose codes are others, so that recall is compared instead of neighbours.
 OWN = {FAST, RABITQ, I8, TURBO, NUMKONG_I8}
 
+FAISS = {PQ, FAST, BITS, SQ, RABITQ}
+PLAIN_TARGET = 0.33  # where plain torch and numpy search
+
 #: The ratio that is needed, of the numbers of rows and queries.
 TARGETS: dict[str, Callable[[int, int], float]] = {
     PQ: lambda n, q: 2.0,

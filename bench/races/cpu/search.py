@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from itertools import product
@@ -167,6 +168,18 @@ def special(name: str, setting: str, q: int) -> Duel:
     return Duel(**vars(race), at_least=dict.fromkeys(race.peers, 1.0))
 
 
+def plain(setting: str) -> Duel:
+    """One query without numba's loops, beside the libraries that search codes of the size."""
+    duel = search(setting, _MIDDLE, 1, 10)
+    peers = {name: peer for name, peer in duel.peers.items() if name in rivals.FAISS}
+    of_group: dict[str, Any] = {
+        "group": "search without numba",
+        "ours": partial(_plain, duel.ours),
+        "peers": peers,
+    }
+    return replace(duel, **of_group, at_least=dict.fromkeys(peers, rivals.PLAIN_TARGET), scanned=[])
+
+
 def _plain(call: Call) -> Any:
     with use_loops(False):
         return call()
@@ -191,6 +204,7 @@ def _cases(setting: str) -> list[Any]:
 
 _LEFT_OUT = {"1024 bits"} if is_quick() else set()  # for want of time
 _LEFT_OUT |= set() if find_spec("turbovec") else {"Lloyd-Max, 4 bits"}
+_WITHOUT_NUMBA = ("PQ48x8", "PQ96x4", "384 bits", "int8", "RaBitQ, 1 bit", "RaBitQ, 4 bits")
 _SPECIAL = {"PQ48x8": ("cosine", "masked", "rescored"), "int8": ("cosine", "masked")}
 RACES = [case for setting in KINDS if setting not in _LEFT_OUT for case in _cases(setting)]
 RACES += [
@@ -198,3 +212,4 @@ RACES += [
     for setting, names in _SPECIAL.items()
     for name, q in product(names, (1,) if is_quick() else (1, 16))
 ]
+RACES += [partial(plain, setting) for setting in _WITHOUT_NUMBA]
