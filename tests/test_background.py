@@ -302,6 +302,6 @@ def test_a_process_ends_while_the_thread_compiles(how, tmp_path: Path):
     )
     assert done.stdout.split() == ["0", "True"], done.stderr
     interrupted = how == "by an interrupt"
-    assert done.returncode == (-signal.SIGINT if interrupted else 0), done.stderr
+    assert done.returncode in ((1, -signal.SIGINT) if interrupted else (0,)), done.stderr
     assert ("KeyboardInterrupt" if interrupted else "") in done.stderr
     assert interrupted or not done.stderr

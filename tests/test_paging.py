@@ -1,6 +1,5 @@
 """Bytes that a mapped file is read by: a row by id costs its block, and not what systems read ahead."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -49,8 +48,7 @@ def bytes_read(path: Path, kind: str) -> int:
 def test_a_row_by_id_reads_its_block(tmp_path: Path, x: Tensor, name: str):
     path = tmp_path / "x.ezip"
     codec = gpuzip.HalfQuantizer() if name == "codes" else gpuzip.TransformCoder(max_error=1e-4)
-    size = codec.fit(x).encode(x).save(path).nbytes
-    os.sync()
+    size = codec.fit(x).encode(x).save(path).nbytes  # synced, so that its pages can be dropped
     if bytes_read(path, "all") < size // 2:
         pytest.skip("this file system keeps files in memory")
     assert bytes_read(path, "row") < 6 * blocks.BLOCK_BYTES < size // 4
