@@ -129,3 +129,36 @@ for _ in range(3):
 def test_a_process_that_is_forked_does_not_wait_for_threads_of_its_parent(script: str):
     """After use by the cure that docs/guarantees.md names: torch's own threads need it."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+INTERRUPTED_AT_THE_START = """
+import threading
+from gpuzip._core import parallel
+class Interrupted(threading.Barrier):
+    def wait(self, timeout=None):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return super().wait(timeout)
+parallel.threading.Barrier = Interrupted
+parallel._started(2)
+"""
+
+INTERRUPTED_AT_WORK = """
+import os, signal, time, torch
+from gpuzip._core.parallel import map_blocks
+torch.set_num_threads(2)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def block(start, stop):
+    if start == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+map_blocks(block, 3000, 1)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("script", [INTERRUPTED_AT_THE_START, INTERRUPTED_AT_WORK], ids=["start", "work"])
+def test_a_process_ends_soon_after_ctrl_c(script: str):
+    """Workers are waited for at exit: none may wait for the caller, or go on with 150 seconds of blocks."""
+    done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, timeout=60)
+    assert b"KeyboardInterrupt" in done.stderr and done.returncode != 0

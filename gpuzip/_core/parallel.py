@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
@@ -35,7 +35,8 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
         return [fn(*b) for b in bounds]
     pool, inference = _workers(threads), torch.is_inference_mode_enabled()
     results: dict[int, T] = {}
-    todo, next_one = iter(enumerate(bounds)), threading.Lock()
+    todo: Iterator[tuple[int, tuple[int, int]]] = iter(enumerate(bounds))
+    next_one = threading.Lock()
 
     def some_blocks() -> None:
         with torch.inference_mode(inference), torch.no_grad():  # both modes are per thread
@@ -48,8 +49,12 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
 
     # One task per thread, not per block: a task that ends wakes the caller, which costs as much as a block.
     tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(min(threads, len(bounds)))]
-    for task in tasks:
-        task.result()
+    try:
+        for task in tasks:
+            task.result()
+    except BaseException:
+        todo = iter(())  # after an error or Ctrl-C nobody waits for the other blocks, not even at exit
+        raise
     return [results[at] for at in range(len(bounds))]
 
 
@@ -63,9 +68,13 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 def _started(threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads, "gpuzip", _start_worker)
     ready = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(ready.wait)
-    ready.wait()
+    try:
+        for _ in range(threads):
+            pool.submit(ready.wait)
+        ready.wait()
+    except BaseException:
+        ready.abort()  # after Ctrl-C: workers that wait here would be waited for at exit
+        raise
     # A worker's set_num_threads(1) also sets the default for threads that start later: restore it.
     torch.set_num_threads(threads)
     return pool

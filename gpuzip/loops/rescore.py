@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._blocks import LINE
 from gpuzip.loops._jit import jit, wide_vectors
+from gpuzip.loops._registers import address_of, prefetch
 from gpuzip.loops.decode import decode
 
 _TILE = 1 << 17  # floats of candidates gathered per block: 512 KB, which stay in L2
+_AHEAD = 3  # candidates from the one that is scored to the one that is fetched
 METRICS = {"ip": 0, "cosine": 1, "l2": 2}
 _NO_STEPS = np.empty(0, np.float32)
 
@@ -79,8 +82,11 @@ def _by_blocks(queries, ids, N, metric, rows_of, start=_NO_STEPS, step=_NO_STEPS
 def exactly(queries, rows, at, ids, N, first, R, start, step, metric, decoded, keys):
     """decoded: memory for a row."""
     wide_vectors()
-    D = queries.shape[1]
+    D, size = queries.shape[1], rows.itemsize
     for i in range(len(ids)):
+        if i + _AHEAD < len(ids):
+            for byte in range(0, size * D, LINE):
+                prefetch(address_of(rows) + size * at[i + _AHEAD] + byte)
         if not 0 <= ids[i] < N:
             continue
         row, query = rows[at[i] : at[i] + D], queries[(first + i) // R]

@@ -189,7 +189,8 @@ class ProductScorer(LutScorer):
         found = product_topk(write, self.N, asked, taken, (self._scale, self._bias(), self._mask))
         if found is None:
             return None
-        best = closest_by_tables(self._tables(), found, self.ceiling(found[0]), k)
+        few = k <= _FEW_ROWS or self._centroids.shape[2] == 1  # an entry of one value is a product
+        best = closest_by_tables(self._tables(), found, self.ceiling(found[0]), k) if few else None
         return of_estimates(self, found, k) if best is None else best
 
     def ceiling(self, estimate: Tensor) -> Tensor:
