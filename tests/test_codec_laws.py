@@ -28,7 +28,7 @@ from gpuzip.codecs import (
     registry,
 )
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError, UnknownCodecError
-from gpuzip.ops import decode
+from gpuzip.ops import decode, use_loops
 
 # One small setting a codec; a codec that is not here fails `test_every_codec_is_tested`.
 SETTINGS = {
@@ -266,6 +266,19 @@ def test_scores_are_those_of_the_decoded_rows(codec, real, real_queries, metric,
         "cosine": lambda: torch.cosine_similarity(rows, queries[:, None], dim=-1),
     }[metric]()
     torch.testing.assert_close(values, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("Q", [1, 150])
+def test_plain_torch_scores_alike_where_a_codec_says_so(codec, real, real_queries, Q):
+    if not codec.searches_alike:
+        pytest.skip("its scores are sums in another order")
+    codes = codec.encode(real[:3000])
+    for metric in codec.metrics:
+        found = codes.search(real_queries[:Q], 50, metric)
+        with use_loops(False):
+            want = codes[:].search(real_queries[:Q], 50, metric)
+        assert torch.equal(found.values, want.values)
+        assert torch.equal(found.ids, want.ids)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -73,7 +73,7 @@ def run(cache: Path, program: str = PROGRAM, **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=ROOT,
-        env=inherited | {"GPUZIP_CACHE": str(cache)} | environment,
+        env=inherited | {"GPUZIP_CACHE": str(cache), "GPUZIP_LOOPS": "wait"} | environment,
         capture_output=True,
         text=True,
     )

@@ -355,9 +355,27 @@ def test_nbytes_includes_the_words(wv: WordVectors):
     assert str(wv.nbytes) in repr(wv) and "200 words" in repr(wv)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=30), st.text())
+ANY_WORDS = given(
+    st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=30), st.text()
+)
+
+
+@settings(max_examples=8, deadline=None)
+@ANY_WORDS
 def test_finds_any_words_in_every_form(tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str):
+    check_words(tmp_path_factory, words, other)
+
+
+@pytest.mark.full
+@settings(max_examples=40, deadline=None)
+@ANY_WORDS
+def test_finds_many_more_words_in_every_form(
+    tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str
+):
+    check_words(tmp_path_factory, words, other)
+
+
+def check_words(tmp_path_factory: pytest.TempPathFactory, words: set[str], other: str) -> None:
     listed = sorted(words)
     rows = torch.arange(len(listed) * 2.0).view(-1, 2)
     wv = WordVectors.from_dict(dict(zip(listed, rows, strict=True)), codec=HalfQuantizer())

@@ -22,10 +22,16 @@ def finite_inverse(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return inverse
 
 
+def sums_of_products(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(Q,) float64: of rows (Q, D) float32 with rows or with (D,), summed in order as loops do."""
+    products = x.astype(np.float64) * y  # which are exact
+    sums: np.ndarray[Any, Any] = np.cumsum(products, 1)[:, -1] if x.shape[1] else np.zeros(len(x))
+    return sums
+
+
 def unit_rows(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Rows (Q, D) float32 divided by their norms, which are summed in float64; a row of zeros stays zero."""
-    wide = x.astype(np.float64)
-    norms = np.sqrt(np.einsum("qd,qd->q", wide, wide))
+    norms = np.sqrt(sums_of_products(x, x))
     factors = np.zeros_like(norms)
     np.divide(1, norms, out=factors, where=norms > 2.0**-127)
     unit: np.ndarray[Any, Any] = x * factors.astype(np.float32)[:, None]

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
@@ -47,8 +48,9 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
                 results[at] = fn(*b)
 
     # One task per thread, not per block: a task that ends wakes the caller, which costs as much as a block.
+    tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(min(threads, len(bounds)))]
     try:
-        for task in [pool.submit(some_blocks) for _ in range(min(threads, len(bounds)))]:
+        for task in tasks:
             task.result()
     except BaseException:
         todo = iter(())  # after an error or Ctrl-C nobody waits for the other blocks, not even at exit

@@ -128,6 +128,9 @@ class Codec(ABC, Generic[Fitted]):
         Metrics that its scorer accepts.
     scores_are_of_decoded_rows : bool
         Whether scores are those of the decoded rows. Otherwise they estimate the scores of the source rows.
+    plain_torch_scores_alike : bool
+        Whether `_scorer` gives the same bits with numba's loops and without, so that a first search need not
+        wait until loops are compiled. A subclass with a scorer of its own says whether that does.
     coarse_kinds : mapping of str to bool
         Kinds accepted by `coarse`; True if their scores are upper bounds.
     gather_cost, score_bytes, scorer_bytes : int
@@ -152,6 +155,7 @@ class Codec(ABC, Generic[Fitted]):
     gather_cost: ClassVar[int] = GATHER_COST
     score_bytes: ClassVar[int] = 4
     scores_are_of_decoded_rows: ClassVar[bool] = True
+    plain_torch_scores_alike: ClassVar[bool] = False
     coarse_kinds: ClassVar[Mapping[str, bool]] = {}
     spec_words: ClassVar[Words] = {}
     encodes_once: ClassVar[bool] = False
@@ -559,6 +563,11 @@ class Codec(ABC, Generic[Fitted]):
         rotated = rotate(queries)
         scorer = find(self, packed, rotated, metric, mask)
         return scorer if self.width == self.d else of_projected(scorer, queries, rotated, metric)
+
+    @property
+    def searches_alike(self) -> bool:
+        """Whether a search gives the same bits with numba's loops and without."""
+        return self.plain_torch_scores_alike and not self._is_wide
 
     @property
     def _is_wide(self) -> bool:

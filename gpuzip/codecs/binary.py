@@ -77,6 +77,7 @@ class BinaryQuantizer(Quantizer[Halves]):
     """
 
     id = "binary"
+    plain_torch_scores_alike = True
     decodes_at_once = True
     gather_cost = 1
     encodes_once = True

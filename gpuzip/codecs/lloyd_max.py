@@ -80,6 +80,7 @@ class LloydMaxQuantizer(Quantizer[Levels]):
     """
 
     id = "lloydmax"
+    plain_torch_scores_alike = True
     decodes_at_once = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {"LloydMax{bits}": {}}

@@ -97,6 +97,7 @@ class MixedLloydMaxQuantizer(Quantizer[Allotment]):
     """
 
     id = "lloydmax-mixed"
+    plain_torch_scores_alike = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {"MixedLloydMax{bits}": {}}
 

@@ -74,6 +74,7 @@ class ProductQuantizer(Quantizer[Codebook]):
     """
 
     id = "pq"
+    plain_torch_scores_alike = True
     decodes_at_once = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {

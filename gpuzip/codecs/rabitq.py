@@ -101,6 +101,7 @@ class RaBitQuantizer(Quantizer[Mean]):
     """
 
     id = "rabitq"
+    plain_torch_scores_alike = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {"RaBitQ{bits}": {}, "RaBitQ": {"bits": 1}}
     metrics: ClassVar[tuple[SearchMetric, ...]] = (*METRICS, "hamming")

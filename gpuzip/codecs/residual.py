@@ -96,6 +96,7 @@ class ResidualQuantizer(Quantizer[Codebooks]):
     """
 
     id = "residual"
+    plain_torch_scores_alike = True
     gather_cost = 1
     spec_words: ClassVar[Words] = {"RQ{m}x{nbits}": {"nsplits": 1}, "PRQ{nsplits}x{m}x{nbits}": {}}
 

@@ -40,6 +40,11 @@ class LoopCache(caching._Cache):
     def cache_path(self):
         return None if folder() is None else str(folder())
 
+    def holds(self, sig, target_context):
+        """Return whether a file is there for this signature, which may turn out to be damaged."""
+        path, _ = self._file(sig, target_context.codegen())
+        return path is not None and path.exists()
+
     def load_overload(self, sig, target_context):
         path, key = self._file(sig, target_context.codegen())
         data = None if path is None else _read(path, key)

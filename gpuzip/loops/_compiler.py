@@ -10,6 +10,8 @@ import numba
 from numba.core import codegen, compiler, typed_passes, types, untyped_passes
 from numba.core.compiler_machinery import PassManager
 
+from gpuzip._core import background
+
 _PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
@@ -71,6 +73,7 @@ class _Typing:
         return getattr(self._context, name)
 
     def resolve_function_type(self, function, arguments, keywords):
+        background.check()  # called every few milliseconds
         is_simple = isinstance(function, types.Function) and function.typing_key in _OPERATORS
         if not is_simple or not all(isinstance(argument, _NUMBERS) for argument in arguments):
             return self._context.resolve_function_type(function, arguments, keywords)
@@ -89,11 +92,13 @@ class _Library(codegen.JITCodeLibrary):
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
+        background.check()
         if _HAS_BUILDERS:
             manager, builder = self._codegen._module_pass_manager()
             manager.run(self._final_module, builder)
         else:
             super()._optimize_final_module()
+        background.check()
 
 
 class _InnerLibrary(_Library):

@@ -12,6 +12,8 @@ from numba.core.registry import CPUDispatcher
 from numba.core.typeconv import Conversion
 from numba.extending import intrinsic
 
+from gpuzip._core import background
+from gpuzip._core.waiting import NotReadyError, Way, way
 from gpuzip.loops._cache import LoopCache, folder
 from gpuzip.loops._compiler import LoopCompiler
 
@@ -49,8 +51,19 @@ class _Loop(CPUDispatcher):
     signatures_as_text = ()
 
     def compile(self, sig):
+        arguments, _ = sigutils.normalize_signature(sig)
+        known = self.overloads.get(tuple(arguments))
+        if known is not None:  # numba would wait for a thread that compiles
+            return known.entry_point
+        background.check()
+        if way() is Way.READY and not self._is_at_hand(sig):
+            raise NotReadyError(f"{self.py_func.__qualname__}: the loop must be compiled first.")
         with _watch:
             return super().compile(sig)
+
+    def _is_at_hand(self, sig):
+        """Return whether no more is to be done than to load a file, now."""
+        return not background.is_at_work() and self._cache.holds(sig, self.targetctx)
 
     def _declared(self, args, worst):
         """Return the first declared signature to which these types can be converted, or None."""
@@ -96,6 +109,9 @@ class _Loop(CPUDispatcher):
 
 
 class _InnerLoop(_Loop):
+    def _is_at_hand(self, sig):
+        return True  # the loop that calls it is compiled after all, as its file is damaged
+
     def add_overload(self, compiled):
         self.overloads[tuple(compiled.signature.args)] = compiled
 
@@ -115,8 +131,10 @@ class _Watch(threading.local):
     def __enter__(self):
         self.depth += 1
         if self.depth == 1:
-            self.start, self.collects = time.perf_counter(), gc.isenabled()
-            gc.disable()
+            self.start = time.perf_counter()
+            self.collects = gc.isenabled() and way() is not Way.REHEARSED  # others run beside the thread
+            if self.collects:
+                gc.disable()
 
     def __exit__(self, *error):
         self.depth -= 1

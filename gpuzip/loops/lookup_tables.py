@@ -2,8 +2,6 @@
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import intrinsic
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._jit import jit
@@ -24,17 +22,6 @@ def lookup_tables(queries, columns, is_l2):
     return tables
 
 
-@intrinsic
-def fma(context, x, y, z):
-    """x * y + z, rounded once, as torch's addcmul has it."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    real = types.float32
-    return real(real, real, real), generate
-
-
 @jit("void(float32[::1], float32[::1], intp, intp, intp, boolean, float32[::1])")
 def fill(queries, columns, S, M, K, is_l2, tables):
     for n in range(len(queries) // (M * S) * M):
@@ -52,4 +39,4 @@ def fill(queries, columns, S, M, K, is_l2, tables):
                     table[k] = value * column[k]
             else:
                 for k in range(K):
-                    table[k] = fma(value, column[k], table[k])
+                    table[k] += value * column[k]

@@ -14,7 +14,6 @@ from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, score_of
 from gpuzip.loops._registers import address_of
 from gpuzip.loops.decode import bits_of, words_of
-from gpuzip.loops.lookup_tables import fma
 
 _PAIRS = 1 << 9  # of queries and rows per block
 
@@ -146,7 +145,7 @@ def _entry(centroids, at, S, is_l2, query, first):
         elif s == 0:
             value = asked * own
         else:
-            value = fma(asked, own, value)
+            value += asked * own
     return value
 
 

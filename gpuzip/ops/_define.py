@@ -77,7 +77,7 @@ def define_op(
 
     _LIB.define(schema)
     plain = cpu or reference
-    _LIB.impl(name, plain if loops is None else loops_or(plain, loops), "CPU")
+    _LIB.impl(name, plain if loops is None else loops_or(plain, loops, agreement == "exact"), "CPU")
     _LIB.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"gpuzip::{name}", shapes, lib=_LIB)
     call: Callable[..., Any] = getattr(torch.ops.gpuzip, name).default

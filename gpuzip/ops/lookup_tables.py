@@ -37,5 +37,7 @@ def _fill(tile: Tensor, queries: Tensor, columns: Tensor, is_l2: bool) -> None:
             tile -= (query - column).square_()
         elif s == 0:
             torch.mul(query, column, out=tile)
-        else:
+        elif is_gpu(tile.device):
             tile.addcmul_(query, column)
+        else:  # which rounds once or twice, depending on the processor; loops round twice
+            tile += query * column

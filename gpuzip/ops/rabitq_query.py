@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_tables import byte_tables
 from gpuzip._core.device import is_gpu
-from gpuzip._core.few import finite_inverse, is_plain
+from gpuzip._core.few import finite_inverse, is_plain, sums_of_products
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 Array = np.ndarray[Any, Any]
@@ -43,14 +43,12 @@ def coefficients(
 
 def _dots(x: Array, y: Array) -> Array:
     """(Q,) float32: of rows (Q, D) with rows or with (D,), summed in float64."""
-    how = "qd,d->q" if y.ndim == 1 else "qd,qd->q"
-    sums: Array = np.einsum(how, x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
+    sums: Array = sums_of_products(x, y).astype(np.float32)
     return sums
 
 
 def _norms(x: Array) -> Array:
-    wide = x.astype(np.float64)
-    norms: Array = np.sqrt(np.einsum("qd,qd->q", wide, wide)).astype(np.float32)
+    norms: Array = np.sqrt(sums_of_products(x, x)).astype(np.float32)
     return norms
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpuzip._core.few import is_plain
 from gpuzip._core.planes import versions
-from gpuzip.ops._dispatch import loops_are_used
+from gpuzip.ops._dispatch import loops_are_used, unless_compiling
 from gpuzip.ops.one_pass import Array, Few
 
 MOST_QUERIES = 16
@@ -47,6 +47,7 @@ class Prepared:
         self._planes, self._versions = planes, versions(planes)
         self._are_distances, self._change = are_distances, change
         self._known = (0, 0, 0), False
+        self._needs = type(few).__qualname__, width, are_distances  # what tells which loops
 
     def takes(self, width: int) -> bool:
         """Whether queries are floats of so many columns, or bytes."""
@@ -81,10 +82,7 @@ class Prepared:
             or self._versions != versions(self._planes)  # codes that changed
         ):
             return None
-        asked = queries.numpy()
-        if self._change is not None:
-            asked = self._change(asked.reshape(Q, -1))
-        found = self._few(asked.reshape(-1), Q, k, self._are_distances)
+        found = unless_compiling(self._needs, self._found, queries.numpy().reshape(Q, -1), Q, k)
         if found is None:
             return None
         values, ids = found
@@ -99,3 +97,8 @@ class Prepared:
             can = self._few.can_search(Q, k)
             self._known = asked, can
         return can
+
+    def _found(self, asked: Array, Q: int, k: int) -> tuple[Array, Array] | None:
+        """Search (Q, width) queries."""
+        asked = asked if self._change is None else self._change(asked)
+        return self._few(asked.reshape(-1), Q, k, self._are_distances)

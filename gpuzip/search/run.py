@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from gpuzip._core.inputs import as_matrix
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, PackedRows, Rows
 from gpuzip.errors import GpuzipError
+from gpuzip.ops._dispatch import at_once as by_ready_loops
 from gpuzip.search.exact import FIRST, attempt, until_sure
 from gpuzip.search.few import few
+from gpuzip.search.first import may_be_plain, need_of, rehearsal
 from gpuzip.search.memory import at_once, query_bytes, scan_bytes, wider_bytes, workspace
 from gpuzip.search.packed import Searched
 from gpuzip.search.rescore import Store, best_of_candidates, check_multiplier
@@ -66,6 +69,25 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Implements `Codes.search`; store: the store that rescores, or None."""
     searched.codec.check_fitted(WHO)
+    rest = mask, store, rescore_multiplier, candidates, progress
+    answer = partial(_search, searched, queries, k, metric, *rest)
+    if store is None and candidates is None and not progress and may_be_plain(searched, queries):
+        asked = searched, queries, metric
+        return by_ready_loops(need_of(*asked), answer, lambda: rehearsal(*asked, k, _search, rest))
+    return answer()
+
+
+def _search(
+    searched: Searched,
+    queries: Matrix,
+    k: int,
+    metric: str,
+    mask: Tensor | np.ndarray[Any, Any] | None,
+    store: Store | None,
+    rescore_multiplier: float,
+    candidates: str | None,
+    progress: Progress,
+) -> tuple[Tensor, Tensor]:
     if mask is None and store is None and candidates is None and not progress:
         found = few(searched, queries, k, metric)
         if found is not None:

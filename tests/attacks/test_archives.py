@@ -30,11 +30,11 @@ def test_mutated_archives_are_refused_or_right_in_little_memory(tmp_path: Path):
     child = os.fork()
     if not child:
         try:
-            (tmp_path / "said").write_text(json.dumps(run(150, 0)))
+            (tmp_path / "said").write_text(json.dumps(run(60, 0)))
         finally:
             os._exit(not (tmp_path / "said").exists())
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    check(status, (tmp_path / "said").read_text() if status == 0 else "", 150)
+    check(status, (tmp_path / "said").read_text() if status == 0 else "", 60)
 
 
 @pytest.mark.full

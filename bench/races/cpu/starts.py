@@ -22,6 +22,8 @@ from bench.races.cpu.steps import CODECS
 from bench.speeds import Race
 
 _ROWS = 20_000
+#: What is on disk, and GPUZIP_LOOPS. The second process compiles what the third one loads.
+_STATES = {"nothing compiled": "1", "nothing compiled, waits for it": "wait", "compiled before": "1"}
 _FOLDER = tempfile.TemporaryDirectory()
 
 
@@ -33,14 +35,14 @@ class Start(Race):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as cache:
-            for state in ("nothing compiled", "compiled before"):
-                cpu, wall = _started(self.arguments, cache)
+            for state, loops in _STATES.items():
+                cpu, wall = _started(self.arguments, cache, loops)
                 case = self.case | {"setting": f"{self.case['setting']}, {state}"}
                 yield empty(self.group, case) | {"one_seconds": cpu, "all_seconds": wall}
 
 
-def _started(arguments: Sequence[str], cache: str | None = None) -> tuple[float, float]:
-    caches = {name: cache for name in ("NUMBA_CACHE_DIR", "GPUZIP_CACHE") if cache}
+def _started(arguments: Sequence[str], cache: str | None = None, loops: str = "1") -> tuple[float, float]:
+    caches = {name: cache for name in ("NUMBA_CACHE_DIR", "GPUZIP_CACHE") if cache} | {"GPUZIP_LOOPS": loops}
     command = [sys.executable, "-m", "bench.first_call", *arguments]
     run = subprocess.run(
         command, cwd=ROOT, env=os.environ | caches, capture_output=True, text=True, check=True
