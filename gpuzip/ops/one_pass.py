@@ -90,7 +90,12 @@ def adc_few(
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, 1) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
-    return None if loops is None else loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
+    if loops is None:
+        return None
+    if K == 16 and turned is not None:
+        found: Few = loops_of("nibble_few").NibbleFew(codes, columns, is_l2, scale, turned, normalize, most)
+        return found
+    return loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
 
 
 def rabitq_few(

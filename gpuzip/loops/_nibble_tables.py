@@ -1,0 +1,95 @@
+"""Tables of few queries, exact and rounded to bytes, with what is known of the errors."""
+
+import numpy as np
+
+from gpuzip.loops._jit import apart, jit
+from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
+from gpuzip.loops._registers import address_of
+
+#: Numbers per query: lowest sum, step, room, where bins start, bins per unit.
+FACTS = 5
+BINS = 1024  # of the lower bounds of scores
+_SMALL, _LARGE = 2.0**-60, 2.0**60  # spans of tables whose steps, and sums, fit in float32
+_COSINE = 1.1  # no cosine is greater
+
+
+@jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
+def unit_rows(queries, Q, normalize, most, rows):
+    """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
+
+    Return whether all are sound.
+    """
+    apart()
+    D, total = len(queries) // Q, np.float64(0)
+    for q in range(Q):
+        squares, factor = np.float64(0), np.float32(1)
+        for i in range(q * D, (q + 1) * D):
+            squares += np.float64(queries[i]) * queries[i]
+        total += squares
+        if normalize:
+            norm = np.sqrt(squares)
+            factor = np.float32(1 / norm) if norm > 2.0**-127 else np.float32(0)
+        for i in range(q * D, (q + 1) * D):
+            rows[i] = queries[i] * factor
+    return total < most
+
+
+@jit(
+    "boolean(float32[::1], intp, float32[:, :, ::1], intp, float64[::1], boolean, float32[::1], "
+    "float32[::1], uint8[::1], float32[::1], float64[::1])",
+    inner=True,
+)
+def make_tables(queries, Q, centroids, B, facts, is_scaled, asked, tables, luts, ends, about):
+    """Write tables, their roundings and the facts of Q queries; return whether queries and tables are sound.
+
+    facts: of the search, whether scores are distances and queries are normalized, what their squares stay
+    below, and the least and the greatest factor of rows.
+    """
+    apart()
+    S, M, _ = centroids.shape
+    is_l2, normalize = facts[0] != 0, facts[1] != 0
+    if not unit_rows(queries, Q, normalize, facts[2], asked):
+        return False
+    start, even = address_of(centroids), B + (B & 1)
+    for q in range(Q):
+        for m in range(M):
+            of_table = address_of(tables) + 64 * (q * M + m), address_of(ends) + 8 * m
+            of_query = address_of(asked) + 4 * S * (q * M + m), start + 64 * m, 64 * M, S
+            if is_l2:
+                table_of_distances(*of_table, *of_query)
+            else:
+                table_of_products(*of_table, *of_query)
+        rounded, top = address_of(luts) + q * 32 * even, min(127, 65535 // (2 * B))
+        for i in range(16 * M, 32 * even):
+            luts[q * 32 * even + i] = 0
+        if not _round(q, M, top, address_of(tables) + 64 * q * M, rounded, ends, facts, is_scaled, about):
+            return False
+    return True
+
+
+@jit(
+    "boolean(intp, intp, intp, intp, intp, float32[::1], float64[::1], boolean, float64[::1])", inner=True
+)
+def _round(q, M, top, table, rounded, ends, facts, is_scaled, about):
+    """Round the tables of a query; the exact sum is within room of low + step * (sum of bytes)."""
+    low, high, size, reach = 0.0, 0.0, 0.0, np.float32(0)
+    for m in range(M):
+        least, most = ends[2 * m], ends[2 * m + 1]
+        low, high = low + least, high + most
+        size += max(abs(least), abs(most))
+        reach = max(reach, most - least)
+    if not (_SMALL < reach and size < _LARGE):
+        return False
+    # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries, and
+    # the rounding of the bound itself and of its product with a factor.
+    hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * np.float64(reach))
+    step = reach * (1 + 2.0**-20) / top
+    for m in range(M):
+        round_entries(rounded + 16 * m, table + 64 * m, ends[2 * m], np.float32(1 / step))
+    first, last = min(low * facts[3], low * facts[4]), max(high * facts[3], high * facts[4])
+    if is_scaled:
+        first, last = max(first, -_COSINE), min(last, _COSINE)
+    at = FACTS * q
+    about[at], about[at + 1], about[at + 2] = low, step, step * (0.501 * M + 1) + hidden
+    about[at + 3], about[at + 4] = first, BINS / (last - first)
+    return last > first
