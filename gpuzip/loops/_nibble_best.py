@@ -40,24 +40,23 @@ def _bin(bound, width, first, per_unit):
     return np.intp(min(max(place, 0.0), BINS - 1.0))
 
 
-@jit(f"boolean(intp, intp, intp, intp, intp, {_STATE})", inner=True)
-def look(sums, r, N, q, k, state):
-    """Take those of 32 rows from row r whose upper bounds are above the limit; return whether there is room."""
-    scale, bounds, about, _, _, _, _, limits = state
-    low = np.float32(about[FACTS * q] + about[FACTS * q + 2])
-    step, n = np.float32(about[FACTS * q + 1]), N - r
-    if len(scale) == 0:
-        above = plain_bounds(address_of(bounds), sums, low, step, limits[q])
+@jit("uint32(intp, intp, intp, intp, float32, float32, float32, intp, intp)", inner=True)
+def look(sums, r, n, bounds, low, step, limit, scale, last_scale):
+    """Write the upper bounds of 32 rows from row r, of which n are there; return the bits of those above limit.
+
+    scale: the address of all rows' factors, 0 if there are none; last_scale: of those after the last whole 32.
+    """
+    if scale == 0:
+        above = plain_bounds(bounds, sums, low, step, limit)
     else:
-        factors = address_of(scale) + 4 * r if n >= ROWS else address_of(bounds) + 4 * ROWS
-        above = factored_bounds(address_of(bounds), sums, low, step, limits[q], factors)
-    if n < ROWS:
-        above &= np.uint32((np.int64(1) << n) - 1)
-    return above == 0 or _take(above, r, q, k, state)
+        factors = scale + 4 * r if n >= ROWS else last_scale
+        above = factored_bounds(bounds, sums, low, step, limit, factors)
+    return above if n >= ROWS else above & np.uint32((np.int64(1) << n) - 1)
 
 
 @jit(f"boolean(uint32, intp, intp, intp, {_STATE})", inner=True)
-def _take(above, r, q, k, state):
+def take(above, r, q, k, state):
+    """Take the rows from row r of which a bit is set; return whether there is room for more."""
     apart()
     scale, bounds, about, bins, taken, uppers, counts, limits = state
     room = len(taken) // len(limits)

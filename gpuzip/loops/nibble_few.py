@@ -8,7 +8,7 @@ from gpuzip.loops._arrays import at
 from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
-from gpuzip.loops._nibble_best import finish, look
+from gpuzip.loops._nibble_best import finish, look, take
 from gpuzip.loops._nibble_tables import BINS, FACTS, make_tables
 from gpuzip.loops._nibbles import TOGETHER, sums_of_four
 from gpuzip.loops._registers import ROWS, STEP, address_of, is_here, prefetch, sums_of_nibbles
@@ -162,23 +162,29 @@ def _search(
 )
 def _scan(columns, N, even, luts, sums, Q, k, state):
     """Take every row that may be among the k best of a query; return whether there is room for them."""
-    size, apart_ = ROWS * even, 32 * even
-    tile = max(2, _TILE // size // 2 * 2)
+    scale, bounds, about, _, _, _, _, limits = state
+    size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
+    factors, bounds_at = address_of(scale) if len(scale) else 0, address_of(bounds)
     blocks = (N + ROWS - 1) // ROWS
     for first in range(0, blocks, tile):
         last = min(first + tile, blocks)
         for line in range(first * size, last * size, LINE):
             prefetch(columns + AHEAD + line)
-        for q in range(0, Q - TOGETHER + 1, TOGETHER):
-            for b in range(first, last):
-                sums_of_four(sums, columns + b * size, luts + q * apart_, apart_, even)
-                for i in range(TOGETHER):
-                    if not look(sums + 2 * ROWS * i, b * ROWS, N, q + i, k, state):
+        q = 0
+        while q < Q:
+            are_four = Q - q >= TOGETHER
+            for b in range(first, last, 1 if are_four else 2):
+                if are_four:
+                    sums_of_four(sums, columns + b * size, luts + q * table, table, even)
+                else:
+                    sums_of_nibbles(sums, columns + b * size, size, luts + q * table, even)
+                for i in range(TOGETHER if are_four else min(2, last - b)):
+                    own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
+                    at, here = FACTS * own, sums + 2 * ROWS * i
+                    low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
+                    last_ones = bounds_at + 4 * ROWS
+                    above = look(here, r, N - r, bounds_at, low, step, limits[own], factors, last_ones)
+                    if above != 0 and not take(above, r, own, k, state):
                         return False
-        for q in range(Q - Q % TOGETHER, Q):
-            for b in range(first, last, 2):
-                sums_of_nibbles(sums, columns + b * size, size, luts + q * apart_, even)
-                for i in range(min(2, last - b)):
-                    if not look(sums + 2 * ROWS * i, (b + i) * ROWS, N, q, k, state):
-                        return False
+            q += TOGETHER if are_four else 1
     return True
