@@ -22,6 +22,11 @@ def rows_of_a_block(N, work, k):
     return max(1, -(-N // (blocks * _ROWS)) * _ROWS)
 
 
+def is_lone(N, work, k):
+    """Return whether all rows are one such block. Where they are few, threads are not counted."""
+    return N * work < 2 * _SHARE or rows_of_a_block(N, work, k) >= N
+
+
 class Scratch(threading.local):
     """Memory of a thread for its tiles, which later searches use again.
 

@@ -3,12 +3,22 @@
 import numpy as np
 
 from gpuzip.loops._jit import apart, jit
+from gpuzip.loops._nibble_memory import (
+    ABOUT,
+    ASKED,
+    BINS,
+    ENDS,
+    FACTS,
+    ROUNDED,
+    TABLES,
+    doubles,
+    floats,
+    place,
+    words,
+)
 from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
 from gpuzip.loops._registers import address_of
 
-#: Numbers per query: lowest sum, step, room, where bins start, bins per unit.
-FACTS = 5
-BINS = 1024  # of the lower bounds of scores
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # spans of tables whose steps, and sums, fit in float32
 _COSINE = 1.1  # no cosine is greater
 
@@ -34,12 +44,8 @@ def unit_rows(queries, Q, normalize, most, rows):
     return total < most
 
 
-@jit(
-    "boolean(float32[::1], intp, float32[:, :, ::1], intp, float64[::1], boolean, float32[::1], "
-    "float32[::1], uint8[::1], float32[::1], float64[::1])",
-    inner=True,
-)
-def make_tables(queries, Q, centroids, B, facts, is_scaled, asked, tables, luts, ends, about):
+@jit("boolean(float32[::1], intp, float32[:, :, ::1], float64[::1], boolean, intp, intp)", inner=True)
+def make_tables(queries, Q, centroids, facts, is_scaled, memory, plan):
     """Write tables, their roundings and the facts of Q queries; return whether queries and tables are sound.
 
     facts: of the search, whether scores are distances and queries are normalized, what their squares stay
@@ -47,30 +53,30 @@ def make_tables(queries, Q, centroids, B, facts, is_scaled, asked, tables, luts,
     """
     apart()
     S, M, _ = centroids.shape
-    is_l2, normalize = facts[0] != 0, facts[1] != 0
-    if not unit_rows(queries, Q, normalize, facts[2], asked):
+    asked, tables, ends = place(memory, plan, ASKED), place(memory, plan, TABLES), place(memory, plan, ENDS)
+    if not unit_rows(queries, Q, facts[1] != 0, facts[2], floats(asked, Q * S * M)):
         return False
-    start, even = address_of(centroids), B + (B & 1)
+    start, even, top = address_of(centroids), M // 2 + (M // 2 & 1), min(127, 65535 // M)
     for q in range(Q):
         for m in range(M):
-            of_table = address_of(tables) + 64 * (q * M + m), address_of(ends) + 8 * m
-            of_query = address_of(asked) + 4 * S * (q * M + m), start + 64 * m, 64 * M, S
-            if is_l2:
-                table_of_distances(*of_table, *of_query)
+            table, ends_of_table = tables + 64 * (q * M + m), ends + 8 * m
+            query, column = asked + 4 * S * (q * M + m), start + 64 * m
+            if facts[0] != 0:
+                table_of_distances(table, ends_of_table, query, column, 64 * M, S)
             else:
-                table_of_products(*of_table, *of_query)
-        rounded, top = address_of(luts) + q * 32 * even, min(127, 65535 // (2 * B))
-        for i in range(16 * M, 32 * even):
-            luts[q * 32 * even + i] = 0
-        if not _round(q, M, top, address_of(tables) + 64 * q * M, rounded, ends, facts, is_scaled, about):
+                table_of_products(table, ends_of_table, query, column, 64 * M, S)
+        rounded = place(memory, plan, ROUNDED) + q * 32 * even
+        padding = words(rounded + 16 * M, 0)
+        for i in range(8 * even - 4 * M):
+            padding[i] = 0
+        about = doubles(place(memory, plan, ABOUT) + 8 * FACTS * q, FACTS)
+        if not _round(M, top, tables + 64 * q * M, rounded, floats(ends, 2 * M), facts, is_scaled, about):
             return False
     return True
 
 
-@jit(
-    "boolean(intp, intp, intp, intp, intp, float32[::1], float64[::1], boolean, float64[::1])", inner=True
-)
-def _round(q, M, top, table, rounded, ends, facts, is_scaled, about):
+@jit("boolean(intp, intp, intp, intp, float32[::1], float64[::1], boolean, float64[::1])", inner=True)
+def _round(M, top, table, rounded, ends, facts, is_scaled, about):
     """Round the tables of a query; the exact sum is within room of low + step * (sum of bytes)."""
     low, high, size, reach = 0.0, 0.0, 0.0, np.float32(0)
     for m in range(M):
@@ -89,7 +95,6 @@ def _round(q, M, top, table, rounded, ends, facts, is_scaled, about):
     first, last = min(low * facts[3], low * facts[4]), max(high * facts[3], high * facts[4])
     if is_scaled:
         first, last = max(first, -_COSINE), min(last, _COSINE)
-    at = FACTS * q
-    about[at], about[at + 1], about[at + 2] = low, step, step * (0.501 * M + 1) + hidden
-    about[at + 3], about[at + 4] = first, BINS / (last - first)
+    about[0], about[1], about[2] = low, step, step * (0.501 * M + 1) + hidden
+    about[3], about[4] = first, BINS / (last - first)
     return last > first
