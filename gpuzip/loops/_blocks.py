@@ -38,10 +38,15 @@ class Scratch(threading.local):
 
     def take(self, name, count, dtype):
         """Return `count` entries with any values, the same memory for the same name."""
-        if len(self._kept.get(name, ())) < count:
+        return self.at_least(name, count, dtype)[:count]
+
+    def at_least(self, name, count, dtype):
+        """Return what `take` does, and all that follows them."""
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < count:
             memory = np.zeros(count + LINE // dtype().itemsize, dtype)
-            self._kept[name] = memory[-memory.ctypes.data % LINE // memory.itemsize :]
-        return self._kept[name][:count]
+            self._kept[name] = kept = memory[-memory.ctypes.data % LINE // memory.itemsize :]
+        return kept
 
     def kept(self, key, make):
         """Return what make(*key) returned for this key, of which a few are kept."""

@@ -72,6 +72,10 @@ def take(above, r, q, k, factors, memory, plan, room):
         count += 1
         bins[lower] += 1
         passed += lower >= limit
+    if limit == 0 and passed >= k:
+        limit = BINS - 1
+        for i in range(count):  # which takes less time than to pass by all empty bins
+            limit = min(limit, np.intp(lowers[i]))
     while passed - bins[limit] >= k:
         passed -= bins[limit]
         limit += 1

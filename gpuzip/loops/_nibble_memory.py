@@ -1,7 +1,5 @@
 """Where the loops of `nibble_few` find their arrays: in one piece of memory, which calls pass on soonest."""
 
-from functools import lru_cache
-
 import numpy as np
 
 from gpuzip.loops._arrays import at
@@ -37,7 +35,6 @@ FACTS = 5  # per query: lowest sum, step, room, where bins start, bins per unit
 ) = range(18)
 
 
-@lru_cache(64)
 def plan_of(Q, k, D, M, B, N):
     """Return where each array starts, how many candidates there may be per query, and the bytes in all."""
     even, room = B + B % 2, room_for(k, N)

@@ -32,15 +32,16 @@ def unit_rows(queries, Q, normalize, most, rows):
     apart()
     D, total = len(queries) // Q, np.float64(0)
     for q in range(Q):
+        query, row = queries[q * D : (q + 1) * D], rows[q * D : (q + 1) * D]  # of which loops make vectors
         squares, factor = np.float64(0), np.float32(1)
-        for i in range(q * D, (q + 1) * D):
-            squares += np.float64(queries[i]) * queries[i]
+        for value in query:
+            squares += np.float64(value) * value
         total += squares
         if normalize:
             norm = np.sqrt(squares)
             factor = np.float32(1 / norm) if norm > 2.0**-127 else np.float32(0)
-        for i in range(q * D, (q + 1) * D):
-            rows[i] = queries[i] * factor
+        for i in range(D):
+            row[i] = query[i] * factor
     return total < most
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import AHEAD, LINE, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
@@ -55,6 +56,7 @@ class NibbleFew:
             small = np.count_nonzero(factors < _SMALL) - np.count_nonzero(factors == 0)
             if not (least >= 0 and 0 < greatest < _LARGE and small == 0):
                 self._most = 0
+        self._plans = {}
         facts = np.array([is_l2, normalize, most, least, greatest])
         rows = np.array([codes.data_ptr(), codes.stride(0), B, N], np.int64)
         self._fixed = turned.numpy(), rows, columns.numpy(), factors, facts
@@ -70,21 +72,27 @@ class NibbleFew:
         are_distances: scores of "l2" become distances. None: a query or a table is not sound, or too many
         rows are nearly as good as the k best.
         """
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
-        plan, room, size = plan_of(min(Q, QUERIES), k, *self._shape)
-        memory = scratch.take("nibbles", size, np.uint8)
-        found = _search(*self._fixed, queries, Q, k, are_distances, scores, rows, memory, plan, room)
+        found = self.at_address(queries.ctypes.data, Q, k, are_distances)
+        return None if found is None else (found[0].reshape(-1), found[1].reshape(-1))
+
+    def at_address(self, queries, Q, k, are_distances=False):
+        """Return the same as (Q, k) arrays, of queries whose values are at an address."""
+        planned = self._plans.get((Q, k))
+        if planned is None:
+            planned = self._plans[Q, k] = plan_of(min(Q, QUERIES), k, *self._shape)
+        plan, room, size = planned
+        scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
+        memory = scratch.at_least("nibbles", size, np.uint8)
+        found = _search(*self._fixed, queries, are_distances, scores, rows, memory, plan, room)
         return (scores, rows) if found else None
 
 
 @jit(
-    "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], float32[::1], intp, "
-    "intp, boolean, float32[::1], int64[::1], uint8[::1], int64[::1], intp)"
+    "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], intp, boolean, "
+    "float32[:, ::1], int64[:, ::1], uint8[::1], int64[::1], intp)"
 )
-def _search(
-    columns, codes, centroids, scale, facts, queries, Q, k, are_distances, scores, rows, memory, plan, room
-):
-    S, M, _ = centroids.shape
+def _search(columns, codes, centroids, scale, facts, queries, are_distances, scores, rows, memory, plan, room):
+    (S, M, _), (Q, k) = centroids.shape, scores.shape
     D, N, whole, of_plan = S * M, codes[3], address_of(memory), address_of(plan)
     factors, last_factors = address_of(scale), floats(place(whole, of_plan, FACTORS), ROWS)
     if len(scale) == 0:
@@ -94,7 +102,7 @@ def _search(
             last_factors[i % ROWS] = scale[i]
     for first in range(0, Q, QUERIES):
         count = min(QUERIES, Q - first)
-        some = queries[first * D : (first + count) * D]
+        some = floats(queries + 4 * D * first, count * D)
         if not make_tables(some, count, centroids, facts, len(scale) > 0, whole, of_plan):
             return False
         bins, state = words(place(whole, of_plan, COUNTS), 0), counts(place(whole, of_plan, STATE), 0)
@@ -111,7 +119,7 @@ def _search(
             if not finish(q, k, codes, M, factors, whole, of_plan, room, *into):
                 return False
     if are_distances:
-        to_distances(scores)
+        to_distances(flat(scores))
     return True
 
 

@@ -43,6 +43,7 @@ class Prepared:
         are_distances: bool,
         change: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._at_address: Callable[..., Any] | None = getattr(few, "at_address", None)
         self._few, self._N, self._width, self._dtype = few, N, width, dtype
         self._planes, self._versions = planes, versions(planes)
         self._are_distances, self._change = are_distances, change
@@ -82,10 +83,15 @@ class Prepared:
             return None
         if self._change is not None:
             queries = self._change(queries[None] if one else queries)
-        found = self._few(queries.reshape(-1).numpy(), Q, k, self._are_distances)
+        if self._at_address is not None:
+            queries = queries.contiguous()
+            found = self._at_address(queries.data_ptr(), Q, k, self._are_distances)
+        else:
+            found = self._few(queries.numpy().reshape(-1), Q, k, self._are_distances)
         if found is None:
             return None
         values, ids = found
-        if not one:
-            values, ids = values.reshape(Q, k), ids.reshape(Q, k)
+        shape = (k,) if one else (Q, k)
+        if values.shape != shape:
+            values, ids = values.reshape(shape), ids.reshape(shape)
         return torch.from_numpy(values), torch.from_numpy(ids)
