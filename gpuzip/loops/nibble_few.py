@@ -3,7 +3,7 @@
 import numpy as np
 
 from gpuzip.loops._arrays import flat
-from gpuzip.loops._blocks import AHEAD, LINE, is_lone, scratch
+from gpuzip.loops._blocks import LINE, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
 from gpuzip.loops._nibble_best import finish, look, take
@@ -32,6 +32,8 @@ from gpuzip.loops._registers import ROWS, address_of, is_here, prefetch, sums_of
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 _MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB
+_AHEAD, _NEAR = 1 << 12, 1 << 20  # bytes from columns to what is fetched meanwhile, where all are more
+_MOST_PLANS = 64
 _TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
 _NO_SCALE = np.empty(0, np.float32)
@@ -79,6 +81,8 @@ class NibbleFew:
         """Return the same as (Q, k) arrays, of queries whose values are at an address."""
         planned = self._plans.get((Q, k))
         if planned is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
             planned = self._plans[Q, k] = plan_of(min(Q, QUERIES), k, *self._shape)
         plan, room, size = planned
         scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
@@ -130,14 +134,16 @@ def _scan(columns, N, B, Q, k, factors, memory, plan, room):
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
     even, blocks, rounded = B + (B & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
+    is_far = blocks * size > _NEAR
     for first in range(0, blocks, tile):
         last = min(first + tile, blocks)
-        for line in range(first * size, last * size, LINE):
-            prefetch(columns + AHEAD + line)
         q = 0
         while q < Q:
             are_four = Q - q >= TOGETHER
             for b in range(first, last, 1 if are_four else 2):
+                if is_far and q == 0:
+                    for line in range(b * size, (b + (1 if are_four else 2)) * size, LINE):
+                        prefetch(columns + _AHEAD + line)
                 if are_four:
                     sums_of_four(sums, columns + b * size, rounded + q * table, table, even)
                 else:
