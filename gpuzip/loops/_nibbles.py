@@ -31,6 +31,7 @@ from gpuzip.loops._registers import (
     _spread,
     _store,
     _sums_as_floats,
+    fetch_line,
 )
 
 TOGETHER = 4  # queries that `sums_of_four` serves: they share the loads of columns and their nibbles
@@ -110,44 +111,69 @@ def round_entries(builder, rounded, table, least, scale):
     _store(builder, builder.trunc(whole, _LANE), rounded)
 
 
-@_compiled(types.void, *[_PLACE] * 5)
-def sums_of_four(builder, sums, columns, tables, apart, B):
-    """Write what `_registers.sums_of_nibbles` does of 32 rows for four queries, each 64 bytes further.
+def _sums_of(queries, halves):
+    """Return a function that sums rounded tables of so many queries for so many times 32 rows."""
 
-    tables: of the first query, those of the next one `apart` bytes further.
-    """
-    low, eight = ir.Constant(_BYTES, [15] * ROWS), ir.Constant(_HALVES, [8] * 16)
-    zeros = ir.Constant(_HALVES, [0] * 16)
-    totals = [
-        [cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in range(TOGETHER)
-    ]
-    with cgutils.for_range(builder, builder.lshr(B, _I64(1))) as loop:
-        nibbles = []
-        for n in range(2):
-            place = builder.add(columns, builder.mul(loop.index, _I64(2 * ROWS)))
-            codes = _load(builder, builder.add(place, _I64(ROWS * n)), _BYTES)
-            shifted = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 16))
-            nibbles += [builder.and_(part, low) for part in (codes, builder.bitcast(shifted, _BYTES))]
-        at = builder.add(tables, builder.mul(loop.index, _I64(4 * 16)))
-        for q, (every, odd) in enumerate(totals):
-            here = builder.add(at, builder.mul(apart, _I64(q)))
-            found = [
-                _looked_up(
-                    builder, _spread(builder, _load(builder, builder.add(here, _I64(16 * n)), _LANE)), part
-                )
-                for n, part in enumerate(nibbles)
-            ]
-            for pair in (found[:2], found[2:]):
-                entries = builder.bitcast(builder.add(*pair), _HALVES)
-                builder.store(builder.add(builder.load(every), entries), every)
-                builder.store(builder.add(builder.load(odd), builder.lshr(entries, eight)), odd)
-    for q, (every, odd) in enumerate(totals):
-        odd = builder.load(odd)
-        even = builder.sub(builder.load(every), builder.shl(odd, eight))
-        for half in range(2):
-            order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-            place = builder.add(sums, _I64(2 * ROWS * q + ROWS * half))
-            _store(builder, _shuffled(builder, even, odd, order), place)
+    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead):
+        """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j.
+
+        Those of 32 rows follow each other, then come the next 32 rows, whose columns are `apart` bytes
+        further, or the next query, whose tables are `apart_tables` bytes further. tables: see
+        `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
+        """
+        zeros = ir.Constant(_HALVES, [0] * 16)
+        totals = [
+            [cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in range(queries * halves)
+        ]
+        with cgutils.for_range(builder, builder.lshr(B, _I64(1))) as loop:
+            column = builder.add(columns, builder.mul(loop.index, _I64(2 * ROWS)))
+            table = builder.add(tables, builder.mul(loop.index, _I64(4 * 16)))
+            starts = [builder.add(column, builder.mul(apart, _I64(half))) for half in range(halves)]
+            nibbles = [_nibbles(builder, start, ahead) for start in starts]
+            for q in range(queries):
+                here = builder.add(table, builder.mul(apart_tables, _I64(q)))
+                parts = [
+                    _spread(builder, _load(builder, builder.add(here, _I64(16 * n)), _LANE)) for n in range(4)
+                ]
+                for half, rows in enumerate(nibbles):
+                    found = [_looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
+                    _add(builder, totals[q * halves + half], found)
+        for n, total in enumerate(totals):
+            _write_sums(builder, total, builder.add(sums, _I64(2 * ROWS * n)))
+
+    return _compiled(types.void, *[_PLACE] * 7)(sums)
+
+
+def _nibbles(builder, column, ahead):
+    """Return four registers: the low and the high nibbles of two bytes of 32 rows."""
+    fetch_line(builder, builder.add(column, ahead))
+    low, found = ir.Constant(_BYTES, [15] * ROWS), []
+    for n in range(2):
+        codes = _load(builder, builder.add(column, _I64(ROWS * n)), _BYTES)
+        shifted = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 16))
+        found += [builder.and_(part, low) for part in (codes, builder.bitcast(shifted, _BYTES))]
+    return found
+
+
+def _add(builder, total, found):
+    """Add pairs of entries to the sums of every row plus 256 times that of the next, and of odd rows."""
+    every, odd = total
+    for pair in (found[:2], found[2:]):
+        entries = builder.bitcast(builder.add(*pair), _HALVES)
+        builder.store(builder.add(builder.load(every), entries), every)
+        of_odd = builder.lshr(entries, ir.Constant(_HALVES, [8] * 16))
+        builder.store(builder.add(builder.load(odd), of_odd), odd)
+
+
+def _write_sums(builder, total, place):
+    every, odd = (builder.load(part) for part in total)
+    even = builder.sub(every, builder.shl(odd, ir.Constant(_HALVES, [8] * 16)))
+    for half in range(2):
+        order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
+        _store(builder, _shuffled(builder, even, odd, order), builder.add(place, _I64(ROWS * half)))
+
+
+sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)
 
 
 @_compiled(types.uint32, _PLACE, _PLACE, _REAL, _REAL, _REAL, _PLACE)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gpuzip.loops._arrays import flat
-from gpuzip.loops._blocks import LINE, is_lone, scratch
+from gpuzip.loops._blocks import AHEAD, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
 from gpuzip.loops._nibble_best import finish, look, take
@@ -27,12 +27,12 @@ from gpuzip.loops._nibble_memory import (
     words,
 )
 from gpuzip.loops._nibble_tables import make_tables
-from gpuzip.loops._nibbles import TOGETHER, sums_of_four
-from gpuzip.loops._registers import ROWS, address_of, is_here, prefetch, sums_of_nibbles
+from gpuzip.loops._nibbles import TOGETHER, sums_of_four, sums_of_one
+from gpuzip.loops._registers import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 _MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB
-_AHEAD, _NEAR = 1 << 12, 1 << 20  # bytes from columns to what is fetched meanwhile, where all are more
+_NEAR = 1 << 20  # bytes of columns, for which no memory need be asked for ahead
 _MOST_PLANS = 64
 _TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
@@ -134,20 +134,18 @@ def _scan(columns, N, B, Q, k, factors, memory, plan, room):
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
     even, blocks, rounded = B + (B & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
-    is_far = blocks * size > _NEAR
+    ahead = AHEAD if blocks * size > _NEAR else 0
     for first in range(0, blocks, tile):
         last = min(first + tile, blocks)
         q = 0
         while q < Q:
             are_four = Q - q >= TOGETHER
             for b in range(first, last, 1 if are_four else 2):
-                if is_far and q == 0:
-                    for line in range(b * size, (b + (1 if are_four else 2)) * size, LINE):
-                        prefetch(columns + _AHEAD + line)
+                column, of_query = columns + b * size, rounded + q * table
                 if are_four:
-                    sums_of_four(sums, columns + b * size, rounded + q * table, table, even)
+                    sums_of_four(sums, column, size, of_query, table, even, ahead)
                 else:
-                    sums_of_nibbles(sums, columns + b * size, size, rounded + q * table, even)
+                    sums_of_one(sums, column, size, of_query, table, even, ahead)
                 for i in range(TOGETHER if are_four else min(2, last - b)):
                     own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
                     at, here = FACTS * own, sums + 2 * ROWS * i
