@@ -1,7 +1,9 @@
 """A search of few queries by tables of 16 entries in one compiled call: see `NibbleFew`."""
 
 import numpy as np
+import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import AHEAD, is_lone, scratch
 from gpuzip.loops._jit import jit
@@ -64,9 +66,9 @@ class NibbleFew:
         self._fixed = turned.numpy(), rows, columns.numpy(), factors, facts
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for rows that threads do not share, and safe factors."""
+        """Return whether one call is faster: where threads share queries, not rows, and factors are safe."""
         _, _, B, N = self._shape
-        return k <= self._most and is_lone(N, B * Q, k)
+        return k <= self._most and (is_lone(N, B * Q, k) or Q >= torch.get_num_threads() * TOGETHER)
 
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
@@ -79,16 +81,32 @@ class NibbleFew:
 
     def at_address(self, queries, Q, k, are_distances=False):
         """Return the same as (Q, k) arrays, of queries whose values are at an address."""
-        planned = self._plans.get((Q, k))
-        if planned is None:
+        D, _, B, N = self._shape
+        scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
+
+        def some(start, stop):
+            plan, room, size = self._plan(min(stop - start, QUERIES), k)
+            memory, place = scratch.at_least("nibbles", size, np.uint8), queries + 4 * D * start
+            found = scores[start:stop], rows[start:stop]
+            return _search(*self._fixed, place, are_distances, *found, memory, plan, room)
+
+        if is_lone(N, B * Q, k):
+            return (scores, rows) if some(0, Q) else None
+        shares = map_blocks(some, Q, _share(Q), lone_here=True)
+        return (scores, rows) if all(shares) else None
+
+    def _plan(self, Q, k):
+        """Return what `plan_of` did before for so many queries and rows of each."""
+        if (Q, k) not in self._plans:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            planned = self._plans[Q, k] = plan_of(min(Q, QUERIES), k, *self._shape)
-        plan, room, size = planned
-        scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
-        memory = scratch.at_least("nibbles", size, np.uint8)
-        found = _search(*self._fixed, queries, are_distances, scores, rows, memory, plan, room)
-        return (scores, rows) if found else None
+            self._plans[Q, k] = plan_of(Q, k, *self._shape)
+        return self._plans[Q, k]
+
+
+def _share(Q):
+    """Return how many queries a thread searches for, so that those of a call share a pass."""
+    return -(-Q // (torch.get_num_threads() * TOGETHER)) * TOGETHER
 
 
 @jit(
