@@ -51,8 +51,8 @@ def look(sums, r, n, bounds, low, step, limit, scale, last_scale):
     return above if n >= ROWS else above & np.uint32((np.int64(1) << n) - 1)
 
 
-@jit("boolean(uint32, intp, intp, intp, intp, intp, intp, intp)", inner=True)
-def take(above, r, q, k, factors, memory, plan, room):
+@jit("boolean(uint32, intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def take(above, r, q, k, codes, M, factors, memory, plan, room):
     """Take the rows from row r of which a bit is set; return whether there is room for more."""
     apart()
     taken = words(place(memory, plan, TAKEN) + 4 * room * q, room)
@@ -81,24 +81,58 @@ def take(above, r, q, k, factors, memory, plan, room):
         limit += 1
     if limit > state[2]:
         edge = first + (limit - 1e-6) / per_unit
-        limits[0] = np.float32(edge - 2.0**-22 * abs(edge))
-    if count > room - ROWS:
-        count = _leave(taken, uppers, lowers, count, limits[0])
+        limits[0] = max(limits[0], np.float32(edge - 2.0**-22 * abs(edge)))
     state[0], state[1], state[2] = count, passed, limit
-    return count <= room - ROWS and (count <= room - room // 4 or above == 0)
+    return count <= room - ROWS or _make_room(q, codes, M, factors, memory, plan, room)
 
 
-@jit("intp(uint32[::1], float32[::1], uint16[::1], intp, float32)", inner=True)
-def _leave(taken, uppers, lowers, count, limit):
+@jit("boolean(intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def _make_room(q, codes, M, factors, memory, plan, room):
+    """Let candidates leave; where bounds are too wide for that, by scores, which raise the limit further."""
+    apart()
+    for attempt in range(2):
+        if attempt == 1:
+            least = _score_the_best(q, codes, M, factors, memory, plan, room)
+            limits = floats(place(memory, plan, LIMITS) + 4 * q, 1)
+            limits[0] = max(limits[0], np.float32(least - 2.0**-22 * abs(least) - 2.0**-100))
+        if _leave(q, memory, plan, room) <= room - room // 4:
+            return True
+    return False
+
+
+@jit("intp(intp, intp, intp, intp)", inner=True)
+def _leave(q, memory, plan, room):
     """Let candidates leave whose upper bounds are not above the limit; return how many stay, in order."""
-    into = 0
-    for i in range(count):
+    apart()
+    taken = words(place(memory, plan, TAKEN) + 4 * room * q, room)
+    uppers = floats(place(memory, plan, UPPERS) + 4 * room * q, room)
+    lowers = halves(place(memory, plan, LOWERS) + 2 * room * q, room)
+    state, limits = counts(place(memory, plan, STATE) + 24 * q, 3), floats(place(memory, plan, LIMITS) + 4 * q, 1)
+    into, limit = 0, limits[0]
+    for i in range(state[0]):
         taken[into], uppers[into], lowers[into] = taken[i], uppers[i], lowers[i]
         into += uppers[i] > limit
+    state[0] = into
     return into
 
 
-@jit("boolean(intp, intp, int64[::1], intp, intp, intp, intp, intp, intp, intp)", inner=True)
+@jit("float32(intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def _score_the_best(q, codes, M, factors, memory, plan, room):
+    """Score the candidates whose lower bounds reach the limit, k or more; return the least of the scores.
+
+    The scores of all others are NaN.
+    """
+    apart()
+    lowers, state = halves(place(memory, plan, LOWERS) + 2 * room * q, room), counts(place(memory, plan, STATE) + 24 * q, 3)
+    own, listed, some = floats(place(memory, plan, SCORES), room), words(place(memory, plan, LISTED), room), 0
+    for i in range(state[0]):
+        own[i] = np.nan
+        listed[some] = i
+        some += lowers[i] >= state[2]
+    return exact_scores(codes, M, factors, some, q, memory, plan, room)
+
+
+@jit("boolean(intp, intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
 def finish(q, k, codes, M, factors, memory, plan, room, scores_at, rows_at):
     """Score the candidates of a query that may be among the k best, and write these, the best first.
 
@@ -107,21 +141,14 @@ def finish(q, k, codes, M, factors, memory, plan, room, scores_at, rows_at):
     apart()
     taken = words(place(memory, plan, TAKEN) + 4 * room * q, room)
     uppers = floats(place(memory, plan, UPPERS) + 4 * room * q, room)
-    lowers = halves(place(memory, plan, LOWERS) + 2 * room * q, room)
-    state, limits = counts(place(memory, plan, STATE) + 24 * q, 3), floats(place(memory, plan, LIMITS) + 4 * q, 1)
     own, listed = floats(place(memory, plan, SCORES), room), words(place(memory, plan, LISTED), room)
-    keys = longs(place(memory, plan, KEYS), 2 * room)
-    count, some = _leave(taken, uppers, lowers, state[0], limits[0]), 0
-    for i in range(count):
-        own[i] = np.nan
-        listed[some] = i
-        some += lowers[i] >= state[2]
-    least = exact_scores(codes, M, factors, taken, listed, some, q, memory, plan)
+    keys, count = longs(place(memory, plan, KEYS), 2 * room), _leave(q, memory, plan, room)
+    least = _score_the_best(q, codes, M, factors, memory, plan, room)
     some = 0
     for i in range(count):
         listed[some] = i
         some += uppers[i] >= least and not own[i] == own[i]
-    if not (least > -np.inf and exact_scores(codes, M, factors, taken, listed, some, q, memory, plan) > -np.inf):
+    if not (least > -np.inf and exact_scores(codes, M, factors, some, q, memory, plan, room) > -np.inf):
         return False
     some = 0
     for i in range(count):

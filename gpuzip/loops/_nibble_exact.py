@@ -3,20 +3,22 @@
 import numpy as np
 
 from gpuzip.loops._blocks import LINE
+from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._nibble_memory import CODES, SCORES, TABLES, floats, place
+from gpuzip.loops._nibble_memory import CODES, LISTED, SCORES, TABLES, TAKEN, floats, place, words
 from gpuzip.loops._nibbles import exact_sums
 from gpuzip.loops._registers import ROWS, STEP, copy_rows, prefetch, turn
 
 
-@jit("float32(int64[::1], intp, intp, uint32[::1], uint32[::1], intp, intp, intp, intp)", inner=True)
-def exact_scores(codes, M, factors, taken, listed, count, q, memory, plan):
+@jit("float32(intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def exact_scores(codes, M, factors, count, q, memory, plan, room):
     """Write the scores of listed candidates; return the least of them, NaN if one is not finite."""
     apart()
-    start, stride, B = codes[0], codes[1], codes[2]
+    start, stride, B = word_at(codes), word_at(codes + 8), word_at(codes + 16)
     wide, rows = B + STEP - 1 & -STEP, place(memory, plan, CODES)
     columns, sums, least = rows + ROWS * wide, floats(rows, ROWS), np.float32(np.inf)
-    scores, scale = floats(place(memory, plan, SCORES), 0), floats(factors, 0)
+    scores, scale = floats(place(memory, plan, SCORES), room), floats(factors, 0)
+    taken, listed = words(place(memory, plan, TAKEN) + 4 * room * q, room), words(place(memory, plan, LISTED), room)
     for begin in range(0, count, ROWS):
         for i in range(ROWS):
             row = start + taken[listed[min(begin + i, count - 1)]] * stride

@@ -134,23 +134,23 @@ def _search(columns, codes, centroids, scale, facts, queries, are_distances, sco
         for q in range(count):
             state[3 * q] = state[3 * q + 1] = state[3 * q + 2] = 0
             limits[q] = -np.inf
-        if not _scan(address_of(columns), N, codes[2], count, k, factors, whole, of_plan, room):
+        if not _scan(address_of(columns), address_of(codes), M, N, count, k, factors, whole, of_plan, room):
             return False
         for q in range(count):
             into = address_of(scores) + 4 * k * (first + q), address_of(rows) + 8 * k * (first + q)
-            if not finish(q, k, codes, M, factors, whole, of_plan, room, *into):
+            if not finish(q, k, address_of(codes), M, factors, whole, of_plan, room, *into):
                 return False
     if are_distances:
         to_distances(flat(scores))
     return True
 
 
-@jit("boolean(intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
-def _scan(columns, N, B, Q, k, factors, memory, plan, room):
+@jit("boolean(intp, intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
     """Take every row that may be among the k best of a query; return whether there is room for them."""
     sums, bounds, last_ones = place(memory, plan, SUMS), place(memory, plan, BOUNDS), place(memory, plan, FACTORS)
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
-    even, blocks, rounded = B + (B & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
+    even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
     ahead = AHEAD if blocks * size > _NEAR else 0
     for first in range(0, blocks, tile):
@@ -169,7 +169,7 @@ def _scan(columns, N, B, Q, k, factors, memory, plan, room):
                     at, here = FACTS * own, sums + 2 * ROWS * i
                     low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
                     above = look(here, r, N - r, bounds, low, step, limits[own], factors, last_ones)
-                    if above != 0 and not take(above, r, own, k, factors, memory, plan, room):
+                    if above != 0 and not take(above, r, own, k, codes, M, factors, memory, plan, room):
                         return False
             q += TOGETHER if are_four else 1
     return True
