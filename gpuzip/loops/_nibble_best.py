@@ -1,8 +1,8 @@
 """The k best rows of a query by bounds of their sums, of which few are summed exactly.
 
-Lower bounds are counted in bins, from which the limit follows that k rows reach: a row whose upper bound is
-not above it leaves. After the last row, the rows whose lower bounds reach the limit are scored, and then those
-whose upper bounds reach the least of these scores.
+Lower bounds are counted in bins, from which the limit follows that k rows reach. A row whose upper bound is
+not above it leaves. After the last row, the rows whose lower bounds reach the limit are scored, and then
+those whose upper bounds reach the least of these scores.
 """
 
 import numpy as np
@@ -39,9 +39,9 @@ from gpuzip.loops._registers import ROWS, lowest, plain_bounds
 
 @jit("uint32(intp, intp, intp, intp, float32, float32, float32, intp, intp)", inner=True)
 def look(sums, r, n, bounds, low, step, limit, scale, last_scale):
-    """Write the upper bounds of 32 rows from row r, of which n are there; return the bits of those above limit.
+    """Write the upper bounds of 32 rows from row r, of which n are there; return bits of those above limit.
 
-    scale: the address of all rows' factors, 0 if there are none; last_scale: of those after the last whole 32.
+    scale: the address of all rows' factors, 0 if there are none; last_scale: after the last 32 of them.
     """
     if scale == 0:
         above = plain_bounds(bounds, sums, low, step, limit)
@@ -58,8 +58,14 @@ def take(above, r, q, k, codes, M, factors, memory, plan, room):
     taken = words(place(memory, plan, TAKEN) + 4 * room * q, room)
     uppers = floats(place(memory, plan, UPPERS) + 4 * room * q, room)
     lowers = halves(place(memory, plan, LOWERS) + 2 * room * q, room)
-    bins, bounds = words(place(memory, plan, COUNTS) + 4 * BINS * q, BINS), floats(place(memory, plan, BOUNDS), ROWS)
-    state, limits = counts(place(memory, plan, STATE) + 24 * q, 3), floats(place(memory, plan, LIMITS) + 4 * q, 1)
+    bins, bounds = (
+        words(place(memory, plan, COUNTS) + 4 * BINS * q, BINS),
+        floats(place(memory, plan, BOUNDS), ROWS),
+    )
+    state, limits = (
+        counts(place(memory, plan, STATE) + 24 * q, 3),
+        floats(place(memory, plan, LIMITS) + 4 * q, 1),
+    )
     about = doubles(place(memory, plan, ABOUT) + 8 * FACTS * q, FACTS)
     first, per_unit, width, scale = about[3], about[4], 2.001 * about[2], floats(factors, 0)
     count, passed, limit = state[0], state[1], state[2]
@@ -107,7 +113,10 @@ def _leave(q, memory, plan, room):
     taken = words(place(memory, plan, TAKEN) + 4 * room * q, room)
     uppers = floats(place(memory, plan, UPPERS) + 4 * room * q, room)
     lowers = halves(place(memory, plan, LOWERS) + 2 * room * q, room)
-    state, limits = counts(place(memory, plan, STATE) + 24 * q, 3), floats(place(memory, plan, LIMITS) + 4 * q, 1)
+    state, limits = (
+        counts(place(memory, plan, STATE) + 24 * q, 3),
+        floats(place(memory, plan, LIMITS) + 4 * q, 1),
+    )
     into, limit = 0, limits[0]
     for i in range(state[0]):
         taken[into], uppers[into], lowers[into] = taken[i], uppers[i], lowers[i]
@@ -123,7 +132,10 @@ def _score_the_best(q, codes, M, factors, memory, plan, room):
     The scores of all others are NaN.
     """
     apart()
-    lowers, state = halves(place(memory, plan, LOWERS) + 2 * room * q, room), counts(place(memory, plan, STATE) + 24 * q, 3)
+    lowers, state = (
+        halves(place(memory, plan, LOWERS) + 2 * room * q, room),
+        counts(place(memory, plan, STATE) + 24 * q, 3),
+    )
     own, listed, some = floats(place(memory, plan, SCORES), room), words(place(memory, plan, LISTED), room), 0
     for i in range(state[0]):
         own[i] = np.nan
@@ -147,7 +159,7 @@ def finish(q, k, codes, M, factors, memory, plan, room, scores_at, rows_at):
     some = 0
     for i in range(count):
         listed[some] = i
-        some += uppers[i] >= least and not own[i] == own[i]
+        some += uppers[i] >= least and np.isnan(own[i])
     if not (least > -np.inf and exact_scores(codes, M, factors, some, q, memory, plan, room) > -np.inf):
         return False
     some = 0

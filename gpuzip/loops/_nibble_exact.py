@@ -18,7 +18,10 @@ def exact_scores(codes, M, factors, count, q, memory, plan, room):
     wide, rows = B + STEP - 1 & -STEP, place(memory, plan, CODES)
     columns, sums, least = rows + ROWS * wide, floats(rows, ROWS), np.float32(np.inf)
     scores, scale = floats(place(memory, plan, SCORES), room), floats(factors, 0)
-    taken, listed = words(place(memory, plan, TAKEN) + 4 * room * q, room), words(place(memory, plan, LISTED), room)
+    taken, listed = (
+        words(place(memory, plan, TAKEN) + 4 * room * q, room),
+        words(place(memory, plan, LISTED), room),
+    )
     for begin in range(0, count, ROWS):
         for i in range(ROWS):
             row = start + taken[listed[min(begin + i, count - 1)]] * stride

@@ -65,7 +65,7 @@ def plan_of(Q, k, D, M, B, N):
 
 def room_for(k, N):
     """Return how many candidates a query may have."""
-    return min(N, 8 * k + (1 << 13)) + 2 * ROWS
+    return min(N, 16 * k + (1 << 14)) + 2 * ROWS
 
 
 @jit("intp(intp, intp, intp)", inner=True)

@@ -18,31 +18,11 @@ from gpuzip.loops._nibble_memory import (
 )
 from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
 from gpuzip.loops._registers import address_of
+from gpuzip.loops._unit_rows import unit_rows
 
-_SMALL, _LARGE = 2.0**-60, 2.0**60  # spans of tables whose steps, and sums, fit in float32
+_SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
+_SMALL_SCALED, _LARGE_SCALED = 2.0**-60, 2.0**60  # the same of products with factors
 _COSINE = 1.1  # no cosine is greater
-
-
-@jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
-def unit_rows(queries, Q, normalize, most, rows):
-    """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
-
-    Return whether all are sound.
-    """
-    apart()
-    D, total = len(queries) // Q, np.float64(0)
-    for q in range(Q):
-        query, row = queries[q * D : (q + 1) * D], rows[q * D : (q + 1) * D]  # of which loops make vectors
-        squares, factor = np.float64(0), np.float32(1)
-        for value in query:
-            squares += np.float64(value) * value
-        total += squares
-        if normalize:
-            norm = np.sqrt(squares)
-            factor = np.float32(1 / norm) if norm > 2.0**-127 else np.float32(0)
-        for i in range(D):
-            row[i] = query[i] * factor
-    return total < most
 
 
 @jit("boolean(float32[::1], intp, float32[:, :, ::1], float64[::1], boolean, intp, intp)", inner=True)
@@ -85,7 +65,8 @@ def _round(M, top, table, rounded, ends, facts, is_scaled, about):
         low, high = low + least, high + most
         size += max(abs(least), abs(most))
         reach = max(reach, most - least)
-    if not (_SMALL < reach and size < _LARGE):
+    least, most = (_SMALL_SCALED, _LARGE_SCALED) if is_scaled else (_SMALL, _LARGE)
+    if not (reach > least and size < most):
         return False
     # Half a step per entry with what float32 hides of it, M roundings in the float32 sum of M entries, and
     # the rounding of the bound itself and of its product with a factor.

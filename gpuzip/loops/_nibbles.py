@@ -84,9 +84,7 @@ def _end(builder, order, halves):
 
 def _plus_product(builder, value, entries, total):
     kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-    return builder.call(
-        builder.module.declare_intrinsic("llvm.fma.v8f32", (), kind), [value, entries, total]
-    )
+    return builder.call(builder.module.declare_intrinsic("llvm.fma.v8f32", (), kind), [value, entries, total])
 
 
 def _minus_square(builder, value, entries, total):
@@ -103,9 +101,7 @@ def round_entries(builder, rounded, table, least, scale):
     """Write 16 entries as bytes: (entry - least) * scale + 0.5, without what is behind the point."""
     kind = ir.VectorType(_I32, 16)
     entries = _load(builder, table, _WHOLE)
-    least, scale = (
-        _shuffled(builder, *[_floats(builder, value)] * 2, [0] * 16) for value in (least, scale)
-    )
+    least, scale = (_shuffled(builder, *[_floats(builder, value)] * 2, [0] * 16) for value in (least, scale))
     scaled = builder.fmul(builder.fsub(entries, least), scale)
     whole = builder.fptosi(builder.fadd(scaled, ir.Constant(_WHOLE, [0.5] * 16)), kind)
     _store(builder, builder.trunc(whole, _LANE), rounded)

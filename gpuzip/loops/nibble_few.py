@@ -68,7 +68,7 @@ class NibbleFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: where threads share queries, not rows, and factors are safe."""
         _, _, B, N = self._shape
-        return k <= self._most and (is_lone(N, B * Q, k) or Q >= torch.get_num_threads() * TOGETHER)
+        return k <= self._most and (is_lone(N, B * Q, k) or torch.get_num_threads() <= Q // TOGETHER)
 
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
@@ -113,7 +113,9 @@ def _share(Q):
     "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], intp, boolean, "
     "float32[:, ::1], int64[:, ::1], uint8[::1], int64[::1], intp)"
 )
-def _search(columns, codes, centroids, scale, facts, queries, are_distances, scores, rows, memory, plan, room):
+def _search(
+    columns, codes, centroids, scale, facts, queries, are_distances, scores, rows, memory, plan, room
+):
     (S, M, _), (Q, k) = centroids.shape, scores.shape
     D, N, whole, of_plan = S * M, codes[3], address_of(memory), address_of(plan)
     factors, last_factors = address_of(scale), floats(place(whole, of_plan, FACTORS), ROWS)
@@ -148,7 +150,11 @@ def _search(columns, codes, centroids, scale, facts, queries, are_distances, sco
 @jit("boolean(intp, intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
 def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
     """Take every row that may be among the k best of a query; return whether there is room for them."""
-    sums, bounds, last_ones = place(memory, plan, SUMS), place(memory, plan, BOUNDS), place(memory, plan, FACTORS)
+    sums, bounds, last_ones = (
+        place(memory, plan, SUMS),
+        place(memory, plan, BOUNDS),
+        place(memory, plan, FACTORS),
+    )
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
     even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)

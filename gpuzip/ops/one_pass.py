@@ -92,10 +92,10 @@ def adc_few(
     loops = _loops_of_registers("adc_few")
     if loops is None:
         return None
-    if K == 16 and turned is not None:
-        found: Few = loops_of("nibble_few").NibbleFew(codes, columns, is_l2, scale, turned, normalize, most)
-        return found
-    return loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
+    by_nibble = K == 16 and turned is not None
+    kind = loops_of("nibble_few").NibbleFew if by_nibble else loops.AdcFew
+    found: Few = kind(codes, columns, is_l2, scale, turned, normalize, most)
+    return found
 
 
 def rabitq_few(
@@ -137,7 +137,8 @@ class Few(Protocol):
         """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
 
         are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the
-        queries add up to `most` or more, or to NaN.
+        queries add up to `most` or more, or to NaN. One that also has `at_address` takes the address of
+        the values instead, which is sooner known, and returns (Q, k) arrays.
         """
 
 

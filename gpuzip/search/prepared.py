@@ -91,7 +91,7 @@ class Prepared:
         if found is None:
             return None
         values, ids = found
-        shape = (k,) if one else (Q, k)
-        if values.shape != shape:
-            values, ids = values.reshape(shape), ids.reshape(shape)
+        wanted = (k,) if one else (Q, k)
+        if values.shape != wanted:
+            values, ids = values.reshape(wanted), ids.reshape(wanted)
         return torch.from_numpy(values), torch.from_numpy(ids)
