@@ -166,6 +166,8 @@ def finish(q, k, codes, M, factors, memory, plan, room, scores_at, rows_at):
     for i in range(count):
         keys[some] = key_of(own[i], taken[i])
         some += own[i] >= least
+    if some < k:
+        return False
     if k <= BY_INSERTION:
         in_order(keys, 0, some, k)
     else:
