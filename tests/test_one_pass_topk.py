@@ -327,7 +327,11 @@ def test_few_queries_in_one_call(K, is_l2, S):
                     assert few is not None
                     assert few.can_search(3, k)
                     found = few(queries.numpy().reshape(-1), 3, k)
-                    assert found is not None
+                    if found is None:  # for which `adc_topk` is there
+                        assert K == 16
+                        assert columns_of_codes is not None
+                        assert centroids is not columns
+                        continue
                     assert np.array_equal(found[0].reshape(3, k), want[0].numpy())
                     assert np.array_equal(found[1].reshape(3, k), want[1].numpy())
     few = adc_few(codes, columns, is_l2, None, most=100.0)

@@ -31,6 +31,23 @@ def local(count, dtype):
     return memory
 
 
+def at(dtype):
+    """Return a function of loops that returns the array of `count` entries at an address."""
+    entry = from_dtype(as_dtype(dtype))
+
+    @intrinsic
+    def placed(context, address, count):
+        array = types.Array(entry, 1, "C")
+
+        def generate(context, builder, signature, arguments):
+            place = builder.inttoptr(arguments[0], context.get_data_type(entry).as_pointer())
+            return _array(context, builder, array, place, arguments[1])
+
+        return array(types.intp, types.intp), generate
+
+    return placed
+
+
 @intrinsic
 def flat(context, array):
     """Return the entries of an array of several dimensions as an array of one, in the same memory."""

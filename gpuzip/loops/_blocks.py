@@ -23,6 +23,11 @@ def rows_of_a_block(N, work, k):
     return max(1, -(-N // (blocks * _ROWS)) * _ROWS)
 
 
+def is_lone(N, work, k):
+    """Return whether all rows are one such block. Where they are few, threads are not counted."""
+    return N * work < 2 * _SHARE or rows_of_a_block(N, work, k) >= N
+
+
 class Scratch(threading.local):
     """Memory of a thread for its tiles, which later searches use again.
 
@@ -34,10 +39,15 @@ class Scratch(threading.local):
 
     def take(self, name, count, dtype):
         """Return `count` entries with any values, the same memory for the same name."""
-        if len(self._kept.get(name, ())) < count:
+        return self.at_least(name, count, dtype)[:count]
+
+    def at_least(self, name, count, dtype):
+        """Return what `take` does, and all that follows them."""
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < count:
             memory = np.zeros(count + LINE // dtype().itemsize, dtype)
-            self._kept[name] = memory[-memory.ctypes.data % LINE // memory.itemsize :]
-        return self._kept[name][:count]
+            self._kept[name] = kept = memory[-memory.ctypes.data % LINE // memory.itemsize :]
+        return kept
 
     def kept(self, key, make):
         """Return what make(*key) returned for this key, of which a few are kept."""

@@ -81,8 +81,7 @@ def copy_rows(builder, target, source, stride, width, count):
         cgutils.raw_memcpy(builder, into, row, width, 1)
 
 
-@_compiled(types.void, _PLACE)
-def prefetch(builder, line):
+def fetch_line(builder, line):
     """Ask for a cache line, which may be anywhere."""
     _fetch(builder, line)
 
@@ -92,6 +91,9 @@ def _fetch(builder, line):
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
     call = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
     builder.call(call, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, and to keep
+
+
+prefetch = _compiled(types.void, _PLACE)(fetch_line)
 
 
 @_compiled(types.void, _PLACE, _PLACE, _PLACE)

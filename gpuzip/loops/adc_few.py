@@ -6,9 +6,10 @@ from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
-from gpuzip.loops._jit import apart, at_address, jit
+from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_IN_ORDER, answer
 from gpuzip.loops._registers import ROWS
+from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops.lookup_tables import fill
 
 _NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))
@@ -65,27 +66,6 @@ def _memory(Q, M, K, B, k, values, is_kept):
         *(loop.address for loop in (fill, whole.round_tables, whole.scan_of(K))),
     )
     return tile, blocks, memory
-
-
-@jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
-def unit_rows(queries, Q, normalize, most, rows):
-    """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
-
-    Return whether all are sound.
-    """
-    apart()
-    D, total = len(queries) // Q, np.float64(0)
-    for q in range(Q):
-        squares, factor = np.float64(0), np.float32(1)
-        for i in range(q * D, (q + 1) * D):
-            squares += np.float64(queries[i]) * queries[i]
-        total += squares
-        if normalize:
-            norm = np.sqrt(squares)
-            factor = np.float32(1 / norm) if norm > 2.0**-127 else np.float32(0)
-        for i in range(q * D, (q + 1) * D):
-            rows[i] = queries[i] * factor
-    return total < most
 
 
 @jit(

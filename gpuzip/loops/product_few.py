@@ -12,7 +12,7 @@ from gpuzip.loops._blocks import scratch
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import at_address, jit, wide_vectors
 from gpuzip.loops._least import MOST_IN_ORDER, answer, cut, in_order, key_of, room_for, score_of
-from gpuzip.loops.adc_few import unit_rows
+from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops.table_sums import arrays_of, closest_of_some
 
 _closest = at_address(closest_of_some)

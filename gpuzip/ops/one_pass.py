@@ -109,7 +109,12 @@ def adc_few(
     if K not in (16, 256) or (K == 16 and M % 2) or not _may_search(codes, N, 1) or codes.stride(1) != 1:
         return None
     loops = _loops_of_registers("adc_few")
-    return None if loops is None else loops.AdcFew(codes, columns, is_l2, scale, turned, normalize, most)
+    if loops is None:
+        return None
+    by_nibble = K == 16 and turned is not None
+    kind = loops_of("nibble_few").NibbleFew if by_nibble else loops.AdcFew
+    found: Few = kind(codes, columns, is_l2, scale, turned, normalize, most)
+    return found
 
 
 def rabitq_few(
@@ -151,7 +156,8 @@ class Few(Protocol):
         """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
 
         are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the
-        queries add up to `most` or more, or to NaN.
+        queries add up to `most` or more, or to NaN. One that also has `at_address` takes the address of
+        the values instead, which is sooner known, and returns (Q, k) arrays.
         """
 
 

@@ -43,6 +43,7 @@ class Prepared:
         are_distances: bool,
         change: Callable[[Array], Array] | None = None,
     ) -> None:
+        self._at_address: Callable[..., Any] | None = getattr(few, "at_address", None)
         self._few, self._N, self._width, self._dtype = few, N, width, dtype
         self._planes, self._versions = planes, versions(planes)
         self._are_distances, self._change = are_distances, change
@@ -82,12 +83,13 @@ class Prepared:
             or self._versions != versions(self._planes)  # codes that changed
         ):
             return None
-        found = unless_compiling(self._needs, self._found, queries.numpy().reshape(Q, -1), Q, k)
+        found = unless_compiling(self._needs, self._found, queries, Q, k)
         if found is None:
             return None
         values, ids = found
-        if not one:
-            values, ids = values.reshape(Q, k), ids.reshape(Q, k)
+        wanted = (k,) if one else (Q, k)
+        if values.shape != wanted:
+            values, ids = values.reshape(wanted), ids.reshape(wanted)
         return torch.from_numpy(values), torch.from_numpy(ids)
 
     def _can_search(self, Q: int, k: int) -> bool:
@@ -98,7 +100,13 @@ class Prepared:
             self._known = asked, can
         return can
 
-    def _found(self, asked: Array, Q: int, k: int) -> tuple[Array, Array] | None:
-        """Search (Q, width) queries."""
-        asked = asked if self._change is None else self._change(asked)
-        return self._few(asked.reshape(-1), Q, k, self._are_distances)
+    def _found(self, queries: Tensor, Q: int, k: int) -> tuple[Array, Array] | None:
+        """Search queries (Q, width), or the only one, (width,)."""
+        if self._change is not None:
+            asked = self._change(queries.numpy().reshape(Q, -1))
+            return self._few(asked.reshape(-1), Q, k, self._are_distances)
+        if self._at_address is not None:
+            whole = queries.contiguous()  # kept while its address is used
+            found: tuple[Array, Array] | None = self._at_address(whole.data_ptr(), Q, k, self._are_distances)
+            return found
+        return self._few(queries.numpy().reshape(-1), Q, k, self._are_distances)

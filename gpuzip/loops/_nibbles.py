@@ -1,0 +1,218 @@
+"""Tables of 16 entries per nibble in registers: made, rounded, and looked up for several queries or exactly.
+
+Arguments are addresses. Nothing is checked. Columns are those that `_registers.turn` writes for 32 rows.
+"""
+
+from functools import reduce
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from gpuzip.loops._registers import (
+    _BYTES,
+    _FLOATS,
+    _HALVES,
+    _I8,
+    _I32,
+    _I64,
+    _LANE,
+    _PLACE,
+    _PLACES,
+    _REAL,
+    ROWS,
+    _bits,
+    _compiled,
+    _float_at,
+    _floats,
+    _load,
+    _looked_up,
+    _shuffled,
+    _spread,
+    _store,
+    _sums_as_floats,
+    fetch_line,
+)
+
+TOGETHER = 4  # queries that `sums_of_four` serves: they share the loads of columns and their nibbles
+
+_EIGHT = _FLOATS.count
+_WORDS = ir.VectorType(_I32, _EIGHT)
+_WHOLE = ir.VectorType(ir.FloatType(), 16)
+
+
+def _table_of(add):
+    """Return a function that makes one table of 16 entries, and its ends.
+
+    add(builder, value, column, total): what an entry becomes by one dimension.
+    """
+
+    def table(builder, table, ends, query, column, apart, S):
+        """Write 16 entries at table, and the least and the greatest of them at ends.
+
+        query: S floats. column: 16 floats of a dimension, those of the next one `apart` bytes further.
+        """
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [0.0] * _EIGHT)) for _ in range(2)]
+        with cgutils.for_range(builder, S) as loop:
+            place = builder.add(query, builder.mul(loop.index, _I64(4)))
+            value = _floats(builder, _load(builder, place, ir.FloatType()))
+            first = builder.add(column, builder.mul(loop.index, apart))
+            for half, total in enumerate(totals):
+                entries = _load(builder, _float_at(builder, first, _EIGHT * half), _FLOATS)
+                builder.store(add(builder, value, entries, builder.load(total)), total)
+        halves = [builder.load(total) for total in totals]
+        for half, entries in enumerate(halves):
+            _store(builder, entries, _float_at(builder, table, _EIGHT * half))
+        for n, order in enumerate(("<", ">")):
+            _store(builder, _end(builder, order, halves), _float_at(builder, ends, n))
+
+    return table
+
+
+def _end(builder, order, halves):
+    """Return the first of all entries in this order."""
+
+    def first(x, y):
+        return builder.select(builder.fcmp_ordered(order, x, y), x, y)
+
+    found = reduce(first, halves)
+    for count in (4, 2, 1):
+        parts = [_shuffled(builder, found, found, range(at, at + count)) for at in (0, count)]
+        found = first(*parts)
+    return builder.extract_element(found, _I32(0))
+
+
+def _plus_product(builder, value, entries, total):
+    return builder.fadd(total, builder.fmul(value, entries))
+
+
+def _minus_square(builder, value, entries, total):
+    difference = builder.fsub(value, entries)
+    return builder.fsub(total, builder.fmul(difference, difference))
+
+
+table_of_products = _compiled(types.void, *[_PLACE] * 6)(_table_of(_plus_product))
+table_of_distances = _compiled(types.void, *[_PLACE] * 6)(_table_of(_minus_square))
+
+
+@_compiled(types.void, _PLACE, _PLACE, _REAL, _REAL)
+def round_entries(builder, rounded, table, least, scale):
+    """Write 16 entries as bytes: (entry - least) * scale + 0.5, without what is behind the point."""
+    kind = ir.VectorType(_I32, 16)
+    entries = _load(builder, table, _WHOLE)
+    least, scale = (_shuffled(builder, *[_floats(builder, value)] * 2, [0] * 16) for value in (least, scale))
+    scaled = builder.fmul(builder.fsub(entries, least), scale)
+    whole = builder.fptosi(builder.fadd(scaled, ir.Constant(_WHOLE, [0.5] * 16)), kind)
+    _store(builder, builder.trunc(whole, _LANE), rounded)
+
+
+def _sums_of(queries, halves):
+    """Return a function that sums rounded tables of so many queries for so many times 32 rows."""
+
+    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead):
+        """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j.
+
+        Those of 32 rows follow each other, then come the next 32 rows, whose columns are `apart` bytes
+        further, or the next query, whose tables are `apart_tables` bytes further. tables: see
+        `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
+        """
+        zeros = ir.Constant(_HALVES, [0] * 16)
+        totals = [
+            [cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in range(queries * halves)
+        ]
+        with cgutils.for_range(builder, builder.lshr(B, _I64(1))) as loop:
+            column = builder.add(columns, builder.mul(loop.index, _I64(2 * ROWS)))
+            table = builder.add(tables, builder.mul(loop.index, _I64(4 * 16)))
+            starts = [builder.add(column, builder.mul(apart, _I64(half))) for half in range(halves)]
+            nibbles = [_nibbles(builder, start, ahead) for start in starts]
+            for q in range(queries):
+                here = builder.add(table, builder.mul(apart_tables, _I64(q)))
+                parts = [
+                    _spread(builder, _load(builder, builder.add(here, _I64(16 * n)), _LANE)) for n in range(4)
+                ]
+                for half, rows in enumerate(nibbles):
+                    found = [_looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
+                    _add(builder, totals[q * halves + half], found)
+        for n, total in enumerate(totals):
+            _write_sums(builder, total, builder.add(sums, _I64(2 * ROWS * n)))
+
+    return _compiled(types.void, *[_PLACE] * 7)(sums)
+
+
+def _nibbles(builder, column, ahead):
+    """Return four registers: the low and the high nibbles of two bytes of 32 rows."""
+    fetch_line(builder, builder.add(column, ahead))
+    low, found = ir.Constant(_BYTES, [15] * ROWS), []
+    for n in range(2):
+        codes = _load(builder, builder.add(column, _I64(ROWS * n)), _BYTES)
+        shifted = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 16))
+        found += [builder.and_(part, low) for part in (codes, builder.bitcast(shifted, _BYTES))]
+    return found
+
+
+def _add(builder, total, found):
+    """Add pairs of entries to the sums of every row plus 256 times that of the next, and of odd rows."""
+    every, odd = total
+    for pair in (found[:2], found[2:]):
+        entries = builder.bitcast(builder.add(*pair), _HALVES)
+        builder.store(builder.add(builder.load(every), entries), every)
+        of_odd = builder.lshr(entries, ir.Constant(_HALVES, [8] * 16))
+        builder.store(builder.add(builder.load(odd), of_odd), odd)
+
+
+def _write_sums(builder, total, place):
+    every, odd = (builder.load(part) for part in total)
+    even = builder.sub(every, builder.shl(odd, ir.Constant(_HALVES, [8] * 16)))
+    for half in range(2):
+        order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
+        _store(builder, _shuffled(builder, even, odd, order), builder.add(place, _I64(ROWS * half)))
+
+
+sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)
+
+
+@_compiled(types.uint32, _PLACE, _PLACE, _REAL, _REAL, _REAL, _PLACE)
+def factored_bounds(builder, bounds, sums, low, step, worst, scale):
+    """Write what `_registers.plain_bounds` does, times the row's float at scale; return the same."""
+    low, step, worst = (_floats(builder, value) for value in (low, step, worst))
+    above = []
+    for at in _PLACES:
+        value = builder.fadd(low, builder.fmul(step, _sums_as_floats(builder, sums, at)))
+        value = builder.fmul(value, _load(builder, _float_at(builder, scale, at), _FLOATS))
+        _store(builder, value, _float_at(builder, bounds, at))
+        above.append(builder.fcmp_ordered(">", value, worst))
+    return _bits(builder, above)
+
+
+@_compiled(types.void, *[_PLACE] * 4)
+def exact_sums(builder, sums, columns, tables, B):
+    """Write, as float32, the sum over j < B of the two entries of byte j, added first, for 32 rows.
+
+    tables: 16 floats for the low nibble of byte j at tables + 128*j, then 16 for the high one.
+    """
+    kind = ir.FunctionType(_FLOATS, [_FLOATS, _WORDS])
+    permute = builder.module.declare_intrinsic("llvm.x86.avx2.permps", (), kind)
+    zeros, none = ir.Constant(_FLOATS, [0.0] * _EIGHT), ir.Constant(_WORDS, [0] * _EIGHT)
+    totals = [cgutils.alloca_once_value(builder, zeros) for _ in _PLACES]
+
+    def entry(codes, shift, table):
+        """Three bits choose within eight entries; the fourth, moved to the sign, chooses the eight."""
+        found = [builder.call(permute, [half, builder.lshr(codes, _eight(shift))]) for half in table]
+        highest = builder.shl(codes, _eight(28 - shift))
+        return builder.select(builder.icmp_signed("<", highest, none), found[1], found[0])
+
+    with cgutils.for_range(builder, B) as loop:
+        table = builder.add(tables, builder.mul(loop.index, _I64(128)))
+        parts = [_load(builder, _float_at(builder, table, _EIGHT * n), _FLOATS) for n in range(4)]
+        column = builder.add(columns, builder.mul(loop.index, _I64(ROWS)))
+        for at, total in zip(_PLACES, totals, strict=True):
+            place = builder.add(column, _I64(at))
+            codes = builder.zext(_load(builder, place, ir.VectorType(_I8, _EIGHT)), _WORDS)
+            both = builder.fadd(entry(codes, 0, parts[:2]), entry(codes, 4, parts[2:]))
+            builder.store(builder.fadd(builder.load(total), both), total)
+    for at, total in zip(_PLACES, totals, strict=True):
+        _store(builder, builder.load(total), _float_at(builder, sums, at))
+
+
+def _eight(number):
+    return ir.Constant(_WORDS, [number] * _EIGHT)

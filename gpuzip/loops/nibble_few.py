@@ -1,0 +1,181 @@
+"""A search of few queries by tables of 16 entries in one compiled call: see `NibbleFew`."""
+
+import numpy as np
+import torch
+
+from gpuzip._core.parallel import map_blocks
+from gpuzip.loops._arrays import flat
+from gpuzip.loops._blocks import AHEAD, is_lone, scratch
+from gpuzip.loops._jit import jit
+from gpuzip.loops._least import to_distances
+from gpuzip.loops._nibble_best import finish, look, take
+from gpuzip.loops._nibble_memory import (
+    ABOUT,
+    BINS,
+    BOUNDS,
+    COUNTS,
+    FACTORS,
+    FACTS,
+    LIMITS,
+    QUERIES,
+    ROUNDED,
+    STATE,
+    SUMS,
+    counts,
+    doubles,
+    floats,
+    place,
+    plan_of,
+    words,
+)
+from gpuzip.loops._nibble_tables import make_tables
+from gpuzip.loops._nibbles import TOGETHER, sums_of_four, sums_of_one
+from gpuzip.loops._registers import ROWS, address_of, is_here
+
+_MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
+_MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB
+_NEAR = 1 << 20  # bytes of columns, for which no memory need be asked for ahead
+_MOST_PLANS = 64
+_TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
+_SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
+_NO_SCALE = np.empty(0, np.float32)
+
+
+class NibbleFew:
+    """A search of few queries by the tables of `lookup_tables`, of which all but the queries is at hand.
+
+    codes (N, B) uint8, columns (S, M, 16) float32, an even M. scale (N,) float32 or None, inverse norms.
+    turned: what `adc_topk.turned` returned for the codes. normalize: divide queries by their norms. most:
+    queries whose squares do not add up to less are not sound.
+    """
+
+    def __init__(self, codes, columns, is_l2, scale, turned, normalize=False, most=np.inf):
+        (N, B), (S, M, _) = codes.shape, columns.shape
+        self._codes, self._shape = codes, (S * M, M, B, N)
+        factors, least, greatest = _NO_SCALE, 1.0, 1.0
+        self._most = _MOST_FOUND if B <= _MOST_BYTES and is_here() else 0
+        if scale is not None:
+            factors = scale.numpy()
+            least, greatest = float(factors.min()), float(factors.max())
+            small = np.count_nonzero(factors < _SMALL) - np.count_nonzero(factors == 0)
+            if not (least >= 0 and 0 < greatest < _LARGE and small == 0):
+                self._most = 0
+        self._plans = {}
+        facts = np.array([is_l2, normalize, most, least, greatest])
+        rows = np.array([codes.data_ptr(), codes.stride(0), B, N], np.int64)
+        self._fixed = turned.numpy(), rows, columns.numpy(), factors, facts
+
+    def can_search(self, Q, k):
+        """Return whether one call is faster: where threads share queries, not rows, and factors are safe."""
+        _, _, B, N = self._shape
+        return k <= self._most and (is_lone(N, B * Q, k) or torch.get_num_threads() <= Q // TOGETHER)
+
+    def __call__(self, queries, Q, k, are_distances=False):
+        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
+
+        are_distances: scores of "l2" become distances. None: a query or a table is not sound, or too many
+        rows are nearly as good as the k best.
+        """
+        found = self.at_address(queries.ctypes.data, Q, k, are_distances)
+        return None if found is None else (found[0].reshape(-1), found[1].reshape(-1))
+
+    def at_address(self, queries, Q, k, are_distances=False):
+        """Return the same as (Q, k) arrays, of queries whose values are at an address."""
+        D, _, B, N = self._shape
+        scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
+
+        def some(start, stop):
+            plan, room, size = self._plan(min(stop - start, QUERIES), k)
+            memory, place = scratch.at_least("nibbles", size, np.uint8), queries + 4 * D * start
+            found = scores[start:stop], rows[start:stop]
+            return _search(*self._fixed, place, are_distances, *found, memory, plan, room)
+
+        if is_lone(N, B * Q, k):
+            return (scores, rows) if some(0, Q) else None
+        shares = map_blocks(some, Q, _share(Q), lone_here=True)
+        return (scores, rows) if all(shares) else None
+
+    def _plan(self, Q, k):
+        """Return what `plan_of` did before for so many queries and rows of each."""
+        if (Q, k) not in self._plans:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[Q, k] = plan_of(Q, k, *self._shape)
+        return self._plans[Q, k]
+
+
+def _share(Q):
+    """Return how many queries a thread searches for, so that those of a call share a pass."""
+    return -(-Q // (torch.get_num_threads() * TOGETHER)) * TOGETHER
+
+
+@jit(
+    "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], intp, boolean, "
+    "float32[:, ::1], int64[:, ::1], uint8[::1], int64[::1], intp)"
+)
+def _search(
+    columns, codes, centroids, scale, facts, queries, are_distances, scores, rows, memory, plan, room
+):
+    (S, M, _), (Q, k) = centroids.shape, scores.shape
+    D, N, whole, of_plan = S * M, codes[3], address_of(memory), address_of(plan)
+    factors, last_factors = address_of(scale), floats(place(whole, of_plan, FACTORS), ROWS)
+    if len(scale) == 0:
+        factors = 0
+    else:
+        for i in range(N // ROWS * ROWS, N):  # nothing may be read after the last ones
+            last_factors[i % ROWS] = scale[i]
+    for first in range(0, Q, QUERIES):
+        count = min(QUERIES, Q - first)
+        some = floats(queries + 4 * D * first, count * D)
+        if not make_tables(some, count, centroids, facts, len(scale) > 0, whole, of_plan):
+            return False
+        bins, state = words(place(whole, of_plan, COUNTS), 0), counts(place(whole, of_plan, STATE), 0)
+        limits = floats(place(whole, of_plan, LIMITS), 0)
+        for i in range(count * BINS):
+            bins[i] = 0
+        for q in range(count):
+            state[3 * q] = state[3 * q + 1] = state[3 * q + 2] = 0
+            limits[q] = -np.inf
+        if not _scan(address_of(columns), address_of(codes), M, N, count, k, factors, whole, of_plan, room):
+            return False
+        for q in range(count):
+            into = address_of(scores) + 4 * k * (first + q), address_of(rows) + 8 * k * (first + q)
+            if not finish(q, k, address_of(codes), M, factors, whole, of_plan, room, *into):
+                return False
+    if are_distances:
+        to_distances(flat(scores))
+    return True
+
+
+@jit("boolean(intp, intp, intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)
+def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
+    """Take every row that may be among the k best of a query; return whether there is room for them."""
+    sums, bounds, last_ones = (
+        place(memory, plan, SUMS),
+        place(memory, plan, BOUNDS),
+        place(memory, plan, FACTORS),
+    )
+    about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
+    even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
+    size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
+    ahead = AHEAD if blocks * size > _NEAR else 0
+    for first in range(0, blocks, tile):
+        last = min(first + tile, blocks)
+        q = 0
+        while q < Q:
+            are_four = Q - q >= TOGETHER
+            for b in range(first, last, 1 if are_four else 2):
+                column, of_query = columns + b * size, rounded + q * table
+                if are_four:
+                    sums_of_four(sums, column, size, of_query, table, even, ahead)
+                else:
+                    sums_of_one(sums, column, size, of_query, table, even, ahead)
+                for i in range(TOGETHER if are_four else min(2, last - b)):
+                    own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
+                    at, here = FACTS * own, sums + 2 * ROWS * i
+                    low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
+                    above = look(here, r, N - r, bounds, low, step, limits[own], factors, last_ones)
+                    if above != 0 and not take(above, r, own, k, codes, M, factors, memory, plan, room):
+                        return False
+            q += TOGETHER if are_four else 1
+    return True
