@@ -30,7 +30,10 @@ CODECS = {
     "scalar3": gpuzip.ScalarQuantizer(bits=3),
     "nibbles": gpuzip.ScalarQuantizer(bits=4),
     "int8": gpuzip.ScalarQuantizer(bits=8),
+    "half": gpuzip.HalfQuantizer(),
+    "brain": gpuzip.HalfQuantizer("bfloat16", rotation="hadamard"),
     "bits": gpuzip.BinaryQuantizer(levels="sign"),
+    "turned bits": gpuzip.BinaryQuantizer(rotation="hadamard"),
     "rabitq1": gpuzip.RaBitQuantizer(1),
     "rabitq3": gpuzip.RaBitQuantizer(3),
 }
@@ -82,7 +85,7 @@ def same(found, want):
     )
 
 
-CASES = [(name, metric) for name in CODECS if name != "bits" for metric in ("ip", "cosine", "l2")]
+CASES = [(name, metric) for name in CODECS for metric in ("ip", "cosine", "l2")]
 
 
 @pytest.mark.parametrize(("name", "metric"), [*CASES, ("bits", "hamming")])
@@ -195,7 +198,7 @@ def test_codes_of_many_bytes_keep_no_columns(made, x, monkeypatch):
 
 
 def test_a_codec_without_such_a_search(x):
-    codes = gpuzip.HalfQuantizer().fit(x).encode(x)
+    codes = gpuzip.ResidualQuantizer(4, nbits=4).fit_quietly(x).encode(x)
     for _ in range(3):
         found = codes.search(x[:1], 3, "ip")
     assert codes.packed.prepared == {"ip": nothing}

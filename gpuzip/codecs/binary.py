@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
-from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer
+from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer, prepared_tables
 
 _SAMPLE = 65_536  # rows for medians
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}  # per block of a sum
@@ -189,13 +190,16 @@ class BinaryQuantizer(Quantizer[Halves]):
             return pq_scorer(
                 packed, packed.remembered("bytes", lambda: self.centroids), queries, metric, mask
             )
-        queries = (
-            queries.view(len(queries), -1, 2, 4).flip(2).flatten(1)
-        )  # the low nibble holds the last four
+        queries = queries.view(len(queries), -1, 2, 4).flip(2).flatten(1)  # as `_by_nibble` has it
         return pq_scorer(packed, packed.remembered("nibbles", self._nibbles), queries, metric, mask)
 
     def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
-        return prepared_hamming(packed, packed.data) if metric == "hamming" else None
+        if metric == "hamming":
+            return prepared_hamming(packed, packed.data)
+        if self.width % 8:
+            return None
+        ready = prepared_tables(packed, packed.remembered("nibbles", self._nibbles), metric)
+        return None if ready is None else ready.after(_by_nibble)
 
     def _nibbles(self) -> Tensor:
         """(2B, 16, 4) float32: the values of the low nibble of each byte, then of the high one."""
@@ -230,6 +234,11 @@ class BinaryQuantizer(Quantizer[Halves]):
                 f"{tuple(threshold.shape)} {threshold.dtype} and {tuple(levels.shape)} {levels.dtype}."
             )
         return cls(config["threshold"], config["levels"], fitted=Halves(threshold, levels))
+
+
+def _by_nibble(queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(Q, 8B) columns in the order of nibbles: the low nibble of a byte holds the last four."""
+    return queries.reshape(len(queries), -1, 2, 4)[:, :, ::-1].reshape(len(queries), -1)
 
 
 def mirrored(packed: Tensor) -> Tensor:

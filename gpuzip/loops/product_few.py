@@ -100,8 +100,11 @@ def _multiply(rows, asked, first, last, products):
     "boolean(float32[::1], float32[::1], float32[::1], uint64[::1], intp, float32[::1], int64[::1])",
     inner=True,
 )
-def _take(products, bias, scale, keys, taken, estimates, rows):
-    """Write the rows with the best estimates, and these, in order. Return whether all are numbers."""
+def take_best(products, bias, scale, keys, taken, estimates, rows):
+    """Write the rows with the best products, times scale and plus bias, in order.
+
+    estimates: where these go. Return whether all are finite.
+    """
     count, limit, largest = 0, np.float32(-np.inf), np.float32(np.inf)
     for r in range(len(products)):
         estimate = products[r]
@@ -179,7 +182,7 @@ def _search(
         last = min(first + _TOGETHER, Q)
         _multiply(kept, asked, first, last, products)
         for q in range(first, last):
-            if not _take(products[q - first], bias, scale, room, taken, estimates[q], candidates[q]):
+            if not take_best(products[q - first], bias, scale, room, taken, estimates[q], candidates[q]):
                 return False
             above = _above(asked[q], is_l2, error, reach, lost)
             for i in range(taken):

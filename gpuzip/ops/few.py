@@ -30,6 +30,14 @@ def product_few(
     return few
 
 
+def float_few(rows: Tensor, metric: str, most: float) -> Few | None:
+    """Prepare a search by the scores of `rescore` of all rows (N, D) float32. most: see `Few`."""
+    if not can_multiply(rows, len(rows)):
+        return None
+    few: Few = loops_of("float_few").FloatFew(rows, metric, most)
+    return few
+
+
 class Cheaper:
     """The search of two that takes less time, if it can search, else the other.
 

@@ -56,8 +56,9 @@ class Prepared:
 
     def after(self, change: Callable[[Array], Array]) -> Prepared:
         """The same search of queries that are changed before."""
-        shape = self._N, self._width, self._dtype
-        return Prepared(self._few, self._planes, *shape, self._are_distances, change)
+        shape, then = (self._N, self._width, self._dtype), self._change
+        both = change if then is None else lambda queries: then(change(queries))
+        return Prepared(self._few, self._planes, *shape, self._are_distances, both)
 
     def __call__(self, queries: object, k: object) -> tuple[Tensor, Tensor] | None:
         """Values and ids of every query; None where `search.run` must search, or say what is wrong."""

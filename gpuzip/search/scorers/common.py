@@ -16,6 +16,7 @@ from gpuzip.search.scorer import Attempted, Scorer
 
 _CLOSE = 16  # rows beyond 5/4 k whose estimates are taken, if these are close
 _MORE = 32  # rows beyond 2 k whose estimates are taken
+KEPT = 1 << 20  # values of so few rows that they are kept as floats, 4 MB
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
 
 

@@ -10,13 +10,17 @@ from torch import Tensor
 from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
+from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import max_of_groups, rescore, topk
+from gpuzip.ops.few import float_few
 from gpuzip.ops.one_pass import half_topk, product_topk
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer, exact_in_a_graph
 from gpuzip.search.scorers.common import (
     GATHER_COST,
+    KEPT,
     both,
     closest_for,
     forbid,
@@ -128,6 +132,15 @@ def float_scorer(
 ) -> Scorer:
     """The scorer of float rows."""
     return exact_in_a_graph(FloatScorer(store, norms, queries, metric, mask), store.device)
+
+
+def prepared_floats(packed: Packed, rows: Callable[[], Tensor], D: int, metric: str) -> Prepared | None:
+    """What a scorer of float rows (N, D), of which there are few, finds for few queries without a mask."""
+    N = len(packed)
+    if not 0 < N * D <= KEPT or not bool(packed.norms.isfinite().all()):
+        return None
+    few = float_few(rows(), metric, SOUND_SQUARES)
+    return None if few is None else Prepared(few, [packed.data], N, D, torch.float32, metric == "l2")
 
 
 def of_sound_rows(packed: Packed, mask: Tensor | None) -> tuple[Tensor | None, Callable[[], Tensor]]:

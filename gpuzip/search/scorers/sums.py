@@ -44,7 +44,11 @@ class SumsScorer:
 
     @cached_property
     def _lut(self) -> Tensor:
-        return _tables(self._queries, self._codebooks, 2.0 if self._metric == "l2" else 1.0)
+        P, M, K, S = shape = self._codebooks.shape
+        wide: Tensor = self._packed.remembered(
+            f"codebooks {tuple(shape)} in float64", lambda: self._codebooks.reshape(P, M * K, S).double()
+        )
+        return _tables(self._queries, wide, K, 2.0 if self._metric == "l2" else 1.0)
 
     def group_max(self, group: int) -> Tensor:
         return self._score(
@@ -77,12 +81,12 @@ class SumsScorer:
         return sums.sub_(self._square[queries]) if self._metric == "l2" else sums
 
 
-def _tables(queries: Tensor, codebooks: Tensor, factor: float) -> Tensor:
-    """(Q, P*S), (P, M, K, S) -> (Q, P*M, K): factor * q.c.
+def _tables(queries: Tensor, codebooks: Tensor, K: int, factor: float) -> Tensor:
+    """(Q, P*S), (P, M*K, S) float64 -> (Q, P*M, K): factor * q.c.
 
     Sums are in float64. A float32 product would round a query's table differently depending on the others.
     """
-    P, M, K, S = codebooks.shape
+    P, _, S = codebooks.shape
     parts = queries.view(-1, P, S).transpose(0, 1).double() * factor  # [P, Q, S]
-    tables = matrix_product(torch.bmm, parts, codebooks.reshape(P, M * K, S).double().mT).float()
-    return tables.transpose(0, 1).reshape(-1, P * M, K)
+    tables = matrix_product(torch.bmm, parts, codebooks.mT).float()
+    return tables.transpose(0, 1).reshape(len(queries), -1, K)

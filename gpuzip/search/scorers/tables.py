@@ -29,6 +29,7 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
+    KEPT,
     closest_for,
     inverse,
     inverse_norms,
@@ -49,7 +50,6 @@ _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _FEW_ROWS = 128  # per query: their sums take less time than tables
-_KEPT = 1 << 20  # values of decoded rows
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
 
@@ -276,7 +276,7 @@ def _prepared_product(
 ) -> Few | None:
     """A search by products with decoded rows, of so few codes that these are kept, 4 MB at most."""
     N, D = len(packed), centroids.shape[0] * centroids.shape[2]
-    if N * D > _KEPT or layout.columns is not None or not can_multiply(centroids, N):
+    if N * D > KEPT or layout.columns is not None or not can_multiply(centroids, N):
         return None
     if scale is not None and float(scale.max()) * _LOST >= 2.0**-8 / D:  # no estimate holds
         return None
