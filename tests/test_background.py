@@ -16,7 +16,7 @@ import gpuzip
 from gpuzip._core import background
 from gpuzip._core.parallel import map_blocks
 from gpuzip._core.waiting import NotReadyError, Way, if_ready, taking, way
-from gpuzip.ops import _dispatch, one_pass
+from gpuzip.ops import _dispatch, _here, candidates, few, one_pass, row_writers
 from gpuzip.ops._dispatch import at_once, unless_compiling, wait_for_loops
 
 ROOT = Path(gpuzip.__file__).parents[1]
@@ -203,16 +203,16 @@ def test_an_answer_does_not_tell_whether_loops_were_compiled(name, rows, monkeyp
             raise NotReadyError
         return found(module)
 
-    found = one_pass._loops_of_registers
+    found = _here.loops_of_registers
     for metric in codes.codec.metrics:
         for Q, k, allowed in ((1, 10, None), (1, 600, mask), (40, 10, None), (40, 300, mask)):
             queries = rows[100 : 100 + Q] * 1.37 + 0.01
             with wait_for_loops(True):
                 want = gpuzip.Codes(codes.codec, codes.packed.raw).search(queries, k, metric, mask=allowed)
             with monkeypatch.context() as patch:
-                for module in (_dispatch, one_pass):
+                for module in (_dispatch, candidates, few, one_pass, row_writers):
                     patch.setattr(module, "loops_of", not_ready)
-                patch.setattr(one_pass, "_loops_of_registers", not_ready)
+                patch.setattr(_here, "loops_of_registers", not_ready)
                 got = gpuzip.Codes(codes.codec, codes.packed.raw).search(queries, k, metric, mask=allowed)
                 background.join(60)
             assert torch.equal(got.values, want.values)

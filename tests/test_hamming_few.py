@@ -8,7 +8,8 @@ pytest.importorskip("numba")
 
 from gpuzip.loops import _registers
 from gpuzip.ops import hamming_scan, topk
-from gpuzip.ops.one_pass import hamming_few, turned
+from gpuzip.ops.few import hamming_few
+from gpuzip.ops.one_pass import turned
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 

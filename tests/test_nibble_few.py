@@ -12,8 +12,9 @@ pytest.importorskip("numba")
 
 from gpuzip.loops import _registers
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.few import Few, adc_few
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import Few, adc_few, adc_topk, turned
+from gpuzip.ops.one_pass import adc_topk, turned
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 

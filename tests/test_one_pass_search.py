@@ -11,7 +11,7 @@ import torch
 
 from gpuzip import LloydMaxQuantizer, RaBitQuantizer, ScalarQuantizer
 from gpuzip.codecs import from_spec
-from gpuzip.ops import one_pass
+from gpuzip.ops import _here
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops.one_pass import reads_nibbles
 from gpuzip.search import memory
@@ -77,7 +77,7 @@ def check(monkeypatch, search):
     """It finds the same without one pass."""
     found = search()
     with monkeypatch.context() as patch:
-        patch.setattr(one_pass, "_may_search", lambda *arguments: False)
+        patch.setattr(_here, "may_search", lambda *arguments: False)
         check_same(found, search())
 
 

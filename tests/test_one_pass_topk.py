@@ -18,9 +18,10 @@ from gpuzip.ops import OPS, adc_scan, hamming_scan, scalar_scan, topk
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.few import adc_few
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import adc_few, adc_topk, half_topk, hamming_topk, turned
+from gpuzip.ops.one_pass import adc_topk, half_topk, hamming_topk, turned
 
 pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
@@ -491,7 +492,8 @@ from gpuzip.ops._samples import generator
 from gpuzip.ops._dispatch import loops_of
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops import OPS
-from gpuzip.ops.one_pass import adc_topk, hamming_topk, table_sums
+from gpuzip.ops.candidates import table_sums
+from gpuzip.ops.one_pass import adc_topk, hamming_topk
 
 loop.bytes_pay = lambda Q: True
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpuzip import LloydMaxQuantizer, MixedLloydMaxQuantizer, RaBitQuantizer, ScalarQuantizer
-from gpuzip.ops import OPS, adc_gather, one_pass, pack_bits, scalar_decode
+from gpuzip.ops import OPS, adc_gather, candidates, one_pass, pack_bits, row_writers, scalar_decode
 from gpuzip.ops._dispatch import loops_are_used, use_loops
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.search.scorers.costs import product_pays
@@ -114,7 +114,7 @@ def test_sums_of_tables_that_are_not_made(nbits, M, S, g):
     for is_l2 in (False, True):
         lut = lookup_tables(queries, centroids.permute(2, 0, 1).contiguous(), is_l2)
         for of_rows in ((None, None), (scale, mask)):
-            found = one_pass.table_sums((packed, centroids, queries, is_l2, *of_rows), ids)
+            found = candidates.table_sums((packed, centroids, queries, is_l2, *of_rows), ids)
             assert found is not None
             assert torch.equal(found, adc_gather(packed, lut, of_rows[0], ids, of_rows[1]))
 
@@ -138,7 +138,7 @@ def test_rows_of_tables_of_any_stride(g):
     table = torch.randn(1, 32, 1, generator=g)
     want = OPS["decode"].reference(packed, table, None, 24)
     for codes in (packed, packed.repeat(1, 2)[:, : packed.shape[1]]):
-        assert torch.equal(written(one_pass.table_rows(codes, table, 24), 40, 24), want)
+        assert torch.equal(written(row_writers.table_rows(codes, table, 24), 40, 24), want)
 
 
 @pytest.mark.parametrize("bits", [0.4, 1, 2.5, 6])
@@ -166,7 +166,7 @@ def test_rows_of_bytes(g):
     codes = torch.randint(0, 256, (29, 24), dtype=torch.uint8, generator=g)
     start, step = torch.randn(24, generator=g), torch.rand(24, generator=g)
     for flip in (0, 128):
-        write = one_pass.step_rows(codes, start, step, flip)
+        write = row_writers.step_rows(codes, start, step, flip)
         assert torch.equal(written(write, 29, 24), scalar_decode(codes, start, step, 8, flip))
 
 
@@ -177,7 +177,7 @@ def test_rows_of_signs(bits, real):
     codec: Any = codes.codec
     planes = [*codec._planes(codes.packed)[::2]]
     D, ones, extra = codec.width, torch.ones(20), torch.randn(20, 2)
-    write = one_pass.sign_rows(planes, D, ones, extra)
+    write = row_writers.sign_rows(planes, D, ones, extra)
     assert write is not None
     rows = written(write, 20, D + 2)
     assert torch.equal(rows[:, D:], extra)
@@ -195,7 +195,7 @@ def closest(estimates, ceilings, scores, k):
         return torch.cat([scores, torch.full((4,), float("-inf"))])[rows]
 
     rows = torch.arange(len(scores))[None]
-    return one_pass.closest(estimates[None], rows, ceilings[None], k, N, gather), asked
+    return candidates.closest(estimates[None], rows, ceilings[None], k, N, gather), asked
 
 
 def test_no_more_candidates_are_scored_than_may_be_better():
@@ -223,7 +223,7 @@ def test_a_query_is_not_proven_if_rows_that_were_not_taken_may_be_better():
 
 def test_few_rows_are_summed_exactly(real, real_queries, monkeypatch):
     """Beside the k best, only rows that float32 rounding may have moved among them."""
-    codes, count, plain = LloydMaxQuantizer(5).fit(real[:500]).encode(real), [], one_pass.closest_by_tables
+    codes, count, plain = LloydMaxQuantizer(5).fit(real[:500]).encode(real), [], candidates.closest_by_tables
 
     def counted(tables, found, ceilings, k):
         least = found[0][:, k - 1 : k]

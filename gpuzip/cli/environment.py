@@ -14,7 +14,7 @@ from gpuzip import __version__
 from gpuzip._core.tables import text_table
 from gpuzip.cli.output import Output, facts, size
 from gpuzip.ops import OPS, loops_are_used
-from gpuzip.ops.one_pass import has_registers
+from gpuzip.ops._here import has_registers
 
 _PACKAGES = (
     *("torch", "numpy", "safetensors", "triton", "numba", "pyarrow", "marisa-trie", "faiss-cpu", "faiss-gpu"),

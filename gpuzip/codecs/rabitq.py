@@ -20,7 +20,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
-from gpuzip.ops.one_pass import rabitq_few
+from gpuzip.ops.few import rabitq_few
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched

@@ -15,7 +15,7 @@ from torch import Tensor
 from gpuzip._core.few import is_plain
 from gpuzip._core.planes import versions
 from gpuzip.ops._dispatch import loops_are_used, unless_compiling
-from gpuzip.ops.one_pass import Array, Few
+from gpuzip.ops.few import Array, Few
 
 MOST_QUERIES = 16
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing
 from gpuzip._core.few import is_plain, unit_rows
 from gpuzip.ops import topk
-from gpuzip.ops.one_pass import closest
+from gpuzip.ops.candidates import closest
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Attempted, Scorer
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
+from gpuzip.ops.few import hamming_few
 from gpuzip.ops.hamming import ABSENT
-from gpuzip.ops.one_pass import hamming_few, hamming_topk
+from gpuzip.ops.one_pass import hamming_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from gpuzip.ops.one_pass import mixed_rows, table_rows
+from gpuzip.ops.row_writers import mixed_rows, table_rows
 
 Write = Callable[[int, int, Tensor], None]
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.one_pass import adc_topk, closest, product_topk, sign_rows, sign_sums
+from gpuzip.ops.candidates import closest, sign_sums
+from gpuzip.ops.one_pass import adc_topk, product_topk
 from gpuzip.ops.rabitq_query import sign_tables
+from gpuzip.ops.row_writers import sign_rows
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import closest_for, forbid, proven

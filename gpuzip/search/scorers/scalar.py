@@ -13,7 +13,10 @@ from torch import Tensor
 from gpuzip._core.device import kind
 from gpuzip._core.rows import BLOCK_BYTES, SOUND_SQUARES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
-from gpuzip.ops.one_pass import can_multiply, closest, product_topk, scalar_best, scalar_few, step_rows
+from gpuzip.ops.candidates import closest
+from gpuzip.ops.few import scalar_few
+from gpuzip.ops.one_pass import can_multiply, product_topk, scalar_best
+from gpuzip.ops.row_writers import step_rows
 from gpuzip.ops.scalar_query import weights
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed

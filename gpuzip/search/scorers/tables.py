@@ -13,18 +13,10 @@ from gpuzip._core.matmul import bfloat16_is_faster
 from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.few import Cheaper, product_few
+from gpuzip.ops.candidates import Tables, closest_by_tables, table_sums
+from gpuzip.ops.few import Cheaper, Few, adc_few, product_few
 from gpuzip.ops.lookup_tables import lookup_tables
-from gpuzip.ops.one_pass import (
-    Few,
-    Tables,
-    adc_few,
-    adc_topk,
-    can_multiply,
-    closest_by_tables,
-    product_topk,
-    table_sums,
-)
+from gpuzip.ops.one_pass import adc_topk, can_multiply, product_topk
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
