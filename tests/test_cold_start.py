@@ -19,7 +19,7 @@ pytest.importorskip("numba")
 
 from numba.core.caching import NullCache
 
-from gpuzip.loops import _cache, _registers
+from gpuzip.loops import _cache, _vectors256
 
 ROOT = Path(gpuzip.__file__).parents[1]
 PROGRAM = """
@@ -116,7 +116,7 @@ def test_a_second_process_loads_what_the_first_compiled_and_compiles_what_is_dam
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not _registers.is_here(), reason="this CPU has no AVX2, or numba may not use it")
+@pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU has no AVX2, or numba may not use it")
 def test_a_first_search_compiles_each_of_its_loops_once_and_no_other(tmp_path: Path):
     """Nor what numba makes of np.empty or of slices, which takes as long. A later process loads them."""
     *names, is_imported = run(tmp_path, SEARCH)

@@ -6,12 +6,12 @@ import torch
 
 pytest.importorskip("numba")
 
-from gpuzip.loops import _registers
+from gpuzip.loops import _vectors256
 from gpuzip.ops import hamming_scan, topk
 from gpuzip.ops.few import hamming_few
 from gpuzip.ops.one_pass import turned
 
-pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+pytestmark = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
 
 
 def codes_of(N, B, seed=0):

@@ -10,13 +10,13 @@ from torch import Tensor
 
 pytest.importorskip("numba")
 
-from gpuzip.loops import _registers
+from gpuzip.loops import _vectors256
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.few import Few, adc_few
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, turned
 
-pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+pytestmark = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
 
 
 def drawn(seed: int) -> torch.Generator:

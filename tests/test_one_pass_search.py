@@ -179,7 +179,7 @@ def test_threads_keep_no_more_than_the_rows(monkeypatch):
 def test_without_avx2_nothing_is_compiled_that_needs_it(rows, queries, monkeypatch):
     """LLVM would end the process."""
     names = [f"gpuzip.loops.{name}" for name in ("adc_topk", "adc_few", "nibble_few", "hamming_topk")]
-    monkeypatch.setattr(loops_of("_registers"), "is_here", lambda: False)
+    monkeypatch.setattr(loops_of("_vectors256"), "is_here", lambda: False)
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("PQ24", "PQ24x4", "Binary", "scalar-4"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from gpuzip.loops import _blocks, _registers
+from gpuzip.loops import _blocks, _vectors256
 from gpuzip.ops import OPS, adc_scan, hamming_scan, scalar_scan, topk
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops._samples import generator, random_codes
@@ -23,7 +23,7 @@ from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, half_topk, hamming_topk, turned
 
-pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+pytestmark = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
 NOTHING = RowTerms(None, None, None, None)
 FEW = settings(deadline=None, max_examples=60)
 

@@ -11,13 +11,13 @@ pytest.importorskip("numba")
 import gpuzip
 from gpuzip import GpuzipError
 from gpuzip._core.few import unit_rows
-from gpuzip.loops import _registers
+from gpuzip.loops import _vectors256
 from gpuzip.ops._dispatch import use_loops
 from gpuzip.ops.rabitq_query import coefficients, sign_tables
 from gpuzip.search import packed as packed_module
 from gpuzip.search.prepared import Prepared, nothing
 
-pytestmark = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+pytestmark = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
 
 D = 72
 

@@ -9,10 +9,11 @@ numba = pytest.importorskip("numba")
 
 from numba import config  # noqa: E402
 
-from gpuzip.loops import _registers  # noqa: E402
-from gpuzip.loops._registers import ROWS, STEP  # noqa: E402
+from gpuzip.loops import _register_bounds, _registers, _vectors256  # noqa: E402
+from gpuzip.loops._registers import STEP  # noqa: E402
+from gpuzip.loops._vectors256 import ROWS  # noqa: E402
 
-needs_registers = pytest.mark.skipif(not _registers.is_here(), reason="this CPU or numba has no AVX2")
+needs_registers = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
 WIDTHS = [(16, 16), (17, 16), (40, 33), (3, 3)]  # bytes from row to row, and of a row
 
 
@@ -30,7 +31,7 @@ WIDTHS = [(16, 16), (17, 16), (40, 33), (3, 3)]  # bytes from row to row, and of
 def test_instructions_are_used_where_numba_may(monkeypatch, settings, found):
     for name, value in {"CPU_NAME": None, "CPU_FEATURES": None, **settings}.items():
         monkeypatch.setattr(config, name, value)
-    assert _registers.is_here.__wrapped__() is found
+    assert _vectors256.is_here.__wrapped__() is found
 
 
 def call(intrinsic, *arguments):
@@ -83,7 +84,7 @@ def test_turn_words(stride):
 def test_copy_rows(count):
     memory, rows = some_rows(37, 19)
     target = np.full(ROWS * 19, 99, np.uint8)
-    call(_registers.copy_rows, at(target), at(memory), 37, 19, count)
+    call(_vectors256.copy_rows, at(target), at(memory), 37, 19, count)
     assert (target[: count * 19].reshape(count, 19) == rows[:count]).all()
     assert (target[count * 19 :] == 99).all()
 
@@ -152,7 +153,7 @@ def test_plain_bounds():
     want = low + step * sums.astype(np.float32)
     for worst in (np.float32(-np.inf), want[5], np.sort(want)[16], np.float32(np.inf)):
         bounds = np.zeros(ROWS, np.float32)
-        found = call(_registers.plain_bounds, at(bounds), at(sums), low, step, worst)
+        found = call(_register_bounds.plain_bounds, at(bounds), at(sums), low, step, worst)
         assert (bounds == want).all()
         assert found == above(want, worst)
 
@@ -169,16 +170,18 @@ def test_bounds_with_factors_are_above_every_score(columns, large):
     factors[3:5] = 0, -0.0
     extra, coef = g.normal(size=(2, 3, ROWS)).astype(np.float32)
     bounds, sizes = np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32)
-    call(_registers.scaled_bounds, at(bounds), at(sizes), at(sums), low, step, room, at(factors))
+    call(_register_bounds.scaled_bounds, at(bounds), at(sizes), at(sums), low, step, room, at(factors))
     for e in range(columns):
-        call(_registers.add_column, at(bounds), at(sizes), at(extra[e]), coef[e, 0])
+        call(_register_bounds.add_column, at(bounds), at(sizes), at(extra[e]), coef[e, 0])
     worst = np.float32(0.125)
-    found = call(_registers.shifted_bounds, at(bounds), at(sizes), shift, np.float32(2.0**-20), worst)
+    found = call(_register_bounds.shifted_bounds, at(bounds), at(sizes), shift, np.float32(2.0**-20), worst)
     assert found == above(bounds, worst)
     if columns == 1:
         together, whole = np.zeros((2, ROWS), np.float32), (at(factors), at(extra[0]), coef[0, 0], shift)
         line, slack = (at(sums), low, step, room), np.float32(2.0**-20)
-        same = call(_registers.column_bounds, at(together[0]), at(together[1]), *line, *whole, slack, worst)
+        same = call(
+            _register_bounds.column_bounds, at(together[0]), at(together[1]), *line, *whole, slack, worst
+        )
         assert same == found
         assert np.array_equal(together, [bounds, sizes], equal_nan=True)
     middle = low.astype(np.float64) + np.float64(step) * sums
@@ -215,5 +218,5 @@ def test_differing(W):
 def test_address_of():
     for dtype in (np.uint8, np.float32, np.uint64):
         array = np.zeros(5, dtype)
-        assert call(_registers.address_of, array) == at(array)
-        assert call(_registers.address_of, array[2:]) == at(array) + 2 * array.itemsize
+        assert call(_vectors256.address_of, array) == at(array)
+        assert call(_vectors256.address_of, array[2:]) == at(array) + 2 * array.itemsize

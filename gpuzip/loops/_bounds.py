@@ -11,7 +11,7 @@ import numpy as np
 from gpuzip.loops._copy import byte_at
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import cut, key_of, score_of
-from gpuzip.loops._registers import ROWS
+from gpuzip.loops._vectors256 import ROWS
 
 AT_LEAST = 64  # bounds that are taken before rows with lower ones leave
 _MANY = 1 << 13  # keys beside k that are taken for their use, not for the time of cuts

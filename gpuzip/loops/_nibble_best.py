@@ -34,7 +34,8 @@ from gpuzip.loops._nibble_memory import (
 )
 from gpuzip.loops._nibble_order import BY_INSERTION, sort
 from gpuzip.loops._nibbles import factored_bounds
-from gpuzip.loops._registers import ROWS, lowest, plain_bounds
+from gpuzip.loops._register_bounds import plain_bounds
+from gpuzip.loops._vectors256 import ROWS, lowest
 
 
 @jit("uint32(intp, intp, intp, intp, float32, float32, float32, intp, intp)", inner=True)

@@ -7,7 +7,8 @@ from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._nibble_memory import CODES, LISTED, SCORES, TABLES, TAKEN, floats, place, words
 from gpuzip.loops._nibbles import exact_sums
-from gpuzip.loops._registers import ROWS, STEP, copy_rows, prefetch, turn
+from gpuzip.loops._registers import STEP, turn
+from gpuzip.loops._vectors256 import ROWS, copy_rows, prefetch
 
 
 @jit("float32(intp, intp, intp, intp, intp, intp, intp, intp)", inner=True)

@@ -7,7 +7,8 @@ from gpuzip.loops._blocks import LINE
 from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import jit
 from gpuzip.loops._nibbles import TOGETHER
-from gpuzip.loops._registers import ROWS, STEP
+from gpuzip.loops._registers import STEP
+from gpuzip.loops._vectors256 import ROWS
 
 QUERIES = 16  # that share a pass over the codes
 BINS = 1024  # of the lower bounds of scores

@@ -17,8 +17,8 @@ from gpuzip.loops._nibble_memory import (
     words,
 )
 from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
-from gpuzip.loops._registers import address_of
 from gpuzip.loops._unit_rows import unit_rows
+from gpuzip.loops._vectors256 import address_of
 
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _SMALL_SCALED, _LARGE_SCALED = 2.0**-60, 2.0**60  # the same of products with factors

@@ -9,35 +9,35 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from gpuzip.loops._registers import (
-    _BYTES,
-    _FLOATS,
-    _HALVES,
-    _I8,
-    _I32,
-    _I64,
-    _LANE,
-    _PLACE,
-    _PLACES,
-    _REAL,
+from gpuzip.loops._vectors256 import (
+    BYTES,
+    FLOATS,
+    HALVES,
+    I8,
+    I32,
+    I64,
+    LANE,
+    PLACE,
+    PLACES,
+    REAL,
     ROWS,
-    _bits,
-    _compiled,
-    _float_at,
-    _floats,
-    _load,
-    _looked_up,
-    _shuffled,
-    _spread,
-    _store,
-    _sums_as_floats,
+    bits_of,
+    compiled,
     fetch_line,
+    float_at,
+    floats,
+    load,
+    looked_up,
+    shuffled,
+    spread,
+    store,
+    sums_as_floats,
 )
 
 TOGETHER = 4  # queries that `sums_of_four` serves: they share the loads of columns and their nibbles
 
-_EIGHT = _FLOATS.count
-_WORDS = ir.VectorType(_I32, _EIGHT)
+_EIGHT = FLOATS.count
+WORDS = ir.VectorType(I32, _EIGHT)
 _WHOLE = ir.VectorType(ir.FloatType(), 16)
 
 
@@ -52,19 +52,19 @@ def _table_of(add):
 
         query: S floats. column: 16 floats of a dimension, those of the next one `apart` bytes further.
         """
-        totals = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [0.0] * _EIGHT)) for _ in range(2)]
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, [0.0] * _EIGHT)) for _ in range(2)]
         with cgutils.for_range(builder, S) as loop:
-            place = builder.add(query, builder.mul(loop.index, _I64(4)))
-            value = _floats(builder, _load(builder, place, ir.FloatType()))
+            place = builder.add(query, builder.mul(loop.index, I64(4)))
+            value = floats(builder, load(builder, place, ir.FloatType()))
             first = builder.add(column, builder.mul(loop.index, apart))
             for half, total in enumerate(totals):
-                entries = _load(builder, _float_at(builder, first, _EIGHT * half), _FLOATS)
+                entries = load(builder, float_at(builder, first, _EIGHT * half), FLOATS)
                 builder.store(add(builder, value, entries, builder.load(total)), total)
         halves = [builder.load(total) for total in totals]
         for half, entries in enumerate(halves):
-            _store(builder, entries, _float_at(builder, table, _EIGHT * half))
+            store(builder, entries, float_at(builder, table, _EIGHT * half))
         for n, order in enumerate(("<", ">")):
-            _store(builder, _end(builder, order, halves), _float_at(builder, ends, n))
+            store(builder, _end(builder, order, halves), float_at(builder, ends, n))
 
     return table
 
@@ -77,9 +77,9 @@ def _end(builder, order, halves):
 
     found = reduce(first, halves)
     for count in (4, 2, 1):
-        parts = [_shuffled(builder, found, found, range(at, at + count)) for at in (0, count)]
+        parts = [shuffled(builder, found, found, range(at, at + count)) for at in (0, count)]
         found = first(*parts)
-    return builder.extract_element(found, _I32(0))
+    return builder.extract_element(found, I32(0))
 
 
 def _plus_product(builder, value, entries, total):
@@ -91,19 +91,19 @@ def _minus_square(builder, value, entries, total):
     return builder.fsub(total, builder.fmul(difference, difference))
 
 
-table_of_products = _compiled(types.void, *[_PLACE] * 6)(_table_of(_plus_product))
-table_of_distances = _compiled(types.void, *[_PLACE] * 6)(_table_of(_minus_square))
+table_of_products = compiled(types.void, *[PLACE] * 6)(_table_of(_plus_product))
+table_of_distances = compiled(types.void, *[PLACE] * 6)(_table_of(_minus_square))
 
 
-@_compiled(types.void, _PLACE, _PLACE, _REAL, _REAL)
+@compiled(types.void, PLACE, PLACE, REAL, REAL)
 def round_entries(builder, rounded, table, least, scale):
     """Write 16 entries as bytes: (entry - least) * scale + 0.5, without what is behind the point."""
-    kind = ir.VectorType(_I32, 16)
-    entries = _load(builder, table, _WHOLE)
-    least, scale = (_shuffled(builder, *[_floats(builder, value)] * 2, [0] * 16) for value in (least, scale))
+    kind = ir.VectorType(I32, 16)
+    entries = load(builder, table, _WHOLE)
+    least, scale = (shuffled(builder, *[floats(builder, value)] * 2, [0] * 16) for value in (least, scale))
     scaled = builder.fmul(builder.fsub(entries, least), scale)
     whole = builder.fptosi(builder.fadd(scaled, ir.Constant(_WHOLE, [0.5] * 16)), kind)
-    _store(builder, builder.trunc(whole, _LANE), rounded)
+    store(builder, builder.trunc(whole, LANE), rounded)
 
 
 def _sums_of(queries, halves):
@@ -116,37 +116,37 @@ def _sums_of(queries, halves):
         further, or the next query, whose tables are `apart_tables` bytes further. tables: see
         `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
         """
-        zeros = ir.Constant(_HALVES, [0] * 16)
+        zeros = ir.Constant(HALVES, [0] * 16)
         totals = [
             [cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in range(queries * halves)
         ]
-        with cgutils.for_range(builder, builder.lshr(B, _I64(1))) as loop:
-            column = builder.add(columns, builder.mul(loop.index, _I64(2 * ROWS)))
-            table = builder.add(tables, builder.mul(loop.index, _I64(4 * 16)))
-            starts = [builder.add(column, builder.mul(apart, _I64(half))) for half in range(halves)]
+        with cgutils.for_range(builder, builder.lshr(B, I64(1))) as loop:
+            column = builder.add(columns, builder.mul(loop.index, I64(2 * ROWS)))
+            table = builder.add(tables, builder.mul(loop.index, I64(4 * 16)))
+            starts = [builder.add(column, builder.mul(apart, I64(half))) for half in range(halves)]
             nibbles = [_nibbles(builder, start, ahead) for start in starts]
             for q in range(queries):
-                here = builder.add(table, builder.mul(apart_tables, _I64(q)))
+                here = builder.add(table, builder.mul(apart_tables, I64(q)))
                 parts = [
-                    _spread(builder, _load(builder, builder.add(here, _I64(16 * n)), _LANE)) for n in range(4)
+                    spread(builder, load(builder, builder.add(here, I64(16 * n)), LANE)) for n in range(4)
                 ]
                 for half, rows in enumerate(nibbles):
-                    found = [_looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
+                    found = [looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
                     _add(builder, totals[q * halves + half], found)
         for n, total in enumerate(totals):
-            _write_sums(builder, total, builder.add(sums, _I64(2 * ROWS * n)))
+            _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)))
 
-    return _compiled(types.void, *[_PLACE] * 7)(sums)
+    return compiled(types.void, *[PLACE] * 7)(sums)
 
 
 def _nibbles(builder, column, ahead):
     """Return four registers: the low and the high nibbles of two bytes of 32 rows."""
     fetch_line(builder, builder.add(column, ahead))
-    low, found = ir.Constant(_BYTES, [15] * ROWS), []
+    low, found = ir.Constant(BYTES, [15] * ROWS), []
     for n in range(2):
-        codes = _load(builder, builder.add(column, _I64(ROWS * n)), _BYTES)
-        shifted = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 16))
-        found += [builder.and_(part, low) for part in (codes, builder.bitcast(shifted, _BYTES))]
+        codes = load(builder, builder.add(column, I64(ROWS * n)), BYTES)
+        shifted = builder.lshr(builder.bitcast(codes, HALVES), ir.Constant(HALVES, [4] * 16))
+        found += [builder.and_(part, low) for part in (codes, builder.bitcast(shifted, BYTES))]
     return found
 
 
@@ -154,46 +154,46 @@ def _add(builder, total, found):
     """Add pairs of entries to the sums of every row plus 256 times that of the next, and of odd rows."""
     every, odd = total
     for pair in (found[:2], found[2:]):
-        entries = builder.bitcast(builder.add(*pair), _HALVES)
+        entries = builder.bitcast(builder.add(*pair), HALVES)
         builder.store(builder.add(builder.load(every), entries), every)
-        of_odd = builder.lshr(entries, ir.Constant(_HALVES, [8] * 16))
+        of_odd = builder.lshr(entries, ir.Constant(HALVES, [8] * 16))
         builder.store(builder.add(builder.load(odd), of_odd), odd)
 
 
 def _write_sums(builder, total, place):
     every, odd = (builder.load(part) for part in total)
-    even = builder.sub(every, builder.shl(odd, ir.Constant(_HALVES, [8] * 16)))
+    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * 16)))
     for half in range(2):
         order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-        _store(builder, _shuffled(builder, even, odd, order), builder.add(place, _I64(ROWS * half)))
+        store(builder, shuffled(builder, even, odd, order), builder.add(place, I64(ROWS * half)))
 
 
 sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)
 
 
-@_compiled(types.uint32, _PLACE, _PLACE, _REAL, _REAL, _REAL, _PLACE)
+@compiled(types.uint32, PLACE, PLACE, REAL, REAL, REAL, PLACE)
 def factored_bounds(builder, bounds, sums, low, step, worst, scale):
-    """Write what `_registers.plain_bounds` does, times the row's float at scale; return the same."""
-    low, step, worst = (_floats(builder, value) for value in (low, step, worst))
+    """Write what `_register_bounds.plain_bounds` does, times the row's float at scale; return the same."""
+    low, step, worst = (floats(builder, value) for value in (low, step, worst))
     above = []
-    for at in _PLACES:
-        value = builder.fadd(low, builder.fmul(step, _sums_as_floats(builder, sums, at)))
-        value = builder.fmul(value, _load(builder, _float_at(builder, scale, at), _FLOATS))
-        _store(builder, value, _float_at(builder, bounds, at))
+    for at in PLACES:
+        value = builder.fadd(low, builder.fmul(step, sums_as_floats(builder, sums, at)))
+        value = builder.fmul(value, load(builder, float_at(builder, scale, at), FLOATS))
+        store(builder, value, float_at(builder, bounds, at))
         above.append(builder.fcmp_ordered(">", value, worst))
-    return _bits(builder, above)
+    return bits_of(builder, above)
 
 
-@_compiled(types.void, *[_PLACE] * 4)
+@compiled(types.void, *[PLACE] * 4)
 def exact_sums(builder, sums, columns, tables, B):
     """Write, as float32, the sum over j < B of the two entries of byte j, added first, for 32 rows.
 
     tables: 16 floats for the low nibble of byte j at tables + 128*j, then 16 for the high one.
     """
-    kind = ir.FunctionType(_FLOATS, [_FLOATS, _WORDS])
+    kind = ir.FunctionType(FLOATS, [FLOATS, WORDS])
     permute = builder.module.declare_intrinsic("llvm.x86.avx2.permps", (), kind)
-    zeros, none = ir.Constant(_FLOATS, [0.0] * _EIGHT), ir.Constant(_WORDS, [0] * _EIGHT)
-    totals = [cgutils.alloca_once_value(builder, zeros) for _ in _PLACES]
+    zeros, none = ir.Constant(FLOATS, [0.0] * _EIGHT), ir.Constant(WORDS, [0] * _EIGHT)
+    totals = [cgutils.alloca_once_value(builder, zeros) for _ in PLACES]
 
     def entry(codes, shift, table):
         """Three bits choose within eight entries; the fourth, moved to the sign, chooses the eight."""
@@ -202,17 +202,17 @@ def exact_sums(builder, sums, columns, tables, B):
         return builder.select(builder.icmp_signed("<", highest, none), found[1], found[0])
 
     with cgutils.for_range(builder, B) as loop:
-        table = builder.add(tables, builder.mul(loop.index, _I64(128)))
-        parts = [_load(builder, _float_at(builder, table, _EIGHT * n), _FLOATS) for n in range(4)]
-        column = builder.add(columns, builder.mul(loop.index, _I64(ROWS)))
-        for at, total in zip(_PLACES, totals, strict=True):
-            place = builder.add(column, _I64(at))
-            codes = builder.zext(_load(builder, place, ir.VectorType(_I8, _EIGHT)), _WORDS)
+        table = builder.add(tables, builder.mul(loop.index, I64(128)))
+        parts = [load(builder, float_at(builder, table, _EIGHT * n), FLOATS) for n in range(4)]
+        column = builder.add(columns, builder.mul(loop.index, I64(ROWS)))
+        for at, total in zip(PLACES, totals, strict=True):
+            place = builder.add(column, I64(at))
+            codes = builder.zext(load(builder, place, ir.VectorType(I8, _EIGHT)), WORDS)
             both = builder.fadd(entry(codes, 0, parts[:2]), entry(codes, 4, parts[2:]))
             builder.store(builder.fadd(builder.load(total), both), total)
-    for at, total in zip(_PLACES, totals, strict=True):
-        _store(builder, builder.load(total), _float_at(builder, sums, at))
+    for at, total in zip(PLACES, totals, strict=True):
+        store(builder, builder.load(total), float_at(builder, sums, at))
 
 
 def _eight(number):
-    return ir.Constant(_WORDS, [number] * _EIGHT)
+    return ir.Constant(WORDS, [number] * _EIGHT)

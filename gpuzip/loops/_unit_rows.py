@@ -4,7 +4,7 @@ import numpy as np
 
 from gpuzip.loops._arrays import at
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._registers import address_of
+from gpuzip.loops._vectors256 import address_of
 
 _floats = at(np.float32)
 

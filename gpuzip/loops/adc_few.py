@@ -8,8 +8,8 @@ from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_IN_ORDER, answer
-from gpuzip.loops._registers import ROWS
 from gpuzip.loops._unit_rows import unit_rows
+from gpuzip.loops._vectors256 import ROWS
 from gpuzip.loops.lookup_tables import fill
 
 _NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))

@@ -15,23 +15,15 @@ from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import best_of, clear_unused, key_of
-from gpuzip.loops._registers import (
-    ROWS,
-    STEP,
+from gpuzip.loops._register_bounds import (
     add_column,
-    address_of,
     column_bounds,
-    copy_rows,
-    is_here,
-    lowest,
     plain_bounds,
-    prefetch,
     scaled_bounds,
     shifted_bounds,
-    sums_of_bytes,
-    sums_of_nibbles,
-    turn,
 )
+from gpuzip.loops._registers import STEP, sums_of_bytes, sums_of_nibbles, turn
+from gpuzip.loops._vectors256 import ROWS, address_of, copy_rows, is_here, lowest, prefetch
 
 _QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
 _L1, _L2 = 1 << 14, 3 << 15  # bytes of columns per tile, for so many queries and for more

@@ -13,7 +13,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._copy import copy_words, word_at
 from gpuzip.loops._jit import UNROLLED, jit, unrolled
-from gpuzip.loops._registers import address_of
+from gpuzip.loops._vectors256 import address_of
 
 _BLOCK = 1 << 22  # output bytes per block: fewer do not pay for another thread
 _FEW = 64  # up to so many rows, a codebook of whole bytes does not pay

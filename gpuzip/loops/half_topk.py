@@ -15,7 +15,7 @@ from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import has_features, jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
-from gpuzip.loops._registers import address_of, prefetch
+from gpuzip.loops._vectors256 import address_of, prefetch
 
 _MOST_QUERIES = 8  # with more, a matrix product of blocks is faster
 _TILE = 8  # rows, which stay in L1 while queries take turns

@@ -10,7 +10,8 @@ import numpy as np
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
-from gpuzip.loops._registers import ROWS, address_of, sums_below, sums_of_nibbles
+from gpuzip.loops._registers import sums_below, sums_of_nibbles
+from gpuzip.loops._vectors256 import ROWS, address_of
 from gpuzip.loops._words import trailing_zeros
 
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits

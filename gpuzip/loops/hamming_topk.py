@@ -13,7 +13,8 @@ from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block, scratch
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
-from gpuzip.loops._registers import ROWS, address_of, copy_rows, differing, is_here, prefetch, turn_words
+from gpuzip.loops._registers import differing, turn_words
+from gpuzip.loops._vectors256 import ROWS, address_of, copy_rows, is_here, prefetch
 
 _WORD, _STEP = 8, 4  # bytes, and words that are turned into columns at a time
 _TILE = 1 << 12  # bytes of columns that stay in L1 while queries take turns

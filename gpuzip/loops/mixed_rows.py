@@ -4,7 +4,7 @@ import numpy as np
 
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._jit import jit, wide_vectors
-from gpuzip.loops._registers import address_of
+from gpuzip.loops._vectors256 import address_of
 from gpuzip.loops.decode import bits_of, one_table, words_of
 
 

@@ -30,7 +30,7 @@ from gpuzip.loops._nibble_memory import (
 )
 from gpuzip.loops._nibble_tables import make_tables
 from gpuzip.loops._nibbles import TOGETHER, sums_of_four, sums_of_one
-from gpuzip.loops._registers import ROWS, address_of, is_here
+from gpuzip.loops._vectors256 import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 _MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB

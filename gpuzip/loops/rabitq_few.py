@@ -8,7 +8,7 @@ from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_SORTED, answer
-from gpuzip.loops._registers import ROWS
+from gpuzip.loops._vectors256 import ROWS
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients, fill_sign_tables
 
 _ENTRIES = 16

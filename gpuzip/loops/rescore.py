@@ -10,7 +10,7 @@ from torch import Tensor
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._jit import jit, wide_vectors
-from gpuzip.loops._registers import address_of, prefetch
+from gpuzip.loops._vectors256 import address_of, prefetch
 from gpuzip.loops.decode import decode
 
 _TILE = 1 << 17  # floats of candidates gathered per block: 512 KB, which stay in L2

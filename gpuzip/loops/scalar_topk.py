@@ -10,8 +10,8 @@ from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
 from gpuzip.loops._products import WIDTH, dots
-from gpuzip.loops._registers import address_of, prefetch
 from gpuzip.loops._vector import above
+from gpuzip.loops._vectors256 import address_of, prefetch
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
 

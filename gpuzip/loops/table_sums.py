@@ -12,7 +12,7 @@ from gpuzip.loops._columns import part
 from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import NONE, best_of, cut, key_of, score_of
-from gpuzip.loops._registers import address_of
+from gpuzip.loops._vectors256 import address_of
 from gpuzip.loops.decode import bits_of, words_of
 
 _PAIRS = 1 << 9  # of queries and rows per block

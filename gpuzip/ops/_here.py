@@ -26,7 +26,7 @@ def may_search(like: Tensor, N: int, k: int) -> bool:
 
 def loops_of_registers(name: str) -> Any:
     """Return a module of loops, or None without AVX2, where LLVM ends the process instead of compiling it."""
-    return loops_of(name) if loops_of("_registers").is_here() else None
+    return loops_of(name) if loops_of("_vectors256").is_here() else None
 
 
 def has_registers() -> bool:
