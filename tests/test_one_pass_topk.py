@@ -31,7 +31,7 @@ FEW = settings(deadline=None, max_examples=60)
 @pytest.fixture(autouse=True)
 def _registers_for_every_table(monkeypatch):
     """Tables of 256 entries, too, for any number of queries and on any CPU with AVX2."""
-    monkeypatch.setattr(importlib.import_module("gpuzip.loops.adc_topk"), "bytes_pay", lambda Q: True)
+    monkeypatch.setattr(importlib.import_module("gpuzip.loops.adc_topk"), "bytes_pay", lambda Q, N: True)
 
 
 @pytest.fixture
@@ -495,7 +495,7 @@ from gpuzip.ops import OPS
 from gpuzip.ops.candidates import table_sums
 from gpuzip.ops.one_pass import adc_topk, hamming_topk
 
-loop.bytes_pay = lambda Q: True
+loop.bytes_pay = lambda Q, N: True
 torch.set_num_threads(1)
 libc, PAGE = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
 libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int

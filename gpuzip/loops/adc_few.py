@@ -33,7 +33,7 @@ class AdcFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: for few results, and for rows that threads do not share."""
         fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
-        return fits and whole.can_search(self._K, self._B, Q)
+        return fits and whole.can_search(self._K, self._B, Q, self._N)
 
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).

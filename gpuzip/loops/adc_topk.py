@@ -27,22 +27,26 @@ from gpuzip.loops._vectors256 import ROWS, address_of, copy_rows, is_here, lowes
 
 _QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
 _L1, _L2 = 1 << 14, 3 << 15  # bytes of columns per tile, for so many queries and for more
-# Nanoseconds per byte of codes on AVX2, measured: one query by registers, sixteen by interleaved tables.
+# Nanoseconds on AVX2, measured, of one query by registers and of sixteen by interleaved tables: per byte of
+# codes, and per byte of a row for tables and candidates.
 _ONE_QUERY, _SIXTEEN_QUERIES = 0.2, 2.4
+_TABLE_OF_ONE, _TABLES_OF_SIXTEEN = 700, 80_000
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST = float(np.finfo(np.float32).max)
 _NONE = np.empty(0, np.uint8)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 
 
-def can_search(K, B, Q):
-    """Return whether register tables of K entries are here for rows of B bytes, and pay for Q queries."""
-    return B <= _MOST_BYTES and is_here() and (K == 16 or bytes_pay(Q))
+def can_search(K, B, Q, N):
+    """Return whether register tables of K entries are here for N rows of B bytes, and pay for Q queries."""
+    return B <= _MOST_BYTES and is_here() and (K == 16 or bytes_pay(Q, N))
 
 
-def bytes_pay(Q):
-    """Return whether tables of 256 entries in registers are faster than `adc_scan`'s for Q queries."""
-    return not _shuffle.is_here() and Q * _ONE_QUERY < -(-Q // 16) * _SIXTEEN_QUERIES
+def bytes_pay(Q, N):
+    """Return whether tables of 256 entries in registers are faster than those of `adc_scan`."""
+    by_registers = Q * (_TABLE_OF_ONE + N * _ONE_QUERY)
+    interleaved = -(-Q // 16) * (_TABLES_OF_SIXTEEN + N * _SIXTEEN_QUERIES)
+    return not _shuffle.is_here() and by_registers < interleaved
 
 
 def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None, turned=None):

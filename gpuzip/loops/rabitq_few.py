@@ -38,7 +38,7 @@ class RaBitQFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share."""
         fits = k <= MOST_SORTED and rows_of_a_block(self._N, self._B * Q, k) >= self._N
-        return fits and whole.can_search(_ENTRIES, self._B, Q)
+        return fits and whole.can_search(_ENTRIES, self._B, Q, self._N)
 
     def __call__(self, queries, Q, k, are_distances=False):
         """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).

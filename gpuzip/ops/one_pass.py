@@ -48,7 +48,7 @@ def adc_topk(
     if not _here.may_search(lut, N, k):
         return None
     loops = _here.loops_of_registers("adc_topk")
-    if loops is None or not loops.can_search(max(16, lut.shape[2]), B, len(lut)):
+    if loops is None or not loops.can_search(max(16, lut.shape[2]), B, len(lut), N):
         return None
     planes = [plane if plane.stride(1) == 1 else plane.contiguous() for plane in planes]
     lut = byte_tables(lut, 16) if lut.shape[2] < 256 else lut.contiguous()
@@ -85,7 +85,7 @@ def tables_pay(codes: Tensor, K: int, Q: int) -> bool:
     if not _here.may_search(codes, len(codes), 1):
         return False
     loops = _here.loops_of_registers("adc_topk")
-    return loops is not None and bool(loops.can_search(max(16, K), codes.shape[1], Q))
+    return loops is not None and bool(loops.can_search(max(16, K), codes.shape[1], Q, len(codes)))
 
 
 def hamming_topk(queries: Tensor, codes: Tensor, k: int, mask: Tensor | None) -> Found:
@@ -172,4 +172,4 @@ def scalar_best(
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _here.loops_of_registers("adc_topk")
-    return loops is not None and bool(loops.can_search(16, 1, 1))
+    return loops is not None and bool(loops.can_search(16, 1, 1, 1))
