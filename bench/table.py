@@ -1,4 +1,4 @@
-"""What a table of results is: two lines of text, the heads, and the cells of a row with columns in braces."""
+"""Tables of results, each given by two lines of text: the heads, and the cells with columns in braces."""
 
 from __future__ import annotations
 

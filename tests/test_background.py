@@ -191,7 +191,7 @@ def rows():
 
 @pytest.mark.parametrize("name", CODECS)
 def test_an_answer_does_not_tell_whether_loops_were_compiled(name, rows, monkeypatch):
-    """To the bit, of few and of many queries, with a mask or without."""
+    """Compare values and ids to the bit, for few and many queries, with a mask and without one."""
     codes = CODECS[name].fit_quietly(rows).encode(rows)
     assert codes.codec.searches_alike
     mask = torch.rand(len(rows), generator=torch.Generator().manual_seed(1)) < 0.4

@@ -36,7 +36,7 @@ def check(codes, queries, k):
 @pytest.mark.parametrize("B", [1, 2, 7, 48, 129])
 @pytest.mark.parametrize("N", [1, 63, 64, 65, 700])
 def test_few_queries(B, N):
-    """Of rows with many equal distances, and more results than fit in the buffer at once."""
+    """Search rows with many equal distances, for up to as many results as there are rows."""
     codes = codes_of(N, B)
     codes[N // 2 :] = codes[: N - N // 2].clone()
     for Q in (1, 3, 16):

@@ -36,7 +36,7 @@ def x() -> Tensor:
 
 
 def bytes_read(path: Path) -> list[int]:
-    """Of a row by id, and of all rows."""
+    """Count the bytes that a process reads from disk for one row by id, and for all rows."""
     command = [sys.executable, "-c", PROGRAM, str(path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [int(count) for count in said.split()]

@@ -15,7 +15,7 @@ _NO_FLOATS = np.empty(0, np.float32)
 
 
 class FloatFew:
-    """A search of few queries by the scores of `rescore`, of which all but the queries is at hand.
+    """A search of few queries by the scores of `rescore`, which keeps everything but the queries.
 
     rows (N, D) float32. most: see `AdcFew`.
     """

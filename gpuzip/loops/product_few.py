@@ -20,7 +20,7 @@ _TOGETHER = 4  # queries that a row is multiplied by while it is in registers
 
 
 class ProductFew:
-    """A search of few queries by the scores of `table_sums`, of which all but the queries is at hand.
+    """A search of few queries by the scores of `table_sums`, which keeps everything but the queries.
 
     rows (N, D) float32: those of codes (N, B) uint8 by centroids (M, K, S). bias (N,): minus their squared
     norms by "l2", else None. scale (N,): their inverse norms by "cosine", else None. reach: their largest

@@ -1,4 +1,4 @@
-"""Searches of few queries on a CPU that keep what is at hand of the codes, for sizes that have one."""
+"""Searches of few queries on a CPU, which keep what they need of the codes between calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Few(Protocol):
-    """A search of few queries of which all but these is at hand."""
+    """A search of few queries that keeps everything but the queries."""
 
     def can_search(self, Q: int, k: int) -> bool:
         """Return whether it is the fastest for Q queries and k rows of each."""
@@ -135,7 +135,7 @@ def float_few(rows: Tensor, metric: str, most: float) -> Few | None:
 
 
 class Cheaper:
-    """The search of two that takes less time, if it can search, else the other.
+    """Two searches, of which the cheaper one is called, or the other one where it cannot search.
 
     second_pays: of a number of queries, whether the second takes less.
     """

@@ -17,14 +17,14 @@ _MOST_WORK = 1 << 28  # bytes of codes times queries; plain torch scores some hu
 
 
 def may_be_plain(searched: Searched, queries: Matrix) -> bool:
-    """Whether plain torch gives the same bits, and soon enough."""
+    """Return whether plain torch gives the same bits, and takes little time."""
     codec, packed = searched
     work = len(packed) * codec.code_size * _count(queries)
     return codec.searches_alike and work <= _MOST_WORK and not is_gpu(packed.device)
 
 
 def need_of(searched: Searched, queries: Matrix, metric: str) -> Hashable:
-    """What tells which loops a search needs."""
+    """Return a key that is equal for searches that need the same loops."""
     return type(searched.codec).__qualname__, searched.codec.code_size, metric, _count(queries) > MOST_QUERIES
 
 

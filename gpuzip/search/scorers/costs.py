@@ -16,12 +16,12 @@ _VALUE, _VALUE_OF_FOUR = 0.15, 0.09  # of a row, by one query and by one of four
 
 
 def of_tables(Q: int, N: int, B: int, K: int) -> float:
-    """Nanoseconds in which Q queries search N rows of B bytes by tables of K entries, kept in columns."""
+    """Estimate the nanoseconds of Q queries over N rows of B bytes, by tables of K entries and kept columns."""
     return Q * B * (_BYTE_OF_TABLES[K] + _BYTE_OF_ROW[K] * N)
 
 
 def of_kept_product(Q: int, N: int, D: int) -> float:
-    """The same by products with float rows of D columns that are kept."""
+    """Estimate the nanoseconds of Q queries over N kept float rows of D columns, by products."""
     return Q * (_QUERY + N * D * (_VALUE if Q < 4 else _VALUE_OF_FOUR))
 
 
