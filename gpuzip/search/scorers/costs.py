@@ -16,7 +16,7 @@ _VALUE, _VALUE_OF_FOUR = 0.15, 0.09  # of a row, by one query and by one of four
 
 
 def of_tables(Q: int, N: int, B: int, K: int) -> float:
-    """Estimate the nanoseconds of Q queries over N rows of B bytes, by tables of K entries and kept columns."""
+    """Estimate the nanoseconds of Q queries over N rows of B bytes in columns, by tables of K entries."""
     return Q * B * (_BYTE_OF_TABLES[K] + _BYTE_OF_ROW[K] * N)
 
 
