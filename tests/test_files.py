@@ -294,8 +294,9 @@ def test_file_size_limit_is_an_os_error_and_keeps_the_old_file(path: Path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"[Ff]ile too large"):
+        with pytest.raises(OSError, match=r"[Ff]ile too large") as caught:
             codes_of(2, n=1 << 20).save(path)
+        assert caught.value.filename == str(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.equal(gpuzip.load(path), codes_of(1).decode())
@@ -808,6 +809,7 @@ def test_open_codes_hold_no_descriptor(x: Tensor, path: Path, tmp_path: Path):
     forms = ["arrow"] if importlib.util.find_spec("pyarrow") else []
     for form in forms:
         some_words().save(tmp_path / form, words=form)
+    gc.collect()  # what other tests have left open
     before = len(os.listdir("/proc/self/fd"))
     kept: list[object] = [gpuzip.open(path) for _ in range(200)]
     kept += [gpuzip.open_mixed(tmp_path / "mixed") for _ in range(20)]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gpuzip.storage.locks import HAS_LOCKS, is_at, lock
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a write to an open file raises without a name
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A symbolic link stays, and the file that it names is replaced. Mode and owner are those of the file that
     is replaced, or of any new file; until then nobody else may read what is written. On an error or an
     interrupt the new file is removed and `path` is as it was. What a crash leaves is removed by the next
-    writer of `path`. Writers of one path wait for each other.
+    writer of `path`. Writers of one path wait for each other. An error of a full disk names `path`.
     """
     target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         take_after(fresh, like)
         os.replace(fresh, target)
-    except BaseException:
+    except BaseException as error:
         fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename in (None, str(fresh)):
+            error.filename = str(path)
         raise
     finally:
         if held is not None:
