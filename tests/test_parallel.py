@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -39,12 +40,26 @@ def test_blocks_inside_blocks_do_not_wait_for_each_other(threads):
     assert inner == [100] * 9
 
 
-def test_errors_come_out(threads):
+def test_the_first_error_comes_out(threads):
     def fail(start, stop):
-        raise RuntimeError(f"block {start}")
+        if start < 4 * min(threads, 2):
+            time.sleep(0.05 if start == 0 else 0)  # the second block fails first
+            raise RuntimeError(f"block {start}")
 
     with pytest.raises(RuntimeError, match="block 0"):
-        map_blocks(fail, 8, 4)
+        map_blocks(fail, 80, 4)
+
+
+def test_no_block_begins_after_an_error(threads):
+    begun: list[int] = []
+
+    def fail(start, stop):
+        begun.append(start)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        map_blocks(fail, 1000, 1)
+    assert len(begun) <= threads
 
 
 def test_gradients_are_off_inside(threads):
@@ -143,6 +158,23 @@ parallel.threading.Barrier = Interrupted
 parallel._started(2)
 """
 
+#: The first block is at work, and so is the caller, which still starts the second thread.
+INTERRUPTED_AT_SUBMIT = """
+import time, torch
+from concurrent.futures import ThreadPoolExecutor
+from gpuzip._core.parallel import map_blocks
+torch.set_num_threads(2)
+map_blocks(lambda start, stop: None, 2, 1)
+submit, calls = ThreadPoolExecutor.submit, []
+def interrupted(self, *work):
+    calls.append(work)
+    if len(calls) == 2:
+        raise KeyboardInterrupt
+    return submit(self, *work)
+ThreadPoolExecutor.submit = interrupted
+map_blocks(lambda start, stop: time.sleep(0.1), 3000, 1)
+"""
+
 INTERRUPTED_AT_WORK = """
 import os, signal, time, torch
 from gpuzip._core.parallel import map_blocks
@@ -157,7 +189,11 @@ map_blocks(block, 3000, 1)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("script", [INTERRUPTED_AT_THE_START, INTERRUPTED_AT_WORK], ids=["start", "work"])
+@pytest.mark.parametrize(
+    "script",
+    [INTERRUPTED_AT_THE_START, INTERRUPTED_AT_SUBMIT, INTERRUPTED_AT_WORK],
+    ids=["start", "submit", "work"],
+)
 def test_a_process_ends_soon_after_ctrl_c(script: str):
     """Workers are waited for at exit: none may wait for the caller, or go on with 150 seconds of blocks."""
     done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, timeout=60)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillAtWork
 from contextvars import copy_context
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
+
+_TURN = 0.5  # seconds
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}  # by size, as the number of threads may change between calls
@@ -25,6 +28,8 @@ _in_worker = threading.local()
 
 def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False) -> list[T]:
     """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order.
+
+    Of blocks that raise, the first one's error is raised, whatever the number of threads.
 
     lone_here: run a single block in the caller's thread. Use it for work that takes no longer than waking
     another thread and that does not use torch's threads.
@@ -35,27 +40,45 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
         return [fn(*b) for b in bounds]
     pool, inference = _workers(threads), torch.is_inference_mode_enabled()
     results: dict[int, T] = {}
+    failed: dict[int, Exception] = {}
     todo: Iterator[tuple[int, tuple[int, int]]] = iter(enumerate(bounds))
     next_one = threading.Lock()
 
     def some_blocks() -> None:
+        nonlocal todo
         with torch.inference_mode(inference), torch.no_grad():  # both modes are per thread
             while True:
                 with next_one:
                     at, b = next(todo, (-1, (0, 0)))
                 if at < 0:
                     return
-                results[at] = fn(*b)
+                try:
+                    results[at] = fn(*b)
+                except Exception as error:
+                    failed[at] = error
+                    with next_one:
+                        todo = iter(())  # blocks before this one have begun, those behind it need not
 
-    # One task per thread, not per block: a task that ends wakes the caller, which costs as much as a block.
-    tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(min(threads, len(bounds)))]
     try:
+        # One task per thread, not per block: one that ends wakes the caller, which costs as much as a block.
+        tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(min(threads, len(bounds)))]
         for task in tasks:
-            task.result()
+            _wait_for(task)
     except BaseException:
-        todo = iter(())  # after an error or Ctrl-C nobody waits for the other blocks, not even at exit
+        todo = iter(())  # after Ctrl-C nobody waits for the other blocks, not even at exit
         raise
+    if failed:
+        raise failed[min(failed)]
     return [results[at] for at in range(len(bounds))]
+
+
+def _wait_for(task: Future[None]) -> None:
+    """Wait in turns: a Ctrl-C that comes just before Python waits is seen when it next does not."""
+    while True:
+        try:
+            return task.result(_TURN)
+        except StillAtWork:
+            continue
 
 
 def rows_per_thread(n: int, least: int, most: int) -> int:

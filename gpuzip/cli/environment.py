@@ -17,7 +17,7 @@ from gpuzip.ops import OPS, loops_are_used
 from gpuzip.ops._here import has_registers
 
 _PACKAGES = (
-    *("torch", "numpy", "safetensors", "triton", "numba", "pyarrow", "marisa-trie", "faiss-cpu", "faiss-gpu"),
+    *("numpy", "safetensors", "triton", "numba", "pyarrow", "marisa-trie", "faiss-cpu", "faiss-gpu"),
     *("usearch", "sentence-transformers", "matplotlib", "typer", "rich"),
 )
 #: Modules of an extra of pyproject.toml, and what it adds.
@@ -45,9 +45,11 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
 
 def run(as_json: bool) -> None:
     """Show what is here."""
-    versions = {"gpuzip": __version__, "python": platform.python_version()} | {
-        name: found for name in _PACKAGES if (found := _version(name)) is not None
-    }
+    versions = {
+        "gpuzip": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    } | {name: found for name in _PACKAGES if (found := _version(name)) is not None}
     devices, paths = _devices(), _paths()
     missing = {name: why for name, (modules, why) in EXTRAS.items() if not all(map(find_spec, modules))}
     heads = ("operator", "CPU", "GPU")
