@@ -49,7 +49,8 @@ def bytes_read(path: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's counts of bytes")
-@pytest.mark.parametrize("name", ["codes", pytest.param("archive", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["codes", "archive"])
 def test_a_row_by_id_reads_its_block(tmp_path: Path, x: Tensor, name: str):
     path = tmp_path / "x.ezip"
     codec = gpuzip.HalfQuantizer() if name == "codes" else gpuzip.TransformCoder(max_error=1e-4)
