@@ -1,6 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each needs python3 (3.10 or newer) alone.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests start scores of processes, each of which would compile every module that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-full test-all test-avx2 test-oldest gpu-dry lint bench docs compile-gate roofline gpu clean
 

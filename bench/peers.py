@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -25,6 +26,14 @@ def same_threads() -> int:
     faiss.omp_set_num_threads(torch.get_num_threads())
     assert faiss.omp_get_max_threads() == torch.get_num_threads()
     return torch.get_num_threads()
+
+
+def sentence_transformers_quantize() -> Callable[..., Any]:
+    """Its `quantize_embeddings`, imported here, since that takes seconds."""
+    from sentence_transformers.util.quantization import quantize_embeddings
+
+    quantize: Callable[..., Any] = quantize_embeddings
+    return quantize
 
 
 def faiss_pq(x: np.ndarray, m: int, nbits: int, seed: int = 1234) -> Any:

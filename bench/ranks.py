@@ -22,7 +22,7 @@ def of_sizes(size: int) -> list[int]:
 def _serve(rank: int, size: int, store: str, pipe: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=600)
     )
     groups = {some: dist.new_group(list(range(some))) for some in of_sizes(size)}
     while True:

@@ -10,18 +10,25 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import ray
 
 import gpuzip
+from gpuzip import Dataset
 from gpuzip.distributed import compress_dataset
 
 
 def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str, batch_size: str) -> None:
-    """victim: "worker", killed while it encodes; "driver", once a shard is complete; or "nobody"."""
+    """victim: "worker", killed while it encodes; "driver", once two shards are complete; or "nobody"."""
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
-    threading.Thread(target=_kill, args=(victim, Path(target)), daemon=True).start()
+    if victim == "driver":
+        setattr(Dataset, "append", _dying(Dataset.append))  # noqa: B010
+    if victim == "worker":
+        threading.Thread(target=_kill_a_worker, daemon=True).start()
     try:
         compress_dataset(
             ray.data.read_parquet(source),
@@ -35,12 +42,20 @@ def main(source: str, codec: str, target: str, victim: str, rows_per_shard: str,
         ray.shutdown()
 
 
-def _kill(victim: str, target: Path) -> None:
-    while victim == "driver":
-        if len(list(target.glob("codes-*"))) > 1:
+def _dying(append: Callable[..., None]) -> Callable[..., None]:
+    """`Dataset.append` of a process that dies behind its second commit."""
+    calls = count(1)
+
+    def call(*arguments: Any) -> None:
+        append(*arguments)
+        if next(calls) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.01)
-    while victim == "worker":
+
+    return call
+
+
+def _kill_a_worker() -> None:
+    while True:
         time.sleep(0.005)
         for process in Path("/proc").iterdir():
             command = _command(process) if process.name.isdigit() else b""

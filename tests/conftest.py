@@ -1,5 +1,6 @@
 """Without a GPU, Triton's interpreter runs the kernels; it must be chosen before they are imported."""
 
+import gc
 import os
 
 # Idle threads of one worker would spin in the other's time; read when torch is imported.
@@ -25,6 +26,12 @@ from tests import sampled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave some cases of large families to the full set, before pytest selects by marks."""
     sampled.mark(items)
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, which stay to the end, out of each later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,4 +12,6 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # pytest looks for `__test__` while it collects
+            raise AttributeError(attribute)
         return getattr(pytest.importorskip(self._name), attribute)

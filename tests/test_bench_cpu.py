@@ -9,7 +9,6 @@ import torch
 
 pytest.importorskip("faiss")
 pytest.importorskip("usearch")
-pytest.importorskip("sentence_transformers")
 pytest.importorskip("numba")
 
 from bench import clocks, cpu, processor, tables

@@ -275,6 +275,7 @@ def test_the_bench_of_a_set_that_is_not_there_is_left_out(tmp_path, monkeypatch,
     assert "make it with: python -m examples.make_sample --large" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_progressive_searches_read_less_and_find_nearly_as_much(data):
     full, *others = measured_progressively(4, data)
     W = D // 8

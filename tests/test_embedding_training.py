@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -85,7 +84,8 @@ def test_passes_gradcheck():
     assert torch.autograd.gradcheck(rows, (module.codebook,))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp
@@ -230,7 +230,9 @@ def test_compiles_without_graph_breaks(fresh_compiler, trainable, dynamic):
 
 def test_compiles_once_for_changing_shapes(fresh_compiler):
     model = nn.Sequential(made(CODECS["padded pq"], trainable=None), nn.Linear(24, 3)).requires_grad_(False)
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    from torch._dynamo.testing import CompileCounterWithBackend  # which takes seconds to import
+
+    counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
     for n in (3, 4, 17, 300):
         torch.testing.assert_close(compiled(ids(n, 2)), model(ids(n, 2)))

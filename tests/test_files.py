@@ -347,7 +347,7 @@ KILLED = """
 @posix
 def test_killed_save_leaves_the_old_or_the_new_file(path: Path):
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(path)]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0, 1]\n"  # otherwise no save was interrupted
 
@@ -742,7 +742,7 @@ CUT_SHORT = """
 def test_what_a_killed_save_leaves_is_removed_by_the_next(tmp_path: Path):
     """In each step of a save, of a file and of a folder, the first one and over an older one."""
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(CUT_SHORT), str(tmp_path)]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split().count("killed") >= 30
 

@@ -75,12 +75,6 @@ def imports_outside_functions(statement: ast.stmt) -> Iterator[str]:
         yield from imports(ast.Module([statement], []), nodes_at_run_time)
 
 
-def calls(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
-
-
 def failing(paths: list[Path], wrong: Callable[[Path], Iterable[str]]) -> dict[str, list[str]]:
     """Faults by file; empty if there are none."""
     found = {label(path): sorted(wrong(path)) for path in paths}
@@ -90,6 +84,27 @@ def failing(paths: list[Path], wrong: Callable[[Path], Iterable[str]]) -> dict[s
 @cache
 def read(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(read(path)))
+
+
+@cache
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    """What is called, as text, and the call."""
+    return [(ast.unparse(node.func), node) for node in nodes_of(path) if isinstance(node, ast.Call)]
+
+
+def names_called(path: Path) -> set[str]:
+    return {name for name, _ in calls(path)}
+
+
+@cache
+def imported(path: Path) -> list[str]:
+    """Full names of all that a module imports, at once or in functions."""
+    return list(imports(read(path), lambda tree: nodes_of(path)))
 
 
 def upward(path: Path, names: list[str]) -> list[str]:
@@ -104,7 +119,7 @@ def test_every_module_has_a_layer():
 
 
 def test_imports_point_down():
-    assert failing(LIBRARY, lambda path: upward(path, list(imports(read(path))))) == {}
+    assert failing(LIBRARY, lambda path: upward(path, imported(path))) == {}
 
 
 def test_no_module_imports_itself_by_way_of_others():
@@ -113,7 +128,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
     def of(path: Path) -> set[str]:
         found = set()
-        for node in ast.walk(read(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -134,16 +149,15 @@ def test_an_arrow_up_or_across_is_seen():
 
 
 def test_imports_are_absolute():
-    assert failing(LIBRARY, lambda path: [n for n in imports(read(path)) if n.startswith(".")]) == {}
+    assert failing(LIBRARY, lambda path: [n for n in imported(path) if n.startswith(".")]) == {}
 
 
 def test_kernels_and_loops_are_reached_by_name_through_their_operators_alone():
     def wrong(path: Path) -> set[str]:
-        tree = read(path)
-        names = {name for name in imports(tree) if "kernels" in name.split(".")}
+        names = {name for name in imported(path) if "kernels" in name.split(".")}
         if layer(module(path)) != "gpuzip.loops":
-            names |= {name for name in imports(tree) if layer(name) == "gpuzip.loops"}
-        by_name = {"importlib.import_module", "import_module", "__import__"} & set(calls(tree))
+            names |= {name for name in imported(path) if layer(name) == "gpuzip.loops"}
+        by_name = {"importlib.import_module", "import_module", "__import__"} & names_called(path)
         may = module(path) in ("gpuzip.ops._define", "gpuzip.ops._dispatch")
         return names | (by_name ^ ({"importlib.import_module"} if may else set()))
 
@@ -157,7 +171,7 @@ def test_a_kernel_imports_torch_triton_and_its_siblings():
     of_launch = {"warnings", "triton.runtime", "triton.runtime.errors"}  # it knows how compilers fail
 
     def wrong(path: Path) -> set[str]:
-        return set(imports(read(path))) - allowed - (of_launch if path.stem == "_launch" else set())
+        return set(imported(path)) - allowed - (of_launch if path.stem == "_launch" else set())
 
     assert failing(KERNELS, wrong) == {}
 
@@ -235,9 +249,8 @@ FORBIDDEN_IMPORTS = {"pickle", "random", "shelve", "marshal"}
 
 def test_no_module_prints_seeds_the_world_or_reads_pickles():
     def wrong(path: Path) -> set[str]:
-        tree = read(path)
-        imported = {name.split(".")[0] for name in imports(tree)}
-        return set(calls(tree)) & FORBIDDEN_CALLS | imported & FORBIDDEN_IMPORTS
+        packages = {name.split(".")[0] for name in imported(path)}
+        return names_called(path) & FORBIDDEN_CALLS | packages & FORBIDDEN_IMPORTS
 
     assert failing(LIBRARY + KERNELS, wrong) == {}
 
@@ -250,9 +263,8 @@ NUMPY_DRAWS = ("np.random.default_rng", "np.random.Generator")
 
 def test_every_random_draw_names_its_generator():
     def wrong(path: Path) -> list[str]:
-        found = [n for n in ast.walk(read(path)) if isinstance(n, ast.Call)]
-        drawn = [n for n in found if ast.unparse(n.func) in DRAWS]
-        numpy = [ast.unparse(n) for n in found if ast.unparse(n.func).startswith("np.random.")]
+        drawn = [call for name, call in calls(path) if name in DRAWS]
+        numpy = [ast.unparse(call) for name, call in calls(path) if name.startswith("np.random.")]
         return [
             *(ast.unparse(n) for n in drawn if "generator" not in {k.arg for k in n.keywords}),
             *(text for text in numpy if not text.startswith(NUMPY_DRAWS) or text.endswith("rng()")),
@@ -274,14 +286,13 @@ def test_every_tensor_is_made_on_a_named_device_and_in_a_named_dtype():
     """Torch's defaults are the caller's. Samples of operators are inputs of tests, and exempt."""
 
     def wrong(path: Path) -> list[str]:
-        tree = read(path)
-        functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+        functions = [f for f in nodes_of(path) if isinstance(f, ast.FunctionDef)]
         samples = [f for f in functions if f.name.endswith("samples") or f.name in SAMPLERS]
         inputs = {node for f in samples for node in ast.walk(f)}
         return [
             ast.unparse(call)
-            for call in ast.walk(tree)
-            if isinstance(call, ast.Call) and call not in inputs and not _names_what_it_makes(call)
+            for made, call in calls(path)
+            if call not in inputs and not _names_what_it_makes(made, call)
         ]
 
     assert failing([path for path in LIBRARY + KERNELS if path.name != "_samples.py"], wrong) == {}
@@ -290,8 +301,8 @@ def test_every_tensor_is_made_on_a_named_device_and_in_a_named_dtype():
 SAMPLERS = {"apart", "_inputs", "_extras", "_with_ids", "_random_bytes", "_ids"}
 
 
-def _names_what_it_makes(call: ast.Call) -> bool:
-    made, named = ast.unparse(call.func), {keyword.arg for keyword in call.keywords}
+def _names_what_it_makes(made: str, call: ast.Call) -> bool:
+    named = {keyword.arg for keyword in call.keywords}
     return (
         made not in MAKERS
         or "out" in named
@@ -305,9 +316,8 @@ PRODUCTS |= {"torch.nn.functional.linear", "torch.dot", "torch.tensordot", "torc
 
 def test_matrix_products_are_made_in_one_place_that_settings_of_torch_do_not_reach():
     def wrong(path: Path) -> list[str]:
-        nodes = list(ast.walk(read(path)))
-        operators = [n for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.MatMult)]
-        made = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) in PRODUCTS]
-        return [ast.unparse(n) for n in operators + made]
+        operators = [n for n in nodes_of(path) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.MatMult)]
+        made = [call for name, call in calls(path) if name in PRODUCTS]
+        return [ast.unparse(n) for n in [*operators, *made]]
 
     assert failing(LIBRARY + KERNELS, wrong) == {}

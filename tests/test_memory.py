@@ -1,5 +1,6 @@
 """Peak memory of work that is larger than its input: bounded by constants, not by the number of rows."""
 
+import os
 import subprocess
 import sys
 
@@ -47,7 +48,11 @@ MB = 1 << 20
 def test_training_encoding_and_searching_a_memory_map_stay_small(tmp_path):
     """200,000 x 384 float32 is 307 MB; Q x N scores of 2,000 queries would be 1,600 MB."""
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "x.npy")],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},  # each takes memory of its own
+        capture_output=True,
+        text=True,
+        check=True,
     )
     fit, encode, few, many = (int(n) for n in run.stdout.split())
     assert fit < 100 * MB  # a sample of 256 rows a centroid, and a few times that

@@ -45,7 +45,7 @@ def run(script: str, cwd: Path, **env: str) -> str:
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -249,26 +249,26 @@ IMPORT = """
     import json, sys, time
     import gpuzip
     first = sorted(sys.modules)
+    start = time.process_time()  # whatever else the machine does
     import torch
-    before, start = set(sys.modules), time.process_time()  # whatever else the machine does
+    before, of_torch, start = set(sys.modules), time.process_time() - start, time.process_time()
     gpuzip.compress
     seconds = time.process_time() - start
-    print(json.dumps([seconds, first, sorted(set(sys.modules) - before), gpuzip.__file__]))
+    print(json.dumps([seconds, of_torch, first, sorted(set(sys.modules) - before), gpuzip.__file__]))
 """
 
 
 @pytest.mark.full
 def test_import_takes_at_most_150_ms_over_torch_and_imports_neither_triton_nor_faiss(tmp_path: Path):
+    """On a machine that needs more than 1.5 s for torch: at most a tenth of that."""
     shutil.copytree(ROOT / "gpuzip", tmp_path / "gpuzip", ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(tmp_path, quiet=1)  # as pip leaves it; a checkout may not keep bytecode
-    best = float("inf")
     for _ in range(5):  # others may be using this machine
-        seconds, first, new, where = json.loads(run(IMPORT, tmp_path))
-        best = min(best, seconds)
-        if best <= 0.15:
+        seconds, of_torch, first, new, where = json.loads(run(IMPORT, tmp_path))
+        if is_quick := seconds <= max(0.15, of_torch / 10):
             break
+    assert is_quick, f"{seconds:.3f} s over the {of_torch:.3f} s of torch"
     assert where == str(tmp_path / "gpuzip" / "__init__.py")
-    assert best <= 0.15
     assert {name for name in first if name.partition(".")[0] == "gpuzip"} == {"gpuzip", "gpuzip._version"}
     assert not {"torch", "numpy"} & set(first)
     assert "gpuzip.api" in new

@@ -22,11 +22,14 @@ def read():
 path = sys.argv[1]
 gpuzip.open(path).rows([0])
 for call in (lambda opened: opened.rows([opened.shape[0] // 2]), lambda opened: opened.decode()):
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    before = read()
-    call(gpuzip.open(path))
-    print(read() - before)
+    counts = []
+    for _ in range(3):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = read()
+        call(gpuzip.open(path))
+        counts.append(read() - before)
+    print(min(counts))
 """
 
 
@@ -36,14 +39,18 @@ def x() -> Tensor:
 
 
 def bytes_read(path: Path) -> list[int]:
-    """Count the bytes that a process reads from disk for one row by id, and for all rows."""
+    """Count the bytes that a process reads from disk for one row by id, and for all rows.
+
+    The least of three times: where memory is short a process also reads its own code again.
+    """
     command = [sys.executable, "-c", PROGRAM, str(path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [int(count) for count in said.split()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's counts of bytes")
-@pytest.mark.parametrize("name", ["codes", pytest.param("archive", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["codes", "archive"])
 def test_a_row_by_id_reads_its_block(tmp_path: Path, x: Tensor, name: str):
     path = tmp_path / "x.ezip"
     codec = gpuzip.HalfQuantizer() if name == "codes" else gpuzip.TransformCoder(max_error=1e-4)

@@ -61,7 +61,7 @@ def run(folder: Path, text: str, *flags: str) -> subprocess.CompletedProcess[str
         [CHROMIUM, *FLAGS, profile, *flags, file.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
 

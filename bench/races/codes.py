@@ -8,7 +8,6 @@ from itertools import product
 import faiss
 import numpy as np
 import torch
-from sentence_transformers.util.quantization import quantize_embeddings
 from torch import Tensor
 from usearch.index import MetricKind
 
@@ -16,7 +15,7 @@ import gpuzip
 from bench.agree import Found
 from bench.data import SEARCHED, D, made, made_blocks, sample
 from bench.measure import Call
-from bench.peers import usearch_exact
+from bench.peers import sentence_transformers_quantize, usearch_exact
 from bench.speeds import Race, Search, search_race
 from gpuzip import BinaryQuantizer, Codes, ScalarQuantizer
 
@@ -82,7 +81,7 @@ def scalar_encode() -> Race:
     quantizer.train(array)
     ranges = np.stack([array.min(0), array.max(0)])
     peers: dict[str, Call] = {
-        "sentence-transformers": partial(quantize_embeddings, array, "uint8", ranges=ranges),
+        "sentence-transformers": partial(sentence_transformers_quantize(), array, "uint8", ranges=ranges),
         "FAISS": partial(quantizer.compute_codes, array),
     }
     ours = codec.encode(x).data.numpy()
@@ -94,7 +93,7 @@ def scalar_encode() -> Race:
 
 def binary_encode() -> Race:
     x, codec = _rows(), BinaryQuantizer().fit(_rows())
-    theirs = partial(quantize_embeddings, x.numpy(), "ubinary")
+    theirs = partial(sentence_transformers_quantize(), x.numpy(), "ubinary")
     assert np.array_equal(codec.encode(x).data.numpy(), theirs())
     case = {"rows": _ROWS, "m": None, "nbits": 1}
     return Race("binary encode", case, partial(codec.encode, x), {"sentence-transformers": theirs})

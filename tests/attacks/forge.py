@@ -163,16 +163,16 @@ def peak_growth(call: Callable[[], object]) -> int:
 
 
 def check_refused(path: Path, read: Reader, match: str = "") -> None:
-    """Check that reading raises a FormatError that names the file and matches, within 3 s and 64 MB."""
+    """Check that reading raises a FormatError that names the file and matches, in 64 MB and 3 s of work."""
 
     def attempt() -> None:
         with pytest.raises(gpuzip.FormatError, match=match or None) as caught:
             read(path)
         assert str(path) in str(caught.value), f"{path} is not named in: {caught.value}"
 
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     assert peak_growth(attempt) < 64 << 20
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def check_all_refuse(path: Path, data: bytes, match: str = "") -> None:

@@ -20,11 +20,11 @@ from tests.attacks.forge import peak_growth
 
 
 def refused(path: Path, data: bytes, match: str = "") -> None:
-    """Read the bytes, and in LZMA; both are a FormatError that names the file, in 3 s and 24 MB."""
+    """Read the bytes, and in LZMA; both are a FormatError that names the file, in 24 MB and 3 s of work."""
     for whole in (data, lzma.compress(data, preset=0)):
         path.unlink(missing_ok=True)
         path.write_bytes(whole)
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does
 
         def attempt() -> None:
             with pytest.raises(gpuzip.FormatError, match=match or None) as caught:
@@ -32,7 +32,7 @@ def refused(path: Path, data: bytes, match: str = "") -> None:
             assert str(path) in str(caught.value)
 
         assert peak_growth(attempt) < 24 << 20
-        assert time.perf_counter() - start < 3
+        assert time.process_time() - start < 3
 
 
 class Call:

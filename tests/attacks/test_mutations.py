@@ -43,5 +43,5 @@ def test_mutated_files_are_refused_or_right_in_little_memory(tmp_path: Path):
 @pytest.mark.full
 def test_many_mutated_files_in_a_process_of_their_own():
     command = [sys.executable, "-W", "ignore", "-m", "tests.attacks.mutations", "10000", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     check(done.returncode, done.stdout, 10_000)

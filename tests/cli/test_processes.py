@@ -63,7 +63,7 @@ def test_a_pipe_that_closes_is_141(folder):
         process = subprocess.Popen([*COMMAND, *words], stdout=writer, stderr=subprocess.PIPE, env=ENVIRONMENT)
         os.close(writer)
         os.close(reader)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 141
         assert said.decode() == "gpuzip: the reader of the output closed the pipe.\n"
 
@@ -90,7 +90,7 @@ def test_ctrl_c_is_130_and_the_older_file_is_whole(folder, mapped: str):
         time.sleep(0.01)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert said.decode() == "gpuzip: interrupted. What was there before is unchanged.\n"
     assert (folder / "x.ezip").read_bytes() == before
@@ -105,7 +105,7 @@ def test_ctrl_c_is_ignored_by_a_command_that_was_told_to(folder):
     while process.poll() is None and "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=120)
+    shown, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and shown.decode().startswith("x.npy")
 
 

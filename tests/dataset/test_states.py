@@ -84,7 +84,7 @@ def test_a_second_writer_waits_and_is_then_refused(tmp_path: Path):
         waiting.start()
         waiting.join(0.05)
         assert waiting.is_alive()
-    waiting.join(10)
+    waiting.join()
     plain.remove(["row 1"])
     check_same(data, plain)
     for wrong in (-1, "3", float("nan"), True):
@@ -98,7 +98,7 @@ def test_threads_write_and_search_at_once(tmp_path: Path):
     faults: list[BaseException] = []
 
     def work(thread: int) -> None:
-        own = gpuzip.Dataset.open(tmp_path)
+        own = gpuzip.Dataset.open(tmp_path, timeout=600)  # all write to one disk
         try:
             for step in range(3):
                 own.append(rows_of(4, thread), range(100 * thread + 10 * step, 100 * thread + 10 * step + 4))
@@ -139,7 +139,7 @@ def test_a_snapshot_of_another_process_keeps_its_files(tmp_path: Path):
         data.remove(range(59))
         data.compact(removed=0)
         data.append(rows_of(1, 0), [1000])
-        out, _ = holder.communicate("\n", timeout=120)
+        out, _ = holder.communicate("\n", timeout=600)
     assert out.split() == [str(total), "60"]
     data.remove([1000])
     assert len(list(tmp_path.glob("codes-*"))) == 1
@@ -149,7 +149,7 @@ APPENDER = """
 import sys, torch, gpuzip
 from tests.dataset.plain import rows_of
 torch.set_num_threads(1)
-data = gpuzip.Dataset.open(sys.argv[1], timeout=60)
+data = gpuzip.Dataset.open(sys.argv[1], timeout=600)
 first = int(sys.argv[2])
 print("ready", flush=True)
 for n in range(first, first + 20):

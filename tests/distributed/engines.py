@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 _MARK = "GPUZIP_TEST_RUN"
 
 
-def run(module: str, *arguments: object, timeout: float = 500, status: int = 0) -> str:
+def run(module: str, *arguments: object, timeout: float = 1200, status: int = 0) -> str:
     """What a module prints to stderr. Raises AssertionError for another status and for processes left.
 
     An engine whose driver is killed ends by itself, later: what it leaves is killed here.
@@ -42,7 +42,7 @@ def run(module: str, *arguments: object, timeout: float = 500, status: int = 0) 
     return done.stderr
 
 
-def still_running(mark: str, killed: bool, patience: float = 60) -> list[str]:
+def still_running(mark: str, killed: bool, patience: float = 300) -> list[str]:
     """The commands of the processes that have the mark in their environment, once some time has passed."""
     until = time.monotonic() + patience
     while left := [process for process in Path("/proc").iterdir() if mark in read(process / "environ")]:

@@ -12,12 +12,16 @@ import pytest
 
 import gpuzip
 
-pytest.importorskip("langchain_core", reason="needs the extra test-interop")
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 TEXTS = [f"text number {i}" for i in range(60)]
 METADATA = [{"part": i % 3, "name": f"n{i}"} for i in range(60)]
 IDS = [f"id{i}" for i in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:  # not while tests are collected, which imports it for no test
+    pytest.importorskip("langchain_core", reason="needs the extra test-interop")
 
 
 def embeddings() -> Any:

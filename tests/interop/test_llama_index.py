@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 
 import gpuzip
+from tests.lazy import Lazy
 
-core = pytest.importorskip("llama_index.core", reason="needs the extra test-interop")
+core = Lazy("llama_index.core")
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore")]
 
 N, D = 60, 32
 ROWS = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
 QUERY = (ROWS[7] + 0.3 * ROWS[9]).tolist()
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:  # not while tests are collected, which imports it for no test
+    pytest.importorskip("llama_index.core", reason="needs the extra test-interop")
 
 
 def types() -> Any:

@@ -7,12 +7,17 @@ import pytest
 
 import gpuzip
 from gpuzip.interop import model2vec as ours
+from tests.lazy import Lazy
 
-model2vec = pytest.importorskip("model2vec", reason="needs the extra test-interop")
-tokenizers = pytest.importorskip("tokenizers")
+model2vec, tokenizers = Lazy("model2vec"), Lazy("tokenizers")
 pytestmark = pytest.mark.full
 
 TEXTS = ["w1 w2 w7", "w299", "w3 w3 w5 nothing", "", "w1 w2 w8"]
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:  # not while tests are collected, which imports it for no test
+    pytest.importorskip("model2vec", reason="needs the extra test-interop")
 
 
 def static(quantized: bool = False) -> Any:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import gpuzip
 from gpuzip.storage import blocks
+from tests.lazy import Lazy
 
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
+moto_server = Lazy("moto.server")
 
 pytestmark = [
     pytest.mark.full,
@@ -22,6 +22,11 @@ pytestmark = [
 ]
 
 URL = "s3://vectors/folder/x.ezip"
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:  # not while tests are collected, which imports it for no test
+    pytest.importorskip("s3fs")
 
 
 @pytest.fixture

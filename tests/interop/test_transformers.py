@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import gpuzip
 from gpuzip.nn import QuantizedEmbedding, QuantizedEmbeddingBag, load_compressed, quantize_embeddings_
+from tests.lazy import Lazy
 
-transformers = pytest.importorskip("transformers")
+transformers = Lazy("transformers")
 
 IDS = torch.arange(1, 41).view(2, 20)
 BERT = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}

@@ -15,6 +15,7 @@ import torch
 
 import gpuzip
 from gpuzip import compress_file
+from gpuzip.large import destination, job
 from gpuzip.large.job import differences, is_unfinished
 from tests.dataset.test_faults import dying
 from tests.large.test_compress_file import bytes_of, small_blocks  # noqa: F401
@@ -188,35 +189,95 @@ def forked(work: Callable[[], object]) -> int:
         os._exit(0)
 
 
+def work_folder(target: Path) -> Path:
+    """Where a run fills what becomes a target that is a file, or replaces one that is there."""
+    return target.with_name(f"{target.name}.compressing")
+
+
+def ended(target: Path, again: Callable[[], gpuzip.Compressed]) -> bool:
+    """End what a run that died behind its commit has left. Whether the next call went on with it.
+
+    It does if the record of the run is there, with no row left to encode; else the target must be new.
+    """
+    went_on = is_unfinished(work_folder(target))
+    if went_on:
+        done = again()
+        assert done.resumed == done.n
+    with pytest.raises(gpuzip.GpuzipError, match="must be new; it is there"):
+        again()  # removes what one that died behind the end of its record has left
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
+    return went_on
+
+
+ENDS = {"finish": destination, "remove_finished": destination, "clear": job, "rmdir": Path}
+
+
+@pytest.mark.parametrize(
+    "end", [pytest.param(end, marks=[] if end == "finish" else pytest.mark.full) for end in ENDS]
+)
+@pytest.mark.parametrize("name", ["x.ezip", "x"])
+def test_a_run_that_dies_between_its_commit_and_the_removal_of_its_folder_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+):
+    source, target = saved(tmp_path), tmp_path / "new" / name
+    target.parent.mkdir()
+    compress_file(X[:50], target, **HOW)  # where one is replaced, a dataset too is filled beside it
+
+    def dies(*_: Any) -> None:
+        if work_folder(target).is_dir():  # not at the begin, which also looks for what is left
+            os._exit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ENDS[end], end, dies)
+        status = os.waitpid(forked(partial(compress_file, source, target, overwrite=True, **HOW)), 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 9
+    assert ended(target, partial(compress_file, source, target, **HOW)) == (end == "finish")
+    compress_file(source, tmp_path / name, **HOW)
+    if target.is_file():
+        assert bytes_of(target) == bytes_of(tmp_path / name)
+    else:
+        now, whole = (gpuzip.Dataset.open(path) for path in (target, tmp_path / name))
+        now.verify()
+        assert torch.equal(now.decode(), whole.decode())
+
+
 def rows_in(target: Path) -> int:
     """Rows that a run has committed so far."""
-    work = target.with_name("x.ezip.compressing") if target.suffix else target
+    work = work_folder(target) if target.suffix else target
     return len(gpuzip.Dataset.open(work)) if (work / "manifest.json").exists() else 0
+
+
+def killed(compress: Callable[..., object], chunks: int, pause: float) -> bool:
+    """Compress in a child that is killed some seconds after so many chunks. Whether it lived until then."""
+    reading, writing = os.pipe()
+    pid = forked(partial(compress, progress=lambda done, total: os.write(writing, b".")))
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as told:
+        while chunks and told.read(1):
+            chunks -= 1
+    time.sleep(pause)
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["x.ezip", "x"])
 def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tmp_path: Path, name: str):
     draws, kills, committed = random.Random(0), 0, set()
-    x = np.random.default_rng(0).standard_normal((40_000, 16)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    codec = gpuzip.ScalarQuantizer().fit(x)  # each run that is killed would fit anew
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40_000, 16)).astype(np.float32))
+    codec = gpuzip.ScalarQuantizer().fit(np.load(tmp_path / "x.npy"))  # a run that is killed would fit anew
     how: dict[str, Any] = {"codec": codec, "shard_rows": 2000}
-    start = time.monotonic()
-    os.waitpid(forked(partial(compress_file, tmp_path / "x.npy", tmp_path / f"whole{name}", **how)), 0)
-    took = time.monotonic() - start
+    whole = tmp_path / f"whole{name}"
+    compress_file(tmp_path / "x.npy", whole, **how)
     for number in range(4):
         target = tmp_path / f"{number}" / name
+        compress = partial(compress_file, tmp_path / "x.npy", target, **how)
         while not is_whole(target):
             before = rows_in(target)
-            pid = forked(partial(compress_file, tmp_path / "x.npy", target, **how))
-            time.sleep(took * draws.random() / 3)
-            os.kill(pid, signal.SIGKILL)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+            kills += killed(compress, draws.randrange(6), draws.uniform(0, 0.01))
             committed.add(rows_in(target))
             assert is_whole(target) or rows_in(target) >= before
-        assert bytes_of(target) == bytes_of(tmp_path / f"whole{name}")
-        with pytest.raises(gpuzip.GpuzipError, match="must be new; it is there"):
-            compress_file(tmp_path / "x.npy", target, **how)  # removes what one that died at its end has left
-        assert sorted(path.name for path in target.parent.iterdir()) == [name]
+        assert bytes_of(target) == bytes_of(whole)
+        ended(target, compress)
+        assert bytes_of(target) == bytes_of(whole)
     assert kills > 5 and len(committed) > 3

@@ -11,14 +11,13 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from sentence_transformers.util.quantization import quantize_embeddings
 from torch import Tensor
 
 import gpuzip
 from bench.agree import cosine
 from bench.data import D, made
 from bench.measure import Call, is_quick
-from bench.peers import faiss_pq
+from bench.peers import faiss_pq, sentence_transformers_quantize
 from bench.races.cpu.duel import Duel
 from gpuzip import BinaryQuantizer, Codes, ProductQuantizer, Quantizer, RaBitQuantizer, ScalarQuantizer
 
@@ -125,10 +124,12 @@ def coding(step: str, setting: str) -> Duel:
     ours, theirs = sides[step]
     peers: dict[str, Call] = {peer.name: theirs}
     if step == "encode" and setting == "384 bits":
-        peers["sentence-transformers"] = partial(quantize_embeddings, array, "ubinary")
+        peers["sentence-transformers"] = partial(sentence_transformers_quantize(), array, "ubinary")
     if step == "encode" and setting == "int8":
         ranges = np.stack([array.min(0), array.max(0)])
-        peers["sentence-transformers"] = partial(quantize_embeddings, array, "uint8", ranges=ranges)
+        peers["sentence-transformers"] = partial(
+            sentence_transformers_quantize(), array, "uint8", ranges=ranges
+        )
     return _race(step, setting, _ROWS, ours, peers)
 
 
