@@ -21,6 +21,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.ops.few import rabitq_few
+from gpuzip.ops.row_reader import RowReader, grid_reader
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
@@ -176,7 +177,17 @@ class RaBitQuantizer(Quantizer[Mean]):
         factors = first_bytes(sums, zero_rows(x), self.width, length)
         return torch.cat([first, factors, *others, deep_bytes(sums)], 1)
 
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        signs, first, *deep = data.parts if isinstance(data, Planes) else data.split(self.plane_sizes, 1)
+        return grid_reader([signs, *deep[:1]], deep[1] if deep else first, self.center)
+
     def _decode(self, data: Tensor) -> Tensor:
+        read = self._row_reader(data)
+        rows = None if read is None else read(torch.arange(len(data), device=data.device))
+        return self._decoded(data) if rows is None else rows
+
+    def _decoded(self, data: Tensor) -> Tensor:
+        """`_decode` in plain torch."""
         signs, first, *deep = data.split(self.plane_sizes, 1)
         step = read_deep(deep[1])[0] if deep else read_first(first).step
         planes = [signs, *(deep[0].split(signs.shape[1], 1) if deep else ())]
