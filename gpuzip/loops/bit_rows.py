@@ -10,7 +10,7 @@ from gpuzip.loops._row_ids import fact, row_of
 from gpuzip.loops._vectors256 import address_of
 
 _BYTES = 64  # of codes at a time
-_words, _bits, _floats = local(_BYTES, np.uint64), at(np.uint8), at(np.float32)
+_words, _bits, _floats = local(_BYTES, np.uint64), at(np.uint8), at(np.int32)
 
 
 @jit("boolean(intp, intp, intp, intp)")
@@ -39,9 +39,10 @@ def _spread(words, codes, count):
         words[j] = highest_first(byte_at(codes + j))
 
 
-@jit("void(uint8[::1], float32[::1], float32[::1], float32[::1])", inner=True)
+@jit("void(uint8[::1], int32[::1], int32[::1], int32[::1])", inner=True)
 def _choose(bits, zeros, ones, out):
+    """Copy floats as whole numbers, without a branch."""
     wide_vectors()
     for d in range(len(out)):
-        zero, one = zeros[d], ones[d]
-        out[d] = one if bits[d] else zero
+        mask = -np.int32(bits[d])
+        out[d] = (ones[d] & mask) | (zeros[d] & ~mask)
