@@ -1,4 +1,4 @@
-"""Rounds of sign flips and Walsh-Hadamard transforms, of eight rows at a time, a row per lane of a register."""
+"""Rounds of sign flips and Walsh-Hadamard transforms: eight rows at a time, one per lane of a register."""
 
 import math
 

@@ -50,7 +50,7 @@ def walsh_of_few(signs: Tensor) -> Callable[[Array], Array]:
 
 
 def walsh_back_of(signs: Tensor) -> Callable[[Array], Array]:
-    """Return a function that does what `walsh_back` does by signs on the CPU, for arrays, to the same bits."""
+    """Return a function that does what `walsh_back` does, as `walsh_of_few` does for `walsh`."""
     return _chosen(partial(_by_numpy, signs.numpy(), True), lambda: loops_of("walsh").back_of(signs))
 
 

@@ -75,11 +75,7 @@ class Fitted:
             return x[:, : self.dims].to(torch.float32, copy=True).contiguous()
         few = at_once is not None and not is_gpu(x.device)  # whose transform is faster than a product
         if self._is_transform or (few and self.kind == "hadamard"):
-            rows = x.float()
-            turned = (
-                torch.from_numpy(self._walsh(rows.numpy())) if is_plain(rows) else walsh(rows, self._signs)
-            )
-            return turned[:, : self.dims].contiguous()
+            return self._transformed(x.float())[:, : self.dims].contiguous()
         return product(x, self.matrix.T) if at_once is None else product(x, self.matrix.T, at_once)
 
     def few(self, x: Array) -> Array:
@@ -87,6 +83,9 @@ class Fitted:
         if self.kind == "hadamard" and self.dims == self.d:
             return self._walsh(x)
         return self.apply(torch.from_numpy(x), QUERIES).numpy()
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self._walsh(x.numpy())) if is_plain(x) else walsh(x, self._signs)
 
     @cached_property
     def _walsh(self) -> Callable[[Array], Array]:
