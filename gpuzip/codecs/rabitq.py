@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
+from gpuzip._core.parallel import map_blocks
 from gpuzip._core.planes import Planes, split
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
@@ -47,6 +49,7 @@ from gpuzip.search.scorers.rabitq_factors import (
 REACH = 2.0
 
 _SAMPLE = 65_536  # rows for the mean
+_BLOCK = 256  # rows that are summed while they are in cache
 _UNEVEN = ("pca", "balanced", "opq")  # columns have different variances, which one grid does not fit
 
 
@@ -161,11 +164,16 @@ class RaBitQuantizer(Quantizer[Mean]):
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rotated, rotation = self.rotated(rows, seed)
-        if rotation is not None and rotation.kind in _UNEVEN:
+        if rotation is None:
+            return replace(self, fitted=Mean(_mean_of(rows, seed)))
+        if rotation.kind in _UNEVEN:
             rotation = rotation.mixed(seed)
             rotated = rows.rotated(rotation.apply, rotation.width)
-        mean = Mean(rotated.sample(_SAMPLE, seed).double().mean(0).float())
-        return replace(self, fitted=mean, rotation=rotation)
+        if rotation.normalize:
+            center = _mean_of(rotated, seed)
+        else:  # the mean of rotated rows is the rotated mean
+            center = rotation.rotate_queries(_mean_of(rows, seed)[None])[0]
+        return replace(self, fitted=Mean(center), rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(self.center)
@@ -286,6 +294,31 @@ class RaBitQuantizer(Quantizer[Mean]):
                 f"rabitq: center must be ({d!r},) float32; got {tuple(center.shape)} {center.dtype}."
             )
         return cls(config["bits"], fitted=Mean(center), rotation=None)
+
+
+def _mean_of(rows: Rows, seed: int) -> Tensor:
+    """(d,) float32: the mean of at most _SAMPLE rows."""
+    if rows.device.type != "cpu":
+        return rows.sample(_SAMPLE, seed).double().mean(0).float()
+    sums: list[Tensor] = []
+
+    def add(first: int, x: Tensor) -> bool:
+        def some_rows(start: int, stop: int) -> tuple[Tensor, float]:
+            block = x[start:stop].float()
+            values = block.numpy().reshape(-1)
+            with np.errstate(all="ignore"):
+                return block.sum(0), float(np.dot(values, values))
+
+        found = map_blocks(some_rows, len(x), _BLOCK)
+        sums.extend(total for total, _ in found)
+        return sum(squares for _, squares in found) < SOUND_SQUARES
+
+    if rows.n > _SAMPLE:
+        add(0, rows.sample(_SAMPLE, seed))
+    else:
+        for _ in rows.passed_over(add):  # which also checks them, while they are in cache
+            pass
+    return (torch.stack(sums).double().sum(0) / min(rows.n, _SAMPLE)).float()
 
 
 def _signs(device: torch.device) -> Tensor:
