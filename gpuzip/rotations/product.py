@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
@@ -11,21 +9,26 @@ from torch._C import _len_torch_dispatch_stack
 from gpuzip._core.device import is_gpu
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
+from gpuzip.ops.product_rows import few_products
+from gpuzip.rotations.rounding import run_of, tiles_of
 
 _ROWS = 128
-_LEAST = 4  # rows of a tile; BLAS has other sums for fewer
-_MOST_DRAWN = 1 << 22  # values of a matrix that is drawn to compare tiles
+_FEW = 4  # rows up to which a loop is faster than BLAS
 
 
 def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
     """(N, D) float, (D, E) float32 -> (N, E) float32.
 
     BLAS sums in an order that depends on the shape. On a CPU rows are therefore multiplied in blocks of
-    `at_once`, the last block padded, one thread per block: to the fewest rows for which this BLAS was found
-    to sum as for `at_once`. On a GPU the last digit of a result may depend on the number of rows.
+    `at_once`, the last block padded, one thread per block. Where fewer rows, or a loop, were found to sum in
+    the same order, they take less time for few rows. On a GPU the last digit of a result may depend on the
+    number of rows.
     """
     if is_gpu(x.device):
         return matrix_product(torch.matmul, x.float(), matrix)
+    few = _by_loop(x, matrix, at_once) if len(x) <= _FEW else None
+    if few is not None:
+        return few
     out = torch.empty((len(x), matrix.shape[1]), dtype=torch.float32, device="cpu")
 
     def one_block(start: int, stop: int) -> None:
@@ -41,38 +44,17 @@ def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
     return out
 
 
+def _by_loop(x: Tensor, matrix: Tensor, at_once: int) -> Tensor | None:
+    if not matrix.is_contiguous() or _len_torch_dispatch_stack():
+        return None
+    run = run_of(*matrix.shape, at_once)
+    return few_products(x.float(), matrix, run) if run else None
+
+
 def _rows_of_tile(matrix: Tensor, at_once: int, n: int) -> int:
     """The fewest rows, at least n, for which products sum as for `at_once`."""
-    if n == at_once or matrix.numel() > _MOST_DRAWN or _len_torch_dispatch_stack():
+    if n == at_once or _len_torch_dispatch_stack():
         return at_once
     D, E = matrix.shape
-    tiles = _tiles(D, E, matrix.is_contiguous(), at_once)
+    tiles = tiles_of(D, E, matrix.is_contiguous(), at_once)
     return next((rows for rows in tiles if rows >= n), at_once)
-
-
-@cache
-def _tiles(D: int, E: int, by_rows: bool, at_once: int) -> list[int]:
-    """Powers of two of rows whose products by a (D, E) matrix have the bits of `at_once` rows.
-
-    The order of sums depends on shapes and not on values, so that random ones tell them apart.
-    """
-    drawn = torch.Generator(device="cpu").manual_seed(0)
-
-    def normal(n: int, d: int) -> Tensor:
-        return torch.randn((n, d), generator=drawn, dtype=torch.float32, device="cpu")
-
-    x, matrix = normal(at_once, D), normal(D, E) if by_rows else normal(E, D).T
-    whole = matrix_product(torch.mm, x, matrix)
-
-    def is_same(rows: int) -> bool:
-        starts = (0, at_once // 2 - 1, at_once - rows)
-        return all(
-            torch.equal(
-                matrix_product(torch.mm, x[start : start + rows], matrix), whole[start : start + rows]
-            )
-            for start in starts
-            if start + rows <= at_once
-        )
-
-    sizes = [1 << bit for bit in range(at_once.bit_length()) if _LEAST <= 1 << bit < at_once]
-    return [rows for rows in sizes if is_same(rows)]
