@@ -185,16 +185,20 @@ def test_places_of_the_best(data):
     assert np.array_equal(in_order(values, places, k), order[:k])
 
 
+@pytest.mark.parametrize("loops", [False, True])
 @pytest.mark.parametrize("D", [1, 2, 48, 384])
-def test_a_transform_of_few_rows_has_the_bits_of_one_of_many(monkeypatch, D):
+def test_a_transform_on_the_cpu_has_the_bits_of_torch(D, loops):
     x, signs = torch.randn(3, D, generator=generator(D)), torch.rand(2, D, generator=generator(1)) < 0.5
     x[1] = math.inf
     kept = x.clone()
-    few = walsh.walsh(x, signs)
-    assert torch.equal(x, kept)
-    monkeypatch.setattr(walsh, "_FEW", 0)
-    assert torch.equal(few.view(torch.int32)[[0, 2]], walsh.walsh(x, signs).view(torch.int32)[[0, 2]])
-    assert torch.equal(few.isnan(), walsh.walsh(x, signs).isnan())
+    for transform in (walsh.walsh, walsh.walsh_back):
+        with use_loops(loops):
+            found = transform(x, signs)
+        assert torch.equal(x, kept)
+        with torch.no_grad():
+            want = transform(x.clone().requires_grad_(), signs)  # which numpy does not read
+        assert torch.equal(found.view(torch.int32)[[0, 2]], want.view(torch.int32)[[0, 2]])
+        assert torch.equal(found.isnan(), want.isnan())
 
 
 FITS = {

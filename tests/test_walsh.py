@@ -45,17 +45,24 @@ def test_rounds(D, loops):
         assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("D", [2, 7, 24])
-def test_loops_have_the_digits_of_torch(D):
-    x, signs = drawn(9, D, 3)
-    with use_loops(False):
-        plain = walsh(x, signs)
-    assert torch.equal(walsh(x, signs), plain)
+@pytest.mark.parametrize("D", [2, 7, 24, 32, 65, 130, 700])
+@pytest.mark.parametrize("transform", [walsh, walsh_back])
+def test_loops_have_the_digits_of_numpy(D, transform):
+    for N in (1, 8, 19):
+        x, signs = drawn(N, D, 3)
+        with use_loops(False):
+            plain = transform(x, signs)
+        assert torch.equal(transform(x, signs), plain)
 
 
-def test_a_row_has_its_digits_among_any_others():
-    x, signs = drawn(40, 48, 3)
-    assert torch.equal(walsh(x, signs)[7], walsh(x[7:8], signs)[0])
+@pytest.mark.parametrize("loops", [False, True])
+@pytest.mark.parametrize("transform", [walsh, walsh_back])
+def test_a_row_has_its_digits_among_any_others(transform, loops):
+    x, signs = drawn(3000, 48, 3)  # several blocks
+    with use_loops(loops):
+        many = transform(x, signs)
+        for row in (7, 1364, 1365, 2999):
+            assert torch.equal(many[row], transform(x[row : row + 1], signs)[0])
 
 
 @pytest.mark.parametrize("D", [1, 5, 16, 40])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from inspect import signature
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, whole
 from gpuzip._core.device import as_device
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.quality import HeldOut, Quality
 from gpuzip._core.rows import BLOCK_BYTES, LARGEST_NORM, Matrix, Rows, are_sound
 from gpuzip.codecs.drift import Drift, drift_of
 from gpuzip.codecs.spec import Words, spec_of
 from gpuzip.errors import FormatError, GpuzipError, NotFittedError
+from gpuzip.ops.row_reader import RowReader
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.prepared import Prepared
@@ -328,6 +330,10 @@ class Codec(ABC, Generic[Fitted]):
         """Rows by id: (N, code_size) uint8, (R,) int64 within [0, N) -> (R, width) float32."""
         return self._decode(data[ids])
 
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        """`_decode_rows` by loops for these codes, or None where there are none."""
+        return None
+
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         raise GpuzipError(
             f"{type(self).__name__}.as_table: the codec must decode by a look-up table; this one does not. "
@@ -493,6 +499,31 @@ class Codec(ABC, Generic[Fitted]):
             The decoded rows.
         """
         return self._rotated_back(self._decode_rows(data, ids))
+
+    def row_reader(self, data: Tensor | Planes) -> Callable[[Tensor], Tensor | None] | None:
+        """Return what decodes some of these codes in few steps, and keeps what it needs of them.
+
+        Parameters
+        ----------
+        data : (N, code_size) uint8 tensor or Planes
+            All codes, which stay where they are.
+
+        Returns
+        -------
+        callable or None
+            Takes (R,) int64 ids, none checked, and returns (R, d) float32 rows, or None where `decode_rows`
+            is needed. None if it always is.
+        """
+        read = self._row_reader(data)
+        if read is None or self._rotation is None:
+            return read
+        reverse = self._rotation.reverse_transform
+
+        def rotated(ids: Tensor) -> Tensor | None:
+            rows = read(ids)
+            return None if rows is None else reverse(rows)
+
+        return rotated
 
     def _rotated_back(self, rows: Tensor) -> Tensor:
         return rows if self._rotation is None else self._rotation.reverse_transform(rows)

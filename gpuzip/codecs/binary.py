@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole
 from gpuzip._core.device import is_gpu
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, LookupTable, check_names
@@ -18,6 +20,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bits_above, bucketize_packed, decode
+from gpuzip.ops.row_reader import RowReader, bit_reader
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
@@ -43,6 +46,18 @@ class Halves(Learned):
     @property
     def d(self) -> int:
         return int(self.levels.shape[1])
+
+    def __getstate__(self) -> dict[str, Tensor]:
+        """Without what decoding makes of them."""
+        return {"threshold": self.threshold, "levels": self.levels}
+
+    @cached_property
+    def by_byte(self) -> Tensor:
+        """Values per byte of a code. Made once per codec: 1 KB per dimension."""
+        levels = torch.nn.functional.pad(self.levels, (0, -self.d % 8))
+        zeros, ones = levels.view(2, -1, 1, 8)
+        byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
+        return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,16 +178,16 @@ class BinaryQuantizer(Quantizer[Halves]):
     @property
     def centroids(self) -> Tensor:
         """(B, 256, 8) float32: the eight values per byte of a code; zeros after the last dimension."""
-        levels = torch.nn.functional.pad(self.learned("centroids").levels, (0, -self.width % 8))
-        zeros, ones = levels.view(2, -1, 1, 8)
-        byte, place = (torch.arange(n, device=levels.device) for n in (256, 8))
-        return torch.where((byte[:, None] >> (7 - place)) & 1 == 1, ones, zeros)
+        return self.learned("centroids").by_byte
 
     def _decode(self, data: Tensor) -> Tensor:
         if self._is_wide:  # a table by byte is 128 times the levels
             table, codes = self._as_table(data)
             return decode(codes, table.codebook)[:, : self.width]
         return decode(data, self.centroids)[:, : self.width]
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        return bit_reader(data, self.learned("decode").levels) if isinstance(data, Tensor) else None
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         levels = self.learned("as_table").levels  # [2, d]

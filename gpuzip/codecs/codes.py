@@ -212,8 +212,20 @@ class Codes:
         IndexError
             If an id is not a row.
         """
-        index = row_ids("Codes.rows", ids, len(self), self.device)
-        return narrowed(self.codec.decode_rows(self.packed.verified(index), index), self.dtype)
+        packed = self.packed
+        rows = self._read(ids) if packed.is_verified and isinstance(ids, Tensor) else None
+        if rows is None:
+            index = row_ids("Codes.rows", ids, len(self), self.device)
+            data = packed.verified(index)
+            rows = self._read(index)
+            rows = self.codec.decode_rows(data, index) if rows is None else rows
+        return narrowed(rows, self.dtype)
+
+    def _read(self, ids: Tensor) -> Tensor | None:
+        """Rows by loops, float32; None where they cannot or an id is no row. Only verified rows are read."""
+        packed = self.packed
+        read = packed.remembered("row reader", lambda: self.codec.row_reader(packed.raw))
+        return None if read is None else read(ids)
 
     def search(
         self,

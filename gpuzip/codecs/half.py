@@ -12,12 +12,14 @@ from gpuzip._core.checks import is_whole
 from gpuzip._core.device import is_gpu
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs.base import Learned, check_names
 from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
+from gpuzip.ops.row_reader import RowReader, half_reader
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
@@ -124,6 +126,11 @@ class HalfQuantizer(Quantizer[Limit]):
         rows = uninitialized(len(values), values.shape[1], torch.float32)
         map_blocks(lambda a, b: rows[a:b].copy_(values[a:b]), len(rows), max(1, _TILE // rows.shape[1]))
         return rows
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        like = self.learned("decode").largest
+        is_brain = self.dtype == "bfloat16"
+        return half_reader(data, self.width, is_brain, like) if isinstance(data, Tensor) else None
 
     def _values(self, data: Tensor) -> Tensor:
         """(N, 2 * D) uint8 -> (N, D) of the dtype; a view if data is contiguous."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.byte_tables import by_byte
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Learned, LookupTable, check_names
@@ -18,6 +19,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bucketize, bucketize_packed, code_bytes, decode, encode, pack_bits
+from gpuzip.ops.row_reader import RowReader, table_reader
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
@@ -221,6 +223,9 @@ class LloydMaxQuantizer(Quantizer[Levels]):
 
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         return decode(data, self.codebook, ids, self._share)
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        return table_reader(data, self.codebook, self._share) if isinstance(data, Tensor) else None
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         return LookupTable(self.codebook, self._share), data

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpuzip._core.bars import Bar
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs._former import formerly
@@ -21,6 +22,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, decode, encode
+from gpuzip.ops.row_reader import RowReader, table_reader
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
@@ -205,6 +207,10 @@ class ProductQuantizer(Quantizer[Codebook]):
     def _decode_rows(self, data: Tensor, ids: Tensor) -> Tensor:
         rows = decode(data, self.centroids, ids)
         return rows if rows.shape[1] == self.width else rows[:, : self.width]
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        fits = isinstance(data, Tensor) and len(self.centroids) * self.centroids.shape[2] == self.width
+        return table_reader(data, self.centroids) if fits else None
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         return LookupTable(self.centroids, 1), data

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuzip._core.checks import METRICS, SearchMetric, is_whole, whole
+from gpuzip._core.parallel import map_blocks
 from gpuzip._core.planes import Planes, split
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import SOUND_SQUARES, Matrix, Rows
@@ -21,6 +23,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.ops.few import rabitq_few
+from gpuzip.ops.row_reader import RowReader, grid_reader
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
@@ -46,6 +49,7 @@ from gpuzip.search.scorers.rabitq_factors import (
 REACH = 2.0
 
 _SAMPLE = 65_536  # rows for the mean
+_BLOCK = 256  # rows that are summed while they are in cache
 _UNEVEN = ("pca", "balanced", "opq")  # columns have different variances, which one grid does not fit
 
 
@@ -160,11 +164,16 @@ class RaBitQuantizer(Quantizer[Mean]):
         if rows.n == 0:
             raise GpuzipError(f"{who}: x must have at least one row; got none.")
         rotated, rotation = self.rotated(rows, seed)
-        if rotation is not None and rotation.kind in _UNEVEN:
+        if rotation is None:
+            return replace(self, fitted=Mean(_mean_of(rows, seed)))
+        if rotation.kind in _UNEVEN:
             rotation = rotation.mixed(seed)
             rotated = rows.rotated(rotation.apply, rotation.width)
-        mean = Mean(rotated.sample(_SAMPLE, seed).double().mean(0).float())
-        return replace(self, fitted=mean, rotation=rotation)
+        if rotation.normalize:
+            center = _mean_of(rotated, seed)
+        else:  # the mean of rotated rows is the rotated mean
+            center = rotation.rotate_queries(_mean_of(rows, seed)[None])[0]
+        return replace(self, fitted=Mean(center), rotation=rotation)
 
     def _encode(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(self.center)
@@ -176,7 +185,17 @@ class RaBitQuantizer(Quantizer[Mean]):
         factors = first_bytes(sums, zero_rows(x), self.width, length)
         return torch.cat([first, factors, *others, deep_bytes(sums)], 1)
 
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        signs, first, *deep = data.parts if isinstance(data, Planes) else data.split(self.plane_sizes, 1)
+        return grid_reader([signs, *deep[:1]], deep[1] if deep else first, self.center)
+
     def _decode(self, data: Tensor) -> Tensor:
+        read = self._row_reader(data)
+        rows = None if read is None else read(torch.arange(len(data), device=data.device))
+        return self._decoded(data) if rows is None else rows
+
+    def _decoded(self, data: Tensor) -> Tensor:
+        """`_decode` in plain torch."""
         signs, first, *deep = data.split(self.plane_sizes, 1)
         step = read_deep(deep[1])[0] if deep else read_first(first).step
         planes = [signs, *(deep[0].split(signs.shape[1], 1) if deep else ())]
@@ -275,6 +294,31 @@ class RaBitQuantizer(Quantizer[Mean]):
                 f"rabitq: center must be ({d!r},) float32; got {tuple(center.shape)} {center.dtype}."
             )
         return cls(config["bits"], fitted=Mean(center), rotation=None)
+
+
+def _mean_of(rows: Rows, seed: int) -> Tensor:
+    """(d,) float32: the mean of at most _SAMPLE rows."""
+    if rows.device.type != "cpu":
+        return rows.sample(_SAMPLE, seed).double().mean(0).float()
+    sums: list[Tensor] = []
+
+    def add(first: int, x: Tensor) -> bool:
+        def some_rows(start: int, stop: int) -> tuple[Tensor, float]:
+            block = x[start:stop].float()
+            values = block.numpy().reshape(-1)
+            with np.errstate(all="ignore"):
+                return block.sum(0), float(np.dot(values, values))
+
+        found = map_blocks(some_rows, len(x), _BLOCK)
+        sums.extend(total for total, _ in found)
+        return sum(squares for _, squares in found) < SOUND_SQUARES
+
+    if rows.n > _SAMPLE:
+        add(0, rows.sample(_SAMPLE, seed))
+    else:
+        for _ in rows.passed_over(add):  # which also checks them, while they are in cache
+            pass
+    return (torch.stack(sums).double().sum(0) / min(rows.n, _SAMPLE)).float()
 
 
 def _signs(device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress, reporting
 from gpuzip._core.rows import Matrix, Rows
 from gpuzip.codecs.base import Learned, check_names
@@ -19,6 +20,7 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, unpack_bits
+from gpuzip.ops.row_reader import RowReader, sum_reader
 from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.sums import SumsScorer
@@ -214,6 +216,9 @@ class ResidualQuantizer(Quantizer[Codebooks]):
     def _decode(self, data: Tensor) -> Tensor:
         P, M, _, _ = self.codebooks.shape
         return sums(unpack_bits(data, P * M, self.nbits), self.codebooks)
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        return sum_reader(data, self.codebooks) if isinstance(data, Tensor) else None
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         return SumsScorer(packed, self.codebooks, queries, metric, mask)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpuzip._core.checks import is_whole, whole
 from gpuzip._core.device import is_capturing, is_gpu, kind
+from gpuzip._core.planes import Planes
 from gpuzip._core.progress import Progress
 from gpuzip._core.rows import LARGEST_NORM, SOUND_SQUARES, Matrix, Rows
 from gpuzip.codecs._ranges import RANGES, Given, check_given, find_range
@@ -19,6 +20,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, scalar_bytes, scalar_decode, scalar_encode, unpack_bits
 from gpuzip.ops.one_pass import reads_nibbles
+from gpuzip.ops.row_reader import RowReader, step_reader
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed
 from gpuzip.search.prepared import Prepared
@@ -194,11 +196,21 @@ class ScalarQuantizer(Quantizer[Steps]):
         if self.bits in (4, 8) and not is_gpu(data.device):
             fitted = self.learned("decode")
             start, step = (values.expand(fitted.d) for values in (fitted.start, fitted.step))
-            flip = (0x88 if self.bits == 4 else 0x80) if self.signed else 0
-            return scalar_decode(data, start, step, self.bits, flip)
+            return scalar_decode(data, start, step, self.bits, self._byte_flip)
         if self.signed:
             data = data ^ self._flip
         return self._levels(unpack_bits(data, self.width, self.bits).float())
+
+    def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
+        fitted = self.learned("decode")
+        start, step = (values.expand(fitted.d) for values in (fitted.start, fitted.step))
+        flip = self._byte_flip if self.bits in (4, 8) else self.signed << (self.bits - 1)
+        return step_reader(data, start, step, self.bits, flip) if isinstance(data, Tensor) else None
+
+    @property
+    def _byte_flip(self) -> int:
+        """What a byte of codes of 4 or 8 bits is xored with."""
+        return (0x88 if self.bits == 4 else 0x80) if self.signed else 0
 
     def _levels(self, codes: Tensor) -> Tensor:
         """Values of (n, C or 1) float32 codes, which are overwritten."""

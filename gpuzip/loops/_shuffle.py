@@ -96,10 +96,10 @@ def _columns(builder, codes, start, strides, eight_rows):
         eight = builder.bitcast(eight, _BYTES)
         parts.append(builder.bitcast(_shuffled(builder, eight, eight, by_column), _WORDS))
         start = builder.add(start, eight_rows)
-    return [builder.bitcast(column, _BYTES) for column in _transposed(builder, parts)]
+    return [builder.bitcast(column, _BYTES) for column in transposed(builder, parts)]
 
 
-def _transposed(builder, rows):
+def transposed(builder, rows):
     """Transpose eight vectors of eight words in three rounds, which exchange blocks of 1, 2 and 4."""
     for size in (1, 2, 4):
         new = list(rows)

@@ -22,7 +22,7 @@ _TILE = 8  # rows, which stay in L1 while queries take turns
 
 
 @cache
-def _converts():
+def converts():
     """Return whether this CPU has an instruction for it: LLVM calls a function that numba lacks otherwise."""
     if config.CPU_FEATURES is not None:
         return "+f16c" in config.CPU_FEATURES.split(",")
@@ -31,7 +31,7 @@ def _converts():
 
 def can_search(Q):
     """Return whether one pass is faster than matrix products for Q queries."""
-    return Q <= _MOST_QUERIES and _converts()
+    return Q <= _MOST_QUERIES and converts()
 
 
 def half_topk(store, queries, k, scale=None, bias=None, mask=None):
@@ -56,7 +56,7 @@ def half_topk(store, queries, k, scale=None, bias=None, mask=None):
 
 
 @intrinsic
-def _of_half(context, bits):
+def of_half(context, bits):
     """Return the float32 of the bits of a float16."""
 
     def generate(context, builder, signature, arguments):
@@ -66,7 +66,7 @@ def _of_half(context, bits):
 
 
 @intrinsic
-def _of_brain(context, bits):
+def of_brain(context, bits):
     """Return the float32 of the bits of a bfloat16."""
 
     def generate(context, builder, signature, arguments):
@@ -85,10 +85,10 @@ def _product(row, is_brain, query):
     total = np.float32(0)
     if is_brain:
         for d in range(len(row)):
-            total += _of_brain(row[d]) * query[d]
+            total += of_brain(row[d]) * query[d]
     else:
         for d in range(len(row)):
-            total += _of_half(row[d]) * query[d]
+            total += of_half(row[d]) * query[d]
     return total
 
 

@@ -4,6 +4,7 @@ For one row, views of tensors as arrays take longer than nn.Embedding's whole lo
 where they are read.
 """
 
+from array import array
 from functools import cache
 
 import numpy as np
@@ -39,13 +40,15 @@ def rows_by_id(codes, codebook, ids, D, padding, padding_row):
     if D % (C * S) or (count > _FEW and not _is_short(C * S, K, size)):
         return None
     padded = 0 if padding_row is None else padding_row.data_ptr()
-    fixed = codes.data_ptr(), N, B, codebook.data_ptr(), C, K, S * size, row, padding, padded
+    of_table = codebook.data_ptr(), C, K, S * size, row, padding, padded, 0
+    facts = array("q", (codes.data_ptr(), N, B, *of_table))
+    about = facts.buffer_info()[0]
     if count * size > _BLOCK:
         out = uninitialized(R, D, codebook.dtype).view(*shape, D)
-        wrong = _by_blocks(fixed, ids.data_ptr(), R, out.data_ptr(), row)
+        wrong = _by_blocks(about, ids.data_ptr(), R, out.data_ptr(), row)
     else:
         out = codebook.new_empty(R, D) if len(shape) == 1 else codebook.new_empty(*shape, D)
-        wrong = _look_up(*fixed, ids.data_ptr(), R, out.data_ptr())
+        wrong = read(about, ids.data_ptr(), R, out.data_ptr())
     if wrong:
         raise IndexError("index out of range in self")  # the message of nn.Embedding
     return out
@@ -56,9 +59,9 @@ def _is_short(values, K, size):
     return values == 1 and size <= 4 and (K == 256 or (K <= _MOST and _has_registers()))
 
 
-def _by_blocks(fixed, first, R, target, row):
+def _by_blocks(about, first, R, target, row):
     def one_block(start, stop):
-        return _look_up(*fixed, first + 8 * start, stop - start, target + row * start)
+        return read(about, first + 8 * start, stop - start, target + row * start)
 
     return max(map_blocks(one_block, R, max(1, _BLOCK // row)))
 
@@ -202,9 +205,18 @@ def _by_byte(source, table, target, M, size):
     return last
 
 
-@jit()
-def _look_up(codes, N, B, table, C, K, size, width, padding, padding_row, ids, R, out):
-    """Write R rows of `width` bytes; return whether an id is no row. Tensors come as addresses."""
+@jit("boolean(intp, intp, intp, intp)")
+def read(facts, ids, R, out):
+    """Write R rows; return whether an id is no row.
+
+    facts: address of the codes, their rows and bytes per row; address of the codebook, its C and K, bytes per
+    entry and per row that is written; the id of padding, and the address of its row; whether negative ids
+    count from the end.
+    """
+    codes, N, B = word_at(facts), word_at(facts + 8), word_at(facts + 16)
+    table, C, K = word_at(facts + 24), word_at(facts + 32), word_at(facts + 40)
+    size, width, padding = word_at(facts + 48), word_at(facts + 56), word_at(facts + 64)
+    padding_row, wraps = word_at(facts + 72), word_at(facts + 80)
     M, nbits = width // size, 0
     while 1 << nbits < K:
         nbits += 1
@@ -217,10 +229,11 @@ def _look_up(codes, N, B, table, C, K, size, width, padding, padding_row, ids, R
             _copy(table + i % K * size, registers + 4 * i, size)
     for r in range(R):
         if r + _AHEAD < R:
-            later = codes + word_at(ids + 8 * (r + _AHEAD)) * B
+            later = codes + word_at(ids + 8 * (r + _AHEAD)) * B  # which may be no row
             for line in range(0, min(B, _LONGEST), 64):
                 prefetch(later + line)
         row = word_at(ids + 8 * r)
+        row += N if wraps and row < 0 else 0
         if row < 0 or row >= N:
             return True
         source, target = codes + row * B, out + r * width

@@ -68,24 +68,36 @@ def _squares(row):
 
 @jit("void(uint8[:, ::1], float32[::1], float32[::1], uint8, float32[:, ::1])")
 def decode_bytes(codes, start, step, flip, out):
-    wide_vectors()
-    N, D = out.shape
-    for n in range(N):
-        for d in range(D):
-            code = np.float32(np.int32(codes[n, d] ^ flip))
-            out[n, d] = (code + np.float32(0.5)) * step[d] + start[d]
+    for n in range(len(out)):
+        bytes_of_row(codes[n], start, step, flip, out[n])
 
 
 @jit("void(uint8[:, ::1], float32[::1], float32[::1], uint8, float32[:, ::1])")
 def _decode_halves(packed, start, step, flip, out):
+    for n in range(len(out)):
+        halves_of_row(packed[n], start, step, flip, out[n])
+
+
+_ROW = "void(uint8[::1], float32[::1], float32[::1], uint8, float32[::1])"
+
+
+@jit(_ROW, inner=True)
+def bytes_of_row(codes, start, step, flip, out):
+    wide_vectors()
+    for d in range(len(out)):
+        code = np.float32(np.int32(codes[d] ^ flip))
+        out[d] = (code + np.float32(0.5)) * step[d] + start[d]
+
+
+@jit(_ROW, inner=True)
+def halves_of_row(packed, start, step, flip, out):
     """Decode two codes of 4 bits per byte, the first in the lower half."""
     wide_vectors()
-    N, D = out.shape
-    for n in range(N):
-        for j in range(D // 2):
-            byte, d = np.int32(packed[n, j] ^ flip), 2 * j
-            out[n, d] = (np.float32(byte & 15) + np.float32(0.5)) * step[d] + start[d]
-            out[n, d + 1] = (np.float32(byte >> 4) + np.float32(0.5)) * step[d + 1] + start[d + 1]
-        if D % 2:
-            code = np.float32(np.int32(packed[n, D // 2] ^ flip) & 15)
-            out[n, D - 1] = (code + np.float32(0.5)) * step[D - 1] + start[D - 1]
+    D = len(out)
+    for j in range(D // 2):
+        byte, d = np.int32(packed[j] ^ flip), 2 * j
+        out[d] = (np.float32(byte & 15) + np.float32(0.5)) * step[d] + start[d]
+        out[d + 1] = (np.float32(byte >> 4) + np.float32(0.5)) * step[d + 1] + start[d + 1]
+    if D % 2:
+        code = np.float32(np.int32(packed[D // 2] ^ flip) & 15)
+        out[D - 1] = (code + np.float32(0.5)) * step[D - 1] + start[D - 1]

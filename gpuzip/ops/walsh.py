@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.few import is_plain
+from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 Array = np.ndarray[Any, Any]
 
-_FEW = 1 << 14  # values
+_BLOCK = 1 << 16  # values that stay in cache
 
 
 def walsh(x: Tensor, signs: Tensor) -> Tensor:
@@ -23,39 +25,80 @@ def walsh(x: Tensor, signs: Tensor) -> Tensor:
 
     A round covers the largest power of two of columns, the first ones and the last ones by turns.
     """
-    if is_plain(x) and loops_are_used():
-        transformed: Tensor = loops_of("walsh").walsh(x, signs)
-        return transformed
-    if is_plain(x) and is_plain(signs) and x.numel() <= _FEW:
-        return torch.from_numpy(_by_numpy(x.numpy(), signs.numpy()))
+    if is_plain(x) and is_plain(signs):
+        return torch.from_numpy(walsh_of_few(signs)(x.numpy()))
     for i, flips in enumerate(signs):
         x = torch.where(flips, -x, x)
         butterflies(x[:, columns_of_round(x.shape[1], i)])
     return x
 
 
-def walsh_of_few(signs: Tensor) -> Callable[[Array], Array]:
-    """Return a function that does what `walsh` does for arrays of few rows, for loops that run."""
-    few: Callable[[Array], Array] = loops_of("walsh").of_few(signs)
-    return few
-
-
-@np.errstate(over="ignore", invalid="ignore")  # as torch
-def _by_numpy(x: Array, signs: Array) -> Array:
-    """The same by numpy, whose calls take less time than torch's."""
-    for i, flips in enumerate(signs):
-        x = np.where(flips, -x, x)
-        _butterflies_of_few(x[:, columns_of_round(x.shape[1], i)])
-    return x
-
-
 def walsh_back(x: Tensor, signs: Tensor) -> Tensor:
     """Return the inverse of `walsh`."""
+    if is_plain(x) and is_plain(signs):
+        return torch.from_numpy(walsh_back_of(signs)(x.numpy()))
     x = x.clone()
     for i in reversed(range(len(signs))):
         butterflies(x[:, columns_of_round(x.shape[1], i)])
         x = torch.where(signs[i], -x, x)
     return x
+
+
+def walsh_of_few(signs: Tensor) -> Callable[[Array], Array]:
+    """Return a function that does what `walsh` does by signs on the CPU, for arrays, to the same bits."""
+    return _chosen(partial(_by_numpy, signs.numpy(), False), lambda: loops_of("walsh").of_few(signs))
+
+
+def walsh_back_of(signs: Tensor) -> Callable[[Array], Array]:
+    """Return a function that does what `walsh_back` does, as `walsh_of_few` does for `walsh`."""
+    return _chosen(partial(_by_numpy, signs.numpy(), True), lambda: loops_of("walsh").back_of(signs))
+
+
+def _chosen(plain: Callable[[Array], Array], make: Callable[[], Callable[[Array], Array]]) -> Any:
+    """Return a function that runs loops, which are made when first needed, or plain numpy."""
+    made: list[Callable[[Array], Array]] = []
+
+    def transformed(x: Array) -> Array:
+        if not loops_are_used():
+            return plain(x)
+        if not made:
+            made.append(make())
+        return made[0](x)
+
+    return transformed
+
+
+def _by_numpy(signs: Array, back: bool, x: Array) -> Array:
+    """The same by numpy: columns of a block of rows lie together."""
+    out = np.empty(x.shape, np.float32)
+    flips = np.where(signs, np.float32(-1), np.float32(1))[:, :, None]
+
+    def one_block(start: int, stop: int) -> None:
+        columns = np.array(x[start:stop].T, order="C")
+        with np.errstate(over="ignore", invalid="ignore"):  # as torch
+            for i in reversed(range(len(signs))) if back else range(len(signs)):
+                some = columns[columns_of_round(len(columns), i)]
+                if back:
+                    _butterflies_of_columns(some)
+                columns *= flips[i]
+                if not back:
+                    _butterflies_of_columns(some)
+        out[start:stop] = columns.T
+
+    map_blocks(one_block, len(x), max(1, _BLOCK // x.shape[1]), lone_here=True)
+    return out
+
+
+def _butterflies_of_columns(x: Array) -> None:
+    """Transform (2**p, n) in place."""
+    (width, n), half = x.shape, 1
+    values, spare = x, np.empty_like(x)
+    while half < width:
+        (a, b), into = (part.reshape(-1, 2, half, n).swapaxes(0, 1) for part in (values, spare))
+        np.add(a, b, out=into[0])
+        np.subtract(a, b, out=into[1])
+        values, spare, half = spare, values, 2 * half
+    np.multiply(values, np.float32(1 / math.sqrt(width)), out=x)
 
 
 def columns_of_round(D: int, i: int) -> slice:
@@ -77,15 +120,3 @@ def butterflies(x: Tensor) -> None:
         a.copy_(both)
         half *= 2
     x.mul_(1 / math.sqrt(width))
-
-
-def _butterflies_of_few(x: Array) -> None:
-    width, half = x.shape[1], 1
-    while half < width:
-        pairs = x.reshape(len(x), width // (2 * half), 2, half)  # a view: columns lie together
-        a, b = pairs[:, :, 0], pairs[:, :, 1]
-        both = a + b
-        np.subtract(a, b, out=b)
-        a[...] = both
-        half *= 2
-    x *= np.float32(1 / math.sqrt(width))

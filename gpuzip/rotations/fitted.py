@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu
+from gpuzip._core.few import is_plain
 from gpuzip._core.matmul import matrix_product
-from gpuzip.ops._dispatch import loops_are_used
-from gpuzip.ops.walsh import walsh, walsh_back, walsh_of_few
+from gpuzip.ops.walsh import walsh, walsh_back, walsh_back_of, walsh_of_few
 from gpuzip.rotations.drawn import hadamard
 from gpuzip.rotations.product import product
 
@@ -75,26 +75,39 @@ class Fitted:
             return x[:, : self.dims].to(torch.float32, copy=True).contiguous()
         few = at_once is not None and not is_gpu(x.device)  # whose transform is faster than a product
         if self._is_transform or (few and self.kind == "hadamard"):
-            return walsh(x.float(), self._signs)[:, : self.dims].contiguous()
+            return self._transformed(x.float())[:, : self.dims].contiguous()
         return product(x, self.matrix.T) if at_once is None else product(x, self.matrix.T, at_once)
 
     def few(self, x: Array) -> Array:
         """Return what `apply` does for few rows (N, d) float32 on the CPU, in fewer steps where it can."""
-        if self.kind == "hadamard" and self.dims == self.d and loops_are_used():
-            rotated: Array = self._walsh(x)
-            return rotated
+        if self.kind == "hadamard" and self.dims == self.d:
+            return self._walsh(x)
         return self.apply(torch.from_numpy(x), QUERIES).numpy()
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self._walsh(x.numpy())) if is_plain(x) else walsh(x, self._signs)
 
     @cached_property
     def _walsh(self) -> Callable[[Array], Array]:
         return walsh_of_few(self._signs)
 
+    @cached_property
+    def _walsh_back(self) -> Callable[[Array], Array]:
+        return walsh_back_of(self._signs)
+
     def reverse(self, y: Tensor) -> Tensor:
         """(N, dims) float32 -> (N, d) float32; zeros along directions that were left out."""
-        if self.kind != "truncate" and not self._is_transform:
+        if self.kind == "hadamard" and self.dims == self.d and is_plain(y):
+            return torch.from_numpy(self._walsh_back(y.numpy()))
+        on_cpu = not is_gpu(y.device)
+        if self.kind != "truncate" and not self._is_transform and not (on_cpu and self.kind == "hadamard"):
             return product(y, self.matrix)
-        whole = torch.nn.functional.pad(y, (0, self.d - self.dims))
-        return whole if self.kind == "truncate" else walsh_back(whole, self._signs)
+        whole = y if self.dims == self.d else torch.nn.functional.pad(y, (0, self.d - self.dims))
+        if self.kind == "truncate":
+            return whole
+        if is_plain(whole):
+            return torch.from_numpy(self._walsh_back(whole.numpy()))
+        return walsh_back(whole, self._signs)
 
 
 def _hadamard_matrix(signs: Tensor) -> Tensor:
