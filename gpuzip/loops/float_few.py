@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpuzip.loops._arrays import flat
+from gpuzip.loops._arrays import counts, flat, floats
 from gpuzip.loops._blocks import scratch
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_IN_ORDER, room_for, to_distances
@@ -29,12 +29,11 @@ class FloatFew:
         """Return whether one call puts so few rows in order."""
         return k <= MOST_IN_ORDER
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows as `AdcFew` does. None: a query is not sound, or a score is not finite."""
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`. False also where a score is not finite."""
         memory = scratch.kept((Q, self._N, self._D, k), _memory)
-        found = queries, Q, self._most, k, scores, rows, are_distances
-        return (scores, rows) if _search(*self._rows, *found, *memory, _NO_FLOATS) else None
+        found = queries, Q, self._most, k, are_distances, values, rows
+        return _search(*self._rows, *found, *memory, _NO_FLOATS)
 
 
 def _memory(Q, N, D, k):
@@ -48,8 +47,8 @@ def _memory(Q, N, D, k):
 
 
 @jit(
-    "boolean(float32[::1], int64[::1], int64[::1], intp, float32[::1], intp, float64, intp, float32[::1], "
-    "int64[::1], boolean, float32[:, ::1], float32[::1], float32[::1], uint64[::1], intp, float32[::1])"
+    "boolean(float32[::1], int64[::1], int64[::1], intp, intp, intp, float64, intp, boolean, intp, "
+    "intp, float32[:, ::1], float32[::1], float32[::1], uint64[::1], intp, float32[::1])"
 )
 def _search(
     kept,
@@ -60,9 +59,9 @@ def _search(
     Q,
     most,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
     asked,
     decoded,
     of_rows,
@@ -72,12 +71,12 @@ def _search(
 ):
     if not unit_rows(queries, Q, False, most, flat(asked)):
         return False
-    N = len(every)
+    N, scores = len(every), floats(values, Q * k)
     for q in range(Q):
         steps = nothing, nothing, metric
         _exactly(exactly_at, asked, kept, places, every, N, q * N, N, *steps, decoded, of_rows)
-        own = slice(q * k, (q + 1) * k)
-        if not take_best(of_rows, nothing, nothing, keys, k, scores[own], rows[own]):
+        own = floats(values + 4 * q * k, k), counts(rows + 8 * q * k, k)
+        if not take_best(of_rows, nothing, nothing, keys, k, *own):
             return False
     if are_distances:
         to_distances(scores)

@@ -39,17 +39,11 @@ class ProductFew:
         """Return whether so few candidates are taken that one call puts them in order."""
         return self._taken(k, self._N) <= MOST_IN_ORDER
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows as `AdcFew` does. None also where candidates do not prove them."""
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`. False also where candidates prove none."""
         memory = scratch.kept((Q, self._N, self._D, self._taken(k, self._N)), _memory)
-        of_queries = queries, Q, *self._asked, *self._error, k
-        found = scores, rows, are_distances
-        return (
-            (scores, rows)
-            if _search(self._rows, self._bias, *self._of_codes, *of_queries, *found, *memory)
-            else None
-        )
+        of_queries = queries, Q, *self._asked, *self._error, k, are_distances, values, rows
+        return _search(self._rows, self._bias, *self._of_codes, *of_queries, *memory)
 
 
 def _memory(Q, N, D, taken):
@@ -139,8 +133,8 @@ def _above(query, is_l2, error, reach, lost):
 
 @jit(
     "boolean(float32[:, ::1], float32[::1], uint8[:, ::1], float32[::1], intp, intp, intp, boolean, "
-    "float32[::1], boolean[::1], float32[::1], intp, boolean, float64, float64, float64, float64, intp, "
-    "float32[::1], int64[::1], boolean, float32[:, ::1], float32[:, ::1], uint64[::1], float32[:, ::1], "
+    "float32[::1], boolean[::1], intp, intp, boolean, float64, float64, float64, float64, intp, "
+    "boolean, intp, intp, float32[:, ::1], float32[:, ::1], uint64[::1], float32[:, ::1], "
     "int64[:, ::1], float32[:, ::1], uint64[::1], float32[::1], intp)"
 )
 def _search(
@@ -162,9 +156,9 @@ def _search(
     reach,
     lost,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
     asked,
     products,
     room,
@@ -195,5 +189,5 @@ def _search(
         for q in range(Q):
             if least[q] <= bounds[q, taken - 1]:
                 return False
-    answer(keys, k, are_distances, scores, rows)
+    answer(keys, Q, k, are_distances, values, rows)
     return True

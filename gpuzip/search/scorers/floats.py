@@ -12,7 +12,7 @@ from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import max_of_groups, rescore, topk
-from gpuzip.ops.few import float_few
+from gpuzip.ops.few import float_few, only
 from gpuzip.ops.one_pass import half_topk, product_topk
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
@@ -140,7 +140,7 @@ def prepared_floats(packed: Packed, rows: Callable[[], Tensor], D: int, metric: 
     if not 0 < N * D <= KEPT or not bool(packed.norms.isfinite().all()):
         return None
     few = float_few(rows(), metric, SOUND_SQUARES)
-    return None if few is None else Prepared(few, [packed.data], N, D, torch.float32, metric == "l2")
+    return None if few is None else Prepared(only(few), [packed.data], N, D, torch.float32, metric == "l2")
 
 
 def of_sound_rows(packed: Packed, mask: Tensor | None) -> tuple[Tensor | None, Callable[[], Tensor]]:

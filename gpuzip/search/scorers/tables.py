@@ -14,7 +14,7 @@ from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.candidates import Tables, closest_by_tables, table_sums
-from gpuzip.ops.few import Cheaper, Few, adc_few, product_few
+from gpuzip.ops.few import Few, adc_few, cheaper, only, product_few, searched
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, can_multiply, product_topk
 from gpuzip.search.packed import Packed
@@ -101,10 +101,9 @@ class LutScorer:
         if self._mask is None:
             few = adc_few(codes, self._columns, self._metric == "l2", self._scale, turned)
         if few is not None and few.can_search(self.Q, k):
-            found = few(self._queries.reshape(-1).numpy(), self.Q, k)
+            found = searched(few, self._queries.contiguous(), self.Q, k)
             if found is not None:
-                scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
-                return scores, ids, None
+                return proven(found)
         terms = RowTerms(self._scale, self._mask, None, None)
         return proven(adc_topk([codes], self._lut, k, terms, turned=turned))
 
@@ -254,13 +253,15 @@ def prepared_tables(
     of_codes = codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes])
     by_tables = adc_few(*of_codes, *of_queries)
     by_product = _prepared_product(packed, centroids, scale, metric, layout or TableLayout(centroids))
-    few = by_tables or by_product
-    if by_tables is not None and by_product is not None:
-        (M, K, S), (N, B) = centroids.shape, codes.shape
-        few = Cheaper(by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K))
+    (M, K, S), (N, B), few = centroids.shape, codes.shape, by_tables or by_product
     if few is None:
         return None
-    return Prepared(few, [codes], len(packed), centroids.shape[0] * centroids.shape[2], torch.float32, is_l2)
+    choice = only(few)
+    if by_tables is not None and by_product is not None:
+        choice = cheaper(
+            by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K)
+        )
+    return Prepared(choice, [codes], N, M * S, torch.float32, is_l2)
 
 
 def _prepared_product(
