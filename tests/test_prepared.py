@@ -104,7 +104,15 @@ def test_the_same_as_a_first_search(made, name, metric):
 
 @pytest.mark.parametrize(
     ("name", "metric"),
-    [("pq4", "cosine"), ("pq6", "l2"), ("lloyd-max5", "cosine"), ("int8", "l2"), ("rabitq1", "ip")],
+    [
+        ("half", "l2"),
+        ("brain", "cosine"),
+        ("pq4", "cosine"),
+        ("pq6", "l2"),
+        ("lloyd-max5", "cosine"),
+        ("int8", "l2"),
+        ("rabitq1", "ip"),
+    ],
 )
 def test_one_call_answers_one_query(made, name, metric):
     codes = searched(made(name), metric)

@@ -146,11 +146,22 @@ def product_few(
     return few
 
 
-def float_few(rows: Tensor, metric: str, most: float) -> Few | None:
-    """Prepare a search by the scores of `rescore` of all rows (N, D) float32. most: see `Few`."""
+def float_few(
+    rows: Tensor,
+    metric: str,
+    of_rows: tuple[Tensor | None, Tensor | None],
+    reach: float,
+    taken: Callable[[int, int], int],
+    most: float,
+) -> Few | None:
+    """Prepare a search by products with float rows (N, D), whose best are scored by `rescore`.
+
+    of_rows: scale (N,) by "cosine" and minus squares (N,) by "l2", else None. reach, taken: see
+    `product_few`. most: see `Few`.
+    """
     if not _here.may_search(rows, len(rows), 1):
         return None
-    few: Few = loops_of("float_few").FloatFew(rows, metric, most)
+    few: Few = loops_of("float_few").FloatFew(rows, metric, *of_rows, reach, taken, most)
     return few
 
 

@@ -22,7 +22,9 @@ from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
     KEPT,
+    LOST,
     closest_for,
+    estimates_hold,
     inverse,
     inverse_norms,
     largest_norm,
@@ -40,7 +42,6 @@ from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_o
 # 2 bytes long. On a CPU tables are faster for any number of queries, unless bfloat16 products are.
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
-_LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _FEW_ROWS = 128  # per query: their sums take less time than tables
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
@@ -196,10 +197,10 @@ class ProductScorer(LutScorer):
         unscale = 1 / product.scale
         if self._metric == "cosine":
             largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
-            if largest * _LOST >= 2.0**-8 / D:
+            if not estimates_hold(largest, D):
                 return torch.where(estimate.isneginf(), estimate, float("inf"))
             return torch.add(length * error_of(D, product, 1.0, largest), estimate, alpha=unscale)
-        lost = math.sqrt(D) * _LOST
+        lost = math.sqrt(D) * LOST
         longest: float = self._packed.remembered("longest", lambda: float(largest_norm(self._packed)))
         reach = longest + lost
         hidden = error_of(D, product, reach, 1.0)
@@ -271,7 +272,7 @@ def _prepared_product(
     N, D = len(packed), centroids.shape[0] * centroids.shape[2]
     if N * D > KEPT or layout.columns is not None or not can_multiply(centroids, N):
         return None
-    if scale is not None and float(scale.max()) * _LOST >= 2.0**-8 / D:  # no estimate holds
+    if scale is not None and not estimates_hold(scale, D):
         return None
     rows = torch.empty((N, D), dtype=torch.float32, device=packed.device)
     layout.writer(packed.data)(0, N, rows)
