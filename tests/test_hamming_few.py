@@ -8,7 +8,7 @@ pytest.importorskip("numba")
 
 from gpuzip.loops import _vectors256
 from gpuzip.ops import hamming_scan, topk
-from gpuzip.ops.few import hamming_few
+from gpuzip.ops.few import hamming_few, searched
 from gpuzip.ops.one_pass import turned
 
 pytestmark = pytest.mark.skipif(not _vectors256.is_here(), reason="this CPU or numba has no AVX2")
@@ -23,14 +23,10 @@ def check(codes, queries, k):
     assert few is not None
     assert few.can_search(Q, k)
     scores, rows = topk(-hamming_scan(queries, codes, None).float(), k)
-    asked = queries.reshape(-1).numpy()
-    for are_distances, want in ((True, -scores.numpy()), (False, scores.numpy())):
-        found = few(asked, Q, k, are_distances)
-        assert found is not None
-        values, ids = found
-        assert values.dtype == (np.int32 if are_distances else np.float32)
-        assert np.array_equal(values.reshape(Q, k), want)
-        assert np.array_equal(ids.reshape(Q, k), rows.numpy())
+    found = searched(few, queries, Q, k, True)
+    assert found is not None
+    assert torch.equal(found[0], -scores.int())
+    assert torch.equal(found[1], rows)
 
 
 @pytest.mark.parametrize("B", [1, 2, 7, 48, 129])

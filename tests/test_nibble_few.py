@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 
 from gpuzip.loops import _vectors256
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.few import Few, adc_few
+from gpuzip.ops.few import Few, adc_few, searched
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, turned
 
@@ -41,7 +41,6 @@ def few_of(
 ) -> Few:
     few = adc_few(codes, centroids, is_l2, scale, turned([codes]), most=most)
     assert few is not None
-    assert hasattr(few, "at_address")
     return few
 
 
@@ -58,13 +57,13 @@ def check(
     for is_l2 in kinds:
         few = few_of(codes, centroids, scale, is_l2=is_l2)
         assert few.can_search(Q, k)
-        found = few(queries.reshape(-1).numpy(), Q, k)
+        found = searched(few, queries, Q, k)
         assert found is not None
         terms = RowTerms(scale, None, None, None)
         want = adc_topk([codes], lookup_tables(queries, centroids, is_l2), k, terms)
         assert want is not None
         for mine, other in zip(found, want, strict=True):
-            assert np.array_equal(mine.reshape(Q, k), other.numpy())
+            assert torch.equal(mine, other)
 
 
 @contextmanager
@@ -119,11 +118,11 @@ def test_factors_of_very_different_size() -> None:
 
 def test_too_many_equal_rows_are_left_to_a_general_search() -> None:
     codes = codes_of(1, 8).expand(20_000, 8).contiguous()
-    assert few_of(codes, centroids_of(8))(np.ones(32, np.float32), 1, 1) is None
+    assert searched(few_of(codes, centroids_of(8)), torch.ones(32), 1, 1) is None
     few = few_of(codes[:9000], centroids_of(8))
-    found = few(np.ones(32, np.float32), 1, 100)
+    found = searched(few, torch.ones(32), 1, 100)
     assert found is not None
-    assert found[1].tolist() == list(range(100))
+    assert found[1][0].tolist() == list(range(100))
 
 
 def test_threads_share_queries() -> None:
@@ -144,11 +143,11 @@ def test_factors_for_which_bounds_do_not_hold(bad: float) -> None:
 def test_what_is_not_sound() -> None:
     codes, centroids = codes_of(300, 4), centroids_of(4)
     few = few_of(codes, centroids, most=100.0)
-    assert few(np.ones(16, np.float32), 1, 3) is not None
+    assert searched(few, torch.ones(16), 1, 3) is not None
     for value in (100, np.nan, np.inf):
-        assert few(np.full(16, value, np.float32), 1, 3) is None
+        assert searched(few, torch.full((16,), float(value)), 1, 3) is None
     assert not few.can_search(1, 5000)
     for spoiled in (float("nan"), float("inf")):
         centroids[1, 3] = spoiled
-        assert few_of(codes, centroids)(np.ones(16, np.float32), 1, 3) is None
-    assert few_of(codes, centroids * 0)(np.ones(16, np.float32), 1, 3) is None
+        assert searched(few_of(codes, centroids), torch.ones(16), 1, 3) is None
+    assert searched(few_of(codes, centroids * 0), torch.ones(16), 1, 3) is None

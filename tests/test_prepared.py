@@ -34,6 +34,7 @@ CODECS = {
     "brain": gpuzip.HalfQuantizer("bfloat16", rotation="hadamard"),
     "bits": gpuzip.BinaryQuantizer(levels="sign"),
     "turned bits": gpuzip.BinaryQuantizer(rotation="hadamard"),
+    "normalized bits": gpuzip.BinaryQuantizer(rotation=gpuzip.Rotation("random", normalize=True)),
     "rabitq1": gpuzip.RaBitQuantizer(1),
     "rabitq3": gpuzip.RaBitQuantizer(3),
 }
@@ -72,9 +73,8 @@ def searched(codes, metric):
     return codes
 
 
-def asked(codes, metric, Q):
+def asked(Q):
     queries = torch.randn(max(1, Q), D, generator=torch.Generator().manual_seed(Q))
-    queries = codes.codec.encode(queries).data if metric == "hamming" else queries
     return queries if Q else queries[0]
 
 
@@ -85,16 +85,16 @@ def same(found, want):
     )
 
 
-CASES = [(name, metric) for name in CODECS for metric in ("ip", "cosine", "l2")]
+CASES = [(name, metric) for name in CODECS if name != "normalized bits" for metric in ("ip", "cosine", "l2")]
 
 
-@pytest.mark.parametrize(("name", "metric"), [*CASES, ("bits", "hamming")])
+@pytest.mark.parametrize(("name", "metric"), CASES)
 def test_the_same_as_a_first_search(made, name, metric):
     codes = searched(made(name), metric)
     ready = codes.packed.prepared[metric]
     assert isinstance(ready, Prepared)
-    for Q in (1, 3, 16) if metric == "hamming" else (0, 1, 3, 16):
-        queries = asked(codes, metric, Q)
+    for Q in (0, 1, 3, 16):
+        queries = asked(Q)
         for k in (1, 10, 200, 500, 1000):
             want = again(codes).search(queries, k, metric)
             assert same(codes.search(queries, k, metric), want)
@@ -104,11 +104,47 @@ def test_the_same_as_a_first_search(made, name, metric):
 
 @pytest.mark.parametrize(
     ("name", "metric"),
-    [("pq4", "cosine"), ("pq6", "l2"), ("lloyd-max5", "cosine"), ("int8", "l2"), ("rabitq1", "ip")],
+    [
+        ("half", "l2"),
+        ("brain", "cosine"),
+        ("pq4", "cosine"),
+        ("pq6", "l2"),
+        ("lloyd-max5", "cosine"),
+        ("int8", "l2"),
+        ("rabitq1", "ip"),
+    ],
 )
 def test_one_call_answers_one_query(made, name, metric):
     codes = searched(made(name), metric)
-    assert codes.packed.prepared[metric](asked(codes, metric, 1), 10) is not None
+    assert codes.packed.prepared[metric](asked(1), 10) is not None
+
+
+@pytest.mark.parametrize("name", ["bits", "turned bits", "normalized bits", "rabitq1", "rabitq3"])
+def test_hamming_distances_from_codes_and_from_floats(made, name):
+    codes = searched(made(name), "hamming")
+    ready = codes.packed.prepared["hamming"]
+    for Q in (0, 1, 3, 16):
+        floats = asked(Q)
+        for queries in (floats, codes.codec.encode(floats).data[:]) if Q else (floats,):
+            for k in (1, 10, 1000):
+                want = again(codes).search(queries, k, "hamming")
+                found = ready(queries, k)
+                assert found is not None
+                assert same(found, want)
+                assert same(codes.search(queries, k, "hamming"), want)
+    query = asked(1)
+    left = (
+        query * float("nan"),
+        query * 2.0**70,
+        query[:, 1:],
+        query.double(),
+        codes.data[:][0],
+        codes.data[:][:2, 1:],
+    )
+    assert all(ready(queries, 1) is None for queries in left)
+    for queries in (*left[:3], left[5]):
+        with pytest.raises(GpuzipError):
+            codes.search(queries, 1, "hamming")
 
 
 def test_rows_that_products_do_not_prove_are_searched_in_general(x):
@@ -121,12 +157,12 @@ def test_rows_that_products_do_not_prove_are_searched_in_general(x):
 
 def test_rows_without_estimates_are_left_to_a_general_search(made, x):
     codes = searched(made("int8"), "l2")
-    few, query = codes.packed.prepared["l2"]._few, x[0].numpy()
-    bias = few._coding[-1]
+    ready = codes.packed.prepared["l2"]
+    bias = ready._choice(1, 10)._coding[-1]
     bias[100:] = np.nan
-    assert few(query, 1, 10) is not None
+    assert ready(x[0], 10) is not None
     bias[5:] = np.nan
-    assert few(query, 1, 10) is None
+    assert ready(x[0], 10) is None
 
 
 def test_what_one_call_leaves_to_a_general_search(made, x):

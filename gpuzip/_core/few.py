@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gpuzip._core.device import is_gpu
+from gpuzip._core.device import is_on_cpu
 
 
 def is_plain(x: Tensor) -> bool:
     """Whether numpy may read x: a tensor of no subclass, on the CPU, that is not differentiated."""
-    return type(x) is Tensor and x.is_cpu and not is_gpu(x.device) and not x.requires_grad
+    return type(x) is Tensor and is_on_cpu(x) and not x.requires_grad
 
 
 def finite_inverse(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

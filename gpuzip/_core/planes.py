@@ -95,6 +95,19 @@ def joined(matrices: Sequence[Tensor | Planes]) -> Tensor | Planes:
     return Planes([torch.cat(parts) for parts in zip(*(matrix.parts for matrix in planes), strict=True)])
 
 
+class Unchanged:
+    """Tells whether planes still are where they were, and whether torch counted a change in place."""
+
+    def __init__(self, planes: Sequence[Tensor]) -> None:
+        self._planes, self._counted = planes, [plane for plane in planes if not plane.is_inference()]
+        self._places = [plane.data_ptr() for plane in planes]
+        self._versions = [plane._version for plane in self._counted]
+
+    def __call__(self) -> bool:
+        are_here = [plane.data_ptr() for plane in self._planes] == self._places
+        return are_here and [plane._version for plane in self._counted] == self._versions
+
+
 def versions(planes: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
     """Where planes are, and how often they were changed in place, as far as torch counts it."""
     return tuple((plane.data_ptr(), 0 if plane.is_inference() else plane._version) for plane in planes)

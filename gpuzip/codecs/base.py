@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from gpuzip.errors import FormatError, GpuzipError, NotFittedError
 from gpuzip.ops.row_reader import RowReader
 from gpuzip.rotations import KINDS, Rotation
 from gpuzip.search.packed import Packed, Searched
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import GATHER_COST
 from gpuzip.search.scorers.decoded import decoded_scorer
@@ -353,11 +354,11 @@ class Codec(ABC, Generic[Fitted]):
         """Scores of every row for (Q, width) float32 queries. By default, rows are decoded."""
         return decoded_scorer(packed, self._decode, queries, metric, mask)
 
-    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | OfCodesOrFloats | None:
         """A search of few (Q, width) queries on a CPU; by default none, as that by `_scorer` is as fast."""
         return None
 
-    def prepared(self, packed: Packed, metric: str) -> Prepared | None:
+    def prepared(self, packed: Packed, metric: str) -> Prepared | OfCodesOrFloats | None:
         """Return a search of few queries on a CPU that keeps what it needs of the codes.
 
         Parameters
@@ -369,7 +370,7 @@ class Codec(ABC, Generic[Fitted]):
 
         Returns
         -------
-        Prepared or None
+        Prepared, OfCodesOrFloats or None
             None if a search by `scorer` is as fast.
         """
         if self._is_wide or self.width != self.d:
@@ -377,10 +378,15 @@ class Codec(ABC, Generic[Fitted]):
         found = self._prepared(packed, metric)
         if found is None or not found.takes(self.d):  # columns may be padded
             return None
-        rotation = None if self._rotation is None else self._rotation.fitted
-        if rotation is None:
+        if self._rotation is None or self._rotation.fitted is None:
             return found
-        return None if metric == "hamming" else found.after(rotation.few)
+        return found.after(self._rotated_few if metric == "hamming" else self._rotation.fitted.few)
+
+    def _rotated_few(self, queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Few queries, rotated as rows are."""
+        assert self._rotation is not None
+        rotated: np.ndarray[Any, Any] = self._rotation.apply(torch.from_numpy(queries)).numpy()
+        return rotated
 
     def coarse(self, packed: Packed, kind: str) -> Searched:
         """Return smaller codes of the same rows, from which a search takes candidates.

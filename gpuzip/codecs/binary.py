@@ -22,7 +22,7 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import bits_above, bucketize_packed, decode
 from gpuzip.ops.row_reader import RowReader, bit_reader
 from gpuzip.search.packed import Packed
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
 from gpuzip.search.scorers.tables import entries, norms_by_table, pq_scorer, prepared_tables
@@ -208,13 +208,17 @@ class BinaryQuantizer(Quantizer[Halves]):
         queries = queries.view(len(queries), -1, 2, 4).flip(2).flatten(1)  # as `_by_nibble` has it
         return pq_scorer(packed, packed.remembered("nibbles", self._nibbles), queries, metric, mask)
 
-    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | OfCodesOrFloats | None:
         if metric == "hamming":
-            return prepared_hamming(packed, packed.data)
+            return prepared_hamming(packed, packed.data, self.code_size, self.width, self._bits_of_few)
         if self.width % 8:
             return None
         ready = prepared_tables(packed, packed.remembered("nibbles", self._nibbles), metric)
         return None if ready is None else ready.after(_by_nibble)
+
+    def _bits_of_few(self, queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What `_encode` returns for few rows, by numpy, whose calls take less time."""
+        return np.packbits(queries > self.learned("encode").threshold.numpy(), axis=1)
 
     def _nibbles(self) -> Tensor:
         """(2B, 16, 4) float32: the values of the low nibble of each byte, then of the high one."""

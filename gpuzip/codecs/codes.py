@@ -23,7 +23,7 @@ from gpuzip.errors import DtypeError, GpuzipError
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.result import SearchResult
-from gpuzip.search.run import WHO, search
+from gpuzip.search.run import WHO, Arguments, search
 from gpuzip.storage import FileInfo, Target, write_codes
 from gpuzip.storage.joined import Joined
 
@@ -307,18 +307,8 @@ class Codes:
                 "these codes, which find the same again. Pass rescore=x, the source rows."
             )
         store = None if rescore is None or rescore is False else store_of(self, rescore)
-        found = search(
-            Searched(self.codec, self.packed),
-            queries,
-            k,
-            metric,
-            mask,
-            store,
-            rescore_multiplier,
-            candidates,
-            progress,
-        )
-        return SearchResult(*found)
+        given = Arguments(queries, k, metric, mask, store, rescore_multiplier, candidates, progress)
+        return SearchResult(*search(Searched(self.codec, self.packed), given))
 
     def quality(self, x: Matrix, *, progress: Progress = None) -> Quality | None:
         """Measure the error of the decoded rows against the source rows.

@@ -1,10 +1,10 @@
 """Arrays of loops without numba's own memory and views, which take longer to compile than most loops."""
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
-from numpy import dtype as as_dtype
 
 _LINE = 64  # bytes of a cache line
 
@@ -14,7 +14,7 @@ def local(count, dtype):
 
     It is on the stack: the same memory each time within a loop's function, and gone when that returns.
     """
-    entry = from_dtype(as_dtype(dtype))
+    entry = from_dtype(np.dtype(dtype))
 
     @intrinsic
     def memory(context):
@@ -33,7 +33,7 @@ def local(count, dtype):
 
 def at(dtype):
     """Return a function of loops that returns the array of `count` entries at an address."""
-    entry = from_dtype(as_dtype(dtype))
+    entry = from_dtype(np.dtype(dtype))
 
     @intrinsic
     def placed(context, address, count):
@@ -68,3 +68,7 @@ def _array(context, builder, kind, data, count):
     for name, value in (("shape", count), ("strides", size)):
         setattr(made, name, builder.insert_value(ir.ArrayType(word, 1)(ir.Undefined), value, 0))
     return made._getvalue()
+
+
+halves, words, longs, counts = at(np.uint16), at(np.uint32), at(np.uint64), at(np.int64)
+bytes_, integers, floats, doubles = at(np.uint8), at(np.int32), at(np.float32), at(np.float64)

@@ -51,11 +51,12 @@ class Scratch(threading.local):
 
     def kept(self, key, make):
         """Return what make(*key) returned for this key, of which a few are kept."""
-        if key not in self._made:
+        made = self._made.get((make, key))
+        if made is None:
             if len(self._made) >= _MOST_KEPT:
                 self._made.clear()
-            self._made[key] = make(*key)
-        return self._made[key]
+            made = self._made[make, key] = make(*key)
+        return made
 
 
 scratch = Scratch()

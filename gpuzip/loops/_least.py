@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuzip.loops._arrays import counts, floats
 from gpuzip.loops._jit import apart, jit
 
 #: Larger than every key of a row.
@@ -166,13 +167,19 @@ def read(keys, k, scores, rows):
             rows[q * k + i] = np.int64(key & np.uint64(0xFFFFFFFF)) if key != NONE else 0
 
 
-@jit("void(uint64[::1], intp, boolean, float32[::1], int64[::1])", inner=True)
-def answer(keys, k, are_distances, scores, rows):
-    """Write the scores, or distances, and rows of the k least keys of each query, in order."""
-    Q = len(rows) // k
+@jit("void(uint64[::1], intp, intp, boolean, intp, intp)", inner=True)
+def answer(keys, Q, k, are_distances, values, rows):
+    """Write the scores, or distances, and rows of the k least keys of each query, in order, to addresses."""
     room = len(keys) // Q
     for q in range(Q):
         in_order(keys, q * room, room, k)
-    read(keys, k, scores, rows)
+    write(keys, Q, k, are_distances, values, rows)
+
+
+@jit("void(uint64[::1], intp, intp, boolean, intp, intp)", inner=True)
+def write(keys, Q, k, are_distances, values, rows):
+    """Do what `read` does to addresses, with distances if asked."""
+    scores = floats(values, Q * k)
+    read(keys, k, scores, counts(rows, Q * k))
     if are_distances:
         to_distances(scores)

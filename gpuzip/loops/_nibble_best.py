@@ -7,6 +7,7 @@ those whose upper bounds reach the least of these scores.
 
 import numpy as np
 
+from gpuzip.loops._arrays import counts, doubles, floats, halves, longs, words
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import in_order, key_of, score_of
 from gpuzip.loops._nibble_exact import exact_scores
@@ -24,13 +25,7 @@ from gpuzip.loops._nibble_memory import (
     STATE,
     TAKEN,
     UPPERS,
-    counts,
-    doubles,
-    floats,
-    halves,
-    longs,
     place,
-    words,
 )
 from gpuzip.loops._nibble_order import BY_INSERTION, sort
 from gpuzip.loops._nibbles import factored_bounds

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from gpuzip.loops._arrays import floats, words
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._nibble_memory import CODES, LISTED, SCORES, TABLES, TAKEN, floats, place, words
+from gpuzip.loops._nibble_memory import CODES, LISTED, SCORES, TABLES, TAKEN, place
 from gpuzip.loops._nibbles import exact_sums
 from gpuzip.loops._registers import STEP, turn
 from gpuzip.loops._vectors256 import ROWS, copy_rows, prefetch

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from gpuzip.loops._arrays import at
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import jit
@@ -73,7 +72,3 @@ def room_for(k, N):
 def place(memory, plan, n):
     """Return the address of an array. plan: the address of what `plan_of` returned."""
     return memory + word_at(plan + 8 * n)
-
-
-halves, words, longs, counts = at(np.uint16), at(np.uint32), at(np.uint64), at(np.int64)
-floats, doubles = at(np.float32), at(np.float64)

@@ -2,20 +2,9 @@
 
 import numpy as np
 
+from gpuzip.loops._arrays import doubles, floats, words
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._nibble_memory import (
-    ABOUT,
-    ASKED,
-    BINS,
-    ENDS,
-    FACTS,
-    ROUNDED,
-    TABLES,
-    doubles,
-    floats,
-    place,
-    words,
-)
+from gpuzip.loops._nibble_memory import ABOUT, ASKED, BINS, ENDS, FACTS, ROUNDED, TABLES, place
 from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
 from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops._vectors256 import address_of
@@ -25,9 +14,9 @@ _SMALL_SCALED, _LARGE_SCALED = 2.0**-60, 2.0**60  # the same of products with fa
 _COSINE = 1.1  # no cosine is greater
 
 
-@jit("boolean(float32[::1], intp, float32[:, :, ::1], float64[::1], boolean, intp, intp)", inner=True)
+@jit("boolean(intp, intp, float32[:, :, ::1], float64[::1], boolean, intp, intp)", inner=True)
 def make_tables(queries, Q, centroids, facts, is_scaled, memory, plan):
-    """Write tables, their roundings and the facts of Q queries; return whether queries and tables are sound.
+    """Write tables, their roundings and the facts of Q queries at an address; return whether all are sound.
 
     facts: of the search, whether scores are distances and queries are normalized, what their squares stay
     below, and the least and the greatest factor of rows.

@@ -2,24 +2,22 @@
 
 import numpy as np
 
-from gpuzip.loops._arrays import at
+from gpuzip.loops._arrays import floats
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._vectors256 import address_of
 
-_floats = at(np.float32)
 
-
-@jit("boolean(float32[::1], intp, boolean, float64, float32[::1])", inner=True)
+@jit("boolean(intp, intp, boolean, float64, float32[::1])", inner=True)
 def unit_rows(queries, Q, normalize, most, rows):
-    """Copy queries to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
+    """Copy queries at an address to rows, divided by their norms if asked as `_core.few.unit_rows` has it.
 
     Return whether all are sound.
     """
     apart()
-    D, total = len(queries) // Q, np.float64(0)
+    D, total = len(rows) // Q, np.float64(0)
     for q in range(Q):
-        query = _floats(address_of(queries) + 4 * q * D, D)  # of which a loop makes vectors
-        row = _floats(address_of(rows) + 4 * q * D, D)
+        query = floats(queries + 4 * q * D, D)  # of which a loop makes vectors
+        row = floats(address_of(rows) + 4 * q * D, D)
         squares, factor = np.float64(0), np.float32(1)
         for i in range(D):
             squares += np.float64(query[i]) * query[i]

@@ -25,8 +25,9 @@ class AdcFew:
     """
 
     def __init__(self, codes, columns, is_l2, scale=None, turned=None, normalize=False, most=np.inf):
-        (self._N, self._B), (_, self._M, self._K) = codes.shape, columns.shape
-        self._codes, self._is_kept, self._asked = codes, turned is not None, (normalize, most)
+        (self._N, self._B), self._is_kept, self._K = codes.shape, turned is not None, columns.shape[2]
+        self._codes, self._asked = codes, (normalize, most)
+        self._shape = *columns.shape, self._B, self._is_kept
         self._places, self._turned = whole.places_of([codes]), None if turned is None else turned.numpy()
         self._tables = columns.numpy(), is_l2, _NO_FLOATS if scale is None else scale.numpy(), _NO_MASK
 
@@ -35,25 +36,20 @@ class AdcFew:
         fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
         return fits and whole.can_search(self._K, self._B, Q, self._N)
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
-
-        are_distances: scores of "l2" become distances. None: a query is not sound.
-        """
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
-        tile, blocks, memory = scratch.kept(
-            (Q, self._M, self._K, self._B, k, len(queries), self._is_kept), _memory
-        )
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`."""
+        tile, blocks, memory = scratch.kept((Q, k, *self._shape), _memory)
         of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
-        of_queries, found = (queries, Q, *self._asked, *self._tables, k), (scores, rows, are_distances)
-        return (scores, rows) if _search(*of_codes, *of_queries, *found, *memory) else None
+        return _search(
+            *of_codes, queries, Q, *self._asked, *self._tables, k, are_distances, values, rows, *memory
+        )
 
 
-def _memory(Q, M, K, B, k, values, is_kept):
+def _memory(Q, k, S, M, K, B, is_kept):
     size, blocks = whole.columns_of(Q, K, B, is_kept)
     tile = _NO_BYTES if is_kept else scratch.take("columns", (blocks + 1) * size, np.uint8)
     memory = (
-        np.empty(values, np.float32),
+        np.empty(Q * S * M, np.float32),
         scratch.take("tables", Q * M * K, np.float32),
         np.zeros(Q * whole.entries_of(K) * (B + B % 2), np.uint8),
         np.empty((Q, 3)),
@@ -69,8 +65,8 @@ def _memory(Q, M, K, B, k, values, is_kept):
 
 
 @jit(
-    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, float32[::1], intp, boolean, float64, "
-    "float32[:, :, ::1], boolean, float32[::1], boolean[::1], intp, float32[::1], int64[::1], boolean, "
+    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, intp, intp, boolean, float64, "
+    "float32[:, :, ::1], boolean, float32[::1], boolean[::1], intp, boolean, intp, intp, "
     "float32[::1], float32[::1], uint8[::1], float64[:, ::1], float32[::1], uint64[::1], uint16[::1], "
     "float32[::1], intp[::1], float32[::1], intp, intp, intp)"
 )
@@ -89,9 +85,9 @@ def _search(
     scale,
     mask,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
     asked,
     tables,
     luts,
@@ -136,5 +132,5 @@ def _search(
         counts,
         worst,
     )
-    answer(keys, k, are_distances, scores, rows)
+    answer(keys, Q, k, are_distances, values, rows)
     return True

@@ -7,6 +7,7 @@ best, whatever k is.
 
 import numpy as np
 
+from gpuzip.loops._arrays import bytes_, counts, integers
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
@@ -35,18 +36,14 @@ class HammingFew:
         fits = self._B <= _MOST_BYTES and k <= MOST_SORTED
         return fits and rows_of_a_block(self._N, self._B * Q, k) >= self._N
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k nearest rows of Q queries, an array of all their bytes: scores (Q * k), rows (Q * k).
-
-        Scores are minus the distances, or the distances as int32.
-        """
-        distances, rows = np.empty(Q * k, np.int32), np.empty(Q * k, np.int64)
-        memory = scratch.kept(("bits", Q, self._B, k), _memory)
-        _search(self._turned, self._N, self._B, queries, k, _BITS, distances, rows, *memory)
-        return distances if are_distances else np.subtract(0, distances, dtype=np.float32), rows
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k nearest rows of Q queries: see `ops.few.Few`. Values are distances, in any case."""
+        memory = scratch.kept((Q, self._B, k), _memory)
+        _search(self._turned, self._N, self._B, queries, k, _BITS, values, rows, *memory)
+        return True
 
 
-def _memory(_, Q, B, k):
+def _memory(Q, B, k):
     return (
         np.zeros(Q * 32 * (B + B % 2), np.uint8),
         np.empty(Q * (2 * k + _MORE), np.uint64),
@@ -56,12 +53,12 @@ def _memory(_, Q, B, k):
     )
 
 
-@jit("void(uint8[::1], intp, uint8[::1], uint8[::1])", inner=True)
-def _fill(queries, B, bits, tables):
+@jit("void(intp, intp, intp, uint8[::1], uint8[::1])", inner=True)
+def _fill(queries_at, Q, B, bits, tables):
     """Fill tables (Q, B, 32): in how many bits a nibble differs from a query's, the low nibble first."""
     apart()
-    even = B + (B & 1)
-    for q in range(len(queries) // B):
+    queries, even = bytes_(queries_at, Q * B), B + (B & 1)
+    for q in range(Q):
         for j in range(B):
             byte, at = queries[q * B + j], (q * even + j) * 32
             for n in range(16):
@@ -129,7 +126,7 @@ def _put_in_order(keys, k, having, bound, distances, rows):
 
 
 @jit(
-    "void(uint8[::1], intp, intp, uint8[::1], intp, uint8[::1], int32[::1], int64[::1], uint8[::1], "
+    "void(uint8[::1], intp, intp, intp, intp, uint8[::1], intp, intp, uint8[::1], "
     "uint64[::1], int64[:, ::1], intp[:, ::1], uint16[::1])"
 )
 def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, having, state, sums):
@@ -141,7 +138,7 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
     Q, even = len(having), B + (B & 1)
     size, room = ROWS * even, len(keys) // Q
     tile = max(1, _TILE // (2 * size)) * 2 * ROWS
-    _fill(queries, B, bits, tables)
+    _fill(queries, Q, B, bits, tables)
     for q in range(Q):
         having[q] = 0
         state[0, q], state[1, q], state[2, q] = 0, 8 * B + 1, 0
@@ -164,4 +161,5 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
     for q in range(Q):
         own, bound = keys[q * room : (q + 1) * room], state[1, q]
         _leave(own, state[0, q], k, bound, state[2, q])
-        _put_in_order(own, k, having[q], bound, distances[q * k : (q + 1) * k], rows[q * k : (q + 1) * k])
+        found = integers(distances + 4 * q * k, k), counts(rows + 8 * q * k, k)
+        _put_in_order(own, k, having[q], bound, *found)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._arrays import flat
+from gpuzip.loops._arrays import counts, doubles, floats, words
 from gpuzip.loops._blocks import AHEAD, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
@@ -21,12 +21,8 @@ from gpuzip.loops._nibble_memory import (
     ROUNDED,
     STATE,
     SUMS,
-    counts,
-    doubles,
-    floats,
     place,
     plan_of,
-    words,
 )
 from gpuzip.loops._nibble_tables import make_tables
 from gpuzip.loops._nibbles import TOGETHER, sums_of_four, sums_of_one
@@ -70,30 +66,25 @@ class NibbleFew:
         _, _, B, N = self._shape
         return k <= self._most and (is_lone(N, B * Q, k) or torch.get_num_threads() <= Q // TOGETHER)
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`.
 
-        are_distances: scores of "l2" become distances. None: a query or a table is not sound, or too many
-        rows are nearly as good as the k best.
+        False also where a table is not sound, or too many rows are nearly as good as the k best.
         """
-        found = self.at_address(queries.ctypes.data, Q, k, are_distances)
-        return None if found is None else (found[0].reshape(-1), found[1].reshape(-1))
-
-    def at_address(self, queries, Q, k, are_distances=False):
-        """Return the same as (Q, k) arrays, of queries whose values are at an address."""
         D, _, B, N = self._shape
-        scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
+        if is_lone(N, B * Q, k):
+            return self._search(queries, Q, k, are_distances, values, rows)
 
         def some(start, stop):
-            plan, room, size = self._plan(min(stop - start, QUERIES), k)
-            memory, place = scratch.at_least("nibbles", size, np.uint8), queries + 4 * D * start
-            found = scores[start:stop], rows[start:stop]
-            return _search(*self._fixed, place, are_distances, *found, memory, plan, room)
+            places = queries + 4 * D * start, values + 4 * k * start, rows + 8 * k * start
+            return self._search(places[0], stop - start, k, are_distances, *places[1:])
 
-        if is_lone(N, B * Q, k):
-            return (scores, rows) if some(0, Q) else None
-        shares = map_blocks(some, Q, _share(Q), lone_here=True)
-        return (scores, rows) if all(shares) else None
+        return all(map_blocks(some, Q, _share(Q), lone_here=True))
+
+    def _search(self, queries, Q, k, are_distances, values, rows):
+        plan, room, size = self._plan(min(Q, QUERIES), k)
+        memory = scratch.at_least("nibbles", size, np.uint8)
+        return _search(*self._fixed, queries, Q, k, are_distances, values, rows, memory, plan, room)
 
     def _plan(self, Q, k):
         """Return what `plan_of` did before for so many queries and rows of each."""
@@ -110,13 +101,13 @@ def _share(Q):
 
 
 @jit(
-    "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], intp, boolean, "
-    "float32[:, ::1], int64[:, ::1], uint8[::1], int64[::1], intp)"
+    "boolean(uint8[::1], int64[::1], float32[:, :, ::1], float32[::1], float64[::1], intp, intp, intp, "
+    "boolean, intp, intp, uint8[::1], int64[::1], intp)"
 )
 def _search(
-    columns, codes, centroids, scale, facts, queries, are_distances, scores, rows, memory, plan, room
+    columns, codes, centroids, scale, facts, queries, Q, k, are_distances, values, rows, memory, plan, room
 ):
-    (S, M, _), (Q, k) = centroids.shape, scores.shape
+    S, M, _ = centroids.shape
     D, N, whole, of_plan = S * M, codes[3], address_of(memory), address_of(plan)
     factors, last_factors = address_of(scale), floats(place(whole, of_plan, FACTORS), ROWS)
     if len(scale) == 0:
@@ -126,8 +117,7 @@ def _search(
             last_factors[i % ROWS] = scale[i]
     for first in range(0, Q, QUERIES):
         count = min(QUERIES, Q - first)
-        some = floats(queries + 4 * D * first, count * D)
-        if not make_tables(some, count, centroids, facts, len(scale) > 0, whole, of_plan):
+        if not make_tables(queries + 4 * D * first, count, centroids, facts, len(scale) > 0, whole, of_plan):
             return False
         bins, state = words(place(whole, of_plan, COUNTS), 0), counts(place(whole, of_plan, STATE), 0)
         limits = floats(place(whole, of_plan, LIMITS), 0)
@@ -139,11 +129,11 @@ def _search(
         if not _scan(address_of(columns), address_of(codes), M, N, count, k, factors, whole, of_plan, room):
             return False
         for q in range(count):
-            into = address_of(scores) + 4 * k * (first + q), address_of(rows) + 8 * k * (first + q)
+            into = values + 4 * k * (first + q), rows + 8 * k * (first + q)
             if not finish(q, k, address_of(codes), M, factors, whole, of_plan, room, *into):
                 return False
     if are_distances:
-        to_distances(flat(scores))
+        to_distances(floats(values, Q * k))
     return True
 
 

@@ -16,7 +16,7 @@ from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops.table_sums import arrays_of, closest_of_some
 
 _closest = at_address(closest_of_some)
-_TOGETHER = 4  # queries that a row is multiplied by while it is in registers
+TOGETHER = 4  # queries that a row is multiplied by while it is in registers
 
 
 class ProductFew:
@@ -32,30 +32,31 @@ class ProductFew:
         self._rows, self._asked = rows.numpy(), (normalize, most)
         self._of_codes = arrays_of(codes, centroids, is_l2, scale, None)
         self._bias = part(bias, 0, self._N, np.float32)
-        error = 1.05 * (self._D + 16) * 2.0**-22  # of both sums, of the rows and of their norms, relative
-        self._error = error, reach, self._D * 2.0**-140
+        self._error = error_of(self._D, reach)
 
     def can_search(self, Q, k):
         """Return whether so few candidates are taken that one call puts them in order."""
         return self._taken(k, self._N) <= MOST_IN_ORDER
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows as `AdcFew` does. None also where candidates do not prove them."""
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`. False also where candidates prove none."""
         memory = scratch.kept((Q, self._N, self._D, self._taken(k, self._N)), _memory)
-        of_queries = queries, Q, *self._asked, *self._error, k
-        found = scores, rows, are_distances
-        return (
-            (scores, rows)
-            if _search(self._rows, self._bias, *self._of_codes, *of_queries, *found, *memory)
-            else None
-        )
+        of_queries = queries, Q, *self._asked, *self._error, k, are_distances, values, rows
+        return _search(self._rows, self._bias, *self._of_codes, *of_queries, *memory)
+
+
+def error_of(D, reach):
+    """Return what `above` takes: the error of both sums, of rows and of their norms, and what is too small.
+
+    The first is relative to products of norms.
+    """
+    return 1.05 * (D + 16) * 2.0**-22, reach, D * 2.0**-140
 
 
 def _memory(Q, N, D, taken):
     return (
         np.empty((Q, D), np.float32),
-        scratch.take("products", _TOGETHER * N, np.float32).reshape(_TOGETHER, N),
+        scratch.take("products", TOGETHER * N, np.float32).reshape(TOGETHER, N),
         np.empty(room_for(taken), np.uint64),
         np.empty((Q, taken), np.float32),
         np.empty((Q, taken), np.int64),
@@ -71,11 +72,11 @@ def _memory(Q, N, D, taken):
     inner=True,
     fastmath={"reassoc", "contract"},
 )
-def _multiply(rows, asked, first, last, products):
+def multiply(rows, asked, first, last, products):
     """Set products[i] to those of all rows with query first + i; of fewer than four queries, one by one."""
     wide_vectors()
     D = rows.shape[1]
-    if last - first == _TOGETHER:
+    if last - first == TOGETHER:
         q0, q1, q2, q3 = asked[first], asked[first + 1], asked[first + 2], asked[first + 3]
         for r in range(len(rows)):
             row = rows[r]
@@ -126,7 +127,7 @@ def take_best(products, bias, scale, keys, taken, estimates, rows):
 
 
 @jit("float64(float32[::1], boolean, float64, float64, float64)", inner=True)
-def _above(query, is_l2, error, reach, lost):
+def above(query, is_l2, error, reach, lost):
     """Return by how much a score is above its estimate at most."""
     squares = np.float64(0)
     for value in query:
@@ -139,8 +140,8 @@ def _above(query, is_l2, error, reach, lost):
 
 @jit(
     "boolean(float32[:, ::1], float32[::1], uint8[:, ::1], float32[::1], intp, intp, intp, boolean, "
-    "float32[::1], boolean[::1], float32[::1], intp, boolean, float64, float64, float64, float64, intp, "
-    "float32[::1], int64[::1], boolean, float32[:, ::1], float32[:, ::1], uint64[::1], float32[:, ::1], "
+    "float32[::1], boolean[::1], intp, intp, boolean, float64, float64, float64, float64, intp, "
+    "boolean, intp, intp, float32[:, ::1], float32[:, ::1], uint64[::1], float32[:, ::1], "
     "int64[:, ::1], float32[:, ::1], uint64[::1], float32[::1], intp)"
 )
 def _search(
@@ -162,9 +163,9 @@ def _search(
     reach,
     lost,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
     asked,
     products,
     room,
@@ -178,16 +179,16 @@ def _search(
     if not unit_rows(queries, Q, normalize, most, flat(asked)):
         return False
     taken = candidates.shape[1]
-    for first in range(0, Q, _TOGETHER):
-        last = min(first + _TOGETHER, Q)
-        _multiply(kept, asked, first, last, products)
+    for first in range(0, Q, TOGETHER):
+        last = min(first + TOGETHER, Q)
+        multiply(kept, asked, first, last, products)
         for q in range(first, last):
             if not take_best(products[q - first], bias, scale, room, taken, estimates[q], candidates[q]):
                 return False
-            above = _above(asked[q], is_l2, error, reach, lost)
+            higher = above(asked[q], is_l2, error, reach, lost)
             for i in range(taken):
                 bounds[q, i] = np.float32(
-                    (estimates[q, i] + above) * (1 + np.sign(estimates[q, i] + above) * 2.0**-23)
+                    (estimates[q, i] + higher) * (1 + np.sign(estimates[q, i] + higher) * 2.0**-23)
                 )
     of_codes = codes, centroids, S, M, nbits, is_l2, scale, mask
     _closest(closest_at, *of_codes, asked, estimates, candidates, bounds, k, keys, least)
@@ -195,5 +196,5 @@ def _search(
         for q in range(Q):
             if least[q] <= bounds[q, taken - 1]:
                 return False
-    answer(keys, k, are_distances, scores, rows)
+    answer(keys, Q, k, are_distances, values, rows)
     return True

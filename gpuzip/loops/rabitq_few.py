@@ -3,6 +3,7 @@
 import numpy as np
 
 from gpuzip.loops import adc_topk as whole
+from gpuzip.loops._arrays import floats
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._columns import part, part_of_rows
@@ -26,13 +27,13 @@ class RaBitQFew:
     """
 
     def __init__(self, planes, center, metric, reach, scale, mask, extra, turned=None, most=np.inf):
-        self._N, (self._W, self._D) = len(scale), (planes[0].shape[1], len(center))
-        self._B = sum(plane.shape[1] for plane in planes)
+        self._N, self._B = len(scale), sum(plane.shape[1] for plane in planes)
         self._planes, self._is_kept = planes, turned is not None
         self._places, self._turned = whole.places_of(planes), None if turned is None else turned.numpy()
-        self._E = columns_of(metric, reach)
-        self._asked = center.contiguous().numpy(), METRICS[metric], float(reach), most, self._W
-        columns = part_of_rows(extra.T, 0, self._E).reshape(-1)
+        E = columns_of(metric, reach)
+        self._shape = len(center), self._B, E, self._is_kept
+        self._asked = center.contiguous().numpy(), METRICS[metric], float(reach), most, planes[0].shape[1]
+        columns = part_of_rows(extra.T, 0, E).reshape(-1)
         self._of_rows = part(scale, 0, self._N, np.float32), part(mask, 0, self._N, np.bool_), columns
 
     def can_search(self, Q, k):
@@ -40,21 +41,16 @@ class RaBitQFew:
         fits = k <= MOST_SORTED and rows_of_a_block(self._N, self._B * Q, k) >= self._N
         return fits and whole.can_search(_ENTRIES, self._B, Q, self._N)
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
-
-        are_distances: scores of "l2" become distances. None: a query is not sound.
-        """
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
-        tile, blocks, memory = scratch.kept(
-            ("RaBitQ", Q, self._D, self._W, self._B, self._E, k, self._is_kept), _memory
-        )
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`."""
+        tile, blocks, memory = scratch.kept((Q, k, *self._shape), _memory)
         of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
-        found = queries, *self._asked, *self._of_rows, k, scores, rows, are_distances
-        return (scores, rows) if _search(*of_codes, *found, *memory) else None
+        return _search(
+            *of_codes, queries, Q, *self._asked, *self._of_rows, k, are_distances, values, rows, *memory
+        )
 
 
-def _memory(_, Q, D, W, B, E, k, is_kept):
+def _memory(Q, k, D, B, E, is_kept):
     size, blocks = whole.columns_of(Q, _ENTRIES, B, is_kept)
     tile = _NO_BYTES if is_kept else scratch.take("columns", (blocks + 1) * size, np.uint8)
     memory = (
@@ -76,8 +72,8 @@ def _memory(_, Q, D, W, B, E, k, is_kept):
 
 
 @jit(
-    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, float32[::1], float32[::1], intp, float64, "
-    "float64, intp, float32[::1], boolean[::1], float32[::1], intp, float32[::1], int64[::1], boolean, "
+    "boolean(int64[:, ::1], intp, uint8[::1], intp, boolean, intp, intp, float32[::1], intp, float64, "
+    "float64, intp, float32[::1], boolean[::1], float32[::1], intp, boolean, intp, intp, "
     "float32[::1], float32[::1], float32[::1], float32[::1], uint8[::1], float64[:, ::1], uint64[::1], "
     "uint16[::1], float32[::1], intp[::1], float32[::1], intp, intp, intp, intp)"
 )
@@ -88,6 +84,7 @@ def _search(
     blocks,
     is_kept,
     queries,
+    Q,
     center,
     metric,
     reach,
@@ -97,9 +94,9 @@ def _search(
     mask,
     extra,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
     across,
     coef,
     shift,
@@ -108,7 +105,7 @@ def _search(
     lines,
     keys,
     sums,
-    floats,
+    of_rows,
     counts,
     worst,
     coefficients_at,
@@ -116,14 +113,14 @@ def _search(
     round_at,
     scan_at,
 ):
-    B = len(tables) // (len(shift) * 32)
+    B, given = len(tables) // (Q * 32), floats(queries, Q * len(center))
     of_queries = across, coef, shift
-    if not _coefficients(coefficients_at, queries, center, metric, reach, most, *of_queries):
+    if not _coefficients(coefficients_at, given, center, metric, reach, most, *of_queries):
         return False
     _tables(tables_at, across, len(center), W, B // W, tables)
     _round(round_at, tables, 2 * B, 16, min(127, 65535 // (2 * B)), luts, lines)
     lookups = tables, luts, lines, blocks, is_kept
-    own = keys, tile, sums, floats, counts, worst
+    own = keys, tile, sums, of_rows, counts, worst
     _scan(scan_at, places, N, 0, N, *lookups, scale, mask, extra, coef, shift, k, *own)
-    answer(keys, k, are_distances, scores, rows)
+    answer(keys, Q, k, are_distances, values, rows)
     return True

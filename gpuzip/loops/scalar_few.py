@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import keep_above
 from gpuzip.loops._jit import apart, at_address, has_features, jit
-from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, read, room_for, score_of, to_distances
+from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, room_for, score_of, write
 from gpuzip.loops._products import WIDTH
+from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops.rescore import METRICS, exactly
 from gpuzip.loops.scalar_topk import can_search, edge_of
 from gpuzip.loops.scalar_topk import scan as whole_scan
@@ -32,9 +34,9 @@ class ScalarFew:
 
     def __init__(self, codes, first, step, middle, metric, facts, scale, bias, taken, most=np.inf):
         (self._N, self._D), self._taken = codes.shape, taken
-        self._codes, self._edge = codes.reshape(-1).numpy(), edge_of(codes)
-        self._facts, of_rows = np.array(facts), [_NONE if x is None else x.numpy() for x in (scale, bias)]
+        of_rows = [_NONE if x is None else x.numpy() for x in (scale, bias)]
         self._coding = first.numpy(), step.numpy(), middle.numpy(), METRICS[metric], most, *of_rows
+        self._of_codes = codes.reshape(-1).numpy(), edge_of(codes), self._N, *self._coding, np.array(facts)
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share, and few queries."""
@@ -42,21 +44,15 @@ class ScalarFew:
         fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not _multiplies_bytes())
         return fits and rows_of_a_block(self._N, self._D * Q, taken) >= self._N
 
-    def __call__(self, queries, Q, k, are_distances=False):
-        """Find the k best rows of Q queries, an array of all their values: scores (Q * k), rows (Q * k).
-
-        are_distances: scores of "l2" become distances. None: a query is not sound, or another row may be
-        better than those whose estimates are best.
-        """
-        scores, rows = np.empty(Q * k, np.float32), np.empty(Q * k, np.int64)
-        memory = scratch.kept(("scalar", Q, self._D, k, self._taken(k, self._N)), _memory)
-        of_codes = self._codes, self._edge, self._N, *self._coding, self._facts
-        found = _search(*of_codes, queries.reshape(Q, self._D), k, scores, rows, are_distances, *memory)
-        return (scores, rows) if found else None
+    def at_address(self, queries, Q, k, are_distances, values, rows):
+        """Find the k best rows of Q queries: see `ops.few.Few`. False also where estimates prove none."""
+        memory = scratch.kept((Q, self._D, self._taken(k, self._N)), _memory)
+        return _search(*self._of_codes, queries, Q, k, are_distances, values, rows, *memory)
 
 
-def _memory(_, Q, D, k, taken):
+def _memory(Q, D, taken):
     return (
+        np.empty((Q, D), np.float32),
         np.zeros(Q * (D + -D % WIDTH), np.int16),
         *np.empty((4, Q), np.float32),
         np.empty(D),
@@ -71,12 +67,12 @@ def _memory(_, Q, D, k, taken):
 
 
 @jit(
-    "boolean(float32[:, ::1], intp, float32[::1], float64[::1], intp, float64, float64[::1], int16[::1], "
+    "void(float32[:, ::1], intp, float32[::1], float64[::1], intp, float64[::1], int16[::1], "
     "float32[::1], float32[::1], float32[::1], float64[::1])",
     inner=True,
 )
-def _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, slack, exact):
-    """Round a query times step to whole numbers; return whether it is sound.
+def _round(queries, q, step, middle, metric, facts, whole, unit, offset, slack, exact):
+    """Round a query times step to whole numbers.
 
     Estimates of scores are (unit * sum whole * code + offset) * scale + bias, and scores are at most `slack`
     above them: see `ScalarScorer.ceiling`.
@@ -112,7 +108,6 @@ def _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, s
         above = 2 * above + (small + 2.0**-19) * (norm + facts[2]) * (norm + facts[2]) - squares
     times = 2 if metric == 2 else 1
     unit[q], offset[q], slack[q] = times * width, times * dot, above + 2.0**-20 * abs(above)
-    return squares < most
 
 
 @jit(
@@ -144,7 +139,7 @@ def _score(keys, start, count, queries, q, codes, N, first, step, metric, at):
 
 @jit(
     "boolean(uint8[::1], uint8[::1], intp, float32[::1], float32[::1], float64[::1], intp, float64, "
-    "float32[::1], float32[::1], float64[::1], float32[:, ::1], intp, float32[::1], int64[::1], boolean, "
+    "float32[::1], float32[::1], float64[::1], intp, intp, intp, boolean, intp, intp, float32[:, ::1], "
     "int16[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], uint64[::1], "
     "intp[::1], int64[:, ::1], float32[::1], float32[::1], intp, intp)"
 )
@@ -161,10 +156,12 @@ def _search(
     bias,
     facts,
     queries,
+    Q,
     k,
-    scores,
-    rows,
     are_distances,
+    values,
+    rows,
+    asked,
     whole,
     unit,
     offset,
@@ -179,11 +176,11 @@ def _search(
     scan_at,
     exactly_at,
 ):
-    (Q, D), taken = queries.shape, len(own)
-    room = len(keys) // Q
+    D, taken, room = len(step), len(own), len(keys) // Q
+    if not unit_rows(queries, Q, False, most, flat(asked)):
+        return False
     for q in range(Q):
-        if not _round(queries, q, step, middle, metric, most, facts, whole, unit, offset, slack, exact):
-            return False
+        _round(asked, q, step, middle, metric, facts, whole, unit, offset, slack, exact)
     of_rows = scale, bias, _NO_MASK
     _scan(scan_at, codes, edge, D, 0, N, whole, unit, offset, *of_rows, 0, taken, keys, counts, worst)
     at = places, own, decoded, exactly_at
@@ -193,15 +190,13 @@ def _search(
             return False
         last = score_of(cut(keys, start, room, taken))
         cut(keys, start, taken, k)
-        least = _score(keys, start, k, queries, q, codes, N, first, step, metric, at)
+        least = _score(keys, start, k, asked, q, codes, N, first, step, metric, at)
         limit = least - slack[q] - np.float32(2.0**-20) * abs(least)
         more = keep_above(keys, start + k, start + k, start + taken, limit)
-        others = _score(keys, start + k, more - start - k, queries, q, codes, N, first, step, metric, at)
+        others = _score(keys, start + k, more - start - k, asked, q, codes, N, first, step, metric, at)
         if not (least > -np.inf and others > -np.inf):
             return False
         if score_of(in_order(keys, start, more - start, k)) <= last + slack[q]:
             return False
-    read(keys, k, scores, rows)
-    if are_distances:
-        to_distances(scores)
+    write(keys, Q, k, are_distances, values, rows)
     return True

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gpuzip.ops import _here
 from gpuzip.ops._dispatch import loops_of
 
 Array = np.ndarray[Any, Any]
+Found = tuple[Tensor, Tensor] | None
 
 
 class Few(Protocol):
@@ -21,15 +23,33 @@ class Few(Protocol):
     def can_search(self, Q: int, k: int) -> bool:
         """Return whether it is the fastest for Q queries and k rows of each."""
 
-    def __call__(
-        self, queries: Array, Q: int, k: int, are_distances: bool = False
-    ) -> tuple[Array, Array] | None:
-        """Return scores (Q * k,) float32 and rows (Q * k,) int64 of queries, an array of all their values.
+    def at_address(self, queries: int, Q: int, k: int, are_distances: bool, values: int, rows: int) -> bool:
+        """Search Q queries at one address, and write values and rows, (Q, k) each, to two others.
 
-        are_distances: scores by "l2" become distances, and those by "hamming" int32. None: squares of the
-        queries add up to `most` or more, or to NaN. One that also has `at_address` takes the address of
-        the values instead, which is sooner known, and returns (Q, k) arrays.
+        Arrays are passed as addresses, which numba takes sooner. queries: float32, or uint8 where codes are
+        compared by "hamming". values: float32 scores, or int32 distances by "hamming". rows: int64.
+        are_distances: scores by "l2" become distances. Returns False where `search.run` must search: where
+        squares of the queries add up to `most` or more, or to NaN, or other rows may be better.
         """
+
+
+def searched(
+    few: Few,
+    queries: Tensor,
+    Q: int,
+    k: int,
+    are_distances: bool = False,
+    shape: tuple[int, ...] | None = None,
+) -> Found:
+    """Search queries, Q rows that lie next to each other, and return values and rows, or None.
+
+    shape: of what is returned, if not (Q, k).
+    """
+    shape = shape or (Q, k)
+    values = torch.from_numpy(np.empty(shape, np.int32 if queries.dtype is torch.uint8 else np.float32))
+    rows = torch.from_numpy(np.empty(shape, np.int64))  # numpy's memory is had in a quarter of the time
+    at = values.data_ptr(), rows.data_ptr()
+    return (values, rows) if few.at_address(queries.data_ptr(), Q, k, are_distances, *at) else None
 
 
 def adc_few(
@@ -126,31 +146,41 @@ def product_few(
     return few
 
 
-def float_few(rows: Tensor, metric: str, most: float) -> Few | None:
-    """Prepare a search by the scores of `rescore` of all rows (N, D) float32. most: see `Few`."""
+def float_few(
+    rows: Tensor,
+    metric: str,
+    of_rows: tuple[Tensor | None, Tensor | None],
+    reach: float,
+    taken: Callable[[int, int], int],
+    most: float,
+) -> Few | None:
+    """Prepare a search by products with float rows (N, D), whose best are scored by `rescore`.
+
+    of_rows: scale (N,) by "cosine" and minus squares (N,) by "l2", else None. reach, taken: see
+    `product_few`. most: see `Few`.
+    """
     if not _here.may_search(rows, len(rows), 1):
         return None
-    few: Few = loops_of("float_few").FloatFew(rows, metric, most)
+    few: Few = loops_of("float_few").FloatFew(rows, metric, *of_rows, reach, taken, most)
     return few
 
 
-class Cheaper:
-    """Two searches, of which the cheaper one is called, or the other one where it cannot search.
+Choice = Callable[[int, int], Few | None]  # of Q queries and k rows of each, the search that is the fastest
+
+
+def only(few: Few) -> Choice:
+    """Choose this search, where it can search."""
+    return lambda Q, k: few if few.can_search(Q, k) else None
+
+
+def cheaper(first: Few, second: Few, second_pays: Callable[[int], bool]) -> Choice:
+    """Choose the cheaper one of two searches, or the other one where it cannot search.
 
     second_pays: of a number of queries, whether the second takes less.
     """
 
-    def __init__(self, first: Few, second: Few, second_pays: Callable[[int], bool]) -> None:
-        self._first, self._second, self._second_pays = first, second, second_pays
+    def chosen(Q: int, k: int) -> Few | None:
+        in_turn = (second, first) if second_pays(Q) else (first, second)
+        return next((few for few in in_turn if few.can_search(Q, k)), None)
 
-    def _of(self, Q: int, k: int) -> Few:
-        one, other = (self._second, self._first) if self._second_pays(Q) else (self._first, self._second)
-        return one if one.can_search(Q, k) else other
-
-    def can_search(self, Q: int, k: int) -> bool:
-        return self._of(Q, k).can_search(Q, k)
-
-    def __call__(
-        self, queries: Array, Q: int, k: int, are_distances: bool = False
-    ) -> tuple[Array, Array] | None:
-        return self._of(Q, k)(queries, Q, k, are_distances)
+    return chosen

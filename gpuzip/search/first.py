@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -38,16 +37,18 @@ def rehearsal(
     queries: Matrix,
     metric: str,
     k: int,
-    search: Callable[..., object],
-    rest: tuple[Any, ...],
+    search: Callable[[Searched, Matrix], object],
 ) -> Callable[[], None]:
-    """Return a function that searches again, as the first time, as the second one and as later ones."""
+    """Return a function that searches again, as the first time, as the second one and as later ones.
+
+    search: by these codes or a copy of them, for queries.
+    """
     again = Searched(searched.codec, searched.packed[:])
     asked = queries.detach().clone() if isinstance(queries, Tensor) else np.array(queries)
 
     def run() -> None:
         for _ in range(2):
-            search(again, asked, k, metric, *rest)
+            search(again, asked)
         prepared = again.packed.prepared.get(metric)
         if prepared is not None:
             prepared(asked, k)

@@ -13,7 +13,7 @@ from gpuzip._core.few import is_plain
 from gpuzip._core.planes import Planes, owned, versions
 from gpuzip.ops.one_pass import turned, turned_share
 from gpuzip.search.memory import WORKSPACE
-from gpuzip.search.prepared import Prepared, Search
+from gpuzip.search.prepared import Search
 from gpuzip.search.scorer import Scorer
 
 _MOST_TURNED = WORKSPACE  # bytes of codes whose columns are kept
@@ -180,7 +180,7 @@ class Scoring(Protocol):
 
     def check_fitted(self, who: str) -> None: ...
     def scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None = None) -> Scorer: ...
-    def prepared(self, packed: Packed, metric: str) -> Prepared | None: ...
+    def prepared(self, packed: Packed, metric: str) -> Search | None: ...
     def coarse(self, packed: Packed, kind: str) -> Searched: ...
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,65 +56,61 @@ class Plan:
         return self.searched.packed.device
 
 
-def search(
-    searched: Searched,
-    queries: Matrix,
-    k: int,
-    metric: str,
-    mask: Tensor | np.ndarray[Any, Any] | None,
-    store: Store | None,
-    rescore_multiplier: float,
-    candidates: str | None,
-    progress: Progress = None,
-) -> tuple[Tensor, Tensor]:
-    """Implements `Codes.search`; store: the store that rescores, or None."""
+class Arguments(NamedTuple):
+    """Those of `Codes.search`. store: what `rescore` names, or None."""
+
+    queries: Matrix
+    k: int
+    metric: str
+    mask: Tensor | np.ndarray[Any, Any] | None
+    store: Store | None
+    multiplier: float
+    candidates: str | None
+    progress: Progress
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether the codes alone answer, without a word in between."""
+        return self.store is None and self.candidates is None and not self.progress
+
+
+def search(searched: Searched, given: Arguments) -> tuple[Tensor, Tensor]:
+    """Implements `Codes.search`."""
     searched.codec.check_fitted(WHO)
-    rest = mask, store, rescore_multiplier, candidates, progress
-    answer = partial(_search, searched, queries, k, metric, *rest)
-    if store is None and candidates is None and not progress and may_be_plain(searched, queries):
-        asked = searched, queries, metric
-        return by_ready_loops(need_of(*asked), answer, lambda: rehearsal(*asked, k, _search, rest))
-    return answer()
+    if not given.are_plain or not may_be_plain(searched, given.queries):
+        return _search(searched, given)
+
+    def again(codes: Searched, queries: Matrix) -> object:
+        return _search(codes, given._replace(queries=queries))
+
+    asked = searched, given.queries, given.metric
+    return by_ready_loops(
+        need_of(*asked), partial(_search, searched, given), lambda: rehearsal(*asked, given.k, again)
+    )
 
 
-def _search(
-    searched: Searched,
-    queries: Matrix,
-    k: int,
-    metric: str,
-    mask: Tensor | np.ndarray[Any, Any] | None,
-    store: Store | None,
-    rescore_multiplier: float,
-    candidates: str | None,
-    progress: Progress,
-) -> tuple[Tensor, Tensor]:
-    if mask is None and store is None and candidates is None and not progress:
-        found = few(searched, queries, k, metric)
+def _search(searched: Searched, given: Arguments) -> tuple[Tensor, Tensor]:
+    if given.mask is None and given.are_plain:
+        found = few(searched, given.queries, given.k, given.metric)
         if found is not None:
             return found
-    if candidates is not None and store is None:
+    if given.candidates is not None and given.store is None:
         raise GpuzipError(
-            f"{WHO}: candidates={candidates!r} must be given with rescore. Pass rescore=True or a store."
+            f"{WHO}: candidates={given.candidates!r} must be given with rescore. Pass rescore=True or a "
+            "store."
         )
-    plan = _plan(searched, k, metric, mask, store, rescore_multiplier, candidates)
-    queries = as_matrix(WHO, "queries", queries)
+    plan = _plan(searched, given)
+    queries = as_matrix(WHO, "queries", given.queries)
     one = queries.ndim == 1
-    asked = _asked(searched, queries[None] if one else queries, metric)
-    with reporting(WHO, progress, "search", asked.n) as report:
+    asked = _asked(searched, queries[None] if one else queries, given.metric)
+    with reporting(WHO, given.progress, "search", asked.n) as report:
         values, ids = _answers(plan, asked, report)
     return (values[0], ids[0]) if one else (values, ids)
 
 
-def _plan(
-    searched: Searched,
-    k: int,
-    metric: str,
-    mask: Tensor | np.ndarray[Any, Any] | None,
-    store: Store | None,
-    multiplier: float,
-    candidates: str | None,
-) -> Plan:
+def _plan(searched: Searched, given: Arguments) -> Plan:
     codec, packed = searched
+    _, k, metric, mask, store, multiplier, candidates, _ = given
     N, device = len(packed), packed.device
     coarse = candidates in codec.coarse_kinds
     first = metric if coarse or candidates is None else candidates

@@ -17,6 +17,7 @@ from gpuzip.search.scorer import Attempted, Scorer
 _CLOSE = 16  # rows beyond 5/4 k whose estimates are taken, if these are close
 _MORE = 32  # rows beyond 2 k whose estimates are taken
 KEPT = 1 << 20  # values of so few rows that they are kept as floats, 4 MB
+LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
 
 
@@ -82,6 +83,11 @@ def proven(found: tuple[Tensor, Tensor] | None) -> Attempted | None:
 def forbid(scores: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
     """Set scores in place to -inf where the (N,) mask forbids the row; ids has the shape of scores."""
     return scores if mask is None else scores.masked_fill_(~mask[ids.clamp(0, len(mask) - 1)], float("-inf"))
+
+
+def estimates_hold(scale: Tensor | float, D: int) -> bool:
+    """Whether no row of D columns is so short, by its inverse norm, that its norm may have lost digits."""
+    return float(scale if isinstance(scale, float) else scale.max()) * LOST < 2.0**-8 / D
 
 
 def estimates_for(k: int, N: int) -> int:

@@ -12,7 +12,7 @@ from gpuzip._core.matmul import matrix_product, products_are_float32
 from gpuzip._core.parallel import map_blocks
 from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import max_of_groups, rescore, topk
-from gpuzip.ops.few import float_few
+from gpuzip.ops.few import float_few, only
 from gpuzip.ops.one_pass import half_topk, product_topk
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
@@ -23,8 +23,12 @@ from gpuzip.search.scorers.common import (
     KEPT,
     both,
     closest_for,
+    estimates_hold,
     forbid,
     inverse,
+    inverse_norms,
+    largest_norm,
+    minus_squares,
     of_estimates,
     sound_rows,
 )
@@ -139,8 +143,13 @@ def prepared_floats(packed: Packed, rows: Callable[[], Tensor], D: int, metric: 
     N = len(packed)
     if not 0 < N * D <= KEPT or not bool(packed.norms.isfinite().all()):
         return None
-    few = float_few(rows(), metric, SOUND_SQUARES)
-    return None if few is None else Prepared(few, [packed.data], N, D, torch.float32, metric == "l2")
+    scale = inverse_norms(packed) if metric == "cosine" else None
+    if scale is not None and not estimates_hold(scale, D):
+        return None
+    of_rows = scale, minus_squares(packed) if metric == "l2" else None
+    reach = 1.0 if scale is not None else float(largest_norm(packed))
+    few = float_few(rows(), metric, of_rows, reach, closest_for, SOUND_SQUARES)
+    return None if few is None else Prepared(only(few), [packed.data], N, D, torch.float32, metric == "l2")
 
 
 def of_sound_rows(packed: Packed, mask: Tensor | None) -> tuple[Tensor | None, Callable[[], Tensor]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
-from gpuzip.ops.few import hamming_few
+from gpuzip.ops.few import Array, hamming_few, only
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.one_pass import hamming_topk
 from gpuzip.search.packed import Packed
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import proven
 
@@ -45,11 +47,20 @@ class HammingScorer:
         return scores if self._mask is None else scores.masked_fill_(distances == ABSENT, float("-inf"))
 
 
-def prepared_hamming(packed: Packed, codes: Tensor) -> Prepared | None:
+def prepared_hamming(
+    packed: Packed, codes: Tensor, code_size: int, width: int, encode: Callable[[Array], Array]
+) -> OfCodesOrFloats | None:
     """What `HammingScorer` finds for few queries without a mask, of codes that were searched.
 
-    codes: (N, B) uint8, those that are compared; queries are (Q, B) uint8.
+    codes: (N, B) uint8, those that are compared, the first bytes of codes. Queries are (Q, code_size) uint8,
+    or (Q, width) float32, of which `encode` makes (Q, B) uint8.
     """
     packed.turned([codes])  # which remembers codes that it sees first
     few = hamming_few(codes, packed.turned([codes]))
-    return None if few is None else Prepared(few, [codes], len(codes), codes.shape[1], torch.uint8, True)
+    if few is None:
+        return None
+    N, B = codes.shape
+    first = None if code_size == B else lambda queries: queries[:, :B]
+    of_codes = Prepared(only(few), [codes], N, code_size, torch.uint8, True, first)
+    of_floats = Prepared(only(few), [codes], N, width, torch.float32, True, encode, checks=True)
+    return OfCodesOrFloats(of_codes, of_floats)

@@ -14,7 +14,7 @@ from gpuzip._core.device import kind
 from gpuzip._core.rows import BLOCK_BYTES, SOUND_SQUARES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.ops.candidates import closest
-from gpuzip.ops.few import scalar_few
+from gpuzip.ops.few import only, scalar_few
 from gpuzip.ops.one_pass import can_multiply, product_topk, scalar_best
 from gpuzip.ops.row_writers import step_rows
 from gpuzip.ops.scalar_query import weights
@@ -239,4 +239,4 @@ def prepared_scalar(packed: Packed, coding: Coding, metric: str) -> Prepared | N
     of_rows = scorer.columns_of_rows()
     codes, values = packed.data, (coding.first, coding.step, coding.middle)
     few = scalar_few(codes, values, metric, scorer.facts(), of_rows, estimates_for, SOUND_SQUARES)
-    return None if few is None else Prepared(few, [codes], len(packed), D, torch.float32, is_l2)
+    return None if few is None else Prepared(only(few), [codes], len(packed), D, torch.float32, is_l2)

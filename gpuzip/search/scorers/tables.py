@@ -14,7 +14,7 @@ from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.candidates import Tables, closest_by_tables, table_sums
-from gpuzip.ops.few import Cheaper, Few, adc_few, product_few
+from gpuzip.ops.few import Few, adc_few, cheaper, only, product_few, searched
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, can_multiply, product_topk
 from gpuzip.search.packed import Packed
@@ -22,7 +22,9 @@ from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import (
     KEPT,
+    LOST,
     closest_for,
+    estimates_hold,
     inverse,
     inverse_norms,
     largest_norm,
@@ -40,7 +42,6 @@ from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_o
 # 2 bytes long. On a CPU tables are faster for any number of queries, unless bfloat16 products are.
 _MANY_QUERIES = {"cpu": 128, "cuda": 8}
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
-_LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 _FEW_ROWS = 128  # per query: their sums take less time than tables
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
 
@@ -101,10 +102,9 @@ class LutScorer:
         if self._mask is None:
             few = adc_few(codes, self._columns, self._metric == "l2", self._scale, turned)
         if few is not None and few.can_search(self.Q, k):
-            found = few(self._queries.reshape(-1).numpy(), self.Q, k)
+            found = searched(few, self._queries.contiguous(), self.Q, k)
             if found is not None:
-                scores, ids = (torch.from_numpy(part).view(self.Q, k) for part in found)
-                return scores, ids, None
+                return proven(found)
         terms = RowTerms(self._scale, self._mask, None, None)
         return proven(adc_topk([codes], self._lut, k, terms, turned=turned))
 
@@ -197,10 +197,10 @@ class ProductScorer(LutScorer):
         unscale = 1 / product.scale
         if self._metric == "cosine":
             largest: float = self._packed.remembered("largest inverse norm", self._largest_inverse)
-            if largest * _LOST >= 2.0**-8 / D:
+            if not estimates_hold(largest, D):
                 return torch.where(estimate.isneginf(), estimate, float("inf"))
             return torch.add(length * error_of(D, product, 1.0, largest), estimate, alpha=unscale)
-        lost = math.sqrt(D) * _LOST
+        lost = math.sqrt(D) * LOST
         longest: float = self._packed.remembered("longest", lambda: float(largest_norm(self._packed)))
         reach = longest + lost
         hidden = error_of(D, product, reach, 1.0)
@@ -254,13 +254,15 @@ def prepared_tables(
     of_codes = codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes])
     by_tables = adc_few(*of_codes, *of_queries)
     by_product = _prepared_product(packed, centroids, scale, metric, layout or TableLayout(centroids))
-    few = by_tables or by_product
-    if by_tables is not None and by_product is not None:
-        (M, K, S), (N, B) = centroids.shape, codes.shape
-        few = Cheaper(by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K))
+    (M, K, S), (N, B), few = centroids.shape, codes.shape, by_tables or by_product
     if few is None:
         return None
-    return Prepared(few, [codes], len(packed), centroids.shape[0] * centroids.shape[2], torch.float32, is_l2)
+    choice = only(few)
+    if by_tables is not None and by_product is not None:
+        choice = cheaper(
+            by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K)
+        )
+    return Prepared(choice, [codes], N, M * S, torch.float32, is_l2)
 
 
 def _prepared_product(
@@ -270,7 +272,7 @@ def _prepared_product(
     N, D = len(packed), centroids.shape[0] * centroids.shape[2]
     if N * D > KEPT or layout.columns is not None or not can_multiply(centroids, N):
         return None
-    if scale is not None and float(scale.max()) * _LOST >= 2.0**-8 / D:  # no estimate holds
+    if scale is not None and not estimates_hold(scale, D):
         return None
     rows = torch.empty((N, D), dtype=torch.float32, device=packed.device)
     layout.writer(packed.data)(0, N, rows)
