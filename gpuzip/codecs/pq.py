@@ -210,7 +210,7 @@ class ProductQuantizer(Quantizer[Codebook]):
 
     def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
         M, _, S = self.centroids.shape
-        if M * S > self.width or not isinstance(data, Tensor):
+        if self.width < M * S or not isinstance(data, Tensor):
             return None
         return table_reader(data, self.centroids)
 
