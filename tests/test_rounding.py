@@ -73,6 +73,7 @@ def test_the_loop_adds_fused_products_run_by_run(E):
             exact = x[:, d, None].double() * matrix[d].double()
             total = (exact + total.double()).float()
         want += total
-    assert torch.equal(few_products(x, matrix, 8), want)
+    found = few_products(x, matrix, 8)
+    assert found is not None and torch.equal(found, want)
     with use_loops(False):
         assert few_products(x, matrix, 8) is None

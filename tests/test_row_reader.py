@@ -79,9 +79,9 @@ def test_ids_that_are_no_rows_are_refused_by_name(codes):
                 codes.rows(given)
     with pytest.raises(IndexError, match="got"):
         codes.rows(np.array([2**64 - 1, 2**63], np.uint64))
-    for wrong in (torch.ones(N, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(3)):
+    for tensor in (torch.ones(N, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(3)):
         with pytest.raises(TypeError, match="a list or tensor of row numbers"):
-            codes.rows(wrong)
+            codes.rows(tensor)
     with pytest.raises(TypeError, match="ids"):
         codes.rows(torch.tensor([1.0]))
 
@@ -126,8 +126,10 @@ def test_codes_that_lie_in_three_bytes(nbits):
     labels = torch.randint(0, 1 << nbits, (20, 3), generator=generator())
     packed = gpuzip.ops.pack_bits(labels.int(), nbits)
     read = sum_reader(packed, codebooks)
-    want = sum(codebooks[0, m][labels[:, m]] for m in range(3))
-    assert read is not None and torch.equal(read(torch.arange(20)), want)
+    one, two, three = (codebooks[0, m][labels[:, m]] for m in range(3))
+    assert read is not None
+    found = read(torch.arange(20))
+    assert found is not None and torch.equal(found, one + two + three)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -138,7 +140,7 @@ def test_every_16_bit_float(dtype):
     if read is None:
         pytest.skip("no instruction for it")
     found, want = read(torch.arange(256)), values.view(dtype).float()
-    assert torch.equal(found.isnan(), want.isnan())
+    assert found is not None and torch.equal(found.isnan(), want.isnan())
     assert torch.equal(found.nan_to_num(0.0), want.nan_to_num(0.0))
 
 
@@ -170,6 +172,22 @@ def test_leaves_what_torch_watches_to_operators():
     assert read(ids.int()) is None and read(ids[None]) is None and read(ids.repeat(3)[::2]) is None
     assert read(ids.to("meta")) is None
     assert torch.equal(torch.vmap(lambda one: codes.rows(ids) + one)(torch.zeros(2, 1))[0], codes.rows(ids))
+
+
+def test_codes_that_were_read_without_loops_are_read_by_loops_later():
+    codes = made(HalfQuantizer())
+    with use_loops(False):
+        want = codes.rows([4])
+    assert torch.equal(codes.rows(torch.tensor([4])), want) and codes.packed.remembered("row reader", list)
+
+
+def test_a_codec_that_decodes_otherwise_is_asked():
+    class Negated(HalfQuantizer):
+        def _decode(self, data):
+            return -super()._decode(data)
+
+    codes = made(Negated())
+    assert reader(codes) is None and torch.equal(codes.rows([4]), codes.decode()[4:5])
 
 
 def test_copies_read_their_own_codes():
