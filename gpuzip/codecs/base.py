@@ -99,6 +99,11 @@ class LookupTable:
     share: int
 
 
+def _owner(codec: object, name: str) -> type:
+    """Return the class whose method a codec has."""
+    return next(kind for kind in type(codec).__mro__ if name in vars(kind))
+
+
 class Rotated(NamedTuple):
     """Rotated rows to fit on, and the fitted rotation (None if the codec has none)."""
 
@@ -520,6 +525,9 @@ class Codec(ABC, Generic[Fitted]):
             Takes (R,) int64 ids, none checked, and returns (R, d) float32 rows, or None where `decode_rows`
             is needed. None if it always is.
         """
+        reads = _owner(self, "_row_reader")
+        if not all(issubclass(reads, _owner(self, name)) for name in ("_decode", "_decode_rows")):
+            return None  # a subclass decodes otherwise
         read = self._row_reader(data)
         if read is None or self._rotation is None:
             return read

@@ -20,6 +20,7 @@ from gpuzip._core.rows import BLOCK_BYTES, Matrix, Rows, narrowed
 from gpuzip._core.tables import html_table
 from gpuzip.codecs.base import Codec
 from gpuzip.errors import DtypeError, GpuzipError
+from gpuzip.ops import loops_are_used
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.rescore import ReadStore, ScorerStore, Store, matrix_store
 from gpuzip.search.result import SearchResult
@@ -224,6 +225,8 @@ class Codes:
     def _read(self, ids: Tensor) -> Tensor | None:
         """Rows by loops, float32; None where they cannot or an id is no row. Only verified rows are read."""
         packed = self.packed
+        if not loops_are_used():
+            return None
         read = packed.remembered("row reader", lambda: self.codec.row_reader(packed.raw))
         return None if read is None else read(ids)
 

@@ -209,8 +209,10 @@ class ProductQuantizer(Quantizer[Codebook]):
         return rows if rows.shape[1] == self.width else rows[:, : self.width]
 
     def _row_reader(self, data: Tensor | Planes) -> RowReader | None:
-        fits = isinstance(data, Tensor) and len(self.centroids) * self.centroids.shape[2] == self.width
-        return table_reader(data, self.centroids) if fits else None
+        M, _, S = self.centroids.shape
+        if self.width < M * S or not isinstance(data, Tensor):
+            return None
+        return table_reader(data, self.centroids)
 
     def _as_table(self, data: Tensor) -> tuple[LookupTable, Tensor]:
         return LookupTable(self.centroids, 1), data

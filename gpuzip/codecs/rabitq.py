@@ -191,7 +191,7 @@ class RaBitQuantizer(Quantizer[Mean]):
 
     def _decode(self, data: Tensor) -> Tensor:
         read = self._row_reader(data)
-        rows = None if read is None else read(torch.arange(len(data), device=data.device))
+        rows = None if read is None else read(torch.arange(len(data), dtype=torch.int64, device=data.device))
         return self._decoded(data) if rows is None else rows
 
     def _decoded(self, data: Tensor) -> Tensor:

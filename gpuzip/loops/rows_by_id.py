@@ -35,7 +35,7 @@ def _has_registers():
 def rows_by_id(codes, codebook, ids, D, padding, padding_row):
     """Run the function of gpuzip.ops: rows (*ids.shape, D), or None where `decode` is needed."""
     (N, B), (C, K, S), shape = codes.shape, codebook.shape, ids.shape
-    R, size = ids.numel(), codebook.itemsize
+    R, size = shape[0] if len(shape) == 1 else ids.numel(), codebook.itemsize
     row, count = D * size, R * D
     if D % (C * S) or (count > _FEW and not _is_short(C * S, K, size)):
         return None

@@ -16,7 +16,7 @@ from gpuzip._core.derivatives import may_be_differentiated
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._define import define_op
-from gpuzip.ops._dispatch import loops_or
+from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops._samples import anisotropic, generator, random_codes
 from gpuzip.ops.bits import pack_bits, unpack_bits
 
@@ -211,9 +211,6 @@ def decode_rotated(packed: Tensor, centroids: Tensor, rotation: Tensor, ids: Ten
     return vectors
 
 
-_by_address = loops_or(lambda *args: None, "gpuzip.loops.rows_by_id:rows_by_id")
-
-
 def rows_by_id(
     codes: Tensor,
     codebook: Tensor,
@@ -238,12 +235,14 @@ def rows_by_id(
         or _len_torch_dispatch_stack()  # modes and tracing must see an operator
         or _len_torch_function_stack()
         or _get_tracing_state() is not None
+        or not loops_are_used()
     ):
         return None
     if padding_row is not None and not (padding_row.is_cpu and padding_row.is_contiguous()):
         return None
     try:
-        rows: Tensor | None = _by_address(codes, codebook, ids, D, padding, padding_row)
+        loops = loops_of("rows_by_id")
+        rows: Tensor | None = loops.rows_by_id(codes, codebook, ids, D, padding, padding_row)
     except RuntimeError:  # a tensor of a transform, such as torch.vmap, has no address
         return None
     return rows

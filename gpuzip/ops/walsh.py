@@ -16,6 +16,7 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 
 Array = np.ndarray[Any, Any]
+Transform = Callable[[Array], Array]
 
 _BLOCK = 1 << 16  # values that stay in cache
 
@@ -44,19 +45,19 @@ def walsh_back(x: Tensor, signs: Tensor) -> Tensor:
     return x
 
 
-def walsh_of_few(signs: Tensor) -> Callable[[Array], Array]:
+def walsh_of_few(signs: Tensor) -> Transform:
     """Return a function that does what `walsh` does by signs on the CPU, for arrays, to the same bits."""
     return _chosen(partial(_by_numpy, signs.numpy(), False), lambda: loops_of("walsh").of_few(signs))
 
 
-def walsh_back_of(signs: Tensor) -> Callable[[Array], Array]:
+def walsh_back_of(signs: Tensor) -> Transform:
     """Return a function that does what `walsh_back` does, as `walsh_of_few` does for `walsh`."""
     return _chosen(partial(_by_numpy, signs.numpy(), True), lambda: loops_of("walsh").back_of(signs))
 
 
-def _chosen(plain: Callable[[Array], Array], make: Callable[[], Callable[[Array], Array]]) -> Any:
+def _chosen(plain: Transform, make: Callable[[], Transform]) -> Transform:
     """Return a function that runs loops, which are made when first needed, or plain numpy."""
-    made: list[Callable[[Array], Array]] = []
+    made: list[Transform] = []
 
     def transformed(x: Array) -> Array:
         if not loops_are_used():

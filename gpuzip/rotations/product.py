@@ -47,7 +47,8 @@ def product(x: Tensor, matrix: Tensor, at_once: int = _ROWS) -> Tensor:
 def _by_loop(x: Tensor, matrix: Tensor, at_once: int) -> Tensor | None:
     if not matrix.is_contiguous() or _len_torch_dispatch_stack():
         return None
-    run = run_of(*matrix.shape, at_once)
+    D, E = matrix.shape
+    run = run_of(D, E, at_once)
     return few_products(x.float(), matrix, run) if run else None
 
 
