@@ -185,11 +185,13 @@ def test_every_case_has_a_name_of_its_own():
     names = [(make.func.__name__, *map(str, make.args)) for make in races.RACES]
     assert len(names) == len(set(names))
     kinds = {name[1] for name in names if name[0] == "search"}
+    sizes = {int(name[2]) for name in names if name[:2] == ("search", "RQ24x8")}
+    assert sizes and max(sizes) <= search.KINDS["RQ24x8"].rows
     assert {"PQ48x8", "PQ96x4", "384 bits", "1024 bits", "int8", "RaBitQ, 1 bit", "RaBitQ, 4 bits"} <= kinds
 
 
 @pytest.mark.full
-@pytest.mark.filterwarnings("ignore:ProductQuantizer.fit:UserWarning")
+@pytest.mark.filterwarnings("ignore:(Product|Residual)Quantizer.fit:UserWarning")
 @pytest.mark.parametrize("setting", search.KINDS)
 def test_every_search_finds_what_its_peers_find(setting, monkeypatch):
     """On few rows, without times: search_race compares the neighbours."""

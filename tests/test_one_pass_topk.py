@@ -18,7 +18,7 @@ from gpuzip.ops import OPS, adc_scan, hamming_scan, scalar_scan, topk
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.ops._samples import generator, random_codes
 from gpuzip.ops.adc import RowTerms
-from gpuzip.ops.few import adc_few
+from gpuzip.ops.few import adc_few, searched
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, half_topk, hamming_topk, turned
@@ -327,19 +327,19 @@ def test_few_queries_in_one_call(K, is_l2, S):
                     few = adc_few(codes, centroids, is_l2, scale, columns_of_codes)
                     assert few is not None
                     assert few.can_search(3, k)
-                    found = few(queries.numpy().reshape(-1), 3, k)
+                    found = searched(few, queries, 3, k)
                     if found is None:  # for which `adc_topk` is there
                         assert K == 16
                         assert columns_of_codes is not None
                         assert centroids is not columns
                         continue
-                    assert np.array_equal(found[0].reshape(3, k), want[0].numpy())
-                    assert np.array_equal(found[1].reshape(3, k), want[1].numpy())
+                    assert torch.equal(found[0], want[0])
+                    assert torch.equal(found[1], want[1])
     few = adc_few(codes, columns, is_l2, None, most=100.0)
     assert few is not None
     assert not few.can_search(3, 257)
-    assert few(np.full(M * S, 100, np.float32), 1, 1) is None
-    assert few(np.full(M * S, np.nan, np.float32), 1, 1) is None
+    assert searched(few, torch.full((M * S,), 100.0), 1, 1) is None
+    assert searched(few, torch.full((M * S,), torch.nan), 1, 1) is None
 
 
 # Hamming distances

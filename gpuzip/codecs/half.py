@@ -21,9 +21,9 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops.row_reader import RowReader, half_reader
 from gpuzip.search.packed import Packed
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import MOST_QUERIES, Prepared
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.floats import float_scorer, of_sound_rows, prepared_floats
+from gpuzip.search.scorers.floats import are_kept, float_scorer, of_sound_rows, prepared_floats
 
 _TILE = 1 << 16  # values per block, which stay in cache
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -138,10 +138,12 @@ class HalfQuantizer(Quantizer[Limit]):
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         mask, norms = of_sound_rows(packed, mask)
-        return float_scorer(self._values(packed.data), norms, queries, metric, mask)
+        many = len(queries) > MOST_QUERIES and are_kept(packed, self.width)
+        rows = packed.floats(self._decode) if many else self._values(packed.data)
+        return float_scorer(rows, norms, queries, metric, mask)
 
     def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
-        return prepared_floats(packed, lambda: self._decode(packed.data), self.width, metric)
+        return prepared_floats(packed, self._decode, self.width, metric)
 
     def _config(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "d": self.width}

@@ -81,7 +81,7 @@ def _search(
     keys,
     exactly_at,
 ):
-    """turned: queries of norm 1 by cosine, for products. floats: estimates of candidates, and their scores."""
+    """turned: queries of norm 1 by cosine, for products. floats: estimates of candidates, and scores."""
     if not unit_rows(queries, Q, False, most, flat(asked)):
         return False
     unit_rows(queries, Q, metric == 1, most, flat(turned))

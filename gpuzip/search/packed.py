@@ -146,6 +146,14 @@ class Packed:
             self._remembered["turned"] = kept = made, turned(planes)
         return kept[1]
 
+    def floats(self, decode: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, D) float32 rows, decoded and kept: for few rows on a CPU. Changed codes are decoded again."""
+        made = versions([self.data])
+        kept: tuple[Any, Tensor] | None = self._remembered.get("floats")
+        if kept is None or kept[0] != made:
+            self._remembered["floats"] = kept = made, decode(self.data)
+        return kept[1]
+
     def remembered(self, name: str, find: Callable[[], Any]) -> Any:
         """The cached result of `find`, called the first time that `name` is asked for."""
         if name in self._remembered:

@@ -138,17 +138,24 @@ def float_scorer(
     return exact_in_a_graph(FloatScorer(store, norms, queries, metric, mask), store.device)
 
 
-def prepared_floats(packed: Packed, rows: Callable[[], Tensor], D: int, metric: str) -> Prepared | None:
+def are_kept(packed: Packed, D: int) -> bool:
+    """Whether there are so few rows of D columns that `Packed.floats` keeps them for searches on this CPU."""
+    return 0 < len(packed) * D <= KEPT and not is_gpu(packed.device) and type(packed.raw) is Tensor
+
+
+def prepared_floats(
+    packed: Packed, decode: Callable[[Tensor], Tensor], D: int, metric: str
+) -> Prepared | None:
     """What a scorer of float rows (N, D), of which there are few, finds for few queries without a mask."""
     N = len(packed)
-    if not 0 < N * D <= KEPT or not bool(packed.norms.isfinite().all()):
+    if not are_kept(packed, D) or not bool(packed.norms.isfinite().all()):
         return None
     scale = inverse_norms(packed) if metric == "cosine" else None
     if scale is not None and not estimates_hold(scale, D):
         return None
     of_rows = scale, minus_squares(packed) if metric == "l2" else None
     reach = 1.0 if scale is not None else float(largest_norm(packed))
-    few = float_few(rows(), metric, of_rows, reach, closest_for, SOUND_SQUARES)
+    few = float_few(packed.floats(decode), metric, of_rows, reach, closest_for, SOUND_SQUARES)
     return None if few is None else Prepared(only(few), [packed.data], N, D, torch.float32, metric == "l2")
 
 
