@@ -9,7 +9,7 @@ numba = pytest.importorskip("numba")
 
 from numba import config  # noqa: E402
 
-from gpuzip.loops import _register_bounds, _registers, _vectors256  # noqa: E402
+from gpuzip.loops import _bit_sums, _register_bounds, _registers, _vectors256  # noqa: E402
 from gpuzip.loops._registers import STEP  # noqa: E402
 from gpuzip.loops._vectors256 import ROWS  # noqa: E402
 
@@ -122,12 +122,22 @@ def test_sums_of_bytes(B, top):
 
 
 @needs_registers
-@pytest.mark.parametrize("bound", [0, 1, 300, 301, 65535])
-def test_sums_below(bound):
-    sums = np.random.default_rng(bound).integers(0, 2**16, 2 * ROWS).astype(np.uint16)
-    sums[[0, 15, 16, 31, 63]] = 300, 0, 65535, 65534, 299
-    found = call(_registers.sums_below, at(sums), bound)
-    assert found == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
+@pytest.mark.parametrize("B", [2, 28, 30, 32, 62, 130, 4096])
+def test_bits_that_differ(B):
+    """Bounds as great as the greatest sums, 2**15, and one more."""
+    g = np.random.default_rng(B)
+    codes, query = g.integers(0, 256, (2, B, ROWS)).astype(np.uint8), g.integers(0, 256, B).astype(np.uint8)
+    codes[0, :, :2], codes[1, :, -1] = query[:, None], ~query
+    sums = np.unpackbits(codes ^ query[:, None], axis=1).reshape(2, B, 8, ROWS).sum((1, 2)).reshape(-1)
+    tables, columns = np.zeros((B, ROWS), np.uint8), np.full((2, (B + 3) * ROWS), 255, np.uint8)
+    columns[:, : B * ROWS] = codes.reshape(2, -1)
+    call(_bit_sums.tables_of_bits, at(tables), at(query), B)
+    for bound in (0, 1, int(np.median(sums)), 8 * B, 8 * B + 1):
+        found = np.zeros(2 * ROWS, np.uint16)
+        place = at(columns), columns.shape[1], at(tables)
+        below = call(_bit_sums.bits_below, at(found), *place, B, 1 << 14, bound)
+        assert (found == sums).all()
+        assert below == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
 
 
 @needs_registers

@@ -26,6 +26,7 @@ from gpuzip.loops._vectors256 import (
     fetch_line,
     float_at,
     floats,
+    in_order,
     load,
     looked_up,
     shuffled,
@@ -161,11 +162,8 @@ def _add(builder, total, found):
 
 
 def _write_sums(builder, total, place):
-    every, odd = (builder.load(part) for part in total)
-    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * 16)))
-    for half in range(2):
-        order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-        store(builder, shuffled(builder, even, odd, order), builder.add(place, I64(ROWS * half)))
+    for half, rows in enumerate(in_order(builder, *(builder.load(part) for part in total))):
+        store(builder, rows, builder.add(place, I64(ROWS * half)))
 
 
 sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)

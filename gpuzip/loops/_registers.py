@@ -22,6 +22,7 @@ from gpuzip.loops._vectors256 import (
     WORDS,
     compiled,
     fetch_line,
+    in_order,
     load,
     looked_up,
     shuffled,
@@ -123,18 +124,6 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
         _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
 
 
-@compiled(types.uint64, PLACE, types.uint16)
-def sums_below(builder, sums, bound):
-    """Return the bits of those of 64 sums, uint16, that are below the bound."""
-    one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), bound, I32(0))
-    bounds, words = shuffled(builder, one, one, [0] * HALVES.count), []
-    for at in range(0, 2 * ROWS, HALVES.count):
-        some = load(builder, builder.add(sums, I64(2 * at)), HALVES)
-        words.append(builder.icmp_unsigned("<", some, bounds))
-    low, high = (shuffled(builder, *pair, range(ROWS)) for pair in (words[:2], words[2:]))
-    return builder.bitcast(shuffled(builder, low, high, range(2 * ROWS)), I64)
-
-
 def _entry_of_byte(builder, column, table):
     """Look up 16 parts of a table of 256 by the low nibble, and keep the one that the high nibble names.
 
@@ -194,10 +183,7 @@ def _accumulated(builder, sums, columns, tables, B, halves, step):
     builder.cbranch(builder.icmp_unsigned("<", after, B), loop, done)
     builder.position_at_end(done)
     for n, (every, odd) in enumerate(totals):
-        even = builder.sub(every, builder.shl(odd, eight))
-        for half in range(2):
-            order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-            rows = shuffled(builder, even, odd, order)
+        for half, rows in enumerate(in_order(builder, every, odd)):
             store(builder, rows, builder.add(sums, I64(2 * ROWS * n + ROWS * half)))
 
 

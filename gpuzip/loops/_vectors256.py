@@ -128,6 +128,13 @@ def shuffled(builder, x, y, order):
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
 
 
+def in_order(builder, every, odd):
+    """Return the sums of 32 rows as two registers, of those of even rows plus 256 times those of odd ones."""
+    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * HALVES.count)))
+    orders = ([at for i in range(first, first + 8) for at in (i, 16 + i)] for first in (0, 8))
+    return [shuffled(builder, even, odd, order) for order in orders]
+
+
 def load(builder, address, kind):
     value = builder.load(builder.inttoptr(address, kind.as_pointer()))
     value.align = 1
