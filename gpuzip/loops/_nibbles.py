@@ -14,6 +14,7 @@ from gpuzip.loops._vectors256 import (
     FLOATS,
     HALVES,
     I8,
+    I16,
     I32,
     I64,
     LANE,
@@ -110,12 +111,14 @@ def round_entries(builder, rounded, table, least, scale):
 def _sums_of(queries, halves):
     """Return a function that sums rounded tables of so many queries for so many times 32 rows."""
 
-    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead):
+    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead, floors, near):
         """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j.
 
         Those of 32 rows follow each other, then come the next 32 rows, whose columns are `apart` bytes
         further, or the next query, whose tables are `apart_tables` bytes further. tables: see
         `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
+        Write also, as uint32 at near, bits of each 32 rows whose sums are not below the query's uint16 at
+        floors; return all of these bits, or-ed.
         """
         zeros = ir.Constant(HALVES, [0] * 16)
         totals = [
@@ -134,10 +137,15 @@ def _sums_of(queries, halves):
                 for half, rows in enumerate(nibbles):
                     found = [looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
                     _add(builder, totals[q * halves + half], found)
+        any_row = I32(0)
         for n, total in enumerate(totals):
-            _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)))
+            floor = load(builder, builder.add(floors, I64(2 * (n // halves))), I16)
+            bits = _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)), floor)
+            store(builder, bits, builder.add(near, I64(4 * n)))
+            any_row = builder.or_(any_row, bits)
+        return any_row
 
-    return compiled(types.void, *[PLACE] * 7)(sums)
+    return compiled(types.uint32, *[PLACE] * 9)(sums)
 
 
 def _nibbles(builder, column, ahead):
@@ -161,9 +169,14 @@ def _add(builder, total, found):
         builder.store(builder.add(builder.load(odd), of_odd), odd)
 
 
-def _write_sums(builder, total, place):
+def _write_sums(builder, total, place, floor):
+    """Write the sums of 32 rows; return the bits of those not below the floor."""
+    one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), floor, I32(0))
+    floors, found = shuffled(builder, one, one, [0] * HALVES.count), []
     for half, rows in enumerate(in_order(builder, *(builder.load(part) for part in total))):
         store(builder, rows, builder.add(place, I64(ROWS * half)))
+        found.append(builder.icmp_unsigned(">=", rows, floors))
+    return builder.bitcast(shuffled(builder, *found, range(ROWS)), I32)
 
 
 sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)

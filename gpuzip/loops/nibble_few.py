@@ -16,7 +16,9 @@ from gpuzip.loops._nibble_memory import (
     COUNTS,
     FACTORS,
     FACTS,
+    FLOORS,
     LIMITS,
+    NEAR,
     QUERIES,
     ROUNDED,
     STATE,
@@ -24,6 +26,7 @@ from gpuzip.loops._nibble_memory import (
     counts,
     doubles,
     floats,
+    halves,
     place,
     plan_of,
     words,
@@ -156,26 +159,47 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
         place(memory, plan, FACTORS),
     )
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
+    floors, near = halves(place(memory, plan, FLOORS), Q), words(place(memory, plan, NEAR), TOGETHER)
+    floors_at, near_at = place(memory, plan, FLOORS), place(memory, plan, NEAR)
     even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
     ahead = AHEAD if blocks * size > _NEAR else 0
+    for q in range(Q):
+        floors[q] = 0
     for first in range(0, blocks, tile):
         last = min(first + tile, blocks)
         q = 0
         while q < Q:
             are_four = Q - q >= TOGETHER
             for b in range(first, last, 1 if are_four else 2):
-                column, of_query = columns + b * size, rounded + q * table
+                of_columns, of_query = (sums, columns + b * size, size), rounded + q * table
+                rest = table, even, ahead, floors_at + 2 * q, near_at
                 if are_four:
-                    sums_of_four(sums, column, size, of_query, table, even, ahead)
+                    some = sums_of_four(*of_columns, of_query, *rest)
                 else:
-                    sums_of_one(sums, column, size, of_query, table, even, ahead)
+                    some = sums_of_one(*of_columns, of_query, *rest)
+                if some == 0:
+                    continue
                 for i in range(TOGETHER if are_four else min(2, last - b)):
+                    if near[i] == 0:
+                        continue
                     own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
                     at, here = FACTS * own, sums + 2 * ROWS * i
                     low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
                     above = look(here, r, N - r, bounds, low, step, limits[own], factors, last_ones)
-                    if above != 0 and not take(above, r, own, k, codes, M, factors, memory, plan, room):
-                        return False
+                    if above != 0:
+                        if not take(above, r, own, k, codes, M, factors, memory, plan, room):
+                            return False
+                        if factors == 0:
+                            floors[own] = _floor(about[at] + about[at + 2], about[at + 1], limits[own])
             q += TOGETHER if are_four else 1
     return True
+
+
+@jit("uint16(float64, float64, float32)", inner=True)
+def _floor(low, step, limit):
+    """Return a sum of bytes such that no row with less is above the limit, by bounds low + step * sum.
+
+    These hold without the rounding that `low` has room for, so that of this is nothing beside it.
+    """
+    return np.uint16(min(max((limit - low) / step - 1, 0.0), 65535.0))
