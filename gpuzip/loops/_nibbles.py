@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from gpuzip.loops._blocks import LINE
 from gpuzip.loops._vectors256 import (
     BYTES,
     FLOATS,
@@ -116,7 +117,7 @@ def _sums_of(queries, halves):
 
         Those of 32 rows follow each other, then come the next 32 rows, whose columns are `apart` bytes
         further, or the next query, whose tables are `apart_tables` bytes further. tables: see
-        `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
+        `_registers.sums_of_nibbles`, and there `ahead`.
         Write also, as uint32 at near, bits of each 32 rows whose sums are not below the query's uint16 at
         floors; return all of these bits, or-ed.
         """
@@ -128,7 +129,10 @@ def _sums_of(queries, halves):
             column = builder.add(columns, builder.mul(loop.index, I64(2 * ROWS)))
             table = builder.add(tables, builder.mul(loop.index, I64(4 * 16)))
             starts = [builder.add(column, builder.mul(apart, I64(half))) for half in range(halves)]
-            nibbles = [_nibbles(builder, start, ahead) for start in starts]
+            line = builder.add(builder.add(columns, ahead), builder.mul(loop.index, I64(2 * ROWS * halves)))
+            for n in range(halves):
+                fetch_line(builder, builder.add(line, I64(LINE * n)))
+            nibbles = [_nibbles(builder, start) for start in starts]
             for q in range(queries):
                 here = builder.add(table, builder.mul(apart_tables, I64(q)))
                 parts = [
@@ -148,9 +152,8 @@ def _sums_of(queries, halves):
     return compiled(types.uint32, *[PLACE] * 9)(sums)
 
 
-def _nibbles(builder, column, ahead):
+def _nibbles(builder, column):
     """Return four registers: the low and the high nibbles of two bytes of 32 rows."""
-    fetch_line(builder, builder.add(column, ahead))
     low, found = ir.Constant(BYTES, [15] * ROWS), []
     for n in range(2):
         codes = load(builder, builder.add(column, I64(ROWS * n)), BYTES)

@@ -5,7 +5,7 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import flat
-from gpuzip.loops._blocks import AHEAD, is_lone, scratch
+from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
 from gpuzip.loops._nibble_best import finish, look, take
@@ -37,7 +37,6 @@ from gpuzip.loops._vectors256 import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 _MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB
-_NEAR = 1 << 20  # bytes of columns, for which no memory need be asked for ahead
 _MOST_PLANS = 64
 _TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
@@ -163,7 +162,7 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
     floors_at, near_at = place(memory, plan, FLOORS), place(memory, plan, NEAR)
     even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
-    ahead = AHEAD if blocks * size > _NEAR else 0
+    ahead = AHEAD_IN_ORDER
     for q in range(Q):
         floors[q] = 0
     for first in range(0, blocks, tile):
