@@ -3,8 +3,6 @@
 Arguments are addresses. Nothing is checked. Columns are those that `_registers.turn` writes for 32 rows.
 """
 
-from functools import reduce
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -28,6 +26,8 @@ from gpuzip.loops._vectors256 import (
     fetch_line,
     float_at,
     floats,
+    further,
+    furthest,
     in_order,
     load,
     looked_up,
@@ -67,22 +67,13 @@ def _table_of(add):
         for half, entries in enumerate(halves):
             store(builder, entries, float_at(builder, table, _EIGHT * half))
         for n, order in enumerate(("<", ">")):
-            store(builder, _end(builder, order, halves), float_at(builder, ends, n))
+            store(
+                builder,
+                furthest(builder, order, further(builder, order, *halves)),
+                float_at(builder, ends, n),
+            )
 
     return table
-
-
-def _end(builder, order, halves):
-    """Return the first of all entries in this order."""
-
-    def first(x, y):
-        return builder.select(builder.fcmp_ordered(order, x, y), x, y)
-
-    found = reduce(first, halves)
-    for count in (4, 2, 1):
-        parts = [shuffled(builder, found, found, range(at, at + count)) for at in (0, count)]
-        found = first(*parts)
-    return builder.extract_element(found, I32(0))
 
 
 def _plus_product(builder, value, entries, total):

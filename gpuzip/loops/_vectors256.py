@@ -106,6 +106,19 @@ def absolute(builder, value):
     return builder.call(builder.module.declare_intrinsic(name, (), kind), [value])
 
 
+def further(builder, order, x, y):
+    """Return x where it is before y, by "<" or ">", else y."""
+    return builder.select(builder.fcmp_ordered(order, x, y), x, y)
+
+
+def furthest(builder, order, values):
+    """Return the first of all floats of a register in this order."""
+    for count in (4, 2, 1):
+        parts = [shuffled(builder, values, values, range(at, at + count)) for at in (0, count)]
+        values = further(builder, order, *parts)
+    return builder.extract_element(values, I32(0))
+
+
 def bits_of(builder, parts):
     """Return the bits of four vectors of booleans, the first lowest."""
     low, high = (shuffled(builder, *pair, range(16)) for pair in (parts[:2], parts[2:]))
