@@ -22,7 +22,7 @@ from gpuzip.loops._vectors256 import address_of, is_here
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
 
-_MOST_QUERIES = 4  # with more, products by tiles are faster
+_MOST_QUERIES = 4  # with more, tiles are faster on CPUs that have other products of bytes than AVX2's
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
 # Bytes from rows to what is fetched meanwhile: almost the next rows, as measured, but not too few.
