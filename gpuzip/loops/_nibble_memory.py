@@ -27,7 +27,7 @@ FACTS = 5  # per query: lowest sum, step, room, where bins start, bins per unit
     STATE,  # per query: candidates, those whose lower bounds reach the limit, and the bin of the limit
     LIMITS,
     SUMS,  # of 32 rows for each of some queries
-    FLOORS,  # per query, the least sum of a row that may be above the limit
+    FLOORS,  # per query, no greater than the sums of rows that may be above the limit
     NEAR,  # bits of 32 rows, for each of some queries: those not below the floor
     BOUNDS,  # of 32 rows
     FACTORS,  # of the rows after the last 32

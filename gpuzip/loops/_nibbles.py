@@ -67,11 +67,8 @@ def _table_of(add):
         for half, entries in enumerate(halves):
             store(builder, entries, float_at(builder, table, _EIGHT * half))
         for n, order in enumerate(("<", ">")):
-            store(
-                builder,
-                furthest(builder, order, further(builder, order, *halves)),
-                float_at(builder, ends, n),
-            )
+            end = furthest(builder, order, further(builder, order, *halves))
+            store(builder, end, float_at(builder, ends, n))
 
     return table
 

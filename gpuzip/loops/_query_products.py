@@ -98,7 +98,7 @@ def _products(builder, rows, asked, E, fetched=None):
 
 
 def _of_pairs(builder, size, signed):
-    """Multiply bytes and add each four products."""
+    """Multiply bytes and add neighbours, four products to each sum, in any order."""
     if is_here():
         kinds = ir.FunctionType(HALVES, [BYTES, BYTES]), ir.FunctionType(_SUMS, [HALVES, HALVES])
         of_bytes, of_words = (
@@ -108,9 +108,8 @@ def _of_pairs(builder, size, signed):
         pairs = builder.call(of_bytes, [size, signed])
         return builder.call(of_words, [pairs, ir.Constant(HALVES, [1] * HALVES.count)])
     wide = ir.VectorType(I32, WIDTH)
-    return _halved(
-        builder, _halved(builder, builder.mul(builder.zext(size, wide), builder.sext(signed, wide)))
-    )
+    products = builder.mul(builder.zext(size, wide), builder.sext(signed, wide))
+    return _halved(builder, _halved(builder, products))
 
 
 def _halved(builder, numbers):

@@ -197,8 +197,9 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
 
 @jit("uint16(float64, float64, float32)", inner=True)
 def _floor(low, step, limit):
-    """Return a sum of bytes such that no row with less is above the limit, by bounds low + step * sum.
+    """Return a sum of bytes such that no row with less has a score above the limit.
 
-    These hold without the rounding that `low` has room for, so that of this is nothing beside it.
+    Scores are at most low + step * sum, where `low` has room for roundings of float32, which are far greater
+    than those of float64 here.
     """
     return np.uint16(min(max((limit - low) / step - 1, 0.0), 65535.0))

@@ -8,7 +8,7 @@ from gpuzip.loops._jit import apart, at_address, jit
 from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, read, room_for, score_of, to_distances
 from gpuzip.loops._query_products import WIDTH
 from gpuzip.loops.rescore import METRICS, exactly
-from gpuzip.loops.scalar_topk import can_search, edge_of
+from gpuzip.loops.scalar_topk import can_search, edge_of, multiplies_bytes
 from gpuzip.loops.scalar_topk import scan as whole_scan
 
 _NONE = np.empty(0, np.float32)
@@ -34,7 +34,7 @@ class ScalarFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share, and few queries."""
         taken = self._taken(k, self._N)
-        fits = taken < self._N and k <= MOST_SORTED and can_search(Q)
+        fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not multiplies_bytes())
         return fits and rows_of_a_block(self._N, self._D * Q, taken) >= self._N
 
     def __call__(self, queries, Q, k, are_distances=False):

@@ -34,10 +34,10 @@ _above = above(_TILE)
 
 def can_search(Q):
     """Return whether one pass is faster than `scalar_scan` for Q queries."""
-    return Q <= _MOST_QUERIES or (is_here() and not _multiplies_bytes())
+    return Q <= _MOST_QUERIES or (is_here() and not multiplies_bytes())
 
 
-def _multiplies_bytes():
+def multiplies_bytes():
     """Return whether this CPU has instructions by which `scalar_scan` is faster for more queries."""
     return has_features("avx512vnni") or has_features("avxvnni")
 
