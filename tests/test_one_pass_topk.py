@@ -415,7 +415,7 @@ def int8_queries(Q, D):
 
 
 @pytest.mark.parametrize("D", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 384])
-@pytest.mark.parametrize("Q", [1, 4])
+@pytest.mark.parametrize("Q", [1, 17])
 def test_int8_products(D, Q):
     for N in (1, 2, 7, 8, 9, 41, 700):
         wide, g = codes_of(N, D + 3), generator(N)
@@ -436,9 +436,15 @@ def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k):
             check_scalar(codes, int8_queries(3, 24), k, 0, (None, None, allowed))
 
 
-def test_many_queries_of_int8_are_left_to_the_scan():
-    assert loops_of("scalar_topk").can_search(4)
-    assert not loops_of("scalar_topk").can_search(5)
+@pytest.mark.parametrize(
+    ("own", "registers", "most"),
+    [("avx2", True, 300), ("avxvnni", True, 4), ("avx512vnni", True, 4), ("", False, 4)],
+)
+def test_many_queries_of_int8_are_left_to_instructions_for_them(monkeypatch, own, registers, most):
+    loops = loops_of("scalar_topk")
+    monkeypatch.setattr(loops, "has_features", lambda *names: own in names)
+    monkeypatch.setattr(loops, "is_here", lambda: registers)
+    assert [loops.can_search(Q) for Q in (1, 4, 5, 300)] == [True, True, most > 4, most > 4]
 
 
 # 16-bit floats

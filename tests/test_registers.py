@@ -9,7 +9,7 @@ numba = pytest.importorskip("numba")
 
 from numba import config  # noqa: E402
 
-from gpuzip.loops import _register_bounds, _registers, _vectors256  # noqa: E402
+from gpuzip.loops import _bit_sums, _nibbles, _register_bounds, _registers, _vectors256  # noqa: E402
 from gpuzip.loops._registers import STEP  # noqa: E402
 from gpuzip.loops._vectors256 import ROWS  # noqa: E402
 
@@ -122,12 +122,60 @@ def test_sums_of_bytes(B, top):
 
 
 @needs_registers
-@pytest.mark.parametrize("bound", [0, 1, 300, 301, 65535])
-def test_sums_below(bound):
-    sums = np.random.default_rng(bound).integers(0, 2**16, 2 * ROWS).astype(np.uint16)
-    sums[[0, 15, 16, 31, 63]] = 300, 0, 65535, 65534, 299
-    found = call(_registers.sums_below, at(sums), bound)
-    assert found == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
+@pytest.mark.parametrize("B", [2, 28, 30, 32, 62, 130, 4096])
+def test_bits_that_differ(B):
+    """Bounds as great as the greatest sums, 2**15, and one more."""
+    g = np.random.default_rng(B)
+    codes, query = g.integers(0, 256, (2, B, ROWS)).astype(np.uint8), g.integers(0, 256, B).astype(np.uint8)
+    codes[0, :, :2], codes[1, :, -1] = query[:, None], ~query
+    sums = np.unpackbits(codes ^ query[:, None], axis=1).reshape(2, B, 8, ROWS).sum((1, 2)).reshape(-1)
+    tables, columns = np.zeros((B, ROWS), np.uint8), np.full((2, (B + 3) * ROWS), 255, np.uint8)
+    columns[:, : B * ROWS] = codes.reshape(2, -1)
+    call(_bit_sums.tables_of_bits, at(tables), at(query), B)
+    for bound in (0, 1, int(np.median(sums)), 8 * B, 8 * B + 1):
+        found = np.zeros(2 * ROWS, np.uint16)
+        place = at(columns), columns.shape[1], at(tables)
+        below = call(_bit_sums.bits_below, at(found), *place, B, 1 << 14, bound)
+        assert (found == sums).all()
+        assert below == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
+
+
+@needs_registers
+@pytest.mark.parametrize(("name", "queries", "halves"), [("sums_of_one", 1, 2), ("sums_of_four", 4, 1)])
+@pytest.mark.parametrize(("B", "top"), [(2, 127), (48, 127), (512, 63)])
+def test_sums_of_several_queries_and_those_not_below_floors(name, queries, halves, B, top):
+    g = np.random.default_rng(B)
+    codes = g.integers(0, 16, (halves, 2 * B, ROWS)).astype(np.uint8)
+    tables = g.integers(0, top + 1, (queries, 2 * B, 16)).astype(np.uint8)
+    tables[:, 0, codes[0, 0, 0]] = top
+    sums = np.array(
+        [[t[np.arange(2 * B)[:, None], half].sum(0, dtype=int) for half in codes] for t in tables]
+    )
+    columns = np.ascontiguousarray(codes[:, ::2] | codes[:, 1::2] << 4)
+    for rank in (0, 7, ROWS):  # of the row whose sum is the floor
+        floors = np.append(np.sort(sums[:, 0]), np.full((queries, 1), 65535), 1)[:, rank].astype(np.uint16)
+        found, near = np.zeros(sums.shape, np.uint16), np.zeros((queries, halves), np.uint32)
+        places = at(columns), B * ROWS, at(tables), 32 * B, B, 1 << 14, at(floors), at(near)
+        bits = call(getattr(_nibbles, name), at(found), *places)
+        assert (found == sums).all()
+        is_near = sums >= floors[:, None, None].astype(int)
+        assert (near == (is_near << np.arange(ROWS)).sum(-1)).all()
+        assert bits == np.bitwise_or.reduce(near, None)
+
+
+@needs_registers
+@pytest.mark.parametrize("K", [8, 16, 256])
+def test_ends_of_a_table(K):
+    table, ends = np.random.default_rng(K).standard_normal(K).astype(np.float32), np.zeros(2, np.float32)
+    for least, most in ((0, K - 1), (K - 1, 0), (K // 2, K // 2 + 1)):
+        table[least], table[most] = -9, 9
+        call(_register_bounds.ends_of_table, at(ends), at(table), K)
+        assert ends.tolist() == [-9, 9]
+        table[least], table[most] = np.nan, 0
+        call(_register_bounds.ends_of_table, at(ends), at(table), K)
+        expected = [np.nanmin(table), np.nanmax(table)] if least else [np.nan] * 2
+        np.testing.assert_array_equal(ends, expected)
+        table[least] = 0
 
 
 @needs_registers

@@ -26,13 +26,15 @@ FACTS = 5  # per query: lowest sum, step, room, where bins start, bins per unit
     STATE,  # per query: candidates, those whose lower bounds reach the limit, and the bin of the limit
     LIMITS,
     SUMS,  # of 32 rows for each of some queries
+    FLOORS,  # per query, no greater than the sums of rows that may be above the limit
+    NEAR,  # bits of 32 rows, for each of some queries: those not below the floor
     BOUNDS,  # of 32 rows
     FACTORS,  # of the rows after the last 32
     SCORES,  # of candidates
     LISTED,  # candidates to score
     KEYS,
     CODES,  # of candidates: rows, then columns
-) = range(18)
+) = range(20)
 
 
 def plan_of(Q, k, D, M, B, N):
@@ -51,6 +53,8 @@ def plan_of(Q, k, D, M, B, N):
         STATE: 24 * Q,
         LIMITS: 4 * Q,
         SUMS: 2 * TOGETHER * ROWS,
+        FLOORS: 2 * Q,
+        NEAR: 4 * TOGETHER,
         BOUNDS: 4 * ROWS,
         FACTORS: 4 * ROWS,
         SCORES: 4 * room,

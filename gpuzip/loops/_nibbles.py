@@ -3,17 +3,17 @@
 Arguments are addresses. Nothing is checked. Columns are those that `_registers.turn` writes for 32 rows.
 """
 
-from functools import reduce
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from gpuzip.loops._blocks import LINE
 from gpuzip.loops._vectors256 import (
     BYTES,
     FLOATS,
     HALVES,
     I8,
+    I16,
     I32,
     I64,
     LANE,
@@ -26,6 +26,9 @@ from gpuzip.loops._vectors256 import (
     fetch_line,
     float_at,
     floats,
+    further,
+    furthest,
+    in_order,
     load,
     looked_up,
     shuffled,
@@ -64,22 +67,10 @@ def _table_of(add):
         for half, entries in enumerate(halves):
             store(builder, entries, float_at(builder, table, _EIGHT * half))
         for n, order in enumerate(("<", ">")):
-            store(builder, _end(builder, order, halves), float_at(builder, ends, n))
+            end = furthest(builder, order, further(builder, order, *halves))
+            store(builder, end, float_at(builder, ends, n))
 
     return table
-
-
-def _end(builder, order, halves):
-    """Return the first of all entries in this order."""
-
-    def first(x, y):
-        return builder.select(builder.fcmp_ordered(order, x, y), x, y)
-
-    found = reduce(first, halves)
-    for count in (4, 2, 1):
-        parts = [shuffled(builder, found, found, range(at, at + count)) for at in (0, count)]
-        found = first(*parts)
-    return builder.extract_element(found, I32(0))
 
 
 def _plus_product(builder, value, entries, total):
@@ -109,12 +100,14 @@ def round_entries(builder, rounded, table, least, scale):
 def _sums_of(queries, halves):
     """Return a function that sums rounded tables of so many queries for so many times 32 rows."""
 
-    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead):
+    def sums(builder, sums, columns, apart, tables, apart_tables, B, ahead, floors, near):
         """Write, as uint16 at sums, the sum over j < B of the entries of both nibbles of byte j.
 
         Those of 32 rows follow each other, then come the next 32 rows, whose columns are `apart` bytes
         further, or the next query, whose tables are `apart_tables` bytes further. tables: see
-        `_registers.sums_of_nibbles`. ahead: bytes from a column to the line that is fetched meanwhile.
+        `_registers.sums_of_nibbles`, and there `ahead`.
+        Write also, as uint32 at near, bits of each 32 rows whose sums are not below the query's uint16 at
+        floors; return all of these bits, or-ed.
         """
         zeros = ir.Constant(HALVES, [0] * 16)
         totals = [
@@ -124,7 +117,10 @@ def _sums_of(queries, halves):
             column = builder.add(columns, builder.mul(loop.index, I64(2 * ROWS)))
             table = builder.add(tables, builder.mul(loop.index, I64(4 * 16)))
             starts = [builder.add(column, builder.mul(apart, I64(half))) for half in range(halves)]
-            nibbles = [_nibbles(builder, start, ahead) for start in starts]
+            line = builder.add(builder.add(columns, ahead), builder.mul(loop.index, I64(2 * ROWS * halves)))
+            for n in range(halves):
+                fetch_line(builder, builder.add(line, I64(LINE * n)))
+            nibbles = [_nibbles(builder, start) for start in starts]
             for q in range(queries):
                 here = builder.add(table, builder.mul(apart_tables, I64(q)))
                 parts = [
@@ -133,15 +129,19 @@ def _sums_of(queries, halves):
                 for half, rows in enumerate(nibbles):
                     found = [looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
                     _add(builder, totals[q * halves + half], found)
+        any_row = I32(0)
         for n, total in enumerate(totals):
-            _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)))
+            floor = load(builder, builder.add(floors, I64(2 * (n // halves))), I16)
+            bits = _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)), floor)
+            store(builder, bits, builder.add(near, I64(4 * n)))
+            any_row = builder.or_(any_row, bits)
+        return any_row
 
-    return compiled(types.void, *[PLACE] * 7)(sums)
+    return compiled(types.uint32, *[PLACE] * 9)(sums)
 
 
-def _nibbles(builder, column, ahead):
+def _nibbles(builder, column):
     """Return four registers: the low and the high nibbles of two bytes of 32 rows."""
-    fetch_line(builder, builder.add(column, ahead))
     low, found = ir.Constant(BYTES, [15] * ROWS), []
     for n in range(2):
         codes = load(builder, builder.add(column, I64(ROWS * n)), BYTES)
@@ -160,12 +160,14 @@ def _add(builder, total, found):
         builder.store(builder.add(builder.load(odd), of_odd), odd)
 
 
-def _write_sums(builder, total, place):
-    every, odd = (builder.load(part) for part in total)
-    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * 16)))
-    for half in range(2):
-        order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-        store(builder, shuffled(builder, even, odd, order), builder.add(place, I64(ROWS * half)))
+def _write_sums(builder, total, place, floor):
+    """Write the sums of 32 rows; return the bits of those not below the floor."""
+    one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), floor, I32(0))
+    floors, found = shuffled(builder, one, one, [0] * HALVES.count), []
+    for half, rows in enumerate(in_order(builder, *(builder.load(part) for part in total))):
+        store(builder, rows, builder.add(place, I64(ROWS * half)))
+        found.append(builder.icmp_unsigned(">=", rows, floors))
+    return builder.bitcast(shuffled(builder, *found, range(ROWS)), I32)
 
 
 sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)

@@ -5,9 +5,11 @@ Arguments are addresses. Nothing is checked.
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from gpuzip.loops._vectors256 import (
     FLOATS,
+    I64,
     PLACE,
     PLACES,
     REAL,
@@ -16,6 +18,8 @@ from gpuzip.loops._vectors256 import (
     compiled,
     float_at,
     floats,
+    further,
+    furthest,
     load,
     store,
     sums_as_floats,
@@ -101,3 +105,17 @@ def shifted_bounds(builder, bounds, sizes, shift, slack, worst):
         store(builder, value, place)
         above.append(builder.fcmp_ordered(">", value, worst))
     return bits_of(builder, above)
+
+
+@compiled(types.void, PLACE, PLACE, PLACE)
+def ends_of_table(builder, ends, table, K):
+    """Write the least and the greatest of K floats, a multiple of 8; NaN counts only as the first one."""
+    start = floats(builder, load(builder, table, ir.FloatType()))
+    both = [cgutils.alloca_once_value(builder, start) for _ in "<>"]
+    with cgutils.for_range(builder, builder.udiv(K, I64(FLOATS.count))) as loop:
+        place = builder.mul(loop.index, I64(4 * FLOATS.count))
+        some = load(builder, builder.add(table, place), FLOATS)
+        for order, end in zip("<>", both, strict=True):
+            builder.store(further(builder, order, some, builder.load(end)), end)
+    for n, (order, end) in enumerate(zip("<>", both, strict=True)):
+        store(builder, furthest(builder, order, builder.load(end)), float_at(builder, ends, n))

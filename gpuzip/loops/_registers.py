@@ -22,6 +22,7 @@ from gpuzip.loops._vectors256 import (
     WORDS,
     compiled,
     fetch_line,
+    in_order,
     load,
     looked_up,
     shuffled,
@@ -123,43 +124,32 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
         _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
 
 
-@compiled(types.uint64, PLACE, types.uint16)
-def sums_below(builder, sums, bound):
-    """Return the bits of those of 64 sums, uint16, that are below the bound."""
-    one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), bound, I32(0))
-    bounds, words = shuffled(builder, one, one, [0] * HALVES.count), []
-    for at in range(0, 2 * ROWS, HALVES.count):
-        some = load(builder, builder.add(sums, I64(2 * at)), HALVES)
-        words.append(builder.icmp_unsigned("<", some, bounds))
-    low, high = (shuffled(builder, *pair, range(ROWS)) for pair in (words[:2], words[2:]))
-    return builder.bitcast(shuffled(builder, low, high, range(2 * ROWS)), I64)
-
-
 def _entry_of_byte(builder, column, table):
     """Look up 16 parts of a table of 256 by the low nibble, and keep the one that the high nibble names.
 
-    A shuffle gives 0 where the highest bit of its index is set. So bits 4 and 5 choose among four parts by
-    four indices and an "or", and bits 6 and 7 by selections, which fewer ports of a CPU execute.
+    A shuffle gives 0 where the highest bit of its index is set. So bit 4 chooses of two parts by two indices
+    and an "or", and bits 5 to 7 by selections, which other ports of a CPU execute.
     """
     codes, highest = load(builder, column, BYTES), ir.Constant(BYTES, [128] * ROWS)
-    low = builder.and_(codes, ir.Constant(BYTES, [15] * ROWS))
+    low, zero = builder.and_(codes, ir.Constant(BYTES, [15] * ROWS)), ir.Constant(BYTES, [0] * ROWS)
     doubled = [codes]
     for _ in range(3):
         doubled.append(builder.add(doubled[-1], doubled[-1]))
-    off4, off5 = builder.and_(doubled[3], highest), builder.and_(doubled[2], highest)
-    on4, on5 = builder.xor(off4, highest), builder.xor(off5, highest)
-    indices = [builder.or_(low, builder.or_(four, five)) for five in (off5, on5) for four in (off4, on4)]
-    quarters = []
-    for quarter in range(4):
-        found = []
-        for n in range(4):
-            part = load(builder, builder.add(table, I64(64 * quarter + 16 * n)), LANE)
-            found.append(looked_up(builder, spread(builder, part), indices[n]))
-        quarters.append(builder.or_(builder.or_(found[0], found[1]), builder.or_(found[2], found[3])))
-    zero = ir.Constant(BYTES, [0] * ROWS)
-    is_6, is_7 = (builder.icmp_signed("<", bits, zero) for bits in (doubled[1], doubled[0]))
-    halves = [builder.select(is_6, quarters[n + 1], quarters[n]) for n in (0, 2)]
-    return builder.select(is_7, halves[1], halves[0])
+    off = builder.and_(doubled[3], highest)
+    indices = [builder.or_(low, bit) for bit in (off, builder.xor(off, highest))]
+
+    def chosen(bits, first):
+        """Choose by so many bits from bit 4 on, of parts from the first one on, as soon as two are there."""
+        if bits == 1:
+            found = []
+            for n, index in enumerate(indices):
+                part = load(builder, builder.add(table, I64(16 * (first + n))), LANE)
+                found.append(looked_up(builder, spread(builder, part), index))
+            return builder.or_(*found)
+        parts = [chosen(bits - 1, first + at) for at in (0, 1 << (bits - 1))]
+        return builder.select(builder.icmp_signed("<", doubled[4 - bits], zero), parts[1], parts[0])
+
+    return chosen(4, 0)
 
 
 def _accumulated(builder, sums, columns, tables, B, halves, step):
@@ -194,10 +184,7 @@ def _accumulated(builder, sums, columns, tables, B, halves, step):
     builder.cbranch(builder.icmp_unsigned("<", after, B), loop, done)
     builder.position_at_end(done)
     for n, (every, odd) in enumerate(totals):
-        even = builder.sub(every, builder.shl(odd, eight))
-        for half in range(2):
-            order = [at for i in range(8 * half, 8 * half + 8) for at in (i, 16 + i)]
-            rows = shuffled(builder, even, odd, order)
+        for half, rows in enumerate(in_order(builder, every, odd)):
             store(builder, rows, builder.add(sums, I64(2 * ROWS * n + ROWS * half)))
 
 

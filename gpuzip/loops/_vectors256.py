@@ -106,6 +106,19 @@ def absolute(builder, value):
     return builder.call(builder.module.declare_intrinsic(name, (), kind), [value])
 
 
+def further(builder, order, x, y):
+    """Return x where it is before y, by "<" or ">", else y."""
+    return builder.select(builder.fcmp_ordered(order, x, y), x, y)
+
+
+def furthest(builder, order, values):
+    """Return the first of all floats of a register in this order."""
+    for count in (4, 2, 1):
+        parts = [shuffled(builder, values, values, range(at, at + count)) for at in (0, count)]
+        values = further(builder, order, *parts)
+    return builder.extract_element(values, I32(0))
+
+
 def bits_of(builder, parts):
     """Return the bits of four vectors of booleans, the first lowest."""
     low, high = (shuffled(builder, *pair, range(16)) for pair in (parts[:2], parts[2:]))
@@ -126,6 +139,13 @@ def spread(builder, lane):
 def shuffled(builder, x, y, order):
     order = list(order)
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
+def in_order(builder, every, odd):
+    """Return the sums of 32 rows as two registers, of those of even rows plus 256 times those of odd ones."""
+    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * HALVES.count)))
+    orders = ([at for i in range(first, first + 8) for at in (i, 16 + i)] for first in (0, 8))
+    return [shuffled(builder, even, odd, order) for order in orders]
 
 
 def load(builder, address, kind):

@@ -10,6 +10,7 @@ import torch
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _shuffle
+from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, AHEAD_IN_ORDER, LINE, rows_of_a_block, scratch
 from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
 from gpuzip.loops._columns import part, part_of_rows
@@ -18,6 +19,7 @@ from gpuzip.loops._least import best_of, clear_unused, key_of
 from gpuzip.loops._register_bounds import (
     add_column,
     column_bounds,
+    ends_of_table,
     plain_bounds,
     scaled_bounds,
     shifted_bounds,
@@ -34,6 +36,7 @@ _TABLE_OF_ONE, _TABLES_OF_SIXTEEN = 700, 80_000
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _MOST = float(np.finfo(np.float32).max)
 _NONE = np.empty(0, np.uint8)
+_ends = local(2, np.float32)
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 
 
@@ -133,14 +136,12 @@ def round_tables(tables, M, K, top, luts, lines):
 
     The exact sum is within room of low + step * (sum of bytes), also in float32.
     """
+    ends = _ends()
     for q in range(len(lines)):
         low, size, reach, first = 0.0, 0.0, np.float32(0), q * M * K
         for m in range(M):
-            table = tables[first + m * K : first + (m + 1) * K]
-            least = most = table[0]
-            for entry in table:
-                least = entry if entry < least else least
-                most = entry if entry > most else most
+            ends_of_table(address_of(ends), address_of(tables) + 4 * (first + m * K), K)
+            least, most = ends[0], ends[1]
             low += least
             size += max(abs(least), abs(most))
             reach = max(reach, most - least)
@@ -160,9 +161,8 @@ def round_tables(tables, M, K, top, luts, lines):
         for m in range(M):
             table = tables[first + m * K : first + (m + 1) * K]
             rounded = luts[into + m * K : into + (m + 1) * K]
-            least = table[0]
-            for entry in table:
-                least = entry if entry < least else least
+            ends_of_table(address_of(ends), address_of(table), K)
+            least = ends[0]
             for i in range(K):
                 rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 

@@ -7,11 +7,11 @@ best, whatever k is.
 
 import numpy as np
 
-from gpuzip.loops._arrays import bytes_, counts, integers
+from gpuzip.loops._arrays import counts, integers
+from gpuzip.loops._bit_sums import bits_below, tables_of_bits
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
-from gpuzip.loops._registers import sums_below, sums_of_nibbles
 from gpuzip.loops._vectors256 import ROWS, address_of
 from gpuzip.loops._words import trailing_zeros
 
@@ -19,7 +19,6 @@ _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
 _TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
 _MORE = 64  # rows beside 2 k that are kept before those that are too far leave
 _LOW = np.uint64(0xFFFFFFFF)
-_BITS = np.array([n.bit_count() for n in range(16)], np.uint8)
 
 
 class HammingFew:
@@ -39,7 +38,7 @@ class HammingFew:
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k nearest rows of Q queries: see `ops.few.Few`. Values are distances, in any case."""
         memory = scratch.kept((Q, self._B, k), _memory)
-        _search(self._turned, self._N, self._B, queries, k, _BITS, values, rows, *memory)
+        _search(self._turned, self._N, self._B, queries, k, values, rows, *memory)
         return True
 
 
@@ -51,19 +50,6 @@ def _memory(Q, B, k):
         np.empty((3, Q), np.intp),
         scratch.take("sums", 2 * ROWS, np.uint16),
     )
-
-
-@jit("void(intp, intp, intp, uint8[::1], uint8[::1])", inner=True)
-def _fill(queries_at, Q, B, bits, tables):
-    """Fill tables (Q, B, 32): in how many bits a nibble differs from a query's, the low nibble first."""
-    apart()
-    queries, even = bytes_(queries_at, Q * B), B + (B & 1)
-    for q in range(Q):
-        for j in range(B):
-            byte, at = queries[q * B + j], (q * even + j) * 32
-            for n in range(16):
-                tables[at + n] = bits[(byte & 15) ^ n]
-                tables[at + 16 + n] = bits[(byte >> 4) ^ n]
 
 
 @jit(
@@ -126,10 +112,10 @@ def _put_in_order(keys, k, having, bound, distances, rows):
 
 
 @jit(
-    "void(uint8[::1], intp, intp, intp, intp, uint8[::1], intp, intp, uint8[::1], "
+    "void(uint8[::1], intp, intp, intp, intp, intp, intp, uint8[::1], "
     "uint64[::1], int64[:, ::1], intp[:, ::1], uint16[::1])"
 )
-def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, having, state, sums):
+def _search(columns, N, B, queries, k, distances, rows, tables, keys, having, state, sums):
     """having: of each query how many rows that were taken have each distance.
 
     state: of each query how many keys there are, the distance that a row must be below, and how many of them
@@ -138,8 +124,8 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
     Q, even = len(having), B + (B & 1)
     size, room = ROWS * even, len(keys) // Q
     tile = max(1, _TILE // (2 * size)) * 2 * ROWS
-    _fill(queries, Q, B, bits, tables)
     for q in range(Q):
+        tables_of_bits(address_of(tables) + q * 32 * even, queries + q * B, B)
         having[q] = 0
         state[0, q], state[1, q], state[2, q] = 0, 8 * B + 1, 0
     for start in range(0, N, tile):
@@ -149,8 +135,7 @@ def _search(columns, N, B, queries, k, bits, distances, rows, tables, keys, havi
             for r in range(start, stop, 2 * ROWS):
                 place = address_of(columns) + r // ROWS * size
                 table = address_of(tables) + q * 32 * even
-                sums_of_nibbles(address_of(sums), place, size, table, even, AHEAD_IN_ORDER)
-                near = sums_below(address_of(sums), bound)
+                near = bits_below(address_of(sums), place, size, table, even, AHEAD_IN_ORDER, bound)
                 if N - r < 2 * ROWS:
                     near &= (np.uint64(1) << np.uint64(N - r)) - np.uint64(1)
                 if near != 0:

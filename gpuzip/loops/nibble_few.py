@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._arrays import counts, doubles, floats, words
-from gpuzip.loops._blocks import AHEAD, is_lone, scratch
+from gpuzip.loops._arrays import counts, doubles, floats, halves, words
+from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, scratch
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import to_distances
 from gpuzip.loops._nibble_best import finish, look, take
@@ -16,7 +16,9 @@ from gpuzip.loops._nibble_memory import (
     COUNTS,
     FACTORS,
     FACTS,
+    FLOORS,
     LIMITS,
+    NEAR,
     QUERIES,
     ROUNDED,
     STATE,
@@ -30,7 +32,6 @@ from gpuzip.loops._vectors256 import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
 _MOST_FOUND = 1 << 12  # k, for candidates of all queries in 20 MB
-_NEAR = 1 << 20  # bytes of columns, for which no memory need be asked for ahead
 _MOST_PLANS = 64
 _TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
@@ -146,26 +147,48 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
         place(memory, plan, FACTORS),
     )
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
+    floors, near = halves(place(memory, plan, FLOORS), Q), words(place(memory, plan, NEAR), TOGETHER)
+    floors_at, near_at = place(memory, plan, FLOORS), place(memory, plan, NEAR)
     even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
     size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
-    ahead = AHEAD if blocks * size > _NEAR else 0
+    ahead = AHEAD_IN_ORDER
+    for q in range(Q):
+        floors[q] = 0
     for first in range(0, blocks, tile):
         last = min(first + tile, blocks)
         q = 0
         while q < Q:
             are_four = Q - q >= TOGETHER
             for b in range(first, last, 1 if are_four else 2):
-                column, of_query = columns + b * size, rounded + q * table
+                of_columns, of_query = (sums, columns + b * size, size), rounded + q * table
+                rest = table, even, ahead, floors_at + 2 * q, near_at
                 if are_four:
-                    sums_of_four(sums, column, size, of_query, table, even, ahead)
+                    some = sums_of_four(*of_columns, of_query, *rest)
                 else:
-                    sums_of_one(sums, column, size, of_query, table, even, ahead)
+                    some = sums_of_one(*of_columns, of_query, *rest)
+                if some == 0:
+                    continue
                 for i in range(TOGETHER if are_four else min(2, last - b)):
+                    if near[i] == 0:
+                        continue
                     own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
                     at, here = FACTS * own, sums + 2 * ROWS * i
                     low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
                     above = look(here, r, N - r, bounds, low, step, limits[own], factors, last_ones)
-                    if above != 0 and not take(above, r, own, k, codes, M, factors, memory, plan, room):
-                        return False
+                    if above != 0:
+                        if not take(above, r, own, k, codes, M, factors, memory, plan, room):
+                            return False
+                        if factors == 0:
+                            floors[own] = _floor(about[at] + about[at + 2], about[at + 1], limits[own])
             q += TOGETHER if are_four else 1
     return True
+
+
+@jit("uint16(float64, float64, float32)", inner=True)
+def _floor(low, step, limit):
+    """Return a sum of bytes such that no row with less has a score above the limit.
+
+    Scores are at most low + step * sum, where `low` has room for roundings of float32, which are far greater
+    than those of float64 here.
+    """
+    return np.uint16(min(max((limit - low) / step - 1, 0.0), 65535.0))

@@ -5,23 +5,18 @@ import numpy as np
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._bounds import keep_above
-from gpuzip.loops._jit import apart, at_address, has_features, jit
+from gpuzip.loops._jit import apart, at_address, jit
 from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, room_for, score_of, write
-from gpuzip.loops._products import WIDTH
+from gpuzip.loops._query_products import WIDTH
 from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops.rescore import METRICS, exactly
-from gpuzip.loops.scalar_topk import can_search, edge_of
+from gpuzip.loops.scalar_topk import can_search, edge_of, multiplies_bytes
 from gpuzip.loops.scalar_topk import scan as whole_scan
 
 _NONE = np.empty(0, np.float32)
 _NO_MASK = np.empty(0, np.bool_)
 _scan, _exactly = at_address(whole_scan), at_address(exactly, 1)
 _BYTES = 1  # the signature of `exactly` for codes of bytes
-
-
-def _multiplies_bytes():
-    """Return whether this CPU has instructions by which `scalar_scan` is faster for more queries."""
-    return has_features("avx512vnni") or has_features("avxvnni")
 
 
 class ScalarFew:
@@ -41,7 +36,7 @@ class ScalarFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share, and few queries."""
         taken = self._taken(k, self._N)
-        fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not _multiplies_bytes())
+        fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not multiplies_bytes())
         return fits and rows_of_a_block(self._N, self._D * Q, taken) >= self._N
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
@@ -53,7 +48,8 @@ class ScalarFew:
 def _memory(Q, D, taken):
     return (
         np.empty((Q, D), np.float32),
-        np.zeros(Q * (D + -D % WIDTH), np.int16),
+        np.zeros(Q * 2 * (D + -D % WIDTH), np.uint8),
+        np.empty(Q, np.int32),
         *np.empty((4, Q), np.float32),
         np.empty(D),
         np.empty(Q * room_for(taken), np.uint64),
@@ -67,18 +63,19 @@ def _memory(Q, D, taken):
 
 
 @jit(
-    "void(float32[:, ::1], intp, float32[::1], float64[::1], intp, float64[::1], int16[::1], "
+    "void(float32[:, ::1], intp, float32[::1], float64[::1], intp, float64[::1], uint8[::1], int32[::1], "
     "float32[::1], float32[::1], float32[::1], float64[::1])",
     inner=True,
 )
-def _round(queries, q, step, middle, metric, facts, whole, unit, offset, slack, exact):
-    """Round a query times step to whole numbers.
+def _round(queries, q, step, middle, metric, facts, asked, added, unit, offset, slack, exact):
+    """Round a query times step to whole numbers, as `prepared` does.
 
-    Estimates of scores are (unit * sum whole * code + offset) * scale + bias, and scores are at most `slack`
+    Estimates of scores are (unit * sum of products + offset) * scale + bias, and scores are at most `slack`
     above them: see `ScalarScorer.ceiling`.
     """
     apart()
-    D, E = len(step), len(whole) // len(unit)
+    D, E = len(step), len(asked) // (2 * len(unit))
+    sizes, masks, more = asked[2 * E * q :], asked[2 * E * q + E :], 0
     squares, largest, total, rest, dot = 0.0, 0.0, 0.0, 0.0, 0.0
     for d in range(D):
         squares += np.float64(queries[q, d]) * queries[q, d]
@@ -94,10 +91,11 @@ def _round(queries, q, step, middle, metric, facts, whole, unit, offset, slack, 
     inverse = 1 / width if width > 0 else 0.0
     for d in range(D):
         number = max(-127.0, min(127.0, np.rint(exact[d] * inverse)))
-        whole[q * E + d] = np.int16(number)
+        sizes[d], masks[d] = np.uint8(abs(number)), np.uint8(127 if number < 0 else 128)
+        more += np.int64(max(-number, 0.0))
         total += number
         rest += (exact[d] - width * number) * (exact[d] - width * number)
-    dot -= 128 * width * total
+    added[q], dot = 128 * np.int64(total) + more, dot - 128 * width * total
     hidden, small = 1.001 * np.sqrt(rest), D * 2.0**-22
     steps = 2.0**-22 * (norm * facts[4] + 2 * abs(dot))
     if metric == 1:
@@ -140,8 +138,8 @@ def _score(keys, start, count, queries, q, codes, N, first, step, metric, at):
 @jit(
     "boolean(uint8[::1], uint8[::1], intp, float32[::1], float32[::1], float64[::1], intp, float64, "
     "float32[::1], float32[::1], float64[::1], intp, intp, intp, boolean, intp, intp, float32[:, ::1], "
-    "int16[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], uint64[::1], "
-    "intp[::1], int64[:, ::1], float32[::1], float32[::1], intp, intp)"
+    "uint8[::1], int32[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], "
+    "uint64[::1], intp[::1], int64[:, ::1], float32[::1], float32[::1], intp, intp)"
 )
 def _search(
     codes,
@@ -162,7 +160,8 @@ def _search(
     values,
     rows,
     asked,
-    whole,
+    rounded,
+    added,
     unit,
     offset,
     slack,
@@ -180,9 +179,9 @@ def _search(
     if not unit_rows(queries, Q, False, most, flat(asked)):
         return False
     for q in range(Q):
-        _round(asked, q, step, middle, metric, facts, whole, unit, offset, slack, exact)
+        _round(asked, q, step, middle, metric, facts, rounded, added, unit, offset, slack, exact)
     of_rows = scale, bias, _NO_MASK
-    _scan(scan_at, codes, edge, D, 0, N, whole, unit, offset, *of_rows, 0, taken, keys, counts, worst)
+    _scan(scan_at, codes, edge, D, 0, N, rounded, added, unit, offset, *of_rows, taken, keys, counts, worst)
     at = places, own, decoded, exactly_at
     for q in range(Q):
         start = q * room

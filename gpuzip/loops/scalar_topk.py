@@ -5,28 +5,41 @@ import torch
 
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import local
-from gpuzip.loops._blocks import AHEAD, LINE, rows_of_a_block
+from gpuzip.loops._blocks import rows_of_a_block
 from gpuzip.loops._columns import part
-from gpuzip.loops._jit import jit
+from gpuzip.loops._jit import has_features, jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
-from gpuzip.loops._products import WIDTH, dots
+from gpuzip.loops._query_products import (
+    TOGETHER,
+    WIDTH,
+    prepared,
+    products_and_fetches,
+    products_of_four,
+    products_of_one,
+)
 from gpuzip.loops._vector import above
-from gpuzip.loops._vectors256 import address_of, prefetch
+from gpuzip.loops._vectors256 import address_of, is_here
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
 
-_MOST_QUERIES = 4  # with more, products by tiles are faster
+_MOST_QUERIES = 4  # with more, tiles are faster on CPUs that have other products of bytes than AVX2's
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
+# Bytes from rows to what is fetched meanwhile: almost the next rows, as measured, but not too few.
+_AHEAD, _BEFORE = 1 << 10, 1 << 8
 
-_dots_4x1, _dots_1x1 = dots(4, 1), dots(1, 1)
 _sums, _scores = local(_TILE, np.int32), local(_TILE, np.float32)
 _above = above(_TILE)
 
 
 def can_search(Q):
     """Return whether one pass is faster than `scalar_scan` for Q queries."""
-    return Q <= _MOST_QUERIES
+    return Q <= _MOST_QUERIES or (is_here() and not multiplies_bytes())
+
+
+def multiplies_bytes():
+    """Return whether this CPU has instructions by which `scalar_scan` is faster for more queries."""
+    return has_features("avx512vnni") or has_features("avxvnni")
 
 
 def scalar_best(codes, asked, queries, of_rows, k, taken, slack):
@@ -75,17 +88,16 @@ def best_estimates(codes, queries, of_rows, k, flip):
     scores (Q, k), rows (Q, k).
     """
     (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
-    whole = np.zeros((Q, D + -D % WIDTH), np.int16)
-    whole[:, :D] = asked.numpy()
+    whole, added = prepared(asked.numpy(), flip)
     flat, edge = codes.view(-1).numpy(), edge_of(codes)
-    of_queries = whole.reshape(-1), unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
+    of_queries = whole.reshape(-1), added, unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
     kinds = zip(of_rows, (np.float32, np.float32, np.bool_), strict=True)
     columns = [part(column, 0, N, kind) for column, kind in kinds]
 
     def some_rows(start, stop):
         keys = np.empty((Q, room_for(k)), np.uint64)
         own = np.empty(Q, np.intp), np.empty(Q, np.float32)
-        scan(flat, edge, D, start, stop, *of_queries, *columns, flip, k, keys.reshape(-1), *own)
+        scan(flat, edge, D, start, stop, *of_queries, *columns, k, keys.reshape(-1), *own)
         return keys
 
     return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
@@ -99,33 +111,35 @@ def edge_of(codes):
 
 
 @jit(
-    "void(uint8[::1], uint8[::1], intp, intp, intp, int16[::1], float32[::1], float32[::1], float32[::1], "
-    "float32[::1], boolean[::1], uint8, intp, uint64[::1], intp[::1], float32[::1])"
+    "void(uint8[::1], uint8[::1], intp, intp, intp, uint8[::1], int32[::1], float32[::1], float32[::1], "
+    "float32[::1], float32[::1], boolean[::1], intp, uint64[::1], intp[::1], float32[::1])"
 )
-def scan(codes, edge, D, first, last, queries, unit, offset, scale, bias, mask, flip, k, keys, counts, worst):
+def scan(codes, edge, D, first, last, asked, added, unit, offset, scale, bias, mask, k, keys, counts, worst):
     """Scan rows first to last.
 
-    edge: the last rows, with room for reads. keys: (Q * room,) in all. counts, worst: (Q,).
+    edge: the last rows, with room for reads. asked, added: of queries, as `prepared` returns them. keys:
+    (Q * room,) in all. counts, worst: (Q,).
     """
-    Q, E, N = len(unit), len(queries) // len(unit), len(codes) // D
-    room, sums, scores = len(keys) // Q, _sums(), _scores()
+    Q, E, N = len(unit), len(asked) // (2 * len(unit)), len(codes) // D
+    room, sums, scores, ahead = len(keys) // Q, _sums(), _scores(), max(_AHEAD, TOGETHER * D - _BEFORE)
     for q in range(Q):
         counts[q], worst[q] = 0, -np.inf
     edge_row = N - (len(edge) - (E - D)) // D
     for start in range(first, last, _TILE):
         rows = min(_TILE, last - start)
         for q in range(Q):
-            fours = max(0, min(rows, edge_row - start)) // 4 * 4
-            for r in range(0, fours, 4):
+            whole = max(0, min(rows, edge_row - start)) // TOGETHER * TOGETHER
+            query, into, row = address_of(asked) + 2 * E * q, address_of(sums), address_of(codes) + start * D
+            for r in range(0, whole, TOGETHER):
                 if q == 0:
-                    for at in range(r * D, (r + 4) * D, LINE):
-                        prefetch(address_of(codes) + start * D + at + AHEAD)
-                _dots_4x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
-            for r in range(fours, rows):
-                if start + r < edge_row:
-                    _dots_1x1(sums, r, 1, codes, (start + r) * D, D, queries, q * E, E, flip)
+                    products_and_fetches(into + 4 * r, row + r * D, D, query, E, added[q], ahead)
                 else:
-                    _dots_1x1(sums, r, 1, edge, (start + r - edge_row) * D, D, queries, q * E, E, flip)
+                    products_of_four(into + 4 * r, row + r * D, D, query, E, added[q])
+            for r in range(whole, rows):
+                place = row + r * D
+                if start + r >= edge_row:
+                    place = address_of(edge) + (start + r - edge_row) * D
+                products_of_one(into + 4 * r, place, query, E, added[q])
             _score(sums, unit, offset, q, scale, bias, start, rows, scores)
             better = _above(scores, 0, worst[q])
             while better != 0:
