@@ -181,6 +181,7 @@ def test_what_one_call_leaves_to_a_general_search(made, x):
         "too large": query * 2.0**70,
         "no queries": query[:0],
         "a number": query[0, 0],
+        "minus what is in memory": torch._neg_view(query),
         "blocks": query[None],
         "many": x[:17],
     }
