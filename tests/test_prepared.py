@@ -12,6 +12,7 @@ import gpuzip
 from gpuzip import GpuzipError
 from gpuzip._core.few import unit_rows
 from gpuzip.loops import _vectors256
+from gpuzip.loops._blocks import Scratch
 from gpuzip.ops._dispatch import use_loops
 from gpuzip.ops.rabitq_query import coefficients, sign_tables
 from gpuzip.search import packed as packed_module
@@ -147,9 +148,10 @@ def test_hamming_distances_from_codes_and_from_floats(made, name):
             codes.search(queries, 1, "hamming")
 
 
-def test_rows_that_products_do_not_prove_are_searched_in_general(x):
+@pytest.mark.parametrize("codec", [gpuzip.LloydMaxQuantizer(5), gpuzip.HalfQuantizer()])
+def test_rows_that_products_do_not_prove_are_searched_in_general(x, codec):
     rows = torch.cat([x[:600], x[400:401].repeat(100, 1)])
-    codes = searched(gpuzip.LloydMaxQuantizer(5).fit(x).encode(rows), "l2")
+    codes = searched(codec.fit(x).encode(rows), "l2")
     assert codes.packed.prepared["l2"](x[:1], 10) is not None
     assert codes.packed.prepared["l2"](x[400], 10) is None
     assert codes.search(x[400], 10, "l2").ids.tolist() == [400, *range(600, 609)]
@@ -179,6 +181,7 @@ def test_what_one_call_leaves_to_a_general_search(made, x):
         "too large": query * 2.0**70,
         "no queries": query[:0],
         "a number": query[0, 0],
+        "minus what is in memory": torch._neg_view(query),
         "blocks": query[None],
         "many": x[:17],
     }
@@ -202,14 +205,25 @@ def test_columns_that_are_padded_are_searched_in_general(x):
         codes.search(x[:1, :16], 3, "ip")
 
 
-def test_codes_that_change_are_searched_as_they_are(made, x):
-    first = made("pq4")
+@pytest.mark.parametrize("name", ["pq4", "half"])
+@pytest.mark.parametrize("Q", [1, 17])
+def test_codes_that_change_are_searched_as_they_are(made, x, name, Q):
+    first = made(name)
     codes = searched(gpuzip.Codes(first.codec, first.packed.raw.clone()), "ip")
-    codes.search(x[:1], 5, "ip")
+    codes.search(x[:Q], 5, "ip")
     codes.data[700:800] = codes.data[0]
     want = gpuzip.Codes(codes.codec, codes.data.clone())
     for _ in range(4):
-        assert same(codes.search(x[:1], 150, "ip"), want.search(x[:1], 150, "ip"))
+        assert same(codes.search(x[:Q], 150, "ip"), want.search(x[:Q], 150, "ip"))
+
+
+def test_searches_of_one_size_share_no_memory():
+    """Codes of several kinds, whose loops take other arrays for the same numbers."""
+    memory = Scratch()
+    one, other = (lambda *key: ["one", *key]), (lambda *key: ["other", *key])
+    assert memory.kept((1, 2), one) == ["one", 1, 2]
+    assert memory.kept((1, 2), other) == ["other", 1, 2]
+    assert memory.kept((1, 2), one) is memory.kept((1, 2), one)
 
 
 def test_columns_are_made_by_the_second_search_and_not_kept_in_a_pickle(made, x):

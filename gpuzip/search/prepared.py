@@ -75,6 +75,7 @@ class Prepared:
             or not is_on_cpu(queries)
             or queries.requires_grad
             or queries.layout is not torch.strided
+            or queries.is_neg()  # whose memory holds other values
         ):
             return None
         shape: tuple[int, ...] = queries.shape

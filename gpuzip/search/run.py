@@ -70,7 +70,7 @@ class Arguments(NamedTuple):
 
     @property
     def are_plain(self) -> bool:
-        """Whether the codes alone answer, without a word in between."""
+        """Whether no store scores candidates again, and no progress is reported."""
         return self.store is None and self.candidates is None and not self.progress
 
 
