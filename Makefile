@@ -4,6 +4,9 @@ BIN := .venv/bin
 # The tests start scores of processes, each of which would compile every module that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Plugins by name: others that happen to be installed take seconds of every process.
+PYTEST := $(BIN)/python -m pytest --disable-plugin-autoload -p xdist -p hypothesispytest -n 2 --dist worksteal
+
 .PHONY: demo test test-full test-all test-avx2 test-oldest gpu-dry lint bench docs compile-gate roofline gpu clean
 
 # What the demo needs and nothing else.
@@ -12,11 +15,11 @@ demo: .venv/.demo
 
 # The fast set: what a change can break, in some minutes.
 test: .venv/.ready lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 # What is slow or exhaustive: every sample, setting and tile, compilers, builds, memory.
 test-full: .venv/.interop
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
+	$(PYTEST) -m full
 
 # Walks through the script for a machine with a GPU, without one.
 gpu-dry: .venv/.ready

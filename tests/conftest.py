@@ -1,6 +1,7 @@
 """Without a GPU, Triton's interpreter runs the kernels; it must be chosen before they are imported."""
 
 import gc
+import importlib.util
 import os
 
 # Idle threads of one worker would spin in the other's time; read when torch is imported.
@@ -21,6 +22,12 @@ from torch import Tensor
 from examples.sample import load_sample
 from tests import sampled
 
+# The same cases each time, however long one takes; `--hypothesis-profile=default` draws others.
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import settings
+
+    settings.load_profile("ci")
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +39,10 @@ def pytest_collection_finish() -> None:
     """Leave modules and tests, which stay to the end, out of each later collection of garbage."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # else libraries complain at the end of what they still hold
 
 
 @pytest.fixture(scope="session")

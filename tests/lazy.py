@@ -12,6 +12,6 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):  # pytest looks for `__test__` while it collects
+        if attribute.startswith("_"):  # pytest looks for `__test__` and `_mock_name` while it collects
             raise AttributeError(attribute)
         return getattr(pytest.importorskip(self._name), attribute)
