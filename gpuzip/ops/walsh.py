@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpuzip._core.few import is_plain
 from gpuzip._core.parallel import map_blocks
-from gpuzip.ops._dispatch import loops_are_used, loops_of
+from gpuzip.ops._dispatch import at_once, loops_are_used, loops_of
 
 Array = np.ndarray[Any, Any]
 Transform = Callable[[Array], Array]
@@ -56,15 +56,21 @@ def walsh_back_of(signs: Tensor) -> Transform:
 
 
 def _chosen(plain: Transform, make: Callable[[], Transform]) -> Transform:
-    """Return a function that runs loops, which are made when first needed, or plain numpy."""
-    made: list[Transform] = []
+    """Return a function that runs loops, or plain numpy where there are none or while they are compiled."""
+    ready: list[Transform] = []
 
-    def transformed(x: Array) -> Array:
+    def by_either(x: Array) -> Array:
         if not loops_are_used():
             return plain(x)
-        if not made:
-            made.append(make())
-        return made[0](x)
+        transform = make()
+        found = transform(x)
+        ready.append(transform)
+        return found
+
+    def transformed(x: Array) -> Array:
+        if ready and loops_are_used():
+            return ready[0](x)
+        return at_once("walsh", partial(by_either, x), lambda: partial(by_either, x[:1].copy()))
 
     return transformed
 
