@@ -269,8 +269,8 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
     how: dict[str, Any] = {"codec": codec, "shard_rows": 2000}
     whole = tmp_path / f"whole{name}"
     compress_file(tmp_path / "x.npy", whole, **how)
-    for number in range(4):
-        target = tmp_path / f"{number}" / name
+    while kills < 100:
+        target = tmp_path / f"{kills}" / name
         compress = partial(compress_file, tmp_path / "x.npy", target, **how)
         while not is_whole(target):
             before = rows_in(target)
@@ -280,4 +280,4 @@ def test_runs_killed_at_random_moments_lose_nothing_and_end_in_the_same_bytes(tm
         assert bytes_of(target) == bytes_of(whole)
         ended(target, compress)
         assert bytes_of(target) == bytes_of(whole)
-    assert kills > 5 and len(committed) > 3
+    assert len(committed) > 3
