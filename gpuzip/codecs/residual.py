@@ -22,8 +22,9 @@ from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import code_bytes, pack_bits, unpack_bits
 from gpuzip.ops.row_reader import RowReader, sum_reader
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.sums import SumsScorer
+from gpuzip.search.scorers.sums import SumsScorer, prepared_sums
 from gpuzip.training.residual import Codewords, cross_bytes, cross_products, nearest_sums, sums, trained
 
 _SETTINGS = ("m", "nbits", "nsplits", "beam")
@@ -221,12 +222,15 @@ class ResidualQuantizer(Quantizer[Codebooks]):
         return sum_reader(data, self.codebooks) if isinstance(data, Tensor) else None
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
-        return SumsScorer(packed, self.codebooks, queries, metric, mask)
+        return SumsScorer(packed, self.codebooks, self._decode, queries, metric, mask)
+
+    def _prepared(self, packed: Packed, metric: str) -> Prepared | None:
+        return prepared_sums(packed, self.codebooks, self._decode, metric)
 
     @property
     def scorer_bytes(self) -> int:
         P, M, K, _ = self.codebooks.shape
-        return 5 * 4 * P * M * max(256, K)
+        return 7 * 4 * P * M * max(256, K)
 
     def _config(self) -> dict[str, Any]:
         seed = self.learned("config").seed

@@ -165,6 +165,26 @@ def float_few(
     return few
 
 
+def sums_few(
+    rows: Tensor,
+    codes: tuple[Tensor, Tensor],
+    of_rows: tuple[Tensor | None, Tensor | None],
+    reach: float,
+    taken: Callable[[int, int], int],
+    of_queries: tuple[bool, float],
+) -> Few | None:
+    """Prepare a search by products with float rows that are kept, whose best are scored as sums of codewords.
+
+    rows: (N, P*S) float32, decoded. codes: (N, P*M) uint8, and codebooks (P, M, 256, S). of_rows: scale (N,)
+    by "cosine" and minus squares (N,) by "l2", else None. reach: the largest sum of norms of a row's
+    codewords, times its scale. taken, of_queries: see `product_few`.
+    """
+    if codes[1].shape[2] != 256 or not _here.may_search(rows, len(rows), 1):
+        return None
+    few: Few = loops_of("sums_few").SumsFew(rows, *codes, *of_rows, reach, taken, *of_queries)
+    return few
+
+
 Choice = Callable[[int, int], Few | None]  # of Q queries and k rows of each, the search that is the fastest
 
 

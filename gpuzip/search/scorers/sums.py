@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from gpuzip._core.device import is_gpu
 from gpuzip._core.matmul import matrix_product
+from gpuzip._core.planes import Unchanged
+from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
+from gpuzip.ops.few import Few, only, searched, sums_few
+from gpuzip.ops.once_rounded import products_rounded_once, squares_rounded_once
 from gpuzip.ops.one_pass import adc_topk, tables_pay
 from gpuzip.search.packed import Packed
+from gpuzip.search.prepared import Prepared
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.common import inverse_norms, minus_squares, normalized, proven
+from gpuzip.search.scorers.common import closest_for, inverse_norms, minus_squares, normalized, proven
+from gpuzip.search.scorers.floats import are_kept
 
 
 class SumsScorer:
     """Exact scores from q.x = sum of q.c over a row's codewords c.
 
     codebooks: (P, M, K, S); each of the P parts of a row is the sum of M codewords. queries: (Q, P*S)
-    float32. mask: (N,) bool or None; a forbidden row scores -inf. For "l2" the score is
-    2 q.x - |x|^2 - |q|^2.
+    float32. mask: (N,) bool or None; a forbidden row scores -inf. decode: of codes, their rows. For "l2" the
+    score is 2 q.x - |x|^2 - |q|^2.
     """
 
     is_exact = True
     gather_cost = 1
 
     def __init__(
-        self, packed: Packed, codebooks: Tensor, queries: Tensor, metric: str, mask: Tensor | None = None
+        self,
+        packed: Packed,
+        codebooks: Tensor,
+        decode: Callable[[Tensor], Tensor],
+        queries: Tensor,
+        metric: str,
+        mask: Tensor | None = None,
     ) -> None:
         if metric == "cosine":
             queries = normalized(queries)
         self.N, self.Q = len(packed), len(queries)
-        self._packed, self._codebooks, self._queries = packed, codebooks, queries
+        self._packed, self._codebooks, self._decode, self._queries = packed, codebooks, decode, queries
         self._metric, self._mask = metric, mask
         self._scale = inverse_norms(packed) if metric == "cosine" else None
         self._extra = self._coef = None
         if metric == "l2":
             self._extra = minus_squares(packed)[:, None]
             self._coef = queries.new_ones((self.Q, 1))
-            self._square = queries.square().sum(1, keepdim=True)
+            self._square = _squares(queries)[:, None]
 
     @cached_property
     def _lut(self) -> Tensor:
@@ -48,7 +62,8 @@ class SumsScorer:
         wide: Tensor = self._packed.remembered(
             f"codebooks {tuple(shape)} in float64", lambda: self._codebooks.reshape(P, M * K, S).double()
         )
-        return _tables(self._queries, wide, K, 2.0 if self._metric == "l2" else 1.0)
+        norms = self._packed.remembered("norms of codewords", lambda: torch.linalg.vector_norm(wide, dim=2))
+        return _tables(self._queries, wide, norms, K, 2.0 if self._metric == "l2" else 1.0)
 
     def group_max(self, group: int) -> Tensor:
         return self._score(
@@ -68,25 +83,77 @@ class SumsScorer:
     def exact(self, queries: Tensor | None = None) -> SumsScorer:
         if queries is None:
             return self
-        return SumsScorer(self._packed, self._codebooks, self._queries[queries], self._metric, self._mask)
+        of_codes = self._packed, self._codebooks, self._decode
+        return SumsScorer(*of_codes, self._queries[queries], self._metric, self._mask)
 
     def one_pass(self, k: int) -> Attempted | None:
+        found = self._by_kept_rows(k) if self._mask is None else None
+        if found is not None:
+            return proven(found)
         if not tables_pay(self._packed.data, self._codebooks.shape[2], self.Q):
             return None
         shift = -self._square if self._metric == "l2" else None
         terms = RowTerms(self._scale, self._mask, self._extra, self._coef)
         return proven(adc_topk([self._packed.data], self._lut, k, terms, shift))
 
+    def _by_kept_rows(self, k: int) -> tuple[Tensor, Tensor] | None:
+        few = _few(self._packed, self._codebooks, self._decode, self._metric, normalize=False)
+        if few is None or not few.can_search(self.Q, k):
+            return None
+        return searched(few, self._queries.contiguous(), self.Q, k)
+
     def _score(self, sums: Tensor, queries: slice = ALL) -> Tensor:
         return sums.sub_(self._square[queries]) if self._metric == "l2" else sums
 
 
-def _tables(queries: Tensor, codebooks: Tensor, K: int, factor: float) -> Tensor:
+def prepared_sums(
+    packed: Packed, codebooks: Tensor, decode: Callable[[Tensor], Tensor], metric: str
+) -> Prepared | None:
+    """What `SumsScorer` finds for few queries without a mask, of so few rows that they are kept as floats."""
+    few = _few(packed, codebooks, decode, metric, normalize=metric == "cosine")
+    if few is None:
+        return None
+    width = codebooks.shape[0] * codebooks.shape[3]
+    return Prepared(only(few), [packed.data], len(packed), width, torch.float32, metric == "l2")
+
+
+def _few(
+    packed: Packed, codebooks: Tensor, decode: Callable[[Tensor], Tensor], metric: str, *, normalize: bool
+) -> Few | None:
+    """A search by products with kept rows; None for many rows, or for some that are no numbers."""
+    if not are_kept(packed, codebooks.shape[0] * codebooks.shape[3]):
+        return None
+
+    def found() -> tuple[Unchanged, Few | None]:
+        unchanged = Unchanged([packed.data])
+        if not bool(packed.norms.isfinite().all()):
+            return unchanged, None
+        scale = inverse_norms(packed) if metric == "cosine" else None
+        bias = minus_squares(packed) if metric == "l2" else None
+        norms = adc_scan(packed.data, torch.linalg.vector_norm(codebooks, dim=3).flatten(0, 1)[None])[0]
+        reach = float((norms if scale is None else norms * scale).max())
+        rows, asked = packed.floats(decode), (normalize, SOUND_SQUARES)
+        few = sums_few(rows, (packed.data, codebooks), (scale, bias), reach, closest_for, asked)
+        return unchanged, few
+
+    unchanged, few = packed.remembered(f"kept rows by {metric} {normalize}", found)
+    return few if unchanged() else None
+
+
+def _tables(queries: Tensor, codebooks: Tensor, norms: Tensor, K: int, factor: float) -> Tensor:
     """(Q, P*S), (P, M*K, S) float64 -> (Q, P*M, K): factor * q.c.
 
     Sums are in float64. A float32 product would round a query's table differently depending on the others.
+    On a CPU they are rounded once, as where no table is made.
     """
     P, _, S = codebooks.shape
     parts = queries.view(-1, P, S).transpose(0, 1).double() * factor  # [P, Q, S]
-    tables = matrix_product(torch.bmm, parts, codebooks.mT).float()
+    if is_gpu(queries.device):
+        tables = matrix_product(torch.bmm, parts, codebooks.mT).float()
+    else:
+        tables = products_rounded_once(parts, codebooks, norms)
     return tables.transpose(0, 1).reshape(len(queries), -1, K)
+
+
+def _squares(queries: Tensor) -> Tensor:
+    return queries.square().sum(1) if is_gpu(queries.device) else squares_rounded_once(queries)
