@@ -12,7 +12,7 @@ from gpuzip._core.device import is_gpu
 from gpuzip._core.matmul import matrix_product
 from gpuzip._core.planes import Unchanged
 from gpuzip._core.rows import SOUND_SQUARES
-from gpuzip.ops import adc_gather, adc_scan
+from gpuzip.ops import adc_gather, adc_scan, loops_are_used
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.few import Few, only, searched, sums_few
 from gpuzip.ops.once_rounded import products_rounded_once, squares_rounded_once
@@ -121,7 +121,7 @@ def _few(
     packed: Packed, codebooks: Tensor, decode: Callable[[Tensor], Tensor], metric: str, *, normalize: bool
 ) -> Few | None:
     """A search by products with kept rows; None for many rows, or for some that are no numbers."""
-    if not are_kept(packed, codebooks.shape[0] * codebooks.shape[3]):
+    if not loops_are_used() or not are_kept(packed, codebooks.shape[0] * codebooks.shape[3]):
         return None
 
     def found() -> tuple[Unchanged, Few | None]:
