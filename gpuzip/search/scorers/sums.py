@@ -18,7 +18,7 @@ from gpuzip.ops.few import Few, only, searched, sums_few
 from gpuzip.ops.once_rounded import products_rounded_once, squares_rounded_once
 from gpuzip.ops.one_pass import adc_topk, tables_pay
 from gpuzip.search.packed import Packed
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import MOST_QUERIES, Prepared
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import closest_for, inverse_norms, minus_squares, normalized, proven
 from gpuzip.search.scorers.floats import are_kept
@@ -97,6 +97,9 @@ class SumsScorer:
         return proven(adc_topk([self._packed.data], self._lut, k, terms, shift))
 
     def _by_kept_rows(self, k: int) -> tuple[Tensor, Tensor] | None:
+        """Search few queries; the tables of many are one product, which takes less than many exact scores."""
+        if self.Q > MOST_QUERIES:
+            return None
         few = _few(self._packed, self._codebooks, self._decode, self._metric, normalize=False)
         if few is None or not few.can_search(self.Q, k):
             return None
