@@ -93,7 +93,7 @@ def nodes_of(path: Path) -> list[ast.AST]:
 
 @cache
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
-    """What is called, as text, and the call."""
+    """Calls in a module: the text of the function, and the node of the call."""
     return [(ast.unparse(node.func), node) for node in nodes_of(path) if isinstance(node, ast.Call)]
 
 

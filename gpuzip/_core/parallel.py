@@ -29,7 +29,7 @@ _in_worker = threading.local()
 def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False) -> list[T]:
     """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order.
 
-    Of blocks that raise, the first one's error is raised, whatever the number of threads.
+    Where blocks fail, raise the error of the first one, for any number of threads.
 
     lone_here: run a single block in the caller's thread. Use it for work that takes no longer than waking
     another thread and that does not use torch's threads.
