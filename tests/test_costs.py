@@ -1,8 +1,9 @@
-"""The cost model beside what searches took: microseconds on an AMD Zen 3, rows of 384 columns."""
+"""The cost model beside what searches took: microseconds on an AMD Zen 3 and a Zen 4, rows of 384 columns."""
 
 import pytest
 
-from gpuzip.search.scorers.costs import of_kept_product, of_tables
+from gpuzip.search.scorers import costs
+from gpuzip.search.scorers.costs import bfloat16_pays, of_kept_product, of_tables, product_pays
 
 #: Rows, bytes per row, entries of tables, queries; by tables, by a product with kept rows.
 MEASURED = [
@@ -30,10 +31,71 @@ MEASURED = [
 ]
 
 
+#: The same on a Zen 4, whose registers of 512 bits look up tables of bytes.
+MEASURED_WIDE = [
+    (200, 48, 16, 1, 7, 12),
+    (1000, 48, 16, 16, 70, 255),
+    (200, 96, 16, 1, 9, 14),
+    (200, 96, 16, 16, 69, 128),
+    (1000, 96, 16, 16, 111, 275),
+    (200, 192, 16, 1, 40, 15),
+    (1000, 192, 16, 4, 84, 83),
+    (2700, 192, 16, 16, 513, 604),
+    (200, 48, 256, 1, 16, 12),
+    (200, 48, 256, 16, 183, 117),
+    (1000, 48, 256, 1, 19, 29),
+    (1000, 48, 256, 16, 219, 318),
+    (2700, 48, 256, 16, 292, 581),
+    (200, 96, 256, 4, 70, 36),
+    (1000, 96, 256, 4, 91, 73),
+    (2700, 96, 256, 1, 37, 68),
+    (1000, 192, 256, 1, 55, 32),
+    (2700, 192, 256, 4, 313, 153),
+    (2700, 384, 256, 1, 618, 67),
+]
+
+#: Of products with decoded rows instead of kept ones.
+MEASURED_DECODED = [
+    (200, 48, 256, 128, 1496, 831),
+    (1000, 48, 256, 32, 452, 655),
+    (2700, 48, 256, 128, 2304, 3848),
+    (200, 96, 256, 32, 558, 392),
+    (1000, 96, 256, 128, 3615, 1824),
+    (2700, 96, 256, 32, 1088, 1464),
+    (2700, 192, 256, 32, 2768, 1643),
+    (2700, 96, 16, 32, 402, 1472),
+    (2700, 192, 16, 128, 4151, 4507),
+]
+
+
 @pytest.mark.parametrize(("N", "B", "K", "Q", "tables", "product"), MEASURED)
-def test_what_is_chosen_took_hardly_longer(N, B, K, Q, tables, product):
+def test_what_is_chosen_took_hardly_longer(N, B, K, Q, tables, product, monkeypatch):
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: False)
     chosen = product if of_kept_product(Q, N, 384) < of_tables(Q, N, B, K) else tables
     assert chosen < 1.5 * min(tables, product)
+
+
+@pytest.mark.parametrize(("N", "B", "K", "Q", "tables", "product"), MEASURED_WIDE)
+def test_the_same_by_wide_registers(N, B, K, Q, tables, product, monkeypatch):
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: True)
+    chosen = product if of_kept_product(Q, N, 384) < of_tables(Q, N, B, K) else tables
+    assert chosen < 1.5 * min(tables, product)
+
+
+@pytest.mark.parametrize(("N", "B", "K", "Q", "tables", "product"), MEASURED_DECODED)
+def test_the_same_of_decoded_rows(N, B, K, Q, tables, product, monkeypatch):
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: True)
+    chosen = product if product_pays(Q, N, B, 384, K) else tables
+    assert chosen < 1.5 * min(tables, product)
+
+
+@pytest.mark.parametrize(("K", "wide", "pays"), [(16, True, False), (256, True, False), (256, False, True)])
+def test_bfloat16_pays_only_where_its_products_beat_the_tables(K, wide, pays, monkeypatch):
+    """A unit for vectors takes a third of the time of float32, one for matrices a tenth or less."""
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: wide)
+    assert bfloat16_pays(0.35, 48, 384, K) is pays
+    assert bfloat16_pays(0.1, 48, 384, K) and bfloat16_pays(0.3, 48, 384, 512)
+    assert not bfloat16_pays(float("inf"), 48, 384, K)
 
 
 @pytest.mark.parametrize("K", [16, 256])

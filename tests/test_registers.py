@@ -9,7 +9,7 @@ numba = pytest.importorskip("numba")
 
 from numba import config  # noqa: E402
 
-from gpuzip.loops import _bit_sums, _nibbles, _register_bounds, _registers, _vectors256  # noqa: E402
+from gpuzip.loops import _bit_sums, _nibbles, _register_bounds, _registers, _registers512, _vectors256  # noqa: E402
 from gpuzip.loops._registers import STEP  # noqa: E402
 from gpuzip.loops._vectors256 import ROWS  # noqa: E402
 
@@ -112,12 +112,24 @@ def test_sums_of_nibbles(B, top):
     assert (found == sums.reshape(-1)).all()
 
 
-@needs_registers
+of_each_width = pytest.mark.parametrize(
+    "registers",
+    [
+        pytest.param(_registers, marks=needs_registers),
+        pytest.param(
+            _registers512,
+            marks=pytest.mark.skipif(not _registers512.is_here(), reason="this CPU has no VBMI"),
+        ),
+    ],
+)
+
+
+@of_each_width
 @pytest.mark.parametrize(("B", "top"), [(2, 127), (4, 1), (6, 127), (48, 127), (516, 127)])
-def test_sums_of_bytes(B, top):
+def test_sums_of_bytes(registers, B, top):
     columns, tables, sums = columns_and_tables(B, 256, top)
     found = np.zeros(2 * ROWS, np.uint16)
-    call(_registers.sums_of_bytes, at(found), at(columns), columns.shape[1], at(tables), B, 1 << 14)
+    call(registers.sums_of_bytes, at(found), at(columns), columns.shape[1], at(tables), B, 1 << 14)
     assert (found == sums.reshape(-1)).all()
 
 
@@ -178,15 +190,15 @@ def test_ends_of_a_table(K):
         table[least] = 0
 
 
-@needs_registers
-def test_every_entry_of_a_table_of_bytes_is_found():
+@of_each_width
+def test_every_entry_of_a_table_of_bytes_is_found(registers):
     for first in range(0, 256, 2 * ROWS):
         codes = np.zeros((2, 2, ROWS), np.uint8)
         codes[:, 0] = np.arange(first, first + 2 * ROWS).reshape(2, ROWS)
         tables = np.zeros((2, 256), np.uint8)
         tables[0] = np.random.default_rng(0).permutation(256) % 128
         found = np.zeros(2 * ROWS, np.uint16)
-        call(_registers.sums_of_bytes, at(found), at(codes), 2 * ROWS, at(tables), 2, 0)
+        call(registers.sums_of_bytes, at(found), at(codes), 2 * ROWS, at(tables), 2, 0)
         assert (found == tables[0, first : first + 2 * ROWS]).all()
 
 

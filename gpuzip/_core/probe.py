@@ -17,26 +17,33 @@ _ROUNDS = 4
 _BEHIND = 2  # a path is timed again unless it takes more than this many times the best
 
 _lock = threading.RLock()
-_chosen: dict[tuple[str, tuple[str, ...]], str] = {}
+_timed: dict[tuple[str, tuple[str, ...]], dict[str, float]] = {}
 
 
 def fastest(work: str, paths: Mapping[str, Callable[[], Any]]) -> str:
-    """The name of the path that takes the least time. The choice is kept for the life of the process.
+    """The name of the path that takes the least time; of equally fast ones the first.
 
-    work: a name for the task. paths: by name, functions that each do a small piece of it; of equally fast
-    ones the first is chosen.
+    work: a name for the task. paths: by name, functions that each do a small piece of it.
     """
+    if len(paths) == 1:
+        return next(iter(paths))
+    seconds = times(work, paths)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def times(work: str, paths: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """The seconds of each path, which are kept for the life of the process. Arguments: see `fastest`."""
     key = work, tuple(paths)
     with _lock:
-        if key not in _chosen:
-            _chosen[key] = paths_by_time(paths)[0] if len(paths) > 1 else next(iter(paths))
-        return _chosen[key]
+        if key not in _timed:
+            _timed[key] = seconds_of(paths)
+        return _timed[key]
 
 
-def paths_by_time(
+def seconds_of(
     paths: Mapping[str, Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
-) -> list[str]:
-    """Names of the paths, the quickest first, by their least time over a few rounds on one thread.
+) -> dict[str, float]:
+    """The least seconds of each path over a few rounds on one thread.
 
     A first call is not counted, because a path may compile. A path that is far behind is not timed again.
     """
@@ -54,7 +61,7 @@ def paths_by_time(
         return least
 
     (least,) = map_blocks(on_one_thread, 1, 1)
-    return sorted(paths, key=least.__getitem__)
+    return least
 
 
 def _forget_lock() -> None:

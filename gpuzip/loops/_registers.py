@@ -98,7 +98,7 @@ def sums_of_nibbles(builder, sums, columns, apart, tables, B, ahead):
             found.append(sums)
         return found
 
-    _accumulated(builder, sums, (columns, 2 * ROWS), (tables, 4 * 16), B, 2, step)
+    accumulated(builder, sums, (columns, 2 * ROWS), (tables, 4 * 16), B, step, halves=2)
 
 
 @compiled(types.void, *[PLACE] * 6)
@@ -121,7 +121,7 @@ def sums_of_bytes(builder, sums, columns, apart, tables, B, ahead):
 
         column = builder.add(columns, builder.mul(apart, I64(half)))
         place = builder.add(sums, I64(2 * ROWS * half))
-        _accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, 1, step)
+        accumulated(builder, place, (column, 2 * ROWS), (tables, 2 * 256), B, step)
 
 
 def _entry_of_byte(builder, column, table):
@@ -152,17 +152,18 @@ def _entry_of_byte(builder, column, table):
     return chosen(4, 0)
 
 
-def _accumulated(builder, sums, columns, tables, B, halves, step):
-    """Loop over two bytes at a time and store the sums of what `step` returns: for each 32 rows some bytes.
+def accumulated(builder, sums, columns, tables, B, step, halves=1, kind=HALVES):
+    """Loop over two bytes at a time and store the sums of what `step` returns: for some rows some bytes.
 
-    columns and tables: an address, and what a step adds to it. halves: how many times 32 rows.
+    columns and tables: an address, and what a step adds to it. halves: how many times as many rows as the
+    bytes of a register, which `kind` holds as uint16.
     """
     entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
     j, column, table = (builder.phi(I64) for _ in range(3))
-    before = [(builder.phi(HALVES), builder.phi(HALVES)) for _ in range(halves)]
-    eight, zeros = (ir.Constant(HALVES, [n] * 16) for n in (8, 0))
+    before = [(builder.phi(kind), builder.phi(kind)) for _ in range(halves)]
+    eight, zeros = (ir.Constant(kind, [n] * kind.count) for n in (8, 0))
     after = builder.add(j, I64(2))
     changed = [
         (j, I64(0), after),
@@ -173,7 +174,7 @@ def _accumulated(builder, sums, columns, tables, B, halves, step):
     for (every, odd), found in zip(before, step(column, table), strict=True):
         new_every, new_odd = every, odd
         for entries in found:
-            entries = builder.bitcast(entries, HALVES)
+            entries = builder.bitcast(entries, kind)
             new_every = builder.add(new_every, entries)  # of even rows, plus 256 times that of odd rows
             new_odd = builder.add(new_odd, builder.lshr(entries, eight))
         changed += [(every, zeros, new_every), (odd, zeros, new_odd)]
@@ -183,9 +184,10 @@ def _accumulated(builder, sums, columns, tables, B, halves, step):
         phi.add_incoming(value, loop)
     builder.cbranch(builder.icmp_unsigned("<", after, B), loop, done)
     builder.position_at_end(done)
+    size = 2 * kind.count
     for n, (every, odd) in enumerate(totals):
         for half, rows in enumerate(in_order(builder, every, odd)):
-            store(builder, rows, builder.add(sums, I64(2 * ROWS * n + ROWS * half)))
+            store(builder, rows, builder.add(sums, I64(size * (2 * n + half))))
 
 
 @compiled(types.void, PLACE, PLACE, PLACE)

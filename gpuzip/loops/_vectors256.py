@@ -142,10 +142,29 @@ def shuffled(builder, x, y, order):
 
 
 def in_order(builder, every, odd):
-    """Return the sums of 32 rows as two registers, of those of even rows plus 256 times those of odd ones."""
-    even = builder.sub(every, builder.shl(odd, ir.Constant(HALVES, [8] * HALVES.count)))
-    orders = ([at for i in range(first, first + 8) for at in (i, 16 + i)] for first in (0, 8))
+    """Return the sums of rows as two registers, of those of even rows plus 256 times those of odd ones."""
+    kind = every.type
+    even = builder.sub(every, builder.shl(odd, ir.Constant(kind, [8] * kind.count)))
+    halves = range(0, kind.count, kind.count // 2)
+    orders = (
+        [at for i in range(kind.count // 2) for at in (first + i, kind.count + first + i)] for first in halves
+    )
     return [shuffled(builder, even, odd, order) for order in orders]
+
+
+def transposed(builder, rows):
+    """Transpose eight vectors of eight words in three rounds, which exchange blocks of 1, 2 and 4."""
+    for size in (1, 2, 4):
+        new = list(rows)
+        for n in range(8):
+            if not n & size:
+                pair = rows[n], rows[n + size]
+                new[n] = shuffled(builder, *pair, [m if not m & size else m - size + 8 for m in range(8)])
+                new[n + size] = shuffled(
+                    builder, *pair, [m + size if not m & size else m + 8 for m in range(8)]
+                )
+        rows = new
+    return rows
 
 
 def load(builder, address, kind):

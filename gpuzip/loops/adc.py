@@ -8,14 +8,13 @@ from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import local
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import jit
-from gpuzip.loops._one_query import best_of_groups, can_filter, gather, rounded, scan
+from gpuzip.loops._one_query import gather, scan
 from gpuzip.loops._vector import max_into, sum_of_entries
 from gpuzip.loops.bits import unpack_bits
 
 _WORK = 1 << 17  # rows times queries per block: about 1 ms
 _GATHERED = 1 << 14  # candidates per block
 _FEW = 3  # below so many queries, separate tables are faster than interleaved ones
-_FEW_FILTERED = 8  # the same if tables fit in registers
 _WIDE = 16  # interleaved queries: a look-up reads a cache line
 _AT_ONCE = 4  # rows summed in registers together
 
@@ -31,9 +30,7 @@ def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
     N, (Q, M, K), shift = len(packed), tables.shape, group.bit_length() - 1
     coefs = part_of_rows(coef, 0, Q)
     best = np.full((Q, -(-N // group)), -np.inf, np.float32)
-    filters = [rounded(table) for table in tables] if Q < _FEW_FILTERED and can_filter(M, K, group) else []
-    few = Q < _FEW or bool(filters)
-    if not few:
+    if Q >= _FEW:
         wide = np.empty((-(-Q // _WIDE), M * K * _WIDE), np.float32)
         _side_by_side(tables.reshape(Q, M * K), wide)
         tables = wide
@@ -47,12 +44,9 @@ def adc_scan(packed, lut, scale, mask, group, extra=None, coef=None):
             part_of_rows(extra, start, stop),
         )
         groups = best[:, start >> shift : -(-stop // group)]
-        if few:
+        if Q < _FEW:
             for q in range(Q):
-                if filters:
-                    best_of_groups(codes, tables[q], *filters[q], *columns, coefs[q], shift, groups[q])
-                else:
-                    scan(codes, tables[q], *columns, coefs[q], shift, groups[q])
+                scan(codes, tables[q], *columns, coefs[q], shift, groups[q])
         else:
             flat, width = best.reshape(-1), best.shape[1]
             own = np.empty(groups.shape[1] * _WIDE, np.float32)

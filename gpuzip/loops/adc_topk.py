@@ -9,7 +9,7 @@ import torch
 
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops import _shuffle
+from gpuzip.loops import _registers, _registers512
 from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import AHEAD, AHEAD_IN_ORDER, LINE, rows_of_a_block, scratch
 from gpuzip.loops._bounds import AT_LEAST, make_room, room_for_bounds, settle
@@ -24,7 +24,7 @@ from gpuzip.loops._register_bounds import (
     scaled_bounds,
     shifted_bounds,
 )
-from gpuzip.loops._registers import STEP, sums_of_bytes, sums_of_nibbles, turn
+from gpuzip.loops._registers import STEP, sums_of_nibbles, turn
 from gpuzip.loops._vectors256 import ROWS, address_of, copy_rows, is_here, lowest, prefetch
 
 _QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
@@ -49,7 +49,7 @@ def bytes_pay(Q, N):
     """Return whether tables of 256 entries in registers are faster than those of `adc_scan`."""
     by_registers = Q * (_TABLE_OF_ONE + N * _ONE_QUERY)
     interleaved = -(-Q // 16) * (_TABLES_OF_SIXTEEN + N * _SIXTEEN_QUERIES)
-    return not _shuffle.is_here() and by_registers < interleaved
+    return _registers512.is_here() or by_registers < interleaved
 
 
 def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift=None, turned=None):
@@ -343,9 +343,10 @@ def _scan_of(entries, together, rounded_sums):
     return scan
 
 
+_wider = _registers512 if _registers512.is_here() else _registers
 _scans = {
     16: _scan_of(32, _QUERIES, sums_of_nibbles),
-    256: _scan_of(256, 1, sums_of_bytes),
+    256: _scan_of(256, 1, _wider.sums_of_bytes),
 }
 
 

@@ -9,8 +9,18 @@ from numba import types
 from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._blocks import scratch
 from gpuzip.loops._jit import jit
-from gpuzip.loops._shuffle import transposed
-from gpuzip.loops._vectors256 import FLOATS, I64, PLACE, REAL, address_of, compiled, floats, load, store
+from gpuzip.loops._vectors256 import (
+    FLOATS,
+    I64,
+    PLACE,
+    REAL,
+    address_of,
+    compiled,
+    floats,
+    load,
+    store,
+    transposed,
+)
 
 _ROWS = FLOATS.count
 _VECTOR = 4 * _ROWS  # bytes

@@ -173,3 +173,8 @@ def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _here.loops_of_registers("adc_topk")
     return loops is not None and bool(loops.can_search(16, 1, 1, 1))
+
+
+def has_wide_tables() -> bool:
+    """Return whether `adc_topk` looks up bytes by registers of 512 bits."""
+    return loops_are_used() and bool(loops_of("_registers512").is_here())
