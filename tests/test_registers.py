@@ -9,7 +9,15 @@ numba = pytest.importorskip("numba")
 
 from numba import config  # noqa: E402
 
-from gpuzip.loops import _bit_sums, _nibbles, _register_bounds, _registers, _registers512, _vectors256  # noqa: E402
+from gpuzip.loops import (  # noqa: E402
+    _bit_sums,
+    _bit_sums512,
+    _nibbles,
+    _register_bounds,
+    _registers,
+    _registers512,
+    _vectors256,
+)
 from gpuzip.loops._registers import STEP  # noqa: E402
 from gpuzip.loops._vectors256 import ROWS  # noqa: E402
 
@@ -133,21 +141,30 @@ def test_sums_of_bytes(registers, B, top):
     assert (found == sums.reshape(-1)).all()
 
 
-@needs_registers
-@pytest.mark.parametrize("B", [2, 28, 30, 32, 62, 130, 4096])
-def test_bits_that_differ(B):
+@pytest.mark.parametrize(
+    "counted",
+    [
+        pytest.param(_bit_sums, marks=needs_registers),
+        pytest.param(
+            _bit_sums512,
+            marks=pytest.mark.skipif(not _bit_sums512.is_here(), reason="this CPU has no BITALG"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("B", [1, 2, 27, 28, 30, 32, 62, 63, 64, 130, 4095, 4096])
+def test_bits_that_differ(B, counted):
     """Bounds as great as the greatest sums, 2**15, and one more."""
     g = np.random.default_rng(B)
     codes, query = g.integers(0, 256, (2, B, ROWS)).astype(np.uint8), g.integers(0, 256, B).astype(np.uint8)
     codes[0, :, :2], codes[1, :, -1] = query[:, None], ~query
     sums = np.unpackbits(codes ^ query[:, None], axis=1).reshape(2, B, 8, ROWS).sum((1, 2)).reshape(-1)
-    tables, columns = np.zeros((B, ROWS), np.uint8), np.full((2, (B + 3) * ROWS), 255, np.uint8)
+    tables, columns = np.zeros((B + B % 2, ROWS), np.uint8), np.full((2, (B + 3) * ROWS), 255, np.uint8)
     columns[:, : B * ROWS] = codes.reshape(2, -1)
-    call(_bit_sums.tables_of_bits, at(tables), at(query), B)
+    call(counted.tables_of_bits, at(tables), at(query), B)
     for bound in (0, 1, int(np.median(sums)), 8 * B, 8 * B + 1):
         found = np.zeros(2 * ROWS, np.uint16)
         place = at(columns), columns.shape[1], at(tables)
-        below = call(_bit_sums.bits_below, at(found), *place, B, 1 << 14, bound)
+        below = call(counted.bits_below, at(found), *place, B, 1 << 14, bound)
         assert (found == sums).all()
         assert below == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
 

@@ -50,8 +50,10 @@ def tables_of_bits(builder, tables, query, B):
 def bits_below(builder, sums, columns, apart, tables, B, ahead, bound):
     """Write in how many bits 64 rows differ, as uint16 at sums; return the bits of rows below `bound`.
 
-    Arguments are those of `sums_of_nibbles`, and tables those of `tables_of_bits`.
+    Arguments are those of `sums_of_nibbles`, but B may be odd: a byte more is read, whose table is zero.
+    tables: those of `tables_of_bits`.
     """
+    B = builder.add(B, builder.and_(B, I64(1)))
     total = [[cgutils.alloca_once_value(builder, ir.Constant(HALVES, [0] * 16)) for _ in "eo"] for _ in "12"]
     few = [cgutils.alloca_once(builder, BYTES) for _ in total]
     with cgutils.for_range_slice(builder, I64(0), B, I64(_CHUNK), inc=True) as (start, _):
@@ -70,7 +72,7 @@ def bits_below(builder, sums, columns, apart, tables, B, ahead, bound):
             builder.store(builder.add(builder.load(every), found), every)
             found = builder.lshr(found, ir.Constant(HALVES, [8] * 16))
             builder.store(builder.add(builder.load(odd), found), odd)
-    return _written_below(builder, total, sums, bound)
+    return written_below(builder, [map(builder.load, part) for part in total], sums, bound)
 
 
 def _add(builder, totals, column, apart, tables):
@@ -87,12 +89,15 @@ def _add(builder, totals, column, apart, tables):
         builder.store(found, place)
 
 
-def _written_below(builder, totals, sums, bound):
-    """Write the sums of each 32 rows, and return the bits of those below the bound."""
+def written_below(builder, totals, sums, bound):
+    """Write the sums of each 32 rows, and return the bits of those below the bound.
+
+    totals: of each 32 rows what `in_order` takes.
+    """
     one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), bound, I32(0))
     bounds, words = shuffled(builder, one, one, [0] * HALVES.count), []
     for total in totals:
-        for rows in in_order(builder, *(builder.load(part) for part in total)):
+        for rows in in_order(builder, *total):
             store(builder, rows, builder.add(sums, I64(ROWS * len(words))))
             words.append(builder.icmp_unsigned("<", rows, bounds))
     low, high = (shuffled(builder, *pair, range(ROWS)) for pair in (words[:2], words[2:]))

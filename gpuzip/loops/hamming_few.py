@@ -7,8 +7,8 @@ best, whatever k is.
 
 import numpy as np
 
+from gpuzip.loops import _bit_sums, _bit_sums512
 from gpuzip.loops._arrays import counts, integers
-from gpuzip.loops._bit_sums import bits_below, tables_of_bits
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
@@ -19,6 +19,9 @@ _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
 _TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
 _MORE = 64  # rows beside 2 k that are kept before those that are too far leave
 _LOW = np.uint64(0xFFFFFFFF)
+
+_counted = _bit_sums512 if _bit_sums512.is_here() else _bit_sums
+bits_below, tables_of_bits = _counted.bits_below, _counted.tables_of_bits
 
 
 class HammingFew:
@@ -135,7 +138,7 @@ def _search(columns, N, B, queries, k, distances, rows, tables, keys, having, st
             for r in range(start, stop, 2 * ROWS):
                 place = address_of(columns) + r // ROWS * size
                 table = address_of(tables) + q * 32 * even
-                near = bits_below(address_of(sums), place, size, table, even, AHEAD_IN_ORDER, bound)
+                near = bits_below(address_of(sums), place, size, table, B, AHEAD_IN_ORDER, bound)
                 if N - r < 2 * ROWS:
                     near &= (np.uint64(1) << np.uint64(N - r)) - np.uint64(1)
                 if near != 0:
