@@ -7,6 +7,7 @@ import torch
 pytest.importorskip("numba")
 
 from gpuzip.loops import _vectors256
+from gpuzip.loops import hamming_few as hamming_few_loops
 from gpuzip.ops import hamming_scan, topk
 from gpuzip.ops.few import hamming_few, searched
 from gpuzip.ops.one_pass import turned
@@ -38,6 +39,16 @@ def test_few_queries(B, N):
     for Q in (1, 3, 16):
         for k in sorted({1, min(10, N), N // 2 + 1, N}):
             check(codes, codes_of(Q, B, 1), k)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_queries_take_turns_and_are_shared_by_threads(threads, monkeypatch):
+    codes, queries = codes_of(70_000, 8), codes_of(37, 8, 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    check(codes, queries, 10)
+    monkeypatch.setattr(hamming_few_loops, "is_lone", lambda *sizes: False)
+    check(codes, queries, 10)
+    assert not hamming_few(codes, turned([codes])).can_search(2, 10)
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])

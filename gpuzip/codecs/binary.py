@@ -199,7 +199,8 @@ class BinaryQuantizer(Quantizer[Halves]):
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
             bits = queries if queries.dtype == torch.uint8 else self._encode(queries)
-            return HammingScorer(packed.data, bits, mask)
+            codes = packed.data
+            return HammingScorer(codes, bits, mask, lambda: packed.turned([codes]))
         queries = torch.nn.functional.pad(queries, (0, -self.width % 8))
         if entries(queries.device) == 256:
             return pq_scorer(

@@ -207,7 +207,8 @@ class RaBitQuantizer(Quantizer[Mean]):
 
     def _scorer(self, packed: Packed, queries: Tensor, metric: str, mask: Tensor | None) -> Scorer:
         if metric == "hamming":
-            return HammingScorer(self._planes(packed, 0)[0], self._signs_of(queries), mask)
+            signs = self._planes(packed, 0)[0]
+            return HammingScorer(signs, self._signs_of(queries), mask, lambda: packed.turned([signs]))
         found, sound = self._of_rows(packed, metric)
         asked, planes = coefficients(queries, self.center, metric, self.reach), self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))

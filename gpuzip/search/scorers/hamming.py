@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuzip.ops import hamming_gather, hamming_scan
-from gpuzip.ops.few import Array, hamming_few, only
+from gpuzip.ops.few import Array, hamming_few, only, searched
 from gpuzip.ops.hamming import ABSENT
 from gpuzip.ops.one_pass import hamming_topk
 from gpuzip.search.packed import Packed
@@ -18,13 +18,22 @@ from gpuzip.search.scorers.common import proven
 
 
 class HammingScorer:
-    """Exact scorer, as float32 holds distances below 2**24. data: (N, B), queries: (Q, B), uint8."""
+    """Exact scorer, as float32 holds distances below 2**24. data: (N, B), queries: (Q, B), uint8.
+
+    turned: finds the columns of data that are kept, if any.
+    """
 
     is_exact = True
     gather_cost = 1
 
-    def __init__(self, data: Tensor, queries: Tensor, mask: Tensor | None = None) -> None:
-        self._data, self._queries, self._mask = data, queries, mask
+    def __init__(
+        self,
+        data: Tensor,
+        queries: Tensor,
+        mask: Tensor | None = None,
+        turned: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
+        self._data, self._queries, self._mask, self._turned = data, queries, mask, turned
         self.N, self.Q = len(data), len(queries)
 
     def group_max(self, group: int) -> Tensor:
@@ -37,9 +46,15 @@ class HammingScorer:
         return self._scores(hamming_gather(self._queries[queries], self._data, self._mask, ids))
 
     def exact(self, queries: Tensor | None = None) -> HammingScorer:
-        return self if queries is None else HammingScorer(self._data, self._queries[queries], self._mask)
+        if queries is None:
+            return self
+        return HammingScorer(self._data, self._queries[queries], self._mask, self._turned)
 
     def one_pass(self, k: int) -> Attempted | None:
+        few = hamming_few(self._data, self._turned()) if self._mask is None else None
+        if few is not None and few.can_search(self.Q, k):
+            found = searched(few, self._queries.contiguous(), self.Q, k)
+            return proven(None if found is None else (found[0].float().neg_(), found[1]))
         return proven(hamming_topk(self._queries, self._data, k, self._mask))
 
     def _scores(self, distances: Tensor) -> Tensor:
