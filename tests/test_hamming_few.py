@@ -48,7 +48,8 @@ def test_many_queries_take_turns_and_are_shared_by_threads(threads, monkeypatch)
     check(codes, queries, 10)
     monkeypatch.setattr(hamming_few_loops, "is_lone", lambda *sizes: False)
     check(codes, queries, 10)
-    assert not hamming_few(codes, turned([codes])).can_search(2, 10)
+    few = hamming_few(codes, turned([codes]))
+    assert few is not None and not few.can_search(2, 10)
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])

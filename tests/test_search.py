@@ -82,10 +82,10 @@ def test_nothing_but_ties(codes, real_queries, metric, Q):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_both_paths_give_the_same_answer_to_the_bit(codes, real_queries, metric, monkeypatch):
-    monkeypatch.setattr(tables, "_many_queries", lambda *sizes: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     values, ids = codes.search(real_queries, 10, metric)
     assert type(codes.codec.scorer(codes.packed, real_queries, metric)) is tables.ProductScorer
-    monkeypatch.setattr(tables, "_many_queries", lambda *sizes: 10**9)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 10**9)
     assert type(codes.codec.scorer(codes.packed, real_queries, metric)) is tables.LutScorer
     by_tables = codes.search(real_queries, 10, metric)
     assert torch.equal(values, by_tables[0])
@@ -96,7 +96,7 @@ def test_both_paths_give_the_same_answer_to_the_bit(codes, real_queries, metric,
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeypatch):
     monkeypatch.setattr(tables, "_product_dtype", lambda device: dtype)
-    monkeypatch.setattr(tables, "_many_queries", lambda *sizes: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     ceiling, exact = fast.ceiling(fast.group_max(1)), fast.exact().group_max(1)
     assert bool((exact <= ceiling).all())
@@ -107,7 +107,7 @@ def test_no_key_is_above_its_ceiling(codes, real_queries, metric, dtype, monkeyp
 def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch):
     """The estimates alone, scaled back, are no ceilings."""
     monkeypatch.setattr(tables, "_product_dtype", lambda device: torch.bfloat16)
-    monkeypatch.setattr(tables, "_many_queries", lambda *sizes: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     monkeypatch.setattr(tables, "error_of", lambda *arguments: 0.0)
     fast = codes.codec.scorer(codes.packed, real_queries[:200], metric)
     assert bool((fast.exact().group_max(1) > fast.ceiling(fast.group_max(1))).any())
@@ -115,7 +115,7 @@ def test_a_bound_of_rounding_is_needed(codes, real_queries, metric, monkeypatch)
 
 def test_unsure_queries_are_searched_again(codes, real_queries, monkeypatch):
     """With a ceiling that no candidate can beat, every query takes the exact path and nothing changes."""
-    monkeypatch.setattr(tables, "_many_queries", lambda *sizes: 1)
+    monkeypatch.setattr(tables, "_many_queries", lambda device: 1)
     want = codes.search(real_queries, 10, "ip")
     again, plain = [], tables.ProductScorer.exact
 
@@ -375,7 +375,7 @@ def test_a_search_that_waits_for_the_gpu_is_seen(capturing):
 
     for module in ("gpuzip.search.packed", "gpuzip.search.scorers.tables"):
         capturing.setattr(f"{module}.is_capturing", lambda device: False)
-    capturing.setattr(tables, "_many_queries", lambda *sizes: 1)
+    capturing.setattr(tables, "_many_queries", lambda device: 1)
     codes = fake_codes()
     primed(codes, capturing)
     scorer = codes.codec.scorer(codes.packed, torch.empty(200, 384), "ip")
@@ -401,9 +401,3 @@ def test_places_that_no_row_takes_say_so_under_capture(codes, real_queries, monk
         assert ids[:, :3].sort(1).values.tolist() == [[0, 1, 2]] * 5
         assert bool((ids[:, 3:] == -1).all())
         assert bool((values[:, 3:] == worst).all())
-
-
-def test_many_queries_go_to_products_only_where_bfloat16_is_faster(codes, real_queries, monkeypatch):
-    for share, kind in ((1.0, tables.LutScorer), (0.01, tables.ProductScorer)):
-        monkeypatch.setattr(tables, "bfloat16_share", lambda share=share: share)
-        assert type(codes.codec.scorer(codes.packed, real_queries, "ip")) is kind

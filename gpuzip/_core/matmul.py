@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_gpu, kind
-from gpuzip._core.probe import times
 
 _HAS_NEWER = hasattr(torch.backends, "fp32_precision")
 _EXACT = "ieee" if _HAS_NEWER else "highest"
-_DTYPES = torch.float32, torch.bfloat16
 _FULL = (_EXACT, "none")  # "none" means unset, for which torch computes products in ieee float32
 
 
@@ -86,20 +84,3 @@ def _float32_products(device: torch.device) -> Iterator[None]:
             _inside[where] -= 1
             if _inside[where] == 0:
                 _set_precision(device, _outside.pop(where))
-
-
-def bfloat16_share() -> float:
-    """The time of a bfloat16 product in times of one of float32, by a probe; inf on a CPU without a unit."""
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    if not (has_amx or has_bf16):  # torch would run a plain loop, and the probe some tenths of a second
-        return float("inf")
-    seconds = times("products of rows", {str(dtype): _product(dtype) for dtype in _DTYPES})
-    whole, rounded = (seconds[str(dtype)] for dtype in _DTYPES)
-    return rounded / whole
-
-
-def _product(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    rows = torch.ones(1024, 384, dtype=dtype, device="cpu")
-    queries = torch.ones(384, 128, dtype=dtype, device="cpu")
-    return lambda: matrix_product(torch.matmul, rows, queries)

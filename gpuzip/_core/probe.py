@@ -17,33 +17,26 @@ _ROUNDS = 4
 _BEHIND = 2  # a path is timed again unless it takes more than this many times the best
 
 _lock = threading.RLock()
-_timed: dict[tuple[str, tuple[str, ...]], dict[str, float]] = {}
+_chosen: dict[tuple[str, tuple[str, ...]], str] = {}
 
 
 def fastest(work: str, paths: Mapping[str, Callable[[], Any]]) -> str:
-    """The name of the path that takes the least time; of equally fast ones the first.
+    """The name of the path that takes the least time. The choice is kept for the life of the process.
 
-    work: a name for the task. paths: by name, functions that each do a small piece of it.
+    work: a name for the task. paths: by name, functions that each do a small piece of it; of equally fast
+    ones the first is chosen.
     """
-    if len(paths) == 1:
-        return next(iter(paths))
-    seconds = times(work, paths)
-    return min(seconds, key=seconds.__getitem__)
-
-
-def times(work: str, paths: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """The seconds of each path, which are kept for the life of the process. Arguments: see `fastest`."""
     key = work, tuple(paths)
     with _lock:
-        if key not in _timed:
-            _timed[key] = seconds_of(paths)
-        return _timed[key]
+        if key not in _chosen:
+            _chosen[key] = paths_by_time(paths)[0] if len(paths) > 1 else next(iter(paths))
+        return _chosen[key]
 
 
-def seconds_of(
+def paths_by_time(
     paths: Mapping[str, Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """The least seconds of each path over a few rounds on one thread.
+) -> list[str]:
+    """Names of the paths, the quickest first, by their least time over a few rounds on one thread.
 
     A first call is not counted, because a path may compile. A path that is far behind is not timed again.
     """
@@ -61,7 +54,7 @@ def seconds_of(
         return least
 
     (least,) = map_blocks(on_one_thread, 1, 1)
-    return least
+    return sorted(paths, key=least.__getitem__)
 
 
 def _forget_lock() -> None:

@@ -16,7 +16,7 @@ _FEW_ROWS = 4096
 _SQUARE_OF_NIBBLES, _BYTE_OF_TABLES = 2.0, 700.0
 _BYTE_OF_ROW = {16: 0.12, 256: 0.3}
 _WIDE_BYTE_OF_TABLES, _WIDE_BYTE_OF_ROW = 520.0, 0.11  # of 256 entries in registers of 512 bits
-_BYTE_OF_SCANS = 0.15  # of a row, by tables that are in no register
+_WIDE_MOST_BYTES = 128  # whose tables of bytes stay in L1
 _QUERY = 15_000.0  # of a product: order and scores of its candidates
 _VALUE, _VALUE_OF_FOUR, _VALUE_OF_MANY = 0.15, 0.09, 0.06  # of a row, by one query of as many that share it
 
@@ -36,7 +36,8 @@ def product_pays(Q: int, N: int, B: int, D: int, K: int) -> bool:
 
     K: entries of tables. Measured with AVX2: a byte costs a query as much time as two columns by tables of
     nibbles, as eight by those of bytes; making the tables costs as much as some thousand rows. By registers
-    of 512 bits tables of bytes cost as much as those of nibbles, but making them as much as more rows.
+    of 512 bits tables of bytes cost as much as those of nibbles while they fit in L1, but making them as much
+    as more rows.
     """
     if K not in (2, 4, 16, 256):
         return True
@@ -45,17 +46,13 @@ def product_pays(Q: int, N: int, B: int, D: int, K: int) -> bool:
     few = N < _FEW_ROWS
     if K == 256 and not has_wide_tables():
         return few or Q > _MANY_QUERIES or 8 * B > D
-    if K == 256 and few:
-        return 2 * B > D or (Q > _SOME_QUERIES and B * _byte_of_tables(B, K) > N * D * _VALUE_OF_MANY)
-    return 2 * B > D or (few and Q > _SOME_QUERIES and 4 * B > D)
-
-
-def bfloat16_pays(share: float, B: int, D: int, K: int) -> bool:
-    """Whether bfloat16 products of many rows and queries on a CPU take less time than tables for B bytes.
-
-    share: see `bfloat16_share`.
-    """
-    return D * _VALUE_OF_MANY * share < B * (_byte_of_row(K) if K in (2, 4, 16, 256) else _BYTE_OF_SCANS)
+    if 2 * B > D:
+        return True
+    shared = few and Q > _SOME_QUERIES
+    if K == 256:
+        tables_cost_more = B * _byte_of_tables(B, K) > N * D * _VALUE_OF_MANY
+        return B > _WIDE_MOST_BYTES or (shared and tables_cost_more)
+    return shared and 4 * B > D
 
 
 def _byte_of_tables(B: int, K: int) -> float:
@@ -65,4 +62,4 @@ def _byte_of_tables(B: int, K: int) -> float:
 
 
 def _byte_of_row(K: int) -> float:
-    return _WIDE_BYTE_OF_ROW if K == 256 and has_wide_tables() else _BYTE_OF_ROW[max(K, 16)]
+    return _WIDE_BYTE_OF_ROW if K == 256 and has_wide_tables() else _BYTE_OF_ROW[K]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import is_capturing, is_gpu
-from gpuzip._core.matmul import bfloat16_share
 from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
@@ -33,15 +32,15 @@ from gpuzip.search.scorers.common import (
     of_estimates,
     proven,
 )
-from gpuzip.search.scorers.costs import FEW_QUERIES, bfloat16_pays, of_kept_product, of_tables, product_pays
+from gpuzip.search.scorers.costs import FEW_QUERIES, of_kept_product, of_tables, product_pays
 from gpuzip.search.scorers.layouts import Layout, TableLayout
 from gpuzip.search.scorers.rounding import Product, error_of, product_of, unit_of
 
-# From this many queries on, decoding a row once costs less than a table look-up per query. On an H200 48
-# look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers were
-# 2 bytes long. On a CPU tables are faster for any number of queries, unless bfloat16 products are far faster
-# than those of float32.
-_MANY_QUERIES, _MANY_ON_CPU = 8, 128
+# From this many queries on, decoding a row once costs a GPU less than a table look-up per query. On an H200
+# 48 look-ups take 27 ps per row and query; the product of 16 queries took 290 ps per row while its gathers
+# were 2 bytes long. On a CPU `LutScorer` chooses between tables and float32 products. A Zen 4 has a unit for
+# bfloat16, by whose coarse estimates nearly all codes took it longer than the faster one of these.
+_MANY_QUERIES = 8
 _MANY_ROWS = 4096  # fewer rows are scored exactly, which takes little time
 _FEW_ROWS = 128  # per query: their sums take less time than tables
 _SPACES = 1 << 11  # sub-spaces whose centroids are squared at a time
@@ -232,7 +231,7 @@ def pq_scorer(
     """
     if metric == "cosine":
         queries = normalized(queries)
-    many = len(packed) >= _MANY_ROWS and queries.shape[0] >= _many_queries(packed, centroids)
+    many = len(packed) >= _MANY_ROWS and queries.shape[0] >= _many_queries(queries.device)
     by_product = many and not is_capturing(queries.device)
     return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
 
@@ -288,17 +287,10 @@ def norms_by_table(data: Tensor, centroids: Tensor) -> Tensor:
     return adc_scan(data, torch.cat(squares)[None])[0].sqrt_()
 
 
-def _many_queries(packed: Packed, centroids: Tensor) -> float:
+def _many_queries(device: torch.device) -> float:
     """The number of queries from which a product of few digits is faster than tables."""
-    if is_gpu(packed.device):
-        return _MANY_QUERIES
-    M, K, S = centroids.shape
-    pays = bfloat16_pays(bfloat16_share(), packed.raw.shape[1], M * S, K)
-    return _MANY_ON_CPU if pays else float("inf")
+    return _MANY_QUERIES if is_gpu(device) else float("inf")
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a GPU; on a CPU bfloat16 if its products are faster than those of float32, else float32."""
-    if is_gpu(device):
-        return torch.float16
-    return torch.bfloat16 if bfloat16_share() < 1 else torch.float32
+    return torch.float16 if is_gpu(device) else torch.float32
