@@ -193,6 +193,14 @@ def only(few: Few) -> Choice:
     return lambda Q, k: few if few.can_search(Q, k) else None
 
 
+def unless(few: Few, other_pays: Callable[[int], bool]) -> Choice:
+    """Choose this search, where it can search, unless another that is none of few queries takes less.
+
+    other_pays: of a number of queries, whether it does.
+    """
+    return lambda Q, k: None if other_pays(Q) or not few.can_search(Q, k) else few
+
+
 def cheaper(first: Few, second: Few, second_pays: Callable[[int], bool]) -> Choice:
     """Choose the cheaper one of two searches, or the other one where it cannot search.
 

@@ -13,7 +13,7 @@ from gpuzip._core.rows import SOUND_SQUARES
 from gpuzip.ops import adc_gather, adc_scan, product_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.candidates import Tables, closest_by_tables, table_sums
-from gpuzip.ops.few import Few, adc_few, cheaper, only, product_few, searched
+from gpuzip.ops.few import Few, adc_few, cheaper, only, product_few, searched, unless
 from gpuzip.ops.lookup_tables import lookup_tables
 from gpuzip.ops.one_pass import adc_topk, can_multiply, product_topk
 from gpuzip.search.packed import Packed
@@ -112,8 +112,7 @@ class LutScorer:
         K = self._centroids.shape[1]
         if (self.Q <= FEW_QUERIES and K in (16, 256)) or not can_multiply(self._queries, self.N):
             return False
-        (M, K, S), columns = self._centroids.shape, self._layout.columns
-        D = M * S if columns is None else len(columns)
+        D = _width_of(self._centroids, self._layout)
         return product_pays(self.Q, self.N, self._packed.raw.shape[1], D, K)
 
 
@@ -236,6 +235,12 @@ def pq_scorer(
     return (ProductScorer if by_product else LutScorer)(packed, centroids, queries, metric, mask, layout)
 
 
+def _width_of(centroids: Tensor, layout: Layout) -> int:
+    """Columns of decoded rows."""
+    M, _, S = centroids.shape
+    return M * S if layout.columns is None else len(layout.columns)
+
+
 def _columns(packed: Packed, centroids: Tensor) -> Tensor:
     """Centroids (M, K, S) as columns (S, M, K). Other tables of the same codes have others."""
     columns: Tensor = packed.remembered(
@@ -252,16 +257,20 @@ def prepared_tables(
     scale = inverse_norms(packed) if metric == "cosine" else None
     of_queries = metric == "cosine", SOUND_SQUARES
     of_codes = codes, _columns(packed, centroids), is_l2, scale, packed.turned([codes])
-    by_tables = adc_few(*of_codes, *of_queries)
-    by_product = _prepared_product(packed, centroids, scale, metric, layout or TableLayout(centroids))
+    by_tables, layout = adc_few(*of_codes, *of_queries), layout or TableLayout(centroids)
+    by_product = _prepared_product(packed, centroids, scale, metric, layout)
     (M, K, S), (N, B), few = centroids.shape, codes.shape, by_tables or by_product
     if few is None:
         return None
-    choice = only(few)
     if by_tables is not None and by_product is not None:
         choice = cheaper(
             by_tables, by_product, lambda Q: of_kept_product(Q, N, M * S) < of_tables(Q, N, B, K)
         )
+    elif by_tables is not None:
+        width = _width_of(centroids, layout)
+        choice = unless(by_tables, lambda Q: product_pays(Q, N, B, width, K))
+    else:
+        choice = only(few)
     return Prepared(choice, [codes], N, M * S, torch.float32, is_l2)
 
 
