@@ -13,6 +13,7 @@ from gpuzip.loops import (  # noqa: E402
     _bit_sums,
     _bit_sums512,
     _nibbles,
+    _nibbles512,
     _register_bounds,
     _registers,
     _registers512,
@@ -169,14 +170,38 @@ def test_bits_that_differ(B, counted):
         assert below == sum(1 << r for r in range(2 * ROWS) if sums[r] < bound)
 
 
-@needs_registers
-@pytest.mark.parametrize(("name", "queries", "halves"), [("sums_of_one", 1, 2), ("sums_of_four", 4, 1)])
+each_nibbles = pytest.mark.parametrize(
+    "nibbles",
+    [
+        pytest.param(_nibbles, marks=needs_registers),
+        pytest.param(
+            _nibbles512, marks=pytest.mark.skipif(not _nibbles512.is_here(), reason="this CPU has no GFNI")
+        ),
+    ],
+)
+
+
+def rounded_to_themselves(nibbles, tables):
+    """Tables (Q, M, 16) of whole numbers below 128, as `round_entries` writes them."""
+    Q, M, _ = tables.shape
+    rounded, values = np.zeros((Q, nibbles.TABLE * M // 2), np.uint8), tables.astype(np.float32)
+    for q in range(Q):
+        for m in range(M):
+            call(nibbles.round_entries, at(rounded[q]), m, at(values[q, m]), np.float32(-1), np.float32(1))
+    return rounded
+
+
+@each_nibbles
+@pytest.mark.parametrize("name", ["sums_of_one", "sums_of_four"])
 @pytest.mark.parametrize(("B", "top"), [(2, 127), (48, 127), (512, 63)])
-def test_sums_of_several_queries_and_those_not_below_floors(name, queries, halves, B, top):
+def test_sums_of_several_queries_and_those_not_below_floors(nibbles, name, B, top):
+    """Every nibble has its own table, and entries are rounded as said: one is added to each."""
+    queries, halves = (1, 2) if name == "sums_of_one" else (4, nibbles.HALVES_OF_FOUR)
     g = np.random.default_rng(B)
     codes = g.integers(0, 16, (halves, 2 * B, ROWS)).astype(np.uint8)
     tables = g.integers(0, top + 1, (queries, 2 * B, 16)).astype(np.uint8)
     tables[:, 0, codes[0, 0, 0]] = top
+    rounded = rounded_to_themselves(nibbles, tables.astype(int) - 1)
     sums = np.array(
         [[t[np.arange(2 * B)[:, None], half].sum(0, dtype=int) for half in codes] for t in tables]
     )
@@ -184,8 +209,8 @@ def test_sums_of_several_queries_and_those_not_below_floors(name, queries, halve
     for rank in (0, 7, ROWS):  # of the row whose sum is the floor
         floors = np.append(np.sort(sums[:, 0]), np.full((queries, 1), 65535), 1)[:, rank].astype(np.uint16)
         found, near = np.zeros(sums.shape, np.uint16), np.zeros((queries, halves), np.uint32)
-        places = at(columns), B * ROWS, at(tables), 32 * B, B, 1 << 14, at(floors), at(near)
-        bits = call(getattr(_nibbles, name), at(found), *places)
+        places = at(columns), B * ROWS, at(rounded), rounded.shape[1], B, 1 << 14, at(floors), at(near)
+        bits = call(getattr(nibbles, name), at(found), *places)
         assert (found == sums).all()
         is_near = sums >= floors[:, None, None].astype(int)
         assert (near == (is_near << np.arange(ROWS)).sum(-1)).all()

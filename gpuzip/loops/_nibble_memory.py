@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpuzip.loops import _nibbles, _nibbles512
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._copy import word_at
 from gpuzip.loops._jit import jit
@@ -9,6 +10,8 @@ from gpuzip.loops._nibbles import TOGETHER
 from gpuzip.loops._registers import STEP
 from gpuzip.loops._vectors256 import ROWS
 
+#: The module of the widest registers that are here.
+WIDEST = _nibbles512 if _nibbles512.is_here() else _nibbles
 QUERIES = 16  # that share a pass over the codes
 BINS = 1024  # of the lower bounds of scores
 FACTS = 5  # per query: lowest sum, step, room, where bins start, bins per unit
@@ -39,11 +42,11 @@ FACTS = 5  # per query: lowest sum, step, room, where bins start, bins per unit
 
 def plan_of(Q, k, D, M, B, N):
     """Return where each array starts, how many candidates there may be per query, and the bytes in all."""
-    even, room = B + B % 2, room_for(k, N)
+    even, room, together = B + B % 2, room_for(k, N), max(2, TOGETHER * WIDEST.HALVES_OF_FOUR)
     sizes = {
         ASKED: 4 * Q * D,
         TABLES: 64 * Q * M,
-        ROUNDED: 32 * Q * even,
+        ROUNDED: WIDEST.TABLE * Q * even,
         ENDS: 8 * M,
         ABOUT: 8 * Q * FACTS,
         COUNTS: 4 * Q * BINS,
@@ -52,9 +55,9 @@ def plan_of(Q, k, D, M, B, N):
         LOWERS: 2 * Q * room,
         STATE: 24 * Q,
         LIMITS: 4 * Q,
-        SUMS: 2 * TOGETHER * ROWS,
+        SUMS: 2 * together * ROWS,
         FLOORS: 2 * Q,
-        NEAR: 4 * TOGETHER,
+        NEAR: 4 * together,
         BOUNDS: 4 * ROWS,
         FACTORS: 4 * ROWS,
         SCORES: 4 * room,

@@ -4,14 +4,16 @@ import numpy as np
 
 from gpuzip.loops._arrays import doubles, floats, words
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._nibble_memory import ABOUT, ASKED, BINS, ENDS, FACTS, ROUNDED, TABLES, place
-from gpuzip.loops._nibbles import round_entries, table_of_distances, table_of_products
+from gpuzip.loops._nibble_memory import ABOUT, ASKED, BINS, ENDS, FACTS, ROUNDED, TABLES, WIDEST, place
+from gpuzip.loops._nibbles import table_of_distances, table_of_products
 from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops._vectors256 import address_of
 
 _SMALL, _LARGE = 2.0**-100, 2.0**120  # spans of tables whose steps, and sums, fit in float32
 _SMALL_SCALED, _LARGE_SCALED = 2.0**-60, 2.0**60  # the same of products with factors
 _COSINE = 1.1  # no cosine is greater
+
+round_entries, _TABLE = WIDEST.round_entries, WIDEST.TABLE
 
 
 @jit("boolean(intp, intp, float32[:, :, ::1], float64[::1], boolean, intp, intp)", inner=True)
@@ -35,10 +37,10 @@ def make_tables(queries, Q, centroids, facts, is_scaled, memory, plan):
                 table_of_distances(table, ends_of_table, query, column, 64 * M, S)
             else:
                 table_of_products(table, ends_of_table, query, column, 64 * M, S)
-        rounded = place(memory, plan, ROUNDED) + q * 32 * even
-        padding = words(rounded + 16 * M, 0)
-        for i in range(8 * even - 4 * M):
-            padding[i] = 0
+        rounded = place(memory, plan, ROUNDED) + q * _TABLE * even
+        last_two = words(rounded + _TABLE * (even - 2), _TABLE // 2)
+        for i in range(len(last_two)):  # the last byte may be none
+            last_two[i] = 0
         about = doubles(place(memory, plan, ABOUT) + 8 * FACTS * q, FACTS)
         if not _round(M, top, tables + 64 * q * M, rounded, floats(ends, 2 * M), facts, is_scaled, about):
             return False
@@ -62,7 +64,7 @@ def _round(M, top, table, rounded, ends, facts, is_scaled, about):
     hidden = 2.0**-22 * M * size + 2.0**-20 * (abs(low) + M * np.float64(reach))
     step = reach * (1 + 2.0**-20) / top
     for m in range(M):
-        round_entries(rounded + 16 * m, table + 64 * m, ends[2 * m], np.float32(1 / step))
+        round_entries(rounded, m, table + 64 * m, ends[2 * m], np.float32(1 / step))
     first, last = min(low * facts[3], low * facts[4]), max(high * facts[3], high * facts[4])
     if is_scaled:
         first, last = max(first, -_COSINE), min(last, _COSINE)

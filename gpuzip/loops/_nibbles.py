@@ -38,6 +38,8 @@ from gpuzip.loops._vectors256 import (
 )
 
 TOGETHER = 4  # queries that `sums_of_four` serves: they share the loads of columns and their nibbles
+HALVES_OF_FOUR = 1  # times 32 rows that it serves
+TABLE = 32  # bytes of the rounded tables of a byte
 
 _EIGHT = FLOATS.count
 WORDS = ir.VectorType(I32, _EIGHT)
@@ -86,15 +88,21 @@ table_of_products = compiled(types.void, *[PLACE] * 6)(_table_of(_plus_product))
 table_of_distances = compiled(types.void, *[PLACE] * 6)(_table_of(_minus_square))
 
 
-@compiled(types.void, PLACE, PLACE, REAL, REAL)
-def round_entries(builder, rounded, table, least, scale):
-    """Write 16 entries as bytes: (entry - least) * scale + 0.5, without what is behind the point."""
+@compiled(types.void, PLACE, PLACE, PLACE, REAL, REAL)
+def round_entries(builder, rounded, m, table, least, scale):
+    """Write the 16 entries of nibble m as bytes to the tables at `rounded`: see `rounded_entries`."""
+    place = builder.add(rounded, builder.mul(m, I64(16)))
+    store(builder, rounded_entries(builder, table, least, scale), place)
+
+
+def rounded_entries(builder, table, least, scale):
+    """Return 16 entries as bytes: (entry - least) * scale + 0.5, without what is behind the point."""
     kind = ir.VectorType(I32, 16)
     entries = load(builder, table, _WHOLE)
     least, scale = (shuffled(builder, *[floats(builder, value)] * 2, [0] * 16) for value in (least, scale))
     scaled = builder.fmul(builder.fsub(entries, least), scale)
     whole = builder.fptosi(builder.fadd(scaled, ir.Constant(_WHOLE, [0.5] * 16)), kind)
-    store(builder, builder.trunc(whole, LANE), rounded)
+    return builder.trunc(whole, LANE)
 
 
 def _sums_of(queries, halves):
@@ -129,13 +137,8 @@ def _sums_of(queries, halves):
                 for half, rows in enumerate(nibbles):
                     found = [looked_up(builder, *pair) for pair in zip(parts, rows, strict=True)]
                     _add(builder, totals[q * halves + half], found)
-        any_row = I32(0)
-        for n, total in enumerate(totals):
-            floor = load(builder, builder.add(floors, I64(2 * (n // halves))), I16)
-            bits = _write_sums(builder, total, builder.add(sums, I64(2 * ROWS * n)), floor)
-            store(builder, bits, builder.add(near, I64(4 * n)))
-            any_row = builder.or_(any_row, bits)
-        return any_row
+        found = [[builder.load(part) for part in total] for total in totals]
+        return write_sums(builder, found, sums, halves, floors, near)
 
     return compiled(types.uint32, *[PLACE] * 9)(sums)
 
@@ -160,17 +163,26 @@ def _add(builder, total, found):
         builder.store(builder.add(builder.load(odd), of_odd), odd)
 
 
-def _write_sums(builder, total, place, floor):
-    """Write the sums of 32 rows; return the bits of those not below the floor."""
-    one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), floor, I32(0))
-    floors, found = shuffled(builder, one, one, [0] * HALVES.count), []
-    for half, rows in enumerate(in_order(builder, *(builder.load(part) for part in total))):
-        store(builder, rows, builder.add(place, I64(ROWS * half)))
-        found.append(builder.icmp_unsigned(">=", rows, floors))
-    return builder.bitcast(shuffled(builder, *found, range(ROWS)), I32)
+def write_sums(builder, totals, sums, halves, floors, near):
+    """Write sums and near ones as `sums_of_four` does; return the bits of these, or-ed.
+
+    totals: what `in_order` takes, of each query so many times 32 rows.
+    """
+    any_row = I32(0)
+    for n, total in enumerate(totals):
+        floor = load(builder, builder.add(floors, I64(2 * (n // halves))), I16)
+        one = builder.insert_element(ir.Constant(HALVES, ir.Undefined), floor, I32(0))
+        least, found = shuffled(builder, one, one, [0] * HALVES.count), []
+        for half, rows in enumerate(in_order(builder, *total)):
+            store(builder, rows, builder.add(sums, I64(2 * ROWS * n + ROWS * half)))
+            found.append(builder.icmp_unsigned(">=", rows, least))
+        bits = builder.bitcast(shuffled(builder, *found, range(ROWS)), I32)
+        store(builder, bits, builder.add(near, I64(4 * n)))
+        any_row = builder.or_(any_row, bits)
+    return any_row
 
 
-sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, 1)
+sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, HALVES_OF_FOUR)
 
 
 @compiled(types.uint32, PLACE, PLACE, REAL, REAL, REAL, PLACE)

@@ -23,11 +23,12 @@ from gpuzip.loops._nibble_memory import (
     ROUNDED,
     STATE,
     SUMS,
+    WIDEST,
     place,
     plan_of,
 )
 from gpuzip.loops._nibble_tables import make_tables
-from gpuzip.loops._nibbles import TOGETHER, sums_of_four, sums_of_one
+from gpuzip.loops._nibbles import TOGETHER
 from gpuzip.loops._vectors256 import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
@@ -36,6 +37,9 @@ _MOST_PLANS = 64
 _TILE = 1 << 14  # bytes of columns that stay in L1 for all of them
 _SMALL, _LARGE = 2.0**-60, 2.0**60  # factors whose products with scores keep their digits
 _NO_SCALE = np.empty(0, np.float32)
+
+sums_of_one, sums_of_four = WIDEST.sums_of_one, WIDEST.sums_of_four
+_HALVES, _TABLE = WIDEST.HALVES_OF_FOUR, WIDEST.TABLE
 
 
 class NibbleFew:
@@ -147,10 +151,10 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
         place(memory, plan, FACTORS),
     )
     about, limits = doubles(place(memory, plan, ABOUT), 0), floats(place(memory, plan, LIMITS), 0)
-    floors, near = halves(place(memory, plan, FLOORS), Q), words(place(memory, plan, NEAR), TOGETHER)
     floors_at, near_at = place(memory, plan, FLOORS), place(memory, plan, NEAR)
+    floors, near = halves(floors_at, Q), words(near_at, TOGETHER * _HALVES)
     even, blocks, rounded = M // 2 + (M // 2 & 1), (N + ROWS - 1) // ROWS, place(memory, plan, ROUNDED)
-    size, table, tile = ROWS * even, 32 * even, max(2, _TILE // (ROWS * even) // 2 * 2)
+    size, table, tile = ROWS * even, _TABLE * even, max(2, _TILE // (ROWS * even) // 2 * 2)
     ahead = AHEAD_IN_ORDER
     for q in range(Q):
         floors[q] = 0
@@ -159,7 +163,8 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
         q = 0
         while q < Q:
             are_four = Q - q >= TOGETHER
-            for b in range(first, last, 1 if are_four else 2):
+            count = _HALVES if are_four else 2  # times 32 rows
+            for b in range(first, last, count):
                 of_columns, of_query = (sums, columns + b * size, size), rounded + q * table
                 rest = table, even, ahead, floors_at + 2 * q, near_at
                 if are_four:
@@ -168,10 +173,10 @@ def _scan(columns, codes, M, N, Q, k, factors, memory, plan, room):
                     some = sums_of_one(*of_columns, of_query, *rest)
                 if some == 0:
                     continue
-                for i in range(TOGETHER if are_four else min(2, last - b)):
-                    if near[i] == 0:
+                for i in range(TOGETHER * count if are_four else count):
+                    own, r = q + i // count, (b + i % count) * ROWS
+                    if near[i] == 0 or r >= N:
                         continue
-                    own, r = (q + i, b * ROWS) if are_four else (q, (b + i) * ROWS)
                     at, here = FACTS * own, sums + 2 * ROWS * i
                     low, step = np.float32(about[at] + about[at + 2]), np.float32(about[at + 1])
                     above = look(here, r, N - r, bounds, low, step, limits[own], factors, last_ones)
