@@ -342,6 +342,25 @@ def test_few_queries_in_one_call(K, is_l2, S):
     assert searched(few, torch.full((M * S,), torch.nan), 1, 1) is None
 
 
+def test_threads_share_queries_of_one_call(monkeypatch):
+    """As one thread finds; and none where there are too few queries to share."""
+    N, M, S, g = 900, 6, 4, generator(0)
+    codes, columns, queries = codes_of(N, M), torch.randn(S, M, 256, generator=g), torch.randn(13, M * S)
+    few = adc_few(codes, columns, True, None, turned([codes]))
+    assert few is not None
+    want = searched(few, queries, 13, 10)
+    monkeypatch.setattr(importlib.import_module("gpuzip.loops.adc_few"), "is_lone", lambda *sizes: False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert few.can_search(13, 10) and not few.can_search(11, 10)
+        found = searched(few, queries, 13, 10)
+    finally:
+        torch.set_num_threads(before)
+    assert want is not None and found is not None
+    assert torch.equal(want[0], found[0]) and torch.equal(want[1], found[1])
+
+
 # Hamming distances
 
 

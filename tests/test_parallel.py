@@ -62,6 +62,51 @@ def test_no_block_begins_after_an_error(threads):
     assert len(begun) <= threads
 
 
+def test_the_caller_takes_part(threads):
+    """One block per thread waits for the others, so the caller runs one of as many."""
+    all_here, ran = threading.Barrier(threads), []
+
+    def block(start, stop):
+        all_here.wait(60)
+        ran.append(threading.get_ident())
+        return start
+
+    assert map_blocks(block, threads, 1, with_caller=True) == list(range(threads))
+    assert threading.get_ident() in ran and len(set(ran)) == threads
+
+
+def test_the_caller_does_not_wait_for_threads_that_have_not_begun(threads):
+    """All workers are busy until the caller is done with every block."""
+    done, busy = threading.Event(), threading.Barrier(threads + 1)
+
+    def keep_busy(start, stop):
+        busy.wait(60)
+        assert done.wait(60)
+
+    other = threading.Thread(target=lambda: map_blocks(keep_busy, threads, 1))
+    if threads > 1:
+        other.start()
+        busy.wait(60)
+    here = map_blocks(lambda start, stop: threading.get_ident(), 100, 1, with_caller=True)
+    done.set()
+    assert here == [threading.get_ident()] * 100
+    if threads > 1:
+        other.join()
+
+
+def test_errors_and_blocks_inside_blocks_of_a_caller_that_takes_part(threads):
+    def fail(start, stop):
+        raise RuntimeError(f"block {start}")
+
+    with pytest.raises(RuntimeError, match="block 0"):
+        map_blocks(fail, 80, 4, with_caller=True)
+    inner = map_blocks(
+        lambda start, stop: sum(map_blocks(lambda a, b: b - a, 100, 7)), 9, 1, with_caller=True
+    )
+    assert inner == [100] * 9
+    assert set(map_blocks(lambda start, stop: torch.get_num_threads(), 8, 1)) == {1}  # workers again
+
+
 def test_gradients_are_off_inside(threads):
     x = torch.ones(3, requires_grad=True)
     with torch.no_grad():
@@ -191,8 +236,13 @@ map_blocks(block, 30_000, 1)
 @pytest.mark.full
 @pytest.mark.parametrize(
     "script",
-    [INTERRUPTED_AT_THE_START, INTERRUPTED_AT_SUBMIT, INTERRUPTED_AT_WORK],
-    ids=["start", "submit", "work"],
+    [
+        INTERRUPTED_AT_THE_START,
+        INTERRUPTED_AT_SUBMIT,
+        INTERRUPTED_AT_WORK,
+        INTERRUPTED_AT_WORK.replace("30_000, 1)", "30_000, 1, with_caller=True)"),
+    ],
+    ids=["start", "submit", "work", "caller at work"],
 )
 def test_a_process_ends_soon_after_ctrl_c(script: str):
     """Workers are waited for at exit: none may wait for the caller, or go on with 1,500 seconds of blocks."""

@@ -26,17 +26,21 @@ _pools: dict[int, ThreadPoolExecutor] = {}  # by size, as the number of threads 
 _in_worker = threading.local()
 
 
-def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False) -> list[T]:
+def map_blocks(
+    fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bool = False, with_caller: bool = False
+) -> list[T]:
     """Call `fn(start, stop)` for every block of `block` rows of `n`; results in block order.
 
     Where blocks fail, raise the error of the first one, for any number of threads.
 
     lone_here: run a single block in the caller's thread. Use it for work that takes no longer than waking
     another thread and that does not use torch's threads.
+    with_caller: let the caller's thread run blocks as well, a single one alone. Use it for compiled loops,
+    which ask nothing of torch's threads: short work is done before another thread wakes.
     """
     bounds = [(start, min(start + block, n)) for start in range(0, n, block)]
     threads = torch.get_num_threads()
-    if threads == 1 or getattr(_in_worker, "yes", False) or (lone_here and len(bounds) == 1):
+    if threads == 1 or getattr(_in_worker, "yes", False) or ((lone_here or with_caller) and len(bounds) == 1):
         return [fn(*b) for b in bounds]
     pool, inference = _workers(threads), torch.is_inference_mode_enabled()
     results: dict[int, T] = {}
@@ -61,7 +65,11 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
 
     try:
         # One task per thread, not per block: one that ends wakes the caller, which costs as much as a block.
-        tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(min(threads, len(bounds)))]
+        count = min(threads, len(bounds)) - with_caller
+        tasks = [pool.submit(copy_context().run, some_blocks) for _ in range(count)]
+        if with_caller:
+            _as_worker(some_blocks)
+            tasks = [task for task in tasks if not task.cancel()]  # of those that begin now none is needed
         for task in tasks:
             _wait_for(task)
     except BaseException:
@@ -70,6 +78,15 @@ def map_blocks(fn: Callable[[int, int], T], n: int, block: int, *, lone_here: bo
     if failed:
         raise failed[min(failed)]
     return [results[at] for at in range(len(bounds))]
+
+
+def _as_worker(work: Callable[[], None]) -> None:
+    """Run it in this thread, where blocks within blocks then wait for no other thread."""
+    try:
+        _in_worker.yes = True
+        work()
+    finally:
+        _in_worker.yes = False
 
 
 def _wait_for(task: Future[None]) -> None:

@@ -1,10 +1,12 @@
 """A search of few queries by look-up tables in one compiled call: tables, scan, and order of the answer."""
 
 import numpy as np
+import torch
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import flat
-from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._blocks import is_lone, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_IN_ORDER, answer
@@ -12,6 +14,7 @@ from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops._vectors256 import ROWS
 from gpuzip.loops.lookup_tables import fill
 
+_LEAST_SHARE = 4  # queries that are worth a thread
 _NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))
 _fill, _round, _scan = at_address(fill), at_address(whole.round_tables), at_address(whole.scan_of(16))
 
@@ -32,12 +35,26 @@ class AdcFew:
         self._tables = columns.numpy(), is_l2, _NO_FLOATS if scale is None else scale.numpy(), _NO_MASK
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for few results, and for rows that threads do not share."""
-        fits = k <= MOST_IN_ORDER and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        """Return whether one call is faster: for few results, and where threads share queries, not rows."""
+        fits = k <= MOST_IN_ORDER and (self._is_lone(Q, k) or torch.get_num_threads() <= Q // _LEAST_SHARE)
         return fits and whole.can_search(self._K, self._B, Q, self._N)
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k best rows of Q queries: see `ops.few.Few`."""
+        if self._is_lone(Q, k):
+            return self._search(queries, Q, k, are_distances, values, rows)
+        width = 4 * self._shape[0] * self._shape[1]
+
+        def some(start, stop):
+            places = queries + width * start, values + 4 * k * start, rows + 8 * k * start
+            return self._search(places[0], stop - start, k, are_distances, *places[1:])
+
+        return all(map_blocks(some, Q, -(-Q // torch.get_num_threads()), with_caller=True))
+
+    def _is_lone(self, Q, k):
+        return is_lone(self._N, self._B * Q, k)
+
+    def _search(self, queries, Q, k, are_distances, values, rows):
         tile, blocks, memory = scratch.kept((Q, k, *self._shape), _memory)
         of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
         return _search(

@@ -93,7 +93,7 @@ def adc_topk(planes, lut, k, scale=None, mask=None, extra=None, coef=None, shift
         scan_of(K)(places, N, start, stop, *lookups, *terms, k, keys.reshape(-1), *own)
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), lone_here=True)
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), with_caller=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

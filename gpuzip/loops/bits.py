@@ -31,7 +31,7 @@ def pack_bits(values: Tensor, nbits: int) -> Tensor:
         else:
             pack_rows(values[start:stop].int().contiguous().numpy(), nbits, packed[start:stop])
 
-    map_blocks(one_block, N, max(1, _BLOCK // max(M, 1)))
+    map_blocks(one_block, N, max(1, _BLOCK // max(M, 1)), with_caller=True)
     return packed
 
 
@@ -41,7 +41,7 @@ def unpack_bits(packed: Tensor, M: int, nbits: int) -> Tensor:
     def one_block(start: int, stop: int) -> None:
         _unpack(packed[start:stop].contiguous().numpy(), nbits, values[start:stop].numpy())
 
-    map_blocks(one_block, len(packed), max(1, _BLOCK // max(M, 1)))
+    map_blocks(one_block, len(packed), max(1, _BLOCK // max(M, 1)), with_caller=True)
     return values
 
 
@@ -63,7 +63,7 @@ def bits_above(x: Tensor, limits: Tensor, out: Tensor) -> float:
         tail = rows[:, whole * 8 :].float().numpy()
         return squares + _pack_rest(tail, rest, into[:, whole].numpy())
 
-    return sum(map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)), lone_here=True))
+    return sum(map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)), with_caller=True))
 
 
 def pack_rows(values: np.ndarray, nbits: int, packed: Tensor) -> None:

@@ -20,7 +20,7 @@ def bucketize(x: Tensor, boundaries: Tensor) -> Tensor:
     def one_block(start: int, stop: int) -> None:
         count(x[start:stop].float().contiguous().numpy(), steps, out[start:stop].numpy())
 
-    map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)))
+    map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)), with_caller=True)
     return out
 
 

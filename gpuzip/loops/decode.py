@@ -35,7 +35,7 @@ def decode(packed: Tensor, centroids: Tensor, ids: Tensor | None = None, share: 
     def one_block(start: int, stop: int) -> None:
         write(codes, chosen, start, out[start:stop].view(words).numpy())
 
-    map_blocks(one_block, len(out), max(1, _BLOCK // out[0].nbytes), lone_here=True)
+    map_blocks(one_block, len(out), max(1, _BLOCK // out[0].nbytes), with_caller=True)
     return out
 
 

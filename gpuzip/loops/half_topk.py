@@ -51,7 +51,7 @@ def half_topk(store, queries, k, scale=None, bias=None, mask=None):
         _scan(bits, is_brain, D, start, stop, asked, *of_rows, k, keys.reshape(-1), counts, worst)
         return keys
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, 2 * D * Q, k), lone_here=True)
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, 2 * D * Q, k), with_caller=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

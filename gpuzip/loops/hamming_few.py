@@ -54,7 +54,7 @@ class HammingFew:
             some(0, Q)
         else:
             threads = torch.get_num_threads()
-            map_blocks(some, Q, min(_QUERIES, -(-Q // threads)), lone_here=True)
+            map_blocks(some, Q, min(_QUERIES, -(-Q // threads)), with_caller=True)
         return True
 
     def _is_lone(self, Q, k):

@@ -51,8 +51,7 @@ def hamming_topk(queries, codes, k, mask=None):
         _scan(*place, start, stop, asked.view(np.uint64).reshape(-1), allowed, k, keys.reshape(-1), *own)
         return keys
 
-    rows = rows_of_a_block(N, B * Q, k)
-    parts = [some_rows(0, N)] if rows >= N else map_blocks(some_rows, N, rows)
+    parts = map_blocks(some_rows, N, rows_of_a_block(N, B * Q, k), with_caller=True)
     return tuple(map(torch.from_numpy, best_of(parts, k)))
 
 

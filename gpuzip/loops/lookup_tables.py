@@ -18,7 +18,7 @@ def lookup_tables(queries, columns, is_l2):
     def some_queries(start, stop):
         fill(asked[start:stop].reshape(-1), centroids, S, M, K, is_l2, flat[start:stop].reshape(-1))
 
-    map_blocks(some_queries, len(asked), max(1, _BLOCK // max(1, M * K)), lone_here=True)
+    map_blocks(some_queries, len(asked), max(1, _BLOCK // max(1, M * K)), with_caller=True)
     return tables
 
 

@@ -84,7 +84,7 @@ class NibbleFew:
             places = queries + 4 * D * start, values + 4 * k * start, rows + 8 * k * start
             return self._search(places[0], stop - start, k, are_distances, *places[1:])
 
-        return all(map_blocks(some, Q, _share(Q), lone_here=True))
+        return all(map_blocks(some, Q, _share(Q), with_caller=True))
 
     def _search(self, queries, Q, k, are_distances, values, rows):
         plan, room, size = self._plan(min(Q, QUERIES), k)

@@ -30,7 +30,7 @@ def rabitq_encode(x, center, coarse, fine, bits):
             *np.empty((2, D), np.float32),
         )
 
-    map_blocks(one_block, N, max(1, _BLOCK // D))
+    map_blocks(one_block, N, max(1, _BLOCK // D), with_caller=True)
     return codes, sums
 
 
@@ -48,7 +48,7 @@ def rabitq_signs(x, center):
         own = np.zeros(packed.shape[1], np.uint64)
         _signs(rows, middle, *found, own.view(np.uint8), own)
 
-    map_blocks(one_block, N, max(1, _BLOCK // D))
+    map_blocks(one_block, N, max(1, _BLOCK // D), with_caller=True)
     return packed, sums, zeros
 
 

@@ -63,7 +63,7 @@ def _by_blocks(about, first, R, target, row):
     def one_block(start, stop):
         return read(about, first + 8 * start, stop - start, target + row * start)
 
-    return max(map_blocks(one_block, R, max(1, _BLOCK // row)))
+    return max(map_blocks(one_block, R, max(1, _BLOCK // row), with_caller=True))
 
 
 @intrinsic

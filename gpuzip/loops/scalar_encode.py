@@ -25,7 +25,7 @@ def scalar_bytes(x: Tensor, start: Tensor, step: Tensor, top: int, flip: int, ou
         rows = x[first:stop].float().contiguous().numpy()
         return _encode(rows, starts, steps, np.float32(top), np.uint8(flip), out[first:stop].numpy())
 
-    return sum(map_blocks(one_block, N, max(1, _BLOCK // max(D, 1))))
+    return sum(map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)), with_caller=True))
 
 
 def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: int) -> Tensor:
@@ -37,7 +37,7 @@ def scalar_decode(packed: Tensor, start: Tensor, step: Tensor, bits: int, flip: 
     def one_block(first: int, stop: int) -> None:
         loop(packed[first:stop].contiguous().numpy(), starts, steps, np.uint8(flip), out[first:stop].numpy())
 
-    map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)))
+    map_blocks(one_block, N, max(1, _BLOCK // max(D, 1)), with_caller=True)
     return out
 
 

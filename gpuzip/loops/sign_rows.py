@@ -82,7 +82,7 @@ def sign_sums(planes, tables, scale, extra, coef, shift, mask, ids):
         some = slice(start, stop)
         _score(places, lut[some], *of_rows, factors[some], added[some], wanted[some], found[some])
 
-    map_blocks(some_queries, Q, max(1, _PAIRS // max(1, R)), lone_here=True)
+    map_blocks(some_queries, Q, max(1, _PAIRS // max(1, R)), with_caller=True)
     return scores
 
 

@@ -49,7 +49,7 @@ class SumsFew:
             asked = places[0], stop - start, k, are_distances, *places[1:]
             return _search(*self._of_codes, *self._of_queries, *asked, *memory)
 
-        return all(map_blocks(some, Q, _SHARE, lone_here=True))
+        return all(map_blocks(some, Q, _SHARE, with_caller=True))
 
 
 def _memory(Q, N, D, taken):

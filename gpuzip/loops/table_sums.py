@@ -31,7 +31,7 @@ def table_sums(codes, centroids, queries, is_l2, scale, mask, ids):
     def some_queries(start, stop):
         _score(*of_codes, asked[start:stop], wanted[start:stop], found[start:stop])
 
-    map_blocks(some_queries, Q, max(1, _PAIRS // max(1, R)), lone_here=True)
+    map_blocks(some_queries, Q, max(1, _PAIRS // max(1, R)), with_caller=True)
     return scores
 
 
@@ -47,7 +47,7 @@ def closest_by_tables(codes, centroids, queries, is_l2, scale, mask, estimates, 
         own = keys[some].reshape(-1), least[some]
         closest_of_some(*of_codes, asked[some], known[some], wanted[some], bounds[some], k, *own)
 
-    map_blocks(some_queries, Q, max(1, _PAIRS // k), lone_here=True)
+    map_blocks(some_queries, Q, max(1, _PAIRS // k), with_caller=True)
     unsure = (least <= bounds[:, -1]) & (known[:, -1] > -np.inf) if taken < N else None
     found = tuple(map(torch.from_numpy, best_of([keys], k)))
     return *found, None if unsure is None or not unsure.any() else torch.from_numpy(unsure)

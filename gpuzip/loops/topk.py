@@ -17,7 +17,7 @@ def topk(scores, k):
         for q in range(start, stop):
             best_of_scores(scores[q], values[q], ids[q])
 
-    map_blocks(some_queries, Q, max(1, (1 << 19) // max(1, N)), lone_here=True)
+    map_blocks(some_queries, Q, max(1, (1 << 19) // max(1, N)), with_caller=True)
     return torch.from_numpy(values), torch.from_numpy(ids)
 
 

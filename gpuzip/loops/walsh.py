@@ -76,7 +76,7 @@ def _transform(D, order, factors):
         if len(x) <= _ROWS:  # no slices of all
             _rounds(values, into, multiply, starts, scratch.take("walsh", _ROWS * D, np.float32))
         else:
-            map_blocks(some_rows, len(x), max(_ROWS, _BLOCK // D // _ROWS * _ROWS), lone_here=True)
+            map_blocks(some_rows, len(x), max(_ROWS, _BLOCK // D // _ROWS * _ROWS), with_caller=True)
         return out
 
     return transformed
