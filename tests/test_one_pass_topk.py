@@ -345,7 +345,11 @@ def test_few_queries_in_one_call(K, is_l2, S):
 def test_threads_share_queries_of_one_call(monkeypatch):
     """As one thread finds; and none where there are too few queries to share."""
     N, M, S, g = 900, 6, 4, generator(0)
-    codes, columns, queries = codes_of(N, M), torch.randn(S, M, 256, generator=g), torch.randn(13, M * S)
+    codes, columns, queries = (
+        codes_of(N, M),
+        torch.randn(S, M, 256, generator=g),
+        torch.randn(13, M * S, generator=g),
+    )
     few = adc_few(codes, columns, True, None, turned([codes]))
     assert few is not None
     want = searched(few, queries, 13, 10)
