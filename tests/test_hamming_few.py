@@ -43,13 +43,15 @@ def test_few_queries(B, N):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_many_queries_take_turns_and_are_shared_by_threads(threads, monkeypatch):
-    codes, queries = codes_of(70_000, 8), codes_of(37, 8, 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    check(codes, queries, 10)
-    monkeypatch.setattr(hamming_few_loops, "is_lone", lambda *sizes: False)
-    check(codes, queries, 10)
-    few = hamming_few(codes, turned([codes]))
-    assert few is not None and not few.can_search(2, 10)
+    codes, queries, before = codes_of(70_000, 8), codes_of(37, 8, 1), torch.get_num_threads()
+    monkeypatch.setattr(hamming_few_loops, "is_lone", lambda *sizes: threads == 1)
+    torch.set_num_threads(threads)
+    try:
+        check(codes, queries, 10)
+        few = hamming_few(codes, turned([codes]))
+        assert few is not None and few.can_search(11, 10) is (threads == 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])

@@ -11,6 +11,7 @@ from gpuzip import LloydMaxQuantizer, MixedLloydMaxQuantizer, RaBitQuantizer, Sc
 from gpuzip.ops import OPS, adc_gather, candidates, one_pass, pack_bits, row_writers, scalar_decode
 from gpuzip.ops._dispatch import loops_are_used, use_loops
 from gpuzip.ops.lookup_tables import lookup_tables
+from gpuzip.search.scorers import costs
 from gpuzip.search.scorers.costs import product_pays
 
 pytestmark = pytest.mark.skipif(not loops_are_used(), reason="loops need numba")
@@ -235,7 +236,8 @@ def test_few_rows_are_summed_exactly(real, real_queries, monkeypatch):
     assert sum(count) < 50 * 12
 
 
-def test_where_products_pay():
+def test_where_products_pay(monkeypatch):
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: False)
     at = partial(product_pays, D=384)
     assert at(1, 10**6, 240, K=32)  # no loop has tables of 32 entries
     assert not at(1, 1000, 384, K=256)
@@ -245,6 +247,9 @@ def test_where_products_pay():
     assert not at(256, 1000, 48, K=16)
     assert at(256, 1000, 192, K=16)
     assert not at(256, 10**5, 192, K=16)
+    monkeypatch.setattr(costs, "has_wide_tables", lambda: True)
+    assert not at(16, 1000, 48, K=256) and not at(256, 10**5, 48, K=256)
+    assert at(256, 200, 48, K=256) and at(16, 10**5, 192, K=256)
 
 
 def test_without_loops_there_are_no_products(real, real_queries):
