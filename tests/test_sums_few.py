@@ -34,6 +34,7 @@ def few_of(codes: Codes, metric: SearchMetric, *, normalize: bool) -> Any:
 def by_tables(codes: Codes, queries: Tensor, k: int, metric: SearchMetric) -> tuple[Tensor, Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sums, "_few", lambda *of_codes, normalize: None)
+        patch.setattr(sums.SumsScorer, "_by_estimates", lambda self, k, taken: None)
         again = codes[:]
         return again.search(queries, k, metric)
 
@@ -95,6 +96,76 @@ def test_a_search_by_tables_answers_where_candidates_are_too_close():
     x = normal(1, 24).expand(400, -1) + 1e-7 * normal(400, 24)
     codes = fitted().codec.encode(x)
     queries = normal(3, 24, seed=1)
+    expected = by_tables(codes, queries, 10, "ip")
+    found = codes.search(queries, 10, "ip")
+    assert torch.equal(found.values, expected[0]) and torch.equal(found.ids, expected[1])
+
+
+# Many rows, by tables of float32 whose best are scored exactly
+
+
+def scorer_of(codes: Codes, queries: Tensor, metric: SearchMetric, mask: Tensor | None = None) -> Any:
+    return codes.codec._scorer(codes.packed, queries, metric, mask)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("nsplits", [1, 2])
+def test_the_same_bits_by_estimates(metric: SearchMetric, nsplits: int):
+    codes = fitted(3000, nsplits=nsplits)
+    mask = torch.rand(len(codes), generator=torch.Generator().manual_seed(1)) < 0.3
+    for allowed in (None, mask):
+        for Q, k in ((1, 1), (3, 10), (40, 10), (5, 80)):
+            scorer = scorer_of(codes, normal(Q, 24, seed=Q), metric, allowed)
+            close = scorer._by_estimates(k, k + 40)
+            assert close is not None and close[2] is None
+            expected = scorer._best_by_tables(scorer._lut, k)
+            assert torch.equal(close[0], expected[0]) and torch.equal(close[1], expected[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_score_is_above_its_ceiling(metric: SearchMetric):
+    """Nor is a ceiling far above; and some scores are above the estimates alone."""
+    codes = fitted(2000)
+    scorer = scorer_of(codes, normal(50, 24, seed=1), metric)
+    estimated, exact = (
+        scorer._best_by_tables(lut, len(codes))
+        for lut in (sums._estimated_tables(scorer._queries * scorer._factor, scorer._codebooks), scorer._lut)
+    )
+    by_row = [torch.zeros(50, len(codes)).scatter_(1, found[1], found[0]) for found in (estimated, exact)]
+    above = by_row[1] - by_row[0]
+    assert bool((above <= scorer._error()[:, None]).all()) and bool((above > 0).any())
+    assert float(scorer._error().max()) < 1e-3 * float(exact[0].abs().max())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_entries_that_all_but_cancel(metric: SearchMetric):
+    """Sums of products that float64 leaves few digits, or none, have the bits of exact tables."""
+    codec: Any = fitted().codec
+    words = normal(3 * 256, 24, seed=2).view(1, 3, 256, 24).half().float()
+    words[0, 0, ::2, 1] = -words[0, 0, ::2, 0]  # with equal columns of the query, all that is left is small
+    words[0, 0, ::2, 2:] *= 2.0**-12
+    words[0, 1, ::3, :] = 0
+    codes = codec._restore(codec._config(), {"codebooks": words.half()}).encode(normal(600, 24, seed=3))
+    codes.packed.data[:, 0] = torch.arange(600).mul(2).remainder(256).byte()
+    queries = normal(20, 24, seed=4)
+    queries[:, 1] = queries[:, 0] * (1 + torch.arange(20) % 3 * 2.0**-22)
+    queries[:4, 2:] = 0
+    scorer = scorer_of(codes, queries, metric)
+    close = scorer._by_estimates(10, 128)
+    assert close is not None and close[2] is None
+    expected = scorer._best_by_tables(scorer._lut, 10)
+    assert torch.equal(close[0], expected[0]) and torch.equal(close[1], expected[1])
+
+
+def test_what_no_entry_tells_is_left_to_exact_tables():
+    """Sums in the middle of two numbers so small that the next one is not where it usually is."""
+    codec: Any = fitted().codec
+    words = torch.zeros(1, 3, 256, 24)
+    words[..., 0] = (2 * torch.arange(256) + 1) * 2.0**-24
+    codes = codec._restore(codec._config(), {"codebooks": words.half()}).encode(normal(600, 24, seed=3))
+    queries = torch.zeros(2, 24)
+    queries[:, 0] = 2.0**-126
+    assert scorer_of(codes, queries, "ip")._by_estimates(10, 50) is None
     expected = by_tables(codes, queries, 10, "ip")
     found = codes.search(queries, 10, "ip")
     assert torch.equal(found.values, expected[0]) and torch.equal(found.ids, expected[1])

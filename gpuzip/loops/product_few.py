@@ -78,15 +78,22 @@ def multiply(rows, asked, first, last, products):
     D = rows.shape[1]
     if last - first == TOGETHER:
         q0, q1, q2, q3 = asked[first], asked[first + 1], asked[first + 2], asked[first + 3]
-        for r in range(len(rows)):
-            row = rows[r]
-            s0 = s1 = s2 = s3 = np.float32(0)
+        for r in range(0, len(rows), 2):  # of the last row of an odd number, twice
+            second = min(r + 1, len(rows) - 1)
+            row, other = rows[r], rows[second]
+            s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0)
             for d in range(D):
                 s0 += q0[d] * row[d]
                 s1 += q1[d] * row[d]
                 s2 += q2[d] * row[d]
                 s3 += q3[d] * row[d]
+                t0 += q0[d] * other[d]
+                t1 += q1[d] * other[d]
+                t2 += q2[d] * other[d]
+                t3 += q3[d] * other[d]
             products[0, r], products[1, r], products[2, r], products[3, r] = s0, s1, s2, s3
+            products[0, second], products[1, second] = t0, t1
+            products[2, second], products[3, second] = t2, t3
         return
     for q in range(first, last):
         query = asked[q]

@@ -25,6 +25,22 @@ def sign_sums(
     return scores
 
 
+def codeword_sums(
+    words: tuple[Tensor, Tensor, Tensor],
+    queries: tuple[Tensor, Tensor | None],
+    of_rows: tuple[Tensor | None, Tensor | None],
+    ids: Tensor,
+) -> Tensor | None:
+    """Score rows ids (Q, R) that are sums of codewords, -inf for row N, for loops.
+
+    words: codes (N, P*M) uint8, codebooks (P, M, 256, S), and the norms of codewords, (P, M*256) float64.
+    queries: (Q, P*S), and their squared norms (Q, 1) by "l2". of_rows: scale (N,) by "cosine" and minus
+    squares (N,) by "l2", else None. Returns None where a score cannot be told without tables.
+    """
+    scores: Tensor | None = loops_of("codeword_sums").codeword_sums(*words, *queries, *of_rows, ids)
+    return scores
+
+
 def table_sums(tables: Tables, ids: Tensor) -> Tensor | None:
     """Score rows ids (Q, R) as `adc_gather` by the tables of `lookup_tables`, without making these.
 

@@ -167,7 +167,7 @@ def float_few(
 
 def sums_few(
     rows: Tensor,
-    codes: tuple[Tensor, Tensor],
+    codes: tuple[Tensor, Tensor, Tensor],
     of_rows: tuple[Tensor | None, Tensor | None],
     reach: float,
     taken: Callable[[int, int], int],
@@ -175,9 +175,10 @@ def sums_few(
 ) -> Few | None:
     """Prepare a search by products with float rows that are kept, whose best are scored as sums of codewords.
 
-    rows: (N, P*S) float32, decoded. codes: (N, P*M) uint8, and codebooks (P, M, 256, S). of_rows: scale (N,)
-    by "cosine" and minus squares (N,) by "l2", else None. reach: the largest sum of norms of a row's
-    codewords, times its scale. taken, of_queries: see `product_few`.
+    rows: (N, P*S) float32, decoded. codes: (N, P*M) uint8, codebooks (P, M, 256, S), and the norms of
+    codewords, (P, M*256) float64. of_rows: scale (N,) by "cosine" and minus squares (N,) by "l2", else None.
+    reach: the largest sum of norms of a row's codewords, times its scale. taken, of_queries: see
+    `product_few`.
     """
     if codes[1].shape[2] != 256 or not _here.may_search(rows, len(rows), 1):
         return None
