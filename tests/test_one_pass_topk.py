@@ -437,14 +437,24 @@ def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k):
 
 
 @pytest.mark.parametrize(
-    ("own", "registers", "most"),
-    [("avx2", True, 300), ("avxvnni", True, 4), ("avx512vnni", True, 4), ("", False, 4)],
+    ("own", "registers", "fastest", "most"),
+    [
+        ("avx2", True, "tiles", 300),
+        ("avxvnni", True, "bytes", 4),
+        ("avx512vnni", True, "lanes", 300),
+        ("avx512vnni", True, "bytes", 16),
+        ("", False, "tiles", 4),
+    ],
 )
-def test_many_queries_of_int8_are_left_to_instructions_for_them(monkeypatch, own, registers, most):
+def test_many_queries_of_int8_are_left_to_instructions_for_them(monkeypatch, own, registers, fastest, most):
     loops = loops_of("scalar_topk")
     monkeypatch.setattr(loops, "has_features", lambda *names: own in names)
+    monkeypatch.setattr(loops._query_lanes, "is_here", lambda: own == "avx512vnni")
     monkeypatch.setattr(loops, "is_here", lambda: registers)
-    assert [loops.can_search(Q) for Q in (1, 4, 5, 300)] == [True, True, most > 4, most > 4]
+    monkeypatch.setattr(loops, "fastest_of_many", lambda: fastest)
+    assert [Q for Q in (1, 4, 5, 16, 17, 300) if loops.can_search(Q)] == [
+        Q for Q in (1, 4, 5, 16, 17, 300) if most >= Q
+    ]
 
 
 # 16-bit floats

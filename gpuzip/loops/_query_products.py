@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from gpuzip.loops._blocks import LINE
+from gpuzip.loops._jit import jit
 from gpuzip.loops._vectors256 import (
     BYTES,
     FLOATS,
@@ -40,10 +41,25 @@ def prepared(queries, flip):
     E is D, padded. flip: what codes are xor-ed with before.
     """
     Q, D = queries.shape
-    numbers, asked = queries.astype(np.int32), np.zeros((Q, 2, D + -D % WIDTH), np.uint8)
-    asked[:, 0, :D] = abs(numbers)
-    asked[:, 1, :D] = np.where(numbers < 0, 127, 128) ^ flip
-    return asked, (128 * numbers + np.maximum(-numbers, 0)).sum(1, dtype=np.int32)
+    asked, added = np.empty((Q, 2, D + -D % WIDTH), np.uint8), np.empty(Q, np.int32)
+    prepare(np.ascontiguousarray(queries), flip, asked.reshape(-1), added)
+    return asked, added
+
+
+@jit("void(int8[:, ::1], intp, uint8[::1], int32[::1])")
+def prepare(queries, flip, asked, added):
+    """Write what `prepared` returns, of queries of D columns or, with zeros in them, of E."""
+    Q, D = queries.shape
+    E = len(asked) // (2 * Q)
+    for q in range(Q):
+        query, more = queries[q], np.int32(0)
+        sizes, masks = asked[2 * E * q : 2 * E * q + E], asked[2 * E * q + E : 2 * E * (q + 1)]
+        for d in range(E):
+            number = np.int32(query[d]) if d < D else np.int32(0)
+            sizes[d] = np.uint8(abs(number))
+            masks[d] = np.uint8((127 if number < 0 else 128) ^ flip)
+            more += 128 * number + max(-number, 0)
+        added[q] = more
 
 
 @compiled(types.void, *[PLACE] * 4, types.int32)
