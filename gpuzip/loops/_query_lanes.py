@@ -16,6 +16,7 @@ from gpuzip.loops._vectors256 import I32, I64, PLACE, REAL, compiled, load, shuf
 
 LANES = 16  # queries of a group
 STEP = 4  # columns per step; rows are read, and packed queries are padded with zeros, to a multiple of it
+_HALVINGS = 9  # after which a limit passes hardly more rows than the best it could be
 ROWS = 8  # of `products_of_rows`
 _SUMS, _FLOATS = (ir.VectorType(kind, LANES) for kind in (I32, ir.FloatType()))
 
@@ -100,18 +101,79 @@ products_of_rows, products_of_row = _products(ROWS, 2), _products(1, 2)
 products_of_rows_and_group, products_of_row_and_group = _products(ROWS, 1), _products(1, 1)
 
 
-@compiled(types.uint64, *[PLACE] * 5, REAL, REAL)
-def scored(builder, halves, sums, unit, offset, limits, scale, bias):
-    """Write the upper halves of the keys of a row's scores; return a bit for each that is above its limit.
+@compiled(types.void, *[PLACE] * 3, REAL, REAL)
+def score(builder, sums, unit, offset, scale, bias):
+    """Replace the sums of a row by scores: (unit * sum + offset) * scale + bias, rounded after each step."""
+    found = builder.sitofp(load(builder, sums, _SUMS), _FLOATS)
+    found = builder.fadd(builder.fmul(found, load(builder, unit, _FLOATS)), load(builder, offset, _FLOATS))
+    store(builder, builder.fadd(builder.fmul(found, _spread(builder, scale)), _spread(builder, bias)), sums)
 
-    A score is (unit * sum + offset) * scale + bias, rounded after each step.
-    """
-    score = builder.sitofp(load(builder, sums, _SUMS), _FLOATS)
-    score = builder.fadd(builder.fmul(score, load(builder, unit, _FLOATS)), load(builder, offset, _FLOATS))
-    score = builder.fadd(builder.fmul(score, _spread(builder, scale)), _spread(builder, bias))
-    bits = builder.bitcast(builder.fadd(score, ir.Constant(_FLOATS, [0.0] * LANES)), _SUMS)  # -0.0 is 0.0
+
+@compiled(types.uint64, *[PLACE] * 3)
+def better(builder, halves, scores, limits):
+    """Write the upper halves of the keys of a row's scores; return a bit for each that is above its limit."""
+    found = load(builder, scores, _FLOATS)
+    bits = builder.bitcast(builder.fadd(found, _constant(0.0)), _SUMS)  # -0.0 is 0.0
     is_negative = builder.icmp_signed("<", bits, ir.Constant(_SUMS, [0] * LANES))
     turned = builder.xor(bits, ir.Constant(_SUMS, [0x7FFFFFFF] * LANES))
     store(builder, builder.select(is_negative, bits, turned), halves)
-    better = builder.fcmp_ordered(">", score, load(builder, limits, _FLOATS))
-    return builder.zext(builder.bitcast(better, ir.IntType(LANES)), I64)
+    above = builder.fcmp_ordered(">", found, load(builder, limits, _FLOATS))
+    return builder.zext(builder.bitcast(above, ir.IntType(LANES)), I64)
+
+
+@compiled(types.void, *[PLACE] * 4, types.int32)
+def raise_limits(builder, limits, scores, stride, rows, k):
+    """Raise the limits of a group to scores that at least k of so many rows are above, and few more.
+
+    They are found by halves of the range of each lane's scores. scores: `stride` bytes from row to row.
+    """
+    enough = _spread(builder, k)
+    least, most = _folded(builder, scores, stride, rows, [np.inf, -np.inf], _range)
+    found = _constant(-np.inf)
+    for _ in range(_HALVINGS):
+        half = ir.Constant(_FLOATS, [0.5] * LANES)
+        middle = builder.fadd(builder.fmul(least, half), builder.fmul(most, half))
+
+        def counted(builder, score, counts, middle=middle):
+            is_above = builder.fcmp_ordered(">", score, middle)
+            return [builder.sub(counts[0], builder.sext(is_above, _SUMS))]
+
+        (count,) = _folded(builder, scores, stride, rows, [0], counted)
+        is_enough = builder.icmp_signed(">=", count, enough)
+        least, found = (builder.select(is_enough, middle, old) for old in (least, found))
+        most = builder.select(is_enough, most, middle)
+    old = load(builder, limits, _FLOATS)
+    store(builder, builder.select(builder.fcmp_ordered(">", found, old), found, old), limits)
+
+
+def _range(builder, score, ends):
+    """Return the least and the greatest score so far, without those that are -inf or no number."""
+    least, most = ends
+    is_less = builder.and_(
+        builder.fcmp_ordered("<", score, least), builder.fcmp_ordered(">", score, _constant(-np.inf))
+    )
+    return [
+        builder.select(is_less, score, least),
+        builder.select(builder.fcmp_ordered(">", score, most), score, most),
+    ]
+
+
+def _folded(builder, scores, stride, rows, first, step):
+    """Return registers that start as these numbers, after a step with the scores of each row."""
+    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    starts = [ir.Constant(_SUMS, [x] * LANES) if isinstance(x, int) else _constant(x) for x in first]
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    row, values = builder.phi(I64), [builder.phi(start.type) for start in starts]
+    score = load(builder, builder.add(scores, builder.mul(row, stride)), _FLOATS)
+    new, after = step(builder, score, values), builder.add(row, I64(1))
+    for phi, start, value in zip([row, *values], [I64(0), *starts], [after, *new], strict=True):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", after, rows), loop, done)
+    builder.position_at_end(done)
+    return new
+
+
+def _constant(number):
+    return ir.Constant(_FLOATS, [number] * LANES)

@@ -10,21 +10,24 @@ from gpuzip.loops._query_lanes import (
     LANES,
     ROWS,
     STEP,
+    better,
     packed,
     products_of_row,
     products_of_row_and_group,
     products_of_rows,
     products_of_rows_and_group,
-    scored,
+    raise_limits,
+    score,
 )
 from gpuzip.loops._vectors256 import address_of, prefetch
 from gpuzip.loops._words import trailing_zeros
 
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _GROUPS = 2  # of queries, whose products are made together
+_FIRST = 512  # rows by whose scores limits are raised before any is kept
 _LEAST_ROOM = 64  # keys beside k, as a cut of few keys takes almost as long as of many
 
-_sums, _halves = local(_TILE * _GROUPS * LANES, np.int32), local(LANES, np.uint32)
+_sums, _halves = local(_FIRST * _GROUPS * LANES, np.int32), local(LANES, np.uint32)
 
 
 def places(Q):
@@ -60,58 +63,68 @@ def scan(codes, edge, D, first, last, asked, flip, unit, offset, scale, bias, ma
     edge: the last rows, with room for reads of STEP bytes. asked, flip: as `of_queries` returns them. unit,
     offset, worst: an entry per lane. counts: (Q,).
     """
-    Q, E, N = len(counts), len(asked) // len(worst), len(codes) // D
-    room, into, halves = len(keys) // Q, address_of(_sums()), _halves()
+    Q, E, start = len(counts), len(asked) // len(worst), first
     for q in range(len(worst)):
         worst[q] = -np.inf if q < Q else np.inf
     for q in range(Q):
         counts[q] = 0
-    edge_row = N - (len(edge) - (E - D)) // D
-    for start in range(first, last, _TILE):
-        rows = min(_TILE, last - start)
-        whole, row = max(0, min(rows, edge_row - start)) // ROWS * ROWS, address_of(codes) + start * D
+    sums, halves = _sums(), _halves()
+    of_codes = address_of(codes), address_of(edge), len(codes) // D - (len(edge) - (E - D)) // D, D, E
+    while start < last:
+        raises = start == first and last - first >= _FIRST and k <= _FIRST // 2
+        stop = min(last, start + (_FIRST if raises else _TILE))
         for q in range(0, len(worst), _GROUPS * LANES):
-            query, is_pair = address_of(asked) + E * q, q + LANES < len(worst)
-            width = LANES * _GROUPS if is_pair else LANES
-            for r in range(0, whole, ROWS):
-                to = into + 4 * width * r
-                if q == 0:
-                    for byte in range((r + _TILE) * D, (r + _TILE + ROWS) * D, LINE):
-                        prefetch(row + byte)
-                if is_pair:
-                    products_of_rows(to, 4 * width, row + r * D, D, query, E, flip[0])
-                else:
-                    products_of_rows_and_group(to, 4 * width, row + r * D, D, query, E, flip[0])
-            for r in range(whole, rows):
-                place, to = row + r * D, into + 4 * width * r
-                if start + r >= edge_row:
-                    place = address_of(edge) + (start + r - edge_row) * D
-                if is_pair:
-                    products_of_row(to, 4 * width, place, D, query, E, flip[0])
-                else:
-                    products_of_row_and_group(to, 4 * width, place, D, query, E, flip[0])
-            for r in range(rows):
-                if len(mask) and not mask[start + r]:
-                    continue
-                factor = scale[start + r] if len(scale) else np.float32(1)
-                term = bias[start + r] if len(bias) else np.float32(-0.0)
-                for w in range(0, width, LANES):
-                    sums, at = into + 4 * (width * r + w), 4 * (q + w)
-                    of_queries = address_of(unit) + at, address_of(offset) + at, address_of(worst) + at
-                    better = scored(
-                        address_of(halves), sums, of_queries[0], of_queries[1], of_queries[2], factor, term
-                    )
-                    if better != 0:
-                        _take(better, halves, q + w, start + r, k, keys, room, counts, worst)
+            width, query = min(_GROUPS * LANES, len(worst) - q), address_of(asked) + E * q
+            _multiply(of_codes, start, stop, query, flip[0], width, address_of(sums), q == 0)
+            for w in range(0, width, LANES):
+                at, of_group = address_of(sums) + 4 * w, 4 * (q + w)
+                own, limits = (address_of(unit) + of_group, address_of(offset) + of_group), 4 * (q + w)
+                limits += address_of(worst)
+                for r in range(start, stop):
+                    factor = scale[r] if len(scale) else np.float32(1)
+                    term = bias[r] if len(bias) else np.float32(-0.0)  # which changes no score
+                    if len(mask) and not mask[r]:
+                        factor, term = np.float32(0), np.float32(-np.inf)
+                    score(at + 4 * width * (r - start), own[0], own[1], factor, term)
+                if raises:
+                    raise_limits(limits, at, 4 * width, stop - start, np.int32(k))
+                for r in range(start, stop):
+                    found = better(address_of(halves), at + 4 * width * (r - start), limits)
+                    if found != 0:
+                        _take(found, halves, q + w, r, k, keys, counts, worst)
+        start = stop
     clear_unused(keys, counts, Q)
 
 
-@jit("void(uint64, uint32[::1], intp, intp, intp, uint64[::1], intp, intp[::1], float32[::1])", inner=True)
-def _take(better, halves, first, row, k, keys, room, counts, worst):
+@jit("void(UniTuple(intp, 5), intp, intp, intp, int32, intp, intp, boolean)", inner=True)
+def _multiply(of_codes, start, stop, query, flip, width, sums, fetches):
+    """Write products of rows with one group of queries or two, in `width` lanes, and fetch the next tile."""
+    codes, edge, edge_row, D, E = of_codes
+    whole, stride = max(0, min(stop, edge_row) - start) // ROWS * ROWS, 4 * width
+    for r in range(start, start + whole, ROWS):
+        place, into = codes + r * D, sums + stride * (r - start)
+        if fetches:
+            for byte in range(_TILE * D, (_TILE + ROWS) * D, LINE):
+                prefetch(place + byte)
+        if width > LANES:
+            products_of_rows(into, stride, place, D, query, E, flip)
+        else:
+            products_of_rows_and_group(into, stride, place, D, query, E, flip)
+    for r in range(start + whole, stop):
+        place = codes + r * D if r < edge_row else edge + (r - edge_row) * D
+        if width > LANES:
+            products_of_row(sums + stride * (r - start), stride, place, D, query, E, flip)
+        else:
+            products_of_row_and_group(sums + stride * (r - start), stride, place, D, query, E, flip)
+
+
+@jit("void(uint64, uint32[::1], intp, intp, intp, uint64[::1], intp[::1], float32[::1])", inner=True)
+def _take(found, halves, first, row, k, keys, counts, worst):
     """Keep a row for those queries of a group, from `first`, whose bits are set."""
-    while better != 0:
-        lane = trailing_zeros(better)
-        better &= better - np.uint64(1)
+    room = len(keys) // len(counts)
+    while found != 0:
+        lane = trailing_zeros(found)
+        found &= found - np.uint64(1)
         q = np.uint64(first) + lane
         at, count = q * np.uint64(room), counts[q] + 1
         keys[at + np.uint64(counts[q])] = np.uint64(halves[lane]) << np.uint64(32) | np.uint64(row)
