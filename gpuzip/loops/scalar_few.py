@@ -11,7 +11,7 @@ from gpuzip.loops._bounds import keep_above
 from gpuzip.loops._jit import apart, at_address, jit, out_of_line
 from gpuzip.loops._least import MOST_SORTED, cut, in_order, key_of, score_of, write
 from gpuzip.loops._query_lanes import STEP, pack
-from gpuzip.loops._query_products import WIDTH, prepare
+from gpuzip.loops._query_products import WIDTH, prepare, takes_signs
 from gpuzip.loops._vectors256 import address_of
 from gpuzip.loops.rescore import METRICS, exactly
 from gpuzip.loops.scalar_topk import can_search, edge_of, multiplies_bytes, multiplies_in_lanes
@@ -21,6 +21,7 @@ _NONE = np.empty(0, np.float32)
 _NO_MASK = np.empty(0, np.bool_)
 _SHARED = 32  # queries that are worth another thread: two groups of lanes
 _MOST_AT_ONCE = 64  # queries, for which memory is kept
+_SIGNS = takes_signs()
 _scan, _exactly = at_address(scalar_topk.scan), at_address(exactly, 1)
 _BYTES = 1  # the signature of `exactly` for codes of bytes
 
@@ -231,7 +232,7 @@ def _search(
     if by_lanes:
         pack(words, integers(address_of(rounded), len(rounded) // 4))
     else:
-        prepare(whole, 0, rounded, added)
+        prepare(whole, 0, _SIGNS, rounded, added)
     of_rows = scale, bias, _NO_MASK
     _scan(scan_at, codes, edge, D, 0, N, rounded, added, unit, offset, *of_rows, taken, keys, counts, worst)
     at = places, own, decoded, exactly_at
