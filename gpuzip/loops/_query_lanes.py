@@ -12,11 +12,12 @@ from llvmlite import ir
 from numba import types
 
 from gpuzip.loops._jit import has_features, jit
-from gpuzip.loops._vectors256 import I32, I64, PLACE, REAL, compiled, load, shuffled, store
+from gpuzip.loops._vectors256 import I32, I64, PLACE, REAL, compiled, fetch_line, load, shuffled, store
 
 LANES = 16  # queries of a group
 STEP = 4  # columns per step; rows are read, and packed queries are padded with zeros, to a multiple of it
 _HALVINGS = 9  # after which a limit passes hardly more rows than the best it could be
+_AHEAD = 1 << 12  # bytes from rows to what is fetched meanwhile, in the order of addresses
 ROWS = 8  # of `products_of_rows`
 _SUMS, _FLOATS = (ir.VectorType(kind, LANES) for kind in (I32, ir.FloatType()))
 
@@ -73,6 +74,9 @@ def _accumulated(builder, places, of_groups, E, flip):
     d, totals = builder.phi(I64), [[builder.phi(_SUMS) for _ in of_groups] for _ in places]
     column = builder.mul(d, I64(LANES))
     queries = [load(builder, builder.add(group, column), _SUMS) for group in of_groups]
+    if len(places) > 1:
+        ahead = builder.add(places[0], I64(_AHEAD))
+        fetch_line(builder, builder.add(ahead, builder.mul(d, I64(len(places)))))
     new, after = [], builder.add(d, I64(STEP))
     for place, sums in zip(places, totals, strict=True):
         codes = builder.xor(_spread(builder, load(builder, builder.add(place, d), I32)), flip)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from gpuzip.loops._arrays import local
-from gpuzip.loops._blocks import LINE
 from gpuzip.loops._jit import jit
 from gpuzip.loops._least import clear_unused, cut, score_of
 from gpuzip.loops._query_lanes import (
@@ -19,7 +18,7 @@ from gpuzip.loops._query_lanes import (
     raise_limits,
     score,
 )
-from gpuzip.loops._vectors256 import address_of, prefetch
+from gpuzip.loops._vectors256 import address_of
 from gpuzip.loops._words import trailing_zeros
 
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
@@ -75,7 +74,7 @@ def scan(codes, edge, D, first, last, asked, flip, unit, offset, scale, bias, ma
         stop = min(last, start + (_FIRST if raises else _TILE))
         for q in range(0, len(worst), _GROUPS * LANES):
             width, query = min(_GROUPS * LANES, len(worst) - q), address_of(asked) + E * q
-            _multiply(of_codes, start, stop, query, flip[0], width, address_of(sums), q == 0)
+            _multiply(of_codes, start, stop, query, flip[0], width, address_of(sums))
             for w in range(0, width, LANES):
                 at, of_group = address_of(sums) + 4 * w, 4 * (q + w)
                 own, limits = (address_of(unit) + of_group, address_of(offset) + of_group), 4 * (q + w)
@@ -96,16 +95,13 @@ def scan(codes, edge, D, first, last, asked, flip, unit, offset, scale, bias, ma
     clear_unused(keys, counts, Q)
 
 
-@jit("void(UniTuple(intp, 5), intp, intp, intp, int32, intp, intp, boolean)", inner=True)
-def _multiply(of_codes, start, stop, query, flip, width, sums, fetches):
-    """Write products of rows with one group of queries or two, in `width` lanes, and fetch the next tile."""
+@jit("void(UniTuple(intp, 5), intp, intp, intp, int32, intp, intp)", inner=True)
+def _multiply(of_codes, start, stop, query, flip, width, sums):
+    """Write products of rows with one group of queries or two, in `width` lanes."""
     codes, edge, edge_row, D, E = of_codes
     whole, stride = max(0, min(stop, edge_row) - start) // ROWS * ROWS, 4 * width
     for r in range(start, start + whole, ROWS):
         place, into = codes + r * D, sums + stride * (r - start)
-        if fetches:
-            for byte in range(_TILE * D, (_TILE + ROWS) * D, LINE):
-                prefetch(place + byte)
         if width > LANES:
             products_of_rows(into, stride, place, D, query, E, flip)
         else:
