@@ -87,7 +87,7 @@ def test_products_of_matrices(n, Q, D):
 def test_scores_are_rounded_after_each_step():
     g = np.random.default_rng(1)
     sums, unit, offset = g.integers(-(2**31), 2**31, COUNT), *g.standard_normal((2, COUNT), np.float32)
-    scores, (scale, bias) = sums.astype(np.int32), np.float32([0.3, -1e4])
+    scores, (scale, bias) = sums.astype(np.int32), np.array([0.3, -1e4], np.float32)
     compiled("score", 5)(scores.ctypes.data, unit.ctypes.data, offset.ctypes.data, scale, bias)
     expected = (unit * sums.astype(np.float32) + offset) * scale + bias
     np.testing.assert_array_equal(scores.view(np.float32), expected)
@@ -96,8 +96,8 @@ def test_scores_are_rounded_after_each_step():
 def test_rows_above_a_limit_and_their_keys():
     from gpuzip.loops._least import keys_of
 
-    scores = np.float32([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-45] + [2.0] * 8)
-    limits = np.float32([0, 0, 0.5, -1, 1, -np.inf, 0, 0] + [2, 1.5] * 4)
+    scores = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-45] + [2.0] * 8, np.float32)
+    limits = np.array([0, 0, 0.5, -1, 1, -np.inf, 0, 0] + [2, 1.5] * 4, np.float32)
     halves = np.empty(COUNT, np.uint32)
     bits = compiled("better", 3)(halves.ctypes.data, scores.ctypes.data, limits.ctypes.data)
     above = scores > limits

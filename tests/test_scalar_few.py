@@ -7,6 +7,7 @@ import torch
 pytest.importorskip("numba")
 
 from gpuzip import GpuzipError, ScalarQuantizer
+from gpuzip.ops import few
 from gpuzip.ops._dispatch import loops_of, use_loops
 from gpuzip.search.scorers import scalar
 
@@ -35,7 +36,7 @@ def drawn(rows, D, seed):
 @pytest.fixture
 def proven(monkeypatch):
     """A list that grows by whether each search in one call found the answer."""
-    found, search = [], scalar.searched
+    found, search = [], few.searched
 
     def watched(*args):
         answer = search(*args)

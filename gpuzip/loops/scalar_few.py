@@ -14,7 +14,7 @@ from gpuzip.loops._query_lanes import STEP, pack
 from gpuzip.loops._query_products import WIDTH, prepare, takes_signs
 from gpuzip.loops._vectors256 import address_of
 from gpuzip.loops.rescore import METRICS, exactly
-from gpuzip.loops.scalar_topk import can_search, edge_of, multiplies_bytes, multiplies_in_lanes
+from gpuzip.loops.scalar_topk import can_search, edge_of, multiplies_bytes, multiplies_in_lanes, work_of
 
 _SIZE = np.uint64(2**63 - 1)  # the bits of a float64 without its sign
 _NONE = np.empty(0, np.float32)
@@ -46,7 +46,7 @@ class ScalarFew:
         taken = self._taken(k, self._N)
         fits = taken < self._N and k <= MOST_SORTED and (can_search(Q) or not multiplies_bytes())
         is_shared = self._queries_at_once(Q) < Q or torch.get_num_threads() == 1
-        return fits and (is_shared or rows_of_a_block(self._N, self._D * Q, taken) >= self._N)
+        return fits and (is_shared or rows_of_a_block(self._N, work_of(Q, self._D), taken) >= self._N)
 
     def _queries_at_once(self, Q):
         """Return how many of Q queries a thread takes at a time: all of few, else whole pairs of groups."""

@@ -27,6 +27,7 @@ from gpuzip.loops.scalar_scan import fastest_of_many
 
 _MOST_QUERIES = 4  # with more, tiles are faster on CPUs that have other products of bytes than AVX2's
 _LEAST_IN_LANES = 8  # queries, as a group of lanes takes as long for any number of them
+_FASTER_IN_LANES = 16  # times as many rows are worth another thread
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
 # Bytes from rows to what is fetched meanwhile: almost the next rows, as measured, but not too few.
@@ -50,6 +51,11 @@ def searches_many():
 def multiplies_in_lanes(Q):
     """Return whether products of Q queries are made in lanes, where there are any."""
     return Q >= _LEAST_IN_LANES and _query_lanes.is_here()
+
+
+def work_of(Q, D):
+    """Return what `rows_of_a_block` counts of a row: bytes times queries, or their time as such in lanes."""
+    return D * Q // _FASTER_IN_LANES if multiplies_in_lanes(Q) else D * Q
 
 
 def multiplies_bytes():
@@ -117,7 +123,7 @@ def best_estimates(codes, queries, of_rows, k, flip):
         loop(flat, edge, D, start, stop, asked, added, unit, offset, *columns, k, *own)
         return keys
 
-    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
+    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, work_of(Q, D), k), lone_here=True), k)
 
 
 def _of_queries(queries, unit, offset, flip):
