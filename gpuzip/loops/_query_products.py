@@ -49,28 +49,30 @@ def prepared(queries, flip):
     E is D, padded. flip: what codes are xor-ed with before.
     """
     Q, D = queries.shape
-    asked, added = np.empty((Q, 2, D + -D % WIDTH), np.uint8), np.empty(Q, np.int32)
-    prepare(np.ascontiguousarray(queries), flip, takes_signs(), asked.reshape(-1), added)
+    whole = np.zeros((Q, D + -D % WIDTH), np.int8)
+    whole[:, :D] = queries
+    asked, added = np.empty((Q, 2, whole.shape[1]), np.uint8), np.empty(Q, np.int32)
+    prepare(whole, flip, takes_signs(), asked.reshape(-1), added)
     return asked, added
 
 
-@jit("void(int8[:, ::1], intp, boolean, uint8[::1], int32[::1])")
+@jit("void(int8[:, ::1], uint8, boolean, uint8[::1], int32[::1])")
 def prepare(queries, flip, signs, asked, added):
-    """Write what `prepared` returns, of queries of D columns or, with zeros in them, of E.
-
-    signs: whether factors have signs, else they are sizes.
-    """
-    Q, D = queries.shape
-    E = len(asked) // (2 * Q)
+    """Write what `prepared` returns, of queries (Q, E), which are padded. signs: whether factors have any."""
+    Q, E = queries.shape
     for q in range(Q):
         query, more = queries[q], np.int32(0)
         factors, masks = asked[2 * E * q : 2 * E * q + E], asked[2 * E * q + E : 2 * E * (q + 1)]
-        for d in range(E):
-            number = np.int32(query[d]) if d < D else np.int32(0)
-            factors[d] = np.uint8(number if signs else abs(number))
-            masks[d] = np.uint8((0 if signs else 127 if number < 0 else 128) ^ flip)
-            more += 128 * number + max(-number, 0)
-        added[q] = 0 if signs else more
+        if signs:
+            for d in range(E):
+                factors[d], masks[d] = np.uint8(query[d]), flip
+        else:
+            for d in range(E):
+                number = np.int32(query[d])
+                factors[d] = np.uint8(abs(number))
+                masks[d] = np.uint8(127 if number < 0 else 128) ^ flip
+                more += 128 * number + max(-number, 0)
+        added[q] = more
 
 
 @compiled(types.void, *[PLACE] * 4, types.int32)
