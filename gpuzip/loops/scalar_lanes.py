@@ -67,7 +67,7 @@ def scan(codes, edge, D, first, last, asked, flip, unit, offset, scale, bias, ma
         worst[q] = -np.inf if q < Q else np.inf
     for q in range(Q):
         counts[q] = 0
-    sums, halves = _sums(), _halves()
+    sums, halves, worst_at = _sums(), _halves(), address_of(worst)
     of_codes = address_of(codes), address_of(edge), len(codes) // D - (len(edge) - (E - D)) // D, D, E
     while start < last:
         raises = start == first and last - first >= _FIRST and k <= _FIRST // 2
@@ -77,14 +77,11 @@ def scan(codes, edge, D, first, last, asked, flip, unit, offset, scale, bias, ma
             _multiply(of_codes, start, stop, query, flip[0], width, address_of(sums))
             for w in range(0, width, LANES):
                 at, of_group = address_of(sums) + 4 * w, 4 * (q + w)
-                own, limits = (address_of(unit) + of_group, address_of(offset) + of_group), 4 * (q + w)
-                limits += address_of(worst)
-                for r in range(start, stop):
-                    factor = scale[r] if len(scale) else np.float32(1)
-                    term = bias[r] if len(bias) else np.float32(-0.0)  # which changes no score
-                    if len(mask) and not mask[r]:
-                        factor, term = np.float32(0), np.float32(-np.inf)
-                    score(at + 4 * width * (r - start), own[0], own[1], factor, term)
+                own, limits = (
+                    (address_of(unit) + of_group, address_of(offset) + of_group),
+                    worst_at + of_group,
+                )
+                _score(at, 4 * width, start, stop, own, scale, bias, mask)
                 if raises:
                     raise_limits(limits, at, 4 * width, stop - start, np.int32(k))
                 for r in range(start, stop):
@@ -112,6 +109,18 @@ def _multiply(of_codes, start, stop, query, flip, width, sums):
             products_of_row(sums + stride * (r - start), stride, place, D, query, E, flip)
         else:
             products_of_row_and_group(sums + stride * (r - start), stride, place, D, query, E, flip)
+
+
+@jit("void(intp, intp, intp, intp, UniTuple(intp, 2), float32[::1], float32[::1], boolean[::1])", inner=True)
+def _score(sums, stride, start, stop, of_queries, scale, bias, mask):
+    """Make of sums of rows with a group of queries their scores, and -inf of rows that are not allowed."""
+    unit, offset = of_queries
+    for r in range(start, stop):
+        factor = scale[r] if len(scale) else np.float32(1)
+        term = bias[r] if len(bias) else np.float32(-0.0)  # which changes no score
+        if len(mask) and not mask[r]:
+            factor, term = np.float32(0), np.float32(-np.inf)
+        score(sums + stride * (r - start), unit, offset, factor, term)
 
 
 @jit("void(uint64, uint32[::1], intp, intp, intp, uint64[::1], intp[::1], float32[::1])", inner=True)
