@@ -438,7 +438,7 @@ def int8_queries(Q, D):
 
 
 @pytest.mark.parametrize("D", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 384])
-@pytest.mark.parametrize("Q", [1, 17])
+@pytest.mark.parametrize("Q", [1, 9, 17, 48])
 def test_int8_products(D, Q):
     for N in (1, 2, 7, 8, 9, 41, 700):
         wide, g = codes_of(N, D + 3), generator(N)
@@ -448,26 +448,67 @@ def test_int8_products(D, Q):
             check_scalar(wide[:, 1 : D + 1], int8_queries(Q, D), k, 128, of_rows)
 
 
+@pytest.mark.parametrize("Q", [3, 20, 40])
 @pytest.mark.parametrize("k", [1, 10, 700])
-def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k):
+def test_int8_ties_over_the_borders_of_blocks_and_threads(threads, k, Q):
     codes = codes_of(4, 24)[torch.randint(0, 4, (3000,), generator=generator())]
     mask = torch.zeros(3000, dtype=torch.bool)
     mask[2900:] = True
     for count in (1, 2, 3):
         threads(count)
         for allowed in (None, mask):
-            check_scalar(codes, int8_queries(3, 24), k, 0, (None, None, allowed))
+            check_scalar(codes, int8_queries(Q, 24), k, 0, (None, None, allowed))
+
+
+INT8_ROWS = 2000
+
+
+def int8_terms(first):
+    """A term of each row, of the first ones near this, and a mask that allows few of those."""
+    g = generator(3)
+    terms, mask = torch.rand(INT8_ROWS, generator=g), torch.rand(INT8_ROWS, generator=g) < 0.5
+    terms[:512], mask[:500] = terms[:512] * 0.1 + first, False
+    return terms, mask
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0, 1e6, -1e6])
+def test_int8_limits_that_the_first_rows_raise(first):
+    """Their scores are above or below those of all others, or those of no allowed row."""
+    codes, (terms, mask) = codes_of(INT8_ROWS, 12), int8_terms(first)
+    for of_rows in ((terms, None, None), (None, terms, None), (None, terms, mask)):
+        for k in (1, 52, 256, 257):
+            check_scalar(codes, int8_queries(33, 12), k, 0, of_rows)
+
+
+@pytest.mark.parametrize("first", [np.nan, -np.inf])
+def test_int8_rows_without_a_score_raise_no_limit(first):
+    codes, (terms, mask) = codes_of(INT8_ROWS, 12), int8_terms(first)
+    best, asked = loops_of("scalar_topk").best_estimates, int8_queries(33, 12)
+    for allowed in (None, mask):
+        without = terms.isfinite() if allowed is None else mask & terms.isfinite()
+        found, others = (best(codes, asked, (None, terms, x), 52, 0) for x in (allowed, without))
+        assert all(map(np.array_equal, found, others))
 
 
 @pytest.mark.parametrize(
-    ("own", "registers", "most"),
-    [("avx2", True, 300), ("avxvnni", True, 4), ("avx512vnni", True, 4), ("", False, 4)],
+    ("own", "registers", "fastest", "most"),
+    [
+        ("avx2", True, "tiles", 300),
+        ("avxvnni", True, "bytes", 4),
+        ("avx512vnni", True, "lanes", 300),
+        ("avx512vnni", True, "bytes", 16),
+        ("", False, "tiles", 4),
+    ],
 )
-def test_many_queries_of_int8_are_left_to_instructions_for_them(monkeypatch, own, registers, most):
+def test_many_queries_of_int8_are_left_to_instructions_for_them(monkeypatch, own, registers, fastest, most):
     loops = loops_of("scalar_topk")
     monkeypatch.setattr(loops, "has_features", lambda *names: own in names)
+    monkeypatch.setattr(loops._query_lanes, "is_here", lambda: own == "avx512vnni")
     monkeypatch.setattr(loops, "is_here", lambda: registers)
-    assert [loops.can_search(Q) for Q in (1, 4, 5, 300)] == [True, True, most > 4, most > 4]
+    monkeypatch.setattr(loops, "fastest_of_many", lambda: fastest)
+    assert [Q for Q in (1, 4, 5, 16, 17, 300) if loops.can_search(Q)] == [
+        Q for Q in (1, 4, 5, 16, 17, 300) if most >= Q
+    ]
 
 
 # 16-bit floats
@@ -570,11 +611,12 @@ for N in (1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 100)
         if B >= 8:
             query = codes[:1]
             assert same(hamming_topk(query, last, 1, guarded.mask), hamming_topk(query, codes, 1, mask))
-        whole = torch.randint(-127, 128, (1, B), generator=g).to(torch.int8)
-        asked, last = (whole, scale[:1], mask[:1].float()), codes_end.last(codes, B)
-        of_rows, best = (guarded.scale, None, guarded.mask), loops_of("scalar_topk").best_estimates
-        found = [map(torch.from_numpy, best(some, asked, of_rows, 1, 0)) for some in (last, codes.clone())]
-        assert same(*map(list, found))
+        last, best = codes_end.last(codes, B), loops_of("scalar_topk").best_estimates
+        for Q in (1, 17):
+            whole = torch.randint(-127, 128, (Q, B), generator=g).to(torch.int8)
+            asked, of_rows = (whole, torch.rand(Q, generator=g), None), (guarded.scale, None, guarded.mask)
+            found = [map(torch.from_numpy, best(x, asked, of_rows, 1, 0)) for x in (last, codes.clone())]
+            assert same(*map(list, found))
         for nbits in (3, 5, 8):
             M = 8 * B // nbits
             table, ids = torch.randn(M, 1 << nbits, 1, generator=g), torch.arange(N)[None]

@@ -1,4 +1,4 @@
-"""Products of bytes with a prepared query beside numpy, by AVX2 and by what every processor has."""
+"""Products of bytes with a prepared query beside numpy, by VNNI, AVX2 and what every processor has."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,13 @@ from gpuzip.loops import _query_products as products  # noqa: E402
 from gpuzip.loops._vectors256 import is_here  # noqa: E402
 
 FORMS = [
-    pytest.param(True, marks=pytest.mark.skipif(not is_here(), reason="this CPU or numba has no AVX2")),
-    False,
+    pytest.param(
+        (True, True), marks=pytest.mark.skipif(not products.takes_signs(), reason="this CPU has no VNNI")
+    ),
+    pytest.param(
+        (True, False), marks=pytest.mark.skipif(not is_here(), reason="this CPU or numba has no AVX2")
+    ),
+    (False, False),
 ]
 
 
@@ -23,7 +28,9 @@ def compiled(intrinsic, count):
 
 @pytest.fixture(params=FORMS)
 def loops(request, monkeypatch):
-    monkeypatch.setattr(products, "is_here", lambda: request.param)
+    has_registers, takes_signs = request.param
+    monkeypatch.setattr(products, "is_here", lambda: has_registers)
+    monkeypatch.setattr(products, "takes_signs", lambda: takes_signs)
     counts = {"products_of_one": 5, "products_of_four": 6, "products_and_fetches": 7}
     return {name: compiled(getattr(products, name), count) for name, count in counts.items()}
 

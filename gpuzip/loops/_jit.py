@@ -203,6 +203,17 @@ def apart(typing):
 
 
 @intrinsic
+def out_of_line(typing):
+    """Ask LLVM, within an inner loop, for one copy of it, as fast as it can be."""
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def wide_vectors(typing):
     """Ask LLVM, within a loop's function, for the widest vectors; on x86 it uses half of them by default."""
 

@@ -10,8 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuzip.loops._arrays import counts, floats
-from gpuzip.loops._jit import apart, jit
+from gpuzip.loops._arrays import counts, floats, local
+from gpuzip.loops._jit import apart, jit, out_of_line, wide_vectors
 
 #: Larger than every key of a row.
 NONE = np.uint64(2**64 - 1)
@@ -19,7 +19,11 @@ NONE = np.uint64(2**64 - 1)
 MOST_IN_ORDER = 256  # keys that `in_order` puts in order soon enough
 #: Results per query of searches of few queries in one call, for which little memory is kept.
 MOST_SORTED = 1 << 12
-_INSERTED = 48  # keys that are sooner in order by insertion than by a heap
+_INSERTED = 12  # keys that are sooner in order by insertion than by ranks
+_MANY = 1024  # keys that are parted first, where there are more
+_RANKED, _COUNTED = 128, 32  # keys that are put in order at a time, and that are counted in one step
+
+_given, _ranked = local(_RANKED, np.uint64), local(_RANKED, np.uint64)
 
 
 def room_for(k):
@@ -66,35 +70,66 @@ def score_of(context, key):
 @jit("uint64(uint64[::1], intp, intp, intp)", inner=True)
 def cut(keys, start, count, k):
     """Move the k least of keys[start : start + count] to the front, unordered; return the greatest."""
-    apart()
-    low, high, last = start, start + count - 1, start + k - 1
-    while low < high:
-        pivot, i, j = keys[(low + high) >> 1], low, high
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if last <= j:
-            high = j
-        elif last >= i:
-            low = i
+    out_of_line()
+    wide_vectors()
+    some = keys[start : start + count]
+    last = _last_of_least(some, k)
+    front = _to_front(some, last)
+    if front > k:  # several keys are the last one
+        _to_front(some[:front], last - np.uint64(1))
+    return last
+
+
+@jit("uint64(uint64[::1], intp)", inner=True)
+def _last_of_least(keys, k):
+    """Return the greatest of the k least keys, by halves of the range that holds it.
+
+    Each step counts all keys by vectors, without the jumps that a processor foresees badly.
+    """
+    low, high, count = NONE, np.uint64(0), len(keys)
+    for i in range(len(keys)):
+        low, high = min(low, keys[i]), max(high, keys[i])
+    while count != k and low < high:
+        middle = low + ((high - low) >> np.uint64(1))
+        count, before, behind = np.intp(0), np.uint64(0), NONE
+        for i in range(len(keys)):
+            key = keys[i]
+            count += key <= middle
+            before = max(before, key if key <= middle else np.uint64(0))
+            behind = min(behind, key if key > middle else NONE)
+        if count < k:
+            low = behind
         else:
-            break
-    return keys[last]
+            high = before
+    return high
+
+
+@jit("intp(uint64[::1], uint64)", inner=True)
+def _to_front(keys, last):
+    """Move the keys up to this one to the front; return their number."""
+    front = np.intp(0)
+    for i in range(len(keys)):
+        key = keys[i]
+        keys[i] = keys[front]
+        keys[front] = key
+        front += key <= last
+    return front
 
 
 @jit("uint64(uint64[::1], intp, intp, intp)", inner=True)
 def in_order(keys, start, count, k):
     """Move the k least of keys[start : start + count] to the front, in order; return the greatest of them."""
-    cut(keys, start, count, k)
     if k > _INSERTED:
-        _sort(keys, start, k)
+        last = start + count
+        for first in range(start, start + k, _MANY):
+            end = min(first + _MANY, start + k)
+            cut(keys, first, last - first, end - first)
+            for at in range(first, end, _RANKED):
+                some = min(_RANKED, end - at)
+                cut(keys, at, end - at, some)
+                _rank(keys, at, some)
         return keys[start + k - 1]
+    cut(keys, start, count, k)
     for i in range(start + 1, start + k):
         key, at = keys[i], i
         while at > start and keys[at - 1] > key:
@@ -105,29 +140,21 @@ def in_order(keys, start, count, k):
 
 
 @jit("void(uint64[::1], intp, intp)", inner=True)
-def _sort(keys, start, count):
-    """Put keys[start : start + count] in order by a heap, in place."""
-    apart()
-    for first in range(count // 2 - 1, -1, -1):
-        _sink(keys, start, first, count)
-    for last in range(count - 1, 0, -1):
-        keys[start], keys[start + last] = keys[start + last], keys[start]
-        _sink(keys, start, 0, last)
-
-
-@jit("void(uint64[::1], intp, intp, intp)", inner=True)
-def _sink(keys, start, at, count):
-    """Move the key at this place of a heap of `count` keys below those that are greater."""
-    key = keys[start + at]
-    while 2 * at + 1 < count:
-        child = 2 * at + 1
-        if child + 1 < count and keys[start + child + 1] > keys[start + child]:
-            child += 1
-        if keys[start + child] <= key:
-            break
-        keys[start + at] = keys[start + child]
-        at = child
-    keys[start + at] = key
+def _rank(keys, start, count):
+    """Put keys[start : start + count] in order, at most _RANKED: vectors count for each how many are less."""
+    out_of_line()
+    wide_vectors()
+    given, ranked, whole, last = _given(), _ranked(), -(-count // _COUNTED), np.uint64(0)
+    for i in range(whole * _COUNTED):
+        given[i], ranked[i] = keys[start + i] if i < count else NONE, 0
+    for i in range(count):
+        key, rank = given[i], np.intp(0)
+        for j in range(whole * _COUNTED):
+            rank += given[j] < key
+        ranked[rank] = key
+    for i in range(count):
+        last = max(last, ranked[i])  # of equal keys only the first is there
+        keys[start + i] = last
 
 
 @jit("void(float32[::1])", inner=True)

@@ -5,6 +5,9 @@ fit. The first are the sizes |w| <= 128 of the query's numbers, the second x = c
 is at most 2**14. Where w < 0, all bits of x are turned, which makes it -x - 1. One "xor" with a mask does
 both, and w * code is |w| * (code ^ mask) + 128 * w, and |w| more where w < 0.
 
+AVX-512 VNNI multiplies codes without a sign by numbers with one, and adds four products in 32 bits: the query
+is not changed, and masks are what codes are xor-ed with.
+
 Arguments are addresses. Nothing is checked.
 """
 
@@ -13,6 +16,7 @@ from llvmlite import ir
 from numba import types
 
 from gpuzip.loops._blocks import LINE
+from gpuzip.loops._jit import has_features, jit
 from gpuzip.loops._vectors256 import (
     BYTES,
     FLOATS,
@@ -34,16 +38,41 @@ TOGETHER = 4  # rows of `products_of_four`
 _SUMS = ir.VectorType(I32, FLOATS.count)
 
 
+def takes_signs():
+    """Return whether this CPU has the instructions of VNNI and numba may use them."""
+    return has_features("avx512vnni", "avx512vl")
+
+
 def prepared(queries, flip):
-    """Return queries (Q, D) int8 as bytes (Q, 2, E), sizes and then masks, and what is added (Q,) int32.
+    """Return queries (Q, D) int8 as bytes (Q, 2, E), factors and then masks, and what is added (Q,) int32.
 
     E is D, padded. flip: what codes are xor-ed with before.
     """
     Q, D = queries.shape
-    numbers, asked = queries.astype(np.int32), np.zeros((Q, 2, D + -D % WIDTH), np.uint8)
-    asked[:, 0, :D] = abs(numbers)
-    asked[:, 1, :D] = np.where(numbers < 0, 127, 128) ^ flip
-    return asked, (128 * numbers + np.maximum(-numbers, 0)).sum(1, dtype=np.int32)
+    whole = np.zeros((Q, D + -D % WIDTH), np.int8)
+    whole[:, :D] = queries
+    asked, added = np.empty((Q, 2, whole.shape[1]), np.uint8), np.empty(Q, np.int32)
+    prepare(whole, flip, takes_signs(), asked.reshape(-1), added)
+    return asked, added
+
+
+@jit("void(int8[:, ::1], uint8, boolean, uint8[::1], int32[::1])")
+def prepare(queries, flip, signs, asked, added):
+    """Write what `prepared` returns, of queries (Q, E), which are padded. signs: whether factors have any."""
+    Q, E = queries.shape
+    for q in range(Q):
+        query, more = queries[q], np.int32(0)
+        factors, masks = asked[2 * E * q : 2 * E * q + E], asked[2 * E * q + E : 2 * E * (q + 1)]
+        if signs:
+            for d in range(E):
+                factors[d], masks[d] = np.uint8(query[d]), flip
+        else:
+            for d in range(E):
+                number = np.int32(query[d])
+                factors[d] = np.uint8(abs(number))
+                masks[d] = np.uint8(127 if number < 0 else 128) ^ flip
+                more += 128 * number + max(-number, 0)
+        added[q] = more
 
 
 @compiled(types.void, *[PLACE] * 4, types.int32)
@@ -56,7 +85,7 @@ def products_of_one(builder, sums, codes, asked, E, added):
 def products_of_four(builder, sums, codes, apart, asked, E, added):
     """Write, as int32 at sums, code * w summed over all dims, plus `added`. apart: bytes from row to row.
 
-    asked: E sizes, then E masks. E bytes of a row are read. E is a multiple of WIDTH and at least that.
+    asked: E factors, then E masks. E bytes of a row are read. E is a multiple of WIDTH and at least that.
     """
     _write(builder, _products(builder, _rows(builder, codes, apart), asked, E), sums, added)
 
@@ -82,11 +111,11 @@ def _products(builder, rows, asked, E, fetched=None):
         line = builder.add(fetched, builder.mul(d, I64(len(rows))))
         for n in range(0, len(rows) * WIDTH, LINE):
             fetch_line(builder, builder.add(line, I64(n)))
-    size, mask = (load(builder, builder.add(place, d), BYTES) for place in (asked, builder.add(asked, E)))
+    factor, mask = (load(builder, builder.add(place, d), BYTES) for place in (asked, builder.add(asked, E)))
     new, after = [], builder.add(d, I64(WIDTH))
     for row, total in zip(rows, totals, strict=True):
-        signed = builder.xor(load(builder, builder.add(row, d), BYTES), mask)
-        new.append(builder.add(total, _of_pairs(builder, size, signed)))
+        codes = builder.xor(load(builder, builder.add(row, d), BYTES), mask)
+        new.append(_added(builder, total, factor, codes))
     d.add_incoming(I64(0), entry)
     d.add_incoming(after, loop)
     for total, value in zip(totals, new, strict=True):
@@ -95,6 +124,15 @@ def _products(builder, rows, asked, E, fetched=None):
     builder.cbranch(builder.icmp_unsigned("<", after, E), loop, done)
     builder.position_at_end(done)
     return new
+
+
+def _added(builder, total, factor, codes):
+    """Return four more products added to each sum, in any order."""
+    if not takes_signs():
+        return builder.add(total, _of_pairs(builder, factor, codes))
+    kind = ir.FunctionType(_SUMS, [_SUMS] * 3)
+    multiplied = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.256", (), kind)
+    return builder.call(multiplied, [total, *(builder.bitcast(x, _SUMS) for x in (codes, factor))])
 
 
 def _of_pairs(builder, size, signed):

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from gpuzip._core.byte_products import byte_products, fastest_product
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops import _query_lanes
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import jit, wide_vectors
 from gpuzip.loops._products import WIDTH, dots
 from gpuzip.loops.bits import unpack_bits
+from gpuzip.loops.lane_products import products_in_lanes
 
 _FEW = 4  # up to so many queries, row by row is faster
 _SUMS = 1 << 18  # sums per block of products: 1 MB
@@ -35,8 +37,7 @@ def scalar_scan(
     unit = query_scale.contiguous().numpy()
     offset = part(query_offset, 0, Q, np.float32)
     whole, shift = queries.contiguous(), group.bit_length() - 1
-    in_tiles = Q > _FEW and fastest_product({"tiles": products_in_tiles}) == "tiles"
-    product = products_in_tiles if in_tiles else byte_products
+    product = _OWN.get(fastest_of_many(), byte_products) if Q > _FEW else byte_products
 
     def one_block(start, stop):
         some = codes[start:stop]
@@ -61,6 +62,11 @@ def scalar_scan(
     return torch.from_numpy(best)
 
 
+def fastest_of_many() -> str:
+    """Return which product with many queries is the fastest: "lanes", "tiles" or one of `byte_products`."""
+    return fastest_product(_OWN)
+
+
 def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
     """(n, D) uint8, (Q, D) int8 -> (n, Q) int32. Exact for D up to 65536."""
     (n, D), Q = values.shape, len(queries)
@@ -73,6 +79,10 @@ def products_in_tiles(values: Tensor, queries: Tensor) -> Tensor:
     _products(flat.numpy(), n, D, asked.numpy(), sums.numpy())
     return sums
 
+
+_OWN = {"tiles": products_in_tiles}
+if _query_lanes.is_here():
+    _OWN["lanes"] = products_in_lanes
 
 _dots_2x4, _dots_1x4, _dots_4x1, _dots_1x1 = dots(2, 4), dots(1, 4), dots(4, 1), dots(1, 1)
 

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 
 from gpuzip._core.parallel import map_blocks
+from gpuzip.loops import _query_lanes, scalar_lanes
 from gpuzip.loops._arrays import local
 from gpuzip.loops._blocks import rows_of_a_block
 from gpuzip.loops._columns import part
 from gpuzip.loops._jit import has_features, jit
 from gpuzip.loops._least import best_of, clear_unused, cut, key_of, keys_of, room_for, score_of
+from gpuzip.loops._query_lanes import LANES, STEP
 from gpuzip.loops._query_products import (
     TOGETHER,
     WIDTH,
@@ -21,8 +23,11 @@ from gpuzip.loops._vector import above
 from gpuzip.loops._vectors256 import address_of, is_here
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.rescore import METRICS, exactly
+from gpuzip.loops.scalar_scan import fastest_of_many
 
 _MOST_QUERIES = 4  # with more, tiles are faster on CPUs that have other products of bytes than AVX2's
+_LEAST_IN_LANES = 8  # queries, as a group of lanes takes as long for any number of them
+_FASTER_IN_LANES = 16  # times as many rows are worth another thread
 _TILE = 32  # rows, whose bytes stay in L1 while queries take turns
 _VALUES = 1 << 17  # of candidates per block
 # Bytes from rows to what is fetched meanwhile: almost the next rows, as measured, but not too few.
@@ -34,7 +39,23 @@ _above = above(_TILE)
 
 def can_search(Q):
     """Return whether one pass is faster than `scalar_scan` for Q queries."""
-    return Q <= _MOST_QUERIES or (is_here() and not multiplies_bytes())
+    own = is_here() and not multiplies_bytes()
+    return Q <= _MOST_QUERIES or own or (_query_lanes.is_here() and (Q <= LANES or searches_many()))
+
+
+def searches_many():
+    """Return whether lanes are the fastest for any number of queries: AMX may be faster for many."""
+    return _query_lanes.is_here() and fastest_of_many() == "lanes"
+
+
+def multiplies_in_lanes(Q):
+    """Return whether products of Q queries are made in lanes, where there are any."""
+    return Q >= _LEAST_IN_LANES and _query_lanes.is_here()
+
+
+def work_of(Q, D):
+    """Return what `rows_of_a_block` counts of a row: bytes times queries, or their time as such in lanes."""
+    return D * Q // _FASTER_IN_LANES if multiplies_in_lanes(Q) else D * Q
 
 
 def multiplies_bytes():
@@ -87,27 +108,38 @@ def best_estimates(codes, queries, of_rows, k, flip):
     codes (N, D) uint8, queries: (Q, D) int8, scale and offset (Q,). of_rows: scale, bias and mask. -> arrays:
     scores (Q, k), rows (Q, k).
     """
-    (N, D), (asked, unit, offset), Q = codes.shape, queries, len(queries[0])
-    whole, added = prepared(asked.numpy(), flip)
-    flat, edge = codes.view(-1).numpy(), edge_of(codes)
-    of_queries = whole.reshape(-1), added, unit.contiguous().numpy(), part(offset, 0, Q, np.float32)
+    (N, D), Q, loop, width, room, of_queries = codes.shape, len(queries[0]), scan, WIDTH, room_for(k), None
+    if multiplies_in_lanes(Q):
+        loop, width, room = scalar_lanes.scan, STEP, scalar_lanes.room_for(k)
+        of_queries = scalar_lanes.of_queries(*queries, flip)
+    flat, edge = codes.view(-1).numpy(), edge_of(codes, width)
+    asked, added, unit, offset = of_queries or _of_queries(*queries, flip)
     kinds = zip(of_rows, (np.float32, np.float32, np.bool_), strict=True)
     columns = [part(column, 0, N, kind) for column, kind in kinds]
 
     def some_rows(start, stop):
-        keys = np.empty((Q, room_for(k)), np.uint64)
-        own = np.empty(Q, np.intp), np.empty(Q, np.float32)
-        scan(flat, edge, D, start, stop, *of_queries, *columns, k, keys.reshape(-1), *own)
+        keys = np.empty((Q, room), np.uint64)
+        own = keys.reshape(-1), np.empty(Q, np.intp), np.empty(len(unit), np.float32)
+        loop(flat, edge, D, start, stop, asked, added, unit, offset, *columns, k, *own)
         return keys
 
-    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, D * Q, k), lone_here=True), k)
+    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, work_of(Q, D), k), lone_here=True), k)
 
 
-def edge_of(codes):
-    """Return the last rows of codes (N, D), of which a read may pass the end, with room for that."""
+def _of_queries(queries, unit, offset, flip):
+    """Return of queries what `scan` takes."""
+    asked, added = prepared(queries.numpy(), flip)
+    return asked.reshape(-1), added, unit.contiguous().numpy(), part(offset, 0, len(unit), np.float32)
+
+
+def edge_of(codes, width):
+    """Return the last rows of codes (N, D), of which a read may pass the end, with room for that.
+
+    width: the bytes of a read.
+    """
     N, D = codes.shape
-    tail = min(N, -(-(D + -D % WIDTH) // D))
-    return np.concatenate([codes[N - tail :].reshape(-1).numpy(), np.zeros(-D % WIDTH, np.uint8)])
+    tail = min(N, -(-(D + -D % width) // D))
+    return np.concatenate([codes[N - tail :].reshape(-1).numpy(), np.zeros(-D % width, np.uint8)])
 
 
 @jit(

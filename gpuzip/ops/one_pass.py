@@ -169,6 +169,11 @@ def scalar_best(
     return found
 
 
+def multiplies_many_bytes() -> bool:
+    """Return whether `scalar_best` is the fastest search by codes of one byte for any number of queries."""
+    return loops_are_used() and bool(loops_of("scalar_topk").searches_many())
+
+
 def reads_nibbles(device: torch.device) -> bool:
     """Return whether `adc_topk` is the fastest search for codes of 4 bits on this device."""
     loops = None if is_gpu(device) or not loops_are_used() else _here.loops_of_registers("adc_topk")

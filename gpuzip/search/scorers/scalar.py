@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,17 @@ import torch
 from torch import Tensor
 
 from gpuzip._core.device import kind
+from gpuzip._core.planes import Unchanged
 from gpuzip._core.rows import BLOCK_BYTES, SOUND_SQUARES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
 from gpuzip.ops.candidates import closest
-from gpuzip.ops.few import only, scalar_few
-from gpuzip.ops.one_pass import can_multiply, product_topk, scalar_best
+from gpuzip.ops.few import Few, only, scalar_few, searched
+from gpuzip.ops.one_pass import can_multiply, multiplies_many_bytes, product_topk, scalar_best
 from gpuzip.ops.row_writers import step_rows
-from gpuzip.ops.scalar_query import weights
+from gpuzip.ops.scalar_query import Weights, weights
 from gpuzip.search.memory import candidate_groups, group_size
 from gpuzip.search.packed import Packed
-from gpuzip.search.prepared import Prepared
+from gpuzip.search.prepared import MOST_QUERIES, Prepared
 from gpuzip.search.scorer import ALL, Attempted, Exhaustive, Scorer
 from gpuzip.search.scorers.common import (
     GATHER_COST,
@@ -31,6 +33,7 @@ from gpuzip.search.scorers.common import (
     inverse_norms,
     minus_squares,
     normalized,
+    proven,
 )
 
 #: Fewer rows are scored by tables: on a GPU exactly, which takes little time.
@@ -89,15 +92,18 @@ class ScalarScorer:
         self._mask, self.N, self.Q = mask, len(packed), len(queries)
         self._middle = 1 << (coding.bits - 1)
         self._scale = inverse_norms(packed) if metric == "cosine" else None
-        asked = weights(queries, coding.step, coding.middle, self._middle, metric == "cosine")
-        self._whole, self._unit, self._hidden, self._offset, self._norm = asked
+
+    @cached_property
+    def _weights(self) -> Weights:
+        coding = self._coding
+        return weights(self._queries, coding.step, coding.middle, self._middle, self._metric == "cosine")
 
     def group_max(self, group: int) -> Tensor:
         scale, (bias, unit, offset) = self._scale, self._terms()
         parts = []
         for rows, data in self._unsigned():
             of_rows = [None if column is None else column[rows] for column in (scale, bias, self._mask)]
-            of_queries, bits = (self._whole, unit, offset), self._coding.bits
+            of_queries, bits = (self._weights.whole, unit, offset), self._coding.bits
             parts.append(scalar_scan(data, *of_queries, of_rows[0], of_rows[1], of_rows[2], bits, group))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -116,7 +122,7 @@ class ScalarScorer:
         sum of D products is off by at most D roundings of the sum of their sizes.
         """
         facts = (*self._packed.remembered("spread", self._spread), self._coding.bounds)
-        slack: Tensor = self._slack((self._hidden, self._norm, self._offset), facts)
+        slack: Tensor = self._slack((self._weights.hidden, self._weights.norm, self._weights.offset), facts)
         return torch.where(estimate.isneginf(), estimate, estimate + slack[:, None])
 
     def _slack(self, of_queries: Sequence[Any], facts: Sequence[Any]) -> Any:
@@ -148,8 +154,10 @@ class ScalarScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         """Take the rows with the best estimates, score them exactly, and see whether others may be better."""
+        if (found_at_once := self._in_one_call(k)) is not None:
+            return found_at_once
         coding, taken = self._coding, estimates_for(k, self.N)
-        by_product = self.Q > _FEW_QUERIES and self.N < _FEW_ROWS
+        by_product = self.Q > _FEW_QUERIES and self.N < _FEW_ROWS and not multiplies_many_bytes()
         if by_product and (close := self._by_product(k)) is not None:
             return close
         is_few = group_size(self.N, candidate_groups(k), GATHER_COST) > 1  # else all rows would be scored
@@ -157,11 +165,13 @@ class ScalarScorer:
             return None
         bias, unit, offset = self._terms()
         of_codes = 0 if coding.flip is None else 128, coding.first, coding.step
-        of_queries, of_rows = (self._whole, unit, offset), (self._scale, bias, self._mask)
+        of_queries, of_rows = (self._weights.whole, unit, offset), (self._scale, bias, self._mask)
         asked = self._queries.contiguous(), self._metric
 
         def slack() -> Any:
-            of_queries = [part.numpy() for part in (self._hidden, self._norm, self._offset)]
+            of_queries = [
+                part.numpy() for part in (self._weights.hidden, self._weights.norm, self._weights.offset)
+            ]
             return self._slack(of_queries, self.facts())
 
         found = scalar_best(
@@ -181,6 +191,15 @@ class ScalarScorer:
         proven = None if not unsure.any() else torch.from_numpy(unsure)
         return torch.from_numpy(scores), torch.from_numpy(rows), proven
 
+    def _in_one_call(self, k: int) -> Attempted | None:
+        """Search many queries by what searches few, where that is the fastest."""
+        if self._mask is not None or self.Q <= MOST_QUERIES or not multiplies_many_bytes():
+            return None
+        few = _few(self._packed, self._coding, self._metric)
+        if few is None or not few.can_search(self.Q, k):
+            return None
+        return proven(searched(few, self._queries.contiguous(), self.Q, k))
+
     def _by_product(self, k: int) -> Attempted | None:
         """Estimate scores by float32 products of decoded rows."""
         coding, queries, bias = self._coding, self._queries, self._terms()[0]
@@ -193,8 +212,8 @@ class ScalarScorer:
         found = product_topk(write, self.N, queries, closest_for(k, self.N), of_rows)
         if found is None:
             return None
-        zeros, facts = torch.zeros_like(self._norm), self._packed.remembered("spread", self._spread)
-        slack = self._slack((zeros, self._norm, zeros), (*facts, coding.bounds))
+        zeros, facts = torch.zeros_like(self._weights.norm), self._packed.remembered("spread", self._spread)
+        slack = self._slack((zeros, self._weights.norm, zeros), (*facts, coding.bounds))
         return closest(*found, found[0] + slack[:, None], k, self.N, self.gather)
 
     def facts(self) -> tuple[float, ...]:
@@ -213,8 +232,8 @@ class ScalarScorer:
     def _terms(self) -> tuple[Tensor | None, Tensor, Tensor]:
         """Bias of rows, unit and offset of queries; for "l2" of 2 q.x - |x|^2, `ceiling` adds the rest."""
         if self._metric == "l2":
-            return minus_squares(self._packed), 2 * self._unit, 2 * self._offset
-        return None, self._unit, self._offset
+            return minus_squares(self._packed), 2 * self._weights.unit, 2 * self._weights.offset
+        return None, self._weights.unit, self._weights.offset
 
     def _spread(self) -> tuple[Tensor, ...]:
         """Largest over rows of |code - middle|, of that over the norm, of the norm, and of its inverse."""
@@ -232,11 +251,24 @@ class ScalarScorer:
 
 def prepared_scalar(packed: Packed, coding: Coding, metric: str) -> Prepared | None:
     """What `ScalarScorer` finds for few queries without a mask, of codes that were searched before."""
+    few, D = _few(packed, coding, metric), len(coding.start)
+    if few is None:
+        return None
+    return Prepared(only(few), [packed.data], len(packed), D, torch.float32, metric == "l2")
+
+
+def _few(packed: Packed, coding: Coding, metric: str) -> Few | None:
+    """A search by codes of one byte, not flipped, which keeps what it needs of them."""
     if coding.bits != 8 or coding.flip is not None:
         return None
-    D, is_l2 = len(coding.start), metric == "l2"
-    scorer = ScalarScorer(packed, coding, coding.start.new_zeros((1, D)), metric, None)
-    of_rows = scorer.columns_of_rows()
-    codes, values = packed.data, (coding.first, coding.step, coding.middle)
-    few = scalar_few(codes, values, metric, scorer.facts(), of_rows, estimates_for, SOUND_SQUARES)
-    return None if few is None else Prepared(only(few), [codes], len(packed), D, torch.float32, is_l2)
+
+    def found() -> tuple[Unchanged, Few | None]:
+        unchanged = Unchanged([packed.data])
+        scorer = ScalarScorer(packed, coding, coding.start.new_zeros((1, len(coding.start))), metric, None)
+        of_rows = scorer.columns_of_rows()
+        codes, values = packed.data, (coding.first, coding.step, coding.middle)
+        few = scalar_few(codes, values, metric, scorer.facts(), of_rows, estimates_for, SOUND_SQUARES)
+        return unchanged, few
+
+    unchanged, few = packed.remembered(f"search in one call by {metric}", found)
+    return few if unchanged() else None
