@@ -64,7 +64,7 @@ class ScalarFew:
             places = queries + 4 * self._D * first, values + 4 * k * first, rows + 8 * k * first
             return self._search(places[0], last - first, k, are_distances, *places[1:])
 
-        return all(map_blocks(some, Q, block))
+        return all(map_blocks(some, Q, block, with_caller=True))
 
     def _search(self, queries, Q, k, are_distances, values, rows):
         by_lanes = multiplies_in_lanes(Q)

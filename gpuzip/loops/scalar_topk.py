@@ -98,7 +98,7 @@ def _exact(codes, asked, ids):
         own = np.empty(D, np.float32)
         exactly(floats.numpy(), stored, *some, *constant, own, flat[start:stop])
 
-    map_blocks(some_pairs, len(wanted), max(1, _VALUES // D), lone_here=True)
+    map_blocks(some_pairs, len(wanted), max(1, _VALUES // D), with_caller=True)
     return scores
 
 
@@ -123,7 +123,7 @@ def best_estimates(codes, queries, of_rows, k, flip):
         loop(flat, edge, D, start, stop, asked, added, unit, offset, *columns, k, *own)
         return keys
 
-    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, work_of(Q, D), k), lone_here=True), k)
+    return best_of(map_blocks(some_rows, N, rows_of_a_block(N, work_of(Q, D), k), with_caller=True), k)
 
 
 def _of_queries(queries, unit, offset, flip):
