@@ -96,6 +96,24 @@ def rabitq_few(
     return None if loops is None else loops.RaBitQFew(planes, *asked, *of_rows, turned, most)
 
 
+def grid_few(
+    planes: Sequence[Tensor],
+    asked: tuple[Tensor, str, float],
+    of_rows: tuple[Tensor, Tensor | None, Tensor],
+    tiles: Tensor | None,
+    facts: tuple[float, Sequence[float], float],
+    taken: Callable[[int, int], int],
+    most: float,
+) -> Few:
+    """Prepare `grid_topk` for few queries, in one call for all of it, where `grid_pays`.
+
+    planes, asked, of_rows, most: see `rabitq_few`. tiles: of `grid_tiles`, or None. facts, taken: see
+    `loops.grid_few.GridFew`.
+    """
+    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, tiles, facts, taken, most)
+    return few
+
+
 def hamming_few(codes: Tensor, turned: Tensor | None) -> Few | None:
     """Prepare `hamming_topk` for few queries, in one call for all of it.
 
