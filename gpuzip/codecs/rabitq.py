@@ -23,14 +23,14 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.ops.few import cheaper, grid_few, only, rabitq_few
-from gpuzip.ops.grid import grid_pays, longest, tile_bytes
+from gpuzip.ops.grid import Array, facts_of, grid_pays, tile_bytes
 from gpuzip.ops.row_reader import RowReader, grid_reader
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
 from gpuzip.search.packed import Packed, Searched
 from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import Scorer
-from gpuzip.search.scorers.common import both, estimates_for, sound_rows
+from gpuzip.search.scorers.common import both, sound_rows
 from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
 from gpuzip.search.scorers.rabitq import RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import (
@@ -216,18 +216,23 @@ class RaBitQuantizer(Quantizer[Mean]):
         largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
         of_codes, grid = [*planes[::2]], None
         if grid_pays(of_codes, self.width):
-            grid = partial(self._grid, packed, of_codes, found.scale, metric)
+            grid = partial(self._grid, packed, of_codes, found, metric)
         turned = partial(packed.turned, of_codes)
         return RaBitQScorer(of_codes, found, asked, both(mask, sound), verify, largest, turned, grid)
 
     def _grid(
-        self, packed: Packed, planes: list[Tensor], scale: Tensor, metric: str
-    ) -> tuple[float, Tensor | None]:
-        """The greatest length of rows on the grid, and tiles of planes or None; see `grid_topk`."""
+        self, packed: Packed, planes: list[Tensor], found: Terms, metric: str
+    ) -> tuple[Array, Tensor | None]:
+        """Facts of the rows and tiles of planes, or None; see `grid_best`."""
         size = tile_bytes(planes)
         tiles = None if size is None else packed.grid_tiles(planes, size)
-        reach = packed.while_unchanged(f"longest-{metric}", planes, lambda: longest(planes, scale))
-        return reach, tiles
+        share = share_of_roundings(self.width, planes[0].shape[1] * self.bits, found.extra.shape[1])
+
+        def find() -> Array:
+            largest = packed.remembered(f"largest terms-{metric}", partial(largest_of, found))
+            return facts_of(planes, found.scale, share, largest)
+
+        return packed.while_unchanged(f"grid facts-{metric}", planes, find), tiles
 
     def _of_rows(self, packed: Packed, metric: str) -> tuple[Terms, Tensor | None]:
         """Terms of rows, and which rows are sound; see `sound_rows`."""
@@ -251,18 +256,10 @@ class RaBitQuantizer(Quantizer[Mean]):
             return None
         choice = only(few)
         if by_bytes:
-            reach, tiles = self._grid(packed, planes, found.scale, metric)
-            facts = reach, self._sizes(packed, found, metric), share_of_roundings(
-                self.width, planes[0].shape[1] * self.bits, found.extra.shape[1]
-            )
-            grid = grid_few(planes, asked, of_rows, tiles, facts, estimates_for, SOUND_SQUARES)
+            facts, tiles = self._grid(packed, planes, found, metric)
+            grid = grid_few(planes, asked, of_rows, tiles, facts, SOUND_SQUARES)
             choice = cheaper(few, grid, lambda Q: True)
         return Prepared(choice, planes, len(packed), self.width, torch.float32, metric == "l2")
-
-    def _sizes(self, packed: Packed, found: Terms, metric: str) -> list[float]:
-        """The largest size of scales times values of the grid, and of each extra column."""
-        scale, columns = packed.remembered(f"largest terms-{metric}", partial(largest_of, found))
-        return [scale * ((1 << self.bits) - 1), *columns.tolist()]
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
         """The planes. whole: those that will be read as a whole, which are verified."""

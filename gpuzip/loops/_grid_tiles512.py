@@ -1,8 +1,8 @@
 """Codes of 2 to 8 bits per dimension as bytes in tiles of 64 rows, and their products with queries of int8.
 
-A tile holds four dimensions of 64 rows, then the next four, so that each product of AVX-512 VNNI adds to the
-sums of 16 rows. In a packed tile, a byte holds a code below 16 and, in its upper half, that of four dimensions
-on. Arguments are addresses. Nothing is checked.
+A tile holds four dimensions of 64 rows, then the next four, so that each product of AVX-512 VNNI adds to
+the sums of 16 rows. In a packed tile, a byte holds a code below 16 and, in its upper half, that of four
+dimensions on. Arguments are addresses. Nothing is checked.
 """
 
 from llvmlite import ir
@@ -11,15 +11,16 @@ from numba.core import cgutils
 
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._jit import has_features
-from gpuzip.loops._vectors256 import I8, I16, I32, I64, PLACE, REAL, compiled, fetch_line, load, shuffled, store
+from gpuzip.loops._vectors256 import I8, I16, I32, I64, PLACE, compiled, fetch_line, load, shuffled, store
 
 ROWS = 64  # of a tile
-TOGETHER = 4  # queries of `products_of_four`
+TOGETHER = 4  # queries of `estimates_of_four`
 GROUP = 4 * ROWS  # bytes of four dimensions of a tile
 _LANES = 16  # rows per register
 _PARTS = range(ROWS // _LANES)
 _CODES, _SUMS = ir.VectorType(I8, 64), ir.VectorType(I32, _LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), _LANES)
+_FLOAT = ir.FloatType()
+_FLOATS = ir.VectorType(_FLOAT, _LANES)
 _HALVES = ir.VectorType(I16, 32)
 
 
@@ -110,46 +111,98 @@ def pack(builder, packed, tile, W):
             store(builder, value, builder.add(into, I64(64 * part)))
 
 
-def _products(is_packed, count):
-    """Return the products of a tile, packed or not, with so many queries."""
+def _estimates(is_packed, count):
+    """Return the estimates of 64 rows of a tile, packed or not, for so many queries."""
 
-    @compiled(types.void, *[PLACE] * 6)
-    def products(builder, sums, tile, W, asked, apart, ahead):
-        """Write the sum of code * number over all dimensions, of 64 rows for each query, as int32.
+    @compiled(types.uint64, *[PLACE] * 14)
+    def estimates(
+        builder, found, above, tile, W, ahead, numbers, unit, base, limit, scale, extra, step, coef, E
+    ):
+        """Estimate (sum of code * number * unit + base) * scale + extra columns * coef, as float32.
 
-        asked: 8W numbers of int8 per query, `apart` bytes from query to query. What is `ahead` of the tile is
-        fetched meanwhile.
+        Write a bit per row whose estimate is above the limit, 64 bits per query, and the estimates of queries
+        that have any; return the bits of all queries together. numbers: 8W of int8 per query. unit, base,
+        limit: of queries. scale, extra: of rows, E columns, `step` bytes from one to the next. coef: E per
+        query. What is `ahead` of the tile is fetched meanwhile.
         """
-        size = GROUP if is_packed else 2 * GROUP
-        lanes = 2 if count == 1 else 1  # of sums that do not wait for each other
-        entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        w, totals = builder.phi(I64), [builder.phi(_SUMS) for _ in range(count * len(_PARTS) * lanes)]
-        first, place = builder.add(tile, builder.mul(w, I64(size))), builder.mul(w, I64(8))
-        for line in range(0, size, LINE):
-            fetch_line(builder, builder.add(builder.add(first, ahead), I64(line)))
-        queries = [builder.add(builder.add(asked, builder.mul(apart, I64(q))), place) for q in range(count)]
-        new = list(totals)
-        for half, codes in enumerate(_halves(builder, first, is_packed)):
-            for q, query in enumerate(queries):
-                numbers = _of_words(builder, load(builder, builder.add(query, I64(4 * half)), I32))
-                for part in _PARTS:
-                    at = (q * len(_PARTS) + part) * lanes + half % lanes
-                    new[at] = _product(builder, new[at], codes[part], numbers)
-        after = builder.add(w, I64(1))
-        w.add_incoming(I64(0), entry)
-        w.add_incoming(after, loop)
-        for total, value in zip(totals, new, strict=True):
-            total.add_incoming(ir.Constant(_SUMS, [0] * _LANES), entry)
-            total.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_unsigned("<", after, W), loop, done)
-        builder.position_at_end(done)
-        for at in range(0, len(new), lanes):
-            value = new[at] if lanes == 1 else builder.add(new[at], new[at + 1])
-            store(builder, value, builder.add(sums, I64(at // lanes * 4 * _LANES)))
+        totals = _sums(builder, is_packed, count, tile, W, ahead, numbers)
+        factors = [load(builder, builder.add(scale, I64(64 * part)), _FLOATS) for part in _PARTS]
+        values = []
+        for q in range(count):
+            of_query = [_of_floats(builder, _float_at(builder, place, q)) for place in (unit, base)]
+            for part in _PARTS:
+                value = builder.sitofp(totals[q * len(_PARTS) + part], _FLOATS)
+                values.append(builder.fmul(_fma(builder, value, *of_query), factors[part]))
+        values, every = _with_columns(builder, values, count, extra, step, coef, E), I64(0)
+        for q in range(count):
+            own, bits = values[q * len(_PARTS) : (q + 1) * len(_PARTS)], I64(0)
+            least = _of_floats(builder, _float_at(builder, limit, q))
+            for part, value in enumerate(own):
+                is_above = builder.bitcast(builder.fcmp_ordered(">", value, least), ir.IntType(_LANES))
+                bits = builder.or_(bits, builder.shl(builder.zext(is_above, I64), I64(_LANES * part)))
+            every = builder.or_(every, bits)
+            store(builder, bits, builder.add(above, I64(8 * q)))
+            with builder.if_then(builder.icmp_unsigned("!=", bits, I64(0)), likely=False):
+                for part, value in enumerate(own):
+                    store(builder, value, builder.add(found, I64(4 * ROWS * q + 64 * part)))
+        return every
 
-    return products
+    return estimates
+
+
+def _sums(builder, is_packed, count, tile, W, ahead, numbers):
+    """Return the registers of sums of products of each query with 64 rows."""
+    size = GROUP if is_packed else 2 * GROUP
+    lanes = 2 if count == 1 else 1  # of sums that do not wait for each other
+    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    w, totals = builder.phi(I64), [builder.phi(_SUMS) for _ in range(count * len(_PARTS) * lanes)]
+    first, place = builder.add(tile, builder.mul(w, I64(size))), builder.mul(w, I64(8))
+    for line in range(0, size, LINE):
+        fetch_line(builder, builder.add(builder.add(first, ahead), I64(line)))
+    columns = builder.mul(W, I64(8))
+    queries = [builder.add(builder.add(numbers, builder.mul(columns, I64(q))), place) for q in range(count)]
+    new = list(totals)
+    for half, codes in enumerate(_halves(builder, first, is_packed)):
+        for q, query in enumerate(queries):
+            four = _of_words(builder, load(builder, builder.add(query, I64(4 * half)), I32))
+            for part in _PARTS:
+                at = (q * len(_PARTS) + part) * lanes + half % lanes
+                new[at] = _product(builder, new[at], codes[part], four)
+    after = builder.add(w, I64(1))
+    w.add_incoming(I64(0), entry)
+    w.add_incoming(after, loop)
+    for total, value in zip(totals, new, strict=True):
+        total.add_incoming(ir.Constant(_SUMS, [0] * _LANES), entry)
+        total.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_unsigned("<", after, W), loop, done)
+    builder.position_at_end(done)
+    return new if lanes == 1 else [builder.add(*new[at : at + 2]) for at in range(0, len(new), 2)]
+
+
+def _with_columns(builder, values, count, extra, step, coef, E):
+    """Add E columns of rows, times coef of each query, to the values of queries."""
+    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    e, known = builder.phi(I64), [builder.phi(_FLOATS) for _ in values]
+    column = builder.add(extra, builder.mul(e, step))
+    of_rows = [load(builder, builder.add(column, I64(64 * part)), _FLOATS) for part in _PARTS]
+    new, after = [], builder.add(e, I64(1))
+    for q in range(count):
+        at = builder.add(builder.mul(E, I64(q)), e)
+        times = _of_floats(builder, load(builder, builder.add(coef, builder.mul(at, I64(4))), _FLOAT))
+        for part in _PARTS:
+            new.append(_fma(builder, of_rows[part], times, known[q * len(_PARTS) + part]))
+    e.add_incoming(I64(0), entry)
+    e.add_incoming(after, loop)
+    for phi, value, last in zip(known, values, new, strict=True):
+        phi.add_incoming(value, entry)
+        phi.add_incoming(last, loop)
+    builder.cbranch(builder.icmp_unsigned("<", after, E), loop, done)
+    builder.position_at_end(done)
+    return new
 
 
 def _halves(builder, first, is_packed):
@@ -159,11 +212,18 @@ def _halves(builder, first, is_packed):
             [load(builder, builder.add(first, I64(at + 64 * part)), _CODES) for part in _PARTS]
             for at in (0, GROUP)
         ]
-    low, both = ir.Constant(_CODES, [15] * 64), [
-        load(builder, builder.add(first, I64(64 * part)), _CODES) for part in _PARTS
-    ]
-    four = ir.Constant(_CODES, [4] * 64)
-    return [[builder.and_(codes, low) for codes in both], [builder.lshr(codes, four) for codes in both]]
+    both = [load(builder, builder.add(first, I64(64 * part)), _CODES) for part in _PARTS]
+    return [[_low(builder, codes) for codes in both], [_high(builder, codes) for codes in both]]
+
+
+def _low(builder, codes):
+    return builder.and_(codes, ir.Constant(_CODES, [15] * 64))
+
+
+def _high(builder, codes):
+    """Shift words, which takes less time than what LLVM makes of a shift of bytes."""
+    words = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 32))
+    return _low(builder, builder.bitcast(words, _CODES))
 
 
 def _product(builder, total, codes, numbers):
@@ -179,8 +239,8 @@ def _of_words(builder, word):
 
 
 #: By whether tiles are packed.
-products_of_one = {packed: _products(packed, 1) for packed in (False, True)}
-products_of_four = {packed: _products(packed, TOGETHER) for packed in (False, True)}
+estimates_of_one = {packed: _estimates(packed, 1) for packed in (False, True)}
+estimates_of_four = {packed: _estimates(packed, TOGETHER) for packed in (False, True)}
 
 
 @compiled(types.void, *[PLACE] * 3)
@@ -201,35 +261,16 @@ def squares(builder, sums, tile, W):
         store(builder, builder.load(place), builder.add(sums, I64(4 * _LANES * at)))
 
 
-@compiled(types.uint64, *[PLACE] * 3, *[PLACE] * 4, types.int32, *[REAL] * 2)
-def estimates(builder, into, sums, scale, extra, apart, coef, E, offset, unit, limit):
-    """Write unit * (2 * sum + offset) * scale + extra columns * coef of 64 rows as float32.
-
-    Return a bit for each that is above the limit. extra: E columns, `apart` bytes from one to the next.
-    """
-    added, factor = _of_words(builder, offset), _of_floats(builder, unit)
-    places = [cgutils.alloca_once(builder, _FLOATS) for _ in _PARTS]
-    for part, place in enumerate(places):
-        at = I64(4 * _LANES * part)
-        total = load(builder, builder.add(sums, at), _SUMS)
-        whole = builder.sitofp(builder.add(builder.add(total, total), added), _FLOATS)
-        of_rows = load(builder, builder.add(scale, at), _FLOATS)
-        builder.store(builder.fmul(builder.fmul(whole, factor), of_rows), place)
-    with cgutils.for_range(builder, E) as loop:
-        weight = load(builder, builder.add(coef, builder.mul(loop.index, I64(4))), ir.FloatType())
-        column, times = builder.add(extra, builder.mul(loop.index, apart)), _of_floats(builder, weight)
-        for part, place in enumerate(places):
-            values = load(builder, builder.add(column, I64(4 * _LANES * part)), _FLOATS)
-            builder.store(builder.fadd(builder.load(place), builder.fmul(values, times)), place)
-    bits, least = I64(0), _of_floats(builder, limit)
-    for part, place in enumerate(places):
-        found = builder.load(place)
-        store(builder, found, builder.add(into, I64(4 * _LANES * part)))
-        above = builder.bitcast(builder.fcmp_ordered(">", found, least), ir.IntType(_LANES))
-        bits = builder.or_(bits, builder.shl(builder.zext(above, I64), I64(_LANES * part)))
-    return bits
-
-
 def _of_floats(builder, value):
     one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, I32(0))
     return shuffled(builder, one, one, [0] * _LANES)
+
+
+def _float_at(builder, place, q):
+    return load(builder, builder.add(place, I64(4 * q)), _FLOAT)
+
+
+def _fma(builder, x, y, z):
+    """Return x * y + z, rounded once."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    return builder.call(builder.module.declare_intrinsic("llvm.fma.v16f32", (), kind), [x, y, z])

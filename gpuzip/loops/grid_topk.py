@@ -1,8 +1,8 @@
-"""The rows with the best estimates by RaBitQ codes of several bits, by products of bytes in one pass.
+"""The rows that may be best by RaBitQ codes of several bits, by products of bytes in one pass.
 
-A code c of b bits stands for the number 2c - (2**b - 1) of the grid. Queries are rounded to int8, and the sums of
-products with all codes are exact. By the rest r of a query, a score is at most |r| times the length of a row on
-the grid, times its scale, from the estimate.
+A code c of b bits stands for the number 2c - (2**b - 1) of the grid. Queries are rounded to int8, and the
+sums of products with all codes are exact. By the rest r of a query, a score is at most |r| times the length
+of a row on the grid, times its scale, from the estimate.
 """
 
 import numpy as np
@@ -10,35 +10,42 @@ import torch
 
 from gpuzip._core.memory import uninitialized
 from gpuzip._core.parallel import map_blocks
-from gpuzip.loops._blocks import AHEAD_IN_ORDER, rows_of_a_block, scratch
+from gpuzip.loops._arrays import local
+from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._bounds import keep_above
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._grid_tiles512 import (
     GROUP,
     ROWS,
     TOGETHER,
     bytes_of_tile,
-    estimates,
+    estimates_of_four,
+    estimates_of_one,
     is_here,
     pack,
-    products_of_four,
-    products_of_one,
     spread,
     squares,
 )
 from gpuzip.loops._jit import apart, jit
-from gpuzip.loops._least import best_of, clear_unused, cut, key_of, room_for, score_of
+from gpuzip.loops._least import clear_unused, cut, key_of, score_of
 from gpuzip.loops._vectors256 import address_of, copy_rows
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.sign_rows import places_of
 
 MOST_PACKED = 4  # bits, of which two codes fit in a byte
-_MOST_COLUMNS = 1 << 14  # whose sums fit in int32, and so do they times two
-_SMALL, _LARGE = 2.0**-100, 2.0**100  # units of queries whose products keep their digits
+_MOST_COLUMNS = 1 << 14  # whose sums fit in int32
+_MOST = 2.0**100  # of sizes of products whose sums fit in float32
+_AT_LEAST = 64  # keys that are taken before others leave
+_SMALL, _LARGE = 2.0**-100, 2.0**60  # units of queries whose products keep their digits
+_AHEAD = 1 << 12  # bytes from a tile to what is fetched meanwhile: with more, little would stay in L1
 _SPARE = 64  # bytes after copies of rows
 _QUARTER = ROWS // 4  # rows that `spread` takes
 _NONE = np.empty(0, np.uint8)
-_four_packed, _one_packed = products_of_four[True], products_of_one[True]
-_four, _one = products_of_four[False], products_of_one[False]
+_four_packed, _one_packed = estimates_of_four[True], estimates_of_one[True]
+_four, _one = estimates_of_four[False], estimates_of_one[False]
+
+
+_above = local(TOGETHER, np.uint64)
 
 
 def can_search(D, bits):
@@ -46,43 +53,48 @@ def can_search(D, bits):
     return is_here() and bits > 1 and D <= _MOST_COLUMNS
 
 
-def grid_topk(planes, tiles, asked, terms, k, longest):
-    """Find the k best rows per query by estimates, and by how much scores may be above these.
+def room_for(k):
+    """Return the keys per query."""
+    return k + max(4 * _AT_LEAST, k)
 
-    planes: (N, W) and (N, (bits - 1) * W) uint8. tiles: what `packed_tiles` returned for them, or None. asked:
-    across (Q, D), coef (Q, E) float32. terms: scale (N,), mask (N,) or None, extra (N, E). longest: of
-    `longest`. -> estimates (Q, k), rows (Q, k), slack (Q,), which leaves out the roundings of float32.
+
+def best_estimates(planes, tiles, asked, terms, facts, k):
+    """Find the rows per query that may be among the k best, by estimates.
+
+    planes, tiles, asked, terms, facts: see `grid_best`. -> keys of estimates (Q, room) in any order, unused
+    places NONE; slack (Q,) float64, by how much scores may be above and below estimates; lost (Q,) float32,
+    the greatest estimate of rows that were left out for want of room, or -inf.
     """
-    (across, coef), (scale, mask, extra), places = asked, terms, places_of(planes)
+    (across, coef, shift), (scale, mask, extra), places = asked, terms, places_of(planes)
     (Q, D), E, (N, W) = across.shape, coef.shape[1], planes[0].shape
     bits = int(places[:, 2].sum())
-    numbers = np.empty(Q * 8 * W, np.uint8), np.empty(Q, np.float32), np.empty(Q, np.int32)
-    rest = np.empty(Q)
-    round_queries(across.contiguous().numpy().reshape(-1), D, bits, *numbers, rest)
+    numbers, slack = (np.empty(Q * 8 * W, np.uint8), *np.empty((2, Q), np.float32)), np.empty(Q)
+    kept, factors = _NONE if tiles is None else tiles.numpy(), coef.numpy().reshape(-1)
+    about = factors, shift.numpy().reshape(-1), facts
+    round_queries(across.numpy().reshape(-1), D, bits, *about, *numbers, slack)
     columns = part_of_rows(extra.T, 0, E).reshape(-1)
     of_rows = part(scale, 0, N, np.float32), part(mask, 0, N, np.bool_), columns
-    kept, factors = _NONE if tiles is None else tiles.numpy(), part_of_rows(coef, 0, Q).reshape(-1)
 
     def some_rows(start, stop):
-        keys = np.empty((Q, room_for(k)), np.uint64)
-        own = np.empty(Q, np.intp), np.empty(Q, np.float32), *memory(W, bits, E)
-        scan(places, N, start, stop, kept, W, *numbers, *of_rows, factors, k, keys.reshape(-1), *own)
-        return keys
+        keys, lost = np.empty((Q, room_for(k)), np.uint64), np.empty(Q, np.float32)
+        own = lost, np.empty(2 * Q, np.intp), np.empty(Q, np.float32), *memory(W, bits, E)
+        of_queries = *numbers, *of_rows, factors, slack
+        scan(places, N, start, stop, kept, W, *of_queries, k, keys.reshape(-1), *own)
+        return keys, lost
 
-    parts = map_blocks(some_rows, N, rows_of_a_block(N, bits * W * Q, k), lone_here=True)
-    with np.errstate(invalid="ignore"):  # where a query was not rounded
-        slack = np.nan_to_num(rest * longest, nan=np.inf)
-    return *map(torch.from_numpy, best_of(parts, k)), torch.from_numpy(slack)
+    found = map_blocks(some_rows, N, rows_of_a_block(N, bits * W * Q, k), lone_here=True)
+    keys, lost = (list(parts) for parts in zip(*found, strict=True))
+    return (keys[0] if len(keys) == 1 else np.concatenate(keys, 1)), slack, np.max(lost, 0)
 
 
 def memory(W, bits, E):
-    """Return what a scan needs for itself: a tile, copies of rows, sums, and estimates before terms of rows."""
+    """Return memory for a scan: a tile, copies of rows, sums, and estimates before terms of rows."""
     room = bytes_of_tile(W + -W % 8)
     return (
         scratch.take("grid tile", room, np.uint8),
         scratch.take("grid rows", ROWS * bits * W + 2 * _SPARE, np.uint8),
-        scratch.take("grid sums", TOGETHER * ROWS, np.int32),
-        scratch.take("grid estimates", (2 + E) * ROWS, np.float32),
+        scratch.take("grid sums", 2 * ROWS, np.int32),
+        scratch.take("grid estimates", (TOGETHER + 1 + E) * ROWS, np.float32),
     )
 
 
@@ -101,7 +113,7 @@ def packed_tiles(planes):
 
 
 def longest(planes, scale):
-    """Return the greatest length of a row on the grid times the size of its scale, of those that are finite."""
+    """Return the greatest length of a row on the grid times its scale, of those that are finite."""
     (N, W), places, factors = planes[0].shape, places_of(planes), scale.contiguous().numpy()
 
     def some_rows(start, stop):
@@ -111,33 +123,44 @@ def longest(planes, scale):
     return max(map_blocks(some_rows, N, rows_of_a_block(N, planes[0].nbytes, 1), lone_here=True))
 
 
-@jit("void(float32[::1], intp, intp, uint8[::1], float32[::1], int32[::1], float64[::1])")
-def round_queries(across, D, bits, numbers, unit, offset, rest):
-    """Round queries to unit * int8, padded with zeros, and find the lengths of the rests.
+@jit(
+    "void(float32[::1], intp, intp, float32[::1], float32[::1], float64[::1], uint8[::1], float32[::1], "
+    "float32[::1], float64[::1])"
+)
+def round_queries(across, D, bits, coef, shift, facts, numbers, unit, base, slack):
+    """Round queries to whole numbers of int8, padded with zeros.
 
-    offset: what the sum of int8 times the numbers of a row on the grid has beside twice that of codes.
+    The product with a row on the grid is about unit * (sum of numbers * codes) + base. slack: by how much
+    scores may be above and below estimates.
     """
-    columns = len(numbers) // len(unit)
-    for q in range(len(unit)):
-        largest, total, squared = np.float32(0), 0, 0.0
-        for d in range(D):
-            largest = max(largest, abs(across[q * D + d]))
-            squared += np.float64(across[q * D + d]) * across[q * D + d]
-        for d in range(columns):
-            numbers[q * columns + d] = 0
-        unit[q] = largest / np.float32(127)
-        if not _SMALL < unit[q] < _LARGE:
-            rest[q] = 1.001 * np.sqrt(squared) if unit[q] <= _SMALL else np.inf
-            unit[q], offset[q] = np.float32(0), 0
-            continue
-        one, inverse, squared = np.float64(unit[q]), 1 / np.float64(unit[q]), 0.0
+    Q, columns, E = len(unit), len(numbers) // len(unit), len(coef) // len(unit)
+    for q in range(Q):
+        largest, total, squared, sizes = np.float32(0), 0, 0.0, 0.0
         for d in range(D):
             value = np.float64(across[q * D + d])
-            number = max(-127.0, min(127.0, np.rint(value * inverse)))
-            numbers[q * columns + d] = np.uint8(np.int64(number) & 255)
-            total += np.int64(number)
-            squared += (value - one * number) * (value - one * number)
-        offset[q], rest[q] = -total * ((1 << bits) - 1), 1.001 * np.sqrt(squared)
+            largest = max(largest, abs(across[q * D + d]))
+            squared += value * value
+            sizes += abs(value)
+        for d in range(columns):
+            numbers[q * columns + d] = 0
+        step = largest / np.float32(127)
+        unit[q] = base[q] = np.float32(0)
+        if _SMALL < step < _LARGE:
+            one, inverse, squared = np.float64(step), 1 / np.float64(step), 0.0
+            for d in range(D):
+                value = np.float64(across[q * D + d])
+                number = max(-127.0, min(127.0, np.rint(value * inverse)))
+                numbers[q * columns + d] = np.uint8(np.int64(number) & 255)
+                total += np.int64(number)
+                squared += (value - one * number) * (value - one * number)
+            unit[q], base[q] = 2 * one, -one * total * ((1 << bits) - 1)
+        sizes *= facts[2]
+        for e in range(E):
+            sizes += np.float64(abs(coef[q * E + e])) * facts[3 + e]
+        rest = 1.001 * np.sqrt(squared) * facts[0]
+        slack[q] = rest + sizes * facts[1] + 2.0**-21 * np.float64(abs(shift[q])) + 2.0**-120
+        if not (step < _LARGE and sizes < _MOST and slack[q] < _MOST):
+            slack[q] = np.inf
 
 
 @jit("void(int64[:, ::1], intp, intp, intp, uint8[::1], uint8[::1])", inner=True)
@@ -194,15 +217,15 @@ def _copy_terms(floats, scale, extra, r, n):
     """Copy scale and extra columns of n rows from row r behind the estimates, each in steps of 64."""
     apart()
     for i in range(n):
-        floats[ROWS + i] = scale[r + i]
-        for e in range(len(floats) // ROWS - 2):
-            floats[(2 + e) * ROWS + i] = extra[e * len(scale) + r + i]
+        floats[TOGETHER * ROWS + i] = scale[r + i]
+        for e in range(len(floats) // ROWS - TOGETHER - 1):
+            floats[(TOGETHER + 1 + e) * ROWS + i] = extra[e * len(scale) + r + i]
 
 
 @jit(
-    "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, uint8[::1], float32[::1], int32[::1], "
-    "float32[::1], boolean[::1], float32[::1], float32[::1], intp, uint64[::1], intp[::1], float32[::1], "
-    "uint8[::1], uint8[::1], int32[::1], float32[::1])"
+    "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, uint8[::1], float32[::1], float32[::1], "
+    "float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], float32[::1], "
+    "intp[::1], float32[::1], uint8[::1], uint8[::1], int32[::1], float32[::1])"
 )
 def scan(
     places,
@@ -213,13 +236,15 @@ def scan(
     W,
     numbers,
     unit,
-    offset,
+    base,
     scale,
     mask,
     extra,
     coef,
+    slack,
     k,
     keys,
+    lost,
     counts,
     worst,
     tile,
@@ -229,13 +254,14 @@ def scan(
 ):
     """Scan rows first to last, of which the first is a multiple of 64.
 
-    tiles: of all rows, packed, or empty. numbers, unit, offset: of `round_queries`. keys: (Q * room,) in all.
-    counts, worst: (Q,). The rest is what `memory` returns.
+    tiles: of all rows, packed, or empty. numbers, unit, base, slack: of `round_queries`. keys: (Q * room,) in
+    all. lost: see `best_estimates`. counts (2Q,), worst (Q,): how many keys each query has, and at how many
+    others leave; the estimate that a row must pass. The rest is what `memory` returns.
     """
-    Q, E, is_packed, columns = len(unit), len(coef) // len(unit), len(tiles) > 0, 8 * W
-    room, size, sums_at = len(keys) // Q, GROUP * W, address_of(sums)
+    Q, E, is_packed, columns, above = len(unit), len(coef) // len(unit), len(tiles) > 0, 8 * W, _above()
+    size, into = GROUP * W, (address_of(found), address_of(above))
     for q in range(Q):
-        counts[q], worst[q] = 0, -np.inf
+        counts[q], counts[Q + q], worst[q], lost[q] = 0, k + _AT_LEAST, -np.inf, -np.inf
     for start in range(first, last, ROWS):
         n = min(ROWS, last - start)
         if len(mask) and not _any(mask, start, start + n):
@@ -245,48 +271,85 @@ def scan(
         else:
             _fill(places, N, W, start, tile, edge)
             codes = address_of(tile)
-        factors, added, step = address_of(scale) + 4 * start, address_of(extra) + 4 * start, 4 * N
+        of_rows, q = (address_of(scale) + 4 * start, address_of(extra) + 4 * start, 4 * N), 0
         if n < ROWS:  # after the last rows nothing may be read
             _copy_terms(found, scale, extra, start, n)
-            factors, added, step = address_of(found) + 4 * ROWS, address_of(found) + 8 * ROWS, 4 * ROWS
-        of_rows, q = (factors, added, step), 0
+            copied = address_of(found) + 4 * TOGETHER * ROWS
+            of_rows = copied, copied + 4 * ROWS, 4 * ROWS
         while q < Q:
-            asked, are_four = address_of(numbers) + q * columns, Q - q >= TOGETHER
-            ahead = AHEAD_IN_ORDER if q == 0 else 0
+            are_four, ahead = Q - q >= TOGETHER, _AHEAD if q == 0 else 0
+            of_queries = (
+                address_of(numbers) + q * columns,
+                address_of(unit) + 4 * q,
+                address_of(base) + 4 * q,
+                address_of(worst) + 4 * q,
+            )
+            factors = address_of(coef) + 4 * E * q, E
             if is_packed:
                 if are_four:
-                    _four_packed(sums_at, codes, W, asked, columns, ahead)
+                    some = _four_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
                 else:
-                    _one_packed(sums_at, codes, W, asked, columns, ahead)
+                    some = _one_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
             elif are_four:
-                _four(sums_at, codes, W, asked, columns, 0)
+                some = _four(*into, codes, W, 0, *of_queries, *of_rows, *factors)
             else:
-                _one(sums_at, codes, W, asked, columns, 0)
-            for i in range(TOGETHER if are_four else 1):
-                here = sums_at + 4 * ROWS * i
-                of_query = address_of(coef) + 4 * E * q, E, offset[q], unit[q], worst[q]
-                above = estimates(address_of(found), here, *of_rows, *of_query)
-                if n < ROWS:
-                    above &= (np.uint64(1) << np.uint64(n)) - np.uint64(1)
-                if above != 0:
-                    _take(above, found, start, mask, q, k, room, keys, counts, worst)
-                q += 1
+                some = _one(*into, codes, W, 0, *of_queries, *of_rows, *factors)
+            together = TOGETHER if are_four else 1
+            if some != 0:
+                for i in range(together):
+                    bits = (
+                        above[i] if n == ROWS else above[i] & ((np.uint64(1) << np.uint64(n)) - np.uint64(1))
+                    )
+                    if bits != 0:
+                        _take(bits, found, i, start, mask, q + i, k, keys, slack, lost, counts, worst)
+            q += together
     clear_unused(keys, counts, Q)
 
 
 @jit(
-    "void(uint64, float32[::1], intp, boolean[::1], intp, intp, intp, uint64[::1], intp[::1], float32[::1])",
+    "void(uint64, float32[::1], intp, intp, boolean[::1], intp, intp, uint64[::1], float64[::1], "
+    "float32[::1], intp[::1], float32[::1])",
     inner=True,
 )
-def _take(above, found, start, mask, q, k, room, keys, counts, worst):
-    """Take rows of which a bit is set, and let all but the k best leave where there is no more room."""
+def _take(above, found, place, start, mask, q, k, keys, slack, lost, counts, worst):
+    """Take rows of which a bit is set."""
     apart()
+    Q = len(worst)
+    into, count = len(keys) // Q * q, counts[q]
     while above != 0:
         i = np.intp(trailing_zeros(above))
         above &= above - np.uint64(1)
-        if found[i] > worst[q] and (len(mask) == 0 or mask[start + i]):
-            keys[q * room + counts[q]] = key_of(found[i], start + i)
-            counts[q] += 1
-            if counts[q] == room:
-                worst[q] = score_of(cut(keys, q * room, room, k))
-                counts[q] = k
+        score = found[place * ROWS + i]
+        if score > worst[q] and (len(mask) == 0 or mask[start + i]):
+            keys[into + count] = key_of(score, start + i)
+            count += 1
+            if count == counts[Q + q]:
+                counts[q] = count
+                _leave(q, k, keys, slack, lost, counts, worst)
+                count = counts[q]
+    counts[q] = count
+
+
+@jit("void(intp, intp, uint64[::1], float64[::1], float32[::1], intp[::1], float32[::1])", inner=True)
+def _leave(q, k, keys, slack, lost, counts, worst):
+    """Let the keys of a query leave that k others are better than, whatever estimates hide.
+
+    Where too many stay, those with the least estimates are lost.
+    """
+    apart()
+    Q = len(worst)
+    room = len(keys) // Q
+    first, most = room * q, room - _AT_LEAST
+    limit = limit_of(score_of(cut(keys, first, counts[q], k)), slack[q])
+    count = keep_above(keys, first + k, first + k, first + counts[q], limit) - first
+    if count > most:
+        lost[q] = limit = score_of(cut(keys, first, count, most))
+        count = most
+    worst[q], counts[q], counts[Q + q] = limit, count, min(room, count + max(_AT_LEAST, k))
+
+
+@jit("float32(float32, float64)", inner=True)
+def limit_of(estimate, slack):
+    """Return an estimate such that no row with less is better than k rows with this one or more."""
+    limit = np.float64(estimate) - 2.002 * slack
+    return np.float32(limit - 2.0**-22 * abs(limit))

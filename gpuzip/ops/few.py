@@ -101,16 +101,14 @@ def grid_few(
     asked: tuple[Tensor, str, float],
     of_rows: tuple[Tensor, Tensor | None, Tensor],
     tiles: Tensor | None,
-    facts: tuple[float, Sequence[float], float],
-    taken: Callable[[int, int], int],
+    facts: Array,
     most: float,
 ) -> Few:
-    """Prepare `grid_topk` for few queries, in one call for all of it, where `grid_pays`.
+    """Prepare `grid_best` for few queries, in one call for all of it, where `grid_pays`.
 
-    planes, asked, of_rows, most: see `rabitq_few`. tiles: of `grid_tiles`, or None. facts, taken: see
-    `loops.grid_few.GridFew`.
+    planes, asked, of_rows, most: see `rabitq_few`. tiles: of `grid_tiles`, or None. facts: of `facts_of`.
     """
-    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, tiles, facts, taken, most)
+    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, tiles, facts, most)
     return few
 
 

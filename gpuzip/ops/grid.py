@@ -1,17 +1,21 @@
-"""Estimates of RaBitQ codes of several bits by products of bytes, on CPUs with AVX-512 VNNI.
+"""Searches by RaBitQ codes of several bits by products of bytes, on CPUs with AVX-512 VNNI.
 
-These are no operators: they find candidates, whose scores `candidates.sign_sums` finds.
+These are no operators: `one_pass.adc_topk` gives the same answers, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from gpuzip.ops import _here
 from gpuzip.ops._dispatch import loops_are_used, loops_of
 from gpuzip.ops.adc import RowTerms
+
+Array = np.ndarray[Any, Any]
 
 
 def grid_pays(planes: Sequence[Tensor], D: int) -> bool:
@@ -34,31 +38,38 @@ def tile_bytes(planes: Sequence[Tensor]) -> int | None:
 
 
 def grid_tiles(planes: Sequence[Tensor]) -> Tensor:
-    """Return the codes of planes as `grid_topk` reads them soonest, two in a byte."""
+    """Return the codes of planes as `grid_best` reads them soonest, two in a byte."""
     tiles: Tensor = loops_of("grid_topk").packed_tiles(planes)
     return tiles
 
 
-def longest(planes: Sequence[Tensor], scale: Tensor) -> float:
-    """Return the greatest length of a row on the grid times the size of its scale (N,)."""
-    return float(loops_of("grid_topk").longest(planes, scale))
+def facts_of(planes: Sequence[Tensor], scale: Tensor, share: float, largest: tuple[float, Tensor]) -> Array:
+    """Return what bounds the errors of estimates; see `loops.grid_best`.
+
+    scale: (N,) of rows. share: of the sizes of all products that roundings take. largest: the largest size of
+    scales, and of each extra column.
+    """
+    scales, columns = largest
+    longest = loops_of("grid_topk").longest(planes, scale)
+    return np.array([longest, share, scales * ((1 << bits_of(planes)) - 1), *columns.tolist()])
 
 
-def grid_topk(
+def grid_best(
     planes: Sequence[Tensor],
     tiles: Tensor | None,
-    across: Tensor,
+    asked: tuple[Tensor, Tensor, Tensor],
     terms: RowTerms,
     k: int,
-    longest: float,
+    facts: Array,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the k best rows by estimates (Q, k), and by how much scores may be above these, (Q,) float64.
+    """Find the k best rows (Q, k) of those with the best estimates, as `adc_topk` by tables of `sign_tables`.
 
-    planes: (N, W) and (N, (bits - 1) * W) uint8. tiles: of `grid_tiles`, or None. across: (Q, D) float32.
-    longest: of `longest`. Roundings of float32 come on top. Missing rows are -inf and row 0.
+    planes: (N, W) and (N, (bits - 1) * W) uint8. tiles: of `grid_tiles`, or None. asked: across (Q, D), coef
+    (Q, E) and shift (Q, 1) float32. facts: of `facts_of`. Returns scores, rows, and for which queries other
+    rows may be better, (Q,) bool.
     """
-    scale, mask, extra, coef = terms
-    found: tuple[Tensor, Tensor, Tensor] = loops_of("grid_topk").grid_topk(
-        planes, tiles, (across, coef), (scale, mask, extra), k, longest
+    scale, mask, extra, _ = terms
+    found: tuple[Tensor, Tensor, Tensor] = loops_of("grid_best").grid_best(
+        planes, tiles, asked, (scale, mask, extra), k, facts
     )
     return found

@@ -12,13 +12,13 @@ from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.candidates import closest, sign_sums
-from gpuzip.ops.grid import grid_topk
+from gpuzip.ops.grid import Array, grid_best
 from gpuzip.ops.one_pass import adc_topk, product_topk
 from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.ops.row_writers import sign_rows
 from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
-from gpuzip.search.scorers.common import closest_for, estimates_for, forbid, proven
+from gpuzip.search.scorers.common import closest_for, forbid, proven
 from gpuzip.search.scorers.costs import product_pays
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms, share_of_roundings
 
@@ -30,8 +30,8 @@ class RaBitQScorer:
 
     planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
     largest: finds the largest size of scales and, (E,), of extra columns. turned: finds the columns of planes
-    that are kept. grid: finds what `grid_topk` needs, the greatest length of rows and tiles of planes or None,
-    where products of bytes pay; None where they do not.
+    that are kept. grid: finds what `grid_best` needs, facts and tiles of planes or None, where products of
+    bytes pay; None where they do not.
     """
 
     is_exact = True
@@ -46,7 +46,7 @@ class RaBitQScorer:
         verify: Callable[[slice | Tensor], object],
         largest: Callable[[], tuple[float, Tensor]],
         turned: Callable[[], Tensor | None],
-        grid: Callable[[], tuple[float, Tensor | None]] | None = None,
+        grid: Callable[[], tuple[Array, Tensor | None]] | None = None,
     ) -> None:
         self._verify, self._largest, self._turned, self._grid = verify, largest, turned, grid
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
@@ -94,8 +94,8 @@ class RaBitQScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         self._verify(slice(None))
-        if self._grid is not None and (found := self._by_bytes(k, *self._grid())) is not None:
-            return found
+        if self._grid is not None:
+            return self._by_bytes(k, *self._grid())
         pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
         if pays and (found := self._by_product(k)) is not None:
             return found
@@ -106,21 +106,17 @@ class RaBitQScorer:
         asked = self._row_terms, self._asked.shift, self._turned()
         return proven(adc_topk(self._planes, self._lut, k, *asked))
 
-    def _by_bytes(self, k: int, longest: float, tiles: Tensor | None) -> Attempted | None:
-        """Estimate scores by exact products of codes and rounded queries; scan again where these prove none."""
-        across, _, shift = self._asked
-        taken = estimates_for(k, self.N)
-        estimates, rows, slack = grid_topk(self._planes, tiles, across, self._row_terms, taken, longest)
-        ceilings = estimates + (shift + (slack[:, None] + self._rounding()).float())
-        best = closest(estimates, rows, ceilings, k, self.N, self._exactly)
-        if best is None or best[2] is None:
-            return best
-        some = best[2].nonzero()[:, 0]
-        others = self.exact(some).by_tables(k)
-        if others is None:
-            return best
-        best[0][some], best[1][some] = others[:2]
-        return proven(best[:2])
+    def _by_bytes(self, k: int, facts: Array, tiles: Tensor | None) -> Attempted:
+        """Estimate scores by products of codes and rounded queries; scan again where they prove none."""
+        asked = self._planes, tiles, self._asked, self._row_terms
+        scores, rows, unsure = grid_best(*asked, k, facts)
+        some = unsure.nonzero()[:, 0]
+        if not len(some):
+            return scores, rows, None
+        if (others := self.exact(some).by_tables(k)) is None:
+            return scores, rows, unsure
+        scores[some], rows[some] = others[:2]
+        return scores, rows, None
 
     @property
     def _row_terms(self) -> RowTerms:

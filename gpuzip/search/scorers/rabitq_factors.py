@@ -54,8 +54,8 @@ def largest_of(terms: Terms) -> tuple[float, Tensor]:
 def share_of_roundings(D: int, B: int, E: int) -> float:
     """The share of the sizes of all products by which a score of B bytes differs from another sum of them.
 
-    Each is a sum of products with some roundings of 2**-24, at most as many as counted here, of the sum of the
-    sizes of all products: of D dimensions and E extra columns. Twice that is allowed.
+    Each is a sum of products, of D dimensions and E extra columns, with some roundings of 2**-24, at most as
+    many as counted here, of the sum of the sizes of all products. Twice that is allowed.
     """
     return (D + B + 2 * E + 16) * 2.0**-23
 
