@@ -23,7 +23,7 @@ from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
 from gpuzip.ops.few import cheaper, grid_few, only, rabitq_few
-from gpuzip.ops.grid import Array, facts_of, grid_pays, tile_bytes
+from gpuzip.ops.grid import Array, facts_of, grid_pays
 from gpuzip.ops.row_reader import RowReader, grid_reader
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
@@ -32,7 +32,7 @@ from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import both, sound_rows
 from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
-from gpuzip.search.scorers.rabitq import RaBitQScorer
+from gpuzip.search.scorers.rabitq import Kept, RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import (
     DEEP,
     FIRST,
@@ -51,6 +51,7 @@ from gpuzip.search.scorers.rabitq_factors import (
 REACH = 2.0
 
 _SAMPLE = 65_536  # rows for the mean
+_PAY = 64  # queries times bits for which products are faster than tables, before tiles are kept
 _BLOCK = 256  # rows that are summed while they are in cache
 _UNEVEN = ("pca", "balanced", "opq")  # columns have different variances, which one grid does not fit
 
@@ -214,18 +215,19 @@ class RaBitQuantizer(Quantizer[Mean]):
         asked, planes = coefficients(queries, self.center, metric, self.reach), self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))
         largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
-        of_codes, grid = [*planes[::2]], None
+        of_codes = [*planes[::2]]
+        kept: Kept = partial(packed.turned, of_codes), lambda Q: None
         if grid_pays(of_codes, self.width):
-            grid = partial(self._grid, packed, of_codes, found, metric)
-        turned = partial(packed.turned, of_codes)
-        return RaBitQScorer(of_codes, found, asked, both(mask, sound), verify, largest, turned, grid)
+            kept = (lambda: None), partial(self._grid, packed, of_codes, found, metric)
+        return RaBitQScorer(of_codes, found, asked, both(mask, sound), verify, largest, *kept)
 
     def _grid(
-        self, packed: Packed, planes: list[Tensor], found: Terms, metric: str
-    ) -> tuple[Array, Tensor | None]:
-        """Facts of the rows and tiles of planes, or None; see `grid_best`."""
-        size = tile_bytes(planes)
-        tiles = None if size is None else packed.grid_tiles(planes, size)
+        self, packed: Packed, planes: list[Tensor], found: Terms, metric: str, Q: int
+    ) -> tuple[Array, Tensor | None] | None:
+        """Facts of rows, and tiles of planes or None, for `grid_best`; None where tables take less time."""
+        tiles = packed.grid_tiles(planes)
+        if tiles is None and Q * self.bits < _PAY:
+            return None
         share = share_of_roundings(self.width, planes[0].shape[1] * self.bits, found.extra.shape[1])
 
         def find() -> Array:
@@ -254,11 +256,10 @@ class RaBitQuantizer(Quantizer[Mean]):
         few = rabitq_few(planes, asked, of_rows, turned, SOUND_SQUARES)
         if few is None:
             return None
-        choice = only(few)
-        if by_bytes:
-            facts, tiles = self._grid(packed, planes, found, metric)
-            grid = grid_few(planes, asked, of_rows, tiles, facts, SOUND_SQUARES)
-            choice = cheaper(few, grid, lambda Q: True)
+        choice, grid = only(few), self._grid(packed, planes, found, metric, 1) if by_bytes else None
+        if grid is not None:
+            by_products = grid_few(planes, asked, of_rows, *grid, SOUND_SQUARES)
+            choice = cheaper(few, by_products, lambda Q: True)
         return Prepared(choice, planes, len(packed), self.width, torch.float32, metric == "l2")
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ _tables = at_address(fill_sign_tables)
 def grid_best(planes, tiles, asked, terms, k, facts):
     """Find the k best rows per query, and which queries other rows may be better for.
 
-    planes: (N, W) and (N, (bits - 1) * W) uint8. tiles: what `packed_tiles` returned for them, or None.
+    planes: (N, W) and (N, (bits - 1) * W) uint8. tiles: what `tiles_of` returned for them, or None.
     asked: across (Q, D), coef (Q, E) and shift (Q, 1) float32. terms: scale (N,), mask (N,) or None, extra
     (N, E). facts: what `longest` returned; the share of the sizes of all products that roundings take; the
     largest size of scale times numbers of the grid, and of each extra column. -> scores (Q, k), rows (Q, k),

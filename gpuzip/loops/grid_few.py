@@ -20,11 +20,11 @@ class GridFew:
     """A search of few queries by RaBitQ codes of several bits, of which all but the queries is at hand.
 
     planes: (N, W) and (N, (bits - 1) * W) uint8. center (D,), metric and reach: of the coefficients. scale
-    (N,), mask (N,) or None, extra (N, E): of rows. tiles: what `packed_tiles` returned for the planes, or
+    (N,), mask (N,) or None, extra (N, E): of rows. tiles: what `tiles_of` returned for the planes, or
     None. facts: see `grid_best`. most: queries whose squares do not add up to less are not sound.
     """
 
-    def __init__(self, planes, center, metric, reach, scale, mask, extra, tiles, facts, most=np.inf):
+    def __init__(self, planes, center, metric, reach, scale, mask, extra, facts, tiles, most=np.inf):
         (self._N, W), self._planes = planes[0].shape, planes
         places, E = places_of(planes), columns_of(metric, reach)
         bits = int(places[:, 2].sum())

@@ -32,12 +32,13 @@ from gpuzip.loops._vectors256 import address_of, copy_rows
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.sign_rows import places_of
 
-MOST_PACKED = 4  # bits, of which two codes fit in a byte
+_MOST_PACKED = 4  # bits, of which two codes fit in a byte
 _MOST_COLUMNS = 1 << 14  # whose sums fit in int32
 _MOST = 2.0**100  # of sizes of products whose sums fit in float32
 _AT_LEAST = 64  # keys that are taken before others leave
 _SMALL, _LARGE = 2.0**-100, 2.0**60  # units of queries whose products keep their digits
-_AHEAD = 1 << 12  # bytes from a tile to what is fetched meanwhile: with more, little would stay in L1
+# Bytes from a tile to what is fetched meanwhile; fewer for queries that share a tile, which stays in L1.
+_AHEAD, _AHEAD_OF_MANY = 1 << 14, 1 << 12
 _SPARE = 64  # bytes after copies of rows
 _QUARTER = ROWS // 4  # rows that `spread` takes
 _NONE = np.empty(0, np.uint8)
@@ -98,17 +99,23 @@ def memory(W, bits, E):
     )
 
 
-def packed_tiles(planes):
-    """Return the codes of planes, of 4 bits or fewer, as packed tiles side by side: (bytes,) uint8."""
+def tiles_of(planes, most):
+    """Return the codes of planes as tiles side by side, packed where they have 4 bits or fewer: (bytes,).
+
+    They are those of the first rows, if those of all would take more than so many bytes.
+    """
     (N, W), places = planes[0].shape, places_of(planes)
-    size = bytes_of_tile(W, packed=True)
-    tiles = uninitialized(1, -(-N // ROWS) * size, torch.uint8)[0]
+    bits = int(places[:, 2].sum())
+    size = bytes_of_tile(W, bits <= _MOST_PACKED)
+    count = min(-(-N // ROWS), most // size)
+    tiles = uninitialized(1, count * size, torch.uint8)[0]
 
     def some_rows(start, stop):
-        tile, edge, _, _ = memory(W, int(places[:, 2].sum()), 0)
-        _pack_all(places, N, W, start, stop, tiles.numpy(), tile, edge)
+        tile, edge, _, _ = memory(W, bits, 0)
+        _make(places, N, W, start, stop, tiles.numpy(), tile, edge)
 
-    map_blocks(some_rows, N, rows_of_a_block(N, planes[0].nbytes, 1), lone_here=True)
+    rows = min(N, count * ROWS)
+    map_blocks(some_rows, rows, rows_of_a_block(rows, planes[0].nbytes, 1), lone_here=True)
     return tiles
 
 
@@ -184,10 +191,15 @@ def _fill(places, N, W, start, tile, edge):
 
 
 @jit("void(int64[:, ::1], intp, intp, intp, intp, uint8[::1], uint8[::1], uint8[::1])")
-def _pack_all(places, N, W, first, last, tiles, tile, edge):
+def _make(places, N, W, first, last, tiles, tile, edge):
+    is_packed = places[0, 2] + places[1, 2] <= _MOST_PACKED
     for start in range(first, last, ROWS):
         _fill(places, N, W, start, tile, edge)
-        pack(address_of(tiles) + start // ROWS * GROUP * W, address_of(tile), W)
+        if is_packed:
+            pack(address_of(tiles) + start // ROWS * GROUP * W, address_of(tile), W)
+        else:
+            size = 2 * GROUP * W
+            copy_rows(address_of(tiles) + start // ROWS * size, address_of(tile), size, size, 1)
 
 
 @jit("float64(int64[:, ::1], intp, intp, intp, intp, float32[::1], uint8[::1], uint8[::1], int32[::1])")
@@ -254,30 +266,29 @@ def scan(
 ):
     """Scan rows first to last, of which the first is a multiple of 64.
 
-    tiles: of all rows, packed, or empty. numbers, unit, base, slack: of `round_queries`. keys: (Q * room,) in
+    tiles: of the first rows, or empty. numbers, unit, base, slack: of `round_queries`. keys: (Q * room,) in
     all. lost: see `best_estimates`. counts (2Q,), worst (Q,): how many keys each query has, and at how many
     others leave; the estimate that a row must pass. The rest is what `memory` returns.
     """
-    Q, E, is_packed, columns, above = len(unit), len(coef) // len(unit), len(tiles) > 0, 8 * W, _above()
-    size, into = GROUP * W, (address_of(found), address_of(above))
+    Q, E, columns, above = len(unit), len(coef) // len(unit), 8 * W, _above()
+    is_packed, into = places[0, 2] + places[1, 2] <= _MOST_PACKED, (address_of(found), address_of(above))
+    size, ahead_of_first = GROUP * W * (1 if is_packed else 2), _AHEAD if Q < TOGETHER else _AHEAD_OF_MANY
     for q in range(Q):
         counts[q], counts[Q + q], worst[q], lost[q] = 0, k + _AT_LEAST, -np.inf, -np.inf
     for start in range(first, last, ROWS):
-        n = min(ROWS, last - start)
+        n, is_kept = min(ROWS, last - start), start // ROWS * size < len(tiles)
         if len(mask) and not _any(mask, start, start + n):
             continue
-        if is_packed:
-            codes = address_of(tiles) + start // ROWS * size
-        else:
+        codes = address_of(tiles) + start // ROWS * size if is_kept else address_of(tile)
+        if not is_kept:
             _fill(places, N, W, start, tile, edge)
-            codes = address_of(tile)
         of_rows, q = (address_of(scale) + 4 * start, address_of(extra) + 4 * start, 4 * N), 0
         if n < ROWS:  # after the last rows nothing may be read
             _copy_terms(found, scale, extra, start, n)
             copied = address_of(found) + 4 * TOGETHER * ROWS
             of_rows = copied, copied + 4 * ROWS, 4 * ROWS
         while q < Q:
-            are_four, ahead = Q - q >= TOGETHER, _AHEAD if q == 0 else 0
+            are_four, ahead = Q - q >= TOGETHER, ahead_of_first if is_kept and q == 0 else 0
             of_queries = (
                 address_of(numbers) + q * columns,
                 address_of(unit) + 4 * q,
@@ -285,15 +296,15 @@ def scan(
                 address_of(worst) + 4 * q,
             )
             factors = address_of(coef) + 4 * E * q, E
-            if is_packed:
+            if is_kept and is_packed:
                 if are_four:
                     some = _four_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
                 else:
                     some = _one_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
             elif are_four:
-                some = _four(*into, codes, W, 0, *of_queries, *of_rows, *factors)
+                some = _four(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
             else:
-                some = _one(*into, codes, W, 0, *of_queries, *of_rows, *factors)
+                some = _one(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
             together = TOGETHER if are_four else 1
             if some != 0:
                 for i in range(together):

@@ -100,15 +100,15 @@ def grid_few(
     planes: Sequence[Tensor],
     asked: tuple[Tensor, str, float],
     of_rows: tuple[Tensor, Tensor | None, Tensor],
-    tiles: Tensor | None,
     facts: Array,
+    tiles: Tensor | None,
     most: float,
 ) -> Few:
     """Prepare `grid_best` for few queries, in one call for all of it, where `grid_pays`.
 
     planes, asked, of_rows, most: see `rabitq_few`. tiles: of `grid_tiles`, or None. facts: of `facts_of`.
     """
-    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, tiles, facts, most)
+    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, facts, tiles, most)
     return few
 
 

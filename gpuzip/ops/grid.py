@@ -31,15 +31,12 @@ def bits_of(planes: Sequence[Tensor]) -> int:
     return sum(plane.shape[1] for plane in planes) // planes[0].shape[1]
 
 
-def tile_bytes(planes: Sequence[Tensor]) -> int | None:
-    """Return the bytes that `grid_tiles` takes; None where it makes none of so many bits."""
-    most = loops_of("grid_topk").MOST_PACKED
-    return most * planes[0].nbytes if bits_of(planes) <= most else None
+def grid_tiles(planes: Sequence[Tensor], most: int) -> Tensor:
+    """Return the codes of planes as `grid_best` reads them soonest: two in a byte, of 5 bits or more one.
 
-
-def grid_tiles(planes: Sequence[Tensor]) -> Tensor:
-    """Return the codes of planes as `grid_best` reads them soonest, two in a byte."""
-    tiles: Tensor = loops_of("grid_topk").packed_tiles(planes)
+    Of the first rows, where those of all would take more than so many bytes.
+    """
+    tiles: Tensor = loops_of("grid_topk").tiles_of(planes, most)
     return tiles
 
 

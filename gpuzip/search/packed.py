@@ -136,22 +136,19 @@ class Packed:
         Codes that changed since are turned again.
         """
         share = turned_share()
-        size = share * sum(plane.nbytes for plane in planes)
-        return self._from_the_second_on("turned", planes, size, share, turned)
+        if share * sum(plane.nbytes for plane in planes) > _MOST_TURNED:
+            return None
+        return self._from_the_second_on("turned", planes, share, lambda: turned(planes))
 
-    def grid_tiles(self, planes: Sequence[Tensor], size: int) -> Tensor | None:
-        """What `grid_tiles` makes of planes of these codes, `size` bytes, under the same conditions."""
-        return self._from_the_second_on("grid tiles", planes, size, None, grid_tiles)
+    def grid_tiles(self, planes: Sequence[Tensor]) -> Tensor | None:
+        """What `grid_tiles` makes of planes of these codes, of the first rows if there is no room for all."""
+        return self._from_the_second_on("grid tiles", planes, None, lambda: grid_tiles(planes, _MOST_TURNED))
 
     def _from_the_second_on(
-        self,
-        name: str,
-        planes: Sequence[Tensor],
-        size: int,
-        kind: object,
-        make: Callable[[Sequence[Tensor]], Tensor | None],
+        self, name: str, planes: Sequence[Tensor], kind: object, make: Callable[[], Tensor | None]
     ) -> Tensor | None:
-        if not all(map(is_plain, planes)) or size > _MOST_TURNED:
+        """What `make` returns, kept while planes and kind are the same; None before the second time."""
+        if not all(map(is_plain, planes)):
             return None
         made = versions(planes), kind
         kept: tuple[Any, Tensor | None] | None = self._remembered.get(name)
@@ -159,7 +156,7 @@ class Packed:
             self._remembered[name] = made, None
             return None
         if kept[1] is None:
-            self._remembered[name] = kept = made, make(planes)
+            self._remembered[name] = kept = made, make()
         return kept[1]
 
     def floats(self, decode: Callable[[Tensor], Tensor]) -> Tensor:

@@ -22,6 +22,9 @@ from gpuzip.search.scorers.common import closest_for, forbid, proven
 from gpuzip.search.scorers.costs import product_pays
 from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms, share_of_roundings
 
+Kept = tuple[Callable[[], Tensor | None], Callable[[int], tuple[Array, Tensor | None] | None]]
+"""`turned` and `grid` of `RaBitQScorer`."""
+
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
 
 
@@ -30,8 +33,8 @@ class RaBitQScorer:
 
     planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
     largest: finds the largest size of scales and, (E,), of extra columns. turned: finds the columns of planes
-    that are kept. grid: finds what `grid_best` needs, facts and tiles of planes or None, where products of
-    bytes pay; None where they do not.
+    that are kept. grid: finds, for so many queries, what `grid_best` needs, facts and tiles of planes; None
+    where products of bytes do not pay.
     """
 
     is_exact = True
@@ -46,7 +49,7 @@ class RaBitQScorer:
         verify: Callable[[slice | Tensor], object],
         largest: Callable[[], tuple[float, Tensor]],
         turned: Callable[[], Tensor | None],
-        grid: Callable[[], tuple[Array, Tensor | None]] | None = None,
+        grid: Callable[[int], tuple[Array, Tensor | None] | None],
     ) -> None:
         self._verify, self._largest, self._turned, self._grid = verify, largest, turned, grid
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
@@ -94,8 +97,8 @@ class RaBitQScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         self._verify(slice(None))
-        if self._grid is not None:
-            return self._by_bytes(k, *self._grid())
+        if (grid := self._grid(self.Q)) is not None:
+            return self._by_bytes(k, *grid)
         pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
         if pays and (found := self._by_product(k)) is not None:
             return found
