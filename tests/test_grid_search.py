@@ -42,22 +42,34 @@ def grid(codes: np.ndarray, bits: int) -> np.ndarray:
     return 2 * codes.astype(np.float64) - ((1 << bits) - 1)
 
 
-SHAPES = [(1, 1, 2), (63, 8, 3), (64, 64, 4), (65, 72, 4), (200, 100, 2), (130, 384, 4), (129, 77, 3)]
+SHAPES = [
+    (1, 1, 2),
+    (63, 8, 3),
+    (64, 64, 4),
+    (65, 72, 4),
+    (200, 100, 2),
+    (130, 384, 4),
+    (129, 77, 3),
+    (90, 24, 2),
+]
 
 
-@pytest.mark.parametrize(("N", "D", "bits"), SHAPES)
+@pytest.mark.parametrize(("N", "D", "bits"), [*SHAPES, (70, 96, 7)])
 @pytest.mark.parametrize("spare", [0, 3])
 def test_tiles_hold_the_codes_of_64_rows_four_dimensions_at_a_time(N, D, bits, spare):
     codes, W = codes_of(N, D, bits), -(-D // 8)
     tiles = grid_tiles(planes_of(codes, bits, spare), ALL)
-    padded = np.zeros((-(-N // 64) * 64, 8 * W), np.uint8)
+    per_byte = {2: 4, 3: 2, 4: 2, 7: 1}[bits]
+    padded = np.zeros((-(-N // 64) * 64, 16 * W), np.uint8)
     padded[:N, :D] = codes
-    want = padded.reshape(-1, 64, 2 * W, 4).transpose(0, 2, 1, 3)
-    both = tiles.numpy().reshape(-1, W, 64, 4)
-    found = (
-        np.stack([both & 15, both >> 4], 2).reshape(want.shape).transpose(0, 2, 1, 3).reshape(padded.shape)
+    parts = (
+        tiles.numpy().reshape(len(padded) // 64, -1, 1, 64, 4)
+        >> (8 // per_byte * np.arange(per_byte))[:, None, None]
     )
-    assert np.array_equal(found[:N], padded[:N])
+    found = (parts & ((1 << 8 // per_byte) - 1)).reshape(len(padded) // 64, -1, 64, 4)
+    rows = found.transpose(0, 2, 1, 3).reshape(len(padded), -1)
+    assert rows.shape[1] == -(-8 * W // (4 * per_byte)) * 4 * per_byte
+    assert np.array_equal(rows[:N, : 8 * W], padded[:N, : 8 * W])
 
 
 def asked_of(Q: int, D: int, E: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -158,7 +170,7 @@ def test_the_answers_are_those_of_tables(N, D, bits, threads, monkeypatch):
     scale, extra = torch.rand(N, generator=drawn) + 0.5, torch.randn(2, N, generator=drawn).T
     scale[30:50], extra[30:50] = scale[5:25].clone(), extra[5:25].clone()
     before, every = torch.get_num_threads(), grid_tiles(planes, ALL)
-    tile = 64 * (4 if bits <= 4 else 8) * planes[0].shape[1]
+    tile = every.numel() // -(-N // 64)
     some = [None, every, grid_tiles(planes, 3 * tile + 1)]
     torch.set_num_threads(threads)
     try:

@@ -1,8 +1,8 @@
 """Codes of 2 to 8 bits per dimension as bytes in tiles of 64 rows, and their products with queries of int8.
 
 A tile holds four dimensions of 64 rows, then the next four, so that each product of AVX-512 VNNI adds to
-the sums of 16 rows. In a packed tile, a byte holds a code below 16 and, in its upper half, that of four
-dimensions on. Arguments are addresses. Nothing is checked.
+the sums of 16 rows. In a packed tile, a byte holds 2 or 4 codes: those of the same place in 2 or 4 groups of
+four dimensions, the first in the lowest bits. Arguments are addresses. Nothing is checked.
 """
 
 from llvmlite import ir
@@ -29,9 +29,14 @@ def is_here():
     return has_features("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
 
 
-def bytes_of_tile(W, packed=False):
-    """Return the bytes of a tile of rows whose planes have W bytes per bit."""
-    return (1 if packed else 2) * GROUP * W
+def codes_per_byte(bits):
+    """Return how many codes of so many bits a byte of a packed tile holds."""
+    return 4 if bits == 2 else 2 if bits <= 4 else 1
+
+
+def bytes_of_tile(W, per_byte=1):
+    """Return the bytes of a tile of rows whose planes have W bytes per bit, with so many codes per byte."""
+    return GROUP * -(-2 * W // per_byte)
 
 
 @compiled(types.void, *[PLACE] * 7)
@@ -98,21 +103,33 @@ def _transposed(builder, rows):
     return rows
 
 
-@compiled(types.void, *[PLACE] * 3)
-def pack(builder, packed, tile, W):
-    """Write a tile, of codes below 16, as a packed one."""
-    four = ir.Constant(_CODES, [4] * 64)
-    with cgutils.for_range(builder, W) as loop:
-        into = builder.add(packed, builder.mul(loop.index, I64(GROUP)))
-        first = builder.add(tile, builder.mul(loop.index, I64(2 * GROUP)))
-        for part in _PARTS:
-            low, high = (load(builder, builder.add(first, I64(64 * part + at)), _CODES) for at in (0, GROUP))
-            value = builder.or_(low, builder.shl(high, four))
-            store(builder, value, builder.add(into, I64(64 * part)))
+def _pack(per_byte):
+    """Return a function that packs tiles."""
+
+    @compiled(types.void, *[PLACE] * 3)
+    def pack(builder, packed, tile, W):
+        """Write a tile as a packed one."""
+        with cgutils.for_range(builder, _steps(builder, W, per_byte)) as loop:
+            into = builder.add(packed, builder.mul(loop.index, I64(GROUP)))
+            first = builder.add(tile, builder.mul(loop.index, I64(per_byte * GROUP)))
+            for part in _PARTS:
+                value = ir.Constant(_CODES, [0] * 64)
+                for n in range(per_byte):
+                    codes = load(builder, builder.add(first, I64(64 * part + n * GROUP)), _CODES)
+                    shift = ir.Constant(_CODES, [8 // per_byte * n] * 64)
+                    value = builder.or_(value, builder.shl(codes, shift))
+                store(builder, value, builder.add(into, I64(64 * part)))
+
+    return pack
 
 
-def _estimates(is_packed, count):
-    """Return the estimates of 64 rows of a tile, packed or not, for so many queries."""
+def _steps(builder, W, per_byte):
+    """Return how many steps of `_sums`, of at least two groups of four dimensions, a tile has."""
+    return W if per_byte < 4 else builder.lshr(builder.add(W, I64(1)), I64(1))
+
+
+def _estimates(per_byte, count):
+    """Return the estimates of 64 rows of a tile of so many codes per byte, for so many queries."""
 
     @compiled(types.uint64, *[PLACE] * 14)
     def estimates(
@@ -121,11 +138,11 @@ def _estimates(is_packed, count):
         """Estimate (sum of code * number * unit + base) * scale + extra columns * coef, as float32.
 
         Write a bit per row whose estimate is above the limit, 64 bits per query, and the estimates of queries
-        that have any; return the bits of all queries together. numbers: 8W of int8 per query. unit, base,
-        limit: of queries. scale, extra: of rows, E columns, `step` bytes from one to the next. coef: E per
-        query. What is `ahead` of the tile is fetched meanwhile.
+        that have any; return the bits of all queries together. numbers: of int8, 8W per query, or 8 more if W
+        is odd. unit, base, limit: of queries. scale, extra: of rows, E columns, `step` bytes from one to the
+        next. coef: E per query. What is `ahead` of the tile is fetched meanwhile.
         """
-        totals = _sums(builder, is_packed, count, tile, W, ahead, numbers)
+        totals = _sums(builder, per_byte, count, tile, W, ahead, numbers)
         factors = [load(builder, builder.add(scale, I64(64 * part)), _FLOATS) for part in _PARTS]
         values = []
         for q in range(count):
@@ -150,25 +167,26 @@ def _estimates(is_packed, count):
     return estimates
 
 
-def _sums(builder, is_packed, count, tile, W, ahead, numbers):
+def _sums(builder, per_byte, count, tile, W, ahead, numbers):
     """Return the registers of sums of products of each query with 64 rows."""
-    size = GROUP if is_packed else 2 * GROUP
+    groups = max(2, per_byte)  # per step
+    size = GROUP * groups // per_byte
     lanes = 2 if count == 1 else 1  # of sums that do not wait for each other
     entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
     w, totals = builder.phi(I64), [builder.phi(_SUMS) for _ in range(count * len(_PARTS) * lanes)]
-    first, place = builder.add(tile, builder.mul(w, I64(size))), builder.mul(w, I64(8))
+    first, place = builder.add(tile, builder.mul(w, I64(size))), builder.mul(w, I64(4 * groups))
     for line in range(0, size, LINE):
         fetch_line(builder, builder.add(builder.add(first, ahead), I64(line)))
-    columns = builder.mul(W, I64(8))
+    columns = builder.shl(builder.and_(builder.add(W, I64(1)), I64(-2)), I64(3))
     queries = [builder.add(builder.add(numbers, builder.mul(columns, I64(q))), place) for q in range(count)]
     new = list(totals)
-    for half, codes in enumerate(_halves(builder, first, is_packed)):
+    for group, codes in enumerate(_groups(builder, first, per_byte)):
         for q, query in enumerate(queries):
-            four = _of_words(builder, load(builder, builder.add(query, I64(4 * half)), I32))
+            four = _of_words(builder, load(builder, builder.add(query, I64(4 * group)), I32))
             for part in _PARTS:
-                at = (q * len(_PARTS) + part) * lanes + half % lanes
+                at = (q * len(_PARTS) + part) * lanes + group % lanes
                 new[at] = _product(builder, new[at], codes[part], four)
     after = builder.add(w, I64(1))
     w.add_incoming(I64(0), entry)
@@ -176,7 +194,7 @@ def _sums(builder, is_packed, count, tile, W, ahead, numbers):
     for total, value in zip(totals, new, strict=True):
         total.add_incoming(ir.Constant(_SUMS, [0] * _LANES), entry)
         total.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_unsigned("<", after, W), loop, done)
+    builder.cbranch(builder.icmp_unsigned("<", after, _steps(builder, W, per_byte)), loop, done)
     builder.position_at_end(done)
     return new if lanes == 1 else [builder.add(*new[at : at + 2]) for at in range(0, len(new), 2)]
 
@@ -205,25 +223,21 @@ def _with_columns(builder, values, count, extra, step, coef, E):
     return new
 
 
-def _halves(builder, first, is_packed):
-    """Return the registers of two groups of four dimensions: codes of 64 rows in each."""
-    if not is_packed:
-        return [
-            [load(builder, builder.add(first, I64(at + 64 * part)), _CODES) for part in _PARTS]
-            for at in (0, GROUP)
-        ]
-    both = [load(builder, builder.add(first, I64(64 * part)), _CODES) for part in _PARTS]
-    return [[_low(builder, codes) for codes in both], [_high(builder, codes) for codes in both]]
+def _groups(builder, first, per_byte):
+    """Return the registers of some groups of four dimensions: codes of 64 rows in each."""
+    every = [
+        [load(builder, builder.add(first, I64(at + 64 * part)), _CODES) for part in _PARTS]
+        for at in range(0, 2 * GROUP if per_byte == 1 else GROUP, GROUP)
+    ]
+    if per_byte == 1:
+        return every
+    return [[_code(builder, codes, n, 8 // per_byte) for codes in every[0]] for n in range(per_byte)]
 
 
-def _low(builder, codes):
-    return builder.and_(codes, ir.Constant(_CODES, [15] * 64))
-
-
-def _high(builder, codes):
-    """Shift words, which takes less time than what LLVM makes of a shift of bytes."""
-    words = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [4] * 32))
-    return _low(builder, builder.bitcast(words, _CODES))
+def _code(builder, codes, n, bits):
+    """Return the n-th codes of bytes, by a shift of words, as LLVM makes slow instructions of that of bytes."""
+    words = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [bits * n] * 32))
+    return builder.and_(builder.bitcast(words, _CODES), ir.Constant(_CODES, [(1 << bits) - 1] * 64))
 
 
 def _product(builder, total, codes, numbers):
@@ -238,9 +252,10 @@ def _of_words(builder, word):
     return shuffled(builder, one, one, [0] * _LANES)
 
 
-#: By whether tiles are packed.
-estimates_of_one = {packed: _estimates(packed, 1) for packed in (False, True)}
-estimates_of_four = {packed: _estimates(packed, TOGETHER) for packed in (False, True)}
+#: By codes per byte.
+packs = {per_byte: _pack(per_byte) for per_byte in (2, 4)}
+estimates_of_one = {per_byte: _estimates(per_byte, 1) for per_byte in (1, 2, 4)}
+estimates_of_four = {per_byte: _estimates(per_byte, TOGETHER) for per_byte in (1, 2, 4)}
 
 
 @compiled(types.void, *[PLACE] * 3)

@@ -7,6 +7,7 @@ from gpuzip.loops import grid_topk as whole
 from gpuzip.loops._arrays import floats
 from gpuzip.loops._blocks import rows_of_a_block, scratch
 from gpuzip.loops._columns import part, part_of_rows
+from gpuzip.loops._grid_tiles512 import bytes_of_tile, codes_per_byte
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_SORTED, write
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients
@@ -28,16 +29,17 @@ class GridFew:
         (self._N, W), self._planes = planes[0].shape, planes
         places, E = places_of(planes), columns_of(metric, reach)
         bits = int(places[:, 2].sum())
-        self._shape, self._bytes = (len(center), W, bits, E), bits * W
+        self._shape, per_byte = (len(center), W, bits, E), codes_per_byte(bits)
         columns = part_of_rows(extra.T, 0, E).reshape(-1)
         of_rows = part(scale, 0, self._N, np.float32), part(mask, 0, self._N, np.bool_), columns
         kept = np.empty(0, np.uint8) if tiles is None else tiles.numpy()
-        self._of_codes = places, self._N, kept, W, *of_rows, facts
+        self._of_codes = places, self._N, kept, per_byte, bytes_of_tile(W, per_byte), W, *of_rows, facts
         self._asked = center.contiguous().numpy(), METRICS[metric], float(reach), most
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for rows that threads do not share."""
-        return k <= MOST_SORTED and rows_of_a_block(self._N, self._bytes * Q, k) >= self._N
+        _, W, bits, _ = self._shape
+        return k <= MOST_SORTED and rows_of_a_block(self._N, whole.work_of(bits, W, Q), k) >= self._N
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k best rows of Q queries: see `ops.few.Few`. False also where estimates prove none."""
@@ -50,7 +52,7 @@ def _memory(Q, k, D, W, bits, E):
         np.empty(Q * D, np.float32),
         np.empty(Q * E, np.float32),
         np.empty(Q, np.float32),
-        np.empty(Q * 8 * W, np.uint8),
+        np.empty(Q * whole.columns_of(W), np.uint8),
         *np.empty((2, Q), np.float32),
         np.empty(Q),
         *grid_best.memory(W),
@@ -65,8 +67,8 @@ def _memory(Q, k, D, W, bits, E):
 
 
 @jit(
-    "boolean(int64[:, ::1], intp, uint8[::1], intp, float32[::1], boolean[::1], float32[::1], float64[::1], "
-    "float32[::1], intp, float64, float64, intp, intp, intp, boolean, intp, intp, "
+    "boolean(int64[:, ::1], intp, uint8[::1], intp, intp, intp, float32[::1], boolean[::1], float32[::1], "
+    "float64[::1], float32[::1], intp, float64, float64, intp, intp, intp, boolean, intp, intp, "
     "float32[::1], float32[::1], float32[::1], uint8[::1], float32[::1], float32[::1], float64[::1], "
     "float32[:, ::1], intp, boolean[::1], uint64[::1], float32[::1], intp[::1], float32[::1], uint8[::1], "
     "uint8[::1], int32[::1], float32[::1], intp, intp, intp, intp)"
@@ -75,6 +77,8 @@ def _search(
     places,
     N,
     tiles,
+    per_byte,
+    size,
     W,
     scale,
     mask,
@@ -120,7 +124,7 @@ def _search(
     _round(round_at, *of_query, numbers, unit, base, slack)
     of_queries, of_rows = (W, numbers, unit, base), (scale, mask, extra, coef)
     own = keys, lost, counts, worst, tile, edge, sums, found
-    _scan(scan_at, places, N, 0, N, tiles, *of_queries, *of_rows, slack, k, *own)
+    _scan(scan_at, places, N, 0, N, tiles, per_byte, size, *of_queries, *of_rows, slack, k, *own)
     for q in range(Q):
         if counts[q] < k:  # rows are left out
             return False

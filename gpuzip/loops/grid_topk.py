@@ -19,10 +19,11 @@ from gpuzip.loops._grid_tiles512 import (
     ROWS,
     TOGETHER,
     bytes_of_tile,
+    codes_per_byte,
     estimates_of_four,
     estimates_of_one,
     is_here,
-    pack,
+    packs,
     spread,
     squares,
 )
@@ -32,8 +33,8 @@ from gpuzip.loops._vectors256 import address_of, copy_rows
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.sign_rows import places_of
 
-_MOST_PACKED = 4  # bits, of which two codes fit in a byte
 _MOST_COLUMNS = 1 << 14  # whose sums fit in int32
+_FASTER = 8  # than searches by tables, about
 _MOST = 2.0**100  # of sizes of products whose sums fit in float32
 _AT_LEAST = 64  # keys that are taken before others leave
 _SMALL, _LARGE = 2.0**-100, 2.0**60  # units of queries whose products keep their digits
@@ -42,10 +43,9 @@ _AHEAD, _AHEAD_OF_MANY = 1 << 14, 1 << 12
 _SPARE = 64  # bytes after copies of rows
 _QUARTER = ROWS // 4  # rows that `spread` takes
 _NONE = np.empty(0, np.uint8)
-_four_packed, _one_packed = estimates_of_four[True], estimates_of_one[True]
-_four, _one = estimates_of_four[False], estimates_of_one[False]
-
-
+_four, _four_of_halves, _four_of_quarters = (estimates_of_four[per_byte] for per_byte in (1, 2, 4))
+_one, _one_of_halves, _one_of_quarters = (estimates_of_one[per_byte] for per_byte in (1, 2, 4))
+_halves, _quarters = packs[2], packs[4]
 _above = local(TOGETHER, np.uint64)
 
 
@@ -54,9 +54,19 @@ def can_search(D, bits):
     return is_here() and bits > 1 and D <= _MOST_COLUMNS
 
 
+def columns_of(W):
+    """Return how many numbers a query has, of planes of W bytes per bit."""
+    return 8 * (W + W % 2)
+
+
 def room_for(k):
     """Return the keys per query."""
     return k + max(4 * _AT_LEAST, k)
+
+
+def work_of(bits, W, Q):
+    """Return the work of Q queries per row, in bytes of slower searches, for `rows_of_a_block`."""
+    return -(-bits * W * Q // _FASTER)
 
 
 def best_estimates(planes, tiles, asked, terms, facts, k):
@@ -69,7 +79,9 @@ def best_estimates(planes, tiles, asked, terms, facts, k):
     (across, coef, shift), (scale, mask, extra), places = asked, terms, places_of(planes)
     (Q, D), E, (N, W) = across.shape, coef.shape[1], planes[0].shape
     bits = int(places[:, 2].sum())
-    numbers, slack = (np.empty(Q * 8 * W, np.uint8), *np.empty((2, Q), np.float32)), np.empty(Q)
+    numbers, slack = (np.empty(Q * columns_of(W), np.uint8), *np.empty((2, Q), np.float32)), np.empty(Q)
+    per_byte = codes_per_byte(bits)
+    size = bytes_of_tile(W, per_byte)
     kept, factors = _NONE if tiles is None else tiles.numpy(), coef.numpy().reshape(-1)
     about = factors, shift.numpy().reshape(-1), facts
     round_queries(across.numpy().reshape(-1), D, bits, *about, *numbers, slack)
@@ -80,10 +92,10 @@ def best_estimates(planes, tiles, asked, terms, facts, k):
         keys, lost = np.empty((Q, room_for(k)), np.uint64), np.empty(Q, np.float32)
         own = lost, np.empty(2 * Q, np.intp), np.empty(Q, np.float32), *memory(W, bits, E)
         of_queries = *numbers, *of_rows, factors, slack
-        scan(places, N, start, stop, kept, W, *of_queries, k, keys.reshape(-1), *own)
+        scan(places, N, start, stop, kept, per_byte, size, W, *of_queries, k, keys.reshape(-1), *own)
         return keys, lost
 
-    found = map_blocks(some_rows, N, rows_of_a_block(N, bits * W * Q, k), lone_here=True)
+    found = map_blocks(some_rows, N, rows_of_a_block(N, work_of(bits, W, Q), k), lone_here=True)
     keys, lost = (list(parts) for parts in zip(*found, strict=True))
     return (keys[0] if len(keys) == 1 else np.concatenate(keys, 1)), slack, np.max(lost, 0)
 
@@ -100,19 +112,19 @@ def memory(W, bits, E):
 
 
 def tiles_of(planes, most):
-    """Return the codes of planes as tiles side by side, packed where they have 4 bits or fewer: (bytes,).
+    """Return the codes of planes as tiles side by side, packed as `codes_per_byte` says: (bytes,).
 
     They are those of the first rows, if those of all would take more than so many bytes.
     """
     (N, W), places = planes[0].shape, places_of(planes)
     bits = int(places[:, 2].sum())
-    size = bytes_of_tile(W, bits <= _MOST_PACKED)
+    size = bytes_of_tile(W, codes_per_byte(bits))
     count = min(-(-N // ROWS), most // size)
     tiles = uninitialized(1, count * size, torch.uint8)[0]
 
     def some_rows(start, stop):
         tile, edge, _, _ = memory(W, bits, 0)
-        _make(places, N, W, start, stop, tiles.numpy(), tile, edge)
+        _make(places, N, W, start, stop, codes_per_byte(bits), size, tiles.numpy(), tile, edge)
 
     rows = min(N, count * ROWS)
     map_blocks(some_rows, rows, rows_of_a_block(rows, planes[0].nbytes, 1), lone_here=True)
@@ -190,16 +202,17 @@ def _fill(places, N, W, start, tile, edge):
         spread(place, signs + r * step, step, others + r * other_step, other_step, W, bits)
 
 
-@jit("void(int64[:, ::1], intp, intp, intp, intp, uint8[::1], uint8[::1], uint8[::1])")
-def _make(places, N, W, first, last, tiles, tile, edge):
-    is_packed = places[0, 2] + places[1, 2] <= _MOST_PACKED
+@jit("void(int64[:, ::1], intp, intp, intp, intp, intp, intp, uint8[::1], uint8[::1], uint8[::1])")
+def _make(places, N, W, first, last, per_byte, size, tiles, tile, edge):
     for start in range(first, last, ROWS):
         _fill(places, N, W, start, tile, edge)
-        if is_packed:
-            pack(address_of(tiles) + start // ROWS * GROUP * W, address_of(tile), W)
+        into, codes = address_of(tiles) + start // ROWS * size, address_of(tile)
+        if per_byte == 4:
+            _quarters(into, codes, W)
+        elif per_byte == 2:
+            _halves(into, codes, W)
         else:
-            size = 2 * GROUP * W
-            copy_rows(address_of(tiles) + start // ROWS * size, address_of(tile), size, size, 1)
+            copy_rows(into, codes, size, size, 1)
 
 
 @jit("float64(int64[:, ::1], intp, intp, intp, intp, float32[::1], uint8[::1], uint8[::1], int32[::1])")
@@ -235,8 +248,8 @@ def _copy_terms(floats, scale, extra, r, n):
 
 
 @jit(
-    "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, uint8[::1], float32[::1], float32[::1], "
-    "float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], float32[::1], "
+    "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, intp, intp, uint8[::1], float32[::1], "
+    "float32[::1], float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], float32[::1], "
     "intp[::1], float32[::1], uint8[::1], uint8[::1], int32[::1], float32[::1])"
 )
 def scan(
@@ -245,6 +258,8 @@ def scan(
     first,
     last,
     tiles,
+    per_byte,
+    size,
     W,
     numbers,
     unit,
@@ -266,13 +281,12 @@ def scan(
 ):
     """Scan rows first to last, of which the first is a multiple of 64.
 
-    tiles: of the first rows, or empty. numbers, unit, base, slack: of `round_queries`. keys: (Q * room,) in
-    all. lost: see `best_estimates`. counts (2Q,), worst (Q,): how many keys each query has, and at how many
-    others leave; the estimate that a row must pass. The rest is what `memory` returns.
+    tiles: of the first rows, or empty, of `size` bytes each. numbers, unit, base, slack: of `round_queries`.
+    keys: (Q * room,) in all. lost: see `best_estimates`. counts (2Q,), worst (Q,): how many keys each query
+    has, and at how many others leave; the estimate that a row must pass. The rest is what `memory` returns.
     """
-    Q, E, columns, above = len(unit), len(coef) // len(unit), 8 * W, _above()
-    is_packed, into = places[0, 2] + places[1, 2] <= _MOST_PACKED, (address_of(found), address_of(above))
-    size, ahead_of_first = GROUP * W * (1 if is_packed else 2), _AHEAD if Q < TOGETHER else _AHEAD_OF_MANY
+    Q, E, columns, above = len(unit), len(coef) // len(unit), len(numbers) // len(unit), _above()
+    into, ahead_of_first = (address_of(found), address_of(above)), _AHEAD if Q < TOGETHER else _AHEAD_OF_MANY
     for q in range(Q):
         counts[q], counts[Q + q], worst[q], lost[q] = 0, k + _AT_LEAST, -np.inf, -np.inf
     for start in range(first, last, ROWS):
@@ -296,15 +310,21 @@ def scan(
                 address_of(worst) + 4 * q,
             )
             factors = address_of(coef) + 4 * E * q, E
-            if is_kept and is_packed:
-                if are_four:
-                    some = _four_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
+            given = codes, W, ahead, *of_queries, *of_rows, *factors
+            of_bytes = not is_kept or per_byte == 1
+            if are_four:
+                if of_bytes:
+                    some = _four(*into, *given)
+                elif per_byte == 2:
+                    some = _four_of_halves(*into, *given)
                 else:
-                    some = _one_packed(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
-            elif are_four:
-                some = _four(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
+                    some = _four_of_quarters(*into, *given)
+            elif of_bytes:
+                some = _one(*into, *given)
+            elif per_byte == 2:
+                some = _one_of_halves(*into, *given)
             else:
-                some = _one(*into, codes, W, ahead, *of_queries, *of_rows, *factors)
+                some = _one_of_quarters(*into, *given)
             together = TOGETHER if are_four else 1
             if some != 0:
                 for i in range(together):
