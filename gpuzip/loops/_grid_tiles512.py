@@ -235,7 +235,7 @@ def _groups(builder, first, per_byte):
 
 
 def _code(builder, codes, n, bits):
-    """Return the n-th codes of bytes, by a shift of words, as LLVM makes slow instructions of that of bytes."""
+    """Return the n-th codes of bytes, by a shift of words: of one of bytes LLVM makes slow instructions."""
     words = builder.lshr(builder.bitcast(codes, _HALVES), ir.Constant(_HALVES, [bits * n] * 32))
     return builder.and_(builder.bitcast(words, _CODES), ir.Constant(_CODES, [(1 << bits) - 1] * 64))
 

@@ -249,8 +249,8 @@ def _copy_terms(floats, scale, extra, r, n):
 
 @jit(
     "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, intp, intp, uint8[::1], float32[::1], "
-    "float32[::1], float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], float32[::1], "
-    "intp[::1], float32[::1], uint8[::1], uint8[::1], int32[::1], float32[::1])"
+    "float32[::1], float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], "
+    "float32[::1], intp[::1], float32[::1], uint8[::1], uint8[::1], int32[::1], float32[::1])"
 )
 def scan(
     places,
