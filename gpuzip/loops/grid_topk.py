@@ -127,19 +127,20 @@ def tiles_of(planes, most):
         _make(places, N, W, start, stop, codes_per_byte(bits), size, tiles.numpy(), tile, edge)
 
     rows = min(N, count * ROWS)
-    map_blocks(some_rows, rows, rows_of_a_block(rows, planes[0].nbytes, 1), lone_here=True)
+    map_blocks(some_rows, rows, rows_of_a_block(rows, bits * W, 1), lone_here=True)
     return tiles
 
 
 def longest(planes, scale):
     """Return the greatest length of a row on the grid times its scale, of those that are finite."""
     (N, W), places, factors = planes[0].shape, places_of(planes), scale.contiguous().numpy()
+    bits = int(places[:, 2].sum())
 
     def some_rows(start, stop):
-        tile, edge, sums, _ = memory(W, int(places[:, 2].sum()), 0)
+        tile, edge, sums, _ = memory(W, bits, 0)
         return _longest(places, N, W, start, stop, factors, tile, edge, sums)
 
-    return max(map_blocks(some_rows, N, rows_of_a_block(N, planes[0].nbytes, 1), lone_here=True))
+    return max(map_blocks(some_rows, N, rows_of_a_block(N, bits * W, 1), lone_here=True))
 
 
 @jit(
