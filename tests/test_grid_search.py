@@ -276,3 +276,16 @@ def test_tiles_are_kept_by_the_second_search_as_far_as_there_is_room(monkeypatch
     assert kept is not None
     assert len(kept) == 5 * 64 * 32
     assert "turned" not in codes.packed._remembered
+
+
+def test_rows_of_more_bytes_than_tables_take(monkeypatch):
+    """Of which the first query finds more equal ones than there is room for."""
+    x = rows_of(420, 2100)
+    x[:300] = x[0]
+    codes = RaBitQuantizer(4, rotation=None).fit(x).encode(x)
+    asked = torch.cat([x[:1], x[350:354]])
+    found = [codes.search(asked, 10, "ip") for _ in range(3)]
+    assert torch.equal(found[0].ids[0], torch.arange(10))
+    monkeypatch.setattr("gpuzip.codecs.rabitq.grid_pays", lambda *given: False)
+    want = copied(codes).search(asked, 10, "ip")
+    assert all(same(one, want) for one in found)

@@ -32,7 +32,7 @@ def bits_of(planes: Sequence[Tensor]) -> int:
 
 
 def grid_tiles(planes: Sequence[Tensor], most: int) -> Tensor:
-    """Return the codes of planes as `grid_best` reads them soonest: two in a byte, of 5 bits or more one.
+    """Return the codes of planes as `grid_best` reads them soonest: 1, 2 or 4 in a byte, as many as fit.
 
     Of the first rows, where those of all would take more than so many bytes.
     """
