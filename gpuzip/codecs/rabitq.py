@@ -22,7 +22,8 @@ from gpuzip.codecs.quantizer import Quantizer
 from gpuzip.codecs.spec import Words
 from gpuzip.errors import FormatError, GpuzipError
 from gpuzip.ops import decode, pack_bits, rabitq_encode, rabitq_signs, zero_rows
-from gpuzip.ops.few import only, rabitq_few
+from gpuzip.ops.few import cheaper, grid_few, only, rabitq_few
+from gpuzip.ops.grid import Array, facts_of, grid_pays
 from gpuzip.ops.row_reader import RowReader, grid_reader
 from gpuzip.rotations import Rotation
 from gpuzip.search.memory import scorer_bytes_without_tables
@@ -31,7 +32,7 @@ from gpuzip.search.prepared import OfCodesOrFloats, Prepared
 from gpuzip.search.scorer import Scorer
 from gpuzip.search.scorers.common import both, sound_rows
 from gpuzip.search.scorers.hamming import HammingScorer, prepared_hamming
-from gpuzip.search.scorers.rabitq import RaBitQScorer
+from gpuzip.search.scorers.rabitq import Kept, RaBitQScorer
 from gpuzip.search.scorers.rabitq_factors import (
     DEEP,
     FIRST,
@@ -42,6 +43,7 @@ from gpuzip.search.scorers.rabitq_factors import (
     largest_of,
     read_deep,
     read_first,
+    share_of_roundings,
     terms,
 )
 
@@ -49,6 +51,7 @@ from gpuzip.search.scorers.rabitq_factors import (
 REACH = 2.0
 
 _SAMPLE = 65_536  # rows for the mean
+_PAY = 64  # queries times bits for which products are faster than tables, before tiles are kept
 _BLOCK = 256  # rows that are summed while they are in cache
 _UNEVEN = ("pca", "balanced", "opq")  # columns have different variances, which one grid does not fit
 
@@ -213,8 +216,26 @@ class RaBitQuantizer(Quantizer[Mean]):
         asked, planes = coefficients(queries, self.center, metric, self.reach), self._planes(packed)
         verify = partial(packed.verified, planes=range(0, len(planes), 2))
         largest = partial(packed.remembered, f"largest terms-{metric}", partial(largest_of, found))
-        turned = partial(packed.turned, planes[::2])
-        return RaBitQScorer([*planes[::2]], found, asked, both(mask, sound), verify, largest, turned)
+        of_codes = [*planes[::2]]
+        kept: Kept = partial(packed.turned, of_codes), lambda Q: None
+        if grid_pays(of_codes, self.width):
+            kept = (lambda: None), partial(self._grid, packed, of_codes, found, metric)
+        return RaBitQScorer(of_codes, found, asked, both(mask, sound), verify, largest, *kept)
+
+    def _grid(
+        self, packed: Packed, planes: list[Tensor], found: Terms, metric: str, Q: int
+    ) -> tuple[Array, Tensor | None] | None:
+        """Facts of rows, and tiles of planes or None, for `grid_best`; None where tables take less time."""
+        tiles = packed.grid_tiles(planes)
+        if tiles is None and Q * self.bits < _PAY:
+            return None
+        share = share_of_roundings(self.width, planes[0].shape[1] * self.bits, found.extra.shape[1])
+
+        def find() -> Array:
+            largest = packed.remembered(f"largest terms-{metric}", partial(largest_of, found))
+            return facts_of(planes, found.scale, share, largest)
+
+        return packed.while_unchanged(f"grid facts-{metric}", planes, find), tiles
 
     def _of_rows(self, packed: Packed, metric: str) -> tuple[Terms, Tensor | None]:
         """Terms of rows, and which rows are sound; see `sound_rows`."""
@@ -230,11 +251,17 @@ class RaBitQuantizer(Quantizer[Mean]):
         if metric == "hamming":
             return prepared_hamming(packed, planes[0], self.code_size, self.width, self._signs_of_few)
         found, sound = self._of_rows(packed, metric)
-        of_rows, turned = (found.scale, sound, found.extra), packed.turned(planes)
-        few = rabitq_few(planes, (self.center, metric, self.reach), of_rows, turned, SOUND_SQUARES)
+        of_rows, asked = (found.scale, sound, found.extra), (self.center, metric, self.reach)
+        by_bytes = grid_pays(planes, self.width)
+        turned = None if by_bytes else packed.turned(planes)
+        few = rabitq_few(planes, asked, of_rows, turned, SOUND_SQUARES)
         if few is None:
             return None
-        return Prepared(only(few), planes, len(packed), self.width, torch.float32, metric == "l2")
+        choice, grid = only(few), self._grid(packed, planes, found, metric, 1) if by_bytes else None
+        if grid is not None:
+            by_products = grid_few(planes, asked, of_rows, *grid, SOUND_SQUARES)
+            choice = cheaper(few, by_products, lambda Q: True)
+        return Prepared(choice, planes, len(packed), self.width, torch.float32, metric == "l2")
 
     def _planes(self, packed: Packed, *whole: int) -> tuple[Tensor, ...]:
         """The planes. whole: those that will be read as a whole, which are verified."""

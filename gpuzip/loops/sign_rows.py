@@ -96,7 +96,7 @@ def _score(places, tables, scale, extra, mask, coef, shift, ids, scores):
         for i in range(0, R, 2):
             other = min(i + 1, R - 1)
             rows = min(max(ids[q, i], 0), N - 1), min(max(ids[q, other], 0), N - 1)
-            sums = _sums(places, tables[q], W, rows[0], rows[1])
+            sums = sums_of_two(places, tables[q], W, rows[0], rows[1])
             for j in range(2):
                 row, at, score = rows[j], (other if j else i), sums[j] * scale[rows[j]]
                 for e in range(len(extra)):
@@ -107,7 +107,7 @@ def _score(places, tables, scale, extra, mask, coef, shift, ids, scores):
 
 
 @jit("UniTuple(float32, 2)(int64[:, ::1], float32[:, ::1], intp, intp, intp)", inner=True)
-def _sums(places, table, W, row, other):
+def sums_of_two(places, table, W, row, other):
     """Sum two rows together, because each sum waits for its last addition.
 
     The tables of a plane are those of the last one times a power of two, which rounds nothing.

@@ -96,6 +96,22 @@ def rabitq_few(
     return None if loops is None else loops.RaBitQFew(planes, *asked, *of_rows, turned, most)
 
 
+def grid_few(
+    planes: Sequence[Tensor],
+    asked: tuple[Tensor, str, float],
+    of_rows: tuple[Tensor, Tensor | None, Tensor],
+    facts: Array,
+    tiles: Tensor | None,
+    most: float,
+) -> Few:
+    """Prepare `grid_best` for few queries, in one call for all of it, where `grid_pays`.
+
+    planes, asked, of_rows, most: see `rabitq_few`. tiles: of `grid_tiles`, or None. facts: of `facts_of`.
+    """
+    few: Few = loops_of("grid_few").GridFew(planes, *asked, *of_rows, facts, tiles, most)
+    return few
+
+
 def hamming_few(codes: Tensor, turned: Tensor | None) -> Few | None:
     """Prepare `hamming_topk` for few queries, in one call for all of it.
 

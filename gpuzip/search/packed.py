@@ -11,6 +11,7 @@ from torch import Tensor
 from gpuzip._core.device import is_capturing
 from gpuzip._core.few import is_plain
 from gpuzip._core.planes import Planes, owned, versions
+from gpuzip.ops.grid import grid_tiles
 from gpuzip.ops.one_pass import turned, turned_share
 from gpuzip.search.memory import WORKSPACE
 from gpuzip.search.prepared import Search
@@ -135,23 +136,40 @@ class Packed:
         Codes that changed since are turned again.
         """
         share = turned_share()
-        if not all(map(is_plain, planes)) or share * sum(plane.nbytes for plane in planes) > _MOST_TURNED:
+        if share * sum(plane.nbytes for plane in planes) > _MOST_TURNED:
             return None
-        made = versions(planes), share
-        kept: tuple[Any, Tensor | None] | None = self._remembered.get("turned")
+        return self._from_the_second_on("turned", planes, share, lambda: turned(planes))
+
+    def grid_tiles(self, planes: Sequence[Tensor]) -> Tensor | None:
+        """What `grid_tiles` makes of planes of these codes, of the first rows if there is no room for all."""
+        return self._from_the_second_on("grid tiles", planes, None, lambda: grid_tiles(planes, _MOST_TURNED))
+
+    def _from_the_second_on(
+        self, name: str, planes: Sequence[Tensor], kind: object, make: Callable[[], Tensor | None]
+    ) -> Tensor | None:
+        """What `make` returns, kept while planes and kind are the same; None before the second time."""
+        if not all(map(is_plain, planes)):
+            return None
+        made = versions(planes), kind
+        kept: tuple[Any, Tensor | None] | None = self._remembered.get(name)
         if kept is None or kept[0] != made:  # one search alone takes less time without
-            self._remembered["turned"] = made, None
+            self._remembered[name] = made, None
             return None
         if kept[1] is None:
-            self._remembered["turned"] = kept = made, turned(planes)
+            self._remembered[name] = kept = made, make()
         return kept[1]
 
     def floats(self, decode: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, D) float32 rows, decoded and kept: for few rows on a CPU. Changed codes are decoded again."""
-        made = versions([self.data])
-        kept: tuple[Any, Tensor] | None = self._remembered.get("floats")
+        floats: Tensor = self.while_unchanged("floats", [self.data], lambda: decode(self.data))
+        return floats
+
+    def while_unchanged(self, name: str, planes: Sequence[Tensor], find: Callable[[], Any]) -> Any:
+        """The cached result of `find`, called anew when planes changed since."""
+        made = versions(planes)
+        kept: tuple[Any, Any] | None = self._remembered.get(name)
         if kept is None or kept[0] != made:
-            self._remembered["floats"] = kept = made, decode(self.data)
+            self._remembered[name] = kept = made, find()
         return kept[1]
 
     def remembered(self, name: str, find: Callable[[], Any]) -> Any:

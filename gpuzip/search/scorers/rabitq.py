@@ -12,6 +12,7 @@ from gpuzip._core.device import kind
 from gpuzip.ops import adc_gather, adc_scan
 from gpuzip.ops.adc import RowTerms
 from gpuzip.ops.candidates import closest, sign_sums
+from gpuzip.ops.grid import Array, grid_best
 from gpuzip.ops.one_pass import adc_topk, product_topk
 from gpuzip.ops.rabitq_query import sign_tables
 from gpuzip.ops.row_writers import sign_rows
@@ -19,7 +20,10 @@ from gpuzip.search.memory import workspace
 from gpuzip.search.scorer import ALL, Attempted
 from gpuzip.search.scorers.common import closest_for, forbid, proven
 from gpuzip.search.scorers.costs import product_pays
-from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms
+from gpuzip.search.scorers.rabitq_factors import Coefficients, Terms, share_of_roundings
+
+Kept = tuple[Callable[[], Tensor | None], Callable[[int], tuple[Array, Tensor | None] | None]]
+"""`turned` and `grid` of `RaBitQScorer`."""
 
 _ROWS = {"cpu": 1 << 16, "cuda": 1 << 20}  # rows whose planes are joined at a time
 
@@ -29,7 +33,8 @@ class RaBitQScorer:
 
     planes: (N, W) uint8 each, the highest bits first. verify: called with rows before they are read.
     largest: finds the largest size of scales and, (E,), of extra columns. turned: finds the columns of planes
-    that are kept.
+    that are kept. grid: finds, for so many queries, what `grid_best` needs, facts and tiles of planes; None
+    where products of bytes do not pay.
     """
 
     is_exact = True
@@ -44,8 +49,9 @@ class RaBitQScorer:
         verify: Callable[[slice | Tensor], object],
         largest: Callable[[], tuple[float, Tensor]],
         turned: Callable[[], Tensor | None],
+        grid: Callable[[int], tuple[Array, Tensor | None] | None],
     ) -> None:
-        self._verify, self._largest, self._turned = verify, largest, turned
+        self._verify, self._largest, self._turned, self._grid = verify, largest, turned, grid
         self._planes, self._terms, self._asked, self._mask = planes, terms, asked, mask
         self.N, self.Q = len(planes[0]), len(asked.across)
         self._width = sum(plane.shape[1] for plane in planes)
@@ -54,6 +60,11 @@ class RaBitQScorer:
     @cached_property
     def _lut(self) -> Tensor:
         return sign_tables(self._asked.across, self._planes[0].shape[1], self._bits)
+
+    @cached_property
+    def _signs(self) -> Tensor:
+        """Tables of one plane."""
+        return sign_tables(self._asked.across, self._planes[0].shape[1], 1)
 
     def group_max(self, group: int) -> Tensor:
         step = self.N if len(self._planes) == 1 else _ROWS[kind(self._lut.device)]
@@ -86,11 +97,29 @@ class RaBitQScorer:
 
     def one_pass(self, k: int) -> Attempted | None:
         self._verify(slice(None))
+        if (grid := self._grid(self.Q)) is not None:
+            return self._by_bytes(k, *grid)
         pays = product_pays(self.Q, self.N, self._width, self._asked.across.shape[1], 16)
         if pays and (found := self._by_product(k)) is not None:
             return found
+        return self.by_tables(k)
+
+    def by_tables(self, k: int) -> Attempted | None:
+        """Sum the entries of tables in registers, where there is a loop for it."""
         asked = self._row_terms, self._asked.shift, self._turned()
         return proven(adc_topk(self._planes, self._lut, k, *asked))
+
+    def _by_bytes(self, k: int, facts: Array, tiles: Tensor | None) -> Attempted:
+        """Estimate scores by products of codes and rounded queries; scan again where they prove none."""
+        asked = self._planes, tiles, self._asked, self._row_terms
+        scores, rows, unsure = grid_best(*asked, k, facts)
+        some = unsure.nonzero()[:, 0]
+        if not len(some):
+            return scores, rows, None
+        if (others := self.exact(some).by_tables(k)) is None:
+            return scores, rows, unsure
+        scores[some], rows[some] = others[:2]
+        return scores, rows, None
 
     @property
     def _row_terms(self) -> RowTerms:
@@ -102,31 +131,25 @@ class RaBitQScorer:
         write = sign_rows(self._planes, across.shape[1], self._terms.scale, self._terms.extra)
         if write is None:
             return None
-        taken, tables = closest_for(k, self.N), sign_tables(across, self._planes[0].shape[1], 1)
+        taken = closest_for(k, self.N)
         found = product_topk(write, self.N, torch.cat([across, coef], 1), taken, (None, None, self._mask))
         if found is None:
             return None
         ceilings = found[0] + (shift + self._rounding())
-        return closest(
-            *found,
-            ceilings,
-            k,
-            self.N,
-            lambda ids: sign_sums(self._planes, tables, self._row_terms, shift, ids),
-        )
+        return closest(*found, ceilings, k, self.N, self._exactly)
+
+    def _exactly(self, ids: Tensor) -> Tensor:
+        """`gather`, by tables of one plane."""
+        return sign_sums(self._planes, self._signs, self._row_terms, self._asked.shift, ids)
 
     def _rounding(self) -> Tensor:
-        """The most by which a product and a score differ: (Q, 1).
-
-        Each is a sum of products with some roundings of 2**-24, at most as many as counted here, of the sum
-        of the sizes of all products. Twice that is allowed.
-        """
+        """The most by which roundings of float32 make a product and a score differ: (Q, 1)."""
         across, coef, shift = self._asked
         largest, columns = self._largest()
-        roundings = across.shape[1] + self._width + 2 * coef.shape[1] + 16
+        share = share_of_roundings(across.shape[1], self._width, coef.shape[1])
         size = across.abs().sum(1, keepdim=True) * (largest * ((1 << self._bits) - 1))
         size += (coef.abs() * columns).sum(1, keepdim=True)
-        return size.mul_(roundings * 2.0**-23).add_(shift.abs(), alpha=2.0**-21)
+        return size.mul_(share).add_(shift.abs(), alpha=2.0**-21)
 
     def _side_by_side(self, rows: slice | Tensor) -> Tensor:
         self._verify(rows)
@@ -137,5 +160,5 @@ class RaBitQScorer:
         if queries is None:
             return self
         asked = Coefficients(*(part[queries] for part in self._asked))
-        of_codes = self._mask, self._verify, self._largest, self._turned
+        of_codes = self._mask, self._verify, self._largest, self._turned, self._grid
         return RaBitQScorer(self._planes, self._terms, asked, *of_codes)

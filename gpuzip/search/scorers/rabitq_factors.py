@@ -51,6 +51,15 @@ def largest_of(terms: Terms) -> tuple[float, Tensor]:
     return float(most[0]), most[1:]
 
 
+def share_of_roundings(D: int, B: int, E: int) -> float:
+    """The share of the sizes of all products by which a score of B bytes differs from another sum of them.
+
+    Each is a sum of products, of D dimensions and E extra columns, with some roundings of 2**-24, at most as
+    many as counted here, of the sum of the sizes of all products. Twice that is allowed.
+    """
+    return (D + B + 2 * E + 16) * 2.0**-23
+
+
 def first_bytes(sums: Tensor, zeros: Tensor, D: int, length: Tensor) -> Tensor:
     """Sums of `rabitq_encode`, (N,) bool of which rows are zeros, length |center| -> (N, 6) uint8."""
     square, total, _, _, onto = sums.unbind(1)
