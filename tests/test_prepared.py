@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 import gpuzip
 from gpuzip import GpuzipError
 from gpuzip._core.few import unit_rows
-from gpuzip.loops import _vectors256
+from gpuzip.loops import _shares, _vectors256
 from gpuzip.loops._blocks import Scratch
 from gpuzip.ops._dispatch import use_loops
 from gpuzip.ops.rabitq_query import coefficients, sign_tables
@@ -118,6 +118,29 @@ def test_the_same_as_a_first_search(made, name, metric):
 def test_one_call_answers_one_query(made, name, metric):
     codes = searched(made(name), metric)
     assert codes.packed.prepared[metric](asked(1), 10) is not None
+
+
+@pytest.mark.parametrize("name", ["pq4", "pq8", "bits", "rabitq1", "rabitq3"])
+def test_threads_share_queries(made, name, monkeypatch):
+    """As many rows as threads would share: each takes some queries, and finds what one finds for all."""
+    metric = "hamming" if name == "bits" else "ip"
+    codes, queries, before, shares = searched(made(name), metric), asked(13), torch.get_num_threads(), []
+    want = again(codes).search(queries, 10, metric)
+
+    def counted(*given):
+        shares.append(given)
+        return _shares.in_shares(*given)
+
+    for module in ("adc_few", "nibble_few", "hamming_few", "rabitq_few", "grid_few"):
+        is_lone = "rows_of_a_block" if module == "grid_few" else "is_lone"
+        monkeypatch.setattr(f"gpuzip.loops.{module}.{is_lone}", lambda *sizes: 0)
+        monkeypatch.setattr(f"gpuzip.loops.{module}.in_shares", counted)
+    torch.set_num_threads(3)
+    try:
+        assert same(codes.packed.prepared[metric](queries, 10), want) and len(shares) == 1
+        assert same(codes.search(queries[:11], 10, metric), (part[:11] for part in want)) and len(shares) == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ["bits", "turned bits", "normalized bits", "rabitq1", "rabitq3"])

@@ -1,20 +1,18 @@
 """A search of few queries by look-up tables in one compiled call: tables, scan, and order of the answer."""
 
 import numpy as np
-import torch
 
-from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import flat
 from gpuzip.loops._blocks import is_lone, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_IN_ORDER, answer
+from gpuzip.loops._shares import can_share, in_shares
 from gpuzip.loops._unit_rows import unit_rows
 from gpuzip.loops._vectors256 import ROWS
 from gpuzip.loops.lookup_tables import fill
 
-_LEAST_SHARE = 4  # queries that are worth a thread
 _NO_FLOATS, _NO_MASK, _NO_BYTES = (np.empty(0, kind) for kind in (np.float32, np.bool_, np.uint8))
 _fill, _round, _scan = at_address(fill), at_address(whole.round_tables), at_address(whole.scan_of(16))
 
@@ -36,7 +34,7 @@ class AdcFew:
 
     def can_search(self, Q, k):
         """Return whether one call is faster: for few results, and where threads share queries, not rows."""
-        fits = k <= MOST_IN_ORDER and (self._is_lone(Q, k) or torch.get_num_threads() <= Q // _LEAST_SHARE)
+        fits = k <= MOST_IN_ORDER and (self._is_lone(Q, k) or can_share(Q))
         return fits and whole.can_search(self._K, self._B, Q, self._N)
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
@@ -44,12 +42,7 @@ class AdcFew:
         if self._is_lone(Q, k):
             return self._search(queries, Q, k, are_distances, values, rows)
         width = 4 * self._shape[0] * self._shape[1]
-
-        def some(start, stop):
-            places = queries + width * start, values + 4 * k * start, rows + 8 * k * start
-            return self._search(places[0], stop - start, k, are_distances, *places[1:])
-
-        return all(map_blocks(some, Q, -(-Q // torch.get_num_threads()), with_caller=True))
+        return in_shares(self._search, width, queries, Q, k, are_distances, values, rows)
 
     def _is_lone(self, Q, k):
         return is_lone(self._N, self._B * Q, k)

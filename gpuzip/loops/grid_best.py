@@ -36,7 +36,7 @@ def grid_best(planes, tiles, asked, terms, k, facts):
         some = start, stop, k, every, slack, lost, unsure
         finish(*of_rows, *of_queries, *some, *memory(W))
 
-    map_blocks(some_queries, Q, _share_of(Q), lone_here=True)
+    map_blocks(some_queries, Q, _share_of(Q), with_caller=True)
     scores, rows = np.empty((Q, k), np.float32), np.empty((Q, k), np.int64)
     read(every, k, scores.reshape(-1), rows.reshape(-1))
     return *map(torch.from_numpy, (scores, rows)), torch.from_numpy(unsure)

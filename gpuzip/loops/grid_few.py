@@ -10,6 +10,7 @@ from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._grid_tiles512 import bytes_of_tile, codes_per_byte
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_SORTED, write
+from gpuzip.loops._shares import can_share, in_shares
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients
 from gpuzip.loops.sign_rows import places_of
 
@@ -37,12 +38,20 @@ class GridFew:
         self._asked = center.contiguous().numpy(), METRICS[metric], float(reach), most
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for rows that threads do not share."""
-        _, W, bits, _ = self._shape
-        return k <= MOST_SORTED and rows_of_a_block(self._N, whole.work_of(bits, W, Q), k) >= self._N
+        """Return whether one call is faster: where threads share queries, not rows."""
+        return k <= MOST_SORTED and (self._is_lone(Q, k) or can_share(Q))
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k best rows of Q queries: see `ops.few.Few`. False also where estimates prove none."""
+        if self._is_lone(Q, k):
+            return self._search(queries, Q, k, are_distances, values, rows)
+        return in_shares(self._search, 4 * self._shape[0], queries, Q, k, are_distances, values, rows)
+
+    def _is_lone(self, Q, k):
+        _, W, bits, _ = self._shape
+        return rows_of_a_block(self._N, whole.work_of(bits, W, Q), k) >= self._N
+
+    def _search(self, queries, Q, k, are_distances, values, rows):
         own = scratch.kept((Q, k, *self._shape), _memory)
         return _search(*self._of_codes, *self._asked, queries, Q, k, are_distances, values, rows, *own)
 

@@ -95,7 +95,7 @@ def best_estimates(planes, tiles, asked, terms, facts, k):
         scan(places, N, start, stop, kept, per_byte, size, W, *of_queries, k, keys.reshape(-1), *own)
         return keys, lost
 
-    found = map_blocks(some_rows, N, rows_of_a_block(N, work_of(bits, W, Q), k), lone_here=True)
+    found = map_blocks(some_rows, N, rows_of_a_block(N, work_of(bits, W, Q), k), with_caller=True)
     keys, lost = (list(parts) for parts in zip(*found, strict=True))
     return (keys[0] if len(keys) == 1 else np.concatenate(keys, 1)), slack, np.max(lost, 0)
 
@@ -127,7 +127,7 @@ def tiles_of(planes, most):
         _make(places, N, W, start, stop, codes_per_byte(bits), size, tiles.numpy(), tile, edge)
 
     rows = min(N, count * ROWS)
-    map_blocks(some_rows, rows, rows_of_a_block(rows, bits * W, 1), lone_here=True)
+    map_blocks(some_rows, rows, rows_of_a_block(rows, bits * W, 1), with_caller=True)
     return tiles
 
 
@@ -140,7 +140,7 @@ def longest(planes, scale):
         tile, edge, sums, _ = memory(W, bits, 0)
         return _longest(places, N, W, start, stop, factors, tile, edge, sums)
 
-    return max(map_blocks(some_rows, N, rows_of_a_block(N, bits * W, 1), lone_here=True))
+    return max(map_blocks(some_rows, N, rows_of_a_block(N, bits * W, 1), with_caller=True))
 
 
 @jit(

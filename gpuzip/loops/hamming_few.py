@@ -6,19 +6,18 @@ best, whatever k is.
 """
 
 import numpy as np
-import torch
 
-from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _bit_sums, _bit_sums512
 from gpuzip.loops._arrays import counts, integers
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
+from gpuzip.loops._shares import can_share, in_shares
 from gpuzip.loops._vectors256 import ROWS, address_of
 from gpuzip.loops._words import trailing_zeros
 
 _MOST_BYTES = 4096  # per row: sums of more do not fit in 16 bits
-_QUERIES, _LEAST_SHARE = 16, 4  # whose counts stay in L2, and that are worth a thread
+_QUERIES = 16  # whose counts stay in L2
 _TILE = 1 << 14  # bytes of columns that stay in L1 while queries take turns
 _MORE = 64  # rows beside 2 k that are kept before those that are too far leave
 _LOW = np.uint64(0xFFFFFFFF)
@@ -39,30 +38,24 @@ class HammingFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: where threads share queries, not rows."""
         fits = self._B <= _MOST_BYTES and k <= MOST_SORTED
-        return fits and (self._is_lone(Q, k) or torch.get_num_threads() <= Q // _LEAST_SHARE)
+        return fits and (self._is_lone(Q, k) or can_share(Q))
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k nearest rows of Q queries: see `ops.few.Few`. Values are distances, in any case."""
-
-        def some(start, stop):
-            for first in range(start, stop, _QUERIES):
-                count = min(_QUERIES, stop - first)
-                places = queries + self._B * first, values + 4 * k * first, rows + 8 * k * first
-                self._search(places[0], count, k, *places[1:])
-
         if self._is_lone(Q, k):
-            some(0, Q)
-        else:
-            threads = torch.get_num_threads()
-            map_blocks(some, Q, min(_QUERIES, -(-Q // threads)), with_caller=True)
-        return True
+            return self._search(queries, Q, k, are_distances, values, rows)
+        return in_shares(self._search, self._B, queries, Q, k, are_distances, values, rows)
 
     def _is_lone(self, Q, k):
         return is_lone(self._N, self._B * Q, k)
 
-    def _search(self, queries, Q, k, values, rows):
-        memory = scratch.kept((Q, self._B, k), _memory)
-        _search(self._turned, self._N, self._B, queries, k, values, rows, *memory)
+    def _search(self, queries, Q, k, are_distances, values, rows):
+        for first in range(0, Q, _QUERIES):
+            count = min(_QUERIES, Q - first)
+            places = queries + self._B * first, k, values + 4 * k * first, rows + 8 * k * first
+            memory = scratch.kept((count, self._B, k), _memory)
+            _search(self._turned, self._N, self._B, *places, *memory)
+        return True
 
 
 def _memory(Q, B, k):

@@ -1,9 +1,7 @@
 """A search of few queries by tables of 16 entries in one compiled call: see `NibbleFew`."""
 
 import numpy as np
-import torch
 
-from gpuzip._core.parallel import map_blocks
 from gpuzip.loops._arrays import counts, doubles, floats, halves, words
 from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, scratch
 from gpuzip.loops._jit import jit
@@ -29,6 +27,7 @@ from gpuzip.loops._nibble_memory import (
 )
 from gpuzip.loops._nibble_tables import make_tables
 from gpuzip.loops._nibbles import TOGETHER
+from gpuzip.loops._shares import can_share, in_shares
 from gpuzip.loops._vectors256 import ROWS, address_of, is_here
 
 _MOST_BYTES = 1024  # per row: with more, rounded tables are too coarse
@@ -69,7 +68,7 @@ class NibbleFew:
     def can_search(self, Q, k):
         """Return whether one call is faster: where threads share queries, not rows, and factors are safe."""
         _, _, B, N = self._shape
-        return k <= self._most and (is_lone(N, B * Q, k) or torch.get_num_threads() <= Q // TOGETHER)
+        return k <= self._most and (is_lone(N, B * Q, k) or can_share(Q))
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k best rows of Q queries: see `ops.few.Few`.
@@ -79,12 +78,7 @@ class NibbleFew:
         D, _, B, N = self._shape
         if is_lone(N, B * Q, k):
             return self._search(queries, Q, k, are_distances, values, rows)
-
-        def some(start, stop):
-            places = queries + 4 * D * start, values + 4 * k * start, rows + 8 * k * start
-            return self._search(places[0], stop - start, k, are_distances, *places[1:])
-
-        return all(map_blocks(some, Q, _share(Q), with_caller=True))
+        return in_shares(self._search, 4 * D, queries, Q, k, are_distances, values, rows)
 
     def _search(self, queries, Q, k, are_distances, values, rows):
         plan, room, size = self._plan(min(Q, QUERIES), k)
@@ -98,11 +92,6 @@ class NibbleFew:
                 self._plans.clear()
             self._plans[Q, k] = plan_of(Q, k, *self._shape)
         return self._plans[Q, k]
-
-
-def _share(Q):
-    """Return how many queries a thread searches for, so that those of a call share a pass."""
-    return -(-Q // (torch.get_num_threads() * TOGETHER)) * TOGETHER
 
 
 @jit(

@@ -4,11 +4,12 @@ import numpy as np
 
 from gpuzip.loops import adc_topk as whole
 from gpuzip.loops._arrays import floats
-from gpuzip.loops._blocks import rows_of_a_block, scratch
+from gpuzip.loops._blocks import is_lone, scratch
 from gpuzip.loops._bounds import room_for_bounds
 from gpuzip.loops._columns import part, part_of_rows
 from gpuzip.loops._jit import at_address, jit
 from gpuzip.loops._least import MOST_SORTED, answer
+from gpuzip.loops._shares import can_share, in_shares
 from gpuzip.loops._vectors256 import ROWS
 from gpuzip.loops.rabitq_query import METRICS, columns_of, fill_coefficients, fill_sign_tables
 
@@ -37,12 +38,20 @@ class RaBitQFew:
         self._of_rows = part(scale, 0, self._N, np.float32), part(mask, 0, self._N, np.bool_), columns
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: for rows that threads do not share."""
-        fits = k <= MOST_SORTED and rows_of_a_block(self._N, self._B * Q, k) >= self._N
+        """Return whether one call is faster: where threads share queries, not rows."""
+        fits = k <= MOST_SORTED and (self._is_lone(Q, k) or can_share(Q))
         return fits and whole.can_search(_ENTRIES, self._B, Q, self._N)
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k best rows of Q queries: see `ops.few.Few`."""
+        if self._is_lone(Q, k):
+            return self._search(queries, Q, k, are_distances, values, rows)
+        return in_shares(self._search, 4 * self._shape[0], queries, Q, k, are_distances, values, rows)
+
+    def _is_lone(self, Q, k):
+        return is_lone(self._N, self._B * Q, k)
+
+    def _search(self, queries, Q, k, are_distances, values, rows):
         tile, blocks, memory = scratch.kept((Q, k, *self._shape), _memory)
         of_codes = self._places, self._N, self._turned if self._is_kept else tile, blocks, self._is_kept
         return _search(
