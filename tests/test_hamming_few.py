@@ -42,14 +42,17 @@ def test_few_queries(B, N):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_many_queries_take_turns_and_are_shared_by_threads(threads, monkeypatch):
-    codes, queries, before = codes_of(70_000, 8), codes_of(37, 8, 1), torch.get_num_threads()
+@pytest.mark.parametrize("B", [8, 9])
+def test_queries_take_turns_and_threads_share_them_or_the_rows(threads, B, monkeypatch):
+    """Rows with many equal distances, of which a thread may have fewer than are asked for."""
+    codes, queries, before = codes_of(3000, B), codes_of(37, B, 1), torch.get_num_threads()
+    codes[1500:] = codes[:1500].clone()
     monkeypatch.setattr(hamming_few_loops, "is_lone", lambda *sizes: threads == 1)
+    monkeypatch.setattr(hamming_few_loops, "rows_of_a_block", lambda N, work, k: 1280)
     torch.set_num_threads(threads)
     try:
-        check(codes, queries, 10)
-        few = hamming_few(codes, turned([codes]))
-        assert few is not None and few.can_search(11, 10) is (threads == 1)
+        for Q, k in ((37, 10), (1, 10), (11, 500), (5, 3000)):
+            check(codes, queries[:Q], k)
     finally:
         torch.set_num_threads(before)
 

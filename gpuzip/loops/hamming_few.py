@@ -7,9 +7,10 @@ best, whatever k is.
 
 import numpy as np
 
+from gpuzip._core.parallel import map_blocks
 from gpuzip.loops import _bit_sums, _bit_sums512
 from gpuzip.loops._arrays import counts, integers
-from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, scratch
+from gpuzip.loops._blocks import AHEAD_IN_ORDER, is_lone, rows_of_a_block, scratch
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import MOST_SORTED
 from gpuzip.loops._shares import can_share, in_shares
@@ -36,26 +37,44 @@ class HammingFew:
         (self._N, self._B), self._turned = codes.shape, turned.numpy()
 
     def can_search(self, Q, k):
-        """Return whether one call is faster: where threads share queries, not rows."""
-        fits = self._B <= _MOST_BYTES and k <= MOST_SORTED
-        return fits and (self._is_lone(Q, k) or can_share(Q))
+        """Return whether one call is faster, as it is for rows that are not too long."""
+        return self._B <= _MOST_BYTES and k <= MOST_SORTED
 
     def at_address(self, queries, Q, k, are_distances, values, rows):
         """Find the k nearest rows of Q queries: see `ops.few.Few`. Values are distances, in any case."""
-        if self._is_lone(Q, k):
+        if is_lone(self._N, self._B * Q, k):
             return self._search(queries, Q, k, are_distances, values, rows)
-        return in_shares(self._search, self._B, queries, Q, k, are_distances, values, rows)
-
-    def _is_lone(self, Q, k):
-        return is_lone(self._N, self._B * Q, k)
+        if can_share(Q):
+            return in_shares(self._search, self._B, queries, Q, k, are_distances, values, rows)
+        self._by_rows(queries, Q, k, values, rows)
+        return True
 
     def _search(self, queries, Q, k, are_distances, values, rows):
+        self._search_rows(0, self._N, queries, Q, k, values, rows)
+        return True
+
+    def _search_rows(self, start, stop, queries, Q, k, values, rows):
+        """Find the nearest rows from row start, a multiple of 32, to row stop, whose numbers start at 0."""
+        columns = self._turned[start * (self._B + self._B % 2) :] if start else self._turned
         for first in range(0, Q, _QUERIES):
             count = min(_QUERIES, Q - first)
             places = queries + self._B * first, k, values + 4 * k * first, rows + 8 * k * first
             memory = scratch.kept((count, self._B, k), _memory)
-            _search(self._turned, self._N, self._B, *places, *memory)
-        return True
+            _search(columns, stop - start, self._B, *places, *memory)
+
+    def _by_rows(self, queries, Q, k, values, rows):
+        """Let threads share the rows, and take the nearest of those that each finds."""
+
+        def some(start, stop):
+            own = min(k, stop - start)
+            near, ids = np.empty((Q, own), np.int32), np.empty((Q, own), np.int64)
+            self._search_rows(start, stop, queries, Q, own, near.ctypes.data, ids.ctypes.data)
+            return near.astype(np.int64) << 32 | (ids + start)
+
+        block = rows_of_a_block(self._N, self._B * Q, k)
+        keys = np.concatenate(map_blocks(some, self._N, block, with_caller=True), 1)
+        keys.sort(1)
+        _read(keys, Q, k, values, rows)
 
 
 def _memory(Q, B, k):
@@ -125,6 +144,16 @@ def _put_in_order(keys, k, having, bound, distances, rows):
         at = having[distance]
         distances[at], rows[at] = distance, np.int64(keys[i] & _LOW)
         having[distance] += 1
+
+
+@jit("void(int64[:, ::1], intp, intp, intp, intp)")
+def _read(keys, Q, k, values, rows):
+    """Write the distances and rows of the first k keys of each query to addresses."""
+    distances, ids = integers(values, Q * k), counts(rows, Q * k)
+    for q in range(Q):
+        for i in range(k):
+            distances[q * k + i] = keys[q, i] >> 32
+            ids[q * k + i] = keys[q, i] & np.int64(_LOW)
 
 
 @jit(
