@@ -15,7 +15,8 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Attempted, Scorer
 
 _CLOSE = 16  # rows beyond 5/4 k whose estimates are taken, if these are close
-_MORE = 32  # rows beyond 2 k whose estimates are taken
+_MORE = 32  # rows beyond 2 k whose estimates are taken,
+_ONE_OF = 1 << 12  # and of each so many rows another one: the more rows, the more are nearly as good
 KEPT = 1 << 20  # values of so few rows that they are kept as floats, 4 MB
 LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
@@ -92,7 +93,7 @@ def estimates_hold(scale: Tensor | float, D: int) -> bool:
 
 def estimates_for(k: int, N: int) -> int:
     """How many rows to take by their estimates: enough to prove nearly every query."""
-    return min(N, 2 * k + _MORE)
+    return min(N, 2 * k + _MORE + N // _ONE_OF)
 
 
 def closest_for(k: int, N: int) -> int:
