@@ -124,7 +124,7 @@ def test_a_first_search_compiles_each_of_its_loops_once_and_no_other(tmp_path: P
     assert set(names) - set(of_numba) == {
         *("_search", "fill", "round_tables", "scan_32", "read"),  # of which each is a file
         *("_any", "_copy_terms", "_turn_block", "_turn_32", "cut", "clear_unused"),
-        *("unit_rows", "in_order", "_sink", "_sort", "to_distances", "answer", "write"),
+        *("unit_rows", "in_order", "_last_of_least", "_to_front", "_rank", "to_distances", "answer", "write"),
         *("make_room", "settle", "keep_above", "_score", "_sums", "_row"),
     }
     assert set(of_numba) <= {"numba.cpython.builtins"}  # min and max
