@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuzip._core.device import kind
+from gpuzip._core.device import is_gpu, kind
 from gpuzip._core.planes import Unchanged
 from gpuzip._core.rows import BLOCK_BYTES, SOUND_SQUARES
 from gpuzip.ops import rescore, rescore_codes, scalar_scan, unpack_bits
@@ -193,7 +193,8 @@ class ScalarScorer:
 
     def _in_one_call(self, k: int) -> Attempted | None:
         """Search many queries by what searches few, where that is the fastest."""
-        if self._mask is not None or self.Q <= MOST_QUERIES or not multiplies_many_bytes():
+        may_be = self._mask is None and self.Q > MOST_QUERIES and not is_gpu(self._packed.device)
+        if not may_be or not multiplies_many_bytes():
             return None
         few = _few(self._packed, self._coding, self._metric)
         if few is None or not few.can_search(self.Q, k):
