@@ -43,7 +43,13 @@ def test_sides_take_turns_in_both_orders():
 def test_short_calls_are_repeated_and_their_time_is_of_one():
     ticks = Ticks()
     took = turns({"a": partial(ticks.call, "a", 0.001)}, Clock("one", 1, lambda: ticks.now, 0.0))
-    assert took["a"] == pytest.approx([0.001] * 25) and len(ticks.called) == 1 + 2 * 25
+    assert took["a"] == pytest.approx([0.001] * 25) and len(ticks.called) == 3 + 2 * 25
+
+
+def test_a_slow_first_call_does_not_tell_the_repeats():
+    ticks, seconds = Ticks(), iter([0.005, *[0.001] * 99])
+    turns({"a": lambda: ticks.call("a", next(seconds))}, Clock("one", 1, lambda: ticks.now, 0.0))
+    assert len(ticks.called) == 3 + 2 * 25
 
 
 def test_the_ratio_is_taken_in_each_round():
