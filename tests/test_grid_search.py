@@ -279,7 +279,7 @@ def test_tiles_are_kept_by_the_second_search_as_far_as_there_is_room(monkeypatch
 
 
 def test_rows_of_more_bytes_than_tables_take(monkeypatch):
-    """Of which the first query finds more equal ones than there is room for."""
+    """More rows are equally good for the first query than there is room for."""
     x = rows_of(420, 2100)
     x[:300] = x[0]
     codes = RaBitQuantizer(4, rotation=None).fit(x).encode(x)

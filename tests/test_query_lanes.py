@@ -108,7 +108,7 @@ def test_rows_above_a_limit_and_their_keys():
 
 @pytest.mark.parametrize("k", [1, 7, 52, 200])
 def test_limits_that_few_more_rows_are_above(k):
-    """Of ties and of lanes without scores they are what they were; higher ones stay."""
+    """Ties, lanes without scores and limits that are higher already leave a limit as it was."""
     g, rows = np.random.default_rng(k), 300
     scores = g.standard_normal((rows, 2 * COUNT)).astype(np.float32)
     scores[:, 1], scores[:, 2] = 3, -np.inf

@@ -169,3 +169,17 @@ def test_what_no_entry_tells_is_left_to_exact_tables():
     expected = by_tables(codes, queries, 10, "ip")
     found = codes.search(queries, 10, "ip")
     assert torch.equal(found.values, expected[0]) and torch.equal(found.ids, expected[1])
+
+
+def test_bounds_follow_codes_that_change_in_place():
+    """Rows of zeros become long ones: a bound of the errors that was kept would be far too small."""
+    codec: Any = fitted().codec
+    words = normal(3 * 256, 24, seed=2).view(1, 3, 256, 24).half()
+    words[:, :, 0] = 0
+    codes = codec._restore(codec._config(), {"codebooks": words}).encode(normal(600, 24, seed=3))
+    kept = codes.packed.data.clone()
+    codes.packed.data[:] = 0
+    scorer = scorer_of(codes, normal(5, 24, seed=1), "ip")
+    before = scorer._error().max()
+    codes.packed.data[:] = kept
+    assert float(before) < 1e-30 < float(scorer._error().min())

@@ -289,8 +289,8 @@ class Codes:
         A search takes about 128 MB (gpuzip.search.memory.WORKSPACE) and 20 MB per thread. On a GPU it takes
         up to 2 GB (GPU_WORKSPACE, at most a sixteenth of its memory) and 256 MB. Norms are kept if they are
         needed: 4 bytes per row, and 4 more for "l2" and for "cosine". On a CPU, codes of up to 128 MB that
-        are searched by tables are kept a second time, as columns, from the second search on, and up to
-        128 MB of RaBitQ codes as bytes or halves of them.
+        are searched by tables are kept a second time, as columns, from the second search on. With AVX-512
+        VNNI, up to 128 MB of RaBitQ codes are kept in 2, 4 or 8 bits per dimension instead.
 
         Examples
         --------

@@ -10,12 +10,13 @@ from gpuzip.loops._vectors256 import (
     BYTES,
     I8,
     I16,
-    I32,
     I64,
     PLACE,
     ROWS,
+    all_of,
     compiled,
     fetch_line,
+    halves_added,
     load,
     shuffled,
     store,
@@ -36,9 +37,8 @@ def tables_of_bits(builder, tables, query, B):
     """Write each byte of a query 32 times."""
     with cgutils.for_range(builder, B) as loop:
         byte = load(builder, builder.add(query, loop.index), I8)
-        one = builder.insert_element(ir.Constant(BYTES, ir.Undefined), byte, I32(0))
         place = builder.add(tables, builder.mul(loop.index, I64(ROWS)))
-        store(builder, shuffled(builder, one, one, [0] * ROWS), place)
+        store(builder, all_of(builder, BYTES, byte), place)
 
 
 @compiled(types.uint64, *[PLACE] * 6, types.uint16)
@@ -79,7 +79,8 @@ def bits_below(builder, sums, columns, apart, tables, B, ahead, bound):
             builder.store(builder.add(builder.load(every), found), every)
             found = builder.lshr(found, ir.Constant(_HALVES, [8] * ROWS))
             builder.store(builder.add(builder.load(odd), found), odd)
-    return written_below(builder, [[_added(builder, part) for part in parts] for parts in total], sums, bound)
+    found = [[halves_added(builder, builder.load(part)) for part in parts] for parts in total]
+    return written_below(builder, found, sums, bound)
 
 
 def _counts(builder, bytes_):
@@ -87,9 +88,3 @@ def _counts(builder, bytes_):
     kind = bytes_.type
     name = f"llvm.ctpop.v{kind.count}i8"
     return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind])), [bytes_])
-
-
-def _added(builder, place):
-    """Add the counts of both bytes of 32 rows."""
-    both, half = builder.load(place), ROWS // 2
-    return builder.add(*(shuffled(builder, both, both, range(at, at + half)) for at in (0, half)))

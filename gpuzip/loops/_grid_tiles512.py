@@ -11,7 +11,19 @@ from numba.core import cgutils
 
 from gpuzip.loops._blocks import LINE
 from gpuzip.loops._jit import has_features
-from gpuzip.loops._vectors256 import I8, I16, I32, I64, PLACE, compiled, fetch_line, load, shuffled, store
+from gpuzip.loops._vectors256 import (
+    I8,
+    I16,
+    I32,
+    I64,
+    PLACE,
+    all_of,
+    compiled,
+    fetch_line,
+    load,
+    store,
+    transposed,
+)
 
 ROWS = 64  # of a tile
 TOGETHER = 4  # queries of `estimates_of_four`
@@ -54,13 +66,13 @@ def spread(builder, tile, signs, apart, others, others_apart, W, bits):
     highest = builder.shl(I64(1), builder.sub(bits, I64(1)))
     with cgutils.for_range_slice(builder, I64(0), W, I64(8), inc=True) as (j, _):
         zeros = [ir.Constant(_CODES, [0] * 64)] * _LANES
-        codes = _with_bits(builder, zeros, rows[0], j, _of_bytes(builder, highest))
+        codes = _with_bits(builder, zeros, rows[0], j, all_of(builder, _CODES, builder.trunc(highest, I8)))
         entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
         builder.branch(loop)
         builder.position_at_end(loop)
         weight, at, known = builder.phi(I64), builder.phi(I64), [builder.phi(_CODES) for _ in codes]
         lower, after = builder.lshr(weight, I64(1)), builder.add(at, W)
-        new = _with_bits(builder, known, rows[1], at, _of_bytes(builder, lower))
+        new = _with_bits(builder, known, rows[1], at, all_of(builder, _CODES, builder.trunc(lower, I8)))
         pairs = [(weight, highest, lower), (at, j, after), *zip(known, codes, new, strict=True)]
         for phi, first, value in pairs:
             phi.add_incoming(first, entry)
@@ -69,7 +81,7 @@ def spread(builder, tile, signs, apart, others, others_apart, W, bits):
         builder.position_at_end(done)
         into = builder.add(tile, builder.mul(j, I64(2 * GROUP)))
         words = [builder.bitcast(value, _SUMS) for value in new]
-        for group, value in enumerate(_transposed(builder, words)):
+        for group, value in enumerate(transposed(builder, words)):
             store(builder, value, builder.add(into, I64(group * GROUP)))
 
 
@@ -80,27 +92,6 @@ def _with_bits(builder, codes, rows, at, weight):
         is_set = builder.bitcast(load(builder, builder.add(row, at), I64), kind)
         found.append(builder.select(is_set, builder.add(value, weight), value))
     return found
-
-
-def _of_bytes(builder, value):
-    """Return a register whose bytes are all this one."""
-    one = builder.insert_element(ir.Constant(_CODES, ir.Undefined), builder.trunc(value, I8), I32(0))
-    return shuffled(builder, one, one, [0] * 64)
-
-
-def _transposed(builder, rows):
-    """Transpose 16 vectors of 16 words in four rounds, which exchange blocks of 1, 2, 4 and 8."""
-    for size in (1, 2, 4, 8):
-        new = list(rows)
-        for n in range(16):
-            if not n & size:
-                pair = rows[n], rows[n + size]
-                new[n] = shuffled(builder, *pair, [m if not m & size else m - size + 16 for m in range(16)])
-                new[n + size] = shuffled(
-                    builder, *pair, [m + size if not m & size else m + 16 for m in range(16)]
-                )
-        rows = new
-    return rows
 
 
 def _pack(per_byte):
@@ -146,14 +137,14 @@ def _estimates(per_byte, count):
         factors = [load(builder, builder.add(scale, I64(64 * part)), _FLOATS) for part in _PARTS]
         values = []
         for q in range(count):
-            of_query = [_of_floats(builder, _float_at(builder, place, q)) for place in (unit, base)]
+            of_query = [all_of(builder, _FLOATS, _float_at(builder, place, q)) for place in (unit, base)]
             for part in _PARTS:
                 value = builder.sitofp(totals[q * len(_PARTS) + part], _FLOATS)
                 values.append(builder.fmul(_fma(builder, value, *of_query), factors[part]))
         values, every = _with_columns(builder, values, count, extra, step, coef, E), I64(0)
         for q in range(count):
             own, bits = values[q * len(_PARTS) : (q + 1) * len(_PARTS)], I64(0)
-            least = _of_floats(builder, _float_at(builder, limit, q))
+            least = all_of(builder, _FLOATS, _float_at(builder, limit, q))
             for part, value in enumerate(own):
                 is_above = builder.bitcast(builder.fcmp_ordered(">", value, least), ir.IntType(_LANES))
                 bits = builder.or_(bits, builder.shl(builder.zext(is_above, I64), I64(_LANES * part)))
@@ -184,7 +175,7 @@ def _sums(builder, per_byte, count, tile, W, ahead, numbers):
     new = list(totals)
     for group, codes in enumerate(_groups(builder, first, per_byte)):
         for q, query in enumerate(queries):
-            four = _of_words(builder, load(builder, builder.add(query, I64(4 * group)), I32))
+            four = all_of(builder, _SUMS, load(builder, builder.add(query, I64(4 * group)), I32))
             for part in _PARTS:
                 at = (q * len(_PARTS) + part) * lanes + group % lanes
                 new[at] = _product(builder, new[at], codes[part], four)
@@ -210,7 +201,7 @@ def _with_columns(builder, values, count, extra, step, coef, E):
     new, after = [], builder.add(e, I64(1))
     for q in range(count):
         at = builder.add(builder.mul(E, I64(q)), e)
-        times = _of_floats(builder, load(builder, builder.add(coef, builder.mul(at, I64(4))), _FLOAT))
+        times = all_of(builder, _FLOATS, load(builder, builder.add(coef, builder.mul(at, I64(4))), _FLOAT))
         for part in _PARTS:
             new.append(_fma(builder, of_rows[part], times, known[q * len(_PARTS) + part]))
     e.add_incoming(I64(0), entry)
@@ -247,11 +238,6 @@ def _product(builder, total, codes, numbers):
     return builder.call(call, [total, *(builder.bitcast(value, _SUMS) for value in (codes, numbers))])
 
 
-def _of_words(builder, word):
-    one = builder.insert_element(ir.Constant(_SUMS, ir.Undefined), word, I32(0))
-    return shuffled(builder, one, one, [0] * _LANES)
-
-
 #: By codes per byte.
 packs = {per_byte: _pack(per_byte) for per_byte in (2, 4)}
 estimates_of_one = {per_byte: _estimates(per_byte, 1) for per_byte in (1, 2, 4)}
@@ -274,11 +260,6 @@ def squares(builder, sums, tile, W):
                 builder.store(_product(builder, builder.load(place), codes, numbers), place)
     for at, place in enumerate(totals[0] + totals[1]):
         store(builder, builder.load(place), builder.add(sums, I64(4 * _LANES * at)))
-
-
-def _of_floats(builder, value):
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, I32(0))
-    return shuffled(builder, one, one, [0] * _LANES)
 
 
 def _float_at(builder, place, q):

@@ -19,8 +19,8 @@ from gpuzip.loops._vectors256 import (
     ROWS,
     compiled,
     fetch_line,
+    halves_added,
     load,
-    shuffled,
     spread,
     store,
 )
@@ -71,7 +71,7 @@ def _sums_of(queries, halves):
                 parts = [load(builder, builder.add(here, I64(_LINE * n)), _BYTES) for n in range(2)]
                 for half, rows in enumerate(nibbles):
                     _add(builder, totals[q * halves + half], parts, rows)
-        found = [[_of_rows(builder, part) for part in total] for total in totals]
+        found = [[halves_added(builder, builder.load(part)) for part in total] for total in totals]
         return write_sums(builder, found, sums, halves, floors, near)
 
     return compiled(types.uint32, *[PLACE] * 9)(sums)
@@ -94,12 +94,6 @@ def _add(builder, total, parts, nibbles):
     builder.store(builder.add(builder.load(every), entries), every)
     of_odd = builder.lshr(entries, ir.Constant(_HALVES, [8] * ROWS))
     builder.store(builder.add(builder.load(odd), of_odd), odd)
-
-
-def _of_rows(builder, place):
-    """Add the sums of both bytes of 32 rows."""
-    both, half = builder.load(place), ROWS // 2
-    return builder.add(*(shuffled(builder, both, both, range(at, at + half)) for at in (0, half)))
 
 
 sums_of_one, sums_of_four = _sums_of(1, 2), _sums_of(TOGETHER, HALVES_OF_FOUR)

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 
 from gpuzip.loops._jit import has_features, jit
-from gpuzip.loops._vectors256 import I32, I64, PLACE, REAL, compiled, fetch_line, load, shuffled, store
+from gpuzip.loops._vectors256 import I32, I64, PLACE, REAL, all_of, compiled, fetch_line, load, store
 
 LANES = 16  # queries of a group
 STEP = 4  # columns per step; rows are read, and packed queries are padded with zeros, to a multiple of it
@@ -30,7 +30,7 @@ def is_here():
 def packed(queries):
     """Return queries (Q, D) int8 as words (groups, E // STEP, LANES), each of STEP columns of a query.
 
-    What is not there is 0.
+    Queries and columns that fill up a group or a step are 0.
     """
     Q, D = queries.shape
     whole = np.zeros((Q + -Q % LANES, D + -D % STEP), np.int8)
@@ -56,7 +56,7 @@ def _products(rows, groups):
     def products(builder, sums, stride, codes, apart, asked, E, flip):
         places = [builder.add(codes, builder.mul(apart, I64(r))) for r in range(rows)]
         of_groups = [builder.add(asked, builder.mul(E, I64(LANES * g))) for g in range(groups)]
-        found = _accumulated(builder, places, of_groups, E, _spread(builder, flip))
+        found = _accumulated(builder, places, of_groups, E, all_of(builder, _SUMS, flip))
         for r, of_row in enumerate(found):
             into = builder.add(sums, builder.mul(stride, I64(r)))
             for g, total in enumerate(of_row):
@@ -79,7 +79,7 @@ def _accumulated(builder, places, of_groups, E, flip):
         fetch_line(builder, builder.add(ahead, builder.mul(d, I64(len(places)))))
     new, after = [], builder.add(d, I64(STEP))
     for place, sums in zip(places, totals, strict=True):
-        codes = builder.xor(_spread(builder, load(builder, builder.add(place, d), I32)), flip)
+        codes = builder.xor(all_of(builder, _SUMS, load(builder, builder.add(place, d), I32)), flip)
         pairs = zip(sums, queries, strict=True)
         new.append([builder.call(multiplied, [old, codes, query]) for old, query in pairs])
     d.add_incoming(I64(0), entry)
@@ -90,12 +90,6 @@ def _accumulated(builder, places, of_groups, E, flip):
     builder.cbranch(builder.icmp_unsigned("<", after, E), loop, done)
     builder.position_at_end(done)
     return new
-
-
-def _spread(builder, word):
-    kind = ir.VectorType(word.type, LANES)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), word, I32(0))
-    return shuffled(builder, one, one, [0] * LANES)
 
 
 #: They write int32 at sums, `stride` bytes from row to row, for ROWS rows that are `apart` bytes apart, or
@@ -110,7 +104,8 @@ def score(builder, sums, unit, offset, scale, bias):
     """Replace the sums of a row by scores: (unit * sum + offset) * scale + bias, rounded after each step."""
     found = builder.sitofp(load(builder, sums, _SUMS), _FLOATS)
     found = builder.fadd(builder.fmul(found, load(builder, unit, _FLOATS)), load(builder, offset, _FLOATS))
-    store(builder, builder.fadd(builder.fmul(found, _spread(builder, scale)), _spread(builder, bias)), sums)
+    factor, term = (all_of(builder, _FLOATS, value) for value in (scale, bias))
+    store(builder, builder.fadd(builder.fmul(found, factor), term), sums)
 
 
 @compiled(types.uint64, *[PLACE] * 3)
@@ -131,7 +126,7 @@ def raise_limits(builder, limits, scores, stride, rows, k):
 
     They are found by halves of the range of each lane's scores. scores: `stride` bytes from row to row.
     """
-    enough = _spread(builder, k)
+    enough = all_of(builder, _SUMS, k)
     least, most = _folded(builder, scores, stride, rows, [np.inf, -np.inf], _range)
     found = _constant(-np.inf)
     for _ in range(_HALVINGS):

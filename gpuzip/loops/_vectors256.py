@@ -97,8 +97,13 @@ def float_at(builder, address, n):
 
 def floats(builder, value):
     """Return a register whose floats are all this one."""
-    one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), value, I32(0))
-    return shuffled(builder, one, one, [0] * FLOATS.count)
+    return all_of(builder, FLOATS, value)
+
+
+def all_of(builder, kind, value):
+    """Return a register of this kind whose entries are all this one."""
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+    return shuffled(builder, one, one, [0] * kind.count)
 
 
 def absolute(builder, value):
@@ -153,18 +158,24 @@ def in_order(builder, every, odd):
 
 
 def transposed(builder, rows):
-    """Transpose eight vectors of eight words in three rounds, which exchange blocks of 1, 2 and 4."""
-    for size in (1, 2, 4):
+    """Transpose as many vectors as they have words, by rounds that exchange blocks of 1, 2, 4 and so on."""
+    count, size = len(rows), 1
+    while size < count:
         new = list(rows)
-        for n in range(8):
+        for n in range(count):
             if not n & size:
                 pair = rows[n], rows[n + size]
-                new[n] = shuffled(builder, *pair, [m if not m & size else m - size + 8 for m in range(8)])
-                new[n + size] = shuffled(
-                    builder, *pair, [m + size if not m & size else m + 8 for m in range(8)]
-                )
-        rows = new
+                low = [m if not m & size else m - size + count for m in range(count)]
+                high = [m + size if not m & size else m + count for m in range(count)]
+                new[n], new[n + size] = shuffled(builder, *pair, low), shuffled(builder, *pair, high)
+        rows, size = new, 2 * size
     return rows
+
+
+def halves_added(builder, whole):
+    """Return the sums of the first and the second half of a register."""
+    half = whole.type.count // 2
+    return builder.add(*(shuffled(builder, whole, whole, range(at, at + half)) for at in (0, half)))
 
 
 def load(builder, address, kind):

@@ -25,6 +25,7 @@ from gpuzip.loops._register_bounds import (
     shifted_bounds,
 )
 from gpuzip.loops._registers import STEP, sums_of_nibbles, turn
+from gpuzip.loops._row_terms import any_allowed, copy_terms
 from gpuzip.loops._vectors256 import ROWS, address_of, copy_rows, is_here, lowest, prefetch
 
 _QUERIES = 8  # whose tables stay in L1 while the columns of a tile pass by
@@ -167,24 +168,6 @@ def round_tables(tables, M, K, top, luts, lines):
                 rounded[i] = np.uint8(np.int32((table[i] - least) * scale + np.float32(0.5)))
 
 
-@jit("boolean(boolean[::1], intp, intp)", inner=True)
-def _any(mask, start, stop):
-    found = False
-    for r in range(start, stop):
-        found |= mask[r]
-    return found
-
-
-@jit("void(float32[::1], float32[::1], float32[::1], intp, intp)", inner=True)
-def _copy_terms(floats, scale, extra, r, n):
-    """Copy the terms of n rows from r behind bounds and sizes: factors, then each column, in steps of 32."""
-    apart()
-    for i in range(n):
-        floats[2 * ROWS + i] = scale[r + i]
-        for e in range(len(floats) // ROWS - 3):
-            floats[(3 + e) * ROWS + i] = extra[e * len(scale) + r + i]
-
-
 @jit("void(intp, intp, intp, intp, intp, intp, intp)", inner=True)
 def _turn_32(first, stride, width, end, rows, columns, edge):
     """Turn 32 rows from address `first` into columns. `end`: what may not be read."""
@@ -272,7 +255,7 @@ def _scan_of(entries, together, rounded_sums):
             )
         for start in range(first, last, tile):
             stop = min(start + tile, last)
-            if len(mask) and not _any(mask, start, stop):
+            if len(mask) and not any_allowed(mask, start, stop):
                 continue
             count_of_blocks = (stop - start + ROWS - 1) // ROWS
             if is_kept:
@@ -304,7 +287,7 @@ def _scan_of(entries, together, rounded_sums):
                                     4 * N,
                                 )
                                 if n < ROWS:  # after the last rows nothing may be read
-                                    _copy_terms(floats, scale, extra, r, n)
+                                    copy_terms(floats, 2 * ROWS, ROWS, scale, extra, r, n)
                                     factors, added, apart = edge_at, edge_at + 4 * ROWS, 4 * ROWS
                                 of_sums = here, low, step, error, factors
                                 if E == 1:

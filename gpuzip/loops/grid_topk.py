@@ -29,6 +29,7 @@ from gpuzip.loops._grid_tiles512 import (
 )
 from gpuzip.loops._jit import apart, jit
 from gpuzip.loops._least import clear_unused, cut, key_of, score_of
+from gpuzip.loops._row_terms import any_allowed, copy_terms
 from gpuzip.loops._vectors256 import address_of, copy_rows
 from gpuzip.loops._words import trailing_zeros
 from gpuzip.loops.sign_rows import places_of
@@ -230,24 +231,6 @@ def _longest(places, N, W, first, last, scale, tile, edge, sums):
     return 1.001 * most
 
 
-@jit("boolean(boolean[::1], intp, intp)", inner=True)
-def _any(mask, start, stop):
-    found = False
-    for r in range(start, stop):
-        found |= mask[r]
-    return found
-
-
-@jit("void(float32[::1], float32[::1], float32[::1], intp, intp)", inner=True)
-def _copy_terms(floats, scale, extra, r, n):
-    """Copy scale and extra columns of n rows from row r behind the estimates, each in steps of 64."""
-    apart()
-    for i in range(n):
-        floats[TOGETHER * ROWS + i] = scale[r + i]
-        for e in range(len(floats) // ROWS - TOGETHER - 1):
-            floats[(TOGETHER + 1 + e) * ROWS + i] = extra[e * len(scale) + r + i]
-
-
 @jit(
     "void(int64[:, ::1], intp, intp, intp, uint8[::1], intp, intp, intp, uint8[::1], float32[::1], "
     "float32[::1], float32[::1], boolean[::1], float32[::1], float32[::1], float64[::1], intp, uint64[::1], "
@@ -292,14 +275,14 @@ def scan(
         counts[q], counts[Q + q], worst[q], lost[q] = 0, k + _AT_LEAST, -np.inf, -np.inf
     for start in range(first, last, ROWS):
         n, is_kept = min(ROWS, last - start), start // ROWS * size < len(tiles)
-        if len(mask) and not _any(mask, start, start + n):
+        if len(mask) and not any_allowed(mask, start, start + n):
             continue
         codes = address_of(tiles) + start // ROWS * size if is_kept else address_of(tile)
         if not is_kept:
             _fill(places, N, W, start, tile, edge)
         of_rows, q = (address_of(scale) + 4 * start, address_of(extra) + 4 * start, 4 * N), 0
         if n < ROWS:  # after the last rows nothing may be read
-            _copy_terms(found, scale, extra, start, n)
+            copy_terms(found, TOGETHER * ROWS, ROWS, scale, extra, start, n)
             copied = address_of(found) + 4 * TOGETHER * ROWS
             of_rows = copied, copied + 4 * ROWS, 4 * ROWS
         while q < Q:

@@ -34,7 +34,7 @@ def bits_of(planes: Sequence[Tensor]) -> int:
 def grid_tiles(planes: Sequence[Tensor], most: int) -> Tensor:
     """Return the codes of planes as `grid_best` reads them soonest: 1, 2 or 4 in a byte, as many as fit.
 
-    Of the first rows, where those of all would take more than so many bytes.
+    If the codes of all rows would take more than `most` bytes, return those of the first rows.
     """
     tiles: Tensor = loops_of("grid_topk").tiles_of(planes, most)
     return tiles

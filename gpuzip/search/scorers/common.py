@@ -15,8 +15,8 @@ from gpuzip.search.packed import Packed
 from gpuzip.search.scorer import Attempted, Scorer
 
 _CLOSE = 16  # rows beyond 5/4 k whose estimates are taken, if these are close
-_MORE = 32  # rows beyond 2 k whose estimates are taken,
-_ONE_OF = 1 << 12  # and of each so many rows another one: the more rows, the more are nearly as good
+_MORE = 32  # rows beyond 2 k whose estimates are taken
+_ROWS_PER_MORE = 1 << 12  # one more is taken per so many rows, as more of them are nearly as good
 KEPT = 1 << 20  # values of so few rows that they are kept as floats, 4 MB
 LOST = 2.0**-62  # squares of smaller values may underflow, so norms can be too low by this per dimension
 GATHER_COST = 16  # for scores that are sums over all dimensions of a row
@@ -93,7 +93,7 @@ def estimates_hold(scale: Tensor | float, D: int) -> bool:
 
 def estimates_for(k: int, N: int) -> int:
     """How many rows to take by their estimates: enough to prove nearly every query."""
-    return min(N, 2 * k + _MORE + N // _ONE_OF)
+    return min(N, 2 * k + _MORE + N // _ROWS_PER_MORE)
 
 
 def closest_for(k: int, N: int) -> int:

@@ -201,7 +201,8 @@ def _reach(packed: Packed, codebooks: Tensor, scale: Tensor | None) -> float:
         norms = adc_scan(packed.data, torch.linalg.vector_norm(codebooks, dim=3).flatten(0, 1)[None])[0]
         return float((norms if scale is None else norms * scale).max())
 
-    reach: float = packed.remembered(f"reach of {tuple(codebooks.shape)} {scale is None}", found)
+    name = f"reach of {tuple(codebooks.shape)} {scale is None}"
+    reach: float = packed.while_unchanged(name, [packed.data], found)
     return reach
 
 
